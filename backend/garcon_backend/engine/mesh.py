@@ -1,0 +1,148 @@
+"""Which rank holds what.
+
+A model is cut in two ways: *tensor parallelism* (tp) cuts each layer over a group of ranks, *pipeline
+parallelism* (pp) gives each group some of the layers, a *stage*. *Data parallelism* (dp) repeats the
+whole. Ranks are numbered with pp outermost and tp innermost, ``rank = (stage·dp + replica)·tp + tp_rank``,
+so that the ranks which talk most are neighbours. One object knows all of it and owns all groups.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from garcon_backend.engine.collectives import Ranks
+from garcon_jupyter.errors import BadDegrees
+
+
+@dataclass(frozen=True)
+class Degrees:
+    """Degrees of tensor, pipeline and data parallelism."""
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.tp, self.pp, self.dp) < 1:
+            raise BadDegrees(f"A degree is less than one: {self}.", "Degrees count from one.")
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.tp * self.pp * self.dp
+
+    def __str__(self) -> str:
+        return f"tp={self.tp}, pp={self.pp}, dp={self.dp}"
+
+
+class Mesh:
+    """The place of this process among all, and the groups it belongs to.
+
+    Attributes:
+        degrees: of parallelism.
+        rank: of this process among all.
+        device: that this process computes on.
+        tp: the ranks that share this rank's layers.
+        pipeline: the ranks of the same `tp_rank` and replica over all stages, first stage first.
+        everyone: all ranks.
+        device_mesh: torch's own view of the same, (pp, dp, tp); None for a process of its own.
+    """
+
+    def __init__(
+        self,
+        degrees: Degrees,
+        rank: int,
+        device: torch.device,
+        device_mesh: DeviceMesh | None = None,
+    ) -> None:
+        self.degrees, self.rank, self.device, self.device_mesh = degrees, rank, device, device_mesh
+        if device_mesh is None:
+            self.tp = self.pipeline = self.everyone = Ranks(None, device)
+        else:
+            self.tp = Ranks(device_mesh.get_group("tp"), device)
+            self.pipeline = Ranks(device_mesh.get_group("pp"), device)
+            self.everyone = Ranks(dist.group.WORLD, device)
+
+    @classmethod
+    def solo(cls, device: torch.device | str = "cpu") -> Mesh:
+        """One process, without torch.distributed."""
+        return cls(Degrees(), 0, torch.device(device))
+
+    @classmethod
+    def form(cls, degrees: Degrees, device: torch.device | str | None = None) -> Mesh:
+        """Join the group that torchrun's environment describes (RANK, WORLD_SIZE, MASTER_ADDR, …).
+
+        Args:
+            degrees: whose product is the number of processes.
+            device: to compute on; "cuda" becomes the GPU of this process's LOCAL_RANK. Communication is
+                gloo's on CPU, NCCL's on CUDA.
+
+        Raises:
+            BadDegrees: another number of processes was started.
+        """
+        kind = torch.device(device or "cpu")
+        if kind.type == "cuda":
+            local = kind.index if kind.index is not None else int(os.environ.get("LOCAL_RANK", 0))
+            kind = torch.device("cuda", local)
+            torch.cuda.set_device(kind)
+        if degrees.world == 1:
+            return cls.solo(kind)
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        if world != degrees.world:
+            raise BadDegrees(
+                f"{degrees} needs {degrees.world} processes, but {world} were started.",
+                "Start as many processes as the product of the degrees.",
+            )
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if kind.type == "cuda" else "gloo")
+        shape, names = (degrees.pp, degrees.dp, degrees.tp), ("pp", "dp", "tp")
+        device_mesh = init_device_mesh(kind.type, shape, mesh_dim_names=names)
+        return cls(degrees, dist.get_rank(), kind, device_mesh)
+
+    def leave(self) -> None:
+        """Leave all groups; afterwards the mesh is of no use."""
+        if self.device_mesh is not None and dist.is_initialized():
+            dist.destroy_process_group()
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.degrees.world
+
+    @property
+    def tp_rank(self) -> int:
+        """Which shard of its layers this rank holds."""
+        return self.rank % self.degrees.tp
+
+    @property
+    def replica(self) -> int:
+        """Which replica of the model this rank belongs to."""
+        return self.rank // self.degrees.tp % self.degrees.dp
+
+    @property
+    def stage(self) -> int:
+        """Which of the pipeline's stages this rank belongs to."""
+        return self.rank // (self.degrees.tp * self.degrees.dp)
+
+    @property
+    def first_stage(self) -> bool:
+        """Whether this rank holds the embedding."""
+        return self.stage == 0
+
+    @property
+    def last_stage(self) -> bool:
+        """Whether this rank holds the final norm and the unembedding."""
+        return self.stage == self.degrees.pp - 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank leads its tensor-parallel group: probes of the group run here."""
+        return self.tp_rank == 0
+
+    def __repr__(self) -> str:
+        return f"<rank {self.rank} of {self.world}: {self.degrees}, on {self.device}>"

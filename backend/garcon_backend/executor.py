@@ -1,0 +1,241 @@
+"""What one rank does with a request: prepare it, run it, answer.
+
+``prepare`` unpickles and resolves and may fail at no cost; ``run`` drives the model. Every rank does
+both, in unison; the parts that the ranks answer are put together by :data:`COMBINE` on rank 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from garcon_backend import merging
+from garcon_backend.engine.collectives import Layout
+from garcon_backend.engine.mesh import Mesh
+from garcon_backend.interrupts import Cancelled, Interrupts
+from garcon_backend.models.family import BoundFamily
+from garcon_backend.output import Output
+from garcon_backend.parameters import Parameters
+from garcon_backend.passes import Passes
+from garcon_backend.probing.contexts import Contexts, describe
+from garcon_backend.probing.visits import Probe, UserFailure
+from garcon_jupyter.errors import BadRequest, MissingModule, NoRecording
+from garcon_jupyter.points import Address
+from garcon_jupyter.wire import requests as wire
+from garcon_jupyter.wire.requests import Code, ProbeSpec
+
+
+class Executor:
+    """Runs requests on this rank."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        model: nn.Module,
+        bound: BoundFamily,
+        layouts: dict[str, Layout],
+        interrupts: Interrupts,
+        output: Output,
+    ) -> None:
+        self.mesh, self.model, self.bound = mesh, model, bound
+        self.interrupts, self.output = interrupts, output
+        self.contexts = Contexts()
+        self.parameters = Parameters(mesh, bound)
+        self.passes = Passes(mesh, model, bound, layouts, self.contexts, interrupts, output)
+
+    # -- prepare -----------------------------------------------------------------------------
+
+    def prepare(self, request: wire.Request) -> Callable[[], Any]:
+        """Check a request and make it ready: what is returned runs it.
+
+        Raises:
+            GarconError: the request is wrong; nothing has happened.
+        """
+        self.contexts.release(request.session, request.released)
+        return getattr(self, f"_prepare_{type(request).__name__.lower()}")(request)
+
+    def load(self, code: Code) -> Callable[..., Any]:
+        """The function of shipped code.
+
+        Raises:
+            MissingModule: it needs a module that this server cannot import.
+        """
+        try:
+            return _unpickled(code.digest, code.payload)
+        except ImportError as error:
+            module = getattr(error, "name", None) or str(error)
+            raise MissingModule(
+                f"{code.name} needs the module {module!r}, which the server cannot import.",
+                "Install it where the server runs, or garcon.ship(module) if it is your own file.",
+            ) from None
+        except Exception as error:
+            raise BadRequest(
+                f"{code.name} cannot be unpickled on the server: {type(error).__name__}: {error}.",
+                "Define it in the notebook, or garcon.ship() the module that defines it.",
+            ) from error
+
+    def _probes(self, session: str, specs: Sequence[ProbeSpec]) -> list[Probe]:
+        return [self._probe(session, spec) for spec in specs]
+
+    def _probe(self, session: str, spec: ProbeSpec) -> Probe:
+        address = self.bound.catalog.point(spec.point)
+        if spec.grad and address.spec is not None and not getattr(address.spec, "differentiable", 1):
+            raise BadRequest(f"{spec.point} has no gradient: it holds indices.", "Probe it without grad.")
+        function = self.load(spec.code)
+        probe = Probe(spec, address, function)
+        here = self.bound.place(address)[1] is not None
+        for name in spec.params:
+            value = self.parameters.get(name)
+            if here and value is not None:
+                probe.params[name] = value
+        if spec.source is not None and here:
+            probe.source = SimpleNamespace(**self._recording(session, spec.source))
+        return probe
+
+    def _recording(self, session: str, ref: wire.RecordingRef) -> dict[str, Any]:
+        contents = self.contexts.contents(session, ref)
+        if contents is None:
+            raise NoRecording(
+                f"There is no recording of {ref.point} on the rank where the probe runs.",
+                "A source must be a recording of a point of the same pipeline stage.",
+            )
+        return contents
+
+    def _points(self, names: Sequence[str]) -> list[Address]:
+        return [self.bound.catalog.point(name) for name in names]
+
+    # -- the requests ------------------------------------------------------------------------
+
+    def _prepare_forward(self, request: wire.Forward) -> Callable[[], Any]:
+        batch = self.passes.batch(request.batch)
+        probes = self._probes(request.session, request.probes)
+        logits = request.logits
+        reduce = self.load(logits) if isinstance(logits, Code) else None
+        return lambda: self.passes.forward(request, batch, probes, reduce)
+
+    def _prepare_backward(self, request: wire.Backward) -> Callable[[], Any]:
+        if request.loss is None:
+            raise BadRequest("backward needs a loss function.", "loss_fn(logits) returns a scalar.")
+        batch = self.passes.batch(request.batch)
+        probes = self._probes(request.session, request.probes)
+        loss = self.load(request.loss)
+        values = self._points(request.values)
+        for name in request.parameters:
+            self.bound.catalog.parameter(name)
+        return lambda: self.passes.backward(request, batch, probes, loss, values, self.parameters)
+
+    def _prepare_generate(self, request: wire.Generate) -> Callable[[], Any]:
+        batch = self.passes.batch(request.batch)
+        probes = self._probes(request.session, request.probes)
+        return lambda: self.passes.generate(request, batch, probes)
+
+    def _prepare_snapshot(self, request: wire.Snapshot) -> Callable[[], Any]:
+        def run() -> wire.SnapshotIndex:
+            number = self._next_snapshot = getattr(self, "_next_snapshot", 0) + 1
+            contents = self.contexts.snapshot(request.session, number)
+            table = {
+                key: {name: describe(value) for name, value in attributes.items()}
+                for key, attributes in contents.items()
+            }
+            return wire.SnapshotIndex(number, table)
+
+        return run
+
+    def _prepare_fetch(self, request: wire.Fetch) -> Callable[[], Any]:
+        def run() -> dict[int, merging.Part]:
+            found = {}
+            for number, (ref, attribute, steps) in enumerate(request.wanted):
+                contents = self.contexts.contents(request.session, ref)
+                if contents is None or attribute not in contents:
+                    continue
+                rule = self.contexts.merges.get((request.session, ref.point, ref.name))
+                value = contents[attribute]
+                found[number] = merging.part(value, steps, request.dtype, rule, self.load)
+            return found
+
+        return run
+
+    def _prepare_clear(self, request: wire.Clear) -> Callable[[], Any]:
+        return lambda: self.contexts.clear(request.session, request.points, request.name)
+
+    def _prepare_getparameter(self, request: wire.GetParameter) -> Callable[[], Any]:
+        self.bound.catalog.parameter(request.name)
+        return lambda: self.parameters.cut(request.name, request.index)
+
+    def _prepare_runonranks(self, request: wire.RunOnRanks) -> Callable[[], Any]:
+        code = compile(request.source, request.filename, "exec")
+
+        def run() -> list[int]:
+            scope = {
+                "model": self.model,
+                "rank": self.mesh.rank,
+                "world_size": self.mesh.world,
+                "mesh": self.mesh,
+                "torch": torch,
+                "__name__": "__garcon__",
+            }
+            try:
+                with self.interrupts.user_code(), self.output.captured():
+                    exec(code, scope)  # noqa: S102 - running the user's code is the point
+            except Cancelled:
+                raise
+            except BaseException as error:  # noqa: BLE001 - user code may raise anything
+                raise UserFailure(error, f"rank {self.mesh.rank} of {self.mesh.world}") from None
+            return [self.mesh.rank]
+
+        return run
+
+
+@functools.lru_cache(maxsize=256)
+def _unpickled(digest: str, payload: bytes) -> Callable[..., Any]:
+    return pickle.loads(payload)
+
+
+def _first(parts: Sequence[Any], request: wire.Request) -> Any:
+    return next((part for part in parts if part is not None), None)
+
+
+def _one_index(parts: Sequence[wire.SnapshotIndex], request: wire.Request) -> wire.SnapshotIndex:
+    table: dict[Any, Any] = {}
+    for part in parts:
+        for key, attributes in part.contexts.items():
+            table[key] = {**attributes, **table.get(key, {})}
+    return wire.SnapshotIndex(parts[0].snapshot, table)
+
+
+def _all_fetched(parts: Sequence[dict[int, merging.Part]], request: wire.Request) -> list[Any]:
+    assert isinstance(request, wire.Fetch)
+    values = []
+    for number, (ref, attribute, _) in enumerate(request.wanted):
+        found = [part[number] for part in parts if number in part]
+        if not found:
+            raise NoRecording(
+                f"Nothing is recorded as {ref.point}.{attribute}.", "rmodel.recordings() lists what is."
+            )
+        values.append(merging.merged(found, f"{ref.point}.{attribute}"))
+    return values
+
+
+def _all(parts: Sequence[Any], request: wire.Request) -> list[Any]:
+    return [item for part in parts for item in part]
+
+
+COMBINE: dict[type[wire.Request], Callable[[Sequence[Any], wire.Request], Any]] = {
+    wire.Forward: _first,
+    wire.Backward: _first,
+    wire.Generate: _first,
+    wire.Snapshot: _one_index,
+    wire.Fetch: _all_fetched,
+    wire.Clear: _first,
+    wire.GetParameter: _first,
+    wire.RunOnRanks: _all,
+}
+"""How the answers of all ranks become one."""
+
+__all__ = ["COMBINE", "Executor", "UserFailure"]

@@ -1,0 +1,326 @@
+"""Rank 0 as a Jupyter kernel: messages in, replies out.
+
+A genuine IPython kernel, to which consoles can attach (``jupyter console --existing FILE`` sees the
+model), with message types of its own. Short questions are answered on the control thread while the
+model runs; requests wait for their turn and run on the main thread, where an interrupt reaches them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ipykernel.ipkernel import IPythonKernel
+
+from garcon_backend.idle import IdleClock
+from garcon_backend.lockstep import Lockstep, RequestFailed
+from garcon_backend.sessions import Client, Queued, Sessions, Turns
+from garcon_backend.tokenizing import Tokenizing
+from garcon_jupyter.errors import (
+    BadRequest,
+    CannotTravel,
+    GarconError,
+    Interrupted,
+    VersionMismatch,
+)
+from garcon_jupyter.wire import protocol, transport
+from garcon_jupyter.wire.failures import describe
+from garcon_jupyter.wire.requests import Request
+
+
+class Served:
+    """What the kernel serves: made by rank 0 before the kernel starts.
+
+    Attributes:
+        facts: plain facts about server and model, sent to every client.
+        catalog: points and parameters.
+        shared: directory in shared memory for large answers.
+        stop: called with a reason when the server shall end.
+    """
+
+    def __init__(
+        self,
+        lockstep: Lockstep,
+        tokenizing: Tokenizing,
+        clock: IdleClock,
+        facts: dict[str, Any],
+        catalog: Any,
+        shared: Path,
+        stop: Callable[[str], None],
+    ) -> None:
+        self.lockstep, self.tokenizing, self.clock = lockstep, tokenizing, clock
+        self.facts, self.catalog, self.shared, self.stop = facts, catalog, shared, stop
+
+
+class GarconKernel(IPythonKernel):
+    """The kernel of rank 0."""
+
+    implementation = "garcon"
+    banner = "Garçon: rank 0. `model` is the model of this rank."
+
+    msg_types: ClassVar[list[str]] = [*IPythonKernel.msg_types, *protocol.SHELL_MESSAGES]
+    control_msg_types: ClassVar[list[str]] = [
+        *IPythonKernel.control_msg_types,
+        *protocol.CONTROL_MESSAGES,
+    ]
+    served: ClassVar[Served]
+    """Set before the kernel is made: the application makes kernels without arguments."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sessions = Sessions()
+        self.turns = Turns()
+        self.running: Queued | None = None
+        self._wake = asyncio.Event()
+        self.served.lockstep.on_output(self._emit)
+        self.served.lockstep.executor.output.to(lambda stream, text: self._emit(0, stream, text))
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        return {**super().kernel_info, "garcon": self.served.facts}
+
+    def start(self) -> None:
+        super().start()
+        loop = asyncio.get_event_loop_policy().get_event_loop()
+        self._tasks = [loop.create_task(self._take_turns()), loop.create_task(self._watch_clock())]
+
+    # -- requests: shell ---------------------------------------------------------------------
+
+    def garcon_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Put a request in the row; it is answered when it has run."""
+        content = parent["content"]
+        item = Queued(
+            content.get("session", ""),
+            parent["header"]["msg_id"],
+            content.get("kind", "?"),
+            (stream, ident, parent),
+        )
+        self.served.clock.begin()
+        self.turns.put(item)
+        self._wake.set()
+
+    async def _take_turns(self) -> None:
+        while True:
+            item = self.turns.next()
+            if item is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            self.running = item
+            try:
+                self._answer(item)
+            finally:
+                self.running = None
+                self.served.clock.end()
+            await asyncio.sleep(0)  # let waiting messages in before the next turn is decided
+
+    def _answer(self, item: Queued) -> None:
+        stream, ident, parent = item.message
+        buffers: list[Any] = []
+        try:
+            content, buffers = self._run(item, parent)
+        except RequestFailed as error:
+            content = {"status": "error", "failure": error.failure}
+        except BaseException as error:  # noqa: BLE001 - every request is answered
+            content = {"status": "error", "failure": describe(_typed(error))}
+        reply = protocol.reply_type(protocol.REQUEST)
+        self.session.send(stream, reply, content, parent, ident=ident, buffers=buffers)
+        self.session.send(self.iopub_socket, "garcon_done", {}, parent, ident=b"garcon")
+
+    def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        request = transport.unpack(parent["content"], parent["buffers"])
+        if not isinstance(request, Request) or not self.sessions.known(request.session):
+            raise BadRequest("This is no request of an open session.", "Connect first.")
+        self.sessions.seen(request.session)
+        value = self.served.lockstep.run(item.id, request)
+        content, buffers = transport.pack(value, self._shared(parent))
+        return {"status": "ok", **content}, buffers
+
+    def _shared(self, parent: dict[str, Any]) -> Path | None:
+        return self.served.shared if parent["content"].get("same_host") else None
+
+    def _emit(self, rank: int, stream: str, text: str) -> None:
+        """Pass on what user code printed, to the cell whose request it was."""
+        if self.running is None:
+            return
+        parent = self.running.message[2]
+        content = {"name": stream, "text": text, "rank": rank}
+        self.session.send(self.iopub_socket, "stream", content, parent, ident=b"stream")
+
+    # -- questions: control ------------------------------------------------------------------
+
+    def _question(
+        self, stream: Any, ident: Any, parent: dict[str, Any], answer: Callable[[], dict[str, Any]]
+    ) -> None:
+        buffers: list[Any] = []
+        try:
+            content = {"status": "ok", **answer()}
+            buffers = content.pop("buffers", [])
+        except BaseException as error:  # noqa: BLE001 - every question is answered
+            content = {"status": "error", "failure": describe(_typed(error))}
+        reply = protocol.reply_type(parent["header"]["msg_type"])
+        self.session.send(stream, reply, content, parent, ident=ident, buffers=buffers)
+
+    def garcon_hello(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Open or resume a session."""
+
+        def answer() -> dict[str, Any]:
+            content = parent["content"]
+            self._check_version(content)
+            client = _client(content)
+            session, resumed = self.sessions.open(
+                content.get("session"), client, content.get("prefer")
+            )
+            packed, buffers = transport.pack(self.served.catalog)
+            return {
+                "session": session.name,
+                "resumed": resumed,
+                "facts": self.served.facts,
+                **packed,
+                "buffers": buffers,
+            }
+
+        self._question(stream, ident, parent, answer)
+
+    def _check_version(self, content: dict[str, Any]) -> None:
+        ours = {"protocol": protocol.PROTOCOL, "python": protocol.python_version()}
+        for what, mine in ours.items():
+            theirs = content.get(what)
+            if theirs != mine:
+                raise VersionMismatch(
+                    f"The server speaks {what} {mine}, this client {theirs}.",
+                    "Install the same garcon-jupyter and Python minor version on both sides.",
+                )
+
+    def garcon_status(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """What runs, what waits, who is there."""
+        self._question(stream, ident, parent, self._status)
+
+    def _status(self) -> dict[str, Any]:
+        running = self.running
+        return {
+            "running": _row(running) if running else None,
+            "waiting": [_row(item) for item in self.turns.waiting()],
+            "clients": [
+                {"session": s.name, "user": s.client.user, "host": s.client.host, "pid": s.client.pid}
+                for s in self.sessions.living()
+                if s.client
+            ],
+            "idle_left": self.served.clock.left,
+            "ranks": [_with_memory(rank) for rank in self.served.facts["ranks"]],
+        }
+
+    def garcon_cancel(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Stop one request, waiting or running."""
+
+        def answer() -> dict[str, Any]:
+            request_id = parent["content"]["request"]
+            self.served.lockstep.cancel(request_id)
+            return {"running": self.running is not None and self.running.id == request_id}
+
+        self._question(stream, ident, parent, answer)
+
+    def garcon_tokenize(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Text to tokens, and back."""
+
+        def answer() -> dict[str, Any]:
+            question = transport.unpack(parent["content"], parent["buffers"])
+            packed, buffers = transport.pack(self.served.tokenizing.answer(question))
+            return {**packed, "buffers": buffers}
+
+        self._question(stream, ident, parent, answer)
+
+    def garcon_goodbye(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """A client leaves; its session stays."""
+        content = parent["content"]
+
+        def answer() -> dict[str, Any]:
+            self.sessions.leave(content["session"], _client(content))
+            return {}
+
+        self._question(stream, ident, parent, answer)
+
+    def garcon_shutdown(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """End the server, unless others use it."""
+
+        def answer() -> dict[str, Any]:
+            content = parent["content"]
+            client = _client(content)
+            others = [s for s in self.sessions.living() if s.client and not client.same(s.client)]
+            if others and not content.get("force"):
+                names = ", ".join(f"{s.client.user} ({s.name})" for s in others if s.client)
+                raise BadRequest(
+                    f"Other clients use this server: {names}.",
+                    "shutdown(force=True), or garcon stop --force, ends it for them too.",
+                )
+            self._stop(f"shut down by {client.user}")
+            return {}
+
+        self._question(stream, ident, parent, answer)
+
+    async def shutdown_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Jupyter's own shutdown: a console that closes must not end everybody's server."""
+        failure = {"status": "error", "evalue": "Use garcon stop.", "restart": False}
+        self.session.send(stream, "shutdown_reply", failure, parent, ident=ident)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def _watch_clock(self) -> None:
+        while True:
+            left = self.served.clock.left
+            await asyncio.sleep(min(5.0, max(0.05, (left or 50.0) / 10)))
+            if self.served.clock.expired:
+                minutes = self.served.clock.timeout / 60
+                self._stop(f"idle for {minutes:.3g} minutes")
+                return
+
+    def _stop(self, reason: str) -> None:
+        self.served.stop(reason)
+        self.io_loop.add_callback(self._finish)
+
+    def _finish(self) -> None:
+        self.served.lockstep.stop()
+        if self.control_stream:
+            self.control_stream.io_loop.add_callback(self.control_stream.io_loop.stop)
+        self.io_loop.add_callback(self.io_loop.stop)
+
+
+def _typed(error: BaseException) -> BaseException:
+    """Errors of other libraries that the user should see as ours."""
+    if isinstance(error, GarconError):
+        return error
+    if type(error).__name__ in ("Cancelled", "KeyboardInterrupt"):
+        return Interrupted("The request was interrupted.", "Nothing else was lost.")
+    if isinstance(error, OSError) and error.errno == 28:
+        return CannotTravel(
+            f"The answer does not fit into shared memory: {error}.", "Fetch a slice of it."
+        )
+    return error
+
+
+def _client(content: dict[str, Any]) -> Client:
+    return Client(content.get("user", "?"), content.get("host", "?"), int(content.get("pid", 0)))
+
+
+def _row(item: Queued) -> dict[str, Any]:
+    return {
+        "request": item.id,
+        "session": item.session,
+        "kind": item.kind,
+        "seconds": time.time() - item.since,
+    }
+
+
+def _with_memory(rank: dict[str, Any]) -> dict[str, Any]:
+    import psutil
+
+    try:
+        memory = psutil.Process(rank["pid"]).memory_info().rss
+    except psutil.Error:
+        memory = None
+    return {**rank, "memory": memory}
+
+

@@ -1,0 +1,232 @@
+"""How every rank runs a request in unison.
+
+Rank 0 sends each request to the workers over ZMQ (an idle rank never waits inside a collective: that
+would time out and block signals), in two steps. PREPARE: every rank unpickles and resolves, and says
+READY or why not; a failure here costs nothing. GO: every rank runs, and says DONE with its part of the
+answer, or ERROR. The parts become one answer on rank 0.
+
+The link is a socket file in the server's own directory, which only its user can enter.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from garcon_backend.executor import COMBINE, Executor
+from garcon_backend.interrupts import Cancelled
+from garcon_backend.probing.visits import UserFailure
+from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
+from garcon_jupyter.wire import codec
+from garcon_jupyter.wire.failures import describe
+from garcon_jupyter.wire.requests import Request
+
+
+@dataclass
+class Outcome:
+    """One rank's answer: a part of the value, or what went wrong."""
+
+    value: Any = None
+    failure: dict[str, Any] | None = None
+
+
+class RequestFailed(Exception):
+    """A request failed; `failure` is what the client is told."""
+
+    def __init__(self, failure: dict[str, Any]) -> None:
+        super().__init__(failure.get("problem") or failure.get("text"))
+        self.failure = failure
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, UserFailure):
+        return describe(error.error, error.where)
+    if isinstance(error, (Cancelled, KeyboardInterrupt)):
+        return describe(Interrupted("The request was interrupted.", "Nothing else was lost."))
+    if isinstance(error, MemoryError) and not isinstance(error, GarconError):
+        return describe(UserFailure(error, "").error, "the forward pass")
+    return describe(error)
+
+
+def attempt(executor: Executor, request: Request) -> tuple[Callable[[], Any] | None, Outcome]:
+    """Prepare a request; what runs it, or why it cannot."""
+    try:
+        return executor.prepare(request), Outcome()
+    except Exception as error:  # noqa: BLE001 - every failure is an answer
+        return None, Outcome(failure=_failure(error))
+
+
+def perform(executor: Executor, run: Callable[[], Any]) -> Outcome:
+    """Run a prepared request; nothing escapes."""
+    executor.output.begin()
+    try:
+        return Outcome(run())
+    except BaseException as error:  # noqa: BLE001 - every failure is an answer
+        return Outcome(failure=_failure(error))
+    finally:
+        executor.output.end()
+
+
+class Lockstep:
+    """Rank 0's side: runs requests on all ranks."""
+
+    def __init__(self, executor: Executor, workers: int, address: str) -> None:
+        self.executor = executor
+        self.workers = workers
+        self._number = 0
+        self._emit: Callable[[int, str, str], None] = lambda rank, stream, text: None
+        self._lock = threading.Lock()
+        if workers:
+            context = zmq.Context.instance()
+            self._commands = context.socket(zmq.ROUTER)
+            self._commands.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            self._commands.bind(f"{address}-commands")
+            self._signals = context.socket(zmq.PUB)
+            self._signals.bind(f"{address}-signals")
+        self._names: list[bytes] = []
+
+    def introductions(self) -> list[Any]:
+        """What every worker says of itself, by rank; waits for them."""
+        heard = {}
+        while len(heard) < self.workers:
+            name, *frames = self._commands.recv_multipart()
+            heard[name] = codec.loads(frames[0], frames[1:])
+        self._names = sorted(heard, key=int)
+        return [heard[name] for name in self._names]
+
+    def on_output(self, emit: Callable[[int, str, str], None]) -> None:
+        """Where the workers' prints go: (rank, stream, text)."""
+        self._emit = emit
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a request on every rank; from any thread."""
+        with self._lock:
+            if self.workers:
+                self._signals.send_multipart([b"cancel", request_id.encode()])
+        self.executor.interrupts.cancel(request_id)
+
+    def run(self, request_id: str, request: Request) -> Any:
+        """Run a request on all ranks.
+
+        Raises:
+            RequestFailed: on any rank; the others have finished and are right.
+        """
+        with self.executor.interrupts.running(request_id):
+            return self._run(request_id, request)
+
+    def _run(self, request_id: str, request: Request) -> Any:
+        self._number += 1
+        self._tell([b"prepare", request_id.encode(), *_encoded(request)])
+        prepared, outcome = attempt(self.executor, request)
+        outcomes = [outcome, *self._hear()]
+        if any(o.failure for o in outcomes) or prepared is None:
+            self._tell([b"skip"])
+            raise RequestFailed(_worst(outcomes))
+        self._tell([b"go"])
+        outcomes = [perform(self.executor, prepared), *self._hear()]
+        if any(o.failure for o in outcomes):
+            raise RequestFailed(_worst(outcomes))
+        try:
+            return COMBINE[type(request)]([o.value for o in outcomes], request)
+        except GarconError as error:
+            raise RequestFailed(describe(error)) from error
+
+    def _tell(self, frames: Sequence[Any]) -> None:
+        if self.workers:
+            for name in self._names:
+                self._commands.send_multipart([name, *frames])
+
+    def _hear(self) -> list[Outcome]:
+        """One outcome of every worker; their prints are passed on meanwhile."""
+        answers: dict[bytes, Outcome] = {}
+        while len(answers) < self.workers:
+            name, kind, *frames = self._commands.recv_multipart()
+            if kind == b"output":
+                self._emit(int(name), frames[0].decode(), frames[1].decode())
+            else:
+                answers[name] = codec.loads(frames[0], frames[1:])
+        return [answers[name] for name in self._names]
+
+    def stop(self) -> None:
+        """End the workers' loops."""
+        self._tell([b"stop"])
+
+
+def _worst(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The failure to report: the user's own before those that merely followed."""
+    failures = [o.failure for o in outcomes if o.failure]
+    order = {"ProbeError": 0, "ServerError": 2}
+    return min(failures, key=lambda failure: order.get(failure["class"], 1))
+
+
+def _encoded(value: Any) -> list[Any]:
+    payload, buffers = codec.dumps(value)
+    return [payload, *buffers]
+
+
+class Worker:
+    """The side of every other rank: does what it is told until it is told to stop."""
+
+    def __init__(self, executor: Executor, rank: int, address: str) -> None:
+        self.executor = executor
+        context = zmq.Context.instance()
+        self._commands = context.socket(zmq.DEALER)
+        self._commands.setsockopt(zmq.IDENTITY, str(rank).encode())
+        self._commands.connect(f"{address}-commands")
+        self._address = address
+        threading.Thread(target=self._listen, daemon=True, name="signals").start()
+
+    def introduce(self, facts: dict[str, Any], catalog: Any) -> None:
+        """Say what this rank holds."""
+        self._commands.send_multipart(_encoded((facts, catalog)))
+
+    def emit(self, stream: str, text: str) -> None:
+        """Pass a print on to rank 0."""
+        self._commands.send_multipart([b"output", stream.encode(), text.encode()])
+
+    def _listen(self) -> None:
+        signals = zmq.Context.instance().socket(zmq.SUB)
+        signals.setsockopt(zmq.SUBSCRIBE, b"")
+        signals.connect(f"{self._address}-signals")
+        while True:
+            _, request_id = signals.recv_multipart()
+            self.executor.interrupts.cancel(request_id.decode())
+
+    def serve(self) -> None:
+        """Until told to stop."""
+        while True:
+            kind, *frames = self._commands.recv_multipart()
+            if kind == b"stop":
+                return
+            if kind == b"prepare":
+                self._serve_one(frames[0].decode(), frames[1:])
+
+    def _serve_one(self, request_id: str, frames: Sequence[bytes]) -> None:
+        try:
+            request = codec.loads(frames[0], frames[1:])
+            prepared, outcome = attempt(self.executor, request)
+        except Exception as error:  # noqa: BLE001 - every failure is an answer
+            prepared, outcome = None, Outcome(failure=_failure(error))
+        self._answer(outcome)
+        (kind,) = self._commands.recv_multipart()
+        if kind != b"go" or prepared is None:
+            return
+        try:
+            with self.executor.interrupts.running(request_id):
+                outcome = perform(self.executor, prepared)
+        except Cancelled as error:
+            outcome = Outcome(failure=_failure(error))
+        self._answer(outcome)
+
+    def _answer(self, outcome: Outcome) -> None:
+        try:
+            frames = _encoded(outcome)
+        except CannotTravel as error:
+            frames = _encoded(Outcome(failure=describe(error)))
+        self._commands.send_multipart([b"answer", *frames])
+
+

@@ -1,0 +1,239 @@
+"""What a family file declares: where each point and parameter of one architecture is.
+
+A *family* is data, not code: a place for each point of the table, a reason for each point that the
+architecture lacks, a weight for each parameter. Binding it to a loaded model checks it against the
+real modules and gives the :class:`~garcon_jupyter.points.Catalog` that clients resolve names by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from garcon_backend.probing import steps
+from garcon_backend.probing.places import Inside, Input, Output, Place, StagedForward
+from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter of the table inside the checkpoint's own.
+
+    Attributes:
+        path: dotted path of the stored parameter, with ``{i}`` as a hole.
+        read: takes the stored tensor (whole) to the table's orientation and part. Linear, so that it
+            reads gradients as well.
+        offset: what is added to values, not to gradients: 1 for Gemma's gains, stored as gain − 1.
+        tied: another path that holds the same parameter where this one is absent.
+    """
+
+    path: str
+    read: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    offset: float = 0.0
+    tied: str | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """The places and parameters of one architecture.
+
+    Attributes:
+        name: what messages call it.
+        model_types: the ``model_type`` of the configurations it serves.
+        points: template → place.
+        refused: template → why this architecture has no such point.
+        parameters: template → weight; ``{e}`` of experts is bound by `expert_part`.
+        sizes: config → size of each letter.
+        layers: dotted path of the list of blocks.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    points: Mapping[str, Place]
+    refused: Mapping[str, str]
+    parameters: Mapping[str, Weight]
+    layers: str
+    sizes: Callable[[object], dict[str, int]] = field(default=lambda config: standard_sizes(config))
+
+    def __post_init__(self) -> None:
+        templates = {spec.template for spec in POINTS}
+        said = set(self.points) | set(self.refused)
+        if said != templates:
+            raise ValueError(f"{self.name}: {sorted(templates ^ said)} neither placed nor refused")
+
+
+def standard_sizes(config: object) -> dict[str, int]:
+    """Sizes of the letters from a transformers configuration, by the usual names."""
+
+    def first(*names: str) -> int | None:
+        return next((v for n in names if isinstance(v := getattr(config, n, None), int)), None)
+
+    heads = first("num_attention_heads", "n_head") or 1
+    width = first("hidden_size", "n_embd") or 0
+    sizes = {
+        "D": width,
+        "H": heads,
+        "K": first("num_key_value_heads") or heads,
+        "d": first("head_dim") or width // heads,
+        "M": first("intermediate_size", "n_inner") or 4 * width,
+        "V": first("vocab_size") or 0,
+        "E": first("num_local_experts", "num_experts") or 0,
+        "k": first("num_experts_per_tok") or 0,
+        "P": first("max_position_embeddings", "n_positions") or 0,
+    }
+    return {letter: size for letter, size in sizes.items() if size}
+
+
+def norm_points(prefix: str, path: str, in_steps: StagedForward = steps.rms_norm) -> dict[str, Place]:
+    """The three points of a norm."""
+    return {
+        f"{prefix}.scale": Inside(path, in_steps, "scale"),
+        f"{prefix}.normalized": Inside(path, in_steps, "normalized"),
+        f"{prefix}.out": Output(path),
+    }
+
+
+def norm_weights(prefix: str, path: str, offset: float = 0.0) -> dict[str, Weight]:
+    """Gain and bias of a norm."""
+    return {
+        f"{prefix}.weight": Weight(f"{path}.weight", offset=offset),
+        f"{prefix}.bias": Weight(f"{path}.bias"),
+    }
+
+
+def linear(template: str, path: str, read: Callable[[Tensor], Tensor] | None = None) -> dict[str, Weight]:
+    """Weight and bias of a projection; `read` picks its rows out of a fused one."""
+    rows = read or (lambda tensor: tensor)
+    return {
+        template: Weight(f"{path}.weight", rows),
+        f"{template}.bias": Weight(f"{path}.bias", rows),
+    }
+
+
+@dataclass
+class BoundFamily:
+    """A family bound to one loaded model.
+
+    Attributes:
+        catalog: what the model has, and why it lacks the rest.
+        stage_layers: the layers whose modules this rank holds.
+    """
+
+    model: nn.Module
+    family: Family | None
+    catalog: Catalog
+
+    def place(self, address: Address) -> tuple[Place, nn.Module | None]:
+        """Where a point is, and the module that it is installed on; None on other stages."""
+        if address.name.startswith(MODULE_PREFIX):
+            path, _, side = address.name[len(MODULE_PREFIX) :].rpartition(".")
+            place: Place = Input(path) if side == "input" else Output(path)
+        else:
+            assert self.family is not None
+            place = self.family.points[address.template]
+        return place, _module(self.model, place.at(address.layer, address.expert))
+
+    def parameter(self, address: Address) -> tuple[Weight, str]:
+        """The weight of a parameter and the dotted path at which it is stored."""
+        if self.family is None or address.spec is None:
+            return Weight(address.name), address.name
+        template = address.template
+        weight = self.family.parameters[template]
+        path = fill(weight.path, address.layer)
+        if weight.tied and not _has_parameter(self.model, path):
+            path = weight.tied
+        if address.expert is not None:
+            expert, read = address.expert, weight.read
+            weight = Weight(path, lambda tensor: read(tensor[expert]), weight.offset)
+        return weight, path
+
+
+def _module(model: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _has_parameter(model: nn.Module, path: str) -> bool:
+    module, _, name = path.rpartition(".")
+    holder = _module(model, module)
+    return holder is not None and isinstance(getattr(holder, name, None), torch.Tensor)
+
+
+def bind(model: nn.Module, family: Family | None, config: object | None = None) -> BoundFamily:
+    """Check a family against a loaded model; without one, the model has ``module:`` points only.
+
+    Under pipeline parallelism every rank binds its own stage; places of other stages are looked for
+    there and the catalog is merged by :func:`merge`.
+    """
+    modules = tuple(name for name, _ in model.named_modules())
+    if family is None:
+        reason = "no family file maps this architecture; its modules are module:{path}.output"
+        names = tuple(name for name, _ in model.named_parameters())
+        refused = {spec.template: reason for spec in POINTS}
+        return BoundFamily(model, None, Catalog({}, 0, 0, {}, refused, modules, names))
+    sizes = family.sizes(config)
+    holder = _module(model, family.layers)
+    n_layers = len(holder) if isinstance(holder, nn.ModuleList) else 0
+    bound = BoundFamily(model, family, Catalog(sizes, n_layers, sizes.get("E", 0)))
+    layers, refused = _find_points(model, family, n_layers)
+    bound.catalog = Catalog(
+        sizes,
+        n_layers,
+        sizes.get("E", 0),
+        layers,
+        refused,
+        modules,
+        tuple(_find_parameters(model, family, n_layers, sizes.get("E", 0))),
+    )
+    return bound
+
+
+def _find_points(
+    model: nn.Module, family: Family, n_layers: int
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    layers: dict[str, tuple[int, ...]] = {}
+    refused = dict(family.refused)
+    for template, place in family.points.items():
+        if "{i}" in template:
+            having = tuple(i for i in range(n_layers) if _module(model, place.at(i, 0)) is not None)
+            if having:
+                layers[template] = having
+            else:
+                refused[template] = f"no layer has a module {place.path!r}"
+        elif _module(model, place.at(None, None)) is None:
+            refused[template] = f"the model has no module {place.path!r}"
+    return layers, refused
+
+
+def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:
+    names = []
+    for spec in PARAMETERS:
+        weight = family.parameters.get(spec.template)
+        if weight is None:
+            continue
+        for layer in range(n_layers) if "{i}" in spec.template else (None,):
+            path = fill(weight.path, layer)
+            if not _has_parameter(model, path) and not (
+                weight.tied and _has_parameter(model, weight.tied)
+            ):
+                continue
+            for expert in range(n_experts) if "{e}" in spec.template else (None,):
+                names.append(fill(spec.template, layer, expert))
+    return names
+
+
+__all__ = [
+    "BoundFamily",
+    "Family",
+    "Weight",
+    "bind",
+    "linear",
+    "norm_points",
+    "norm_weights",
+    "standard_sizes",
+]

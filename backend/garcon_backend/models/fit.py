@@ -1,0 +1,285 @@
+"""Whether a model fits, and by which degrees it can be cut: asked before anything is loaded.
+
+Memory is told from the headers of the weight files, which hold the shape and dtype of every tensor. What a
+rank needs is its share of the weights and a tenth on top, for buffers and the values of a small batch; large
+batches and long texts need more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from garcon_backend.engine.mesh import Degrees
+from garcon_backend.models.stages import split_layers
+from garcon_backend.models.styles import OWN_PLANS
+from garcon_jupyter.errors import BadDegrees, DoesNotFit, NotAModel
+
+GIB = 1 << 30
+MARGIN = 1.1
+"""Memory needed for each byte of weights."""
+
+_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2}
+_LAYER = re.compile(r"\.(\d+)\.")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of a configuration that degrees must divide."""
+
+    heads: int
+    kv_heads: int
+    neurons: tuple[int, ...]
+    """Widths of the MLPs: one, or that of the experts as well."""
+    layers: int
+
+
+def sizes_of(config: Any) -> Sizes:
+    """The sizes of a transformers configuration, by the usual names."""
+
+    def first(*names: str) -> int | None:
+        found = (getattr(config, name, None) for name in names)
+        return next((value for value in found if isinstance(value, int) and value), None)
+
+    heads = first("num_attention_heads", "n_head") or 1
+    width = first("hidden_size", "n_embd") or 1
+    neurons = {first("intermediate_size", "n_inner", "ffn_dim") or 4 * width}
+    if expert := first("moe_intermediate_size"):
+        neurons.add(expert)
+    return Sizes(
+        heads,
+        first("num_key_value_heads") or heads,
+        tuple(sorted(neurons)),
+        first("num_hidden_layers", "n_layer") or 1,
+    )
+
+
+# -- degrees ---------------------------------------------------------------------------------
+
+
+def divides(config: Any, tp: int) -> bool:
+    """Whether a tensor-parallel degree cuts heads and neurons evenly.
+
+    Key/value heads may be fewer than ranks: then each is held by the same number of neighbours.
+    """
+    sizes = sizes_of(config)
+    kv_even = sizes.kv_heads % tp == 0 or tp % sizes.kv_heads == 0
+    return sizes.heads % tp == 0 and kv_even and all(n % tp == 0 for n in sizes.neurons)
+
+
+def possible_tp(config: Any, most: int = 64) -> list[int]:
+    """Tensor-parallel degrees that divide the model, smallest first."""
+    if not (getattr(config, "base_model_tp_plan", None) or config.model_type in OWN_PLANS):
+        return [1]
+    return [tp for tp in range(1, most + 1) if divides(config, tp)]
+
+
+def check_degrees(config: Any, degrees: Degrees) -> None:
+    """Refuse degrees that do not divide the model.
+
+    Raises:
+        BadDegrees: with the model's numbers and the degrees that would work.
+    """
+    if degrees.dp > 1:
+        raise BadDegrees(
+            f"dp={degrees.dp}: replicas are not served by this version.",
+            "Launch it with dp=1; a larger batch runs on one replica as well.",
+        )
+    sizes, possible = sizes_of(config), possible_tp(config)
+    if degrees.tp > 1 and possible == [1] and divides(config, degrees.tp):
+        raise BadDegrees(
+            f"There is no plan to cut {config.model_type!r} by tensor parallelism.",
+            f"Launch it with tp=1 and, if it does not fit, pp up to {sizes.layers}.",
+        )
+    if degrees.tp not in possible:
+        neurons = " and ".join(map(str, sizes.neurons))
+        raise BadDegrees(
+            f"tp={degrees.tp} does not divide the model: it has {sizes.heads} heads, "
+            f"{sizes.kv_heads} key/value heads and {neurons} neurons.",
+            f"Degrees that do: {', '.join(map(str, possible))}.",
+        )
+    if degrees.pp > sizes.layers:
+        raise BadDegrees(
+            f"pp={degrees.pp} is more stages than the model has layers, {sizes.layers}.",
+            f"Use pp up to {sizes.layers}.",
+        )
+
+
+def choose_degrees(
+    snapshot: Path | str,
+    device_count: int,
+    device_bytes: int,
+    dtype: str | None = None,
+    config: Any = None,
+) -> Degrees:
+    """The fewest devices that a model fits on, as much of it by tensor parallelism as divides.
+
+    Args:
+        snapshot: directory of the checkpoint.
+        device_count: how many devices there are.
+        device_bytes: memory of each that can be used.
+        dtype: of the weights; None for the checkpoint's.
+        config: the checkpoint's configuration, where it has been read already.
+
+    Raises:
+        DoesNotFit: not even on all of them.
+    """
+    config = config or _read_config(Path(snapshot))
+    layers = sizes_of(config).layers
+    for world in range(1, max(1, device_count) + 1):
+        for tp in reversed(possible_tp(config, world)):
+            degrees = Degrees(tp, world // tp)
+            if degrees.world != world or degrees.pp > layers:
+                continue
+            if needed_bytes(snapshot, dtype, degrees, layers) <= device_bytes:
+                return degrees
+    whole = needed_bytes(snapshot, dtype, Degrees(), layers)
+    raise DoesNotFit(
+        f"The model needs {whole / GIB:.1f} GiB; {device_count} × {device_bytes / GIB:.1f} GiB "
+        "cannot hold it in any way that divides it.",
+        "Use more or larger devices, or a narrower dtype.",
+    )
+
+
+def _read_config(directory: Path) -> Any:
+    from garcon_backend.models.loading import read_config
+
+    return read_config(directory)
+
+
+# -- memory ----------------------------------------------------------------------------------
+
+
+def needed_bytes(
+    snapshot: Path | str, dtype: str | None, degrees: Degrees, layers: int | None = None
+) -> int:
+    """Memory that the largest share of a rank needs, in bytes.
+
+    Args:
+        snapshot: directory of the checkpoint.
+        dtype: of the weights once loaded; None for the checkpoint's.
+        degrees: over which the weights are shared out.
+        layers: number of layers; found in the tensors' names where not given.
+
+    Raises:
+        NotAModel: the directory holds no weights, or a file of them is broken.
+    """
+    tensors = tensor_bytes(Path(snapshot), dtype)
+    numbers = {name: int(m[1]) for name in tensors if (m := _LAYER.search(name))}
+    layers = layers or max(numbers.values(), default=0) + 1
+    outside = sum(size for name, size in tensors.items() if name not in numbers)
+    shares = []
+    for stage in range(degrees.pp):
+        held = split_layers(layers, degrees.pp, stage)
+        share = sum(tensors[name] for name, number in numbers.items() if number in held)
+        if stage in (0, degrees.pp - 1):  # the embedding, the unembedding, or one for both
+            share += outside
+        shares.append(share)
+    return math.ceil(MARGIN * max(shares) / degrees.tp)
+
+
+def tensor_bytes(directory: Path, dtype: str | None = None) -> dict[str, int]:
+    """Size in bytes of every tensor of a checkpoint, once loaded, by its name.
+
+    Files that are not safetensors count as one tensor of the file's size.
+
+    Raises:
+        NotAModel: there are no weights, or a file of them is broken.
+    """
+    width = None if dtype is None else _itemsize(dtype)
+    tensors: dict[str, int] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        for name, entry in _header(file).items():
+            stored = entry["dtype"]
+            each = width if width and stored[0] in "BF" and stored != "BOOL" else _WIDTHS.get(stored, 1)
+            tensors[name] = math.prod(entry["shape"]) * each
+    if not tensors:
+        tensors = {file.name: file.stat().st_size for file in directory.glob("*.bin")}
+    if not tensors:
+        raise NotAModel(f"{directory} holds no weights.", "Save *.safetensors beside config.json.")
+    return tensors
+
+
+def _itemsize(dtype: str) -> int:
+    from garcon_backend.models.loading import torch_dtype
+
+    return torch_dtype(dtype).itemsize
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The header of a safetensors file: 8 bytes of length, then JSON."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            if length > file.stat().st_size:
+                raise ValueError("the file is shorter than its header")
+            header = json.loads(stream.read(length))
+        except ValueError as error:
+            raise NotAModel(
+                f"{file} is no safetensors file: {error}.", "Copy the checkpoint again."
+            ) from error
+    header.pop("__metadata__", None)
+    return header
+
+
+def available_bytes(device: torch.device | str) -> int:
+    """Memory that can be used now on a device, in bytes; on the CPU all its processes share it."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = (line.split() for line in meminfo.read_text().splitlines())
+    free = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
+    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
+    if limit is None or used is None:
+        return free
+    cached = re.search(r"^inactive_file (\d+)", (_CGROUP / "memory.stat").read_text(), re.MULTILINE)
+    return min(free, limit - used + (int(cached[1]) if cached else 0))
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # no such limit, or "max"
+        return None
+
+
+def check_fits(
+    snapshot: Path | str,
+    dtype: str | None,
+    degrees: Degrees,
+    device: torch.device | str,
+    available: int | None = None,
+) -> None:
+    """Refuse a model that needs more memory than there is, before loading it.
+
+    Args:
+        snapshot: directory of the checkpoint.
+        dtype: of the weights once loaded; None for the checkpoint's.
+        degrees: over which the weights are shared out.
+        device: of this rank; processes on one CPU share its memory.
+        available: memory in bytes; None to ask the device.
+
+    Raises:
+        DoesNotFit: with both numbers.
+    """
+    there_is = available_bytes(device) if available is None else available
+    needed = needed_bytes(snapshot, dtype, degrees)
+    if torch.device(device).type == "cpu":
+        needed *= int(os.environ.get("LOCAL_WORLD_SIZE", degrees.world))
+    if needed > there_is:
+        raise DoesNotFit(
+            f"The model needs {needed / GIB:.1f} GiB on {device} with {degrees}, "
+            f"but only {there_is / GIB:.1f} GiB are free.",
+            "Use a narrower dtype, more devices, or end what holds the memory.",
+        )

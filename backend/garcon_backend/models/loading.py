@@ -1,0 +1,186 @@
+"""Loading a model from a directory onto the ranks of a mesh.
+
+What comes back is the module as transformers wrote it, in evaluation mode and frozen, whose attention runs
+through the registered function that probes can look into. Nothing here reaches for the network, and no code
+of a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from garcon_backend.engine.mesh import Mesh
+from garcon_backend.models import sharding
+from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, NotAModel, UnknownName
+
+ATTENTION = "garcon"
+"""Name under which the attention function is registered with transformers."""
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+def load(
+    snapshot_dir: Path | str,
+    mesh: Mesh,
+    dtype: str | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> nn.Module:
+    """Load this rank's part of a causal language model.
+
+    Args:
+        snapshot_dir: a directory as ``save_pretrained`` writes it.
+        mesh: the ranks to load it onto; every one of them calls this.
+        dtype: a key of :data:`DTYPES`; None for the checkpoint's own.
+        progress: is told in a line what is going on.
+
+    Returns:
+        The model on the mesh's device, in evaluation mode, no parameter requiring a gradient.
+
+    Raises:
+        NotAModel: the directory holds no causal language model that transformers knows.
+        BadRequest: an unknown dtype.
+        BadDegrees: the degrees do not divide the model.
+    """
+    directory = Path(snapshot_dir)
+    config = read_config(directory)
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": "auto" if dtype is None else torch_dtype(dtype),
+        "attn_implementation": ATTENTION,
+        "local_files_only": True,
+    }
+    progress(f"loading {directory.name}, {config.model_type}")
+    if mesh.world == 1:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            directory, output_loading_info=True, **options
+        )
+        sharding.refuse_missing(directory, found)
+        model.to(mesh.device)
+    else:
+        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        model = sharding.load_sharded(model_class, directory, mesh, options)
+    model.eval().requires_grad_(False)
+    progress(f"loaded {sum(p.numel() for p in model.parameters()):,} parameters")
+    return model
+
+
+def read_config(directory: Path) -> PretrainedConfig:
+    """The configuration of a causal language model that can be loaded.
+
+    Raises:
+        NotAModel: there is none, and why.
+    """
+    if not (directory / "config.json").is_file():
+        raise NotAModel(
+            f"{directory} holds no config.json.", "Give a directory written by save_pretrained."
+        )
+    try:
+        config = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NotAModel(
+            f"The config.json of {directory} cannot be read: {reason}",
+            "Architectures with code of their own are loaded with loader='package.module:function'.",
+        ) from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise NotAModel(
+            f"{config.model_type!r} is no causal language model of transformers.",
+            "Other modules are loaded with loader='package.module:function'.",
+        )
+    weights = [*directory.glob("*.safetensors"), *directory.glob("*.bin")]
+    if not weights:
+        raise NotAModel(f"{directory} holds no weights.", "Save *.safetensors beside config.json.")
+    return config
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of a name.
+
+    Raises:
+        BadRequest: there is none of this name.
+    """
+    try:
+        return DTYPES[name.removeprefix("torch.")]
+    except KeyError:
+        raise BadRequest(f"There is no dtype {name!r}.", f"Use one of {', '.join(DTYPES)}.") from None
+
+
+def load_tokenizer(directory: Path | str) -> Any | None:
+    """The tokenizer of a directory; None where it has none."""
+    directory = Path(directory)
+    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+
+
+def load_with(
+    loader: str, path: Path | str, mesh: Mesh, dtype: str | None = None
+) -> tuple[nn.Module, Any | None]:
+    """Load a module of the user's own.
+
+    Args:
+        loader: ``package.module:function``; the function is called with the path, a string, and returns
+            a module, or (module, tokenizer).
+        path: what the function is called with.
+        mesh: must be one process.
+        dtype: to convert floating-point parameters to; None to leave them.
+
+    Returns:
+        (module on the mesh's device, in evaluation mode and frozen; tokenizer or None).
+
+    Raises:
+        BadDegrees: more than one process: nothing is known of how such a module could be cut.
+        BadRequest: `loader` is not of that form, or what it returned is no module.
+        MissingModule: its module cannot be imported.
+        UnknownName: its module has no such function.
+    """
+    if mesh.world > 1:
+        raise BadDegrees(
+            f"A module of your own runs in one process, not with {mesh.degrees}.",
+            "Launch it without degrees.",
+        )
+    made = _find_loader(loader)(str(path))
+    module, tokenizer = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(module, nn.Module):
+        raise BadRequest(
+            f"The loader {loader!r} returned a {type(module).__name__}, not a torch.nn.Module.",
+            "Return a module, or (module, tokenizer).",
+        )
+    module.to(mesh.device, None if dtype is None else torch_dtype(dtype))
+    return module.eval().requires_grad_(False), tokenizer
+
+
+def _find_loader(loader: str) -> Callable[[str], Any]:
+    package, colon, name = loader.partition(":")
+    if not (package and colon and name):
+        raise BadRequest(f"{loader!r} names no loader.", "Write package.module:function.")
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise MissingModule(
+            f"The module {package!r} of the loader cannot be imported: {error}",
+            "Install it where the server runs, or add its directory to PYTHONPATH.",
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise UnknownName.among(f"function in {package}", name, known)
+    return function

@@ -1,0 +1,262 @@
+"""Pipeline stages: each rank keeps some of the layers, and stand-ins for the rest.
+
+Every stage runs the model's own forward, from tokens to logits. Where a layer is on another stage there is
+a stand-in that returns its input; the stand-in just before a stage's own layers receives the residual stream
+of the stage before, the one just after them sends it on. Values outside of the own layers have the right
+shape and mean nothing, but for the logits of the last stage.
+
+Nothing but the residual stream crosses a boundary, so the gradient crosses it there too, the other way. A
+boundary leaves a *token* on each side, through which the backward of each stage must run; see
+:func:`backward_through`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from garcon_backend.engine.collectives import receive_from_before, send_on
+from garcon_backend.engine.mesh import Mesh
+
+_STAGE = "_garcon_stage"  # attribute of a model
+
+
+class Stage:
+    """The part of a model that this rank runs.
+
+    Attributes:
+        layers: indices of the layers it holds.
+        tokens: of the boundaries passed in the running forward; see :func:`backward_through`.
+        tied: whether the unembedding, on the last stage, is the embedding of the first.
+        shares_logits: whether every stage is given the last one's logits.
+    """
+
+    def __init__(self, mesh: Mesh, count: int, tied: bool) -> None:
+        self.mesh, self.tied = mesh, tied
+        self.layers = split_layers(count, mesh.degrees.pp, mesh.stage)
+        self.tokens: list[tuple[Tensor, float]] = []
+        self.shares_logits = False
+        self._anchor = torch.zeros((), requires_grad=True, device=mesh.device)
+
+    def arrive(self, hidden: Tensor) -> Tensor:
+        """The residual stream of the stage before; `hidden` tells its shape and dtype."""
+        hidden, token = receive_from_before(hidden, self._anchor, self.mesh.pipeline)
+        if torch.is_grad_enabled():
+            self.tokens.append((token, 0.0))
+        return hidden
+
+    def depart(self, hidden: Tensor) -> Tensor:
+        """Send the residual stream to the next stage."""
+        token = send_on(hidden, self._anchor, self.mesh.pipeline)
+        if torch.is_grad_enabled():
+            self.tokens.append((token, 1.0))
+        return hidden.detach()
+
+
+def split_layers(count: int, stages: int, stage: int) -> range:
+    """Which layers a stage holds: as equal as can be, the first stages one more."""
+    base, more = divmod(count, stages)
+    start = stage * base + min(stage, more)
+    return range(start, start + base + (stage < more))
+
+
+class Elsewhere(nn.Module):
+    """Stands where a module of another stage would be, and returns its input."""
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden
+
+
+class LayerElsewhere(Elsewhere):
+    """A layer of another stage; perhaps the place where a stage begins or ends."""
+
+    def __init__(self, index: int, stage: Stage) -> None:
+        super().__init__()
+        self.index, self.stage = index, stage
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Cache):
+                # transformers asks the first layer's cache how many positions there are.
+                counted = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
+                value.update(counted, counted, self.index)
+        if self.index == self.stage.layers.start - 1:
+            return self.stage.arrive(hidden)
+        if self.index == self.stage.layers.stop:
+            return self.stage.depart(hidden)
+        return hidden
+
+
+class EmbeddingElsewhere(Elsewhere):
+    """An embedding of the first stage: zeros of its output's shape.
+
+    Attributes:
+        weight: the parameter, on the last stage of a model that unembeds with it.
+    """
+
+    def __init__(self, embedding: nn.Embedding, keep: bool = False) -> None:
+        super().__init__()
+        self.width = embedding.embedding_dim
+        self.dtype = embedding.weight.dtype
+        self.weight = embedding.weight if keep else None
+
+    def forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return torch.zeros(*ids.shape, self.width, dtype=self.dtype, device=ids.device)
+
+
+class HeadElsewhere(Elsewhere):
+    """The unembedding of the last stage: zeros of the logits' shape, one element of memory."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden.new_zeros(()).expand(*hidden.shape[:-1], self.vocabulary)
+
+
+def find_layers(model: nn.Module) -> tuple[nn.Module, str]:
+    """The module that holds the list of blocks, and the list's name in it.
+
+    Raises:
+        ValueError: there is no such list.
+    """
+    count = model.config.num_hidden_layers  # type: ignore[union-attr]
+    for holder in model.modules():
+        for name, child in holder.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == count:
+                return holder, name
+    raise ValueError(f"{type(model).__name__} has no list of {count} layers")
+
+
+def install(model: Any, mesh: Mesh, tied: bool) -> None:
+    """Put stand-ins where another stage's modules are, before any weight is read.
+
+    On the last stage of a model with tied embeddings the embedding stays, to be loaded as the unembedding;
+    :func:`settle` then takes it away.
+    """
+    holder, name = find_layers(model)
+    layers = getattr(holder, name)
+    stage = Stage(mesh, len(layers), tied)
+    setattr(model, _STAGE, stage)
+    for index in range(len(layers)):
+        if index not in stage.layers:
+            layers[index] = LayerElsewhere(index, stage)
+    stem, crown = _around(holder, name)
+    if not mesh.first_stage:
+        kept = model.get_input_embeddings() if mesh.last_stage and tied else None
+        for child in stem:
+            if getattr(holder, child) is not kept:
+                setattr(holder, child, _stand_in(getattr(holder, child)))
+    if not mesh.last_stage:
+        for child in crown:
+            setattr(holder, child, Elsewhere())
+        model.set_output_embeddings(HeadElsewhere(model.config.vocab_size))
+    model.register_forward_pre_hook(lambda *_: stage.tokens.clear())
+    model.register_forward_hook(_share_logits)
+
+
+def settle(model: Any, mesh: Mesh) -> None:
+    """After loading: take away the embedding that the last stage kept to unembed with."""
+    if mesh.last_stage and not mesh.first_stage:
+        kept = model.get_input_embeddings()
+        if isinstance(kept, nn.Embedding):
+            holder, name = find_layers(model)
+            child = next(n for n in _around(holder, name)[0] if getattr(holder, n) is kept)
+            setattr(holder, child, EmbeddingElsewhere(kept, keep=True))
+
+
+def _around(holder: nn.Module, layers: str) -> tuple[list[str], list[str]]:
+    """Names of the modules with parameters before and after the layers, in order of definition."""
+    names = [
+        name
+        for name, child in holder.named_children()
+        if name == layers or next(child.parameters(), None) is not None
+    ]
+    at = names.index(layers)
+    return names[:at], names[at + 1 :]
+
+
+def _stand_in(module: nn.Module) -> Elsewhere:
+    return EmbeddingElsewhere(module) if isinstance(module, nn.Embedding) else Elsewhere()
+
+
+def stage_of(model: nn.Module) -> Stage | None:
+    """The stage that this rank runs of a model; None where there is but one."""
+    return getattr(model, _STAGE, None)
+
+
+# -- running ---------------------------------------------------------------------------------
+
+
+def backward_through(
+    mesh: Mesh, model: nn.Module, logits: Tensor, gradient: Tensor | None
+) -> None:
+    """Run the backward over all stages; every rank calls it.
+
+    Args:
+        mesh: the ranks.
+        model: whose forward has just run, in grad mode, on every rank.
+        logits: what it put out on this rank; [b, p, V].
+        gradient: of the loss at the logits, the same on all ranks of the last stage; ignored elsewhere.
+    """
+    outputs: list[Tensor] = []
+    gradients: list[Tensor] = []
+    if mesh.last_stage and logits.requires_grad:
+        assert gradient is not None
+        outputs, gradients = [logits], [gradient]
+    stage = stage_of(model)
+    if stage is not None:
+        outputs += [token for token, _ in stage.tokens]
+        gradients += [torch.full_like(token, value) for token, value in stage.tokens]
+        stage.tokens.clear()
+    if outputs:
+        torch.autograd.backward(outputs, gradients)
+    if stage is not None and stage.tied:
+        _add_tied_gradients(model, mesh)
+
+
+def _add_tied_gradients(model: Any, mesh: Mesh) -> None:
+    """Give the first and the last stage the sum of both their gradients of a tied embedding."""
+    if not (mesh.first_stage or mesh.last_stage):
+        return
+    module = model.get_input_embeddings() if mesh.first_stage else model.get_output_embeddings()
+    weight = module.weight
+    if not weight.requires_grad:
+        return
+    other = mesh.pipeline.members[-1 if mesh.first_stage else 0]
+    mine = torch.zeros_like(weight) if weight.grad is None else weight.grad.contiguous()
+    theirs = torch.empty_like(mine)
+    group = mesh.pipeline.group
+    for work in (dist.isend(mine, other, group=group), dist.irecv(theirs, other, group=group)):
+        work.wait()
+    weight.grad = mine + theirs
+
+
+@contextmanager
+def shared_logits(model: nn.Module) -> Iterator[None]:
+    """While this lasts, the model puts out the last stage's logits on every stage, off the graph.
+
+    So that ``model.generate`` chooses the same next token everywhere. Every rank enters it.
+    """
+    stage = stage_of(model)
+    if stage is None:
+        yield
+        return
+    stage.shares_logits = True
+    try:
+        yield
+    finally:
+        stage.shares_logits = False
+
+
+def _share_logits(model: nn.Module, args: Any, output: Any) -> None:
+    stage = stage_of(model)
+    if stage is not None and stage.shares_logits:
+        output.logits = stage.mesh.pipeline.broadcast(output.logits, stage.mesh.degrees.pp - 1)

@@ -1,0 +1,91 @@
+"""What user code prints appears in the cell that caused it, and nowhere else.
+
+While user code runs, ``sys.stdout`` and ``sys.stderr`` of the rank are this object's: text goes to
+the request that runs, with a limit, so that a probe that prints a gigabyte costs a message and not
+the notebook.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+
+LIMIT = 1 << 20
+"""Characters that one request may print on one rank."""
+
+Emit = Callable[[str, str], None]
+"""(stream name, text) -> None"""
+
+
+class Output:
+    """Captures what user code prints on this rank."""
+
+    def __init__(self) -> None:
+        self._emit: Emit = lambda stream, text: None
+        self._left = LIMIT
+        self._withheld = 0
+
+    def to(self, emit: Emit) -> None:
+        """Where text goes."""
+        self._emit = emit
+
+    def begin(self) -> None:
+        """A new request, with a new limit."""
+        self._left, self._withheld = LIMIT, 0
+
+    def end(self) -> None:
+        """Say what was withheld."""
+        if self._withheld:
+            self._emit("stderr", f"\n[{self._withheld:,} more characters were not shown]\n")
+
+    @contextlib.contextmanager
+    def captured(self) -> Iterator[None]:
+        """While user code runs."""
+        out, err = _Stream(self, "stdout"), _Stream(self, "stderr")
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                yield
+            finally:
+                out.flush()
+                err.flush()
+
+    def write(self, stream: str, text: str) -> None:
+        """Pass on text within the limit."""
+        shown = text[: self._left]
+        self._left -= len(shown)
+        self._withheld += len(text) - len(shown)
+        if shown:
+            self._emit(stream, shown)
+
+
+class _Stream(io.TextIOBase):
+    """Gathers text into messages of a sensible size."""
+
+    def __init__(self, output: Output, name: str) -> None:
+        self._output, self._name = output, name
+        self._parts: list[str] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return sys.__stdout__.fileno() if sys.__stdout__ else super().fileno()
+
+    def write(self, text: str) -> int:
+        self._parts.append(text)
+        self._size += len(text)
+        if self._size > 8192:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        text = "".join(self._parts)
+        self._parts, self._size = [], 0
+        if text:
+            self._output.write(self._name, text)

@@ -1,0 +1,67 @@
+"""Parameters by the names of the table: whole, split out of fused ones, oriented [out, in]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from garcon_backend.engine.mesh import Mesh
+from garcon_backend.models.family import BoundFamily, Weight
+from garcon_backend.models.sharding import gather_parameter
+
+
+class Parameters:
+    """Reads parameters and their gradients; every rank takes part in each call."""
+
+    def __init__(self, mesh: Mesh, bound: BoundFamily) -> None:
+        self.mesh, self.bound = mesh, bound
+
+    def stored(self, name: str) -> tuple[Weight, nn.Parameter | None]:
+        """The weight of a name and the stored parameter; None where another stage holds it."""
+        weight, path = self.bound.parameter(self.bound.catalog.parameter(name))
+        holder_path, _, leaf = path.rpartition(".")
+        try:
+            holder = self.bound.model.get_submodule(holder_path)
+        except AttributeError:
+            return weight, None
+        return weight, getattr(holder, leaf, None)
+
+    def get(self, name: str) -> Tensor | None:
+        """The parameter on the leader of the stage that holds it; None elsewhere."""
+        weight, stored = self.stored(name)
+        if stored is None:
+            return None
+        whole = gather_parameter(stored, self.mesh)
+        if whole is None:
+            return None
+        value = weight.read(whole.detach())
+        return value + weight.offset if weight.offset else value
+
+    def cut(self, name: str, index: Any) -> Tensor | None:
+        """The parameter, or what an index leaves of it, ready to travel."""
+        value = self.get(name)
+        if value is None:
+            return None
+        return value if index is None else value[index]
+
+    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """The gradients of parameters after a backward, and none left behind."""
+        found = {}
+        for name in names:
+            weight, stored = self.stored(name)
+            if stored is None or stored.grad is None:
+                continue
+            whole = gather_parameter(stored.grad, self.mesh, like=stored)
+            if whole is not None:
+                found[name] = weight.read(whole).clone()
+        return found
+
+    def require_gradients(self, names: Sequence[str], on: bool) -> None:
+        """Make the stored parameters of these names part of the graph, or no longer."""
+        for name in names:
+            stored = self.stored(name)[1]
+            if stored is not None:
+                stored.requires_grad_(on)
+                stored.grad = None

@@ -1,0 +1,110 @@
+"""One rank's part of a served model: mesh, model, family, executor."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from garcon_backend.engine.mesh import Mesh
+from garcon_backend.executor import Executor
+from garcon_backend.interrupts import Interrupts
+from garcon_backend.models import fit, loading, sharding
+from garcon_backend.models.families import FAMILIES
+from garcon_backend.models.family import bind
+from garcon_backend.output import Output
+from garcon_backend.probing import attention
+from garcon_backend.spec import LaunchSpec
+from garcon_jupyter.points import Catalog
+
+
+@dataclass
+class Part:
+    """What a rank holds.
+
+    Attributes:
+        facts: plain facts of this rank, for status and pictures.
+    """
+
+    mesh: Mesh
+    executor: Executor
+    tokenizer: Any
+    catalog: Catalog
+    facts: dict[str, Any]
+    model_facts: dict[str, Any]
+
+
+def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
+    """Join the group and load this rank's part of the model.
+
+    Raises:
+        GarconError: the model cannot be served like this, and why.
+    """
+    _share_cores()
+    attention.register()
+    mesh = Mesh.form(spec.degrees, spec.device)
+    if spec.loader:
+        progress(f"calling {spec.loader}")
+        model, tokenizer = loading.load_with(spec.loader, spec.model, mesh, spec.dtype)
+        config = getattr(model, "config", None)
+    else:
+        directory = Path(spec.model)
+        config = loading.read_config(directory)
+        fit.check_degrees(config, spec.degrees)
+        fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
+        model = loading.load(directory, mesh, spec.dtype, progress)
+        tokenizer = loading.load_tokenizer(directory)
+    family = FAMILIES.get(getattr(config, "model_type", "")) if not spec.loader else None
+    bound = bind(model, family, config)
+    executor = Executor(
+        mesh,
+        model,
+        bound,
+        sharding.layouts(model, mesh),
+        Interrupts(mesh.world == 1),
+        Output(),
+    )
+    return Part(
+        mesh, executor, tokenizer, bound.catalog, _facts(mesh, model), _model_facts(model, config, family)
+    )
+
+
+def _share_cores() -> None:
+    """The ranks of one host share its cores."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // local))
+
+
+def _facts(mesh: Mesh, model: torch.nn.Module) -> dict[str, Any]:
+    return {
+        "rank": mesh.rank,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "device": str(mesh.device),
+        "stage": mesh.stage,
+        "tp_rank": mesh.tp_rank,
+        "replica": mesh.replica,
+        "layers": list(sharding.stage_layers(model, mesh)),
+        "parameter_bytes": sum(_bytes(p) for p in model.parameters()),
+    }
+
+
+def _bytes(parameter: Any) -> int:
+    local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return local.numel() * local.element_size()
+
+
+def _model_facts(model: torch.nn.Module, config: Any, family: Any) -> dict[str, Any]:
+    return {
+        "architecture": type(model).__name__,
+        "model_type": getattr(config, "model_type", None),
+        "family": family.name if family else None,
+        "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }

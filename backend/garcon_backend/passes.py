@@ -1,0 +1,325 @@
+"""The three ways to run the model: forward, backward, generate.
+
+All of them run the model as transformers wrote it, with the probes of one request installed for as long
+as it lasts, and answer on the leader of the last stage only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from garcon_backend.engine.collectives import Layout
+from garcon_backend.engine.mesh import Mesh
+from garcon_backend.interrupts import Cancelled, Interrupts
+from garcon_backend.models.family import BoundFamily
+from garcon_backend.output import Output
+from garcon_backend.parameters import Parameters
+from garcon_backend.probing.attention import VisitedCache
+from garcon_backend.probing.contexts import Contexts
+from garcon_backend.probing.visits import PassFailed, PassRun, Probe, UserFailure
+from garcon_jupyter.errors import BadRequest, BadTokens
+from garcon_jupyter.points import Address
+from garcon_jupyter.wire import requests as wire
+
+
+@dataclass
+class Inputs:
+    """A checked batch on the device of this rank."""
+
+    ids: Tensor
+    mask: Tensor | None
+    positions: Tensor
+
+    @property
+    def last(self) -> Tensor:
+        """Index of the last real token of each row."""
+        if self.mask is None:
+            return torch.full((len(self.ids),), self.ids.shape[1] - 1, device=self.ids.device)
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return (places * self.mask).argmax(1)
+
+
+class Passes:
+    """Runs the model of this rank with probes."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        model: nn.Module,
+        bound: BoundFamily,
+        layouts: dict[str, Layout],
+        contexts: Contexts,
+        interrupts: Interrupts,
+        output: Output,
+    ) -> None:
+        self.mesh, self.model, self.bound, self.layouts = mesh, model, bound, layouts
+        self.contexts, self.interrupts, self.output = contexts, interrupts, output
+
+    @property
+    def answers(self) -> bool:
+        """Whether this rank holds the model's output whole and answers with it."""
+        return self.mesh.last_stage and self.mesh.leads
+
+    # -- inputs ------------------------------------------------------------------------------
+
+    def batch(self, batch: wire.Batch) -> Inputs:
+        """A batch, checked and moved to the device.
+
+        Raises:
+            BadTokens: empty, out of range, or longer than the model reads.
+        """
+        ids = torch.as_tensor(batch.ids)
+        if ids.dim() != 2 or not ids.numel():
+            raise BadTokens(
+                f"Tokens of shape {list(ids.shape)} are no batch.", "Give at least one token, [b, p]."
+            )
+        sizes = self.bound.catalog.sizes
+        low, high, vocabulary = int(ids.min()), int(ids.max()), sizes.get("V", 1 << 62)
+        if low < 0 or high >= vocabulary:
+            bad = low if low < 0 else high
+            raise BadTokens(
+                f"Token {bad} is out of range: the vocabulary has {vocabulary} tokens.",
+                "rmodel.encode(text) makes tokens that fit.",
+            )
+        if ids.shape[1] > sizes.get("P", 1 << 62):
+            raise BadTokens(
+                f"{ids.shape[1]} tokens are too long: the model reads at most {sizes['P']}.",
+                "Cut the text, or run it in pieces.",
+            )
+        ids = ids.to(self.mesh.device, torch.long)
+        mask = None
+        if batch.mask is not None and not bool(torch.as_tensor(batch.mask).all()):
+            mask = torch.as_tensor(batch.mask).to(self.mesh.device, torch.bool)
+            if not mask.any(1).all():
+                raise BadTokens("A row of the batch is all padding.", "Leave it out.")
+        return Inputs(ids, mask, _positions(ids, mask))
+
+    # -- one request's pass ------------------------------------------------------------------
+
+    @contextmanager
+    def _pass(
+        self, request: Any, probes: Sequence[Probe], wanted: Sequence[Address] = (), **options: bool
+    ) -> Iterator[PassRun]:
+        run = PassRun(
+            self.mesh,
+            self.bound,
+            self.layouts,
+            self.contexts,
+            request.session,
+            seed=request.seed,
+            interrupts=self.interrupts,
+            output=self.output,
+            **options,
+        )
+        run.add(probes, wanted)
+        try:
+            with run.installed():
+                yield run
+            self._raise_failure(run)
+        except PassFailed:
+            self._raise_failure(run)
+        finally:
+            run.close()
+
+    def _raise_failure(self, run: PassRun) -> None:
+        if run.failure is not None:
+            if isinstance(run.failure.error, Cancelled):
+                raise Cancelled
+            raise run.failure
+
+    def _agree_to_go_on(self, run: PassRun) -> None:
+        """One word per forward: whether any rank was told to stop."""
+        if self.mesh.world == 1:
+            self.interrupts.check()
+        elif self.mesh.everyone.any(self.interrupts.cancelled):
+            raise Cancelled
+
+    def _model(self, run: PassRun, inputs: Inputs, keep: Any = 0) -> Any:
+        self._agree_to_go_on(run)
+        run.begin(inputs.ids, inputs.mask, inputs.positions, 0)
+        mapped = self.bound.family is not None
+        if not mapped and not hasattr(self.model, "config"):
+            return self.model(inputs.ids)
+        kwargs: dict[str, Any] = {"use_cache": False}
+        if mapped:
+            kwargs |= {"position_ids": inputs.positions, "logits_to_keep": keep}
+        mask = inputs.mask
+        return self.model(
+            input_ids=inputs.ids, attention_mask=None if mask is None else mask.long(), **kwargs
+        )
+
+    # -- forward -----------------------------------------------------------------------------
+
+    def forward(
+        self,
+        request: wire.Forward,
+        inputs: Inputs,
+        probes: Sequence[Probe],
+        reduce: Callable[..., Any] | None,
+    ) -> Any:
+        """Logits as the request asked for them, on the rank that answers."""
+        keep: Any = 0
+        last = inputs.last.unique()
+        if request.logits in ("last", "none") and not any(p.address.name == "logits" for p in probes):
+            keep = last
+        with self._pass(request, probes) as run, torch.no_grad():
+            output = self._model(run, inputs, keep)
+        if request.logits == "none" or not self.answers:
+            return None
+        logits = _logits(output)
+        if request.logits == "last":
+            where = inputs.last if isinstance(keep, int) else torch.searchsorted(last, inputs.last)
+            return logits[torch.arange(len(logits), device=logits.device), where]
+        return logits if reduce is None else self._user(reduce, "the logits function", logits)
+
+    def _user(self, function: Callable[..., Any], what: str, *args: Any) -> Any:
+        try:
+            with self.interrupts.user_code(), self.output.captured():
+                return function(*args)
+        except Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything
+            raise UserFailure(error, what) from None
+
+    # -- backward ----------------------------------------------------------------------------
+
+    def backward(
+        self,
+        request: wire.Backward,
+        inputs: Inputs,
+        probes: Sequence[Probe],
+        loss: Callable[..., Any],
+        values: Sequence[Address],
+        parameters: Parameters,
+    ) -> Any:
+        """(loss, gradients of the named parameters) on the rank that answers."""
+        parameters.require_gradients(request.parameters, True)
+        try:
+            with self._pass(request, probes, values, grad=True) as run, torch.enable_grad():
+                logits = _logits(self._model(run, inputs))
+                value, gradient = self._loss(run, loss, logits, values)
+                if run.failure is None or self.mesh.world > 1:
+                    self._backward_through(run, logits, gradient)
+            gradients = parameters.gradients(request.parameters)
+            return (value, gradients) if self.answers else None
+        finally:
+            parameters.require_gradients(request.parameters, False)
+
+    def _loss(
+        self, run: PassRun, loss: Callable[..., Any], logits: Tensor, values: Sequence[Address]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The loss, and its gradient at the logits; user code on the leader of the last stage."""
+        if not self.answers:
+            return None, None
+        leaf = logits.detach().clone().requires_grad_()
+        extra = ()
+        if values:
+            by_name = {s.point.address.name: s.y for s in run.sites if s.point.wanted}
+            extra = ([by_name[address.name] for address in values],)
+        try:
+            value = self._user(loss, "the loss function", leaf, *extra)
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise BadRequest(f"The loss is {shape}, not a scalar.", "Return one number, e.g. .mean().")
+            if not value.requires_grad:
+                raise BadRequest(
+                    "The loss does not depend on the logits or the values.",
+                    "Compute it from the arguments, without .item() or .detach().",
+                )
+            value.backward()
+        except (UserFailure, BadRequest) as error:
+            if self.mesh.world == 1:
+                raise
+            where = getattr(error, "where", "the loss function")
+            run.failure = run.failure or UserFailure(getattr(error, "error", error), where)
+            return None, torch.zeros_like(leaf)
+        gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
+        return value.detach(), gradient
+
+    def _backward_through(self, run: PassRun, logits: Tensor, gradient: Tensor | None) -> None:
+        run.agree_on_joint()
+        if self.mesh.last_stage:
+            gradient = self.mesh.tp.broadcast(
+                gradient if gradient is not None else torch.empty_like(logits), 0
+            )
+        if self.mesh.world > 1:
+            from garcon_backend.models.sharding import backward_through
+
+            backward_through(self.mesh, self.model, logits, gradient)
+        elif logits.requires_grad:
+            torch.autograd.backward(logits, gradient)
+
+    # -- generate ----------------------------------------------------------------------------
+
+    def generate(
+        self, request: wire.Generate, inputs: Inputs, probes: Sequence[Probe]
+    ) -> Tensor | None:
+        """Ids [b, p + new]; rows padded on the left, as generation needs it."""
+        if not hasattr(self.model, "generate"):
+            raise BadRequest("This model cannot generate.", "Only transformers' causal models can.")
+        ids, mask = _left_padded(inputs)
+        options = {"max_new_tokens": 20, "do_sample": False, **request.options}
+        pad = self.model.generation_config.pad_token_id
+        if pad is None:
+            end = self.model.generation_config.eos_token_id
+            options.setdefault("pad_token_id", end[0] if isinstance(end, list) else end or 0)
+        if any(probe.address.name == "logits" for probe in probes):
+            options["logits_to_keep"] = 0
+        torch.manual_seed(request.seed)
+        with self._pass(request, probes, caching=True) as run, torch.no_grad():
+            with self._each_step(run):
+                out = self.model.generate(
+                    ids,
+                    attention_mask=mask.long(),
+                    past_key_values=VisitedCache(self.model),
+                    **options,
+                )
+        return out if self.answers else None
+
+    @contextmanager
+    def _each_step(self, run: PassRun) -> Iterator[None]:
+        """Tell the run what each step of a generation reads, and stop when asked to."""
+        step = -1
+
+        def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            nonlocal step
+            step += 1
+            self._agree_to_go_on(run)
+            ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+            mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+            run.begin(ids, mask, positions, step)  # type: ignore[arg-type]
+
+        handle = self.model.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _logits(output: Any) -> Tensor:
+    """The logits of a model's output; a plain module's output is its own."""
+    if isinstance(output, Tensor):
+        return output
+    return output.logits if hasattr(output, "logits") else output[0]
+
+
+def _positions(ids: Tensor, mask: Tensor | None) -> Tensor:
+    """Position of each token among the real ones of its row: padding shifts nothing."""
+    if mask is None:
+        return torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def _left_padded(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The batch with its padding moved to the left."""
+    ids, mask = inputs.ids, inputs.mask
+    if mask is None:
+        return ids, torch.ones_like(ids, dtype=torch.bool)
+    order = mask.long().argsort(dim=1, stable=True)
+    return ids.gather(1, order), mask.gather(1, order)

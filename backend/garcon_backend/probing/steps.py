@@ -1,0 +1,127 @@
+"""Forwards in steps: the same numbers as the module's own, with the values in between in reach.
+
+Each function has the type :data:`~garcon_backend.probing.places.StagedForward` and is used only while
+one of its parts is probed; otherwise the module runs as transformers wrote it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from garcon_backend.probing.places import Pass, Visit, visited
+
+
+def _eps(module: nn.Module) -> float:
+    return next(getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n))
+
+
+def rms_norm(
+    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """Llama's RMSNorm (Zhang and Sennrich 2019): normalised in float32, gain in the model's dtype."""
+    (x,) = args
+    wide = x.float()
+    scale = visited(visits, "scale", (wide.pow(2).mean(-1, keepdim=True) + _eps(module)).sqrt())
+    normalized = visited(visits, "normalized", (wide / scale).to(x.dtype))
+    return module.weight * normalized
+
+
+def gemma_rms_norm(
+    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """Gemma's RMSNorm: the gain is 1 + weight, and applied in float32."""
+    (x,) = args
+    wide = x.float()
+    scale = visited(visits, "scale", (wide.pow(2).mean(-1, keepdim=True) + _eps(module)).sqrt())
+    normalized = visited(visits, "normalized", wide / scale)
+    return (normalized * (1.0 + module.weight.float())).type_as(x)
+
+
+def layer_norm(
+    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """LayerNorm (Ba et al. 2016): ``scale`` is the standard deviation with its epsilon."""
+    (x,) = args
+    centred = x - x.mean(-1, keepdim=True)
+    variance = centred.pow(2).mean(-1, keepdim=True)
+    scale = visited(visits, "scale", (variance + _eps(module)).sqrt())
+    normalized = visited(visits, "normalized", centred / scale)
+    out = normalized * module.weight
+    return out if module.bias is None else out + module.bias
+
+
+def output_by_head(
+    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """The output projection head by head: their sum and the bias are the module's output.
+
+    Under tensor parallelism each rank has its own heads; the sum then goes over the ranks too.
+    """
+    (z,) = args
+    weight = projection_weight(module)  # [D, H·d] of the heads that this rank holds
+    d_head = run.sizes["d"]
+    heads = torch.einsum(
+        "bphd,hdo->bpho",
+        z.unflatten(-1, (-1, d_head)),
+        weight.T.reshape(-1, d_head, weight.shape[0]),
+    )
+    out = run.sum_over_ranks(visited(visits, "head_out", heads).sum(2))
+    bias = getattr(module, "bias", None)
+    return out if bias is None else out + local(bias)
+
+
+def projection_weight(module: nn.Module) -> Tensor:
+    """The weight of a projection as [out, in]: GPT-2's Conv1D stores the transpose."""
+    weight = local(module.weight)
+    return weight.T if type(module).__name__ == "Conv1D" else weight
+
+
+def local(parameter: Any) -> Tensor:
+    """The part of a parameter that this rank holds."""
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+
+
+def softmax_router(
+    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixtral's router: softmax over all experts, the top k of it, renormalised.
+
+    Runs over flat tokens [b·p, D]; answers (logits [b·p, E], weights [b·p, k], indices [b·p, k]).
+    """
+    (hidden,) = args
+    hidden = hidden.reshape(-1, hidden.shape[-1])
+    logits = nn.functional.linear(hidden, module.weight)
+    logits = visited(visits, "logits", logits.unflatten(0, run.batch)).flatten(0, 1)
+    probabilities = torch.softmax(logits.float(), -1)
+    weights, indices = torch.topk(probabilities, module.top_k, -1)
+    if getattr(module, "norm_topk_prob", True):
+        weights = weights / weights.sum(-1, keepdim=True)
+    return logits, weights, indices
+
+
+def fused_experts(
+    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """Experts with fused [E, 2M, D] and [E, D, M] weights, one at a time.
+
+    Part ``{e}`` is the neurons of expert e for the tokens routed to it, [n, M] in token order;
+    ``run.token_index`` tells which tokens (row b, position p as b·P + p) while it is visited.
+    """
+    hidden, indices, weights = args
+    out = torch.zeros_like(hidden)
+    gate_up, down = local(module.gate_up_proj), local(module.down_proj)
+    for expert in range(gate_up.shape[0]):
+        token, slot = torch.where(indices == expert)
+        if not len(token) and str(expert) not in visits:
+            continue
+        gate, up = nn.functional.linear(hidden[token], gate_up[expert]).chunk(2, -1)
+        neurons = module.act_fn(gate) * up
+        run.token_index = token
+        neurons = visited(visits, str(expert), neurons)
+        run.token_index = None
+        written = nn.functional.linear(neurons, down[expert]) * weights[token, slot, None]
+        out = out.index_add(0, token, written.to(out.dtype))
+    return out

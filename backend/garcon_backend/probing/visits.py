@@ -1,0 +1,465 @@
+"""A probe runs once, on the whole value, wherever the shards are.
+
+At a probed point every rank of the tensor-parallel group does the same few collectives, whatever the
+user's code does: gather the value to the leader, run the probes there on a value of the user's own, tell
+the others with one word whether it changed, scatter it if so. On the autograd graph the visit is one
+node, alike on all ranks: gather the gradient, vector-Jacobian product through the user's graph, scatter.
+So a probe that raises, detaches or branches on anything cannot leave a rank waiting.
+
+Invariants:
+
+* User code never unwinds a forward that other ranks take part in: its error is kept, the rest of the
+  pass is the identity, and the request fails afterwards. A single rank stops at once.
+* The node in the model's graph puts out a detached value, never a view of its input: the model's own
+  in-place operations would raise on a view.
+* A replicated value's gradient is whole on every rank: one copy is taken, all get the same.
+* Each call has its own random stream, and the process's is put back: probes never move the model's.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from garcon_backend.engine.collectives import Layout, Ranks, sum_over_ranks
+from garcon_backend.engine.mesh import Mesh
+from garcon_backend.interrupts import Cancelled, Interrupts
+from garcon_backend.models.family import BoundFamily
+from garcon_backend.output import Output
+from garcon_backend.probing.contexts import Contexts, SaveContext, release_aliases, seeded_generator
+from garcon_jupyter.errors import WrongValue
+from garcon_jupyter.points import POINTS, Address, PointSpec
+from garcon_jupyter.wire.requests import ProbeSpec
+
+_ORDER = {spec.template: number for number, spec in enumerate(POINTS)}
+
+LEAVE_ALONE = "Return a tensor of the point's own shape, dtype and device, or None to leave it."
+
+
+class PassFailed(Exception):
+    """Unwinds the forward of a single rank after user code failed."""
+
+
+class UserFailure(Exception):
+    """User code failed: what it raised, and where."""
+
+    def __init__(self, error: BaseException, where: str) -> None:
+        super().__init__(str(error))
+        self.error, self.where = error, where
+
+
+@dataclass
+class Probe:
+    """A probe ready to run on this rank."""
+
+    spec: ProbeSpec
+    address: Address
+    function: Callable[..., Any]
+    params: dict[str, Tensor] = field(default_factory=dict)
+    source: SimpleNamespace | None = None
+
+
+@dataclass
+class Point:
+    """A point that this request visits."""
+
+    address: Address
+    layout: Layout
+    forward: list[Probe] = field(default_factory=list)
+    backward: list[Probe] = field(default_factory=list)
+    wanted: bool = False
+    """Whether the loss is given this point's value."""
+
+    @property
+    def read_only(self) -> bool:
+        return all(probe.spec.read_only for probe in self.forward)
+
+
+class Site:
+    """One visit of a point in grad mode: what its backward needs."""
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+        self.enter: Any = None
+        self.y: Tensor | None = None
+        self.gradient_in: Tensor | None = None
+        self.changed = False
+        self.joint = False
+        self.reach: set[Any] = set()
+
+
+class _Enter(torch.autograd.Function):
+    """The value as the user sees it; catches the gradient that flows back into it."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, site: Site, box: list[Tensor]) -> Tensor:
+        ctx.site = site
+        return box[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        had = ctx.site.gradient_in
+        ctx.site.gradient_in = gradient if had is None else had + gradient
+        return None, None, None
+
+
+class _Graft(torch.autograd.Function):
+    """The visit in the model's graph, alike on every rank. The anchor keeps it there when all
+    weights are frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, anchor: Tensor, new: Tensor | None, site: Site, run: PassRun
+    ) -> Tensor:
+        ctx.site, ctx.run = site, run
+        return (x if new is None else new).detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        return ctx.run.backward_at(ctx.site, gradient), None, None, None, None
+
+
+class PassRun:
+    """The probes of one request on this rank, for as long as it runs."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        bound: BoundFamily,
+        layouts: dict[str, Layout],
+        contexts: Contexts,
+        session: str,
+        *,
+        seed: int = 0,
+        grad: bool = False,
+        caching: bool = False,
+        interrupts: Interrupts,
+        output: Output,
+    ) -> None:
+        self.mesh, self.bound, self.layouts, self.contexts = mesh, bound, layouts, contexts
+        self.session, self.seed, self.grad, self.caching = session, seed, grad, caching
+        self.interrupts, self.output = interrupts, output
+        self.sizes = bound.catalog.sizes
+        self.batch = (0, 0)
+        self.token_index: Tensor | None = None
+        self.step = 0
+        self.tokens: Tensor | None = None
+        self.mask: Tensor | None = None
+        self.positions: Tensor | None = None
+        self.failure: UserFailure | None = None
+        self.points: dict[str, Point] = {}
+        self.sites: list[Site] = []
+        self.anchor = torch.zeros((), requires_grad=True, device=mesh.device)
+        self._calls: dict[str, int] = {}
+
+    # -- what is visited ---------------------------------------------------------------------
+
+    def add(self, probes: Iterable[Probe], wanted: Iterable[Address] = ()) -> None:
+        """Visit the points of these probes, and those whose values a loss wants."""
+        for probe in probes:
+            point = self._point(probe.address)
+            (point.backward if probe.spec.grad else point.forward).append(probe)
+        for address in wanted:
+            self._point(address).wanted = True
+
+    def _point(self, address: Address) -> Point:
+        return self.points.setdefault(address.name, Point(address, self._layout(address)))
+
+    def _layout(self, address: Address) -> Layout:
+        spec = address.spec
+        split = spec.split if isinstance(spec, PointSpec) else ""
+        layout = self.layouts[split]
+        if not split or layout.chunks == 1:
+            return layout
+        assert spec is not None
+        return replace(layout, dim=spec.dims.index(split))
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Hooks live exactly as long as this block."""
+        removals = []
+        try:
+            for name in sorted(self.points, key=self._order):
+                point = self.points[name]
+                place, module = self.bound.place(point.address)
+                if module is None:
+                    continue
+                visit = self._visitor(point)
+                removals.append(place.install(module, self, visit, point.address.expert))
+            yield
+        finally:
+            for remove in reversed(removals):
+                remove()
+
+    def _order(self, name: str) -> int:
+        # Hooks of one module run in the order of the table: `out` before `contribution`.
+        return _ORDER.get(self.points[name].address.template, 0)
+
+    def _visitor(self, point: Point) -> Callable[[Tensor], Tensor | None]:
+        return lambda value: self.visit(point, value)
+
+    def begin(self, tokens: Tensor, mask: Tensor | None, positions: Tensor, step: int) -> None:
+        """Say what the coming forward reads."""
+        self.tokens, self.mask, self.positions, self.step = tokens, mask, positions, step
+        self.batch = (tokens.shape[0], tokens.shape[1])
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.mesh.tp
+
+    def sum_over_ranks(self, value: Tensor) -> Tensor:
+        return sum_over_ranks(value, self.ranks)
+
+    # -- forward -----------------------------------------------------------------------------
+
+    def visit(self, point: Point, x: Tensor) -> Tensor | None:
+        """Run the probes of a point on its value.
+
+        Returns:
+            What the model goes on with; None where it goes on with `x`.
+        """
+        x0 = x
+        on = self.grad and torch.is_grad_enabled() and x.is_floating_point()
+        groups = groupby(point.forward, lambda probe: probe.spec.sharded)
+        whole = [(sharded, list(probes)) for sharded, probes in groups]
+        if on and (point.backward or point.wanted) and not (whole and not whole[-1][0]):
+            whole.append((False, []))
+        for sharded, probes in whole:
+            last = probes is whole[-1][1]
+            new = (
+                self._visit_shard(point, probes, x)
+                if sharded
+                else self._visit_whole(point, probes, x, on, last)
+            )
+            x = x if new is None else new
+        return None if x is x0 else x
+
+    def _visit_shard(self, point: Point, probes: list[Probe], x: Tensor) -> Tensor | None:
+        value, _ = self._ask(point, probes, x, sharded=True)
+        return None if value is x else value
+
+    def _visit_whole(
+        self, point: Point, probes: list[Probe], x: Tensor, on: bool, last: bool
+    ) -> Tensor | None:
+        site = Site(point)
+        new = None
+        read_only = all(probe.spec.read_only for probe in probes)
+        if probes or (on and point.wanted and last):
+            whole = self.ranks.gather(x, point.layout)
+            if self.mesh.leads:
+                assert whole is not None
+                self._run_on_leader(site, probes, whole, on, read_only, last)
+            if not read_only:
+                site.changed = bool(self.ranks.say([site.changed])[0])
+            if site.changed:
+                whole = site.y.detach() if site.y is not None else None
+                new = self.ranks.scatter(whole, x, point.layout)
+        if not on:
+            return new
+        self.sites.append(site)
+        site.point = replace(point) if last else replace(point, backward=[])
+        return _Graft.apply(x, self.anchor, new, site, self)
+
+    def _run_on_leader(
+        self, site: Site, probes: list[Probe], whole: Tensor, on: bool, read_only: bool, last: bool
+    ) -> None:
+        with torch.set_grad_enabled(on):
+            if (on and not read_only) or isinstance(whole, nn.Parameter):
+                whole = whole.clone()  # what autograd saved, and weights, are not the user's
+            value = _Enter.apply(self.anchor, site, [whole.detach()]) if on else whole
+            site.enter = value.grad_fn
+            site.y, site.changed = self._ask(site.point, probes, value)
+            if self.failure:
+                site.y, site.enter, site.changed = (None if on else whole), None, False
+            elif on:
+                site.reach = _nodes(site.y) - {site.enter}
+                if site.y.grad_fn is not None:
+                    site.y.retain_grad()
+
+    def _ask(
+        self, point: Point, probes: list[Probe], value: Tensor, sharded: bool = False
+    ) -> tuple[Tensor, bool]:
+        """Run probes in order, each on the result of the one before; (value, whether changed)."""
+        start, changed = value, False
+        for probe in probes:
+            if self.failure:
+                return start, False
+            version = value._version
+            result = self._call(point, probe, value, sharded)
+            if self.failure:
+                return start, False
+            result = value if result is None else result
+            edited = result is not value or value._version != version
+            if problem := _wrong(result, value):
+                self._fail(point, probe, WrongValue(problem, LEAVE_ALONE), value)
+                return start, False
+            if edited and probe.spec.read_only:
+                remedy = "Leave out read_only=True, or do not change the value."
+                self._fail(point, probe, WrongValue("A read-only probe edited.", remedy), value)
+                return start, False
+            value, changed = result, changed or edited
+        return value, changed
+
+    def _call(self, point: Point, probe: Probe, value: Tensor, sharded: bool) -> Any:
+        """Call user code: its own random stream, its own save context, its errors kept."""
+        name = point.address.name + (".grad" if probe.spec.grad else "")
+        number = self._calls[name] = self._calls.get(name, -1) + 1
+        seed = zlib.crc32(f"{self.seed}/{name}/{number}".encode())
+        context = self.contexts.open(self.session, point.address.name, probe.spec.name)
+        context.here = self._here(point, value, seed, sharded)
+        context.params, context.source = probe.params, probe.source
+        if sharded:
+            context.shard = context.here.shard
+            key = (self.session, point.address.name, probe.spec.name)
+            self.contexts.merges[key] = (probe.spec.merge, point.layout.dim - value.dim())
+        try:
+            return self._guarded(probe.function, seed, context, value)
+        except Cancelled:
+            if self.mesh.world == 1:
+                raise
+            self.failure = UserFailure(Cancelled(), "")
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything
+            self._fail(point, probe, error, value)
+        finally:
+            release_aliases(context, value)
+        return None
+
+    def _guarded(self, function: Callable[..., Any], seed: int, *args: Any) -> Any:
+        generators = [torch.default_generator]
+        if self.mesh.device.type == "cuda":
+            generators.append(torch.cuda.default_generators[self.mesh.device.index or 0])
+        states = [generator.get_state() for generator in generators]
+        dtype = torch.get_default_dtype()
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
+            with self.interrupts.user_code(), self.output.captured():
+                return function(*args)
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+            torch.set_default_dtype(dtype)
+
+    def _here(self, point: Point, value: Tensor, seed: int, sharded: bool) -> SimpleNamespace:
+        layout = point.layout
+        part = self.mesh.tp_rank // layout.dup if layout.chunks > 1 else 0
+        size = value.shape[layout.dim] if layout.chunks > 1 else None
+        shard = SimpleNamespace(
+            index=part,
+            count=layout.chunks,
+            dim=layout.dim if layout.chunks > 1 else None,
+            start=part * size if size else 0,
+            stop=(part + 1) * size if size else None,
+        )
+        return SimpleNamespace(
+            point=point.address.name,
+            layer=point.address.layer,
+            expert=point.address.expert,
+            tokens=self.tokens,
+            mask=self.mask,
+            positions=self.positions,
+            step=self.step,
+            token_index=self.token_index,
+            document=None,
+            generator=seeded_generator(value.device, seed),
+            shard=shard if sharded else None,
+        )
+
+    def _fail(self, point: Point, probe: Probe, error: BaseException, value: Tensor) -> None:
+        layout = point.layout
+        sharding = (
+            f"one of {layout.chunks} shards" if probe.spec.sharded and layout.chunks > 1 else "whole"
+        )
+        dtype = str(value.dtype).removeprefix("torch.")
+        side = "the gradient at " if probe.spec.grad else ""
+        where = f"{side}{point.address.name} {list(value.shape)} {dtype}, {sharding}"
+        self.failure = self.failure or UserFailure(error, where)
+        if self.mesh.world == 1:
+            raise PassFailed
+
+    # -- backward ----------------------------------------------------------------------------
+
+    def agree_on_joint(self) -> None:
+        """After the loss's own backward on the leader: which sites got gradient from it."""
+        far = set().union(*(site.reach for site in self.sites))
+        flags = [s.enter is not None and (s.gradient_in is not None or s.enter in far) for s in self.sites]
+        for site, flag in zip(self.sites, self.ranks.say([int(f) for f in flags]), strict=True):
+            site.joint = bool(flag)
+
+    def backward_at(self, site: Site, gradient: Tensor) -> Tensor:
+        """Gradient probes and the user's part of the graph; the same collectives on every rank."""
+        point = site.point
+        probes = point.backward
+        if not (site.changed or site.joint or probes):
+            return gradient
+        whole = self.ranks.gather(gradient, point.layout, grad=True)
+        edited = False
+        inward = whole
+        if self.mesh.leads:
+            assert whole is not None
+            inward, edited = self._backward_on_leader(site, whole)
+        if not (site.changed or site.joint):
+            if all(p.spec.read_only for p in probes) or not self.ranks.say([int(edited)])[0]:
+                return gradient
+        return self.ranks.scatter(inward, gradient, point.layout, grad=True)
+
+    def _backward_on_leader(self, site: Site, whole: Tensor) -> tuple[Tensor, bool]:
+        edited = False
+        inward = whole
+        if site.point.backward:
+            # The whole gradient: the model's, and what the loss asked of this value directly.
+            y = site.y
+            direct = y.grad if y is not None and y.grad_fn is not None else None
+            total = whole.clone() if direct is None else whole + direct
+            with torch.no_grad():
+                asked, edited = self._ask(site.point, site.point.backward, total)
+            whole = inward = asked.detach() if direct is None else asked.detach() - direct
+        if site.enter is not None and site.y is not None:
+            try:
+                if site.y.requires_grad:
+                    torch.autograd.backward(site.y, whole, retain_graph=True)
+            except Exception as error:  # noqa: BLE001 - the user's graph
+                self.failure = self.failure or UserFailure(error, f"backward of {site.point.address.name}")
+            had = site.gradient_in
+            inward = torch.zeros_like(whole) if had is None else had
+        return inward, edited
+
+    def close(self) -> None:
+        """Let go of everything: autograd would keep sites alive with the graph."""
+        self.sites.clear()
+        self.points.clear()
+
+
+def _nodes(value: Tensor) -> set[Any]:
+    """All autograd nodes behind a value."""
+    seen: set[Any] = set()
+    todo = [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [following for following, _ in node.next_functions]
+    return seen
+
+
+def _wrong(result: Any, value: Tensor) -> str:
+    """What is wrong with a probe's result, or nothing."""
+    if not isinstance(result, Tensor):
+        return f"A probe returned a {type(result).__name__}, not a tensor."
+    for what in ("shape", "dtype", "device"):
+        had, has = getattr(value, what), getattr(result, what)
+        if had != has:
+            had, has = (list(x) if what == "shape" else x for x in (had, has))
+            return f"A probe returned a tensor of {what} {has}; the point's is {had}."
+    return ""
+
+
+__all__ = ["PassFailed", "PassRun", "Point", "Probe", "SaveContext", "UserFailure"]

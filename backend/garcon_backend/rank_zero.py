@@ -1,0 +1,134 @@
+"""Rank 0 becomes a Jupyter kernel and says where it can be reached.
+
+The connection file is an ordinary one (``jupyter console --existing FILE`` works) with one more entry,
+``garcon``, that tells what is served. It is written, 0600, when the server is ready, and not before.
+Sockets are on loopback and encrypted by CURVE, with a key pair that only the file holds: without it, no
+other user of the machine can connect or read output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+from ipykernel.kernelapp import IPKernelApp
+
+from garcon_backend.idle import IdleClock
+from garcon_backend.kernel import GarconKernel, Served
+from garcon_backend.lockstep import Lockstep
+from garcon_backend.part import Part
+from garcon_backend.spec import LaunchSpec
+from garcon_backend.tokenizing import Tokenizing
+from garcon_jupyter.points import Catalog
+from garcon_jupyter.wire import protocol
+
+
+def serve(spec: LaunchSpec, part: Part) -> None:
+    """Serve until told to stop."""
+    lockstep = Lockstep(part.executor, part.mesh.world - 1, spec.link)
+    introductions = [(part.facts, part.catalog), *lockstep.introductions()]
+    catalog = _merged([catalog for _, catalog in introductions])
+    part.executor.bound.catalog = catalog
+    GarconKernel.served = Served(
+        lockstep,
+        Tokenizing(part.tokenizer),
+        IdleClock(spec.idle_timeout),
+        _server_facts(spec, part, [facts for facts, _ in introductions]),
+        catalog,
+        spec.shared,
+        spec.reason_file.write_text,
+    )
+    app = _application(spec, part)
+    _announce(spec, Path(app.abs_connection_file))
+    app.start()
+    with contextlib.suppress(FileNotFoundError):
+        spec.connection_file.unlink()
+
+
+def _application(spec: LaunchSpec, part: Part) -> IPKernelApp:
+    """The kernel application, on a connection file that already holds the keys."""
+    public, secret = zmq.curve_keypair()
+    ports = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+    connection = {
+        "transport": "tcp",
+        "ip": "127.0.0.1",
+        "key": secrets.token_hex(32),
+        "signature_scheme": "hmac-sha256",
+        "kernel_name": "garcon",
+        "curve_publickey": public.decode(),
+        "curve_secretkey": secret.decode(),
+        **dict.fromkeys(ports, 0),
+    }
+    file = spec.directory / "kernel.json"
+    _write_private(file, connection)
+    app = IPKernelApp.instance(
+        kernel_class=GarconKernel,
+        connection_file=str(file),
+        capture_fd_output=False,
+        user_ns={"model": part.executor.model, "garcon": GarconKernel.served.facts},
+    )
+    app.initialize([])
+    return app
+
+
+def _announce(spec: LaunchSpec, kernel_file: Path) -> None:
+    connection = json.loads(kernel_file.read_text())
+    connection["garcon"] = GarconKernel.served.facts
+    _write_private(spec.connection_file, connection)
+
+
+def _write_private(file: Path, content: dict[str, Any]) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    temporary = file.with_suffix(".writing")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        json.dump(content, stream, indent=1)
+    temporary.replace(file)
+
+
+def _server_facts(spec: LaunchSpec, part: Part, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    degrees = spec.degrees
+    return {
+        "name": spec.name,
+        "path": spec.model,
+        "settings": spec.settings,
+        "degrees": {"tp": degrees.tp, "pp": degrees.pp, "dp": degrees.dp},
+        "model": part.model_facts,
+        "ranks": ranks,
+        "supervisor": os.getppid(),
+        "pid": os.getpid(),
+        "host": ranks[0]["host"],
+        "idle_timeout": spec.idle_timeout,
+        "launched": time.time(),
+        "protocol": protocol.PROTOCOL,
+        "python": protocol.python_version(),
+    }
+
+
+def _merged(catalogs: list[Catalog]) -> Catalog:
+    """One catalog of all stages: what any of them has, the model has."""
+    layers: dict[str, tuple[int, ...]] = {}
+    for catalog in catalogs:
+        for template, having in catalog.layers.items():
+            layers[template] = tuple(sorted({*layers.get(template, ()), *having}))
+    first = catalogs[0]
+    refused = {
+        template: why
+        for template, why in first.refused.items()
+        if all(template in catalog.refused for catalog in catalogs)
+    }
+    return Catalog(
+        first.sizes,
+        first.n_layers,
+        first.n_experts,
+        layers,
+        refused,
+        tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.modules)),
+        tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.parameters)),
+    )

@@ -1,0 +1,182 @@
+"""Sessions: whose save contexts a request touches, who is there, and who is next.
+
+A session outlives its client: a restarted notebook resumes it by name. It is held by at most one living
+client process at a time; on this host a process lives while its pid does, from elsewhere while it was
+heard of lately.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from garcon_jupyter.errors import SessionInUse
+
+REMOTE_LEASE = 90.0
+"""Seconds after which a client of another host that was not heard of counts as gone."""
+
+
+@dataclass
+class Client:
+    """What a client says of itself."""
+
+    user: str
+    host: str
+    pid: int
+    seen: float = field(default_factory=time.monotonic)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the client's process still runs."""
+        if self.host != socket.gethostname():
+            return time.monotonic() - self.seen < REMOTE_LEASE
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def same(self, other: Client) -> bool:
+        """Whether both are one process."""
+        return (self.host, self.pid) == (other.host, other.pid)
+
+
+@dataclass
+class Session:
+    """A name, and the client that holds it."""
+
+    name: str
+    client: Client | None = None
+
+    @property
+    def held(self) -> bool:
+        return self.client is not None and self.client.alive
+
+
+class Sessions:
+    """All sessions of a server. Called from the control thread and from the main one."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+        self._number = 0
+
+    def open(self, name: str | None, client: Client, prefer: str | None = None) -> tuple[Session, bool]:
+        """A session for a client.
+
+        Args:
+            name: resume this one, or make it.
+            prefer: as `name`, but where another living client holds it, a fresh one instead.
+
+        Returns:
+            The session, and whether it was resumed.
+
+        Raises:
+            SessionInUse: another living client holds the named session.
+        """
+        with self._lock:
+            wanted = name or prefer
+            held = self._sessions.get(wanted) if wanted else None
+            if held is not None and held.held and not client.same(held.client):  # type: ignore[arg-type]
+                if name:
+                    other = held.client
+                    assert other is not None
+                    raise SessionInUse(
+                        f"Session {name!r} is held by {other.user}, process {other.pid} on {other.host}.",
+                        "Close that notebook, or connect with another session name.",
+                    )
+                wanted, held = None, None
+            if held is None:
+                fresh = wanted or self._fresh()
+                held = self._sessions[fresh] = Session(fresh, client)
+                return held, False
+            held.client = client
+            return held, True
+
+    def _fresh(self) -> str:
+        while True:
+            self._number += 1
+            if (name := f"session-{self._number}") not in self._sessions:
+                return name
+
+    def leave(self, name: str, client: Client) -> None:
+        """A client lets go of its session, which stays."""
+        with self._lock:
+            session = self._sessions.get(name)
+            if session and session.client and session.client.same(client):
+                session.client = None
+
+    def seen(self, name: str) -> None:
+        """The client of a session was heard of."""
+        session = self._sessions.get(name)
+        if session and session.client:
+            session.client.seen = time.monotonic()
+
+    def known(self, name: str) -> bool:
+        return name in self._sessions
+
+    def living(self) -> list[Session]:
+        """Sessions whose client lives."""
+        with self._lock:
+            return [session for session in self._sessions.values() if session.held]
+
+
+@dataclass
+class Queued:
+    """A request that waits for its turn."""
+
+    session: str
+    id: str
+    kind: str
+    message: Any
+    since: float = field(default_factory=time.time)
+
+
+class Turns:
+    """Requests waiting, taken from the sessions in turn: nobody waits behind another's whole queue."""
+
+    def __init__(self) -> None:
+        self._queues: OrderedDict[str, deque[Queued]] = OrderedDict()
+
+    def put(self, item: Queued) -> None:
+        self._queues.setdefault(item.session, deque()).append(item)
+
+    def next(self) -> Queued | None:
+        """The next request; its session then goes to the end of the row."""
+        if not self._queues:
+            return None
+        session, queue = self._queues.popitem(last=False)
+        item = queue.popleft()
+        if queue:
+            self._queues[session] = queue
+        return item
+
+    def remove(self, request_id: str) -> Queued | None:
+        """Take a waiting request out of the row."""
+        for session, queue in list(self._queues.items()):
+            for item in queue:
+                if item.id == request_id:
+                    queue.remove(item)
+                    if not queue:
+                        del self._queues[session]
+                    return item
+        return None
+
+    def waiting(self) -> list[Queued]:
+        """All waiting requests, in the order in which their turns will come."""
+        rows = [list(queue) for queue in list(self._queues.values())]
+        depth = max(map(len, rows), default=0)
+        return [row[n] for n in range(depth) for row in rows if n < len(row)]
+
+
+def safe_name(text: str) -> str:
+    """A session name from any text."""
+    return re.sub(r"[^\w.@-]+", "-", text).strip("-") or "session"

@@ -1,0 +1,65 @@
+"""Garçon for Jupyter: look inside language models that are too large for one machine.
+
+    import garcon_jupyter as garcon
+
+    rmodel = garcon.launch_and_connect("smollm2")
+
+    def save_tensor(save_ctx, tensor):
+        save_ctx.tensor = tensor
+
+    point = rmodel.probe_points["layers.4.mlp.post_activation"]
+    rmodel.forward(rmodel.encode("Hello, world"), probes=[point.probe(save_tensor)])
+    rmodel.recordings()["layers.4.mlp.post_activation"].tensor
+
+After the interface that Anthropic described in 2021 (https://transformer-circuits.pub/2021/garcon/).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from garcon_jupyter.errors import *  # noqa: F403 - one import for users: garcon.UnknownPoint
+from garcon_jupyter.errors import ERRORS
+from garcon_jupyter.probes import Probe, ProbePoint, ProbePoints
+from garcon_jupyter.recordings import Handle, Recording, Recordings
+from garcon_jupyter.remote_model import RemoteModel
+from garcon_jupyter.serving import connect, easy_garcon, launch, launch_and_connect
+from garcon_jupyter.servers import Server, servers
+from garcon_jupyter.shipping import ship
+from garcon_jupyter.tokens import Tokens
+
+__version__ = "0.1.0"
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext garcon_jupyter``"""
+    from garcon_jupyter.magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext garcon_jupyter``"""
+    from garcon_jupyter.magics import unload
+
+    unload(shell)
+
+
+__all__ = [
+    *ERRORS,
+    "Handle",
+    "Probe",
+    "ProbePoint",
+    "ProbePoints",
+    "Recording",
+    "Recordings",
+    "RemoteModel",
+    "Server",
+    "Tokens",
+    "connect",
+    "easy_garcon",
+    "launch",
+    "launch_and_connect",
+    "servers",
+    "ship",
+]

@@ -1,0 +1,264 @@
+"""The line to one server: messages out, replies and prints in.
+
+Plain blocking ZMQ sockets with Jupyter's own signing and, where the connection file has keys, CURVE. A
+request blocks the calling thread; while it waits it passes on what the request prints, notices a server
+that died, and turns a first interrupt into a cancellation of that very request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+from jupyter_client.session import Session
+
+from garcon_jupyter.errors import BadConnectionFile, Interrupted, ServerGone
+from garcon_jupyter.wire import protocol, transport
+from garcon_jupyter.wire.failures import revive
+
+ANSWER_TIME = 20.0
+"""Seconds in which a living server answers a question on its control channel."""
+
+_TICK = 0.25
+"""Seconds between two looks at whether the server still lives."""
+
+
+def read_connection_file(file: Path) -> dict[str, Any]:
+    """The content of a connection file of a Garçon server.
+
+    Raises:
+        BadConnectionFile: it is not one, or others can read it.
+    """
+    try:
+        info = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BadConnectionFile(
+            f"{file} cannot be read as a connection file: {error}.", "garcon list names the servers."
+        ) from error
+    needed = {"key", "ip", "transport", "shell_port", "control_port", "iopub_port"}
+    if not isinstance(info, dict) or not needed <= set(info):
+        raise BadConnectionFile(
+            f"{file} is no connection file: it lacks {', '.join(sorted(needed - set(info)))}.",
+            "garcon list names the servers.",
+        )
+    if "garcon" not in info:
+        raise BadConnectionFile(
+            f"{file} belongs to a Jupyter kernel that is no Garçon server.",
+            "garcon list names the servers.",
+        )
+    if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        raise BadConnectionFile(
+            f"Others can read {file}, which holds the key of the server.",
+            f"chmod 600 {file}; whoever has the key can run code.",
+        )
+    return info
+
+
+class Channel:
+    """Talks to one server. Safe to use from several threads, one request at a time.
+
+    Args:
+        file: the connection file.
+        why_gone: tells why the server ended, when it has.
+    """
+
+    def __init__(self, file: Path, why_gone: Callable[[], str] = lambda: "") -> None:
+        self.info = read_connection_file(file)
+        self.facts: dict[str, Any] = self.info["garcon"]
+        self.same_host = self.facts.get("host") == socket.gethostname()
+        self._why_gone = why_gone
+        self._session = Session(key=self.info["key"].encode())
+        self._context = zmq.Context()
+        self._request_lock = threading.RLock()
+        self._control_lock = threading.RLock()
+        self._owner = os.getpid()
+        self._control = self._connect(zmq.DEALER, "control_port")
+        self._shell = self._connect(zmq.DEALER, "shell_port")
+        self._iopub = self._connect(zmq.SUB, "iopub_port")
+        self.request_id: str | None = None
+
+    def _connect(self, kind: int, port: str) -> zmq.Socket[bytes]:
+        sock = self._context.socket(kind)
+        sock.linger = 0
+        sock.rcvhwm = sock.sndhwm = 0
+        if kind == zmq.DEALER:
+            sock.identity = self._session.bsession
+        if "curve_publickey" in self.info:
+            sock.curve_serverkey = sock.curve_publickey = self.info["curve_publickey"].encode()
+            sock.curve_secretkey = self.info["curve_secretkey"].encode()
+        if kind == zmq.SUB:
+            sock.subscribe(b"")
+        sock.connect(f"{self.info['transport']}://{self.info['ip']}:{self.info[port]}")
+        return sock
+
+    def close(self) -> None:
+        """Hang up."""
+        if os.getpid() == self._owner:
+            self._context.destroy(linger=0)
+
+    # -- questions ---------------------------------------------------------------------------
+
+    def ask(self, kind: str, content: dict[str, Any], buffers: Any = ()) -> dict[str, Any]:
+        """Ask on the control channel; answered even while the model is busy.
+
+        Raises:
+            ServerGone: no answer.
+            GarconError: what the server answered.
+        """
+        with self._control_lock:
+            sent = self._session.send(self._control, kind, content, buffers=list(buffers))
+            reply = self._await_reply(self._control, sent["header"]["msg_id"], ANSWER_TIME)
+        return _checked(reply)
+
+    def _await_reply(self, sock: Any, message_id: str, seconds: float) -> dict[str, Any]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if sock.poll(int(_TICK * 1000)):
+                reply = self._receive(sock)
+                if reply is not None and reply["parent_header"].get("msg_id") == message_id:
+                    return reply
+            else:
+                self._check_alive()
+        raise ServerGone(
+            f"Server {self.facts['name']!r} does not answer.",
+            f"It may hang: garcon stop --force {self.facts['name']} ends it.",
+        )
+
+    def _receive(self, sock: Any) -> dict[str, Any] | None:
+        frames = sock.recv_multipart(copy=True)
+        _, frames = self._session.feed_identities(frames)
+        try:
+            return self._session.deserialize(frames)
+        except ValueError:  # not signed with our key
+            return None
+
+    def _check_alive(self) -> None:
+        """Raise if the server's process is gone (only a server on this host can be looked up)."""
+        if self.same_host and not process_lives(self.facts["pid"]):
+            raise ServerGone(
+                f"Server {self.facts['name']!r} has ended: {self._why_gone() or 'reason unknown'}.",
+                "Run the launch cell again; garcon logs shows what it wrote.",
+            )
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def request(self, content: dict[str, Any], value: Any) -> Any:
+        """Send a request and wait for its answer; prints appear here meanwhile.
+
+        Raises:
+            Interrupted: the user interrupted it; the server is intact.
+            ServerGone: the server ended.
+            GarconError: what the server answered.
+        """
+        with self._request_lock:
+            self._drain()
+            packed, buffers = transport.pack(value)
+            content = {**content, **packed, "same_host": self.same_host}
+            sent = self._session.send(self._shell, protocol.REQUEST, content, buffers=list(buffers))
+            self.request_id = sent["header"]["msg_id"]
+            try:
+                reply = self._attend(self.request_id)
+            finally:
+                self.request_id = None
+        _checked(reply)
+        return transport.unpack(reply["content"], reply["buffers"])
+
+    def _attend(self, message_id: str) -> dict[str, Any]:
+        """Wait for the reply and the end of the prints."""
+        waiting = _Waiting(message_id)
+        while True:
+            try:
+                return self._attend_uninterrupted(waiting)
+            except KeyboardInterrupt:
+                if waiting.cancelled:
+                    raise Interrupted(
+                        "You stopped waiting; the request may still be ending on the server.",
+                        "Your next request runs after it.",
+                    ) from None
+                waiting.cancelled = True
+                self.ask(protocol.CANCEL, {"request": message_id})
+
+    def _attend_uninterrupted(self, waiting: _Waiting) -> dict[str, Any]:
+        poller = zmq.Poller()
+        poller.register(self._shell, zmq.POLLIN)
+        poller.register(self._iopub, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll(int(_TICK * 1000)))
+            if self._iopub in ready:
+                self._hear(waiting)
+            if self._shell in ready:
+                reply = self._receive(self._shell)
+                if reply and reply["parent_header"].get("msg_id") == waiting.message_id:
+                    waiting.reply = reply
+                    waiting.until = time.monotonic() + 2.0
+            if waiting.over:
+                assert waiting.reply is not None
+                return waiting.reply
+            if not ready:
+                self._check_alive()
+
+    def _hear(self, waiting: _Waiting) -> None:
+        message = self._receive(self._iopub)
+        if message is None or message["parent_header"].get("msg_id") != waiting.message_id:
+            return
+        if message["msg_type"] == "stream":
+            content = message["content"]
+            out = sys.stderr if content["name"] == "stderr" else sys.stdout
+            out.write(content["text"])
+            out.flush()
+        elif message["msg_type"] == "garcon_done":
+            waiting.done = True
+
+    def _drain(self) -> None:
+        """Forget what others printed since our last request."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._iopub.recv_multipart(zmq.NOBLOCK)
+
+    def wait_for_prints(self) -> None:
+        """Wait until the server has noticed our subscription, so that no print is missed."""
+        self._iopub.poll(2000)
+
+
+class _Waiting:
+    """What a request is still waited for."""
+
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
+        self.reply: dict[str, Any] | None = None
+        self.done = False
+        self.until = 0.0
+        self.cancelled = False
+
+    @property
+    def over(self) -> bool:
+        # Prints travel on another socket than the reply; "done" follows the last of them.
+        return self.reply is not None and (self.done or time.monotonic() > self.until)
+
+
+def _checked(reply: dict[str, Any]) -> dict[str, Any]:
+    content = reply["content"]
+    if content.get("status") != "ok":
+        raise revive(content["failure"])
+    content["buffers"] = reply["buffers"]
+    return content
+
+
+def process_lives(pid: int) -> bool:
+    """Whether a process of this host runs (a zombie does not)."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,181 @@
+"""Every error a user of Garçon can meet, as a type.
+
+An error is one sentence of what is wrong and one of what to do about it. The server raises the same
+classes: they travel by name (see :mod:`garcon_jupyter.wire.failures`), so that
+``except garcon.UnknownPoint`` means the same whether the mistake was noticed here or there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import linecache
+from collections.abc import Iterable
+
+
+class GarconError(Exception):
+    """Base of all errors of Garçon.
+
+    Args:
+        problem: what is wrong, one sentence.
+        remedy: what the user can do about it, one sentence.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem} {remedy}".strip())
+
+    def __reduce__(self) -> tuple[type[GarconError], tuple[str, str]]:
+        return type(self), (self.problem, self.remedy)
+
+
+class UnknownName(GarconError, LookupError):
+    """A name that does not exist, with the nearest ones that do."""
+
+    def __init__(self, problem: str, remedy: str = "", nearest: Iterable[str] = ()) -> None:
+        self.nearest = tuple(nearest)
+        super().__init__(problem, remedy)
+
+    @classmethod
+    def among(cls, kind: str, name: str, known: Iterable[str], remedy: str = "") -> UnknownName:
+        """The error for `name`, a `kind` that is not in `known`; it names the nearest ones."""
+        nearest = tuple(difflib.get_close_matches(name, list(known), n=3, cutoff=0.5))
+        hint = f"Did you mean {' or '.join(nearest)}?" if nearest else ""
+        return cls(f"There is no {kind} {name!r}.", f"{hint} {remedy}".strip(), nearest)
+
+
+class UnknownPoint(UnknownName):
+    """A probe point that the grammar does not have."""
+
+
+class UnknownParameter(UnknownName):
+    """A parameter name that the grammar, or this model, does not have."""
+
+
+class PointUnavailable(GarconError, LookupError):
+    """A point of the table which this architecture, layer or sharding does not have, and why."""
+
+
+class UnknownServer(UnknownName):
+    """No running server has this name."""
+
+
+class BadTokens(GarconError, ValueError):
+    """Tokens that the model cannot read: empty, ragged, out of range, too long."""
+
+
+class BadProbe(GarconError, TypeError):
+    """A probe that cannot be made or shipped: its body, its options or what it captures."""
+
+
+class BadRequest(GarconError, ValueError):
+    """A request whose arguments make no sense together."""
+
+
+class MissingModule(GarconError, ImportError):
+    """Shipped code needs a module that the server cannot import."""
+
+
+class CannotTravel(GarconError, TypeError):
+    """A value that cannot be pickled, with the name of the attribute that holds it."""
+
+
+class WrongValue(GarconError, TypeError):
+    """A probe returned a value of another shape, dtype, device or type than the point's."""
+
+
+class NoRecording(GarconError, LookupError):
+    """Nothing was recorded under this name."""
+
+
+class ServerError(GarconError):
+    """The server failed in its own code: a bug of Garçon, shown with its traceback."""
+
+
+class ProbeError(GarconError):
+    """User code raised on the server.
+
+    What is raised in the notebook is an instance of this *and* of the original exception type.
+
+    Attributes:
+        original: name of the original exception type.
+        where: the point (and call) at which the code ran, with shape, dtype and sharding.
+        frames: the user's frames, outermost first, as ``(file, line, function)``.
+    """
+
+    original: str = ""
+    where: str = ""
+    frames: tuple[tuple[str, int, str], ...] = ()
+
+    @property
+    def location(self) -> str:
+        """Where user code failed: the point, and the lines of the user's cell."""
+        lines = [f"  at {self.where}"] if self.where else []
+        for file, line, name in self.frames:
+            lines.append(f'  File "{file}", line {line}, in {name}')
+            if source := linecache.getline(file, line).strip():
+                lines.append(f"    {source}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n{self.location}".rstrip()
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints in place of the local stack: the user's own lines."""
+        return ["-" * 75, self.original or type(self).__name__, self.location, "", self.problem]
+
+
+class Interrupted(GarconError, KeyboardInterrupt):
+    """The request was stopped by an interrupt; the server, the model and recordings are intact."""
+
+
+class NotAModel(GarconError, ValueError):
+    """A path that holds no model which can be served."""
+
+
+class FetchFailed(GarconError, OSError):
+    """A model could not be fetched."""
+
+
+class DigestMismatch(FetchFailed):
+    """What was fetched is not what was promised."""
+
+
+class DoesNotFit(GarconError, MemoryError):
+    """The model needs more memory than there is."""
+
+
+class BadDegrees(GarconError, ValueError):
+    """Degrees of parallelism that do not divide the model or exceed the devices."""
+
+
+class ServerMismatch(GarconError):
+    """A server of this name runs with another model, degrees, dtype or loader."""
+
+
+class LaunchFailed(GarconError):
+    """The server ended before it was ready; the end of its log is in the message."""
+
+
+class ServerGone(GarconError, ConnectionError):
+    """The server ended or does not answer; says why where a tombstone tells."""
+
+
+class VersionMismatch(GarconError, ConnectionError):
+    """Client and server do not speak the same protocol or Python."""
+
+
+class BadConnectionFile(GarconError, ValueError):
+    """A file that is no connection file of a Garçon server."""
+
+
+class SessionInUse(GarconError):
+    """Another living client holds the session."""
+
+
+ERRORS: dict[str, type[GarconError]] = {
+    kind.__name__: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, GarconError)
+}
+"""All of them by name: the one table that the wire, the package and the tests read."""

@@ -1,0 +1,182 @@
+"""What the user composes: points, and probes on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from garcon_jupyter import shipping
+from garcon_jupyter.errors import BadProbe
+from garcon_jupyter.points import Address, Catalog, is_pattern, parse_point
+from garcon_jupyter.wire.requests import Code, ProbeSpec, RecordingRef
+
+if TYPE_CHECKING:
+    from garcon_jupyter.recordings import Recording
+
+MERGE_RULES = ("cat", "sum", "topk")
+
+ProbeFunction = Callable[..., Any]
+"""``fn(save_ctx, tensor) -> tensor | None``: None keeps the value, as in PyTorch's hooks."""
+
+
+class Probe:
+    """A function on a point, ready to be used in any number of requests.
+
+    Its free variables are captured when it is made: changing them afterwards changes nothing.
+    """
+
+    def __init__(self, spec: ProbeSpec) -> None:
+        self.spec = spec
+
+    @property
+    def point(self) -> str:
+        """Name of the point."""
+        return self.spec.point
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        words = [word for word in ("grad", "sharded", "read_only") if getattr(spec, word)]
+        if spec.name:
+            words.append(f"name={spec.name!r}")
+        captured = ", ".join(f"{name} ({size:,} bytes)" for name, size in spec.code.captured)
+        return (
+            f"<probe {spec.code.name} at {spec.point}"
+            f"{' [' + ', '.join(words) + ']' if words else ''}"
+            f"{'; captures ' + captured if captured else ''}>"
+        )
+
+
+class ProbePoint:
+    """One point of the model, or several by a pattern.
+
+    Attributes:
+        name: its address, or the pattern.
+        addresses: the points that it selects.
+    """
+
+    def __init__(self, catalog: Catalog, name: str) -> None:
+        self._catalog = catalog
+        self.name = name
+        self.addresses: list[Address] = catalog.select(name)
+
+    @property
+    def shape(self) -> tuple[str | int, ...]:
+        """Shape, with letters (b, p, n) where it depends on the tokens."""
+        return self._catalog.shape(self.addresses[0])
+
+    @property
+    def what(self) -> str:
+        """What the tensor is."""
+        spec = self.addresses[0].spec
+        return spec.what if spec else "a module's own tensor"
+
+    def probe(
+        self,
+        fn: ProbeFunction,
+        grad: bool = False,
+        sharded: bool = False,
+        merge: str | ProbeFunction | None = None,
+        read_only: bool = False,
+        name: str | None = None,
+        params: Sequence[str] = (),
+        source: Recording | None = None,
+    ) -> Probe:
+        """A probe: `fn(save_ctx, tensor)` runs when the forward pass reaches the point.
+
+        Args:
+            fn: sees the whole tensor, of the point's shape; saves what it wants in `save_ctx`; returns a
+                tensor to replace it, or None. A change in place edits it too.
+            grad: run in the backward pass instead, on the gradient at the point.
+            sharded: run on every rank that holds a shard, on its shard; ``save_ctx.shard`` says which.
+            merge: how what sharded probes saved becomes one: "cat" (along the sharded dimension), "sum",
+                "topk", or a function of the list of parts.
+            read_only: a promise not to change the tensor, which saves the ranks a word.
+            name: a save context of its own, found at ``recordings()[point, name]``.
+            params: parameters that the probe is given, whole, in ``save_ctx.params``.
+            source: an earlier recording that the probe is given in ``save_ctx.source``, without a trip
+                through the client.
+
+        Raises:
+            BadProbe: `fn` cannot be shipped, or the options make no sense.
+            UnknownParameter: a name in `params`.
+        """
+        probes = self.probes(fn, grad, sharded, merge, read_only, name, params, source)
+        if len(probes) != 1:
+            raise BadProbe(
+                f"{self.name!r} selects {len(probes)} points.",
+                "Use .probes(fn), which makes one probe for each.",
+            )
+        return probes[0]
+
+    def probes(
+        self,
+        fn: ProbeFunction,
+        grad: bool = False,
+        sharded: bool = False,
+        merge: str | ProbeFunction | None = None,
+        read_only: bool = False,
+        name: str | None = None,
+        params: Sequence[str] = (),
+        source: Recording | None = None,
+    ) -> list[Probe]:
+        """As :meth:`probe`, one probe for each point that the pattern selects."""
+        if isinstance(merge, str) and merge not in MERGE_RULES:
+            raise BadProbe(
+                f"There is no merge rule {merge!r}.", f"Use {', '.join(MERGE_RULES)} or a function."
+            )
+        if merge is not None and not sharded:
+            raise BadProbe("merge is for sharded probes.", "Give sharded=True too, or leave it out.")
+        if isinstance(params, str):
+            params = (params,)
+        for parameter in params:
+            self._catalog.parameter(parameter)
+        code = shipping.pack(fn)
+        rule: str | Code | None = merge if isinstance(merge, str) or merge is None else None
+        if callable(merge):
+            rule = shipping.pack(merge, "merge rule")
+        ref: RecordingRef | None = source._ref if source is not None else None
+        return [
+            Probe(
+                ProbeSpec(
+                    address.name, code, grad, sharded, rule, read_only, name, tuple(params), ref
+                )
+            )
+            for address in self.addresses
+        ]
+
+    def __repr__(self) -> str:
+        if is_pattern(self.name):
+            return f"<{len(self.addresses)} probe points: {self.name}>"
+        shape = ", ".join(map(str, self.shape))
+        return f"<probe point {self.name} [{shape}]: {self.what}>"
+
+
+class ProbePoints(Mapping[str, ProbePoint]):
+    """All points of the model by name; patterns select several.
+
+    ``points["layers.4.mlp.post_activation"]``, ``points["layers.*.attn.z"]``, and any module of the model
+    as ``points["module:model.layers.4.mlp.output"]``.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._names = catalog.names()
+
+    def __getitem__(self, name: str) -> ProbePoint:
+        return ProbePoint(self._catalog, name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in self._names or parse_point(name) is not None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self._names
+
+    def __repr__(self) -> str:
+        catalog = self._catalog
+        return f"<{len(self)} probe points over {catalog.n_layers} layers; %garcon points lists them>"

@@ -1,0 +1,189 @@
+"""What probes saved, seen from the client.
+
+Recordings are a snapshot: taken without fetching anything, unchanged by later requests. An attribute is
+fetched when it is touched, or many in one go by ``rmodel.fetch``; a *handle* can be cut and reduced on the
+server first.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from garcon_jupyter.errors import NoRecording
+from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef, SnapshotIndex
+
+if TYPE_CHECKING:
+    from garcon_jupyter.remote_model import RemoteModel
+
+Key = str | tuple[str, str]
+
+_REDUCTIONS = (
+    "abs",
+    "amax",
+    "amin",
+    "argmax",
+    "argmin",
+    "float",
+    "max",
+    "mean",
+    "min",
+    "norm",
+    "reshape",
+    "softmax",
+    "squeeze",
+    "std",
+    "sum",
+    "topk",
+    "transpose",
+    "var",
+)
+
+
+class Handle:
+    """A value on the server: its type, shape and bytes are known, its content is not fetched.
+
+    Indexing and simple reductions return new handles and run on the server: ``h[:, -10:].mean(0).fetch()``.
+
+    Attributes:
+        info: kind, shape, dtype, device and bytes of the saved value, before any step.
+    """
+
+    def __init__(
+        self, model: RemoteModel, ref: RecordingRef, attribute: str, info: AttributeInfo, steps: Any = ()
+    ) -> None:
+        self._model, self._ref, self._attribute, self._steps = model, ref, attribute, tuple(steps)
+        self.info = info
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of the saved tensor; None for other values."""
+        return self.info.shape
+
+    @property
+    def dtype(self) -> str | None:
+        """dtype of the saved tensor, by name."""
+        return self.info.dtype
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of the saved tensor."""
+        return self.info.nbytes
+
+    def __getitem__(self, index: Any) -> Handle:
+        return self._with(("item", index))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _REDUCTIONS:
+            return lambda *args, **kwargs: self._with(("call", name, args, kwargs))
+        raise AttributeError(
+            f"A handle has no {name!r}. It can be indexed, and reduced by {', '.join(_REDUCTIONS)}; "
+            "fetch() it for everything else."
+        )
+
+    def _with(self, step: tuple[Any, ...]) -> Handle:
+        return Handle(self._model, self._ref, self._attribute, self.info, (*self._steps, step))
+
+    def fetch(self, dtype: Any = None) -> Any:
+        """The value. A floating dtype to travel in may be chosen."""
+        return self._model.fetch(self, dtype=dtype)
+
+    def __repr__(self) -> str:
+        info = self.info
+        what = f"{info.kind} {list(info.shape)} {info.dtype}" if info.shape is not None else info.kind
+        cut = " (cut on the server)" if self._steps else ""
+        return f"<{self._ref.point}.{self._attribute}: {what}{cut}>"
+
+
+class Recording:
+    """What was saved at one point: attributes as they were assigned to ``save_ctx``.
+
+    Touching an attribute fetches it (once); :meth:`handle` gives it without fetching.
+    """
+
+    def __init__(
+        self,
+        model: RemoteModel,
+        ref: RecordingRef,
+        attributes: dict[str, AttributeInfo],
+        lazy: bool,
+        owner: Any,
+    ) -> None:
+        self._model, self._ref, self._attributes, self._lazy = model, ref, attributes, lazy
+        self._owner = owner  # keeps the snapshot alive on the server
+        self._fetched: dict[str, Any] = {}
+
+    def handle(self, attribute: str) -> Handle:
+        """An attribute that stays on the server.
+
+        Raises:
+            NoRecording: nothing of this name was saved.
+        """
+        if attribute not in self._attributes:
+            raise NoRecording(
+                f"{self._ref.point} has no {attribute!r}.",
+                f"Saved there: {', '.join(self._attributes) or 'nothing'}.",
+            )
+        return Handle(self._model, self._ref, attribute, self._attributes[attribute])
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            handle = self.handle(name)
+        except NoRecording as error:
+            raise AttributeError(str(error)) from None
+        if self._lazy:
+            return handle
+        if name not in self._fetched:
+            self._fetched[name] = handle.fetch()
+        return self._fetched[name]
+
+    def __dir__(self) -> list[str]:
+        return [*self._attributes, "handle"]
+
+    def keys(self) -> list[str]:
+        """Names of what was saved."""
+        return list(self._attributes)
+
+    def __repr__(self) -> str:
+        rows = []
+        for name, info in self._attributes.items():
+            what = f"{info.kind} {list(info.shape)} {info.dtype}" if info.shape is not None else None
+            rows.append(f"{name}: {what or info.preview}")
+        return f"<recording of {self._ref.point}: {'; '.join(rows)}>"
+
+
+class Recordings(Mapping[Key, Recording]):
+    """A snapshot of a session's recordings by point name, or (point, name) for named probes."""
+
+    def __init__(self, model: RemoteModel, index: SnapshotIndex, lazy: bool) -> None:
+        self._model = model
+        self._entries: dict[Key, Recording] = {}
+        for (point, name), attributes in index.contexts.items():
+            ref = RecordingRef(index.snapshot, point, name)
+            key: Key = point if name is None else (point, name)
+            self._entries[key] = Recording(model, ref, attributes, lazy, self)
+        weakref.finalize(self, model._released.append, index.snapshot).atexit = False
+
+    def __getitem__(self, key: Key) -> Recording:
+        if key in self._entries:
+            return self._entries[key]
+        name = key if isinstance(key, str) else key[0]
+        self._model.catalog.point(name)  # says so where the name itself is wrong
+        known = ", ".join(str(k) for k in list(self._entries)[:8]) or "nothing"
+        raise NoRecording(f"Nothing is recorded at {key}.", f"Recorded: {known}.")
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _ipython_key_completions_(self) -> list[Key]:
+        return list(self._entries)
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {entry!r}" for entry in self._entries.values())
+        return f"<{len(self)} recordings>\n{rows}".rstrip()

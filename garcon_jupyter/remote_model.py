@@ -1,0 +1,435 @@
+"""A model that lives on a server, as an object in the notebook."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from garcon_jupyter import shipping
+from garcon_jupyter.channel import Channel
+from garcon_jupyter.errors import BadProbe, BadRequest, ServerGone
+from garcon_jupyter.points import Address, Catalog
+from garcon_jupyter.probes import Probe, ProbePoints
+from garcon_jupyter.recordings import Handle, Recordings
+from garcon_jupyter.servers import Server, why_gone
+from garcon_jupyter.tokens import Tokens, as_tokens
+from garcon_jupyter.wire import protocol, transport
+from garcon_jupyter.wire import questions as ask
+from garcon_jupyter.wire import requests as wire
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from garcon_jupyter.easy import Look
+
+LOGITS = ("all", "last", "none")
+AttachedKey = tuple[str, bool, str | None]
+"""(point, on the gradient, name)"""
+
+
+class RemoteModel:
+    """A connection to a served model, with a session of its own.
+
+    Attributes:
+        server: the server it is connected to.
+        session: name of the session; save contexts are kept under it.
+        resumed: whether the session was there already.
+        catalog: the points and parameters of the model.
+        probe_points: the points as a mapping.
+        attached: probes that apply to every pass that is not given `probes`, in order of attachment.
+    """
+
+    def __init__(self, server: Server, session: str | None = None, prefer: str | None = None) -> None:
+        self.server = server
+        self._released: list[int] = []
+        self._channel = Channel(server.file, lambda: why_gone(server.name))
+        try:
+            hello = self._channel.ask(
+                protocol.HELLO, {**protocol.client_facts(), "session": session, "prefer": prefer}
+            )
+        except BaseException:
+            self._channel.close()
+            raise
+        self.session: str = hello["session"]
+        self.resumed: bool = hello["resumed"]
+        self.facts: dict[str, Any] = hello["facts"]
+        self.catalog: Catalog = transport.unpack(hello, hello["buffers"])
+        self.probe_points = ProbePoints(self.catalog)
+        self.attached: dict[AttachedKey, Probe] = {}
+        self.last_tokens: Tokens | None = None
+        self._close = weakref.finalize(self, _hang_up, self._channel, self.session)
+        self._channel.wait_for_prints()
+
+    # -- tokens ------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        text: str | Sequence[Any],
+        chat: bool = False,
+        padding: str = "right",
+        special: bool | None = None,
+    ) -> Tokens:
+        """Text to tokens.
+
+        Args:
+            text: a text, a list of texts, or, with `chat`, a list of messages ``{"role", "content"}``
+                (or several such lists), written out by the model's chat template.
+            chat: `text` is messages.
+            padding: the side on which shorter texts of a list are filled up, "right" or "left"; the mask
+                says where, and each text gets the numbers that it has alone.
+            special: whether the tokenizer adds its special tokens, such as a beginning-of-sequence token.
+                None is its own habit for texts, and no for chats, whose template writes them.
+
+        Returns:
+            Tokens, [b, p].
+        """
+        if padding not in ("right", "left"):
+            raise BadRequest(f"There is no padding side {padding!r}.", "Use right or left.")
+        texts: tuple[str, ...] = ()
+        chats: tuple[Any, ...] = ()
+        if chat:
+            chats = (text,) if text and isinstance(text[0], dict) else tuple(text)  # type: ignore[assignment]
+        else:
+            texts = (text,) if isinstance(text, str) else tuple(text)
+        if not (texts or chats) or not all(isinstance(t, str) for t in texts):
+            raise BadRequest("encode takes a text or a list of texts.", "For messages give chat=True.")
+        encoded = self._ask_tokenizer(ask.Encode(texts, chats, special, padding == "left"))
+        return Tokens(encoded.ids, encoded.mask, encoded.strings)
+
+    def decode(self, ids: Any) -> str | list[str]:
+        """Token ids to text: [p] or a list of integers to one text, [b, p] to a list of them."""
+        if isinstance(ids, Tokens):
+            rows = [
+                [t for t, real in zip(row, mask, strict=True) if real]
+                for row, mask in zip(ids.tolist(), ids.mask.tolist(), strict=True)
+            ]
+            return self._ask_tokenizer(ask.Decode(rows))
+        values = ids.tolist() if hasattr(ids, "tolist") else ids
+        if isinstance(values, int):
+            values = [values]
+        if values and isinstance(values[0], int):
+            return self._ask_tokenizer(ask.Decode([list(values)]))[0]
+        return self._ask_tokenizer(ask.Decode([list(row) for row in values]))
+
+    def token_strings(self, tokens: Any) -> list[list[str]]:
+        """The text of each single token: b lists of p strings."""
+        tokens = self._tokens(tokens)
+        return tokens.strings or self._ask_tokenizer(ask.Strings(tokens.tolist()))
+
+    def _ask_tokenizer(self, question: Any) -> Any:
+        content, buffers = transport.pack(question)
+        reply = self._channel.ask(protocol.TOKENIZE, content, buffers)
+        return transport.unpack(reply, reply["buffers"])
+
+    def _tokens(self, tokens: Any) -> Tokens:
+        if isinstance(tokens, str) or (
+            isinstance(tokens, (list, tuple)) and tokens and isinstance(tokens[0], str)
+        ):
+            return self.encode(tokens)
+        return as_tokens(tokens)
+
+    # -- passes ------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        tokens: Any,
+        probes: Iterable[Probe] | None = None,
+        logits: str | Callable[[Tensor], Any] = "all",
+        seed: int | None = None,
+    ) -> Any:
+        """Run the model forward.
+
+        Args:
+            tokens: Tokens, a tensor [b, p], lists of integers, or a text.
+            probes: probes of this pass, instead of the attached ones; [] for a clean pass.
+            logits: what to answer with: "all" [b, p, V], "last" (of each row's last real token) [b, V],
+                "none", or a function that is run on the logits on the server and whose result travels.
+            seed: of the randomness inside probes; the same seed gives the same, whatever the sharding.
+
+        Returns:
+            The logits as asked for.
+
+        Raises:
+            BadTokens, BadProbe, UnknownPoint: nothing has run.
+            ProbeError: a probe raised; an instance of the original type too.
+            Interrupted: the pass was interrupted.
+        """
+        tokens = self._tokens(tokens)
+        if isinstance(logits, str) and logits not in LOGITS:
+            raise BadRequest(f"There are no logits {logits!r}.", f"Use {', '.join(LOGITS)} or a function.")
+        wanted: str | wire.Code = (
+            logits if isinstance(logits, str) else shipping.pack(logits, "logits function")
+        )
+        return self._run(
+            wire.Forward(
+                batch=_batch(tokens),
+                probes=self._probes(probes),
+                logits=wanted,
+                seed=_seed(seed),
+            ),
+            tokens,
+        )
+
+    def backward(
+        self,
+        tokens: Any,
+        loss_fn: Callable[..., Tensor],
+        probes: Iterable[Probe] | None = None,
+        values: Sequence[str] = (),
+        parameters: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Any:
+        """Run forward, a loss, and backward; gradient probes see the gradients.
+
+        Args:
+            tokens: as for :meth:`forward`.
+            loss_fn: ``loss_fn(logits)``, or ``loss_fn(logits, values)`` where `values` are asked for;
+                returns a scalar. Runs on the server.
+            probes: probes of this pass, forward and gradient; instead of the attached ones.
+            values: points whose values the loss is given, whole and on the graph.
+            parameters: parameters whose gradients to return, by the names of the table.
+            seed: as for :meth:`forward`.
+
+        Returns:
+            The loss, a scalar tensor; with `parameters`, (loss, {name: gradient}). A parameter upstream
+            of a value that a probe detached gets zeros, or is missing where no gradient reached it.
+        """
+        tokens = self._tokens(tokens)
+        names = [a.name for v in ([values] if isinstance(values, str) else values) for a in self._select(v)]
+        wanted = (parameters,) if isinstance(parameters, str) else tuple(parameters)
+        loss, gradients = self._run(
+            wire.Backward(
+                batch=_batch(tokens),
+                loss=shipping.pack(loss_fn, "loss"),
+                probes=self._probes(probes),
+                values=tuple(names),
+                parameters=wanted,
+                seed=_seed(seed),
+            ),
+            tokens,
+        )
+        return (loss, gradients) if wanted else loss
+
+    def generate(
+        self,
+        tokens: Any,
+        max_new_tokens: int = 20,
+        probes: Iterable[Probe] | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Tokens:
+        """Generate; probes run on every step and see the new positions.
+
+        The first step reads the prompt, each later one a single new token (so attention is
+        [b, H, 1, p_key] there); ``save_ctx.here.step`` counts. Edits reach the key-value cache.
+
+        Args:
+            tokens: the prompt, as for :meth:`forward`. Unequal rows are padded on the left.
+            max_new_tokens: how many at most.
+            probes: as for :meth:`forward`.
+            seed: of sampling and of the randomness inside probes.
+            options: as for transformers' ``generate``: do_sample, temperature, top_k, top_p, ….
+
+        Returns:
+            Tokens: prompt and continuation, [b, p + new].
+        """
+        tokens = self._tokens(tokens)
+        ids = self._run(
+            wire.Generate(
+                batch=_batch(tokens),
+                probes=self._probes(probes),
+                options={**options, "max_new_tokens": int(max_new_tokens)},
+                seed=_seed(seed),
+            ),
+            tokens,
+        )
+        return _continued(tokens, ids)
+
+    def _run(self, request: wire.Request, tokens: Tokens | None = None) -> Any:
+        request.session = self.session
+        request.released = tuple(self._released)
+        value = self._channel.request(
+            {"session": self.session, "kind": type(request).__name__.lower()}, request
+        )
+        del self._released[: len(request.released)]
+        if tokens is not None:
+            self.last_tokens = tokens
+        return value
+
+    # -- probes ------------------------------------------------------------------------------
+
+    def attach(self, *probes: Probe) -> None:
+        """Apply probes to every later pass that is not given `probes`.
+
+        A probe on the same point, of the same kind and name, is replaced.
+        """
+        for probe in _checked_probes(probes):
+            self.attached[probe.spec.point, probe.spec.grad, probe.spec.name] = probe
+
+    def detach(self, pattern: str | None = None) -> list[Probe]:
+        """Detach the probes of these points, or all; those that were detached."""
+        points = None if pattern is None else {address.name for address in self._select(pattern)}
+        gone = [key for key in self.attached if points is None or key[0] in points]
+        return [self.attached.pop(key) for key in gone]
+
+    def _probes(self, probes: Iterable[Probe] | None) -> tuple[wire.ProbeSpec, ...]:
+        chosen = self.attached.values() if probes is None else _checked_probes(probes)
+        return tuple(probe.spec for probe in chosen)
+
+    def _select(self, pattern: str) -> list[Address]:
+        return self.catalog.select(pattern)
+
+    # -- state -------------------------------------------------------------------------------
+
+    def recordings(self, fetch: bool = True) -> Recordings:
+        """A snapshot of what probes saved in this session, by point name.
+
+        Nothing is fetched until an attribute is touched; with ``fetch=False``, touching gives handles,
+        which can be cut and reduced on the server.
+        """
+        return Recordings(self, self._run(wire.Snapshot()), lazy=not fetch)
+
+    def fetch(self, *handles: Handle, dtype: Any = None) -> Any:
+        """Fetch several handles in one go; a list, or the value of a single one.
+
+        Args:
+            dtype: floating dtype to travel in, e.g. torch.float16.
+        """
+        wanted = tuple((h._ref, h._attribute, h._steps) for h in handles)
+        name = None if dtype is None else str(dtype).removeprefix("torch.")
+        values = self._run(wire.Fetch(wanted=wanted, dtype=name))
+        return values[0] if len(handles) == 1 else values
+
+    def clear_recordings(self, pattern: str | None = None, name: str | None = None) -> None:
+        """Forget recordings of this session on the server.
+
+        Args:
+            pattern: only those of these points.
+            name: only those of probes of this name.
+        """
+        points = None if pattern is None else tuple(a.name for a in self._select(pattern))
+        self._run(wire.Clear(points=points, name=name))
+
+    def get_parameter(self, name: str, index: Any = None) -> Tensor:
+        """A parameter by its name in the table, oriented [out, in]; cut by `index` on the server.
+
+        Raises:
+            UnknownParameter: names the nearest ones.
+        """
+        self.catalog.parameter(name)
+        return self._run(wire.GetParameter(name=name, index=index))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of all parameters."""
+        return self.catalog.parameters
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Dotted paths of all modules, for ``module:{path}.input`` and ``.output``."""
+        return self.catalog.modules
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def look(self, text: Any) -> Look:
+        """One context as it passes through the model; see :func:`garcon_jupyter.easy_garcon`."""
+        from garcon_jupyter.easy import Look
+
+        return Look(self, text)
+
+    def show(self, point: str, text: Any = None, attribute: str | None = None) -> Any:
+        """A picture of a point: what was recorded there, or, with `text`, of a clean pass over it.
+
+        Args:
+            point: name of the point.
+            text: tokens or text to run; None to show the recording.
+            attribute: which saved tensor to show; by default the first of the point's shape.
+        """
+        from garcon_jupyter.showing import show
+
+        return show(self, point, text, attribute)
+
+    # -- the server --------------------------------------------------------------------------
+
+    def run_on_ranks(self, source: str, filename: str = "<garcon>") -> None:
+        """Run code on every rank, with ``model``, ``rank`` and ``world_size`` in scope."""
+        self._run(wire.RunOnRanks(source=source, filename=filename))
+
+    def status(self) -> dict[str, Any]:
+        """What runs, what waits, who is there, and the seconds left of the idle time."""
+        return self._channel.ask(protocol.STATUS, {})
+
+    def shutdown(self, force: bool = False) -> None:
+        """End the server; with `force` even while others use it.
+
+        Raises:
+            BadRequest: others use it; names them.
+        """
+        self._channel.ask(protocol.SHUTDOWN, {**protocol.client_facts(), "force": force})
+        self._await_end()
+
+    def _await_end(self) -> None:
+        import time
+
+        from garcon_jupyter.channel import process_lives
+
+        end = time.monotonic() + 30
+        pids = [self.facts["pid"], self.facts["supervisor"]]
+        while self._channel.same_host and any(process_lives(p) for p in pids):
+            if time.monotonic() > end:
+                raise ServerGone(
+                    f"Server {self.server.name!r} said it would end, but runs.", "garcon stop --force."
+                )
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Let go of the session, which stays on the server, and hang up."""
+        self._close()
+
+    def __repr__(self) -> str:
+        model, degrees = self.facts["model"], self.facts["degrees"]
+        sharding = ", ".join(f"{word}={n}" for word, n in degrees.items() if n > 1) or "one process"
+        return (
+            f"<RemoteModel {self.server.name}: {model['architecture']}, {self.catalog.n_layers} layers, "
+            f"{model['dtype']}, {sharding}; session {self.session!r}>"
+        )
+
+
+def _hang_up(channel: Channel, session: str) -> None:
+    with contextlib.suppress(Exception):
+        if channel.same_host:
+            channel._check_alive()
+        channel.ask(protocol.GOODBYE, {**protocol.client_facts(), "session": session})
+    channel.close()
+
+
+def _checked_probes(probes: Iterable[Probe]) -> list[Probe]:
+    chosen = list(probes)
+    for probe in chosen:
+        if not isinstance(probe, Probe):
+            raise BadProbe(
+                f"{probe!r} is no probe.", "rmodel.probe_points[name].probe(function) makes one."
+            )
+    return chosen
+
+
+def _batch(tokens: Tokens) -> wire.Batch:
+    return wire.Batch(tokens.ids, None if bool(tokens.mask.all()) else tokens.mask)
+
+
+def _seed(seed: int | None) -> int:
+    return random.getrandbits(31) if seed is None else int(seed)
+
+
+def _continued(prompt: Tokens, ids: Tensor) -> Tokens:
+    """Prompt and continuation as tokens; the prompt's padding is on the left now."""
+    import torch
+
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    width = prompt.ids.shape[1]
+    for row, length in enumerate(prompt.lengths):
+        mask[row, : width - length] = False
+    return Tokens(ids, mask)

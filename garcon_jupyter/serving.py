@@ -1,0 +1,148 @@
+"""Launching a server and connecting to it: the first line of every notebook."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from typing import Any
+
+from garcon_jupyter import servers as registry
+from garcon_jupyter.easy import Look
+from garcon_jupyter.remote_model import RemoteModel
+from garcon_jupyter.servers import Progress, Server, Settings
+
+
+def launch(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    tp: int | None = None,
+    pp: int | None = None,
+    dp: int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    idle_timeout: float | str = "1h",
+    loader: str | None = None,
+    progress: Progress = print,
+) -> Server:
+    """Launch a server for a model, or find the one that runs.
+
+    Args:
+        path: "smollm2" (a real model that needs no hub), a directory as ``save_pretrained`` writes it, or a
+            hub id where there is network; with `loader`, whatever the loader takes.
+        name: of the server; by default the path's base name and a short hash of the resolved path.
+        tp, pp, dp: degrees of tensor, pipeline and data parallelism; by default chosen from the devices
+            and the model's size.
+        dtype: to load in, e.g. "bfloat16"; by default the checkpoint's.
+        device: "cpu" or "cuda"; by default the GPUs, where there are some.
+        idle_timeout: seconds, or "30m", "1h", "never": the server ends after so long without a request.
+        loader: ``package.module:function`` that makes a torch.nn.Module of your own from the path.
+        progress: is told in a line what is going on.
+
+    Raises:
+        NotAModel: the path holds no model; says what it is.
+        ServerMismatch: a server of that name runs with another model, degrees, dtype or loader.
+        BadDegrees, DoesNotFit: the model cannot be cut so, or is too large; with the numbers.
+        LaunchFailed: it did not come up; with the end of its log.
+    """
+    return _launch(path, name, tp, pp, dp, dtype, device, idle_timeout, loader, progress)[0]
+
+
+def _launch(
+    path: str | os.PathLike[str],
+    name: str | None,
+    tp: int | None,
+    pp: int | None,
+    dp: int | None,
+    dtype: str | None,
+    device: str | None,
+    idle_timeout: float | str,
+    loader: str | None,
+    progress: Progress,
+) -> tuple[Server, bool]:
+    where, automatic = _resolved(path, loader, progress)
+    timeout = registry.seconds(idle_timeout)
+    settings = Settings(where, tp, pp, dp, dtype, device, loader)
+    return registry.launch(name or automatic, settings, timeout, progress)
+
+
+def _resolved(path: str | os.PathLike[str], loader: str | None, progress: Progress) -> tuple[str, str]:
+    """The resolved path, and the automatic name of its server."""
+    from pathlib import Path
+
+    from garcon_jupyter import snapshots
+
+    if loader:
+        return str(path), snapshots.server_name(Path(path))
+    directory = snapshots.resolve(path, progress).path
+    return str(directory), snapshots.server_name(directory)
+
+
+def connect(name: str, session: str | None = None) -> RemoteModel:
+    """Connect to a running server.
+
+    Args:
+        name: of the server.
+        session: of the session to resume, or to make; by default a fresh one.
+
+    Raises:
+        UnknownServer: none of that name runs; says why the last one ended.
+        SessionInUse: another living client holds the session.
+        VersionMismatch: server and client do not understand each other.
+    """
+    return RemoteModel(registry.find(name), session=session)
+
+
+def launch_and_connect(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    session: str | None = None,
+    tp: int | None = None,
+    pp: int | None = None,
+    dp: int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    idle_timeout: float | str = "1h",
+    loader: str | None = None,
+    progress: Progress = print,
+) -> RemoteModel:
+    """Launch a server, or find the one that runs, and connect to it.
+
+    Running the same line again reconnects. The session is named after the user and the notebook, so that a
+    notebook whose kernel was restarted finds its recordings; where another living client holds it, the
+    session is a fresh one.
+
+    Args:
+        session: of the session to resume, instead.
+
+    The other arguments are those of :func:`launch`.
+    """
+    server, started = _launch(path, name, tp, pp, dp, dtype, device, idle_timeout, loader, progress)
+    rmodel = RemoteModel(server, session=session, prefer=notebook_session())
+    if not started:
+        progress(f"connected to the running server {server.name}")
+    return rmodel
+
+
+def notebook_session() -> str | None:
+    """Session name of this notebook and user; None outside of one."""
+    notebook = os.environ.get("JPY_SESSION_NAME")
+    if not notebook:
+        return None
+    return re.sub(r"[^\w.@/-]+", "-", f"{getpass.getuser()}@{notebook}")
+
+
+def easy_garcon(model: RemoteModel | str, text: Any) -> Look:
+    """One context as it passes through a model, looked at without ceremony.
+
+    Args:
+        model: a connection, or a path to launch.
+        text: a text or tokens.
+
+    Returns:
+        A :class:`~garcon_jupyter.easy.Look`: any point by attribute or name, fetched in one forward.
+    """
+    rmodel = model if isinstance(model, RemoteModel) else launch_and_connect(model)
+    return Look(rmodel, text)

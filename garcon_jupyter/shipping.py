@@ -1,0 +1,107 @@
+"""Functions on their way to the server.
+
+A function is pickled once, when it becomes a probe, with the free variables that it uses at that
+moment. Functions and classes of a notebook travel by value; installed modules by name; a local module
+after :func:`ship`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cloudpickle
+
+from garcon_jupyter.errors import BadProbe, CannotTravel
+from garcon_jupyter.wire.codec import dumps
+from garcon_jupyter.wire.requests import Code
+
+
+def ship(module: types.ModuleType) -> None:
+    """Let a module of your own travel with the functions that use it.
+
+    From now on its functions and classes are sent by value, so that the server need not have it.
+    """
+    cloudpickle.register_pickle_by_value(module)
+
+
+def pack(function: Callable[..., Any], what: str = "probe") -> Code:
+    """A function as shipped code.
+
+    Raises:
+        BadProbe: it is not callable, or what it captures cannot be pickled; names the variable.
+    """
+    if not callable(function):
+        raise BadProbe(
+            f"A {what} is a function, not a {type(function).__name__}.", "Give a def or a lambda."
+        )
+    name = getattr(function, "__qualname__", type(function).__name__)
+    try:
+        payload = cloudpickle.dumps(function, protocol=5)
+    except Exception as error:
+        culprit = _culprit(function)
+        captured = f"{culprit[0]!r}, a {culprit[1]}," if culprit else "something it uses"
+        raise BadProbe(
+            f"{name} cannot be shipped: {captured} cannot be pickled ({error}).",
+            "Capture plain data and tensors; open what else it needs inside the function.",
+        ) from error
+    return Code(payload, hashlib.sha256(payload).hexdigest(), name, tuple(_sizes(function)))
+
+
+def captured(function: Callable[..., Any]) -> dict[str, Any]:
+    """The free variables of a function: of its closure, and the globals that its code names."""
+    if not isinstance(function, types.FunctionType):
+        return {}
+    code = function.__code__
+    found = {}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
+    for name in sorted(_names(code)):
+        if name in function.__globals__ and not hasattr(builtins, name):
+            found[name] = function.__globals__[name]
+    return found
+
+
+def _names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names(constant)
+    return names
+
+
+def _sizes(function: Callable[..., Any]) -> Iterator[tuple[str, int]]:
+    """Bytes of each captured variable that travels by value."""
+    for name, value in captured(function).items():
+        if isinstance(value, types.ModuleType) or _by_name(value):
+            continue
+        try:
+            payload, buffers = dumps(value)
+        except CannotTravel:
+            continue
+        yield name, len(payload) + sum(buffer.nbytes for buffer in buffers)
+
+
+def _by_name(value: Any) -> bool:
+    """Whether a function or class travels by name: it is of an importable module."""
+    module = getattr(value, "__module__", None)
+    if not isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return False
+    return module != "__main__" and module in sys.modules
+
+
+def _culprit(function: Callable[..., Any]) -> tuple[str, str] | None:
+    """Name and type of the captured variable that cannot be pickled."""
+    for name, value in captured(function).items():
+        try:
+            cloudpickle.dumps(value)
+        except Exception:  # noqa: BLE001 - whatever it raises, this is the one
+            return name, type(value).__name__
+    return None

@@ -1,0 +1,254 @@
+import { blit, button, chooser, clamp, codeOf, colourBar, element, fitted, number, pixels, redrawn, sized, tip, token, typed } from "./common.js";
+
+// A grid of heads, and one head as a matrix. Thumbnails hold colour codes; the open head's weights
+// come from Python when it is opened (attention.py), and until then its thumbnail stands in.
+
+const TRAITS = ["title", "query_labels", "key_labels", "row", "rows", "heads", "selected_head", "selected_query", "selected_key",
+  "limit", "root", "thumbnails", "thumbnail_shape", "matrix", "matrix_head"];
+
+function render({ model, el }) {
+  const colours = pixels(model.get("palette"));
+  const page = layout(model, colours);
+  const local = { over: null };
+  el.append(page.root);
+
+  const get = (name) => model.get(name);
+  const set = (values) => {
+    for (const [name, value] of Object.entries(values)) model.set(name, value);
+    model.save_changes();
+  };
+  const drawing = redrawn(model, page.root, TRAITS, () => draw(model, page, local, colours));
+  const select = (query, key) => {
+    if (!get("query_labels").length) return;
+    set({
+      selected_query: clamp(query, 0, get("query_labels").length - 1),
+      selected_key: clamp(key, 0, get("key_labels").length - 1),
+    });
+  };
+
+  page.tiles.forEach((tile, head) => {
+    tile.addEventListener("click", () => set({ selected_head: head === get("selected_head") ? -1 : head }));
+  });
+  page.all.addEventListener("click", () => set({ selected_head: -1 }));
+  page.matrix.addEventListener("pointermove", (event) => {
+    local.over = cellAt(model, page, event);
+    if (local.over) page.tip.show(event, ...words(model, local.over.query, local.over.key));
+    else page.tip.hide();
+    drawing.ask();
+  });
+  page.matrix.addEventListener("pointerleave", () => {
+    local.over = null;
+    page.tip.hide();
+    drawing.ask();
+  });
+  page.matrix.addEventListener("click", (event) => {
+    const cell = cellAt(model, page, event);
+    if (cell) select(cell.query, cell.key);
+  });
+  page.detail.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const [query, key] = [get("selected_query"), get("selected_key")];
+    const keys = {
+      ArrowUp: () => select(query - 1, key),
+      ArrowDown: () => select(query + 1, key),
+      ArrowLeft: () => select(query, key - 1),
+      ArrowRight: () => select(query, key + 1),
+      PageUp: () => set({ selected_head: Math.max(0, get("selected_head") - 1) }),
+      PageDown: () => set({ selected_head: Math.min(get("heads") - 1, get("selected_head") + 1) }),
+      Escape: () => set({ selected_head: -1 }),
+    };
+    if (!keys[event.key]) return;
+    keys[event.key]();
+    event.preventDefault();
+    event.stopPropagation(); // else the notebook takes the arrows for its own
+  });
+  return () => {
+    drawing.end();
+    page.root.remove();
+  };
+}
+
+function layout(model, colours) {
+  const page = { gutter: 0, above: 0, cell: 10 };
+  page.title = element("div", { class: "garcon-title" });
+  page.subtitle = element("div", { class: "garcon-subtitle" });
+  const texts = Array.from({ length: model.get("rows") }, (_, place) => `text ${place}`);
+  page.rowChooser = chooser("text", texts, 0, model.get("row"), (row) => {
+    model.set("row", row);
+    model.save_changes();
+  });
+  page.all = button("all heads", "back to the grid of heads (Escape)", () => {});
+  page.tiles = Array.from({ length: model.get("heads") }, (_, head) =>
+    element("button", { type: "button", class: "garcon-tile", "aria-label": `open head ${head}` }, element("canvas"), `head ${head}`));
+  page.grid = element("div", { class: "garcon-grid" }, ...page.tiles);
+  page.matrix = element("canvas", { class: "garcon-matrix" });
+  page.detail = element("div", { class: "garcon-detail", tabindex: "0", role: "application" }, page.matrix);
+  page.body = element("div", { class: "garcon-body" }, page.grid, page.detail);
+  page.readout = element("div", { class: "garcon-readout", "aria-live": "polite" });
+  const foot = element("div", { class: "garcon-foot" }, page.readout);
+  page.bar = colourBar(foot, colours);
+  page.root = element(
+    "div",
+    { class: "garcon garcon-live garcon-attention" },
+    element("div", { class: "garcon-head" },
+      element("div", { class: "garcon-words" }, page.title, page.subtitle),
+      element("div", { class: "garcon-tools" }, page.rowChooser.group, page.all)),
+    page.body,
+    foot,
+  );
+  page.tip = tip(page.root);
+  return page;
+}
+
+/** The weight of a cell of the open head, or undefined while it is on its way. */
+function weightOf(model, query, key) {
+  if (model.get("matrix_head") !== model.get("selected_head")) return undefined;
+  return typed(model.get("matrix"), Float32Array)[query * model.get("key_labels").length + key];
+}
+
+function words(model, query, key) {
+  const weight = weightOf(model, query, key);
+  const value = weight === undefined ? "…" : weight === -Infinity ? "masked" : number(weight);
+  const offset = model.get("key_labels").length - model.get("query_labels").length;
+  return ["query ", token(model.get("query_labels")[query]), ` ${query + offset} → key `, token(model.get("key_labels")[key]), ` ${key}: `,
+    element("b", {}, value)];
+}
+
+function cellAt(model, page, event) {
+  const key = Math.floor((event.offsetX - page.gutter) / page.cell);
+  const query = Math.floor((event.offsetY - page.above) / page.cell);
+  const inside = key >= 0 && query >= 0 && key < model.get("key_labels").length && query < model.get("query_labels").length;
+  return inside ? { query, key } : null;
+}
+
+function draw(model, page, local, colours) {
+  const style = getComputedStyle(page.root);
+  const css = (name) => style.getPropertyValue(name);
+  page.ink = { ink: css("--ink"), soft: css("--soft"), line: css("--line"), accent: css("--accent"), code: css("--code-font") };
+  const head = model.get("selected_head");
+  const [queries, keys] = [model.get("query_labels"), model.get("key_labels")];
+  page.title.textContent = model.get("title") || "attention";
+  page.rowChooser.select.value = model.get("row");
+  const what = head >= 0 ? `head ${head} of ${model.get("heads")}` : `${model.get("heads")} heads`;
+  const empty = !model.get("thumbnails").byteLength;
+  page.subtitle.textContent = empty ? "Nothing to draw: no values." : `${what} · ${queries.length} query × ${keys.length} key tokens`;
+  page.all.style.display = head >= 0 ? "" : "none";
+  page.detail.style.display = head >= 0 ? "" : "none";
+  page.body.classList.toggle("garcon-open", head >= 0);
+  drawTiles(model, page, colours, head);
+  if (head >= 0 && !empty) drawMatrix(model, page, local, colours, queries, keys);
+  readout(model, page, head, queries, keys);
+  page.bar(model.get("limit"), model.get("root"));
+}
+
+function readout(model, page, head, queries, keys) {
+  const [query, key] = [model.get("selected_query"), model.get("selected_key")];
+  page.readout.replaceChildren();
+  if (head < 0) page.readout.append("Each tile: query tokens down, key tokens across. Click a head to open it.");
+  else if (query < 0 || key < 0 || query >= queries.length || key >= keys.length) page.readout.append("Click a cell or use the arrow keys; Page Up and Page Down change the head.");
+  else page.readout.append(...words(model, query, key));
+}
+
+/** The thumbnail of a head as an image of its colour codes. */
+function thumbnail(model, colours, head) {
+  const [rows, columns] = model.get("thumbnail_shape");
+  const image = new ImageData(Math.max(columns, 1), Math.max(rows, 1));
+  const ink = new Uint32Array(image.data.buffer);
+  const codes = typed(model.get("thumbnails"), Uint8Array).subarray(head * rows * columns, (head + 1) * rows * columns);
+  codes.forEach((code, place) => (ink[place] = colours[code]));
+  return image;
+}
+
+function drawTiles(model, page, colours, head) {
+  const heads = page.tiles.length;
+  const widest = Math.max(1, Math.floor(page.body.clientWidth / 124));
+  const across = head >= 0 ? 2 : Math.ceil(heads / Math.ceil(heads / widest)); // rows of equal length
+  page.grid.style.gridTemplateColumns = `repeat(${across || 1}, minmax(0, 190px))`;
+  page.tiles.forEach((tile, place) => {
+    const image = thumbnail(model, colours, place);
+    const canvas = tile.firstChild;
+    canvas.width = image.width;
+    canvas.height = image.height;
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    tile.setAttribute("aria-pressed", String(place === head));
+  });
+}
+
+function drawMatrix(model, page, local, colours, queries, keys) {
+  const measure = page.matrix.getContext("2d");
+  const room = page.detail.clientWidth;
+  if (!room) return;
+  const font = (size) => `${size}px ${page.ink.code}`;
+  measure.font = font(11.5);
+  const widest = Math.max(...keys.map((label) => measure.measureText(label.slice(0, 24)).width), 8);
+  page.gutter = Math.round(clamp(widest + 12, 30, 130));
+  page.above = Math.round(clamp(widest * 0.8 + 14, 30, 104));
+  const tail = Math.round(page.above * 0.7); // the last slanted label leans out to the right
+  const across = Math.floor((room - page.gutter - tail) / keys.length);
+  const down = Math.max(12, Math.floor((690 - page.above) / queries.length)); // whole in view, while readable
+  page.cell = clamp(Math.min(across, down), 4, 42);
+  const [width, height] = [keys.length * page.cell, queries.length * page.cell];
+  const context = sized(page.matrix, page.gutter + width + tail, page.above + height + 2);
+  blit(context, headImage(model, colours, queries.length, keys.length), page.gutter, page.above, width, height);
+  if (page.cell >= 9) {
+    for (let key = 1; key < keys.length; key++) context.clearRect(page.gutter + key * page.cell - 0.5, page.above, 1, height);
+    for (let query = 1; query < queries.length; query++) context.clearRect(page.gutter, page.above + query * page.cell - 0.5, width, 1);
+  }
+  context.lineWidth = 1;
+  context.strokeStyle = page.ink.line;
+  context.strokeRect(page.gutter + 0.5, page.above + 0.5, width - 1, height - 1);
+  labelMatrix(model, page, local, context, queries, keys, font(clamp(page.cell * 0.8, 9, 11.5)));
+  const outline = (cell, colour, line) => {
+    context.strokeStyle = colour;
+    context.lineWidth = line;
+    context.strokeRect(page.gutter + cell.key * page.cell, page.above + cell.query * page.cell, page.cell, page.cell);
+  };
+  if (local.over) outline(local.over, page.ink.soft, 1);
+  const selected = { query: model.get("selected_query"), key: model.get("selected_key") };
+  if (selected.query >= 0 && selected.key >= 0) outline(selected, page.ink.ink, 2);
+}
+
+function headImage(model, colours, queries, keys) {
+  const head = model.get("selected_head");
+  if (model.get("matrix_head") !== head) return thumbnail(model, colours, head);
+  const weights = typed(model.get("matrix"), Float32Array);
+  const [limit, root] = [model.get("limit"), model.get("root")];
+  const image = new ImageData(keys, queries);
+  const ink = new Uint32Array(image.data.buffer);
+  weights.forEach((weight, place) => {
+    if (weight !== -Infinity) ink[place] = colours[codeOf(weight, limit, root)]; // masked: empty
+  });
+  return image;
+}
+
+function labelMatrix(model, page, local, context, queries, keys, font) {
+  const every = Math.max(1, Math.ceil(11 / page.cell));
+  const strongQuery = local.over?.query ?? model.get("selected_query");
+  const strongKey = local.over?.key ?? model.get("selected_key");
+  context.textBaseline = "middle";
+  context.direction = "ltr";
+  const style = (strong) => {
+    context.font = strong ? `600 ${font}` : font;
+    context.fillStyle = strong ? page.ink.ink : page.ink.soft;
+  };
+  // Where not every label has room, the marked one is shown instead of its neighbours.
+  const shown = (place, strong) => place === strong || (place % every === 0 && (every === 1 || Math.abs(place - strong) >= every || strong < 0));
+  queries.forEach((label, query) => {
+    if (!shown(query, strongQuery)) return;
+    style(query === strongQuery);
+    context.textAlign = "right";
+    fitted(context, label, page.gutter - 6, page.above + (query + 0.5) * page.cell, page.gutter - 8);
+  });
+  keys.forEach((label, key) => {
+    if (!shown(key, strongKey)) return;
+    style(key === strongKey);
+    context.save();
+    context.translate(page.gutter + (key + 0.5) * page.cell, page.above - 6);
+    context.rotate(-Math.PI / 4);
+    context.textAlign = "left";
+    fitted(context, label, 0, 0, (page.above - 10) * 1.4);
+    context.restore();
+  });
+}
+
+export default { render };

@@ -1,0 +1,184 @@
+// What the widgets share: reading buffers, colour, words, and listening with a clean end.
+
+/** The bytes of a trait as a typed array. Traits arrive as DataViews into a larger message, which
+ * may begin where no float can be read in place. */
+export function typed(view, Type) {
+  if (!view || !view.byteLength) return new Type(0);
+  const { buffer, byteOffset, byteLength } = view;
+  const length = Math.floor(byteLength / Type.BYTES_PER_ELEMENT);
+  if (byteOffset % Type.BYTES_PER_ELEMENT === 0) return new Type(buffer, byteOffset, length);
+  return new Type(buffer.slice(byteOffset, byteOffset + length * Type.BYTES_PER_ELEMENT));
+}
+
+/** The palette as one 32-bit pixel for each colour code. */
+export function pixels(view) {
+  return new Uint32Array(typed(view, Uint8Array).slice().buffer);
+}
+
+/** Value to colour code, as colours.codes in Python. */
+export function codeOf(value, limit, root = false) {
+  if (Number.isNaN(value)) return 0;
+  let strength = Math.min(1, Math.max(-1, value / limit));
+  if (root) strength = Math.sign(strength) * Math.sqrt(Math.abs(strength));
+  return 128 + Math.round(strength * 127);
+}
+
+export function number(value) {
+  if (Number.isNaN(value)) return "NaN";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  const size = Math.abs(value);
+  const words = size !== 0 && (size >= 1e6 || size < 1e-4) ? value.toExponential(3) : String(Number(value.toPrecision(5)));
+  return words.replace("-", "−");
+}
+
+export function clamp(value, low, high) {
+  return Math.min(high, Math.max(low, value));
+}
+
+/** 1536, "neuron" → "1,536 neurons". */
+export function plural(count, noun) {
+  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** An element with attributes and children; strings become text, never markup. */
+export function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") node.className = value;
+    else if (value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+export function token(label) {
+  return element("span", { class: "garcon-token" }, label);
+}
+
+/** A select of names with values counted from `first`; hidden where there is nothing to choose. */
+export function chooser(label, names, first, current, choose) {
+  const select = element("select", { "aria-label": label });
+  names.forEach((name, place) => select.append(element("option", { value: first + place }, name)));
+  select.value = current;
+  select.addEventListener("change", () => choose(Number(select.value)));
+  const group = element("label", { class: "garcon-group" }, element("span", { class: "garcon-label" }, label), select);
+  group.hidden = names.length < 2;
+  if (group.hidden) group.style.display = "none";
+  return { group, select };
+}
+
+export function button(words, title, press) {
+  const node = element("button", { type: "button", title, "aria-label": title }, words);
+  node.addEventListener("click", press);
+  return node;
+}
+
+/** The colour scale as a canvas with its numbers. Returns a function that draws it again. */
+export function colourBar(parent, colours) {
+  const canvas = element("canvas", { role: "img" });
+  parent.append(canvas);
+  return (limit, root) => {
+    const [width, height, inset] = [220, 26, 24];
+    const context = sized(canvas, width, height);
+    const strip = new ImageData(root ? 128 : 255, 1);
+    new Uint32Array(strip.data.buffer).set(colours.subarray(root ? 128 : 1));
+    blit(context, strip, inset, 1, width - 2 * inset, 9);
+    const style = getComputedStyle(canvas);
+    context.strokeStyle = style.getPropertyValue("--line");
+    context.strokeRect(inset + 0.5, 1.5, width - 2 * inset - 1, 8);
+    context.fillStyle = style.getPropertyValue("--soft");
+    context.font = `10px ${style.getPropertyValue("--text-font")}`;
+    context.textAlign = "center";
+    const ticks = root
+      ? [0, 0.1, 0.25, 0.5, 1].map((part) => [Math.sqrt(part), part * limit])
+      : [[0, -limit], [0.5, 0], [1, limit]];
+    for (const [place, value] of ticks) {
+      context.fillText(number(Number(value.toPrecision(3))), inset + place * (width - 2 * inset), 22);
+    }
+    canvas.setAttribute("aria-label", `colour from ${number(root ? 0 : -limit)} to ${number(limit)}`);
+  };
+}
+
+/** Give a canvas its size on the page at the screen's own resolution, cleared. */
+export function sized(canvas, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return context;
+}
+
+/** Draw an image with sharp cells (and, unlike putImageData, with its opacity). */
+export function blit(context, image, x, y, width, height, from = 0, columns = image.width) {
+  if (!image.width || !image.height) return;
+  const source = document.createElement("canvas");
+  source.width = image.width;
+  source.height = image.height;
+  source.getContext("2d").putImageData(image, 0, 0);
+  context.imageSmoothingEnabled = false;
+  context.drawImage(source, from, 0, columns, image.height, x, y, width, height);
+}
+
+/** Draw `words` at (x, y) in at most `room` pixels, ending in … where they do not fit. */
+export function fitted(context, words, x, y, room) {
+  let shown = words;
+  if (context.measureText(shown).width > room) {
+    let parts = Array.from(words);
+    while (parts.length && context.measureText(parts.join("") + "…").width > room) parts = parts.slice(0, -1);
+    shown = parts.join("") + "…";
+  }
+  context.fillText(shown, x, y);
+}
+
+/** A box near the pointer. `show` takes nodes and a place in the widget; `hide` hides it. */
+export function tip(root) {
+  const box = element("div", { class: "garcon-tip", hidden: "" });
+  root.append(box);
+  return {
+    show(event, ...children) {
+      box.replaceChildren(...children);
+      box.hidden = false;
+      const frame = root.getBoundingClientRect();
+      const [x, y] = [event.clientX - frame.left, event.clientY - frame.top];
+      const right = x + 16 + box.offsetWidth < frame.width;
+      box.style.left = `${right ? x + 14 : Math.max(2, x - box.offsetWidth - 12)}px`;
+      box.style.top = `${y + 16}px`;
+    },
+    hide() {
+      box.hidden = true;
+    },
+  };
+}
+
+/** Call `draw` once per frame at most, whenever a trait, the size, or the theme changes.
+ * Returns {ask, end}: `ask` for a frame; `end` stops all listening. */
+export function redrawn(model, root, traits, draw) {
+  let asked = 0;
+  const ask = () => {
+    asked ||= requestAnimationFrame(() => {
+      asked = 0;
+      draw();
+    });
+  };
+  for (const trait of traits) model.on(`change:${trait}`, ask);
+  const size = new ResizeObserver(ask);
+  size.observe(root);
+  const theme = new MutationObserver(ask);
+  theme.observe(document.body, { attributes: true, attributeFilter: ["class", "data-jp-theme-light", "data-jp-theme-name"] });
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", ask);
+  ask();
+  return {
+    ask,
+    end() {
+      cancelAnimationFrame(asked);
+      for (const trait of traits) model.off(`change:${trait}`, ask);
+      size.disconnect();
+      theme.disconnect();
+      dark.removeEventListener("change", ask);
+    },
+  };
+}

@@ -1,0 +1,99 @@
+"""Any Python value to one pickle and a list of raw buffers, and back.
+
+cloudpickle carries functions and classes of a notebook by value. Tensors and arrays leave the
+pickle *out of band* (pickle protocol 5): their bytes are never copied into it, so that a transport
+can send, share or map them as they are. A Jupyter signature does not cover buffers, hence
+:func:`digest`: it goes into the signed part of a message and is checked before anything is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from garcon_jupyter.errors import CannotTravel
+
+Buffer = bytes | bytearray | memoryview
+
+
+class _Pickler(cloudpickle.Pickler):
+    """cloudpickle, with tensors out of band."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(obj, torch.Tensor):
+            return _reduce_tensor(obj)
+        return super().reducer_override(obj)
+
+
+def _reduce_tensor(tensor: Any) -> tuple[Any, tuple[Any, ...]]:
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise TypeError(f"a tensor of layout {tensor.layout} cannot travel; make it dense first")
+    requires_grad = tensor.requires_grad and tensor.is_leaf
+    plain = tensor.detach().cpu().contiguous()
+    if plain.is_conj() or plain.is_neg():
+        plain = plain.resolve_conj().resolve_neg()
+    raw = plain.reshape(-1).view(torch.uint8).numpy()
+    dtype = str(plain.dtype).removeprefix("torch.")
+    return _rebuild_tensor, (pickle.PickleBuffer(raw), dtype, tuple(plain.shape), requires_grad)
+
+
+def _rebuild_tensor(raw: Any, dtype: str, shape: tuple[int, ...], requires_grad: bool) -> Any:
+    import torch
+
+    view = memoryview(raw)
+    kind = getattr(torch, dtype)
+    if view.nbytes == 0:
+        tensor = torch.empty(shape, dtype=kind)
+    else:
+        # A read-only buffer would make torch warn, and a tensor that cannot be edited is no tensor.
+        writable = view if not view.readonly else memoryview(bytearray(view))
+        tensor = torch.frombuffer(writable, dtype=torch.uint8).view(kind).reshape(shape)
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+def dumps(value: Any) -> tuple[bytes, list[memoryview]]:
+    """Pickle a value.
+
+    Returns:
+        The pickle, and the raw bytes of every tensor and array in it, in order.
+
+    Raises:
+        CannotTravel: something inside cannot be pickled; names its type.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    try:
+        _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
+        raise CannotTravel(
+            f"A value of type {type(value).__name__} cannot be pickled: {error}.",
+            "Send or save plain data, arrays and tensors; open files and locks cannot travel.",
+        ) from error
+    return stream.getvalue(), [_flat(buffer) for buffer in buffers]
+
+
+def _flat(buffer: pickle.PickleBuffer) -> memoryview:
+    try:
+        return buffer.raw()
+    except BufferError:  # neither C- nor F-contiguous
+        return memoryview(np.ascontiguousarray(memoryview(buffer))).cast("B")
+
+
+def loads(payload: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
+    """The value of :func:`dumps`. Tensors alias the buffers where those are writable."""
+    return pickle.loads(payload, buffers=buffers)
+
+
+def digest(data: Buffer) -> str:
+    """sha256 of a buffer, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

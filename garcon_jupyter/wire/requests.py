@@ -1,0 +1,196 @@
+"""The requests: one dataclass for each thing that a client can ask of the model.
+
+Every request reaches every rank, which runs it in unison. Functions travel as *shipped code*:
+pickled when the client makes them, so that what a probe captured is what it had at that moment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Code:
+    """A shipped function.
+
+    Attributes:
+        payload: its cloudpickle.
+        digest: sha256 of the payload, its identity.
+        name: what to call it in messages.
+        captured: bytes of each free variable that travels with it.
+    """
+
+    payload: bytes
+    digest: str
+    name: str
+    captured: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class RecordingRef:
+    """Where a recording is on the server: which snapshot of which save context."""
+
+    snapshot: int
+    point: str
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """A probe as it travels; see :meth:`garcon_jupyter.probes.ProbePoint.probe`."""
+
+    point: str
+    code: Code
+    grad: bool = False
+    sharded: bool = False
+    merge: str | Code | None = None
+    read_only: bool = False
+    name: str | None = None
+    params: tuple[str, ...] = ()
+    source: RecordingRef | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens to read.
+
+    Attributes:
+        ids: int64 [b, p].
+        mask: bool [b, p], False at padding; None where nothing is padded.
+    """
+
+    ids: Any
+    mask: Any = None
+
+
+@dataclass
+class Request:
+    """Base of all requests.
+
+    Attributes:
+        session: whose save contexts it touches.
+        released: snapshots that the client no longer holds.
+    """
+
+    session: str = ""
+    released: tuple[int, ...] = ()
+
+
+@dataclass
+class Forward(Request):
+    """Run the model; answer with logits [b, p, V] ("all"), [b, V] ("last"), nothing ("none"), or
+    what a function makes of them on the server."""
+
+    batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
+    probes: tuple[ProbeSpec, ...] = ()
+    logits: str | Code = "all"
+    seed: int = 0
+
+
+@dataclass
+class Backward(Request):
+    """Run forward, a loss, and backward; answer with the loss and the named gradients.
+
+    Attributes:
+        loss: ``loss(logits)``, or ``loss(logits, values)`` where `values` were asked for.
+        values: points whose values, on the graph, the loss is given.
+        parameters: parameters whose gradients are answered, by the names of the table.
+    """
+
+    batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
+    loss: Code | None = None
+    probes: tuple[ProbeSpec, ...] = ()
+    values: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass
+class Generate(Request):
+    """Generate tokens, probes running on every step; answer with the ids [b, p + new]."""
+
+    batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
+    probes: tuple[ProbeSpec, ...] = ()
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass
+class Snapshot(Request):
+    """Take a snapshot of the session's recordings; answer with its table of contents."""
+
+
+@dataclass
+class Fetch(Request):
+    """Answer with attributes of recordings.
+
+    Attributes:
+        wanted: ``(recording, attribute, steps)``: steps are applied on the server, in order, each
+            ``("item", index)`` or ``("call", method, args, kwargs)``.
+        dtype: name of the floating dtype to travel in; None to keep.
+    """
+
+    wanted: tuple[tuple[RecordingRef, str, tuple[Any, ...]], ...] = ()
+    dtype: str | None = None
+
+
+@dataclass
+class Clear(Request):
+    """Forget recordings of the session: those of `points` and of probes called `name`, or all."""
+
+    points: tuple[str, ...] | None = None
+    name: str | None = None
+
+
+@dataclass
+class GetParameter(Request):
+    """Answer with a parameter, [out, in], cut by `index` on the server."""
+
+    name: str = ""
+    index: Any = None
+
+
+@dataclass
+class RunOnRanks(Request):
+    """Run code on every rank with ``model``, ``rank`` and ``world_size`` in scope."""
+
+    source: str = ""
+    filename: str = "<garcon>"
+
+
+REQUESTS: dict[str, type[Request]] = {
+    kind.__name__: kind
+    for kind in (
+        Forward,
+        Backward,
+        Generate,
+        Snapshot,
+        Fetch,
+        Clear,
+        GetParameter,
+        RunOnRanks,
+    )
+}
+"""The one table of requests: executor, documentation and tests read it."""
+
+
+@dataclass(frozen=True)
+class AttributeInfo:
+    """What a handle knows of a value on the server: enough to decide whether to fetch it."""
+
+    kind: str
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    device: str | None = None
+    nbytes: int | None = None
+    preview: str = ""
+
+
+@dataclass(frozen=True)
+class SnapshotIndex:
+    """Table of contents of a snapshot: for each (point, name), its attributes."""
+
+    snapshot: int
+    contexts: dict[tuple[str, str | None], dict[str, AttributeInfo]]

@@ -1,0 +1,190 @@
+"""Small random checkpoints on disk, one per architecture family, for the tests.
+
+A checkpoint made by :func:`make` is a directory as ``save_pretrained`` writes it: ``config.json``,
+safetensors and a tokenizer with a chat template. Its numbers are random but its dimensions are
+chosen so that a mistake shows:
+
+* query heads H and key/value heads K differ, and H·d_head differs from d_model, where the family
+  allows it, so that no two axes can be confused;
+* the vocabulary is odd, so that sharding it is uneven; heads and neurons divide by two;
+* *every* parameter is redrawn. A fresh model has norm gains of one and biases of zero, and code
+  which forgets them would pass all tests on it.
+
+The same family, seed and overrides give the same numbers in every process.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+VOCABULARY = 263
+"""V: the 256 bytes, three special tokens, and four merges."""
+
+SPECIAL = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
+"""Special tokens; they have the ids 0, 1 and 2."""
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "[{{ message['role'] }}]{{ message['content'] }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+_SPREAD = 0.2  # of every redrawn parameter: large enough that attention is far from uniform
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+    "tie_word_embeddings": False,
+}
+
+_GROUPED: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "hidden_size": 48,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 80,
+    "max_position_embeddings": 128,
+}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    # H·d = D by construction; tied as in the published checkpoints.
+    "gpt2": {
+        "n_layer": 4,
+        "n_embd": 48,
+        "n_head": 4,
+        "n_inner": 80,
+        "n_positions": 128,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "tie_word_embeddings": True,
+    },
+    # H·d = D by construction; rotary turns the first 6 of 12 dimensions; the block is parallel.
+    "gpt_neox": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "intermediate_size": 80,
+        "max_position_embeddings": 128,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+        "use_parallel_residual": True,
+    },
+    "llama": {**_GROUPED, "num_attention_heads": 6},
+    # The caps are low and the window short, so that a few tokens already meet both.
+    "gemma2": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 5.0,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "tie_word_embeddings": True,
+    },
+    "mixtral": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": None,
+    },
+}
+"""Configuration of each family, by transformers' ``model_type``."""
+
+_BEGINS_WITH_BOS = {"llama", "gemma2", "mixtral"}  # as the tokenizers of the real models do
+
+_SENTENCES = (
+    "The capital of France is Paris, and the capital of Italy is Rome.",
+    "When Mary and John went to the store, John gave a drink to Mary.",
+    "A waiter brings what was asked for, and says what it costs.",
+)
+
+
+def make(
+    family: str,
+    directory: Path | str,
+    seed: int = 0,
+    *,
+    dtype: torch.dtype = torch.float32,
+    **overrides: Any,
+) -> Path:
+    """Save a small random checkpoint of `family` in `directory`, and return the directory.
+
+    Args:
+        family: a key of :data:`FAMILIES`.
+        directory: created where missing.
+        seed: of all parameters; same seed, same numbers.
+        dtype: of the saved parameters.
+        overrides: fields of the family's configuration that replace those of the table.
+    """
+    config = AutoConfig.for_model(family, **{**_COMMON, **FAMILIES[family], **overrides})
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    redraw(model, seed)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    model.to(dtype).save_pretrained(directory)
+    make_tokenizer(config.vocab_size, family in _BEGINS_WITH_BOS).save_pretrained(directory)
+    return directory
+
+
+make_gpt2 = functools.partial(make, "gpt2")
+make_gpt_neox = functools.partial(make, "gpt_neox")
+make_llama = functools.partial(make, "llama")
+make_gemma2 = functools.partial(make, "gemma2")
+make_mixtral = functools.partial(make, "mixtral")
+
+
+@torch.no_grad()
+def redraw(model: torch.nn.Module, seed: int = 0) -> None:
+    """Redraw every parameter of `model` from a normal distribution, in place.
+
+    Vectors keep their initial value as the mean: gains stay around one (around zero where the
+    family stores the gain minus one, as Gemma does) and biases around zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for _, parameter in sorted(model.named_parameters()):
+        noise = _SPREAD * torch.randn(parameter.shape, generator=generator)
+        parameter.copy_(parameter + noise if parameter.dim() == 1 else noise)
+
+
+def make_tokenizer(
+    vocabulary: int = VOCABULARY, begins_with_bos: bool = False
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `vocabulary` tokens that can encode any text."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    smallest = len(alphabet) + len(SPECIAL)
+    if vocabulary < smallest:
+        raise ValueError(f"a byte-level vocabulary has at least {smallest} tokens: {vocabulary}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=min(vocabulary, VOCABULARY),
+        special_tokens=list(SPECIAL.values()),
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_SENTENCES, trainer)
+    if begins_with_bos:
+        bos = SPECIAL["bos_token"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A",
+            pair=f"{bos} $A {bos} $B",
+            special_tokens=[(bos, tokenizer.token_to_id(bos))],
+        )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
+    fast.chat_template = CHAT_TEMPLATE
+    return fast

@@ -1,0 +1,119 @@
+"""The headers of weight files, against the safetensors library and files that are damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from garcon_jupyter import weights
+from garcon_jupyter.errors import NotAModel
+from tests.checkpoints import FAMILIES, make, make_llama
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_counts_are_those_of_the_loaded_model(family: str, tmp_path: Path) -> None:
+    files = weights.weight_files(make(family, tmp_path, dtype=torch.bfloat16))
+    expected = AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters()
+    assert weights.total_parameters(files) == expected
+    assert weights.total_bytes(files) == 2 * expected
+
+
+def test_a_split_checkpoint_counts_the_same(tmp_path: Path) -> None:
+    whole, split = make_llama(tmp_path / "whole"), tmp_path / "split"
+    AutoModelForCausalLM.from_pretrained(whole).save_pretrained(split, max_shard_size="100KB")
+    files = weights.weight_files(split)
+    assert len(files) > 2
+    one = weights.weight_files(whole)
+    assert weights.total_parameters(files) == weights.total_parameters(one)
+    assert weights.total_bytes(files) == weights.total_bytes(one)
+
+
+def test_stored_masks_are_bytes_but_no_parameters(tmp_path: Path) -> None:
+    file = tmp_path / weights.SINGLE
+    save_file({"w": torch.zeros(3, 5), "mask": torch.ones(1, 1, 7, 7, dtype=torch.uint8)}, file)
+    assert weights.total_parameters([file]) == 15
+    assert weights.total_bytes([file]) == 15 * 4 + 49
+
+
+def test_tables_match_the_library(tmp_path: Path) -> None:
+    file = tmp_path / weights.SINGLE
+    save_file({"a": torch.zeros(2, 3), "b": torch.zeros(()), "c": torch.zeros(0, 4)}, file)
+    assert {(t.name, t.shape, t.nbytes) for t in weights.stored_tensors(file)} == {
+        ("a", (2, 3), 24),
+        ("b", (), 4),
+        ("c", (0, 4), 0),
+    }
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(make_llama(tmp_path / "whole"))
+    model.save_pretrained(tmp_path / "split", max_shard_size="100KB")
+    last = weights.weight_files(tmp_path / "split")[-1]
+    last.unlink()
+    with pytest.raises(NotAModel, match=f"lacks 1 of its . weight files, .*{last.name}"):
+        weights.weight_files(tmp_path / "split")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 3}'])
+def test_a_bad_index_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / weights.INDEX).write_text(text)
+    with pytest.raises(NotAModel, match="is not an index of weight files"):
+        weights.weight_files(tmp_path)
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _pointer(file: Path) -> None:
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n")
+
+
+def _page(file: Path) -> None:
+    file.write_text("<!DOCTYPE html><title>404</title>")
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def _list(file: Path) -> None:
+    table = json.dumps([1]).encode()
+    file.write_bytes(len(table).to_bytes(8, "little") + table)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (_cut, "is cut short: it has 487,639 of its 487,640 bytes"),
+        (_pointer, "is a Git LFS pointer.*git lfs pull"),
+        (_page, "is not a safetensors file"),
+        (_empty, "is not a safetensors file"),
+        (_list, "is not a safetensors file"),
+    ],
+)
+def test_damaged_files_are_refused(
+    damage: Callable[[Path], None], complaint: str, tmp_path: Path
+) -> None:
+    file = make_llama(tmp_path) / weights.SINGLE
+    damage(file)
+    with pytest.raises(NotAModel, match=complaint):
+        weights.stored_tensors(file)
+
+
+def test_pickled_weights_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(NotAModel, match=r"only as a pickle \(pytorch_model.bin\).*save_pretrained"):
+        weights.weight_files(tmp_path)
+
+
+def test_no_weights_at_all(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(NotAModel, match=r"no weights: neither .*; it has model.gguf"):
+        weights.weight_files(tmp_path)
