@@ -18,6 +18,7 @@ from torch import nn
 from garcon_backend import merging
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.mesh import Mesh
+from garcon_backend.engine.exchange import over_stages
 from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.models.family import BoundFamily
 from garcon_backend.output import Output
@@ -26,7 +27,7 @@ from garcon_backend.passes import Passes
 from garcon_backend.probing.contexts import Contexts, describe
 from garcon_backend.probing.visits import Probe, UserFailure
 from garcon_jupyter.errors import BadRequest, MissingModule, NoRecording
-from garcon_jupyter.points import Address
+from garcon_jupyter.points import Address, PointSpec
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.requests import Code, ProbeSpec
 
@@ -80,32 +81,33 @@ class Executor:
                 "Define it in the notebook, or garcon.ship() the module that defines it.",
             ) from error
 
-    def _probes(self, session: str, specs: Sequence[ProbeSpec]) -> list[Probe]:
-        return [self._probe(session, spec) for spec in specs]
+    def _probes(self, specs: Sequence[ProbeSpec]) -> list[Probe]:
+        return [self._probe(spec) for spec in specs]
 
-    def _probe(self, session: str, spec: ProbeSpec) -> Probe:
+    def _probe(self, spec: ProbeSpec) -> Probe:
         address = self.bound.catalog.point(spec.point)
-        if spec.grad and address.spec is not None and not getattr(address.spec, "differentiable", 1):
-            raise BadRequest(f"{spec.point} has no gradient: it holds indices.", "Probe it without grad.")
-        function = self.load(spec.code)
-        probe = Probe(spec, address, function)
-        here = self.bound.place(address)[1] is not None
+        if spec.grad and isinstance(address.spec, PointSpec) and not address.spec.differentiable:
+            raise BadRequest(f"{spec.point} has no gradient: it holds indices.", "Leave out grad.")
         for name in spec.params:
-            value = self.parameters.get(name)
-            if here and value is not None:
-                probe.params[name] = value
-        if spec.source is not None and here:
-            probe.source = SimpleNamespace(**self._recording(session, spec.source))
-        return probe
+            self.bound.catalog.parameter(name)
+        return Probe(spec, address, self.load(spec.code))
 
-    def _recording(self, session: str, ref: wire.RecordingRef) -> dict[str, Any]:
-        contents = self.contexts.contents(session, ref)
-        if contents is None:
-            raise NoRecording(
-                f"There is no recording of {ref.point} on the rank where the probe runs.",
-                "A source must be a recording of a point of the same pipeline stage.",
-            )
-        return contents
+    def supply(self, session: str, probes: Sequence[Probe]) -> None:
+        """Give probes the parameters and recordings that they asked for, from whichever stage.
+
+        Collective, so it is done when all ranks are known to go on, not while they prepare.
+        """
+        for name in sorted({name for probe in probes for name in probe.spec.params}):
+            value = over_stages(self.mesh, self.parameters.get(name))
+            for probe in probes:
+                if name in probe.spec.params and value is not None:
+                    probe.params[name] = value
+        refs = {probe.spec.source for probe in probes if probe.spec.source is not None}
+        for ref in sorted(refs, key=lambda ref: (ref.snapshot, ref.point, ref.name or "")):
+            contents = over_stages(self.mesh, self.contexts.contents(session, ref))
+            for probe in probes:
+                if probe.spec.source == ref and self.mesh.leads:
+                    probe.source = SimpleNamespace(**_found(contents, ref))
 
     def _points(self, names: Sequence[str]) -> list[Address]:
         return [self.bound.catalog.point(name) for name in names]
@@ -114,26 +116,41 @@ class Executor:
 
     def _prepare_forward(self, request: wire.Forward) -> Callable[[], Any]:
         batch = self.passes.batch(request.batch)
-        probes = self._probes(request.session, request.probes)
+        probes = self._probes(request.probes)
         logits = request.logits
         reduce = self.load(logits) if isinstance(logits, Code) else None
-        return lambda: self.passes.forward(request, batch, probes, reduce)
+
+        def run() -> Any:
+            self.supply(request.session, probes)
+            return self.passes.forward(request, batch, probes, reduce)
+
+        return run
 
     def _prepare_backward(self, request: wire.Backward) -> Callable[[], Any]:
         if request.loss is None:
             raise BadRequest("backward needs a loss function.", "loss_fn(logits) returns a scalar.")
         batch = self.passes.batch(request.batch)
-        probes = self._probes(request.session, request.probes)
+        probes = self._probes(request.probes)
         loss = self.load(request.loss)
         values = self._points(request.values)
         for name in request.parameters:
             self.bound.catalog.parameter(name)
-        return lambda: self.passes.backward(request, batch, probes, loss, values, self.parameters)
+
+        def run() -> Any:
+            self.supply(request.session, probes)
+            return self.passes.backward(request, batch, probes, loss, values, self.parameters)
+
+        return run
 
     def _prepare_generate(self, request: wire.Generate) -> Callable[[], Any]:
         batch = self.passes.batch(request.batch)
-        probes = self._probes(request.session, request.probes)
-        return lambda: self.passes.generate(request, batch, probes)
+        probes = self._probes(request.probes)
+
+        def run() -> Any:
+            self.supply(request.session, probes)
+            return self.passes.generate(request, batch, probes)
+
+        return run
 
     def _prepare_snapshot(self, request: wire.Snapshot) -> Callable[[], Any]:
         def run() -> wire.SnapshotIndex:
@@ -190,6 +207,14 @@ class Executor:
             return [self.mesh.rank]
 
         return run
+
+
+def _found(contents: dict[str, Any] | None, ref: wire.RecordingRef) -> dict[str, Any]:
+    if contents is None:
+        raise NoRecording(
+            f"Nothing is recorded at {ref.point} in that snapshot.", "Take recordings() again."
+        )
+    return contents
 
 
 @functools.lru_cache(maxsize=256)

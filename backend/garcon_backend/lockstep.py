@@ -21,6 +21,7 @@ from garcon_backend.executor import COMBINE, Executor
 from garcon_backend.interrupts import Cancelled
 from garcon_backend.probing.visits import UserFailure
 from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
+from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire import codec
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.requests import Request
@@ -97,6 +98,11 @@ class Lockstep:
             heard[name] = codec.loads(frames[0], frames[1:])
         self._names = sorted(heard, key=int)
         return [heard[name] for name in self._names]
+
+    def share_catalog(self, catalog: Catalog) -> None:
+        """Let every rank resolve names by the catalog of all stages."""
+        self.executor.bound.catalog = catalog
+        self._tell([b"catalog", *_encoded(catalog)])
 
     def on_output(self, emit: Callable[[int, str, str], None]) -> None:
         """Where the workers' prints go: (rank, stream, text)."""
@@ -202,7 +208,9 @@ class Worker:
             kind, *frames = self._commands.recv_multipart()
             if kind == b"stop":
                 return
-            if kind == b"prepare":
+            if kind == b"catalog":
+                self.executor.bound.catalog = codec.loads(frames[0], frames[1:])
+            elif kind == b"prepare":
                 self._serve_one(frames[0].decode(), frames[1:])
 
     def _serve_one(self, request_id: str, frames: Sequence[bytes]) -> None:

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.engine.collectives import Layout
+from garcon_backend.engine.exchange import over_stages
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.models.family import BoundFamily
+from garcon_backend.models.sharding import backward_through, shared_logits
 from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
 from garcon_backend.probing.attention import VisitedCache
@@ -214,33 +216,44 @@ class Passes:
     def _loss(
         self, run: PassRun, loss: Callable[..., Any], logits: Tensor, values: Sequence[Address]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The loss, and its gradient at the logits; user code on the leader of the last stage."""
-        if not self.answers:
-            return None, None
-        leaf = logits.detach().clone().requires_grad_()
-        extra = ()
-        if values:
-            by_name = {s.point.address.name: s.y for s in run.sites if s.point.wanted}
-            extra = ([by_name[address.name] for address in values],)
+        """The loss, and its gradient at the logits; user code on the leader of the last stage.
+
+        Values travel there as leaves, and their gradients back, so that those of other stages are as
+        good as its own.
+        """
+        leaves = []
+        for address in values:
+            value = over_stages(self.mesh, _own_value(run, address))
+            leaves.append(None if value is None else value.detach().requires_grad_())
+        value, gradient = None, None
+        if self.answers:
+            leaf = logits.detach().clone().requires_grad_()
+            value = self._scalar(run, loss, leaf, [leaves] if values else [])
+            gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for address, leaf_value in zip(values, leaves, strict=True):
+            mine = leaf_value.grad if self.answers and leaf_value is not None else None
+            asked = over_stages(self.mesh, mine)
+            own = run.value_of(address)
+            if own is not None and asked is not None and own.requires_grad:
+                torch.autograd.backward(own, asked, retain_graph=True)
+        return value, gradient
+
+    def _scalar(
+        self, run: PassRun, loss: Callable[..., Any], leaf: Tensor, extra: list[Any]
+    ) -> Tensor | None:
+        """The loss, after its own backward; None where it failed and other ranks must go on."""
         try:
             value = self._user(loss, "the loss function", leaf, *extra)
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise BadRequest(f"The loss is {shape}, not a scalar.", "Return one number, e.g. .mean().")
-            if not value.requires_grad:
-                raise BadRequest(
-                    "The loss does not depend on the logits or the values.",
-                    "Compute it from the arguments, without .item() or .detach().",
-                )
-            value.backward()
+            _check_scalar(value)
+            self._user(value.backward, "the loss function")
         except (UserFailure, BadRequest) as error:
             if self.mesh.world == 1:
                 raise
             where = getattr(error, "where", "the loss function")
             run.failure = run.failure or UserFailure(getattr(error, "error", error), where)
-            return None, torch.zeros_like(leaf)
-        gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-        return value.detach(), gradient
+            leaf.grad = None
+            return None
+        return value.detach()
 
     def _backward_through(self, run: PassRun, logits: Tensor, gradient: Tensor | None) -> None:
         run.agree_on_joint()
@@ -248,12 +261,7 @@ class Passes:
             gradient = self.mesh.tp.broadcast(
                 gradient if gradient is not None else torch.empty_like(logits), 0
             )
-        if self.mesh.world > 1:
-            from garcon_backend.models.sharding import backward_through
-
-            backward_through(self.mesh, self.model, logits, gradient)
-        elif logits.requires_grad:
-            torch.autograd.backward(logits, gradient)
+        backward_through(self.mesh, self.model, logits, gradient)
 
     # -- generate ----------------------------------------------------------------------------
 
@@ -273,7 +281,7 @@ class Passes:
             options["logits_to_keep"] = 0
         torch.manual_seed(request.seed)
         with self._pass(request, probes, caching=True) as run, torch.no_grad():
-            with self._each_step(run):
+            with self._each_step(run), shared_logits(self.model):
                 out = self.model.generate(
                     ids,
                     attention_mask=mask.long(),
@@ -300,6 +308,22 @@ class Passes:
             yield
         finally:
             handle.remove()
+
+
+def _own_value(run: PassRun, address: Address) -> Tensor | None:
+    value = run.value_of(address)
+    return None if value is None else value.detach()
+
+
+def _check_scalar(value: Any) -> None:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise BadRequest(f"The loss is {shape}, not a scalar.", "Return one number, e.g. .mean().")
+    if not value.requires_grad:
+        raise BadRequest(
+            "The loss does not depend on the logits or the values.",
+            "Compute it from the arguments, without .item() or .detach().",
+        )
 
 
 def _logits(output: Any) -> Tensor:

@@ -34,7 +34,7 @@ def serve(spec: LaunchSpec, part: Part) -> None:
     lockstep = Lockstep(part.executor, part.mesh.world - 1, spec.link)
     introductions = [(part.facts, part.catalog), *lockstep.introductions()]
     catalog = _merged([catalog for _, catalog in introductions])
-    part.executor.bound.catalog = catalog
+    lockstep.share_catalog(catalog)
     GarconKernel.served = Served(
         lockstep,
         Tokenizing(part.tokenizer),

@@ -51,7 +51,12 @@ function render({ model, el }) {
     set({ selected_token: row, selected_unit: unitAt(model, column) });
   };
   const sort = (row) => set({ sort_token: row < 0 || row === get("sort_token") ? -1 : row });
+  const forget = () => {
+    local.over = null; // other values are coming under the pointer
+    page.tip.hide();
+  };
   const openHead = (unit) => {
+    forget();
     if (get("heads") && get("head") < 0 && unit >= 0) set({ head: unit });
   };
 
@@ -158,8 +163,10 @@ function render({ model, el }) {
   page.paler.addEventListener("click", () => contrast(1 / 1.5));
   page.stronger.addEventListener("click", () => contrast(1.5));
 
+  model.on("change:values", forget);
   return () => {
     clearTimeout(local.wanted);
+    model.off("change:values", forget);
     drawing.end();
     page.root.remove();
   };

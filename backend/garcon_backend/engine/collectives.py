@@ -2,12 +2,13 @@
 
 Two kinds of traffic live here. :class:`Ranks` carries whole values between a group and its *leader*
 (its first rank), for probes. The autograd functions below it carry activations inside the model:
-Megatron's conjugate pair ``f`` and ``g`` (Shoeybi et al. 2019) for tensor parallelism, and a send and a
-receive for the boundary of two pipeline stages.
+Megatron's conjugate pair ``f`` and ``g`` (Shoeybi et al. 2019) for tensor parallelism, and a send
+and a receive for the boundary of two pipeline stages.
 
-Gradients follow the *replicated loss* convention: every rank acts as if it held the same loss, and the
-gradient of a replicated value is whole, and the same, on every rank. So the backward of a sum over ranks
-is the identity, and the backward of a value that every rank used for its own shard is a sum.
+Gradients follow the *replicated loss* convention: every rank acts as if it held the same loss, and
+the gradient of a replicated value is whole, and the same, on every rank. So the backward of a sum
+over ranks is the identity, and the backward of a value that every rank used for its own shard is a
+sum.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ class Layout:
     """How a value lies on the ranks of a group.
 
     The whole value is the concatenation along `dim` of `chunks` equal pieces, each held by `dup`
-    neighbouring ranks; ``chunks * dup`` is the size of the group, unless ``chunks == 1`` and the value
-    is simply replicated.
+    neighbouring ranks; ``chunks * dup`` is the size of the group, unless ``chunks == 1`` and the
+    value is simply replicated.
 
     Attributes:
         dim: the dimension that is cut.
         chunks: number of different pieces; 1 where every rank holds the whole.
         dup: how many neighbouring ranks hold the same piece.
-        partial: whether the gradients of those copies add up, as those of a key head do when each copy
-            serves other query heads. Otherwise all copies carry the same, whole gradient.
+        partial: whether the gradients of those copies add up, as those of a key head do when each
+            copy serves other query heads. Otherwise all copies carry the same, whole gradient.
     """
 
     dim: int = -1
@@ -46,8 +47,8 @@ class Layout:
 class Ranks:
     """A group of ranks, one of which leads: its first.
 
-    Every method is collective: all ranks of the group call it, in the same order, with values of one
-    layout. With one rank, everything is trivial.
+    Every method is collective: all ranks of the group call it, in the same order, with values of
+    one layout. With one rank, everything is trivial.
 
     Args:
         group: the process group; None for a process of its own.
@@ -76,8 +77,8 @@ class Ranks:
             grad: `x` is a gradient, so copies of a partial layout are added up.
 
         Returns:
-            On one rank, and on the leader of a replicated value, `x` itself without its graph: memory
-            of the caller, not a copy.
+            On one rank, and on the leader of a replicated value, `x` itself without its graph:
+            memory of the caller, not a copy.
         """
         x = x.detach()
         adds = grad and layout.partial
@@ -102,8 +103,7 @@ class Ranks:
             piece = torch.empty(mine.shape, dtype=mine.dtype, device=mine.device)
             waiting.append(dist.irecv(piece, source, group=self.group))
             pieces.append(piece)
-        for work in waiting:
-            work.wait()
+        _finish(waiting)
         return pieces
 
     def scatter(
@@ -146,8 +146,7 @@ class Ranks:
             for rank in range(1, self.size)
             if not (once and rank % dup)
         ]
-        for work in waiting:
-            work.wait()
+        _finish(waiting)
         return pieces[0]
 
     def say(self, words: Sequence[int]) -> list[int]:
@@ -207,6 +206,12 @@ class Ranks:
         return torch.cat(pieces, -1)[..., :total]
 
 
+def _finish(waiting: list[dist.Work | None]) -> None:
+    for work in waiting:
+        if work is not None:  # None: this rank has no part in it
+            work.wait()
+
+
 def span(total: int, parts: int, index: int) -> tuple[int, int]:
     """Where the piece of `index` starts and stops when `total` is cut as ``torch.chunk`` cuts."""
     width = -(-total // parts)
@@ -219,7 +224,7 @@ class _SumOverRanks(torch.autograd.Function):
         return ranks.sum(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         return gradient, None
 
 
@@ -230,7 +235,7 @@ class _SharedByRanks(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         return ctx.ranks.sum(gradient), None
 
 
@@ -241,7 +246,7 @@ class _JoinOverRanks(torch.autograd.Function):
         return ranks.join(x, total)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         start, stop = ctx.span
         return gradient[..., start:stop].contiguous(), None, None
 
@@ -269,7 +274,7 @@ class _SendOn(torch.autograd.Function):
         return anchor.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, token: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, token: Tensor) -> Any:
         ranks: Ranks = ctx.ranks
         gradient = torch.empty(ctx.shape, dtype=ctx.dtype, device=token.device)
         dist.recv(gradient, ranks.members[ranks.rank + 1], group=ranks.group)
@@ -285,7 +290,7 @@ class _ReceiveFromBefore(torch.autograd.Function):
         return x, anchor.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, token: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor, token: Tensor) -> Any:
         ranks: Ranks = ctx.ranks
         dist.send(gradient.contiguous(), ranks.members[ranks.rank - 1], group=ranks.group)
         return None, None, None
@@ -310,8 +315,8 @@ def receive_from_before(like: Tensor, anchor: Tensor, ranks: Ranks) -> tuple[Ten
     """Receive a value of the shape, dtype and device of `like` from the rank before in a pipeline.
 
     Returns:
-        The value, and a 0-dimensional token as of :func:`send_on`. The backward must run through the
-        token, with a gradient of zero, so that a gradient is sent back even where the loss does not
-        depend on the value.
+        The value, and a 0-dimensional token as of :func:`send_on`. The backward must run through
+        the token, with a gradient of zero, so that a gradient is sent back even where the loss does
+        not depend on the value.
     """
     return _ReceiveFromBefore.apply(like, anchor, ranks)

@@ -1,9 +1,10 @@
 """Which rank holds what.
 
-A model is cut in two ways: *tensor parallelism* (tp) cuts each layer over a group of ranks, *pipeline
-parallelism* (pp) gives each group some of the layers, a *stage*. *Data parallelism* (dp) repeats the
-whole. Ranks are numbered with pp outermost and tp innermost, ``rank = (stage·dp + replica)·tp + tp_rank``,
-so that the ranks which talk most are neighbours. One object knows all of it and owns all groups.
+A model is cut in two ways: *tensor parallelism* (tp) cuts each layer over a group of ranks,
+*pipeline parallelism* (pp) gives each group some of the layers, a *stage*. *Data parallelism* (dp)
+repeats the whole. Ranks are numbered with pp outermost and tp innermost, ``rank = (stage·dp +
+replica)·tp + tp_rank``, so that the ranks which talk most are neighbours. One object knows all of
+it and owns all groups.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ class Mesh:
 
         Args:
             degrees: whose product is the number of processes.
-            device: to compute on; "cuda" becomes the GPU of this process's LOCAL_RANK. Communication is
-                gloo's on CPU, NCCL's on CUDA.
+            device: to compute on; "cuda" becomes the GPU of this process's LOCAL_RANK.
+                Communication is gloo's on CPU, NCCL's on CUDA.
 
         Raises:
             BadDegrees: another number of processes was started.

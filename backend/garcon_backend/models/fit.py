@@ -1,8 +1,8 @@
 """Whether a model fits, and by which degrees it can be cut: asked before anything is loaded.
 
-Memory is told from the headers of the weight files, which hold the shape and dtype of every tensor. What a
-rank needs is its share of the weights and a tenth on top, for buffers and the values of a small batch; large
-batches and long texts need more.
+Memory is told from the headers of the weight files, which hold the shape and dtype of every tensor.
+What a rank needs is its share of the weights and a tenth on top, for buffers and the values of a
+small batch; large batches and long texts need more.
 """
 
 from __future__ import annotations
@@ -199,7 +199,11 @@ def tensor_bytes(directory: Path, dtype: str | None = None) -> dict[str, int]:
     for file in sorted(directory.glob("*.safetensors")):
         for name, entry in _header(file).items():
             stored = entry["dtype"]
-            each = width if width and stored[0] in "BF" and stored != "BOOL" else _WIDTHS.get(stored, 1)
+            each = (
+                width
+                if width and stored[0] in "BF" and stored != "BOOL"
+                else _WIDTHS.get(stored, 1)
+            )
             tensors[name] = math.prod(entry["shape"]) * each
     if not tensors:
         tensors = {file.name: file.stat().st_size for file in directory.glob("*.bin")}

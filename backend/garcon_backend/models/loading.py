@@ -1,8 +1,8 @@
 """Loading a model from a directory onto the ranks of a mesh.
 
-What comes back is the module as transformers wrote it, in evaluation mode and frozen, whose attention runs
-through the registered function that probes can look into. Nothing here reaches for the network, and no code
-of a checkpoint is ever run.
+What comes back is the module as transformers wrote it, in evaluation mode and frozen, whose
+attention runs through the registered function that probes can look into. Nothing here reaches for
+the network, and no code of a checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.models import sharding
+from garcon_backend.models.fit import check_degrees
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, NotAModel, UnknownName
 
 ATTENTION = "garcon"
@@ -59,17 +60,20 @@ def load(
     """
     directory = Path(snapshot_dir)
     config = read_config(directory)
+    check_degrees(config, mesh.degrees)
     options: dict[str, Any] = {
         "config": config,
         "dtype": "auto" if dtype is None else torch_dtype(dtype),
         "attn_implementation": ATTENTION,
         "local_files_only": True,
+        "ignore_mismatched_sizes": True,  # to be refused by name, with those that are missing
     }
     progress(f"loading {directory.name}, {config.model_type}")
     if mesh.world == 1:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, output_loading_info=True, **options
         )
+        model, found = loaded
         sharding.refuse_missing(directory, found)
         model.to(mesh.device)
     else:
@@ -120,7 +124,9 @@ def torch_dtype(name: str) -> torch.dtype:
     try:
         return DTYPES[name.removeprefix("torch.")]
     except KeyError:
-        raise BadRequest(f"There is no dtype {name!r}.", f"Use one of {', '.join(DTYPES)}.") from None
+        raise BadRequest(
+            f"There is no dtype {name!r}.", f"Use one of {', '.join(DTYPES)}."
+        ) from None
 
 
 def load_tokenizer(directory: Path | str) -> Any | None:
@@ -137,8 +143,8 @@ def load_with(
     """Load a module of the user's own.
 
     Args:
-        loader: ``package.module:function``; the function is called with the path, a string, and returns
-            a module, or (module, tokenizer).
+        loader: ``package.module:function``; the function is called with the path, a string, and
+            returns a module, or (module, tokenizer).
         path: what the function is called with.
         mesh: must be one process.
         dtype: to convert floating-point parameters to; None to leave them.

@@ -1,10 +1,12 @@
 """Cutting a transformers model over a mesh while it is loaded.
 
-This is the one module that knows transformers' distributed internals, which change between its minor
-versions: the plan that names a style for each module, the two class methods of ``from_pretrained`` that run
-between building the model (without memory) and reading its weights, and the loader that reads only the part
-of a tensor that a DTensor placeholder asks for. Placeholders live no longer than the loading: afterwards all
-parameters are plain tensors of this rank, and the model is an instance of its own class.
+This is the one module that knows transformers' distributed internals, which change between its
+minor
+versions: the plan that names a style for each module, the two class methods of ``from_pretrained``
+that run between building the model (without memory) and reading its weights, and the loader that
+reads only the part of a tensor that a DTensor placeholder asks for. Placeholders live no longer
+than the loading: afterwards all parameters are plain tensors of this rank, and the model is an
+instance of its own class.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from transformers.distributed import DistributedConfig
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.mesh import Degrees, Mesh
 from garcon_backend.models import stages
-from garcon_backend.models.fit import check_degrees, sizes_of
+from garcon_backend.models.fit import sizes_of
 from garcon_backend.models.stages import Elsewhere, backward_through, shared_logits
 from garcon_backend.models.styles import (
     OWN_PLANS,
@@ -35,7 +37,6 @@ from garcon_backend.models.styles import (
     style_of,
 )
 from garcon_jupyter.errors import BadDegrees, NotAModel, PointUnavailable
-
 
 # -- loading ---------------------------------------------------------------------------------
 
@@ -52,10 +53,9 @@ def load_sharded(
         options: of ``from_pretrained``, among them the configuration.
 
     Raises:
-        BadDegrees: the degrees do not divide the model, or it has no plan to be cut by.
+        BadDegrees: the model has no plan that it can be cut by.
         NotAModel: the checkpoint lacks weights.
     """
-    check_degrees(options["config"], mesh.degrees)
     model, found = _cutting_class(model_class, mesh).from_pretrained(
         directory,
         distributed_config=DistributedConfig(),
@@ -79,7 +79,8 @@ def refuse_missing(directory: Path, found: dict[str, Any]) -> None:
     Raises:
         NotAModel: naming the first of them.
     """
-    lacking = sorted(map(str, {*found["missing_keys"], *found["mismatched_keys"]}))
+    other_shape = {key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"]}
+    lacking = sorted(other_shape | set(found["missing_keys"]))
     if lacking:
         raise NotAModel(
             f"The weights in {directory} lack {lacking[0]} ({len(lacking)} in all), "
@@ -101,8 +102,8 @@ class _Meshes:
 def _cutting_class(model_class: Any, mesh: Mesh) -> Any:
     """The class, but cut over the mesh between building and reading.
 
-    The name and the module must stay: transformers looks up by them how to convert a checkpoint's keys, and
-    a class it does not know gets random weights without a word.
+    The name and the module must stay: transformers looks up by them how to convert a checkpoint's
+    keys, and a class it does not know gets random weights without a word.
     """
 
     def prepare_distribute_model(cls: Any, distributed_config: Any, device_map: Any = None) -> Any:
@@ -169,7 +170,7 @@ def plan_of(model: Any) -> dict[str, str]:
 
 
 def _style(path: str, plan: dict[str, str], config: Any, degrees: Degrees) -> Style | None:
-    name = plan.get(re.sub(r"\d+", "*", path))
+    name = plan.get(re.sub(r"\.\d+(?=\.|$)", ".*", path))
     if name is None:
         return None
     style = STYLES[name]
@@ -293,9 +294,7 @@ def stage_layers(model: nn.Module, mesh: Mesh) -> range:
     return stages.split_layers(len(getattr(holder, name)), mesh.degrees.pp, mesh.stage)
 
 
-def gather_parameter(
-    tensor: Tensor, mesh: Mesh, like: Tensor | None = None
-) -> Tensor | None:
+def gather_parameter(tensor: Tensor, mesh: Mesh, like: Tensor | None = None) -> Tensor | None:
     """A parameter, or a gradient of one, whole on the leader of its stage; None elsewhere.
 
     Args:

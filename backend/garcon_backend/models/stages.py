@@ -1,13 +1,13 @@
 """Pipeline stages: each rank keeps some of the layers, and stand-ins for the rest.
 
-Every stage runs the model's own forward, from tokens to logits. Where a layer is on another stage there is
-a stand-in that returns its input; the stand-in just before a stage's own layers receives the residual stream
-of the stage before, the one just after them sends it on. Values outside of the own layers have the right
-shape and mean nothing, but for the logits of the last stage.
+Every stage runs the model's own forward, from tokens to logits. Where a layer is on another stage
+there is a stand-in that returns its input; the stand-in just before a stage's own layers receives
+the residual stream of the stage before, the one just after them sends it on. Values outside of the
+own layers have the right shape and mean nothing, but for the logits of the last stage.
 
-Nothing but the residual stream crosses a boundary, so the gradient crosses it there too, the other way. A
-boundary leaves a *token* on each side, through which the backward of each stage must run; see
-:func:`backward_through`.
+Nothing but the residual stream crosses a boundary, so the gradient crosses it there too, the other
+way. A boundary leaves a *token* on each side, through which the backward of each stage must run;
+see :func:`backward_through`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class EmbeddingElsewhere(Elsewhere):
         self.dtype = embedding.weight.dtype
         self.weight = embedding.weight if keep else None
 
-    def forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        ids = hidden  # of tokens, or positions
         return torch.zeros(*ids.shape, self.width, dtype=self.dtype, device=ids.device)
 
 
@@ -138,8 +139,8 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str]:
 def install(model: Any, mesh: Mesh, tied: bool) -> None:
     """Put stand-ins where another stage's modules are, before any weight is read.
 
-    On the last stage of a model with tied embeddings the embedding stays, to be loaded as the unembedding;
-    :func:`settle` then takes it away.
+    On the last stage of a model with tied embeddings the embedding stays, to be loaded as the
+    unembedding; :func:`settle` then takes it away.
     """
     holder, name = find_layers(model)
     layers = getattr(holder, name)
@@ -157,7 +158,7 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
     if not mesh.last_stage:
         for child in crown:
             setattr(holder, child, Elsewhere())
-        model.set_output_embeddings(HeadElsewhere(model.config.vocab_size))
+        model.set_output_embeddings(HeadElsewhere(model.get_output_embeddings().out_features))
     model.register_forward_pre_hook(lambda *_: stage.tokens.clear())
     model.register_forward_hook(_share_logits)
 
@@ -195,16 +196,15 @@ def stage_of(model: nn.Module) -> Stage | None:
 # -- running ---------------------------------------------------------------------------------
 
 
-def backward_through(
-    mesh: Mesh, model: nn.Module, logits: Tensor, gradient: Tensor | None
-) -> None:
+def backward_through(mesh: Mesh, model: nn.Module, logits: Tensor, gradient: Tensor | None) -> None:
     """Run the backward over all stages; every rank calls it.
 
     Args:
         mesh: the ranks.
         model: whose forward has just run, in grad mode, on every rank.
         logits: what it put out on this rank; [b, p, V].
-        gradient: of the loss at the logits, the same on all ranks of the last stage; ignored elsewhere.
+        gradient: of the loss at the logits, the same on all ranks of the last stage; ignored
+            elsewhere.
     """
     outputs: list[Tensor] = []
     gradients: list[Tensor] = []
@@ -234,7 +234,11 @@ def _add_tied_gradients(model: Any, mesh: Mesh) -> None:
     mine = torch.zeros_like(weight) if weight.grad is None else weight.grad.contiguous()
     theirs = torch.empty_like(mine)
     group = mesh.pipeline.group
-    for work in (dist.isend(mine, other, group=group), dist.irecv(theirs, other, group=group)):
+    both = [
+        dist.P2POp(dist.isend, mine, other, group),
+        dist.P2POp(dist.irecv, theirs, other, group),
+    ]
+    for work in dist.batch_isend_irecv(both):
         work.wait()
     weight.grad = mine + theirs
 

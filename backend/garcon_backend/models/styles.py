@@ -1,10 +1,10 @@
 """How one module is cut over the ranks of a tensor-parallel group.
 
-A *cut* says which part of a parameter a rank holds; a *style* cuts a module's parameters and wraps its
-forward so that the rest of the model does not notice (Shoeybi et al. 2019). A projection cut by columns is
-given a replicated value and puts out its rank's features; one cut by rows is given its rank's features and
-puts out the sum over the ranks, replicated. All values are plain tensors, before and after the wrapping, so
-ordinary hooks see what the module's rank computes.
+A *cut* says which part of a parameter a rank holds; a *style* cuts a module's parameters and wraps
+its forward so that the rest of the model does not notice (Shoeybi et al. 2019). A projection cut by
+columns is given a replicated value and puts out its rank's features; one cut by rows is given its
+rank's features and puts out the sum over the ranks, replicated. All values are plain tensors,
+before and after the wrapping, so ordinary hooks see what the module's rank computes.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _STYLE = "_garcon_style"  # attribute of a module
 class Cut:
     """Which part of a parameter each rank holds.
 
-    The dimension is made of `groups` equal stretches, such as the queries, keys and values of a fused
-    projection; each of them is cut into `parts` as ``torch.chunk`` cuts, and a rank holds its part of every
-    stretch. `dup` neighbouring ranks hold the same part, and their gradients add up.
+    The dimension is made of `groups` equal stretches, such as the queries, keys and values of a
+    fused projection; each of them is cut into `parts` as ``torch.chunk`` cuts, and a rank holds its
+    part of every stretch. `dup` neighbouring ranks hold the same part, and their gradients add up.
 
     Attributes:
         dim: the dimension that is cut.
@@ -96,7 +96,7 @@ class Style:
     def install(self, module: nn.Module, ranks: Ranks) -> None:
         """Wrap the forward of a module whose parameters are cut."""
         setattr(module, _STYLE, self)
-        module.forward = self.wrap(module, module.forward, ranks)  # type: ignore[method-assign]
+        module.forward = self.wrap(module, module.forward, ranks)
 
     def layout(self, side: str, ranks: int) -> Layout | None:
         """How the module's "input" or "output" lies on the ranks; None where no layout can say."""
@@ -167,7 +167,8 @@ class Rows(Style):
             weight: Tensor = module.weight  # type: ignore[assignment]
             conv = isinstance(module, Conv1D)
             out = sum_over_ranks(x @ weight if conv else nn.functional.linear(x, weight), ranks)
-            return out if module.bias is None else out + module.bias
+            bias: Tensor | None = module.bias  # type: ignore[assignment]
+            return out if bias is None else out + bias
 
         return forward
 

@@ -33,10 +33,12 @@ from garcon_backend.engine.collectives import Layout, Ranks, sum_over_ranks
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.models.family import BoundFamily
+from garcon_backend.models.sharding import Elsewhere, module_layout
 from garcon_backend.output import Output
 from garcon_backend.probing.contexts import Contexts, SaveContext, release_aliases, seeded_generator
+from garcon_backend.probing.places import LogitsOf, Place
 from garcon_jupyter.errors import WrongValue
-from garcon_jupyter.points import POINTS, Address, PointSpec
+from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec
 from garcon_jupyter.wire.requests import ProbeSpec
 
 _ORDER = {spec.template: number for number, spec in enumerate(POINTS)}
@@ -175,12 +177,22 @@ class PassRun:
 
     def _layout(self, address: Address) -> Layout:
         spec = address.spec
+        if address.name.startswith(MODULE_PREFIX):
+            return self._module_layout(address.name)
         split = spec.split if isinstance(spec, PointSpec) else ""
         layout = self.layouts[split]
         if not split or layout.chunks == 1:
             return layout
         assert spec is not None
         return replace(layout, dim=spec.dims.index(split))
+
+    def _module_layout(self, name: str) -> Layout:
+        path, _, side = name[len(MODULE_PREFIX) :].rpartition(".")
+        try:
+            self.bound.model.get_submodule(path)
+        except AttributeError:  # of another stage
+            return Layout()
+        return module_layout(self.bound.model, self.mesh, path, side)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -190,7 +202,7 @@ class PassRun:
             for name in sorted(self.points, key=self._order):
                 point = self.points[name]
                 place, module = self.bound.place(point.address)
-                if module is None:
+                if module is None or isinstance(module, Elsewhere) or self._is_elsewhere(place):
                     continue
                 visit = self._visitor(point)
                 removals.append(place.install(module, self, visit, point.address.expert))
@@ -198,6 +210,10 @@ class PassRun:
         finally:
             for remove in reversed(removals):
                 remove()
+
+    def _is_elsewhere(self, place: Place) -> bool:
+        # The whole model puts out logits on every stage; those of the last one are real.
+        return isinstance(place, LogitsOf) and not self.mesh.last_stage
 
     def _order(self, name: str) -> int:
         # Hooks of one module run in the order of the table: `out` before `contribution`.
@@ -265,7 +281,7 @@ class PassRun:
         if not on:
             return new
         self.sites.append(site)
-        site.point = replace(point) if last else replace(point, backward=[])
+        site.point = point if last else replace(point, backward=[], wanted=False)
         return _Graft.apply(x, self.anchor, new, site, self)
 
     def _run_on_leader(
@@ -386,6 +402,11 @@ class PassRun:
             raise PassFailed
 
     # -- backward ----------------------------------------------------------------------------
+
+    def value_of(self, address: Address) -> Tensor | None:
+        """The value, on the graph, that a loss was promised; None where another rank has it."""
+        named = (s.y for s in self.sites if s.point.wanted and s.point.address.name == address.name)
+        return next((y for y in named if y is not None), None)
 
     def agree_on_joint(self) -> None:
         """After the loss's own backward on the leader: which sites got gradient from it."""

@@ -1,0 +1,35 @@
+"""Real ranks for tests: processes of torch's own launcher that talk over gloo."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+
+def run_on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Call a module-level function on so many ranks at once; what each returned, by rank.
+
+    It must return what pickles without shared memory: numbers, strings and the like.
+    """
+    with tempfile.TemporaryDirectory() as logs:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=world,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            monitor_interval=0.05,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )
+        # A store shared between agent and ranks keeps stale keys, on which a second group can hang.
+        environment = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
+        with mock.patch.dict(os.environ, environment):
+            results = elastic_launch(config, function)(*args)
+    return [results[rank] for rank in range(world)]

@@ -1,0 +1,75 @@
+"""Real servers for the tests: started once, shared by all that only read, and gone at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# A registry of their own, so that tests never meet (or stop) the servers of whoever runs them.
+RUNTIME = Path(tempfile.mkdtemp(prefix="garcon-tests-"))
+os.environ["GARCON_RUNTIME"] = str(RUNTIME)
+os.environ.pop("JPY_SESSION_NAME", None)
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import garcon_jupyter as garcon  # noqa: E402
+from garcon_jupyter import servers as registry  # noqa: E402
+from tests import checkpoints  # noqa: E402
+
+
+def quiet(line: str) -> None:
+    """A progress callback for tests."""
+
+
+@pytest.fixture(scope="session")
+def llama_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random Llama checkpoint."""
+    return checkpoints.make("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def llama_server(llama_path: Path) -> Iterator[garcon.Server]:
+    """A server of it in one process, named "tiny"."""
+    yield garcon.launch(llama_path, name="tiny", progress=quiet)
+
+
+@pytest.fixture(scope="session")
+def llama_tp2_server(llama_path: Path) -> Iterator[garcon.Server]:
+    """The same over two tensor-parallel ranks, named "tiny-tp2"."""
+    yield garcon.launch(llama_path, name="tiny-tp2", tp=2, progress=quiet)
+
+
+@pytest.fixture(scope="session")
+def smollm2_server() -> Iterator[garcon.Server]:
+    """The real SmolLM2 in one process, named "smollm2"."""
+    yield garcon.launch("smollm2", name="smollm2", progress=quiet)
+
+
+@pytest.fixture
+def rmodel(llama_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
+    """A fresh session on the small Llama."""
+    model = garcon.connect(llama_server.name)
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def smollm2(smollm2_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
+    """A fresh session on SmolLM2."""
+    model = garcon.connect(smollm2_server.name)
+    yield model
+    model.close()
+
+
+def pytest_sessionfinish() -> None:
+    """End every server of the run, and fail loudly where one cannot be ended."""
+    import shutil
+
+    for server in registry.servers():
+        registry.kill(server)
+    shutil.rmtree(RUNTIME, ignore_errors=True)
+    sys.stdout.flush()
