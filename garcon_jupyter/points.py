@@ -243,6 +243,14 @@ def parse_parameter(name: str) -> Address | None:
     return _parse(name, _PARAMETER_REGEXES) or _parse(name.removesuffix(".weight"), _PARAMETER_REGEXES)
 
 
+def parameter_order(name: str) -> tuple[int, int, int, str]:
+    """Sorting key: the order of the table, then layers, then experts, then names it lacks."""
+    address = parse_parameter(name)
+    if address is None or not isinstance(address.spec, ParameterSpec):
+        return len(PARAMETERS), 0, 0, name
+    return PARAMETERS.index(address.spec), address.layer or 0, address.expert or 0, name
+
+
 def _parse(name: str, table: Sequence[tuple[re.Pattern[str], object]]) -> Address | None:
     for regex, spec in table:
         if found := regex.fullmatch(name):

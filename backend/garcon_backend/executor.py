@@ -226,6 +226,14 @@ def _first(parts: Sequence[Any], request: wire.Request) -> Any:
     return next((part for part in parts if part is not None), None)
 
 
+def _loss_and_gradients(parts: Sequence[Any], request: wire.Request) -> Any:
+    loss = next((loss for loss, _ in parts if loss is not None), None)
+    gradients: dict[str, Any] = {}
+    for _, found in parts:
+        gradients |= found
+    return loss, gradients
+
+
 def _one_index(parts: Sequence[wire.SnapshotIndex], request: wire.Request) -> wire.SnapshotIndex:
     table: dict[Any, Any] = {}
     for part in parts:
@@ -253,7 +261,7 @@ def _all(parts: Sequence[Any], request: wire.Request) -> list[Any]:
 
 COMBINE: dict[type[wire.Request], Callable[[Sequence[Any], wire.Request], Any]] = {
     wire.Forward: _first,
-    wire.Backward: _first,
+    wire.Backward: _loss_and_gradients,
     wire.Generate: _first,
     wire.Snapshot: _one_index,
     wire.Fetch: _all_fetched,

@@ -200,7 +200,8 @@ class Passes:
         values: Sequence[Address],
         parameters: Parameters,
     ) -> Any:
-        """(loss, gradients of the named parameters) on the rank that answers."""
+        """(loss, gradients of the named parameters): the loss where the logits are, each gradient on
+        the leader of the stage that holds the parameter."""
         parameters.require_gradients(request.parameters, True)
         try:
             with self._pass(request, probes, values, grad=True) as run, torch.enable_grad():
@@ -209,7 +210,7 @@ class Passes:
                 if run.failure is None or self.mesh.world > 1:
                     self._backward_through(run, logits, gradient)
             gradients = parameters.gradients(request.parameters)
-            return (value, gradients) if self.answers else None
+            return value, gradients
         finally:
             parameters.require_gradients(request.parameters, False)
 

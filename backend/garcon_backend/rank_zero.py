@@ -25,7 +25,7 @@ from garcon_backend.lockstep import Lockstep
 from garcon_backend.part import Part
 from garcon_backend.spec import LaunchSpec
 from garcon_backend.tokenizing import Tokenizing
-from garcon_jupyter.points import Catalog
+from garcon_jupyter.points import Catalog, parameter_order
 from garcon_jupyter.wire import protocol
 
 
@@ -130,5 +130,5 @@ def _merged(catalogs: list[Catalog]) -> Catalog:
         layers,
         refused,
         tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.modules)),
-        tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.parameters)),
+        tuple(sorted({name for c in catalogs for name in c.parameters}, key=parameter_order)),
     )

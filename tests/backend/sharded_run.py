@@ -145,8 +145,9 @@ def run_cases(cases: list[tuple[Case, Path]], folder: Path) -> None:
     meshes: dict[Degrees, Mesh] = {}
     for case, directory in cases:
         degrees = Degrees(case.tp, case.pp)
-        mesh = meshes.setdefault(degrees, None) or Mesh.form(degrees, "cpu")  # type:
-        ignore[arg-type] meshes[degrees] = mesh found = _run(case, load(directory, mesh), mesh)
+        mesh = meshes.get(degrees) or Mesh.form(degrees, "cpu")
+        meshes[degrees] = mesh
+        found = _run(case, load(directory, mesh), mesh)
         torch.save(found, folder / f"{case.name}-{case.tp}-{case.pp}-{mesh.rank}.pt")
     mesh.leave()
 

@@ -50,7 +50,7 @@ def test_degrees_that_divide() -> None:
     assert possible_tp(two_key_heads) == [1, 2, 4, 8]
     # 12 heads and 12 neurons divide by six, but six ranks cannot share four key heads evenly.
     four_key_heads = LlamaConfig(
-        num_attention_heads=12, num_key_value_heads=4, intermediate_size=12
+        hidden_size=48, num_attention_heads=12, num_key_value_heads=4, intermediate_size=12
     )
     assert possible_tp(four_key_heads) == [1, 2, 4, 12]
     assert possible_tp(GPT2Config()) == [1, 2, 3, 4, 6, 12]

@@ -136,6 +136,11 @@ class BoundFamily:
             place = self.family.points[address.template]
         return place, _module(self.model, place.at(address.layer, address.expert))
 
+    @property
+    def _tied(self) -> bool:
+        """Whether embedding and unembedding are one; each stage of a pipeline knows its own end."""
+        return bool(getattr(getattr(self.model, "config", None), "tie_word_embeddings", False))
+
     def parameter(self, address: Address) -> tuple[Weight, str]:
         """The weight of a parameter and the dotted path at which it is stored."""
         if self.family is None or address.spec is None:
@@ -143,7 +148,7 @@ class BoundFamily:
         template = address.template
         weight = self.family.parameters[template]
         path = fill(weight.path, address.layer)
-        if weight.tied and not _has_parameter(self.model, path):
+        if weight.tied and self._tied and not _has_parameter(self.model, path):
             path = weight.tied
         if address.expert is not None:
             expert, read = address.expert, weight.read

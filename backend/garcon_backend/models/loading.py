@@ -102,7 +102,7 @@ def read_config(directory: Path) -> PretrainedConfig:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NotAModel(
             f"The config.json of {directory} cannot be read: {reason}",
-            "Architectures with code of their own are loaded with loader='package.module:function'.",
+            "An architecture with code of its own is loaded with loader='package.module:function'.",
         ) from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise NotAModel(
