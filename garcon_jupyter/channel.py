@@ -43,7 +43,8 @@ def read_connection_file(file: Path) -> dict[str, Any]:
         info = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise BadConnectionFile(
-            f"{file} cannot be read as a connection file: {error}.", "garcon list names the servers."
+            f"{file} cannot be read as a connection file: {error}.",
+            "garcon list names the servers.",
         ) from error
     needed = {"key", "ip", "transport", "shell_port", "control_port", "iopub_port"}
     if not isinstance(info, dict) or not needed <= set(info):
@@ -116,9 +117,14 @@ class Channel:
             GarconError: what the server answered.
         """
         with self._control_lock:
-            sent = self._session.send(self._control, kind, content, buffers=list(buffers))
-            reply = self._await_reply(self._control, sent["header"]["msg_id"], ANSWER_TIME)
+            message_id = self._send(self._control, kind, content, buffers)
+            reply = self._await_reply(self._control, message_id, ANSWER_TIME)
         return _checked(reply)
+
+    def _send(self, sock: Any, kind: str, content: dict[str, Any], buffers: Any) -> str:
+        """Send a message; its id."""
+        message: Any = self._session.send(sock, kind, content, buffers=list(buffers))
+        return message["header"]["msg_id"]
 
     def _await_reply(self, sock: Any, message_id: str, seconds: float) -> dict[str, Any]:
         end = time.monotonic() + seconds
@@ -164,8 +170,7 @@ class Channel:
             self._drain()
             packed, buffers = transport.pack(value)
             content = {**content, **packed, "same_host": self.same_host}
-            sent = self._session.send(self._shell, protocol.REQUEST, content, buffers=list(buffers))
-            self.request_id = sent["header"]["msg_id"]
+            self.request_id = self._send(self._shell, protocol.REQUEST, content, buffers)
             try:
                 reply = self._attend(self.request_id)
             finally:

@@ -104,9 +104,7 @@ class Look:
 def read(rmodel: RemoteModel, tokens: Any, names: Sequence[str]) -> dict[str, Tensor]:
     """Values of points of a clean forward; the session's recordings are left as they were."""
     label = next(_NAMES)
-    probes = [
-        rmodel.probe_points[name].probe(_keep, read_only=True, name=label) for name in names
-    ]
+    probes = [rmodel.probe_points[name].probe(_keep, read_only=True, name=label) for name in names]
     rmodel.forward(tokens, probes=probes, logits="none")
     try:
         recordings = rmodel.recordings(fetch=False)

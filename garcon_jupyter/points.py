@@ -177,7 +177,9 @@ def _parameters() -> Iterator[ParameterSpec]:
         letter = next((x for x in ("H", "K", "M") if x in out + into), "")
         what = template.rsplit(".", 1)[1].replace("_proj", " projection")
         yield ParameterSpec(template, (out, into), letter, what)
-        yield ParameterSpec(f"{template}.bias", (out,), letter if out != "D" else "", f"{what} bias")
+        yield ParameterSpec(
+            f"{template}.bias", (out,), letter if out != "D" else "", f"{what} bias"
+        )
     for norm in (
         "layers.{i}.attn.norm",
         "layers.{i}.attn.q_norm",
@@ -240,7 +242,9 @@ def parse_point(name: str) -> Address | None:
 
 def parse_parameter(name: str) -> Address | None:
     """The address of a parameter by the grammar alone; ``….weight`` of a projection is allowed."""
-    return _parse(name, _PARAMETER_REGEXES) or _parse(name.removesuffix(".weight"), _PARAMETER_REGEXES)
+    return _parse(name, _PARAMETER_REGEXES) or _parse(
+        name.removesuffix(".weight"), _PARAMETER_REGEXES
+    )
 
 
 def parameter_order(name: str) -> tuple[int, int, int, str]:
@@ -286,7 +290,9 @@ class Catalog:
 
     def names(self) -> list[str]:
         """All addresses of the table that this model has, in the order of the forward pass."""
-        blocks, before, after = [], [], []
+        blocks: list[PointSpec] = []
+        before: list[PointSpec] = []
+        after: list[PointSpec] = []
         for spec in POINTS:
             if spec.template in self.refused:
                 continue

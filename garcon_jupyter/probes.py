@@ -125,7 +125,9 @@ class ProbePoint:
                 f"There is no merge rule {merge!r}.", f"Use {', '.join(MERGE_RULES)} or a function."
             )
         if merge is not None and not sharded:
-            raise BadProbe("merge is for sharded probes.", "Give sharded=True too, or leave it out.")
+            raise BadProbe(
+                "merge is for sharded probes.", "Give sharded=True too, or leave it out."
+            )
         if isinstance(params, str):
             params = (params,)
         for parameter in params:
@@ -179,4 +181,6 @@ class ProbePoints(Mapping[str, ProbePoint]):
 
     def __repr__(self) -> str:
         catalog = self._catalog
-        return f"<{len(self)} probe points over {catalog.n_layers} layers; %garcon points lists them>"
+        return (
+            f"<{len(self)} probe points over {catalog.n_layers} layers; %garcon points lists them>"
+        )

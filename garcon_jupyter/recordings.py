@@ -51,7 +51,12 @@ class Handle:
     """
 
     def __init__(
-        self, model: RemoteModel, ref: RecordingRef, attribute: str, info: AttributeInfo, steps: Any = ()
+        self,
+        model: RemoteModel,
+        ref: RecordingRef,
+        attribute: str,
+        info: AttributeInfo,
+        steps: Any = (),
     ) -> None:
         self._model, self._ref, self._attribute, self._steps = model, ref, attribute, tuple(steps)
         self.info = info
@@ -91,7 +96,9 @@ class Handle:
 
     def __repr__(self) -> str:
         info = self.info
-        what = f"{info.kind} {list(info.shape)} {info.dtype}" if info.shape is not None else info.kind
+        what = (
+            f"{info.kind} {list(info.shape)} {info.dtype}" if info.shape is not None else info.kind
+        )
         cut = " (cut on the server)" if self._steps else ""
         return f"<{self._ref.point}.{self._attribute}: {what}{cut}>"
 
@@ -150,7 +157,9 @@ class Recording:
     def __repr__(self) -> str:
         rows = []
         for name, info in self._attributes.items():
-            what = f"{info.kind} {list(info.shape)} {info.dtype}" if info.shape is not None else None
+            what = (
+                f"{info.kind} {list(info.shape)} {info.dtype}" if info.shape is not None else None
+            )
             rows.append(f"{name}: {what or info.preview}")
         return f"<recording of {self._ref.point}: {'; '.join(rows)}>"
 

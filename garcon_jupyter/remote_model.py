@@ -42,7 +42,9 @@ class RemoteModel:
         attached: probes that apply to every pass that is not given `probes`, in order of attachment.
     """
 
-    def __init__(self, server: Server, session: str | None = None, prefer: str | None = None) -> None:
+    def __init__(
+        self, server: Server, session: str | None = None, prefer: str | None = None
+    ) -> None:
         self.server = server
         self._released: list[int] = []
         self._channel = Channel(server.file, lambda: why_gone(server.name))
@@ -91,11 +93,13 @@ class RemoteModel:
         texts: tuple[str, ...] = ()
         chats: tuple[Any, ...] = ()
         if chat:
-            chats = (text,) if text and isinstance(text[0], dict) else tuple(text)  # type: ignore[assignment]
+            chats = (text,) if text and isinstance(text[0], dict) else tuple(text)
         else:
             texts = (text,) if isinstance(text, str) else tuple(text)
         if not (texts or chats) or not all(isinstance(t, str) for t in texts):
-            raise BadRequest("encode takes a text or a list of texts.", "For messages give chat=True.")
+            raise BadRequest(
+                "encode takes a text or a list of texts.", "For messages give chat=True."
+            )
         encoded = self._ask_tokenizer(ask.Encode(texts, chats, special, padding == "left"))
         return Tokens(encoded.ids, encoded.mask, encoded.strings)
 
@@ -159,7 +163,9 @@ class RemoteModel:
         """
         tokens = self._tokens(tokens)
         if isinstance(logits, str) and logits not in LOGITS:
-            raise BadRequest(f"There are no logits {logits!r}.", f"Use {', '.join(LOGITS)} or a function.")
+            raise BadRequest(
+                f"There are no logits {logits!r}.", f"Use {', '.join(LOGITS)} or a function."
+            )
         wanted: str | wire.Code = (
             logits if isinstance(logits, str) else shipping.pack(logits, "logits function")
         )
@@ -198,7 +204,11 @@ class RemoteModel:
             of a value that a probe detached gets zeros, or is missing where no gradient reached it.
         """
         tokens = self._tokens(tokens)
-        names = [a.name for v in ([values] if isinstance(values, str) else values) for a in self._select(v)]
+        names = [
+            a.name
+            for v in ([values] if isinstance(values, str) else values)
+            for a in self._select(v)
+        ]
         wanted = (parameters,) if isinstance(parameters, str) else tuple(parameters)
         loss, gradients = self._run(
             wire.Backward(
@@ -381,7 +391,8 @@ class RemoteModel:
         while self._channel.same_host and any(process_lives(p) for p in pids):
             if time.monotonic() > end:
                 raise ServerGone(
-                    f"Server {self.server.name!r} said it would end, but runs.", "garcon stop --force."
+                    f"Server {self.server.name!r} said it would end, but runs.",
+                    "garcon stop --force.",
                 )
             time.sleep(0.02)
 

@@ -111,7 +111,9 @@ def _unknown(name: str) -> UnknownServer:
     names = [server.name for server in servers()]
     ended = why_gone(name)
     past = f"The last one of that name has ended: {ended}." if ended else ""
-    running = f"Running: {', '.join(names)}." if names else "No server runs; garcon launch starts one."
+    running = (
+        f"Running: {', '.join(names)}." if names else "No server runs; garcon launch starts one."
+    )
     error = UnknownServer.among("running server", name, names, f"{past} {running}".strip())
     assert isinstance(error, UnknownServer)
     return error
@@ -257,7 +259,7 @@ def _start(name: str, settings: Settings, idle_timeout: float, progress: Progres
     (registry() / f"{name}.tombstone.json").unlink(missing_ok=True)
     log = log_file(name)
     with log.open("wb") as stream:
-        os.chmod(log, 0o600)
+        log.chmod(0o600)
         process = subprocess.Popen(
             [sys.executable, "-m", "garcon_backend.engine.supervisor", str(spec)],
             stdin=subprocess.DEVNULL,
@@ -272,7 +274,14 @@ def _start(name: str, settings: Settings, idle_timeout: float, progress: Progres
 def _environment() -> dict[str, str]:
     """The environment of a server: nothing of the notebook's, or it would end with the notebook."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "TORCHELASTIC_"))}
-    for word in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    for word in (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    ):
         kept.pop(word, None)
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
     return {**quiet, **kept, "TOKENIZERS_PARALLELISM": "false"}
@@ -320,7 +329,9 @@ def _failed(name: str, log: Path, directory: Path) -> Exception:
         return revive(failure)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
     problem = failure["problem"] if failure else why_gone(name) or "it said nothing"
-    return LaunchFailed(f"Server {name!r} did not start: {problem}.", f"The end of its log:\n{tail}")
+    return LaunchFailed(
+        f"Server {name!r} did not start: {problem}.", f"The end of its log:\n{tail}"
+    )
 
 
 def kill(server: Server) -> None:

@@ -67,7 +67,9 @@ def _launch(
     return registry.launch(name or automatic, settings, timeout, progress)
 
 
-def _resolved(path: str | os.PathLike[str], loader: str | None, progress: Progress) -> tuple[str, str]:
+def _resolved(
+    path: str | os.PathLike[str], loader: str | None, progress: Progress
+) -> tuple[str, str]:
     """The resolved path, and the automatic name of its server."""
     from pathlib import Path
 

@@ -92,7 +92,7 @@ def _resolve(word: str, progress: Progress) -> Snapshot:
     if word.lower() in EMBEDDED:
         directory = fetch(word, progress)
         return Snapshot(directory, _name(directory), "embedded", _read_config(directory))
-    where = Path(os.path.expanduser(word))
+    where = Path(word).expanduser()
     if word and where.is_dir():
         return _checked(where.resolve(), "directory")
     if _HUB_ID.fullmatch(word) and not os.path.lexists(where):

@@ -24,7 +24,7 @@ def main(spec_file: str) -> int:
     rank = int(os.environ.get("RANK", "0"))
     try:
         part = _load(spec, rank)
-    except Exception as error:  # noqa: BLE001 - the launching client is told, by type
+    except Exception as error:
         from garcon_jupyter.wire.failures import describe
 
         if rank == 0:

@@ -17,8 +17,8 @@ from torch import nn
 
 from garcon_backend import merging
 from garcon_backend.engine.collectives import Layout
-from garcon_backend.engine.mesh import Mesh
 from garcon_backend.engine.exchange import over_stages
+from garcon_backend.engine.mesh import Mesh
 from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.models.family import BoundFamily
 from garcon_backend.output import Output
@@ -199,7 +199,7 @@ class Executor:
             }
             try:
                 with self.interrupts.user_code(), self.output.captured():
-                    exec(code, scope)  # noqa: S102 - running the user's code is the point
+                    exec(code, scope)
             except Cancelled:
                 raise
             except BaseException as error:  # noqa: BLE001 - user code may raise anything
@@ -249,7 +249,8 @@ def _all_fetched(parts: Sequence[dict[int, merging.Part]], request: wire.Request
         found = [part[number] for part in parts if number in part]
         if not found:
             raise NoRecording(
-                f"Nothing is recorded as {ref.point}.{attribute}.", "rmodel.recordings() lists what is."
+                f"Nothing is recorded as {ref.point}.{attribute}.",
+                "rmodel.recordings() lists what is.",
             )
         values.append(merging.merged(found, f"{ref.point}.{attribute}"))
     return values

@@ -61,8 +61,8 @@ class GarconKernel(IPythonKernel):
     implementation = "garcon"
     banner = "Garçon: rank 0. `model` is the model of this rank."
 
-    msg_types: ClassVar[list[str]] = [*IPythonKernel.msg_types, *protocol.SHELL_MESSAGES]
-    control_msg_types: ClassVar[list[str]] = [
+    msg_types = [*IPythonKernel.msg_types, *protocol.SHELL_MESSAGES]  # noqa: RUF012 - as its base
+    control_msg_types = [  # noqa: RUF012
         *IPythonKernel.control_msg_types,
         *protocol.CONTROL_MESSAGES,
     ]
@@ -86,6 +86,10 @@ class GarconKernel(IPythonKernel):
         super().start()
         loop = asyncio.get_event_loop_policy().get_event_loop()
         self._tasks = [loop.create_task(self._take_turns()), loop.create_task(self._watch_clock())]
+
+    def _send(self, *args: Any, **kwargs: Any) -> None:
+        assert self.session is not None
+        self.session.send(*args, **kwargs)
 
     # -- requests: shell ---------------------------------------------------------------------
 
@@ -127,8 +131,8 @@ class GarconKernel(IPythonKernel):
         except BaseException as error:  # noqa: BLE001 - every request is answered
             content = {"status": "error", "failure": describe(_typed(error))}
         reply = protocol.reply_type(protocol.REQUEST)
-        self.session.send(stream, reply, content, parent, ident=ident, buffers=buffers)
-        self.session.send(self.iopub_socket, "garcon_done", {}, parent, ident=b"garcon")
+        self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
+        self._send(self.iopub_socket, "garcon_done", {}, parent, ident=b"garcon")
 
     def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
         request = transport.unpack(parent["content"], parent["buffers"])
@@ -148,7 +152,7 @@ class GarconKernel(IPythonKernel):
             return
         parent = self.running.message[2]
         content = {"name": stream, "text": text, "rank": rank}
-        self.session.send(self.iopub_socket, "stream", content, parent, ident=b"stream")
+        self._send(self.iopub_socket, "stream", content, parent, ident=b"stream")
 
     # -- questions: control ------------------------------------------------------------------
 
@@ -162,7 +166,7 @@ class GarconKernel(IPythonKernel):
         except BaseException as error:  # noqa: BLE001 - every question is answered
             content = {"status": "error", "failure": describe(_typed(error))}
         reply = protocol.reply_type(parent["header"]["msg_type"])
-        self.session.send(stream, reply, content, parent, ident=ident, buffers=buffers)
+        self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
 
     def garcon_hello(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Open or resume a session."""
@@ -205,7 +209,12 @@ class GarconKernel(IPythonKernel):
             "running": _row(running) if running else None,
             "waiting": [_row(item) for item in self.turns.waiting()],
             "clients": [
-                {"session": s.name, "user": s.client.user, "host": s.client.host, "pid": s.client.pid}
+                {
+                    "session": s.name,
+                    "user": s.client.user,
+                    "host": s.client.host,
+                    "pid": s.client.pid,
+                }
                 for s in self.sessions.living()
                 if s.client
             ],
@@ -264,7 +273,7 @@ class GarconKernel(IPythonKernel):
     async def shutdown_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Jupyter's own shutdown: a console that closes must not end everybody's server."""
         failure = {"status": "error", "evalue": "Use garcon stop.", "restart": False}
-        self.session.send(stream, "shutdown_reply", failure, parent, ident=ident)
+        self._send(stream, "shutdown_reply", failure, parent, ident=ident)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -322,5 +331,3 @@ def _with_memory(rank: dict[str, Any]) -> dict[str, Any]:
     except psutil.Error:
         memory = None
     return {**rank, "memory": memory}
-
-

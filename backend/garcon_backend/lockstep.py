@@ -82,7 +82,7 @@ class Lockstep:
         self._emit: Callable[[int, str, str], None] = lambda rank, stream, text: None
         self._lock = threading.Lock()
         if workers:
-            context = zmq.Context.instance()
+            context: Any = zmq.Context.instance()
             self._commands = context.socket(zmq.ROUTER)
             self._commands.setsockopt(zmq.ROUTER_MANDATORY, 1)
             self._commands.bind(f"{address}-commands")
@@ -92,7 +92,7 @@ class Lockstep:
 
     def introductions(self) -> list[Any]:
         """What every worker says of itself, by rank; waits for them."""
-        heard = {}
+        heard: dict[bytes, Any] = {}
         while len(heard) < self.workers:
             name, *frames = self._commands.recv_multipart()
             heard[name] = codec.loads(frames[0], frames[1:])
@@ -179,7 +179,7 @@ class Worker:
 
     def __init__(self, executor: Executor, rank: int, address: str) -> None:
         self.executor = executor
-        context = zmq.Context.instance()
+        context: Any = zmq.Context.instance()
         self._commands = context.socket(zmq.DEALER)
         self._commands.setsockopt(zmq.IDENTITY, str(rank).encode())
         self._commands.connect(f"{address}-commands")
@@ -195,7 +195,7 @@ class Worker:
         self._commands.send_multipart([b"output", stream.encode(), text.encode()])
 
     def _listen(self) -> None:
-        signals = zmq.Context.instance().socket(zmq.SUB)
+        signals: Any = zmq.Context.instance().socket(zmq.SUB)
         signals.setsockopt(zmq.SUBSCRIBE, b"")
         signals.connect(f"{self._address}-signals")
         while True:
@@ -236,5 +236,3 @@ class Worker:
         except CannotTravel as error:
             frames = _encoded(Outcome(failure=describe(error)))
         self._commands.send_multipart([b"answer", *frames])
-
-

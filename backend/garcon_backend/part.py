@@ -70,14 +70,21 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
         Output(),
     )
     return Part(
-        mesh, executor, tokenizer, bound.catalog, _facts(mesh, model), _model_facts(model, config, family)
+        mesh,
+        executor,
+        tokenizer,
+        bound.catalog,
+        _facts(mesh, model),
+        _model_facts(model, config, family),
     )
 
 
 def _share_cores() -> None:
     """The ranks of one host share its cores."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     torch.set_num_threads(max(1, cores // local))
 
 
@@ -105,6 +112,8 @@ def _model_facts(model: torch.nn.Module, config: Any, family: Any) -> dict[str, 
         "architecture": type(model).__name__,
         "model_type": getattr(config, "model_type", None),
         "family": family.name if family else None,
-        "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
+        "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix(
+            "torch."
+        ),
         "parameters": sum(p.numel() for p in model.parameters()),
     }

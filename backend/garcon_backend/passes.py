@@ -79,7 +79,8 @@ class Passes:
         ids = torch.as_tensor(batch.ids)
         if ids.dim() != 2 or not ids.numel():
             raise BadTokens(
-                f"Tokens of shape {list(ids.shape)} are no batch.", "Give at least one token, [b, p]."
+                f"Tokens of shape {list(ids.shape)} are no batch.",
+                "Give at least one token, [b, p].",
             )
         sizes = self.bound.catalog.sizes
         low, high, vocabulary = int(ids.min()), int(ids.max()), sizes.get("V", 1 << 62)
@@ -168,7 +169,9 @@ class Passes:
         """Logits as the request asked for them, on the rank that answers."""
         keep: Any = 0
         last = inputs.last.unique()
-        if request.logits in ("last", "none") and not any(p.address.name == "logits" for p in probes):
+        if request.logits in ("last", "none") and not any(
+            p.address.name == "logits" for p in probes
+        ):
             keep = last
         with self._pass(request, probes) as run, torch.no_grad():
             output = self._model(run, inputs, keep)
@@ -270,25 +273,30 @@ class Passes:
         self, request: wire.Generate, inputs: Inputs, probes: Sequence[Probe]
     ) -> Tensor | None:
         """Ids [b, p + new]; rows padded on the left, as generation needs it."""
-        if not hasattr(self.model, "generate"):
+        model: Any = self.model
+        if not hasattr(model, "generate"):
             raise BadRequest("This model cannot generate.", "Only transformers' causal models can.")
         ids, mask = _left_padded(inputs)
         options = {"max_new_tokens": 20, "do_sample": False, **request.options}
-        pad = self.model.generation_config.pad_token_id
+        pad = model.generation_config.pad_token_id
         if pad is None:
-            end = self.model.generation_config.eos_token_id
+            end = model.generation_config.eos_token_id
             options.setdefault("pad_token_id", end[0] if isinstance(end, list) else end or 0)
         if any(probe.address.name == "logits" for probe in probes):
             options["logits_to_keep"] = 0
         torch.manual_seed(request.seed)
-        with self._pass(request, probes, caching=True) as run, torch.no_grad():
-            with self._each_step(run), shared_logits(self.model):
-                out = self.model.generate(
-                    ids,
-                    attention_mask=mask.long(),
-                    past_key_values=VisitedCache(self.model),
-                    **options,
-                )
+        with (
+            self._pass(request, probes, caching=True) as run,
+            torch.no_grad(),
+            shared_logits(model),
+            self._each_step(run),
+        ):
+            out = model.generate(
+                ids,
+                attention_mask=mask.long(),
+                past_key_values=VisitedCache(model),
+                **options,
+            )
         return out if self.answers else None
 
     @contextmanager

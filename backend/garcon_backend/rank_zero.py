@@ -42,7 +42,7 @@ def serve(spec: LaunchSpec, part: Part) -> None:
         _server_facts(spec, part, [facts for facts, _ in introductions]),
         catalog,
         spec.shared,
-        spec.reason_file.write_text,
+        spec.say_why,
     )
     app = _application(spec, part)
     _announce(spec, Path(app.abs_connection_file))

@@ -69,7 +69,9 @@ class Sessions:
         self._lock = threading.Lock()
         self._number = 0
 
-    def open(self, name: str | None, client: Client, prefer: str | None = None) -> tuple[Session, bool]:
+    def open(
+        self, name: str | None, client: Client, prefer: str | None = None
+    ) -> tuple[Session, bool]:
         """A session for a client.
 
         Args:

@@ -69,6 +69,10 @@ class LaunchSpec:
         """Why the server ended, for the tombstone."""
         return self.directory / "reason"
 
+    def say_why(self, reason: str) -> None:
+        """Leave the reason of the end."""
+        self.reason_file.write_text(reason)
+
     @property
     def tombstone(self) -> Path:
         """Left when the server has ended: when and why."""

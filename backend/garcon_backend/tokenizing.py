@@ -40,7 +40,8 @@ class Tokenizing:
         texts = [self._chat(m) for m in question.chats] if question.chats else question.texts
         # A chat template writes the special tokens itself.
         special = not question.chats if question.special is None else question.special
-        rows = [self.tokenizer(text, add_special_tokens=special)["input_ids"] for text in texts]
+        tokenizer: Any = self.tokenizer
+        rows = [tokenizer(text, add_special_tokens=special)["input_ids"] for text in texts]
         for text, row in zip(texts, rows, strict=True):
             if not row:
                 raise BadTokens(f"{text!r} has no tokens.", "Give at least one character.")
@@ -55,7 +56,9 @@ class Tokenizing:
 
     def _chat(self, messages: list[dict[str, str]]) -> str:
         if not getattr(self.tokenizer, "chat_template", None):
-            raise BadRequest("This model has no chat template.", "Encode a text, without chat=True.")
+            raise BadRequest(
+                "This model has no chat template.", "Encode a text, without chat=True."
+            )
         return self.tokenizer.apply_chat_template(  # type: ignore[union-attr]
             messages, tokenize=False, add_generation_prompt=True
         )

@@ -86,7 +86,8 @@ def _flat(buffer: pickle.PickleBuffer) -> memoryview:
     try:
         return buffer.raw()
     except BufferError:  # neither C- nor F-contiguous
-        return memoryview(np.ascontiguousarray(memoryview(buffer))).cast("B")
+        array: Any = np.ascontiguousarray(memoryview(buffer))
+        return memoryview(array).cast("B")
 
 
 def loads(payload: Buffer, buffers: Sequence[Buffer] = ()) -> Any:

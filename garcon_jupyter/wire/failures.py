@@ -43,7 +43,11 @@ def describe(error: BaseException, where: str = "") -> dict[str, Any]:
     frames = user_frames(error.__traceback__)
     if not where:
         text = "".join(traceback.format_exception(error))
-        return {"class": "ServerError", "problem": f"{type(error).__name__}: {error}", "trace": text}
+        return {
+            "class": "ServerError",
+            "problem": f"{type(error).__name__}: {error}",
+            "trace": text,
+        }
     return {
         "class": "ProbeError",
         "original": type(error).__name__,

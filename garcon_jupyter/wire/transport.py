@@ -82,7 +82,7 @@ def _share(buffers: Sequence[memoryview], directory: Path) -> tuple[str, list[li
         for buffer, (start, _) in zip(buffers, spans, strict=True):
             _write_all(descriptor, buffer, start)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink()
         raise
     finally:
         os.close(descriptor)

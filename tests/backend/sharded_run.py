@@ -199,4 +199,43 @@ def _run(case: Case, model: Any, mesh: Any) -> dict[str, Any]:
         "parameter_gradients": parameter_gradients,
         "generated": generated,
         "layouts": table,
+        "modules": _module_layouts(model, mesh, f"{case.layers}.{owned[0]}"),
+        "below_a_detached_layer": _below_a_detached_layer(model, mesh, case, owned),
     }
+
+
+def _module_layouts(model: Any, mesh: Any, block: str) -> dict[str, list[Any]]:
+    """Layout of the input and the output of every module of a block; None where refused."""
+    from garcon_backend.models.sharding import module_layout
+    from garcon_jupyter.errors import PointUnavailable
+
+    def layout(path: str, side: str) -> Any:
+        try:
+            return module_layout(model, mesh, path, side)
+        except PointUnavailable:
+            return None
+
+    inside = [f"{block}.{name}" for name, _ in model.get_submodule(block).named_modules() if name]
+    return {
+        path.removeprefix(f"{block}."): [layout(path, "input"), layout(path, "output")]
+        for path in inside
+    }
+
+
+def _below_a_detached_layer(model: Any, mesh: Any, case: Case, owned: range) -> float | None:
+    """Largest gradient of a first stage when the last one's loss does not depend on it."""
+    from garcon_backend.models.sharding import backward_through
+
+    blocks = [model.get_submodule(f"{case.layers}.{layer}") for layer in owned]
+    kept: list[Tensor] = []
+    model.zero_grad(set_to_none=True)  # what was gathered may be a gradient's own memory
+    if mesh.last_stage:
+        handle = blocks[0].register_forward_hook(lambda m, a, out: out.detach())
+    else:
+        handle = blocks[-1].register_forward_hook(lambda m, a, out: kept.append(out))
+    logits = model(input_ids=TOKENS, use_cache=False).logits
+    handle.remove()
+    for value in kept:
+        value.retain_grad()
+    backward_through(mesh, model, logits, torch.ones_like(logits))
+    return float(kept[0].grad.abs().max()) if kept else None

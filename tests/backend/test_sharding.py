@@ -191,3 +191,38 @@ def test_layers_are_shared_out_evenly() -> None:
 def test_stages_own_their_layers(folder: Path) -> None:
     case = Case("llama", "llama", pp=2)
     assert [rank["owned"] for rank in ranks_of(case, folder)] == [[0, 1], [2, 3]]
+
+
+def test_layouts_of_modules(folder: Path) -> None:
+    whole, halves = Layout(), Layout(-1, 2)
+    llama = ranks_of(ON_TWO[0], folder)[0]["modules"]
+    assert llama == {
+        "self_attn": [whole, whole],
+        "self_attn.q_proj": [whole, halves],
+        "self_attn.k_proj": [whole, halves],
+        "self_attn.v_proj": [whole, halves],
+        "self_attn.o_proj": [halves, whole],
+        "mlp": [whole, whole],
+        "mlp.gate_proj": [whole, halves],
+        "mlp.up_proj": [whole, halves],
+        "mlp.down_proj": [halves, whole],
+        "mlp.act_fn": [None, None],
+        "input_layernorm": [whole, whole],
+        "post_attention_layernorm": [whole, whole],
+    }
+    gpt2 = ranks_of(ON_TWO[1], folder)[0]["modules"]
+    assert gpt2["attn.c_attn"] == [whole, None]
+    mixtral = ranks_of(ON_TWO[4], folder)[0]["modules"]
+    assert mixtral["mlp.gate"] == mixtral["mlp.experts"] == [whole, whole]
+    assert mixtral["mlp.experts.act_fn"] == [None, None]
+    one_key_head = ranks_of(ON_TWO[5], folder)[0]["modules"]
+    assert one_key_head["self_attn.k_proj"] == [whole, Layout(-1, 1, 2, True)]
+    uncut = ranks_of(Case("llama", "llama", pp=2), folder)[0]["modules"]
+    assert all(layout == whole for sides in uncut.values() for layout in sides)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.pp > 1], ids=lambda c: f"{c.name}-tp{c.tp}")
+def test_first_stage_gets_zeros_where_nothing_depends_on_it(case: Case, folder: Path) -> None:
+    """And none of the stages waits for the other."""
+    for rank in ranks_of(case, folder)[: case.tp]:
+        assert rank["below_a_detached_layer"] == 0.0

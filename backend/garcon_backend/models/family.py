@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.probing import steps
-from garcon_backend.probing.places import Inside, Input, Output, Place, StagedForward
+from garcon_backend.probing.places import Input, Inside, Output, Place, StagedForward
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
 
 

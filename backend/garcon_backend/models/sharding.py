@@ -30,6 +30,7 @@ from garcon_backend.models.styles import (
     STYLES,
     Columns,
     Cut,
+    Experts,
     Rows,
     Style,
     cut_of,
@@ -263,6 +264,10 @@ def _puts_out_own(style: Style) -> bool:
     return isinstance(style, Columns) and not style.joined
 
 
+def _works_on_own(style: Style | None) -> bool:
+    return style is not None and (_puts_out_own(style) or isinstance(style, Rows))
+
+
 def module_layout(model: nn.Module, mesh: Mesh, path: str, side: str) -> Layout:
     """How the "input" or "output" of any module lies on the tensor-parallel ranks.
 
@@ -278,8 +283,8 @@ def module_layout(model: nn.Module, mesh: Mesh, path: str, side: str) -> Layout:
     elif not any(style_of(inner) for inner in module.modules()):
         parent = model.get_submodule(path.rpartition(".")[0])
         beside = [style_of(child) for child in parent.children()]
-        if any(s is not None and (_puts_out_own(s) or isinstance(s, Rows)) for s in beside):
-            layout = None
+        if isinstance(style_of(parent), Experts) or any(map(_works_on_own, beside)):
+            layout = None  # it may well stand between two that are cut
     if layout is None:
         raise PointUnavailable(
             f"The {side} of {path} is cut over {mesh.degrees.tp} ranks in a way that has no name.",

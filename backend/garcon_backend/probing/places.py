@@ -33,8 +33,10 @@ class Pass(Frame, Protocol):
     """While an expert is visited: which tokens were routed to it."""
     caching: bool
     """Whether keys go through a cache, which then visits them."""
-    sum_over_ranks: Callable[[Tensor], Tensor]
-    """Differentiable sum over the tensor-parallel group."""
+
+    def sum_over_ranks(self, value: Tensor) -> Tensor:
+        """Differentiable sum over the tensor-parallel group."""
+        ...
 
 
 class Place:

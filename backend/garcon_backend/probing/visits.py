@@ -107,7 +107,7 @@ class _Enter(torch.autograd.Function):
         return box[0]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         had = ctx.site.gradient_in
         ctx.site.gradient_in = gradient if had is None else had + gradient
         return None, None, None
@@ -125,7 +125,7 @@ class _Graft(torch.autograd.Function):
         return (x if new is None else new).detach()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         return ctx.run.backward_at(ctx.site, gradient), None, None, None, None
 
 
@@ -392,7 +392,9 @@ class PassRun:
     def _fail(self, point: Point, probe: Probe, error: BaseException, value: Tensor) -> None:
         layout = point.layout
         sharding = (
-            f"one of {layout.chunks} shards" if probe.spec.sharded and layout.chunks > 1 else "whole"
+            f"one of {layout.chunks} shards"
+            if probe.spec.sharded and layout.chunks > 1
+            else "whole"
         )
         dtype = str(value.dtype).removeprefix("torch.")
         side = "the gradient at " if probe.spec.grad else ""
@@ -411,7 +413,10 @@ class PassRun:
     def agree_on_joint(self) -> None:
         """After the loss's own backward on the leader: which sites got gradient from it."""
         far = set().union(*(site.reach for site in self.sites))
-        flags = [s.enter is not None and (s.gradient_in is not None or s.enter in far) for s in self.sites]
+        flags = [
+            s.enter is not None and (s.gradient_in is not None or s.enter in far)
+            for s in self.sites
+        ]
         for site, flag in zip(self.sites, self.ranks.say([int(f) for f in flags]), strict=True):
             site.joint = bool(flag)
 
@@ -427,9 +432,11 @@ class PassRun:
         if self.mesh.leads:
             assert whole is not None
             inward, edited = self._backward_on_leader(site, whole)
-        if not (site.changed or site.joint):
-            if all(p.spec.read_only for p in probes) or not self.ranks.say([int(edited)])[0]:
-                return gradient
+        untouched = not (site.changed or site.joint)
+        if untouched and all(p.spec.read_only for p in probes):
+            return gradient
+        if untouched and not self.ranks.say([int(edited)])[0]:
+            return gradient
         return self.ranks.scatter(inward, gradient, point.layout, grad=True)
 
     def _backward_on_leader(self, site: Site, whole: Tensor) -> tuple[Tensor, bool]:
@@ -448,7 +455,9 @@ class PassRun:
                 if site.y.requires_grad:
                     torch.autograd.backward(site.y, whole, retain_graph=True)
             except Exception as error:  # noqa: BLE001 - the user's graph
-                self.failure = self.failure or UserFailure(error, f"backward of {site.point.address.name}")
+                self.failure = self.failure or UserFailure(
+                    error, f"backward of {site.point.address.name}"
+                )
             had = site.gradient_in
             inward = torch.zeros_like(whole) if had is None else had
         return inward, edited
