@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from garcon_jupyter.servers import Settings
+    from garcon_jupyter.registry import Settings
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from garcon_jupyter.errors import BadProbe, BadRequest, ServerGone
 from garcon_jupyter.points import Address, Catalog
 from garcon_jupyter.probes import Probe, ProbePoints
 from garcon_jupyter.recordings import Handle, Recordings
-from garcon_jupyter.servers import Server, why_gone
+from garcon_jupyter.registry import Server, why_gone
 from garcon_jupyter.tokens import Tokens, as_tokens
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire import questions as ask

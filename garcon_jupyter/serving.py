@@ -7,10 +7,10 @@ import os
 import re
 from typing import Any
 
-from garcon_jupyter import servers as registry
+from garcon_jupyter import registry
 from garcon_jupyter.easy import Look
 from garcon_jupyter.remote_model import RemoteModel
-from garcon_jupyter.servers import Progress, Server, Settings
+from garcon_jupyter.registry import Progress, Server, Settings
 
 
 def launch(

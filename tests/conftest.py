@@ -17,7 +17,7 @@ os.environ.pop("JPY_SESSION_NAME", None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import garcon_jupyter as garcon  # noqa: E402
-from garcon_jupyter import servers as registry  # noqa: E402
+from garcon_jupyter import registry  # noqa: E402
 from tests import checkpoints  # noqa: E402
 
 

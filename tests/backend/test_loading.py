@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.mesh import Degrees, Mesh
 from garcon_backend.models.loading import load, load_tokenizer, load_with
+from garcon_backend.models.sharding import layouts, stage_layers
 from garcon_backend.probing.attention import register
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, NotAModel, UnknownName
 from tests.checkpoints import make
@@ -186,6 +188,8 @@ def test_loader(loaders: str, solo: Mesh) -> None:
     assert module.path == "/some/path" and tokenizer is None
     assert module.weight.dtype == torch.float64
     assert not module.training and not module.weight.requires_grad
+    assert stage_layers(module, solo) == range(0)
+    assert set(layouts(module, solo).values()) == {Layout()}
     module, tokenizer = load_with(f"{loaders}:with_tokenizer", "x", solo)
     assert tokenizer is str.split and module.weight.dtype == torch.float32
 

@@ -294,8 +294,11 @@ def module_layout(model: nn.Module, mesh: Mesh, path: str, side: str) -> Layout:
 
 
 def stage_layers(model: nn.Module, mesh: Mesh) -> range:
-    """Indices of the layers that this rank's stage holds."""
-    holder, name = stages.find_layers(model)
+    """Indices of the layers that this rank's stage holds; none of a module without layers."""
+    try:
+        holder, name = stages.find_layers(model)
+    except ValueError:
+        return range(0)
     return stages.split_layers(len(getattr(holder, name)), mesh.degrees.pp, mesh.stage)
 
 

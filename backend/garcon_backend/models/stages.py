@@ -128,12 +128,12 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str]:
     Raises:
         ValueError: there is no such list.
     """
-    count = model.config.num_hidden_layers  # type: ignore[union-attr]
+    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     for holder in model.modules():
         for name, child in holder.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:
                 return holder, name
-    raise ValueError(f"{type(model).__name__} has no list of {count} layers")
+    raise ValueError(f"{type(model).__name__} has no list of its layers")
 
 
 def install(model: Any, mesh: Mesh, tied: bool) -> None:

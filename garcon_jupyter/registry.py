@@ -45,7 +45,7 @@ LAUNCH_TIME = 1800.0
 Progress = Callable[[str], None]
 
 
-def registry() -> Path:
+def registry_directory() -> Path:
     """Directory of the connection files: ``GARCON_RUNTIME``, or ``garcon`` in Jupyter's own (0700)."""
     path = Path(os.environ.get("GARCON_RUNTIME") or Path(jupyter_runtime_dir()) / "garcon")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ class Server:
 def servers() -> list[Server]:
     """All running servers of this user on this host. Files of servers that are gone are removed."""
     found = []
-    for file in sorted(registry().glob("*.json")):
+    for file in sorted(registry_directory().glob("*.json")):
         if file.name.endswith(".tombstone.json"):
             continue
         with contextlib.suppress(BadConnectionFile):
@@ -97,7 +97,7 @@ def find(name: str) -> Server:
         UnknownServer: none runs; says why the last one ended, and which names there are.
         BadConnectionFile: the file of that name is no connection file of a server.
     """
-    file = registry() / f"{name}.json"
+    file = registry_directory() / f"{name}.json"
     if not re.fullmatch(r"[\w.@+-]+", name) or not file.exists():
         raise _unknown(name)
     server = Server(name, file, read_connection_file(file)["garcon"])
@@ -133,7 +133,7 @@ def _forget(server: Server) -> None:
 def why_gone(name: str) -> str:
     """Why the last server of a name ended, and when; "" where nothing is known."""
     try:
-        told = json.loads((registry() / f"{name}.tombstone.json").read_text())
+        told = json.loads((registry_directory() / f"{name}.tombstone.json").read_text())
     except (OSError, ValueError):
         return ""
     return f"{told['reason']}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(told['time']))}"
@@ -141,13 +141,13 @@ def why_gone(name: str) -> str:
 
 def log_file(name: str) -> Path:
     """What the server of a name writes."""
-    return registry() / f"{name}.log"
+    return registry_directory() / f"{name}.log"
 
 
 def _directory(name: str) -> Path:
     """The server's own directory. Short: a socket path has at most about 100 characters."""
     root = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    short = hashlib.sha256(f"{registry()}/{name}".encode()).hexdigest()[:16]
+    short = hashlib.sha256(f"{registry_directory()}/{name}".encode()).hexdigest()[:16]
     return root / f"garcon-{os.getuid()}-{short}"
 
 
@@ -221,7 +221,7 @@ def launch(
         degree = getattr(settings, word)
         if degree is not None and degree < 1:
             raise BadDegrees(f"{word}={degree} is no degree.", "Degrees count from one.")
-    with FileLock(registry() / f"{name}.lock"):
+    with FileLock(registry_directory() / f"{name}.lock"):
         with contextlib.suppress(UnknownServer):
             server = find(name)
             if different := settings.differs(server.facts):
@@ -247,7 +247,7 @@ def _start(name: str, settings: Settings, idle_timeout: float, progress: Progres
         "model": settings.path,
         "directory": str(directory),
         "shared": str(shared),
-        "registry": str(registry()),
+        "registry": str(registry_directory()),
         "degrees": plan.degrees,
         "dtype": settings.dtype,
         "device": plan.device,
@@ -256,7 +256,7 @@ def _start(name: str, settings: Settings, idle_timeout: float, progress: Progres
         "settings": {**settings.__dict__, "device": plan.device},
     }
     spec.write_text(json.dumps(content, indent=1))
-    (registry() / f"{name}.tombstone.json").unlink(missing_ok=True)
+    (registry_directory() / f"{name}.tombstone.json").unlink(missing_ok=True)
     log = log_file(name)
     with log.open("wb") as stream:
         log.chmod(0o600)
@@ -290,7 +290,7 @@ def _environment() -> dict[str, str]:
 def _await_ready(
     name: str, process: subprocess.Popen[bytes], log: Path, directory: Path, progress: Progress
 ) -> Server:
-    file = registry() / f"{name}.json"
+    file = registry_directory() / f"{name}.json"
     lines = _new_lines(log)
     end = time.monotonic() + LAUNCH_TIME
     try:
