@@ -18,7 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import garcon_jupyter as garcon  # noqa: E402
 from garcon_jupyter import registry  # noqa: E402
-from tests import checkpoints  # noqa: E402
+from tests import checkpoints, oracle  # noqa: E402
 
 
 def quiet(line: str) -> None:
@@ -29,6 +29,12 @@ def quiet(line: str) -> None:
 def llama_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random Llama checkpoint."""
     return checkpoints.make("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def plain(llama_path: Path) -> oracle.Plain:
+    """The small Llama as transformers loads it."""
+    return oracle.Plain(llama_path)
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +59,23 @@ def smollm2_server() -> Iterator[garcon.Server]:
 def rmodel(llama_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
     """A fresh session on the small Llama."""
     model = garcon.connect(llama_server.name)
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def rmodel_tp2(llama_tp2_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
+    """A fresh session on the small Llama over two tensor-parallel ranks."""
+    model = garcon.connect(llama_tp2_server.name)
+    yield model
+    model.close()
+
+
+@pytest.fixture(params=["tiny", "tiny-tp2"])
+def either(request: pytest.FixtureRequest) -> Iterator[garcon.RemoteModel]:
+    """A fresh session on the small Llama, in one process and again over two ranks."""
+    fixture = {"tiny": "llama_server", "tiny-tp2": "llama_tp2_server"}[request.param]
+    model = garcon.connect(request.getfixturevalue(fixture).name)
     yield model
     model.close()
 

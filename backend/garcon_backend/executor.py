@@ -19,6 +19,7 @@ from garcon_backend import merging
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.exchange import over_stages
 from garcon_backend.engine.mesh import Mesh
+from garcon_backend.generating import generate
 from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.models.family import BoundFamily
 from garcon_backend.output import Output
@@ -105,9 +106,15 @@ class Executor:
         refs = {probe.spec.source for probe in probes if probe.spec.source is not None}
         for ref in sorted(refs, key=lambda ref: (ref.snapshot, ref.point, ref.name or "")):
             contents = over_stages(self.mesh, self.contexts.contents(session, ref))
+            # All ranks stop, or none: one that went on alone would wait for ever.
+            if self.mesh.everyone.any(self.mesh.runs_probes and contents is None):
+                raise NoRecording(
+                    f"Nothing is recorded at {ref.point} in that snapshot.",
+                    "Take recordings() again.",
+                )
             for probe in probes:
-                if probe.spec.source == ref and self.mesh.leads:
-                    probe.source = SimpleNamespace(**_found(contents, ref))
+                if probe.spec.source == ref and contents is not None:
+                    probe.source = SimpleNamespace(**contents)
 
     def _points(self, names: Sequence[str]) -> list[Address]:
         return [self.bound.catalog.point(name) for name in names]
@@ -148,7 +155,7 @@ class Executor:
 
         def run() -> Any:
             self.supply(request.session, probes)
-            return self.passes.generate(request, batch, probes)
+            return generate(self.passes, request, batch, probes)
 
         return run
 
@@ -171,9 +178,11 @@ class Executor:
                 contents = self.contexts.contents(request.session, ref)
                 if contents is None or attribute not in contents:
                     continue
-                rule = self.contexts.merges.get((request.session, ref.point, ref.name))
+                of = self.contexts.sharded.get((request.session, ref.point, ref.name))
                 value = contents[attribute]
-                found[number] = merging.part(value, steps, request.dtype, rule, self.load)
+                # Steps on a part would mean something else than on the whole.
+                value = merging.cut(value, steps) if of is None else value
+                found[number] = merging.Part(merging.as_dtype(value, request.dtype), of)
             return found
 
         return run
@@ -209,24 +218,16 @@ class Executor:
         return run
 
 
-def _found(contents: dict[str, Any] | None, ref: wire.RecordingRef) -> dict[str, Any]:
-    if contents is None:
-        raise NoRecording(
-            f"Nothing is recorded at {ref.point} in that snapshot.", "Take recordings() again."
-        )
-    return contents
-
-
 @functools.lru_cache(maxsize=256)
 def _unpickled(digest: str, payload: bytes) -> Callable[..., Any]:
     return pickle.loads(payload)
 
 
-def _first(parts: Sequence[Any], request: wire.Request) -> Any:
+def _first(parts: Sequence[Any], request: wire.Request, executor: Executor) -> Any:
     return next((part for part in parts if part is not None), None)
 
 
-def _loss_and_gradients(parts: Sequence[Any], request: wire.Request) -> Any:
+def _loss_and_gradients(parts: Sequence[Any], request: wire.Request, executor: Executor) -> Any:
     loss = next((loss for loss, _ in parts if loss is not None), None)
     gradients: dict[str, Any] = {}
     for _, found in parts:
@@ -234,7 +235,9 @@ def _loss_and_gradients(parts: Sequence[Any], request: wire.Request) -> Any:
     return loss, gradients
 
 
-def _one_index(parts: Sequence[wire.SnapshotIndex], request: wire.Request) -> wire.SnapshotIndex:
+def _one_index(
+    parts: Sequence[wire.SnapshotIndex], request: wire.Request, executor: Executor
+) -> wire.SnapshotIndex:
     table: dict[Any, Any] = {}
     for part in parts:
         for key, attributes in part.contexts.items():
@@ -242,25 +245,28 @@ def _one_index(parts: Sequence[wire.SnapshotIndex], request: wire.Request) -> wi
     return wire.SnapshotIndex(parts[0].snapshot, table)
 
 
-def _all_fetched(parts: Sequence[dict[int, merging.Part]], request: wire.Request) -> list[Any]:
+def _all_fetched(
+    parts: Sequence[dict[int, merging.Part]], request: wire.Request, executor: Executor
+) -> list[Any]:
     assert isinstance(request, wire.Fetch)
     values = []
-    for number, (ref, attribute, _) in enumerate(request.wanted):
+    for number, (ref, attribute, steps) in enumerate(request.wanted):
+        what = f"{ref.point}.{attribute}"
         found = [part[number] for part in parts if number in part]
         if not found:
             raise NoRecording(
-                f"Nothing is recorded as {ref.point}.{attribute}.",
-                "rmodel.recordings() lists what is.",
+                f"Nothing is recorded as {what}.", "rmodel.recordings() lists what is."
             )
-        values.append(merging.merged(found, f"{ref.point}.{attribute}"))
+        value = merging.merged(found, what, executor.load)
+        values.append(value if found[0].of is None else merging.cut(value, steps))
     return values
 
 
-def _all(parts: Sequence[Any], request: wire.Request) -> list[Any]:
+def _all(parts: Sequence[Any], request: wire.Request, executor: Executor) -> list[Any]:
     return [item for part in parts for item in part]
 
 
-COMBINE: dict[type[wire.Request], Callable[[Sequence[Any], wire.Request], Any]] = {
+COMBINE: dict[type[wire.Request], Callable[[Sequence[Any], wire.Request, Executor], Any]] = {
     wire.Forward: _first,
     wire.Backward: _loss_and_gradients,
     wire.Generate: _first,

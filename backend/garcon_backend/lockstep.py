@@ -11,6 +11,7 @@ The link is a socket file in the server's own directory, which only its user can
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
         return describe(Interrupted("The request was interrupted.", "Nothing else was lost."))
     if isinstance(error, MemoryError) and not isinstance(error, GarconError):
         return describe(UserFailure(error, "").error, "the forward pass")
+    if not isinstance(error, GarconError):
+        traceback.print_exception(error)  # a fault of ours: into the log too
     return describe(error)
 
 
@@ -137,7 +140,7 @@ class Lockstep:
         if any(o.failure for o in outcomes):
             raise RequestFailed(_worst(outcomes))
         try:
-            return COMBINE[type(request)]([o.value for o in outcomes], request)
+            return COMBINE[type(request)]([o.value for o in outcomes], request, self.executor)
         except GarconError as error:
             raise RequestFailed(describe(error)) from error
 

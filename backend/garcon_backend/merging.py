@@ -1,8 +1,9 @@
-"""Recorded values on their way out: cut on the rank that holds them, merged where they are shards.
+"""Recorded values on their way out: cut on the rank that holds them, merged where they are parts.
 
-A sharded probe saves on every rank of its group. The rule it names says how the parts become one:
-``cat`` (along the sharded dimension, the default), ``sum``, ``topk`` (a dictionary with ``values`` and
-``indices``, of which the k largest are kept), or a function of the list of parts.
+A sharded probe saves on every rank that holds a shard, in every replica. The rule it names says how the
+parts become one: ``cat`` (shards along the sharded dimension, replicas along the batch; the default),
+``sum``, ``topk`` (a dictionary with ``values`` and ``indices``, of which the k largest are kept), or a
+function of the list of parts, ordered by replica and shard.
 """
 
 from __future__ import annotations
@@ -17,69 +18,106 @@ from torch import Tensor
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.wire.requests import Code
 
-RULES = ("cat", "sum", "topk")
+
+@dataclass(frozen=True)
+class Sharded:
+    """What one rank's part is a part of.
+
+    Attributes:
+        rule: how the parts are merged.
+        dim: the sharded dimension of the point, counted from the end.
+        rank: number of dimensions of the point.
+        replica: which rows of the batch it saw.
+        counts: whether this part counts; copies of a replicated value count once.
+    """
+
+    rule: str | Code | None
+    dim: int
+    rank: int
+    replica: int
+    counts: bool
 
 
 @dataclass
 class Part:
-    """One rank's part of a value.
-
-    Attributes:
-        rule: None where the value is whole; else how the parts are merged.
-        dim: the sharded dimension, counted from the end.
-    """
+    """One rank's part of a recorded value; `of` is None where it is whole."""
 
     value: Any
-    rule: Any = None
-    dim: int = -1
+    of: Sharded | None = None
 
 
-def part(
-    value: Any,
-    steps: Sequence[Any],
-    dtype: str | None,
-    rule: tuple[Any, int] | None,
-    load: Callable[[Code], Any],
-) -> Part:
-    """A value cut and reduced by `steps`, in the dtype it shall travel in."""
+def cut(value: Any, steps: Sequence[Any]) -> Any:
+    """A value after the steps of a handle: indexing, and methods of it."""
     for kind, *arguments in steps:
         if kind == "item":
             value = value[arguments[0]]
         else:
             method, args, kwargs = arguments
             value = getattr(value, method)(*args, **kwargs)
-    if isinstance(value, Tensor):
-        value = value.detach()
-        if dtype is not None and value.is_floating_point():
-            value = value.to(getattr(torch, dtype))
-    if rule is None:
-        return Part(value)
-    merge, dim = rule
-    return Part(value, load(merge) if isinstance(merge, Code) else merge or "cat", dim)
+    return value.detach() if isinstance(value, Tensor) else value
 
 
-def merged(parts: Sequence[Part], what: str) -> Any:
-    """One value from the parts of all ranks that hold some."""
+def as_dtype(value: Any, dtype: str | None) -> Any:
+    """A floating-point tensor in the dtype that it shall travel in."""
+    if dtype is None or not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return value.to(getattr(torch, dtype))
+
+
+def merged(parts: Sequence[Part], what: str, load: Callable[[Code], Any]) -> Any:
+    """One value from the parts of all ranks that hold some.
+
+    Raises:
+        BadRequest: the rule does not fit what was saved.
+    """
     first = parts[0]
-    if first.rule is None or len(parts) == 1:
+    if first.of is None:
         return first.value
-    values = [part.value for part in parts]
-    if callable(first.rule):
-        return first.rule(values)
-    if first.rule == "sum":
+    counting = [part for part in parts if part.of and part.of.counts]
+    values = [part.value for part in counting]
+    rule = first.of.rule
+    if isinstance(rule, Code):
+        return load(rule)(values)
+    if len(values) == 1:
+        return values[0]
+    if rule == "sum":
         return sum(values[1:], values[0])
-    if first.rule == "topk":
+    if rule == "topk":
         return _topk(values, what)
-    if not all(isinstance(value, Tensor) for value in values):
-        return values
-    return torch.cat(values, first.dim if values[0].dim() >= -first.dim else -1)
+    return _joined(counting, what)
+
+
+def _joined(parts: Sequence[Part], what: str) -> Any:
+    of = parts[0].of
+    assert of is not None
+    if not all(isinstance(part.value, Tensor) and part.value.dim() for part in parts):
+        raise BadRequest(
+            f"{what} cannot be put together: it is no tensor with a dimension.",
+            'Name another rule for sharded probes: merge="sum", or a function of the list of parts.',
+        )
+    replicas: dict[int, list[Tensor]] = {}
+    for part in parts:
+        assert part.of is not None
+        replicas.setdefault(part.of.replica, []).append(part.value)
+    dims = parts[0].value.dim()
+    # A value that lost dimensions, such as a mean over tokens, still has its units last.
+    dim = of.dim if dims == of.rank else -1
+    rows = [
+        torch.cat(shards, dim) if len(shards) > 1 else shards[0] for shards in replicas.values()
+    ]
+    if len(rows) > 1 and dims != of.rank:
+        raise BadRequest(
+            f"{what} has no batch dimension along which replicas could be put together.",
+            'Name a rule: merge="sum", or a function of the list of parts.',
+        )
+    return torch.cat(rows, 0) if len(rows) > 1 else rows[0]
 
 
 def _topk(values: Sequence[Any], what: str) -> dict[str, Tensor]:
     if not all(isinstance(value, dict) and {"values", "indices"} <= set(value) for value in values):
         raise BadRequest(
             f"{what} cannot be merged by top-k.",
-            'Save {"values": …, "indices": …} with the units on the first axis.',
+            'Save {"values": …, "indices": …}, with the k largest on the last axis.',
         )
     scores = torch.cat([value["values"] for value in values], -1)
     indices = torch.cat([value["indices"] for value in values], -1)

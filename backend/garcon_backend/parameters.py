@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from garcon_backend.engine.mesh import Mesh
-from garcon_backend.models.family import BoundFamily, Weight
+from garcon_backend.models.family import BoundFamily, Reading
 from garcon_backend.models.sharding import gather_parameter
 
 
@@ -18,26 +18,26 @@ class Parameters:
     def __init__(self, mesh: Mesh, bound: BoundFamily) -> None:
         self.mesh, self.bound = mesh, bound
 
-    def stored(self, name: str) -> tuple[Weight, nn.Parameter | None]:
-        """The weight of a name and the stored parameter; None where another stage holds it."""
-        weight, path = self.bound.parameter(self.bound.catalog.parameter(name))
+    def stored(self, name: str) -> tuple[Reading, nn.Parameter | None]:
+        """How a name is read and the stored parameter; None where another stage holds it."""
+        reading, path = self.bound.parameter(self.bound.catalog.parameter(name))
         holder_path, _, leaf = path.rpartition(".")
         try:
             holder = self.bound.model.get_submodule(holder_path)
         except AttributeError:
-            return weight, None
-        return weight, getattr(holder, leaf, None)
+            return reading, None
+        return reading, getattr(holder, leaf, None)
 
     def get(self, name: str) -> Tensor | None:
         """The parameter on the leader of the stage that holds it; None elsewhere."""
-        weight, stored = self.stored(name)
+        reading, stored = self.stored(name)
         if stored is None:
             return None
         whole = gather_parameter(stored, self.mesh)
         if whole is None:
             return None
-        value = weight.read(whole.detach())
-        return value + weight.offset if weight.offset else value
+        value = reading.read(whole.detach())
+        return value + reading.offset if reading.offset else value
 
     def cut(self, name: str, index: Any) -> Tensor | None:
         """The parameter, or what an index leaves of it, ready to travel."""
@@ -50,12 +50,13 @@ class Parameters:
         """The gradients of parameters after a backward, and none left behind."""
         found = {}
         for name in names:
-            weight, stored = self.stored(name)
+            reading, stored = self.stored(name)
             if stored is None or stored.grad is None:
                 continue
-            whole = gather_parameter(stored.grad, self.mesh, like=stored)
+            gradient = self.mesh.replicas.sum(stored.grad)
+            whole = gather_parameter(gradient, self.mesh, like=stored)
             if whole is not None:
-                found[name] = weight.read(whole).clone()
+                found[name] = reading.read(whole).clone()
         return found
 
     def require_gradients(self, names: Sequence[str], on: bool) -> None:

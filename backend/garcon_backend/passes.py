@@ -1,7 +1,7 @@
-"""The three ways to run the model: forward, backward, generate.
+"""Running the model forward and backward, with the probes of one request installed.
 
-All of them run the model as transformers wrote it, with the probes of one request installed for as long
-as it lasts, and answer on the leader of the last stage only.
+The model runs as transformers wrote it; the leader of the last stage answers. ``generating`` repeats
+forwards by the same means.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.exchange import over_stages
 from garcon_backend.engine.mesh import Mesh
+from garcon_backend.engine.team import Team
 from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.models.family import BoundFamily
-from garcon_backend.models.sharding import backward_through, shared_logits
+from garcon_backend.models.sharding import backward_through
 from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
-from garcon_backend.probing.attention import VisitedCache
 from garcon_backend.probing.contexts import Contexts
 from garcon_backend.probing.visits import PassFailed, PassRun, Probe, UserFailure
 from garcon_jupyter.errors import BadRequest, BadTokens
@@ -37,6 +37,11 @@ class Inputs:
     ids: Tensor
     mask: Tensor | None
     positions: Tensor
+
+    def dealt(self, team: Team) -> Inputs:
+        """The rows that this rank's replica reads."""
+        mask = None if self.mask is None else team.deal_rows(self.mask)
+        return Inputs(team.deal_rows(self.ids), mask, team.deal_rows(self.positions))
 
     @property
     def last(self) -> Tensor:
@@ -66,7 +71,7 @@ class Passes:
     @property
     def answers(self) -> bool:
         """Whether this rank holds the model's output whole and answers with it."""
-        return self.mesh.last_stage and self.mesh.leads
+        return self.mesh.last_stage and self.mesh.runs_probes
 
     # -- inputs ------------------------------------------------------------------------------
 
@@ -101,20 +106,31 @@ class Passes:
             mask = torch.as_tensor(batch.mask).to(self.mesh.device, torch.bool)
             if not mask.any(1).all():
                 raise BadTokens("A row of the batch is all padding.", "Leave it out.")
-        return Inputs(ids, mask, _positions(ids, mask))
+        return Inputs(ids, mask, positions_of(torch.ones_like(ids) if mask is None else mask))
 
     # -- one request's pass ------------------------------------------------------------------
 
     @contextmanager
-    def _pass(
-        self, request: Any, probes: Sequence[Probe], wanted: Sequence[Address] = (), **options: bool
+    def open(
+        self,
+        request: Any,
+        inputs: Inputs,
+        probes: Sequence[Probe],
+        wanted: Sequence[Address] = (),
+        **options: bool,
     ) -> Iterator[PassRun]:
+        """The probes of a request, installed while this lasts.
+
+        Raises:
+            UserFailure: afterwards, if user code failed.
+        """
         run = PassRun(
             self.mesh,
             self.bound,
             self.layouts,
             self.contexts,
             request.session,
+            rows=len(inputs.ids),
             seed=request.seed,
             interrupts=self.interrupts,
             output=self.output,
@@ -136,7 +152,7 @@ class Passes:
                 raise Cancelled
             raise run.failure
 
-    def _agree_to_go_on(self, run: PassRun) -> None:
+    def agree_to_go_on(self, run: PassRun) -> None:
         """One word per forward: whether any rank was told to stop."""
         if self.mesh.world == 1:
             self.interrupts.check()
@@ -144,8 +160,10 @@ class Passes:
             raise Cancelled
 
     def _model(self, run: PassRun, inputs: Inputs, keep: Any = 0) -> Any:
-        self._agree_to_go_on(run)
-        run.begin(inputs.ids, inputs.mask, inputs.positions, 0)
+        self.agree_to_go_on(run)
+        shape = (run.team.local, inputs.ids.shape[1])
+        run.begin(inputs.ids, inputs.mask, inputs.positions, 0, shape)
+        inputs = inputs.dealt(run.team)
         mapped = self.bound.family is not None
         if not mapped and not hasattr(self.model, "config"):
             return self.model(inputs.ids)
@@ -173,11 +191,13 @@ class Passes:
             p.address.name == "logits" for p in probes
         ):
             keep = last
-        with self._pass(request, probes) as run, torch.no_grad():
+        with self.open(request, inputs, probes) as run, torch.no_grad():
             output = self._model(run, inputs, keep)
-        if request.logits == "none" or not self.answers:
+        if request.logits == "none" or not self.mesh.last_stage:
             return None
-        logits = _logits(output)
+        logits = run.team.gather(_logits(output), Layout())
+        if logits is None:
+            return None
         if request.logits == "last":
             where = inputs.last if isinstance(keep, int) else torch.searchsorted(last, inputs.last)
             return logits[torch.arange(len(logits), device=logits.device), where]
@@ -207,7 +227,7 @@ class Passes:
         the leader of the stage that holds the parameter."""
         parameters.require_gradients(request.parameters, True)
         try:
-            with self._pass(request, probes, values, grad=True) as run, torch.enable_grad():
+            with self.open(request, inputs, probes, values, grad=True) as run, torch.enable_grad():
                 logits = _logits(self._model(run, inputs))
                 value, gradient = self._loss(run, loss, logits, values)
                 if run.failure is None or self.mesh.world > 1:
@@ -230,8 +250,9 @@ class Passes:
             value = over_stages(self.mesh, _own_value(run, address))
             leaves.append(None if value is None else value.detach().requires_grad_())
         value, gradient = None, None
-        if self.answers:
-            leaf = logits.detach().clone().requires_grad_()
+        whole = run.team.gather(logits, Layout()) if self.mesh.last_stage else None
+        if whole is not None:
+            leaf = whole.clone().requires_grad_()
             value = self._scalar(run, loss, leaf, [leaves] if values else [])
             gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         for address, leaf_value in zip(values, leaves, strict=True):
@@ -262,61 +283,8 @@ class Passes:
     def _backward_through(self, run: PassRun, logits: Tensor, gradient: Tensor | None) -> None:
         run.agree_on_joint()
         if self.mesh.last_stage:
-            gradient = self.mesh.tp.broadcast(
-                gradient if gradient is not None else torch.empty_like(logits), 0
-            )
+            gradient = run.team.scatter(gradient, logits, Layout(), grad=True)
         backward_through(self.mesh, self.model, logits, gradient)
-
-    # -- generate ----------------------------------------------------------------------------
-
-    def generate(
-        self, request: wire.Generate, inputs: Inputs, probes: Sequence[Probe]
-    ) -> Tensor | None:
-        """Ids [b, p + new]; rows padded on the left, as generation needs it."""
-        model: Any = self.model
-        if not hasattr(model, "generate"):
-            raise BadRequest("This model cannot generate.", "Only transformers' causal models can.")
-        ids, mask = _left_padded(inputs)
-        options = {"max_new_tokens": 20, "do_sample": False, **request.options}
-        pad = model.generation_config.pad_token_id
-        if pad is None:
-            end = model.generation_config.eos_token_id
-            options.setdefault("pad_token_id", end[0] if isinstance(end, list) else end or 0)
-        if any(probe.address.name == "logits" for probe in probes):
-            options["logits_to_keep"] = 0
-        torch.manual_seed(request.seed)
-        with (
-            self._pass(request, probes, caching=True) as run,
-            torch.no_grad(),
-            shared_logits(model),
-            self._each_step(run),
-        ):
-            out = model.generate(
-                ids,
-                attention_mask=mask.long(),
-                past_key_values=VisitedCache(model),
-                **options,
-            )
-        return out if self.answers else None
-
-    @contextmanager
-    def _each_step(self, run: PassRun) -> Iterator[None]:
-        """Tell the run what each step of a generation reads, and stop when asked to."""
-        step = -1
-
-        def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-            nonlocal step
-            step += 1
-            self._agree_to_go_on(run)
-            ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-            mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
-            run.begin(ids, mask, positions, step)  # type: ignore[arg-type]
-
-        handle = self.model.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-        try:
-            yield
-        finally:
-            handle.remove()
 
 
 def _own_value(run: PassRun, address: Address) -> Tensor | None:
@@ -342,17 +310,6 @@ def _logits(output: Any) -> Tensor:
     return output.logits if hasattr(output, "logits") else output[0]
 
 
-def _positions(ids: Tensor, mask: Tensor | None) -> Tensor:
+def positions_of(mask: Tensor) -> Tensor:
     """Position of each token among the real ones of its row: padding shifts nothing."""
-    if mask is None:
-        return torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
     return (mask.long().cumsum(1) - 1).clamp(min=0)
-
-
-def _left_padded(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """The batch with its padding moved to the left."""
-    ids, mask = inputs.ids, inputs.mask
-    if mask is None:
-        return ids, torch.ones_like(ids, dtype=torch.bool)
-    order = mask.long().argsort(dim=1, stable=True)
-    return ids.gather(1, order), mask.gather(1, order)

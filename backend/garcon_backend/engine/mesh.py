@@ -50,6 +50,7 @@ class Mesh:
         device: that this process computes on.
         tp: the ranks that share this rank's layers.
         pipeline: the ranks of the same `tp_rank` and replica over all stages, first stage first.
+        replicas: the ranks of the same stage and `tp_rank` over all replicas.
         everyone: all ranks.
         device_mesh: torch's own view of the same, (pp, dp, tp); None for a process of its own.
     """
@@ -63,10 +64,11 @@ class Mesh:
     ) -> None:
         self.degrees, self.rank, self.device, self.device_mesh = degrees, rank, device, device_mesh
         if device_mesh is None:
-            self.tp = self.pipeline = self.everyone = Ranks(None, device)
+            self.tp = self.pipeline = self.replicas = self.everyone = Ranks(None, device)
         else:
             self.tp = Ranks(device_mesh.get_group("tp"), device)
             self.pipeline = Ranks(device_mesh.get_group("pp"), device)
+            self.replicas = Ranks(device_mesh.get_group("dp"), device)
             self.everyone = Ranks(dist.group.WORLD, device)
 
     @classmethod
@@ -142,8 +144,13 @@ class Mesh:
 
     @property
     def leads(self) -> bool:
-        """Whether this rank leads its tensor-parallel group: probes of the group run here."""
+        """Whether this rank leads its tensor-parallel group: whole values are put together here."""
         return self.tp_rank == 0
+
+    @property
+    def runs_probes(self) -> bool:
+        """Whether this rank leads its stage over all replicas: user code of the stage runs here."""
+        return self.leads and self.replica == 0
 
     def __repr__(self) -> str:
         return f"<rank {self.rank} of {self.world}: {self.degrees}, on {self.device}>"

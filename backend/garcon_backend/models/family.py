@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,22 +19,62 @@ from garcon_backend.probing.places import Input, Inside, Output, Place, StagedFo
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
 
 
+Sizes = Mapping[str, int]
+"""Size of each letter of the table, for the whole model."""
+
+Rows = Callable[[Tensor, Sizes], Tensor]
+"""Picks the rows of one projection out of those of a fused one."""
+
+
+def every_row(stored: Tensor, sizes: Sizes) -> Tensor:
+    """Nothing is fused."""
+    return stored
+
+
+def rows_of_part(index: int, count: int) -> Rows:
+    """One of several equal blocks of rows, one after the other."""
+    return lambda stored, sizes: stored.chunk(count, 0)[index]
+
+
+def rows_of_each_head(index: int, count: int) -> Rows:
+    """One of several blocks of d rows that every head has side by side."""
+    return lambda stored, sizes: (
+        stored.unflatten(0, (-1, count, sizes["d"])).select(1, index).flatten(0, 1)
+    )
+
+
 @dataclass(frozen=True)
 class Weight:
-    """A parameter of the table inside the checkpoint's own.
+    """Where a parameter of the table is among those of the checkpoint.
 
     Attributes:
-        path: dotted path of the stored parameter, with ``{i}`` as a hole.
-        read: takes the stored tensor (whole) to the table's orientation and part. Linear, so that it
-            reads gradients as well.
+        path: dotted path of the stored parameter, with ``{i}`` as a hole. What is stored for all
+            experts at once has the expert as its first dimension.
+        rows: picks this parameter's rows out of a fused one, once it is oriented [out, in].
+        transposed: stored as [in, out].
         offset: what is added to values, not to gradients: 1 for Gemma's gains, stored as gain − 1.
         tied: another path that holds the same parameter where this one is absent.
     """
 
     path: str
-    read: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    rows: Rows = every_row
+    transposed: bool = False
     offset: float = 0.0
     tied: str | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one parameter of a loaded model is read.
+
+    Attributes:
+        read: takes the stored tensor (whole) to the table's orientation and part. Linear, so that it
+            reads gradients as well.
+        offset: what is added to values, not to gradients.
+    """
+
+    read: Callable[[Tensor], Tensor] = lambda stored: stored
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,9 +86,10 @@ class Family:
         model_types: the ``model_type`` of the configurations it serves.
         points: template → place.
         refused: template → why this architecture has no such point.
-        parameters: template → weight; ``{e}`` of experts is bound by `expert_part`.
-        sizes: config → size of each letter.
+        parameters: template → weight.
         layers: dotted path of the list of blocks.
+        sizes: config → size of each letter.
+        lacks: config → points that some models of the family lack, and why.
     """
 
     name: str
@@ -56,13 +98,16 @@ class Family:
     refused: Mapping[str, str]
     parameters: Mapping[str, Weight]
     layers: str
-    sizes: Callable[[object], dict[str, int]] = field(default=lambda config: standard_sizes(config))
+    sizes: Callable[[Any], dict[str, int]] = field(default=lambda config: standard_sizes(config))
+    lacks: Callable[[Any], Mapping[str, str]] = field(default=lambda config: {})
 
     def __post_init__(self) -> None:
         templates = {spec.template for spec in POINTS}
-        said = set(self.points) | set(self.refused)
-        if said != templates:
-            raise ValueError(f"{self.name}: {sorted(templates ^ said)} neither placed nor refused")
+        both = set(self.points) & set(self.refused)
+        neither = templates ^ (set(self.points) | set(self.refused))
+        unknown = set(self.parameters) - {spec.template for spec in PARAMETERS}
+        if wrong := both | neither | unknown:
+            raise ValueError(f"{self.name}: {sorted(wrong)} are not said once")
 
 
 def standard_sizes(config: object) -> dict[str, int]:
@@ -104,11 +149,12 @@ def norm_weights(prefix: str, path: str, offset: float = 0.0) -> dict[str, Weigh
     }
 
 
-def linear(template: str, path: str, read: Callable[[Tensor], Tensor] | None = None) -> dict[str, Weight]:
-    """Weight and bias of a projection; `read` picks its rows out of a fused one."""
-    rows = read or (lambda tensor: tensor)
+def linear(
+    template: str, path: str, rows: Rows = every_row, transposed: bool = False
+) -> dict[str, Weight]:
+    """Weight and bias of a projection, or of one of several that are fused."""
     return {
-        template: Weight(f"{path}.weight", rows),
+        template: Weight(f"{path}.weight", rows, transposed),
         f"{template}.bias": Weight(f"{path}.bias", rows),
     }
 
@@ -118,8 +164,9 @@ class BoundFamily:
     """A family bound to one loaded model.
 
     Attributes:
+        model: or the part of it that this rank holds.
+        family: None where the architecture is not mapped.
         catalog: what the model has, and why it lacks the rest.
-        stage_layers: the layers whose modules this rank holds.
     """
 
     model: nn.Module
@@ -141,19 +188,21 @@ class BoundFamily:
         """Whether embedding and unembedding are one; each stage of a pipeline knows its own end."""
         return bool(getattr(getattr(self.model, "config", None), "tie_word_embeddings", False))
 
-    def parameter(self, address: Address) -> tuple[Weight, str]:
-        """The weight of a parameter and the dotted path at which it is stored."""
+    def parameter(self, address: Address) -> tuple[Reading, str]:
+        """How a parameter is read, and the dotted path at which it is stored."""
         if self.family is None or address.spec is None:
-            return Weight(address.name), address.name
-        template = address.template
-        weight = self.family.parameters[template]
+            return Reading(), address.name
+        weight = self.family.parameters[address.template]
         path = fill(weight.path, address.layer)
         if weight.tied and self._tied and not _has_parameter(self.model, path):
             path = weight.tied
-        if address.expert is not None:
-            expert, read = address.expert, weight.read
-            weight = Weight(path, lambda tensor: read(tensor[expert]), weight.offset)
-        return weight, path
+
+        def read(stored: Tensor) -> Tensor:
+            mine = stored if address.expert is None else stored[address.expert]
+            oriented = mine.T if weight.transposed else mine
+            return weight.rows(oriented, self.catalog.sizes)
+
+        return Reading(read, weight.offset), path
 
 
 def _module(model: nn.Module, path: str) -> nn.Module | None:
@@ -169,33 +218,31 @@ def _has_parameter(model: nn.Module, path: str) -> bool:
     return holder is not None and isinstance(getattr(holder, name, None), torch.Tensor)
 
 
-def bind(model: nn.Module, family: Family | None, config: object | None = None) -> BoundFamily:
+UNMAPPED = "no family file maps this architecture; its modules are module:{path}.output"
+
+
+def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFamily:
     """Check a family against a loaded model; without one, the model has ``module:`` points only.
 
-    Under pipeline parallelism every rank binds its own stage; places of other stages are looked for
-    there and the catalog is merged by :func:`merge`.
+    Under pipeline parallelism every rank binds its own stage, and finds there what it holds; what
+    any of them has, the model has.
     """
     modules = tuple(name for name, _ in model.named_modules())
     if family is None:
-        reason = "no family file maps this architecture; its modules are module:{path}.output"
         names = tuple(name for name, _ in model.named_parameters())
-        refused = {spec.template: reason for spec in POINTS}
-        return BoundFamily(model, None, Catalog({}, 0, 0, {}, refused, modules, names))
+        refused = {spec.template: UNMAPPED for spec in POINTS}
+        known = standard_sizes(config) if config is not None else {}
+        limits = {letter: known[letter] for letter in ("V", "P") if letter in known}
+        return BoundFamily(model, None, Catalog(limits, 0, 0, {}, refused, modules, names))
     sizes = family.sizes(config)
     holder = _module(model, family.layers)
     n_layers = len(holder) if isinstance(holder, nn.ModuleList) else 0
-    bound = BoundFamily(model, family, Catalog(sizes, n_layers, sizes.get("E", 0)))
+    n_experts = sizes.get("E", 0)
     layers, refused = _find_points(model, family, n_layers)
-    bound.catalog = Catalog(
-        sizes,
-        n_layers,
-        sizes.get("E", 0),
-        layers,
-        refused,
-        modules,
-        tuple(_find_parameters(model, family, n_layers, sizes.get("E", 0))),
-    )
-    return bound
+    refused |= family.lacks(config)
+    parameters = tuple(_find_parameters(model, family, n_layers, n_experts))
+    catalog = Catalog(sizes, n_layers, n_experts, layers, refused, modules, parameters)
+    return BoundFamily(model, family, catalog)
 
 
 def _find_points(
@@ -235,10 +282,13 @@ def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts:
 __all__ = [
     "BoundFamily",
     "Family",
+    "Reading",
     "Weight",
     "bind",
     "linear",
     "norm_points",
     "norm_weights",
+    "rows_of_each_head",
+    "rows_of_part",
     "standard_sizes",
 ]

@@ -88,11 +88,6 @@ def check_degrees(config: Any, degrees: Degrees) -> None:
     Raises:
         BadDegrees: with the model's numbers and the degrees that would work.
     """
-    if degrees.dp > 1:
-        raise BadDegrees(
-            f"dp={degrees.dp}: replicas are not served by this version.",
-            "Launch it with dp=1; a larger batch runs on one replica as well.",
-        )
     sizes, possible = sizes_of(config), possible_tp(config)
     if degrees.tp > 1 and possible == [1] and divides(config, degrees.tp):
         raise BadDegrees(

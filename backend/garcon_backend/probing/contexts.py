@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from garcon_backend.merging import Sharded
 from garcon_jupyter.errors import NoRecording
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef
 
@@ -91,7 +92,7 @@ class Contexts:
     def __init__(self) -> None:
         self._live: dict[Key, SaveContext] = {}
         self._snapshots: dict[tuple[str, int], dict[tuple[str, str | None], dict[str, Any]]] = {}
-        self.merges: dict[Key, Any] = {}
+        self.sharded: dict[Key, Sharded] = {}
 
     def open(self, session: str, point: str, name: str | None) -> SaveContext:
         """The context to save into; made where there is none, copied where a snapshot holds it."""

@@ -29,9 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from garcon_backend.engine.collectives import Layout, Ranks, sum_over_ranks
+from garcon_backend.engine.collectives import Layout, sum_over_ranks
 from garcon_backend.engine.mesh import Mesh
+from garcon_backend.engine.team import Team
 from garcon_backend.interrupts import Cancelled, Interrupts
+from garcon_backend.merging import Sharded
 from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import Elsewhere, module_layout
 from garcon_backend.output import Output
@@ -81,8 +83,9 @@ class Point:
     """Whether the loss is given this point's value."""
 
     @property
-    def read_only(self) -> bool:
-        return all(probe.spec.read_only for probe in self.forward)
+    def by_expert(self) -> bool:
+        """Whether its rows are the tokens routed to one expert, not those of the batch."""
+        return self.address.expert is not None
 
 
 class Site:
@@ -140,6 +143,7 @@ class PassRun:
         contexts: Contexts,
         session: str,
         *,
+        rows: int = 1,
         seed: int = 0,
         grad: bool = False,
         caching: bool = False,
@@ -151,7 +155,9 @@ class PassRun:
         self.interrupts, self.output = interrupts, output
         self.sizes = bound.catalog.sizes
         self.batch = (0, 0)
+        self.team = Team(mesh.tp, mesh.replicas, rows)
         self.token_index: Tensor | None = None
+        self.whole_token_index: Tensor | None = None
         self.step = 0
         self.tokens: Tensor | None = None
         self.mask: Tensor | None = None
@@ -222,17 +228,20 @@ class PassRun:
     def _visitor(self, point: Point) -> Callable[[Tensor], Tensor | None]:
         return lambda value: self.visit(point, value)
 
-    def begin(self, tokens: Tensor, mask: Tensor | None, positions: Tensor, step: int) -> None:
-        """Say what the coming forward reads."""
+    def begin(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        step: int,
+        shape: tuple[int, int],
+    ) -> None:
+        """Say what the coming forward reads: the whole batch, and the shape of this rank's rows."""
         self.tokens, self.mask, self.positions, self.step = tokens, mask, positions, step
-        self.batch = (tokens.shape[0], tokens.shape[1])
-
-    @property
-    def ranks(self) -> Ranks:
-        return self.mesh.tp
+        self.batch = shape
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
-        return sum_over_ranks(value, self.ranks)
+        return sum_over_ranks(value, self.mesh.tp)
 
     # -- forward -----------------------------------------------------------------------------
 
@@ -259,8 +268,34 @@ class PassRun:
         return None if x is x0 else x
 
     def _visit_shard(self, point: Point, probes: list[Probe], x: Tensor) -> Tensor | None:
-        value, _ = self._ask(point, probes, x, sharded=True)
-        return None if value is x else value
+        shown = x
+        if self.mesh.degrees.dp > 1:  # without rows that only fill up
+            shown = x[: self._own_rows(point, len(x))]
+        value, changed = (
+            self._ask(point, probes, shown, sharded=True) if len(shown) else (shown, False)
+        )
+        if not changed:
+            return None
+        return value if len(shown) == len(x) else torch.cat([value, x[len(shown) :]])
+
+    def _own_rows(self, point: Point, local: int) -> int:
+        """How many entries of the first dimension are of rows that only this replica holds."""
+        if point.by_expert:
+            return len(self._real_tokens())
+        team = self.team
+        real = min(team.local, max(0, team.rows - self.mesh.replica * team.local))
+        return real * (local // team.local) if local % team.local == 0 else local
+
+    def _sharded(self, point: Point, probe: Probe, value: Tensor) -> Sharded:
+        layout = point.layout
+        copies = layout.dup if layout.chunks > 1 else self.mesh.tp.size
+        return Sharded(
+            probe.spec.merge,
+            layout.dim - value.dim() if layout.dim >= 0 else layout.dim,
+            value.dim(),
+            self.mesh.replica,
+            self.mesh.tp_rank % copies == 0,
+        )
 
     def _visit_whole(
         self, point: Point, probes: list[Probe], x: Tensor, on: bool, last: bool
@@ -269,23 +304,46 @@ class PassRun:
         new = None
         read_only = all(probe.spec.read_only for probe in probes)
         if probes or (on and point.wanted and last):
-            whole = self.ranks.gather(x, point.layout)
-            if self.mesh.leads:
+            whole = self._gather(point, x)
+            if self.team.leads:
                 assert whole is not None
-                self._run_on_leader(site, probes, whole, on, read_only, last)
+                self._run_on_leader(site, probes, whole, on, read_only)
             if not read_only:
-                site.changed = bool(self.ranks.say([site.changed])[0])
+                site.changed = bool(self.team.say([site.changed])[0])
             if site.changed:
-                whole = site.y.detach() if site.y is not None else None
-                new = self.ranks.scatter(whole, x, point.layout)
+                new = self._scatter(point, None if site.y is None else site.y.detach(), x)
         if not on:
             return new
         self.sites.append(site)
         site.point = point if last else replace(point, backward=[], wanted=False)
         return _Graft.apply(x, self.anchor, new, site, self)
 
+    def _gather(self, point: Point, x: Tensor, grad: bool = False) -> Tensor | None:
+        """The whole value of the whole batch, on the leader of the team."""
+        if not point.by_expert or self.mesh.degrees.dp == 1:
+            return self.team.gather(x, point.layout, grad)
+        real = self._real_tokens()
+        self.whole_token_index = self.team.gather(real, Layout(), ragged=True)
+        return self.team.gather(x[: len(real)], point.layout, grad, ragged=True)
+
+    def _scatter(
+        self, point: Point, whole: Tensor | None, like: Tensor, grad: bool = False
+    ) -> Tensor:
+        if not point.by_expert or self.mesh.degrees.dp == 1:
+            return self.team.scatter(whole, like, point.layout, grad)
+        real = len(self._real_tokens())
+        piece = self.team.scatter(whole, like[:real], point.layout, grad, ragged=True)
+        return torch.cat([piece, like[real:]])
+
+    def _real_tokens(self) -> Tensor:
+        """Tokens routed to the visited expert, counted over the whole batch, without those of rows
+        that only fill up a replica."""
+        assert self.token_index is not None
+        index = self.token_index + self.mesh.replica * self.team.local * self.batch[1]
+        return index[index < self.team.rows * self.batch[1]]
+
     def _run_on_leader(
-        self, site: Site, probes: list[Probe], whole: Tensor, on: bool, read_only: bool, last: bool
+        self, site: Site, probes: list[Probe], whole: Tensor, on: bool, read_only: bool
     ) -> None:
         with torch.set_grad_enabled(on):
             if (on and not read_only) or isinstance(whole, nn.Parameter):
@@ -332,10 +390,12 @@ class PassRun:
         context = self.contexts.open(self.session, point.address.name, probe.spec.name)
         context.here = self._here(point, value, seed, sharded)
         context.params, context.source = probe.params, probe.source
+        key = (self.session, point.address.name, probe.spec.name)
         if sharded:
             context.shard = context.here.shard
-            key = (self.session, point.address.name, probe.spec.name)
-            self.contexts.merges[key] = (probe.spec.merge, point.layout.dim - value.dim())
+            self.contexts.sharded[key] = self._sharded(point, probe, value)
+        else:
+            self.contexts.sharded.pop(key, None)
         try:
             return self._guarded(probe.function, seed, context, value)
         except Cancelled:
@@ -369,6 +429,7 @@ class PassRun:
         part = self.mesh.tp_rank // layout.dup if layout.chunks > 1 else 0
         size = value.shape[layout.dim] if layout.chunks > 1 else None
         shard = SimpleNamespace(
+            replica=self.mesh.replica,
             index=part,
             count=layout.chunks,
             dim=layout.dim if layout.chunks > 1 else None,
@@ -383,7 +444,9 @@ class PassRun:
             mask=self.mask,
             positions=self.positions,
             step=self.step,
-            token_index=self.token_index,
+            token_index=self.token_index
+            if sharded or self.mesh.degrees.dp == 1
+            else self.whole_token_index,
             document=None,
             generator=seeded_generator(value.device, seed),
             shard=shard if sharded else None,
@@ -417,7 +480,7 @@ class PassRun:
             s.enter is not None and (s.gradient_in is not None or s.enter in far)
             for s in self.sites
         ]
-        for site, flag in zip(self.sites, self.ranks.say([int(f) for f in flags]), strict=True):
+        for site, flag in zip(self.sites, self.team.say([int(f) for f in flags]), strict=True):
             site.joint = bool(flag)
 
     def backward_at(self, site: Site, gradient: Tensor) -> Tensor:
@@ -426,18 +489,18 @@ class PassRun:
         probes = point.backward
         if not (site.changed or site.joint or probes):
             return gradient
-        whole = self.ranks.gather(gradient, point.layout, grad=True)
+        whole = self._gather(point, gradient, grad=True)
         edited = False
         inward = whole
-        if self.mesh.leads:
+        if self.team.leads:
             assert whole is not None
             inward, edited = self._backward_on_leader(site, whole)
         untouched = not (site.changed or site.joint)
         if untouched and all(p.spec.read_only for p in probes):
             return gradient
-        if untouched and not self.ranks.say([int(edited)])[0]:
+        if untouched and not self.team.say([int(edited)])[0]:
             return gradient
-        return self.ranks.scatter(inward, gradient, point.layout, grad=True)
+        return self._scatter(point, inward, gradient, grad=True)
 
     def _backward_on_leader(self, site: Site, whole: Tensor) -> tuple[Tensor, bool]:
         edited = False

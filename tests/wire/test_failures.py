@@ -1,0 +1,125 @@
+"""Errors across the wire: the type, the two sentences, the user's own frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from garcon_jupyter import errors
+from garcon_jupyter.errors import ERRORS, GarconError, ProbeError, ServerError
+from garcon_jupyter.wire import failures
+
+CELL = """
+def probe(save_ctx, tensor):
+    return helper(tensor)
+
+def helper(tensor):
+    return tensor / 0
+"""
+
+
+def in_a_cell(source: str, name: str) -> Callable[..., Any]:
+    """A function as a notebook cell defines it."""
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(source, "<cell>", "exec"), scope)
+    return scope[name]
+
+
+def failed(function: Callable[..., Any], *args: Any) -> BaseException:
+    """What a function raises, with the frames of the function alone."""
+    try:
+        function(*args)
+    except BaseException as error:  # noqa: BLE001 - what user code raises
+        assert error.__traceback__ is not None
+        return error.with_traceback(error.__traceback__.tb_next)
+    raise AssertionError("it should have failed")
+
+
+def sent(error: BaseException, where: str = "") -> GarconError:
+    """An error as the client meets it: through JSON, as in the content of a message."""
+    return failures.revive(json.loads(json.dumps(failures.describe(error, where))))
+
+
+@pytest.mark.parametrize("name", sorted(set(ERRORS) - {"ProbeError", "ServerError"}))
+def test_every_error_of_ours_arrives_as_itself(name: str) -> None:
+    error = sent(ERRORS[name]("It is wrong.", "Do this."))
+    assert type(error) is ERRORS[name]
+    assert str(error) == "It is wrong. Do this."
+
+
+def test_user_errors_are_both_ours_and_their_own() -> None:
+    error = sent(failed(in_a_cell(CELL, "probe"), None, 1), "layers.0.mlp.out [1, 4, 48] float32")
+    assert isinstance(error, ProbeError)
+    assert isinstance(error, ZeroDivisionError)
+    assert error.original == "ZeroDivisionError"
+    assert error.frames == (("<cell>", 3, "probe"), ("<cell>", 6, "helper"))
+    assert "layers.0.mlp.out [1, 4, 48] float32" in str(error)
+    assert "division by zero" in str(error)
+
+
+def test_the_message_of_a_key_error_is_readable() -> None:
+    source = "def probe(save_ctx, tensor):\n    return {}['layer 4']\n"
+    error = sent(failed(in_a_cell(source, "probe"), None, None), "a point")
+    assert isinstance(error, KeyError)
+    assert "KeyError: 'layer 4'" in str(error)
+
+
+def test_an_exception_of_the_users_own_keeps_its_attributes() -> None:
+    source = (
+        "class Odd(ValueError):\n"
+        "    def __init__(self, layer):\n        super().__init__(f'odd {layer}')\n"
+        "        self.layer = layer\n"
+        "def probe(save_ctx, tensor):\n    raise Odd(3)\n"
+    )
+    error: Any = sent(failed(in_a_cell(source, "probe"), None, None), "a point")
+    assert isinstance(error, ValueError)
+    assert type(error).__name__ in ("Odd", "ProbeError")
+    assert error.original == "Odd"
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "raise KeyboardInterrupt", "exit()"])
+def test_leaving_is_a_failure_like_any_other(code: str) -> None:
+    source = f"def probe(save_ctx, tensor):\n    {code}\n"
+    error = failures.revive(
+        failures.describe(failed(in_a_cell("import sys\n" + source, "probe"), None, None), "here")
+    )
+    assert isinstance(error, ProbeError)
+    assert not isinstance(error, (SystemExit, KeyboardInterrupt))
+
+
+def test_an_exception_that_cannot_be_pickled_arrives_by_its_text() -> None:
+    source = (
+        "import threading\n"
+        "def probe(save_ctx, tensor):\n    raise ValueError('held', threading.Lock())\n"
+    )
+    error = sent(failed(in_a_cell(source, "probe"), None, None), "a point")
+    assert type(error) is ProbeError
+    assert error.original == "ValueError"
+    assert "held" in str(error)
+
+
+def test_our_own_bugs_come_with_a_traceback() -> None:
+    def lookup() -> None:
+        raise KeyError("missing")
+
+    error = sent(failed(lookup))
+    assert isinstance(error, ServerError)
+    assert "bug of Garçon" in str(error)
+    assert "test_failures.py" in str(error)
+
+
+def test_errors_survive_pickling() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(errors.UnknownPoint("No such point.", "Look again.")))
+    assert type(error) is errors.UnknownPoint
+    assert error.remedy == "Look again."
+
+
+def test_unknown_names_come_with_their_neighbours() -> None:
+    error = errors.UnknownPoint.among("probe point", "logit", ["logits", "embed.out"])
+    assert error.nearest == ("logits",)
+    assert "Did you mean logits?" in str(error)
