@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any
 import zmq
 from jupyter_client.session import Session
 
+from garcon_jupyter import prints
 from garcon_jupyter.errors import BadConnectionFile, Interrupted, ServerGone
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.failures import revive
@@ -158,8 +158,10 @@ class Channel:
 
     # -- requests ----------------------------------------------------------------------------
 
-    def request(self, content: dict[str, Any], value: Any) -> Any:
-        """Send a request and wait for its answer; prints appear here meanwhile.
+    def request(
+        self, content: dict[str, Any], value: Any, show: prints.Show = prints.plain
+    ) -> Any:
+        """Send a request and wait for its answer; `show` shows meanwhile what it prints.
 
         Raises:
             Interrupted: the user interrupted it; the server is intact.
@@ -172,15 +174,14 @@ class Channel:
             content = {**content, **packed, "same_host": self.same_host}
             self.request_id = self._send(self._shell, protocol.REQUEST, content, buffers)
             try:
-                reply = self._attend(self.request_id)
+                reply = self._attend(_Waiting(self.request_id, show))
             finally:
                 self.request_id = None
         _checked(reply)
         return transport.unpack(reply["content"], reply["buffers"])
 
-    def _attend(self, message_id: str) -> dict[str, Any]:
+    def _attend(self, waiting: _Waiting) -> dict[str, Any]:
         """Wait for the reply and the end of the prints."""
-        waiting = _Waiting(message_id)
         while True:
             try:
                 return self._attend_uninterrupted(waiting)
@@ -191,7 +192,7 @@ class Channel:
                         "Your next request runs after it.",
                     ) from None
                 waiting.cancelled = True
-                self.ask(protocol.CANCEL, {"request": message_id})
+                self.ask(protocol.CANCEL, {"request": waiting.message_id})
 
     def _attend_uninterrupted(self, waiting: _Waiting) -> dict[str, Any]:
         poller = zmq.Poller()
@@ -218,9 +219,7 @@ class Channel:
             return
         if message["msg_type"] == "stream":
             content = message["content"]
-            out = sys.stderr if content["name"] == "stderr" else sys.stdout
-            out.write(content["text"])
-            out.flush()
+            waiting.show(content.get("rank", 0), content["name"], content["text"])
         elif message["msg_type"] == "garcon_done":
             waiting.done = True
 
@@ -238,8 +237,9 @@ class Channel:
 class _Waiting:
     """What a request is still waited for."""
 
-    def __init__(self, message_id: str) -> None:
+    def __init__(self, message_id: str, show: prints.Show) -> None:
         self.message_id = message_id
+        self.show = show
         self.reply: dict[str, Any] | None = None
         self.done = False
         self.until = 0.0

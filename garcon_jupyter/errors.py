@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import linecache
+import sys
 from collections.abc import Iterable
 
 
@@ -27,6 +28,10 @@ class GarconError(Exception):
 
     def __reduce__(self) -> tuple[type[GarconError], tuple[str, str]]:
         return type(self), (self.problem, self.remedy)
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints in place of the local stack: the two sentences say it all."""
+        return [f"{type(self).__name__}: {self.problem}", *filter(None, [self.remedy])]
 
 
 class UnknownName(GarconError, LookupError):
@@ -112,7 +117,7 @@ class ProbeError(GarconError):
         """Where user code failed: the point, and the lines of the user's cell."""
         lines = [f"  at {self.where}"] if self.where else []
         for file, line, name in self.frames:
-            lines.append(f'  File "{file}", line {line}, in {name}')
+            lines.append(f"  {_shown(file)}, line {line}, in {name}")
             if source := linecache.getline(file, line).strip():
                 lines.append(f"    {source}")
         return "\n".join(lines)
@@ -123,6 +128,13 @@ class ProbeError(GarconError):
     def _render_traceback_(self) -> list[str]:
         """What IPython prints in place of the local stack: the user's own lines."""
         return ["-" * 75, self.original or type(self).__name__, self.location, "", self.problem]
+
+
+def _shown(file: str) -> str:
+    """A file as a traceback names it; a notebook's cells have names of their own."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    named = shell.compile.format_code_name(file) if shell else None
+    return " ".join(named) if named else f'File "{file}"'
 
 
 class Interrupted(GarconError, KeyboardInterrupt):

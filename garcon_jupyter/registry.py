@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,15 +27,17 @@ from typing import Any
 from filelock import FileLock
 from jupyter_core.paths import jupyter_runtime_dir
 
-from garcon_jupyter.channel import process_lives, read_connection_file
+from garcon_jupyter.channel import Channel, process_lives, read_connection_file
 from garcon_jupyter.errors import (
     BadConnectionFile,
     BadDegrees,
     BadRequest,
     LaunchFailed,
+    ServerGone,
     ServerMismatch,
     UnknownServer,
 )
+from garcon_jupyter.wire import protocol
 from garcon_jupyter.wire.failures import revive
 from garcon_jupyter.wire.transport import shared_memory_root
 
@@ -64,11 +67,12 @@ class Server:
     @property
     def alive(self) -> bool:
         """Whether its rank 0 runs. A server of another host is believed."""
-        import socket
+        return not self.local or process_lives(self.facts["pid"])
 
-        if self.facts.get("host") != socket.gethostname():
-            return True
-        return process_lives(self.facts["pid"])
+    @property
+    def local(self) -> bool:
+        """Whether it runs on this host."""
+        return self.facts.get("host") == socket.gethostname()
 
     def __repr__(self) -> str:
         degrees = ", ".join(f"{k}={v}" for k, v in self.facts["degrees"].items() if v > 1)
@@ -332,6 +336,62 @@ def _failed(name: str, log: Path, directory: Path) -> Exception:
     return LaunchFailed(
         f"Server {name!r} did not start: {problem}.", f"The end of its log:\n{tail}"
     )
+
+
+# -- questions without a session, and the end ----------------------------------------------------
+
+
+@contextlib.contextmanager
+def _calling(server: Server) -> Iterator[Channel]:
+    if not server.file.exists():
+        raise ServerGone(
+            f"Server {server.name!r} has ended: {why_gone(server.name) or 'reason unknown'}.",
+            "garcon list names those that run.",
+        )
+    channel = Channel(server.file, lambda: why_gone(server.name))
+    try:
+        yield channel
+    finally:
+        channel.close()
+
+
+def status(server: Server) -> dict[str, Any]:
+    """What runs, what waits, who is there, and the seconds left of the idle time.
+
+    Raises:
+        ServerGone: it does not answer.
+    """
+    with _calling(server) as channel:
+        return channel.ask(protocol.STATUS, {})
+
+
+def stop(server: Server, force: bool = False) -> None:
+    """End a server; with `force` even while others use it, and by a signal if it does not answer.
+
+    Raises:
+        BadRequest: others use it; names them.
+        ServerGone: it does not answer, or said that it would end and runs.
+    """
+    try:
+        with _calling(server) as channel:
+            channel.ask(protocol.SHUTDOWN, {**protocol.client_facts(), "force": force})
+        _await_end(server, seconds=5 if force else 30)
+    except ServerGone:
+        if not force:
+            raise
+        kill(server)
+
+
+def _await_end(server: Server, seconds: float) -> None:
+    pids = [server.facts["pid"], server.facts["supervisor"]] if server.local else []
+    end = time.monotonic() + seconds
+    while server.file.exists() or any(process_lives(pid) for pid in pids):
+        if time.monotonic() > end:
+            raise ServerGone(
+                f"Server {server.name!r} said it would end, but runs.",
+                f"garcon stop --force {server.name} ends it.",
+            )
+        time.sleep(0.02)
 
 
 def kill(server: Server) -> None:

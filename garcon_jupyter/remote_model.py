@@ -8,13 +8,13 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter import shipping
+from garcon_jupyter import prints, shipping
 from garcon_jupyter.channel import Channel
-from garcon_jupyter.errors import BadProbe, BadRequest, ServerGone
+from garcon_jupyter.errors import BadProbe, BadRequest
 from garcon_jupyter.points import Address, Catalog
 from garcon_jupyter.probes import Probe, ProbePoints
 from garcon_jupyter.recordings import Handle, Recordings
-from garcon_jupyter.registry import Server, why_gone
+from garcon_jupyter.registry import Server, stop, why_gone
 from garcon_jupyter.tokens import Tokens, as_tokens
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire import questions as ask
@@ -40,6 +40,9 @@ class RemoteModel:
         catalog: the points and parameters of the model.
         probe_points: the points as a mapping.
         attached: probes that apply to every pass that is not given `probes`, in order of attachment.
+        attached_once: those that apply to the next such pass only.
+        last_tokens: what the last pass read.
+        tokens_at: what the last pass read that had a probe on a point, by (point, name of the probe).
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class RemoteModel:
         self.catalog: Catalog = transport.unpack(hello, hello["buffers"])
         self.probe_points = ProbePoints(self.catalog)
         self.attached: dict[AttachedKey, Probe] = {}
+        self.attached_once: dict[AttachedKey, Probe] = {}
         self.last_tokens: Tokens | None = None
+        self.tokens_at: dict[tuple[str, str | None], Tokens] = {}
         self._close = weakref.finalize(self, _hang_up, self._channel, self.session)
         self._channel.wait_for_prints()
 
@@ -169,7 +174,7 @@ class RemoteModel:
         wanted: str | wire.Code = (
             logits if isinstance(logits, str) else shipping.pack(logits, "logits function")
         )
-        return self._run(
+        return self._run_pass(
             wire.Forward(
                 batch=_batch(tokens),
                 probes=self._probes(probes),
@@ -210,7 +215,7 @@ class RemoteModel:
             for a in self._select(v)
         ]
         wanted = (parameters,) if isinstance(parameters, str) else tuple(parameters)
-        loss, gradients = self._run(
+        loss, gradients = self._run_pass(
             wire.Backward(
                 batch=_batch(tokens),
                 loss=shipping.pack(loss_fn, "loss"),
@@ -247,7 +252,7 @@ class RemoteModel:
             Tokens: prompt and continuation, [b, p + new].
         """
         tokens = self._tokens(tokens)
-        ids = self._run(
+        ids = self._run_pass(
             wire.Generate(
                 batch=_batch(tokens),
                 probes=self._probes(probes),
@@ -258,36 +263,54 @@ class RemoteModel:
         )
         return _continued(tokens, ids)
 
-    def _run(self, request: wire.Request, tokens: Tokens | None = None) -> Any:
+    def _run_pass(self, request: wire.Forward | wire.Backward | wire.Generate, tokens: Tokens) -> Any:
+        probed = {(spec.point, spec.name) for spec in request.probes}
+        for key in probed:  # a pass that fails leaves it unknown what was read there
+            self.tokens_at.pop(key, None)
+        value = self._run(request)
+        self.tokens_at |= dict.fromkeys(probed, tokens)
+        self.last_tokens = tokens
+        return value
+
+    def _run(self, request: wire.Request, show: prints.Show = prints.plain) -> Any:
         request.session = self.session
         request.released = tuple(self._released)
         value = self._channel.request(
-            {"session": self.session, "kind": type(request).__name__.lower()}, request
+            {"session": self.session, "kind": type(request).__name__.lower()}, request, show
         )
         del self._released[: len(request.released)]
-        if tokens is not None:
-            self.last_tokens = tokens
         return value
 
     # -- probes ------------------------------------------------------------------------------
 
-    def attach(self, *probes: Probe) -> None:
+    def attach(self, *probes: Probe, once: bool = False) -> None:
         """Apply probes to every later pass that is not given `probes`.
 
         A probe on the same point, of the same kind and name, is replaced.
+
+        Args:
+            once: only to the next such pass, in place of those that are attached for longer.
         """
+        chosen = self.attached_once if once else self.attached
         for probe in _checked_probes(probes):
-            self.attached[probe.spec.point, probe.spec.grad, probe.spec.name] = probe
+            chosen[probe.spec.point, probe.spec.grad, probe.spec.name] = probe
 
     def detach(self, pattern: str | None = None) -> list[Probe]:
         """Detach the probes of these points, or all; those that were detached."""
         points = None if pattern is None else {address.name for address in self._select(pattern)}
-        gone = [key for key in self.attached if points is None or key[0] in points]
-        return [self.attached.pop(key) for key in gone]
+        return [
+            chosen.pop(key)
+            for chosen in (self.attached, self.attached_once)
+            for key in list(chosen)
+            if points is None or key[0] in points
+        ]
 
     def _probes(self, probes: Iterable[Probe] | None) -> tuple[wire.ProbeSpec, ...]:
-        chosen = self.attached.values() if probes is None else _checked_probes(probes)
-        return tuple(probe.spec for probe in chosen)
+        """What a pass applies: `probes`, or the attached ones, whose turn is over if it was one."""
+        if probes is None:
+            probes = {**self.attached, **self.attached_once}.values()
+            self.attached_once = {}
+        return tuple(probe.spec for probe in _checked_probes(probes))
 
     def _select(self, pattern: str) -> list[Address]:
         return self.catalog.select(pattern)
@@ -362,11 +385,40 @@ class RemoteModel:
 
         return show(self, point, text, attribute)
 
+    def show_sharding(self) -> Any:
+        """A picture of which rank holds what, and how much memory it uses."""
+        from garcon_jupyter.widgets import ShardingPicture
+
+        sizes = self.catalog.sizes
+        shared = {"heads": sizes.get("H", 0), "neurons": sizes.get("M", 0)}
+        return ShardingPicture(
+            self.server.name,
+            self.facts["degrees"],
+            self.status()["ranks"],
+            {what: size for what, size in shared.items() if size},
+        )
+
     # -- the server --------------------------------------------------------------------------
 
     def run_on_ranks(self, source: str, filename: str = "<garcon>") -> None:
-        """Run code on every rank, with ``model``, ``rank`` and ``world_size`` in scope."""
-        self._run(wire.RunOnRanks(source=source, filename=filename))
+        """Run code on every rank, with ``model``, ``rank`` and ``world_size`` in scope.
+
+        What it prints is shown line by line, each with its rank.
+
+        Args:
+            source: Python statements.
+            filename: what tracebacks call them.
+
+        Raises:
+            SyntaxError: `source` does not compile; nothing has run.
+            ProbeError: it raised on a rank.
+        """
+        compile(source, filename, "exec", dont_inherit=True)
+        show = prints.ByRank()
+        try:
+            self._run(wire.RunOnRanks(source=source, filename=filename), show)
+        finally:
+            show.end()
 
     def status(self) -> dict[str, Any]:
         """What runs, what waits, who is there, and the seconds left of the idle time."""
@@ -377,28 +429,18 @@ class RemoteModel:
 
         Raises:
             BadRequest: others use it; names them.
+            ServerGone: it does not answer; with `force` it is killed then.
         """
-        self._channel.ask(protocol.SHUTDOWN, {**protocol.client_facts(), "force": force})
-        self._await_end()
-
-    def _await_end(self) -> None:
-        import time
-
-        from garcon_jupyter.channel import process_lives
-
-        end = time.monotonic() + 30
-        pids = [self.facts["pid"], self.facts["supervisor"]]
-        while self._channel.same_host and any(process_lives(p) for p in pids):
-            if time.monotonic() > end:
-                raise ServerGone(
-                    f"Server {self.server.name!r} said it would end, but runs.",
-                    "garcon stop --force.",
-                )
-            time.sleep(0.02)
+        stop(self.server, force)
 
     def close(self) -> None:
         """Let go of the session, which stays on the server, and hang up."""
         self._close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return not self._close.alive
 
     def __repr__(self) -> str:
         model, degrees = self.facts["model"], self.facts["degrees"]

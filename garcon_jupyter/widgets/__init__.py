@@ -12,7 +12,8 @@ still picture in the saved notebook, its HTML export, and after the kernel has g
 
 The parts can be used alone: :class:`ActivationsWidget` (tokens × units, tokens × heads),
 :class:`AttentionWidget` (query tokens × key tokens for every head), :func:`distribution` (a plotly
-histogram) and :func:`static_html` (the still picture).
+histogram), :func:`static_html` (the still picture) and
+:class:`ShardingPicture` (which rank holds what).
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from __future__ import annotations
 from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget
 from garcon_jupyter.widgets.distribution import distribution
+from garcon_jupyter.widgets.sharding import ShardingPicture
 from garcon_jupyter.widgets.view import View, show, static_html
 
 __all__ = [
     "ActivationsWidget",
     "AttentionWidget",
+    "ShardingPicture",
     "View",
     "distribution",
     "show",

@@ -11,7 +11,7 @@ place).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.probing.views import Frame, View
+from garcon_jupyter.errors import PointUnavailable
 
 Visit = Callable[[Tensor], Tensor | None]
 Remove = Callable[[], None]
@@ -36,6 +37,10 @@ class Pass(Frame, Protocol):
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Differentiable sum over the tensor-parallel group."""
+        ...
+
+    def shared_by_ranks(self, value: Tensor) -> Tensor:
+        """A replicated value that each rank goes on to use for its own shard."""
         ...
 
 
@@ -61,13 +66,22 @@ def _applied(value: Tensor, view: View, run: Pass, visit: Visit) -> Tensor | Non
     return None if changed is None else view.insert(value, changed, run)
 
 
+def _first_tensor(candidates: Iterable[tuple[Any, Any]], what: str) -> Any:
+    """The key of the first tensor among (key, value)."""
+    for key, value in candidates:
+        if isinstance(value, Tensor):
+            return key
+    raise PointUnavailable(f"{what} holds no tensor.", "Probe a module inside it.")
+
+
 @dataclass(frozen=True)
 class Output(Place):
-    """The output of a module, or one item of it where it puts out several."""
+    """The output of a module, or one item of it where it puts out several: the first tensor,
+    unless said otherwise."""
 
     path: str
     view: View = WHOLE
-    item: int = 0
+    item: int | None = None
 
     def install(
         self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
@@ -75,10 +89,18 @@ class Output(Place):
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if isinstance(output, Tensor):
                 return _applied(output, self.view, run, visit)
-            new = _applied(output[self.item], self.view, run, visit)
+            named = isinstance(output, dict)  # as transformers' own output classes are
+            items = output if named else dict(enumerate(output or ()))
+            item = self.item
+            if item is None:
+                item = _first_tensor(items.items(), f"The output of {type(module).__name__}")
+            new = _applied(items[item], self.view, run, visit)
             if new is None:
                 return None
-            return (*output[: self.item], new, *output[self.item + 1 :])
+            if named:
+                output[item] = new
+                return output
+            return type(output)([*output[:item], new, *output[item + 1 :]])
 
         return module.register_forward_hook(hook).remove
 
@@ -94,12 +116,14 @@ class Input(Place):
         self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
     ) -> Remove:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if args:
-                new = _applied(args[0], self.view, run, visit)
-                return None if new is None else ((new, *args[1:]), kwargs)
-            name = next(k for k, v in kwargs.items() if isinstance(v, Tensor))
-            new = _applied(kwargs[name], self.view, run, visit)
-            return None if new is None else (args, {**kwargs, name: new})
+            given = {**dict(enumerate(args)), **kwargs}
+            key = _first_tensor(given.items(), f"The input of {type(module).__name__}")
+            new = _applied(given[key], self.view, run, visit)
+            if new is None:
+                return None
+            if isinstance(key, str):
+                return args, {**kwargs, key: new}
+            return (*args[:key], new, *args[key + 1 :]), kwargs
 
         return module.register_forward_pre_hook(hook, with_kwargs=True).remove
 
@@ -120,8 +144,8 @@ class SharedInput(Place):
     ) -> Remove:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             shared = args[0] if args else next(v for v in kwargs.values() if isinstance(v, Tensor))
-            # On the graph the visit must hold the old value apart, or writing would destroy it.
-            value = shared.clone() if torch.is_grad_enabled() and shared.requires_grad else shared
+            # In grad mode the visit must hold the value apart, or writing would destroy it.
+            value = shared.clone() if torch.is_grad_enabled() else shared
             new = visit(value)
             if new is not None and new is not shared:
                 shared.copy_(new)

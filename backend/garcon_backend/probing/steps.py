@@ -43,14 +43,18 @@ def gemma_rms_norm(
 def layer_norm(
     module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
 ) -> Tensor:
-    """LayerNorm (Ba et al. 2016): ``scale`` is the standard deviation with its epsilon."""
+    """LayerNorm (Ba et al. 2016): ``scale`` is the standard deviation with its epsilon.
+
+    As torch's own does, it computes in float32 at least, and rounds only what it puts out.
+    """
     (x,) = args
-    centred = x - x.mean(-1, keepdim=True)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    centred = wide - wide.mean(-1, keepdim=True)
     variance = centred.pow(2).mean(-1, keepdim=True)
     scale = visited(visits, "scale", (variance + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", centred / scale)
     out = normalized * module.weight
-    return out if module.bias is None else out + module.bias
+    return (out if module.bias is None else out + module.bias).to(x.dtype)
 
 
 def output_by_head(
@@ -109,8 +113,10 @@ def fused_experts(
 
     Part ``{e}`` is the neurons of expert e for the tokens routed to it, [n, M] in token order;
     ``run.token_index`` tells which tokens (row b, position p as b·P + p) while it is visited.
+    Under tensor parallelism each rank has its own neurons of every expert.
     """
     hidden, indices, weights = args
+    hidden, weights = run.shared_by_ranks(hidden), run.shared_by_ranks(weights)
     out = torch.zeros_like(hidden)
     gate_up, down = local(module.gate_up_proj), local(module.down_proj)
     for expert in range(gate_up.shape[0]):
@@ -124,4 +130,4 @@ def fused_experts(
         run.token_index = None
         written = nn.functional.linear(neurons, down[expert]) * weights[token, slot, None]
         out = out.index_add(0, token, written.to(out.dtype))
-    return out
+    return run.sum_over_ranks(out)

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from garcon_backend.engine.collectives import Layout, sum_over_ranks
+from garcon_backend.engine.collectives import Layout, shared_by_ranks, sum_over_ranks
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.engine.team import Team
 from garcon_backend.interrupts import Cancelled, Interrupts
@@ -242,6 +242,9 @@ class PassRun:
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         return sum_over_ranks(value, self.mesh.tp)
+
+    def shared_by_ranks(self, value: Tensor) -> Tensor:
+        return shared_by_ranks(value, self.mesh.tp)
 
     # -- forward -----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What most decoders share: Llama's module names, from which the other families differ by a line.
+"""What decoders share: Llama's module names, from which most families differ by a few lines.
 
 ``block`` = norm → attention → add → norm → gated MLP → add, every norm an RMSNorm, rotary positions.
 """
@@ -20,12 +20,17 @@ from garcon_backend.probing.places import (
 from garcon_backend.probing.views import Heads
 
 BLOCK = "model.layers.{i}"
+ATTN = f"{BLOCK}.self_attn"
+MLP = f"{BLOCK}.mlp"
+
+# -- why points are missing ------------------------------------------------------------------
 
 NO_LEARNED_POSITIONS = "positions are rotary, not a learned embedding"
 NO_QK_NORM = "this architecture does not normalise queries and keys"
 DENSE = "its MLP is dense, not a mixture of experts"
+UNGATED = "its MLP is not gated"
 
-REFUSED_DENSE = {
+REFUSED_EXPERTS = {
     "layers.{i}.mlp.router.logits": DENSE,
     "layers.{i}.mlp.router.weights": DENSE,
     "layers.{i}.mlp.router.indices": DENSE,
@@ -35,6 +40,48 @@ REFUSED_QK_NORM = {
     "layers.{i}.attn.q_normed": NO_QK_NORM,
     "layers.{i}.attn.k_normed": NO_QK_NORM,
 }
+
+# -- points that all decoders have, wherever their modules are -------------------------------
+
+
+def rotary_points(attn: str) -> dict[str, Place]:
+    """Queries and keys as the attention function of module `attn` is given them."""
+    return {
+        "layers.{i}.attn.q_rot": InAttention(attn, "q_rot"),
+        "layers.{i}.attn.k_rot": InAttention(attn, "k_rot"),
+    }
+
+
+def mixing_points(attn: str) -> dict[str, Place]:
+    """Who reads whom."""
+    return {
+        "layers.{i}.attn.scores": InAttention(attn, "scores"),
+        "layers.{i}.attn.pattern": InAttention(attn, "pattern"),
+    }
+
+
+def written_points(attn: str, projection: str, contribution: str | None = None) -> dict[str, Place]:
+    """What the heads write; `contribution` is the norm after the projection, where there is one."""
+    return {
+        "layers.{i}.attn.z": Input(projection, Heads()),
+        "layers.{i}.attn.head_out": Inside(projection, steps.output_by_head, "head_out"),
+        "layers.{i}.attn.out": Output(projection),
+        "layers.{i}.attn.contribution": Output(contribution or attn),
+    }
+
+
+def plain_mlp_points(mlp: str, up: str, down: str) -> dict[str, Place]:
+    """An MLP of two projections."""
+    return {
+        "layers.{i}.mlp.in": Input(mlp),
+        "layers.{i}.mlp.pre_activation": Output(f"{mlp}.{up}"),
+        "layers.{i}.mlp.post_activation": Input(f"{mlp}.{down}"),
+        "layers.{i}.mlp.out": Output(f"{mlp}.{down}"),
+        "layers.{i}.mlp.contribution": Output(mlp),
+    }
+
+
+# -- points by Llama's module names ----------------------------------------------------------
 
 
 def stem_points(norm: StagedForward = steps.rms_norm) -> dict[str, Place]:
@@ -48,70 +95,73 @@ def stem_points(norm: StagedForward = steps.rms_norm) -> dict[str, Place]:
     }
 
 
-def attention_points(norm: StagedForward = steps.rms_norm) -> dict[str, Place]:
-    """Attention with separate q, k and v projections."""
-    attn = f"{BLOCK}.self_attn"
+def attention_points(
+    norm: StagedForward = steps.rms_norm, contribution: str | None = None
+) -> dict[str, Place]:
+    """Attention with separate q, k and v projections, and the norm before it."""
     return {
         **norm_points("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", norm),
-        "layers.{i}.attn.in": Input(attn),
-        "layers.{i}.attn.q": Output(f"{attn}.q_proj", Heads()),
-        "layers.{i}.attn.k": Output(f"{attn}.k_proj", Heads()),
-        "layers.{i}.attn.v": Output(f"{attn}.v_proj", Heads()),
-        **inner_attention_points(attn, f"{attn}.o_proj"),
-        "layers.{i}.attn.contribution": Output(f"{attn}.o_proj"),
+        "layers.{i}.attn.in": Input(ATTN),
+        "layers.{i}.attn.q": Output(f"{ATTN}.q_proj", Heads()),
+        "layers.{i}.attn.k": Output(f"{ATTN}.k_proj", Heads()),
+        "layers.{i}.attn.v": Output(f"{ATTN}.v_proj", Heads()),
+        **rotary_points(ATTN),
+        **mixing_points(ATTN),
+        **written_points(ATTN, f"{ATTN}.o_proj", contribution),
     }
 
 
-def inner_attention_points(attn: str, projection: str) -> dict[str, Place]:
-    """What is computed between the projections, and the output projection's own values."""
+def middle_points(path: str, norm: StagedForward = steps.rms_norm) -> dict[str, Place]:
+    """The residual stream between attention and MLP, and the norm that reads it."""
     return {
-        "layers.{i}.attn.q_rot": InAttention(attn, "q_rot"),
-        "layers.{i}.attn.k_rot": InAttention(attn, "k_rot"),
-        "layers.{i}.attn.scores": InAttention(attn, "scores"),
-        "layers.{i}.attn.pattern": InAttention(attn, "pattern"),
-        "layers.{i}.attn.z": Input(projection, Heads()),
-        "layers.{i}.attn.head_out": Inside(projection, steps.output_by_head, "head_out"),
-        "layers.{i}.attn.out": Output(projection),
+        "layers.{i}.resid_mid": SharedInput(path),
+        **norm_points("layers.{i}.mlp.norm", path, norm),
     }
 
 
-def gated_mlp_points(norm: StagedForward = steps.rms_norm) -> dict[str, Place]:
-    """A gated MLP after its norm."""
-    mlp = f"{BLOCK}.mlp"
+def gated_mlp_points(contribution: str = MLP) -> dict[str, Place]:
+    """A gated MLP; `contribution` is the norm after it, where there is one."""
     return {
-        "layers.{i}.resid_mid": SharedInput(f"{BLOCK}.post_attention_layernorm"),
-        **norm_points("layers.{i}.mlp.norm", f"{BLOCK}.post_attention_layernorm", norm),
-        "layers.{i}.mlp.in": Input(mlp),
-        "layers.{i}.mlp.pre_activation": Output(f"{mlp}.gate_proj"),
-        "layers.{i}.mlp.pre_linear": Output(f"{mlp}.up_proj"),
-        "layers.{i}.mlp.post_activation": Input(f"{mlp}.down_proj"),
-        "layers.{i}.mlp.out": Output(mlp),
-        "layers.{i}.mlp.contribution": Output(mlp),
+        "layers.{i}.mlp.in": Input(MLP),
+        "layers.{i}.mlp.pre_activation": Output(f"{MLP}.gate_proj"),
+        "layers.{i}.mlp.pre_linear": Output(f"{MLP}.up_proj"),
+        "layers.{i}.mlp.post_activation": Input(f"{MLP}.down_proj"),
+        "layers.{i}.mlp.out": Output(MLP),
+        "layers.{i}.mlp.contribution": Output(contribution),
     }
 
 
-def stem_weights(offset: float = 0.0) -> dict[str, Weight]:
-    """Embedding, unembedding (tied where the checkpoint ties it) and final norm."""
+# -- parameters by Llama's module names ------------------------------------------------------
+
+
+def unembed_weights(embedding: str) -> dict[str, Weight]:
+    """Unembedding: the embedding, where the checkpoint ties them."""
     return {
-        "embed.weight": Weight("model.embed_tokens.weight"),
-        **norm_weights("final_norm", "model.norm", offset),
-        "unembed.weight": Weight("lm_head.weight", tied="model.embed_tokens.weight"),
+        "unembed.weight": Weight("lm_head.weight", tied=embedding),
         "unembed.bias": Weight("lm_head.bias"),
     }
 
 
+def stem_weights(offset: float = 0.0) -> dict[str, Weight]:
+    """Embedding, unembedding and final norm."""
+    return {
+        "embed.weight": Weight("model.embed_tokens.weight"),
+        **norm_weights("final_norm", "model.norm", offset),
+        **unembed_weights("model.embed_tokens.weight"),
+    }
+
+
 def attention_weights(offset: float = 0.0) -> dict[str, Weight]:
-    """Norm and projections of attention."""
-    attn = f"{BLOCK}.self_attn"
+    """Projections of attention and the norm before it."""
     weights = norm_weights("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", offset)
     for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        weights |= linear(f"layers.{{i}}.attn.{name}", f"{attn}.{name}")
+        weights |= linear(f"layers.{{i}}.attn.{name}", f"{ATTN}.{name}")
     return weights
 
 
-def gated_mlp_weights(offset: float = 0.0) -> dict[str, Weight]:
-    """Norm and projections of the MLP."""
-    weights = norm_weights("layers.{i}.mlp.norm", f"{BLOCK}.post_attention_layernorm", offset)
+def gated_mlp_weights() -> dict[str, Weight]:
+    """Projections of the MLP."""
+    weights: dict[str, Weight] = {}
     for name in ("gate_proj", "up_proj", "down_proj"):
-        weights |= linear(f"layers.{{i}}.mlp.{name}", f"{BLOCK}.mlp.{name}")
+        weights |= linear(f"layers.{{i}}.mlp.{name}", f"{MLP}.{name}")
     return weights

@@ -1,0 +1,40 @@
+"""A mixture of experts in place of the MLP, as transformers fuses it.
+
+The router, ``gate``, puts out (logits of all experts, weights of the chosen, their indices) over flat
+tokens; ``experts`` holds all of them in two tensors, gate above up.
+"""
+
+from __future__ import annotations
+
+from garcon_backend.models.families.decoder import MLP
+from garcon_backend.models.family import Weight, rows_of_part
+from garcon_backend.probing import steps
+from garcon_backend.probing.places import Input, Inside, Output, Place
+from garcon_backend.probing.views import FlatTokens
+
+ROUTED = "its MLP is a mixture of experts; see layers.{i}.mlp.experts.{e}.post_activation"
+
+POINTS: dict[str, Place] = {
+    "layers.{i}.mlp.in": Input(MLP),
+    "layers.{i}.mlp.router.logits": Inside(f"{MLP}.gate", steps.softmax_router, "logits"),
+    "layers.{i}.mlp.router.weights": Output(f"{MLP}.gate", FlatTokens(), item=1),
+    "layers.{i}.mlp.router.indices": Output(f"{MLP}.gate", FlatTokens(), item=2),
+    "layers.{i}.mlp.experts.{e}.post_activation": Inside(
+        f"{MLP}.experts", steps.fused_experts, "{e}"
+    ),
+    "layers.{i}.mlp.out": Output(MLP),
+    "layers.{i}.mlp.contribution": Output(MLP),
+}
+
+REFUSED = {
+    "layers.{i}.mlp.pre_activation": ROUTED,
+    "layers.{i}.mlp.pre_linear": ROUTED,
+    "layers.{i}.mlp.post_activation": ROUTED,
+}
+
+WEIGHTS = {
+    "layers.{i}.mlp.router": Weight(f"{MLP}.gate.weight"),
+    "layers.{i}.mlp.experts.{e}.gate_proj": Weight(f"{MLP}.experts.gate_up_proj", rows_of_part(0, 2)),
+    "layers.{i}.mlp.experts.{e}.up_proj": Weight(f"{MLP}.experts.gate_up_proj", rows_of_part(1, 2)),
+    "layers.{i}.mlp.experts.{e}.down_proj": Weight(f"{MLP}.experts.down_proj"),
+}
