@@ -1,0 +1,154 @@
+"""Writes ``docs/probe_points.md`` from the table of points and the family files.
+
+    python docs/generate.py
+
+The page is committed; a test checks that it is what this program makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from garcon_backend.models.families import FAMILIES
+from garcon_backend.models.family import Family
+from garcon_jupyter.points import PARAMETERS, POINTS, ParameterSpec, PointSpec
+
+PAGE = Path(__file__).with_name("probe_points.md")
+
+OPENING = """\
+<!-- Made by docs/generate.py from garcon_jupyter/points.py and the family files; do not edit. -->
+# Probe points
+
+A probe point is a named place in the forward pass where a tensor can be read or replaced. This page is
+generated from the one table that the resolver, tab completion, shapes, sharding and tests come from. A name
+that is not in it, or that a model does not have, is refused with the reason and the nearest names; nothing is
+ever aliased to something close. `%garcon points` lists those of the model you are connected to.
+
+## Reading the table
+
+`{i}` is a layer, `{e}` an expert. Letters of a shape:
+
+| | | | |
+|---|---|---|---|
+| `b` batch | `p` position | `D` residual stream | `V` vocabulary |
+| `H` query heads | `K` key/value heads | `d` size of a head | `M` neurons of an MLP |
+| `E` experts | `k` experts per token | `n` tokens routed to one expert | `P` learned positions |
+
+*Sharded* is the letter along which tensor parallelism cuts the value; an empty field means that every rank
+holds all of it. A probe sees the whole value either way (with `sharded=True` it sees the shards).
+"""
+
+PATTERNS = """\
+## Patterns
+
+Several points at once, wherever a point is asked for:
+
+| Pattern | Selects |
+|---|---|
+| `layers.*.mlp.post_activation` | every layer that has it |
+| `layers.4-7.attn.z` | layers 4, 5, 6 and 7 |
+| `layers.{4,8}.resid_post` | layers 4 and 8 |
+| `layers.4.attn.*` | the points of that layer's attention (not those of its norm: `*` is one part of a name) |
+
+## Any module
+
+`module:{dotted.path}.input` and `module:{dotted.path}.output` name a side of any `torch.nn.Module`, of any
+model: `module:model.layers.4.mlp.output`. The value is what the module itself takes or puts out. Under tensor
+parallelism it is gathered by the layout that the sharding plan gives the module; where that layout is not
+known, the point is refused with the reason.
+"""
+
+IDENTITIES = """\
+## Identities
+
+They hold on every architecture that has the points, and are tested:
+
+- `pattern @ repeat(v) == z`
+- the sum of `head_out` over heads, plus the bias, is `attn.out`
+- `down_proj(post_activation) == mlp.out`
+- `resid_pre + attn.contribution + mlp.contribution == resid_post`
+- `norm.out == normalized * gain (+ bias)`
+
+`out` and `contribution` are two different things where the architecture normalises what a sub-block puts out
+(Gemma 2, OLMo 2): `out` is before that norm, `contribution` is what is added to the residual stream.
+"""
+
+PARAMETERS_OPENING = """\
+## Parameters
+
+`rmodel.get_parameter(name)`, and `params=[…]` of a probe. A matrix is always [out, in], whatever the
+checkpoint stores; fused weights come back split under these names.
+"""
+
+FAMILIES_OPENING = """\
+## Which architecture has which point
+
+✓ means that the point is there, a number why it is not (below). A model of any other architecture still
+loads, with `module:` points only.
+"""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def shape(spec: PointSpec | ParameterSpec) -> str:
+    return ", ".join(spec.dims)
+
+
+def points() -> str:
+    """The table of points."""
+    rows = [
+        (f"`{spec.template}`", shape(spec), spec.split, spec.what + notes(spec)) for spec in POINTS
+    ]
+    return "## Points\n\n" + table(("Point", "Shape", "Sharded", "What it is"), rows)
+
+
+def notes(spec: PointSpec) -> str:
+    said = ["computed only when probed"] * spec.lazy
+    said += ["has no gradient"] * (not spec.differentiable)
+    return f" ({'; '.join(said)})" if said else ""
+
+
+def parameters() -> str:
+    """The table of parameters."""
+    rows = [(f"`{spec.template}`", shape(spec), spec.split, spec.what) for spec in PARAMETERS]
+    return PARAMETERS_OPENING + "\n" + table(("Parameter", "Shape", "Sharded", "What it is"), rows)
+
+
+def families() -> str:
+    """Family by point: there, or the number of the reason why not."""
+    known = sorted({family.name: family for family in FAMILIES.values()}.items())
+    reasons: dict[str, int] = {}
+
+    def cell(family: Family, spec: PointSpec) -> str:
+        if spec.template in family.points:
+            return "✓"
+        return str(reasons.setdefault(family.refused[spec.template], len(reasons) + 1))
+
+    rows = [(f"`{spec.template}`", *(cell(family, spec) for _, family in known)) for spec in POINTS]
+    served = [f"- **{name}**: `{'`, `'.join(family.model_types)}`" for name, family in known]
+    why = [f"{number}. {reason}" for reason, number in reasons.items()]
+    return "\n".join(
+        [
+            FAMILIES_OPENING,
+            table(("Point", *(name for name, _ in known)), rows),
+            *why,
+            "\nThe `model_type` of the configurations that each family serves:\n",
+            *served,
+            "",
+        ]
+    )
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([OPENING, points(), PATTERNS, families(), parameters(), IDENTITIES])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
