@@ -22,8 +22,8 @@ from garcon_jupyter.errors import *  # noqa: F403 - one import for users: garcon
 from garcon_jupyter.errors import ERRORS
 from garcon_jupyter.probes import Probe, ProbePoint, ProbePoints
 from garcon_jupyter.recordings import Handle, Recording, Recordings
-from garcon_jupyter.remote_model import RemoteModel
 from garcon_jupyter.registry import Server, servers
+from garcon_jupyter.remote_model import RemoteModel
 from garcon_jupyter.serving import connect, easy_garcon, launch, launch_and_connect
 from garcon_jupyter.shipping import ship
 from garcon_jupyter.tokens import Tokens

@@ -32,6 +32,9 @@ ANSWER_TIME = 20.0
 _TICK = 0.25
 """Seconds between two looks at whether the server still lives."""
 
+_BURIAL_TIME = 5.0
+"""Seconds in which the supervisor of a lost server says why it was lost."""
+
 
 def read_connection_file(file: Path) -> dict[str, Any]:
     """The content of a connection file of a Garçon server.
@@ -46,13 +49,14 @@ def read_connection_file(file: Path) -> dict[str, Any]:
             f"{file} cannot be read as a connection file: {error}.",
             "garcon list names the servers.",
         ) from error
-    needed = {"key", "ip", "transport", "shell_port", "control_port", "iopub_port"}
+    needed = {"key", "ip", "transport", "shell_port", "control_port", "iopub_port", "hb_port"}
     if not isinstance(info, dict) or not needed <= set(info):
         raise BadConnectionFile(
             f"{file} is no connection file: it lacks {', '.join(sorted(needed - set(info)))}.",
             "garcon list names the servers.",
         )
-    if "garcon" not in info:
+    facts = info.get("garcon")
+    if not isinstance(facts, dict) or not {"name", "host", "pid", "supervisor"} <= set(facts):
         raise BadConnectionFile(
             f"{file} belongs to a Jupyter kernel that is no Garçon server.",
             "garcon list names the servers.",
@@ -86,6 +90,7 @@ class Channel:
         self._control = self._connect(zmq.DEALER, "control_port")
         self._shell = self._connect(zmq.DEALER, "shell_port")
         self._iopub = self._connect(zmq.SUB, "iopub_port")
+        self._pulse = _Pulse(self._connect(zmq.DEALER, "hb_port"))
         self.request_id: str | None = None
 
     def _connect(self, kind: int, port: str) -> zmq.Socket[bytes]:
@@ -135,9 +140,13 @@ class Channel:
                     return reply
             else:
                 self._check_alive()
-        raise ServerGone(
-            f"Server {self.facts['name']!r} does not answer.",
-            f"It may hang: garcon stop --force {self.facts['name']} ends it.",
+        raise self._hangs()
+
+    def _hangs(self) -> ServerGone:
+        name = self.facts["name"]
+        return ServerGone(
+            f"Server {name!r} has not answered for {ANSWER_TIME:.3g} seconds.",
+            f"It may hang: garcon stop --force {name} ends it.",
         )
 
     def _receive(self, sock: Any) -> dict[str, Any] | None:
@@ -152,15 +161,20 @@ class Channel:
         """Raise if the server's process is gone (only a server on this host can be looked up)."""
         if self.same_host and not process_lives(self.facts["pid"]):
             raise ServerGone(
-                f"Server {self.facts['name']!r} has ended: {self._why_gone() or 'reason unknown'}.",
+                f"Server {self.facts['name']!r} has ended: {self._why() or 'reason unknown'}.",
                 "Run the launch cell again; garcon logs shows what it wrote.",
             )
 
+    def _why(self) -> str:
+        """Why the server ended; its supervisor, which outlives it, needs a moment to say so."""
+        end = time.monotonic() + _BURIAL_TIME
+        while process_lives(self.facts["supervisor"]) and time.monotonic() < end:
+            time.sleep(0.05)
+        return self._why_gone()
+
     # -- requests ----------------------------------------------------------------------------
 
-    def request(
-        self, content: dict[str, Any], value: Any, show: prints.Show = prints.plain
-    ) -> Any:
+    def request(self, content: dict[str, Any], value: Any, show: prints.Show = prints.plain) -> Any:
         """Send a request and wait for its answer; `show` shows meanwhile what it prints.
 
         Raises:
@@ -198,8 +212,12 @@ class Channel:
         poller = zmq.Poller()
         poller.register(self._shell, zmq.POLLIN)
         poller.register(self._iopub, zmq.POLLIN)
+        poller.register(self._pulse.socket, zmq.POLLIN)
+        self._pulse.heard()
         while True:
             ready = dict(poller.poll(int(_TICK * 1000)))
+            if ready:
+                self._pulse.heard()
             if self._iopub in ready:
                 self._hear(waiting)
             if self._shell in ready:
@@ -212,6 +230,13 @@ class Channel:
                 return waiting.reply
             if not ready:
                 self._check_alive()
+                self._pulse.ask()
+            if self._pulse.silence > ANSWER_TIME:
+                # Should it wake up, it need not run what nobody waits for.
+                self._send(
+                    self._control, protocol.CANCEL, {"request": waiting.message_id}, buffers=()
+                )
+                raise self._hangs()
 
     def _hear(self, waiting: _Waiting) -> None:
         message = self._receive(self._iopub)
@@ -232,6 +257,34 @@ class Channel:
     def wait_for_prints(self) -> None:
         """Wait until the server has noticed our subscription, so that no print is missed."""
         self._iopub.poll(2000)
+
+
+class _Pulse:
+    """Whether the server's process still turns: Jupyter's heartbeat, which echoes what it is sent
+    whatever Python is doing there.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self.socket = socket
+        self._asked = 0.0
+        self.heard()
+
+    def heard(self) -> None:
+        """Something came from the server."""
+        self._last = time.monotonic()
+        while self.socket.poll(0):
+            self.socket.recv_multipart()
+
+    def ask(self) -> None:
+        """Ask for an echo, once in a second."""
+        if time.monotonic() - self._asked > 1.0:
+            self._asked = time.monotonic()
+            self.socket.send_multipart([b"", b"ping"])
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came from the server."""
+        return time.monotonic() - self._last
 
 
 class _Waiting:

@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("name", metavar="NAME")
     stop.add_argument("--force", action="store_true", help="even while others use it, or it hangs")
     points = command("points", _points, "list the probe points of a model, with shapes")
-    points.add_argument("name", metavar="NAME", nargs="?", help="of a server; default: the only one")
+    points.add_argument(
+        "name", metavar="NAME", nargs="?", help="of a server; default: the only one"
+    )
     points.add_argument("pattern", metavar="PATTERN", nargs="?", help="such as 'layers.*.mlp.out'")
     fetch = command("fetch", _fetch, "fetch an embedded model into the cache")
     fetch.add_argument("model", metavar="MODEL", help="smollm2")

@@ -75,7 +75,10 @@ def _packages() -> Iterator[Finding]:
             found = f"is {version}" if version else "is missing"
             needed = f"{requirement.name}{requirement.specifier}"
             yield Finding(
-                "wrong", requirement.name, f"{found}; {needed} was tested", f"pip install '{needed}'"
+                "wrong",
+                requirement.name,
+                f"{found}; {needed} was tested",
+                f"pip install '{needed}'",
             )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.points import (
@@ -20,6 +19,9 @@ from garcon_jupyter.points import (
 )
 from garcon_jupyter.probes import Probe
 from garcon_jupyter.registry import Server, log_file, why_gone
+
+if TYPE_CHECKING:
+    from garcon_jupyter.remote_model import RemoteModel
 
 INDENT = "  "
 
@@ -255,10 +257,13 @@ def _parameter_templates(catalog: Catalog) -> str:
 # -- probes --------------------------------------------------------------------------------------
 
 
-def probes(attached: Iterable[Probe], once: Iterable[Probe] = ()) -> str:
-    """Attached probes, those that came from one pattern on one line."""
-    rows = [*_probe_rows(attached, ""), *_probe_rows(once, "next pass only")]
-    return columns(rows) if rows else "No probes are attached."
+def attached(model: RemoteModel) -> str:
+    """The probes that are attached to a model; those of one pattern on one line."""
+    rows = _probe_rows(model.attached.values(), "")
+    rows += _probe_rows(model.attached_once.values(), "next pass only")
+    if not rows:
+        return f"No probes are attached to {model.server.name}."
+    return f"Attached to {model.server.name}:\n" + _indented(columns(rows))
 
 
 def _probe_rows(chosen: Iterable[Probe], note: str) -> list[tuple[str, str, str]]:

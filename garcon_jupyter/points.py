@@ -377,7 +377,7 @@ class Catalog:
         """
         if not is_pattern(pattern):
             return [self.point(pattern)]
-        regex = _pattern_regex(pattern)
+        regex = pattern_regex(pattern)
         chosen = [self.point(name) for name in self.names() if regex.fullmatch(name)]
         if not chosen:
             # One concrete address of the pattern tells whether the point or the numbers are wrong.
@@ -407,7 +407,8 @@ def is_pattern(name: str) -> bool:
     return not name.startswith(MODULE_PREFIX) and bool(re.search(r"[*{]|\.\d+-\d+(\.|$)", name))
 
 
-def _pattern_regex(pattern: str) -> re.Pattern[str]:
+def pattern_regex(pattern: str) -> re.Pattern[str]:
+    """What a pattern, or the first parts of one, matches."""
     parts = []
     for part in pattern.split("."):
         if part == "*":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import shipping
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.points import Address, Catalog, is_pattern, parse_point
+from garcon_jupyter.points import Address, Catalog, is_pattern
 from garcon_jupyter.wire.requests import Code, ProbeSpec, RecordingRef
 
 if TYPE_CHECKING:
@@ -168,7 +168,10 @@ class ProbePoints(Mapping[str, ProbePoint]):
         return ProbePoint(self._catalog, name)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self._names or parse_point(name) is not None)
+        try:
+            return isinstance(name, str) and bool(self._catalog.select(name))
+        except LookupError:
+            return False
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

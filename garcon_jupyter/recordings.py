@@ -134,16 +134,23 @@ class Recording:
             )
         return Handle(self._model, self._ref, attribute, self._attributes[attribute])
 
+    def __getattribute__(self, name: str) -> Any:
+        # What was saved comes before what this class calls so: somebody will save `keys`.
+        if not name.startswith("_") and name in self._attributes:
+            return self._saved(name)
+        return super().__getattribute__(name)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        try:
-            handle = self.handle(name)
-        except NoRecording as error:
-            raise AttributeError(str(error)) from None
-        if self._lazy:
-            return handle
+        saved = ", ".join(self._attributes) or "nothing"
+        raise AttributeError(f"{self._ref.point} has no {name!r}. Saved there: {saved}.")
+
+    def _saved(self, name: str) -> Any:
         if name not in self._fetched:
+            handle = Recording.handle(self, name)
+            if self._lazy:
+                return handle
             self._fetched[name] = handle.fetch()
         return self._fetched[name]
 
@@ -183,6 +190,13 @@ class Recordings(Mapping[Key, Recording]):
         self._model.catalog.point(name)  # says so where the name itself is wrong
         known = ", ".join(str(k) for k in list(self._entries)[:8]) or "nothing"
         raise NoRecording(f"Nothing is recorded at {key}.", f"Recorded: {known}.")
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """As of a dictionary: `default` where nothing is recorded."""
+        return self._entries.get(key, default)
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._entries)

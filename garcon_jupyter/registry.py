@@ -45,6 +45,11 @@ HOUR = 3600.0
 LAUNCH_TIME = 1800.0
 """Seconds after which a launch that says nothing counts as failed."""
 
+END_TIME = 30.0
+"""Seconds in which a server that was told to end, or was lost, is gone with all its processes."""
+
+SUPERVISOR = "supervisor.pid"
+
 Progress = Callable[[str], None]
 
 
@@ -124,7 +129,12 @@ def _unknown(name: str) -> UnknownServer:
 
 
 def _forget(server: Server) -> None:
-    """Remove the file of a server whose processes are gone without having said so."""
+    """Remove the file of a server whose processes are gone without having said so.
+
+    Where the supervisor still lives it is about to do this itself, and to say why.
+    """
+    if process_lives(server.facts["supervisor"]):
+        return
     server.file.unlink(missing_ok=True)
     tombstone = server.file.with_suffix(".tombstone.json")
     if not tombstone.exists():
@@ -242,6 +252,7 @@ def _start(name: str, settings: Settings, idle_timeout: float, progress: Progres
 
     plan = planning.plan(settings)
     directory, shared = _directory(name), _shared(name)
+    _await_end_of_former(directory)
     for path in (directory, shared):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700)
@@ -272,7 +283,37 @@ def _start(name: str, settings: Settings, idle_timeout: float, progress: Progres
             env=_environment(),
             start_new_session=True,
         )
+    (directory / SUPERVISOR).write_text(str(process.pid))
     return _await_ready(name, process, log, directory, progress)
+
+
+def _await_end_of_former(directory: Path) -> None:
+    """Wait until the supervisor of the former server of a name is gone: it would bury the new one.
+
+    One that does not end by itself is killed; its ranks end with it.
+    """
+    try:
+        pid = int((directory / SUPERVISOR).read_text())
+    except (OSError, ValueError):
+        return
+    end = time.monotonic() + END_TIME
+    while _supervises(pid):
+        if time.monotonic() > end:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _supervises(pid: int) -> bool:
+    """Whether a process is a living supervisor, and not another one that got its number."""
+    import psutil
+
+    try:
+        return process_lives(pid) and "garcon_backend.engine.supervisor" in " ".join(
+            psutil.Process(pid).cmdline()
+        )
+    except psutil.Error:
+        return False
 
 
 def _environment() -> dict[str, str]:

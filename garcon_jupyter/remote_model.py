@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import random
+import secrets
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from garcon_jupyter.channel import Channel
 from garcon_jupyter.errors import BadProbe, BadRequest
 from garcon_jupyter.points import Address, Catalog
 from garcon_jupyter.probes import Probe, ProbePoints
-from garcon_jupyter.recordings import Handle, Recordings
+from garcon_jupyter.recordings import Handle, Key, Recordings
 from garcon_jupyter.registry import Server, stop, why_gone
 from garcon_jupyter.tokens import Tokens, as_tokens
 from garcon_jupyter.wire import protocol, transport
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from garcon_jupyter.easy import Look
+    from garcon_jupyter.widgets import View
 
 LOGITS = ("all", "last", "none")
 AttachedKey = tuple[str, bool, str | None]
@@ -263,7 +264,9 @@ class RemoteModel:
         )
         return _continued(tokens, ids)
 
-    def _run_pass(self, request: wire.Forward | wire.Backward | wire.Generate, tokens: Tokens) -> Any:
+    def _run_pass(
+        self, request: wire.Forward | wire.Backward | wire.Generate, tokens: Tokens
+    ) -> Any:
         probed = {(spec.point, spec.name) for spec in request.probes}
         for key in probed:  # a pass that fails leaves it unknown what was read there
             self.tokens_at.pop(key, None)
@@ -323,7 +326,9 @@ class RemoteModel:
         Nothing is fetched until an attribute is touched; with ``fetch=False``, touching gives handles,
         which can be cut and reduced on the server.
         """
-        return Recordings(self, self._run(wire.Snapshot()), lazy=not fetch)
+        return Recordings(
+            self, self._run(wire.Snapshot(number=secrets.randbits(62))), lazy=not fetch
+        )
 
     def fetch(self, *handles: Handle, dtype: Any = None) -> Any:
         """Fetch several handles in one go; a list, or the value of a single one.
@@ -332,7 +337,7 @@ class RemoteModel:
             dtype: floating dtype to travel in, e.g. torch.float16.
         """
         wanted = tuple((h._ref, h._attribute, h._steps) for h in handles)
-        name = None if dtype is None else str(dtype).removeprefix("torch.")
+        name = None if dtype is None else _floating(dtype)
         values = self._run(wire.Fetch(wanted=wanted, dtype=name))
         return values[0] if len(handles) == 1 else values
 
@@ -373,11 +378,11 @@ class RemoteModel:
 
         return Look(self, text)
 
-    def show(self, point: str, text: Any = None, attribute: str | None = None) -> Any:
+    def show(self, point: Key, text: Any = None, attribute: str | None = None) -> View:
         """A picture of a point: what was recorded there, or, with `text`, of a clean pass over it.
 
         Args:
-            point: name of the point.
+            point: name of the point, or (point, name of the probe).
             text: tokens or text to run; None to show the recording.
             attribute: which saved tensor to show; by default the first of the point's shape.
         """
@@ -460,6 +465,8 @@ def _hang_up(channel: Channel, session: str) -> None:
 
 
 def _checked_probes(probes: Iterable[Probe]) -> list[Probe]:
+    if isinstance(probes, Probe) or not isinstance(probes, Iterable):
+        raise BadProbe(f"probes={probes!r} is no list.", "Give a list of probes: probes=[probe].")
     chosen = list(probes)
     for probe in chosen:
         if not isinstance(probe, Probe):
@@ -469,12 +476,23 @@ def _checked_probes(probes: Iterable[Probe]) -> list[Probe]:
     return chosen
 
 
+def _floating(dtype: Any) -> str:
+    """Name of a floating-point dtype, given as torch.float16 or "float16"."""
+    import torch
+
+    name = str(dtype).removeprefix("torch.")
+    kind = getattr(torch, name, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise BadRequest(f"{name!r} is no floating dtype.", "Use float32, float16 or bfloat16.")
+    return name
+
+
 def _batch(tokens: Tokens) -> wire.Batch:
     return wire.Batch(tokens.ids, None if bool(tokens.mask.all()) else tokens.mask)
 
 
 def _seed(seed: int | None) -> int:
-    return random.getrandbits(31) if seed is None else int(seed)
+    return secrets.randbits(31) if seed is None else int(seed)
 
 
 def _continued(prompt: Tokens, ids: Tensor) -> Tokens:

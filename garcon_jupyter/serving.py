@@ -9,8 +9,8 @@ from typing import Any
 
 from garcon_jupyter import registry
 from garcon_jupyter.easy import Look
-from garcon_jupyter.remote_model import RemoteModel
 from garcon_jupyter.registry import Progress, Server, Settings
+from garcon_jupyter.remote_model import RemoteModel
 
 
 def launch(

@@ -8,6 +8,7 @@ after :func:`ship`.
 from __future__ import annotations
 
 import builtins
+import dis
 import hashlib
 import sys
 import types
@@ -63,17 +64,19 @@ def captured(function: Callable[..., Any]) -> dict[str, Any]:
             found[name] = cell.cell_contents
         except ValueError:  # not bound yet
             continue
-    for name in sorted(_names(code)):
+    for name in sorted(global_names(code)):
         if name in function.__globals__ and not hasattr(builtins, name):
             found[name] = function.__globals__[name]
     return found
 
 
-def _names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
+def global_names(code: types.CodeType) -> set[str]:
+    """The names that code, and the functions inside it, look up among the globals."""
+    loads = ("LOAD_GLOBAL", "LOAD_NAME")  # co_names has attributes too
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in loads}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= _names(constant)
+            names |= global_names(constant)
     return names
 
 

@@ -8,7 +8,9 @@ from garcon_jupyter import points
 from garcon_jupyter.errors import PointUnavailable, UnknownParameter, UnknownPoint
 from garcon_jupyter.points import PARAMETERS, POINTS, Catalog
 
-OF_EXPERTS = {spec.template for spec in POINTS if "router" in spec.template or "{e}" in spec.template}
+OF_EXPERTS = {
+    spec.template for spec in POINTS if "router" in spec.template or "{e}" in spec.template
+}
 
 CATALOG = Catalog(
     sizes={"D": 48, "H": 6, "K": 2, "d": 16, "M": 80, "V": 263, "P": 128},
@@ -18,7 +20,7 @@ CATALOG = Catalog(
         for spec in POINTS
         if "{i}" in spec.template and spec.template not in OF_EXPERTS
     },
-    refused={template: "its MLP has no experts" for template in OF_EXPERTS},
+    refused=dict.fromkeys(OF_EXPERTS, "its MLP has no experts"),
     modules=("model", "model.layers.0.mlp", "model.layers.0.mlp.act_fn"),
     parameters=("embed.weight", "layers.0.mlp.up_proj", "layers.0.attn.q_proj.bias"),
 )

@@ -48,9 +48,8 @@ def test_unequal_texts_are_padded_on_the_stated_side(
     assert tokens.shape == (3, width)
     for row, ids, mask in zip(rows, tokens.tolist(), tokens.mask.tolist(), strict=True):
         padding = width - len(row)
-        assert mask == ([False] * padding + [True] * len(row))[:: 1 if side == "left" else 1] or (
-            side == "right" and mask == [True] * len(row) + [False] * padding
-        )
+        sides = [[True] * len(row), [False] * padding]
+        assert mask == sum(sides if side == "right" else sides[::-1], [])
         assert [t for t, real in zip(ids, mask, strict=True) if real] == row
     assert tokens.lengths == [len(row) for row in rows]
 
@@ -58,9 +57,7 @@ def test_unequal_texts_are_padded_on_the_stated_side(
 def test_chats_are_written_by_the_template(rmodel: RemoteModel, plain: Plain) -> None:
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     tokens = rmodel.encode(messages, chat=True)
-    text = plain.tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True
-    )
+    text = plain.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert tokens.tolist() == [plain.tokenizer(text, add_special_tokens=False)["input_ids"]]
     assert tokens.tolist()[0].count(0) == 1  # the template writes <bos>, so the tokenizer must not
     both = rmodel.encode([messages, messages[:1]], chat=True)
@@ -306,7 +303,9 @@ def test_unequal_prompts_continue_as_they_do_alone(either: RemoteModel, plain: P
     for row, text in enumerate(UNEQUAL):
         ids = plain.tokenizer(text)["input_ids"]
         alone = expected_ids(plain, [ids], 5, eos_token_id=None)[0]
-        real = [t for t, r in zip(tokens.tolist()[row], tokens.mask.tolist()[row], strict=True) if r]
+        real = [
+            t for t, r in zip(tokens.tolist()[row], tokens.mask.tolist()[row], strict=True) if r
+        ]
         assert real == alone
 
 

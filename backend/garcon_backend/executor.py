@@ -6,10 +6,8 @@ both, in unison; the parts that the ranks answer are put together by :data:`COMB
 
 from __future__ import annotations
 
-import functools
 import pickle
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,12 +23,16 @@ from garcon_backend.models.family import BoundFamily
 from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
 from garcon_backend.passes import Passes
-from garcon_backend.probing.contexts import Contexts, describe
+from garcon_backend.probing.contexts import Contexts, Source, describe
 from garcon_backend.probing.visits import Probe, UserFailure
 from garcon_jupyter.errors import BadRequest, MissingModule, NoRecording
 from garcon_jupyter.points import Address, PointSpec
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.requests import Code, ProbeSpec
+
+
+Index = dict[tuple[str, str | None], dict[str, merging.Part]]
+"""One rank's table of contents of a snapshot: for each (point, name), what its attributes are."""
 
 
 class Executor:
@@ -48,6 +50,7 @@ class Executor:
         self.mesh, self.model, self.bound = mesh, model, bound
         self.interrupts, self.output = interrupts, output
         self.contexts = Contexts()
+        self._loaded: dict[str, Callable[..., Any]] = {}
         self.parameters = Parameters(mesh, bound)
         self.passes = Passes(mesh, model, bound, layouts, self.contexts, interrupts, output)
 
@@ -59,17 +62,20 @@ class Executor:
         Raises:
             GarconError: the request is wrong; nothing has happened.
         """
+        self._loaded.clear()
         self.contexts.release(request.session, request.released)
         return getattr(self, f"_prepare_{type(request).__name__.lower()}")(request)
 
     def load(self, code: Code) -> Callable[..., Any]:
-        """The function of shipped code.
+        """The function of shipped code; what it captured is as it was shipped, in every request anew.
 
         Raises:
             MissingModule: it needs a module that this server cannot import.
         """
         try:
-            return _unpickled(code.digest, code.payload)
+            if code.digest not in self._loaded:
+                self._loaded[code.digest] = pickle.loads(code.payload)
+            return self._loaded[code.digest]
         except ImportError as error:
             module = getattr(error, "name", None) or str(error)
             raise MissingModule(
@@ -81,6 +87,11 @@ class Executor:
                 f"{code.name} cannot be unpickled on the server: {type(error).__name__}: {error}.",
                 "Define it in the notebook, or garcon.ship() the module that defines it.",
             ) from error
+
+    def merge_rule(self, code: Code) -> Callable[[list[Any]], Any]:
+        """A rule of the user's own, as a function of the list of parts."""
+        rule = self.load(code)
+        return lambda parts: self.passes.user(0, rule, f"the merge rule {code.name}", parts)
 
     def _probes(self, specs: Sequence[ProbeSpec]) -> list[Probe]:
         return [self._probe(spec) for spec in specs]
@@ -99,7 +110,7 @@ class Executor:
         Collective, so it is done when all ranks are known to go on, not while they prepare.
         """
         for name in sorted({name for probe in probes for name in probe.spec.params}):
-            value = over_stages(self.mesh, self.parameters.get(name))
+            value = over_stages(self.mesh, self.parameters.copy(name))
             for probe in probes:
                 if name in probe.spec.params and value is not None:
                     probe.params[name] = value
@@ -112,9 +123,15 @@ class Executor:
                     f"Nothing is recorded at {ref.point} in that snapshot.",
                     "Take recordings() again.",
                 )
+            in_parts = contents is not None and self.mesh.world > 1 and bool(contents.parts)
+            if self.mesh.everyone.any(in_parts):
+                raise BadRequest(
+                    f"The recording of {ref.point} was saved in shards, and a source must be whole.",
+                    "Save it by a probe without sharded=True.",
+                )
             for probe in probes:
                 if probe.spec.source == ref and contents is not None:
-                    probe.source = SimpleNamespace(**contents)
+                    probe.source = Source(contents.values)
 
     def _points(self, names: Sequence[str]) -> list[Address]:
         return [self.bound.catalog.point(name) for name in names]
@@ -160,14 +177,15 @@ class Executor:
         return run
 
     def _prepare_snapshot(self, request: wire.Snapshot) -> Callable[[], Any]:
-        def run() -> wire.SnapshotIndex:
-            number = self._next_snapshot = getattr(self, "_next_snapshot", 0) + 1
-            contents = self.contexts.snapshot(request.session, number)
-            table = {
-                key: {name: describe(value) for name, value in attributes.items()}
-                for key, attributes in contents.items()
+        def run() -> Index:
+            contents = self.contexts.snapshot(request.session, request.number)
+            return {
+                key: {
+                    name: merging.Part(describe(value), saved.parts.get(name))
+                    for name, value in saved.values.items()
+                }
+                for key, saved in contents.items()
             }
-            return wire.SnapshotIndex(number, table)
 
         return run
 
@@ -176,12 +194,12 @@ class Executor:
             found = {}
             for number, (ref, attribute, steps) in enumerate(request.wanted):
                 contents = self.contexts.contents(request.session, ref)
-                if contents is None or attribute not in contents:
+                if contents is None or attribute not in contents.values:
                     continue
-                of = self.contexts.sharded.get((request.session, ref.point, ref.name))
-                value = contents[attribute]
+                of, value = contents.parts.get(attribute), contents.values[attribute]
                 # Steps on a part would mean something else than on the whole.
-                value = merging.cut(value, steps) if of is None else value
+                what = f"{ref.point}.{attribute}"
+                value = merging.cut(value, steps, what) if of is None else value
                 found[number] = merging.Part(merging.as_dtype(value, request.dtype), of)
             return found
 
@@ -195,7 +213,10 @@ class Executor:
         return lambda: self.parameters.cut(request.name, request.index)
 
     def _prepare_runonranks(self, request: wire.RunOnRanks) -> Callable[[], Any]:
-        code = compile(request.source, request.filename, "exec")
+        try:
+            code = compile(request.source, request.filename, "exec")
+        except (SyntaxError, ValueError) as error:
+            raise BadRequest(f"The code does not compile: {error}.", "Correct it.") from None
 
         def run() -> list[int]:
             scope = {
@@ -218,11 +239,6 @@ class Executor:
         return run
 
 
-@functools.lru_cache(maxsize=256)
-def _unpickled(digest: str, payload: bytes) -> Callable[..., Any]:
-    return pickle.loads(payload)
-
-
 def _first(parts: Sequence[Any], request: wire.Request, executor: Executor) -> Any:
     return next((part for part in parts if part is not None), None)
 
@@ -236,13 +252,19 @@ def _loss_and_gradients(parts: Sequence[Any], request: wire.Request, executor: E
 
 
 def _one_index(
-    parts: Sequence[wire.SnapshotIndex], request: wire.Request, executor: Executor
+    parts: Sequence[Index], request: wire.Request, executor: Executor
 ) -> wire.SnapshotIndex:
-    table: dict[Any, Any] = {}
+    assert isinstance(request, wire.Snapshot)
+    found: dict[Any, dict[str, list[merging.Part]]] = {}
     for part in parts:
-        for key, attributes in part.contexts.items():
-            table[key] = {**attributes, **table.get(key, {})}
-    return wire.SnapshotIndex(parts[0].snapshot, table)
+        for key, attributes in part.items():
+            for name, info in attributes.items():
+                found.setdefault(key, {}).setdefault(name, []).append(info)
+    table = {
+        key: {name: merging.described(infos) for name, infos in attributes.items()}
+        for key, attributes in found.items()
+    }
+    return wire.SnapshotIndex(request.number, table)
 
 
 def _all_fetched(
@@ -257,8 +279,8 @@ def _all_fetched(
             raise NoRecording(
                 f"Nothing is recorded as {what}.", "rmodel.recordings() lists what is."
             )
-        value = merging.merged(found, what, executor.load)
-        values.append(value if found[0].of is None else merging.cut(value, steps))
+        value = merging.merged(found, what, executor.merge_rule)
+        values.append(value if found[0].of is None else merging.cut(value, steps, what))
     return values
 
 

@@ -24,7 +24,7 @@ from garcon_backend.models.sharding import shared_logits
 from garcon_backend.passes import Inputs, Passes, positions_of
 from garcon_backend.probing.attention import VisitedCache
 from garcon_backend.probing.visits import PassRun, Probe
-from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.errors import BadRequest, BadTokens
 from garcon_jupyter.wire import requests as wire
 
 
@@ -36,24 +36,33 @@ def generate(
     if not hasattr(model, "generate"):
         raise BadRequest("This model cannot generate.", "Only transformers' causal models can.")
     inputs = left_padded(inputs)
-    torch.manual_seed(request.seed)
     with (
         passes.open(request, inputs, probes, caching=True) as run,
         torch.no_grad(),
         shared_logits(model),
         _each_step(passes, run, inputs),
     ):
+        torch.manual_seed(request.seed)
         mine = inputs.dealt(run.team)
         assert mine.mask is not None
         options = _options(model, request.options, probes)
         if passes.mesh.degrees.dp > 1:
             options |= _together(run, options, mine.ids.shape[1])
-        ids = model.generate(
-            mine.ids,
-            attention_mask=mine.mask.long(),
-            past_key_values=VisitedCache(model),
-            **options,
-        )
+        _check_length(run, mine.ids.shape[1], options)
+        try:
+            ids = model.generate(
+                mine.ids,
+                attention_mask=mine.mask.long(),
+                past_key_values=VisitedCache(model),
+                **options,
+            )
+        except (ValueError, TypeError) as error:
+            if run.tokens is not None:
+                raise
+            raise BadRequest(  # on every rank: no forward has begun
+                f"generate cannot work with these options: {error}.",
+                "They are those of transformers' generate.",
+            ) from None
     whole = run.team.gather(ids, Layout())
     return whole if passes.answers else None
 
@@ -67,6 +76,15 @@ def _options(model: Any, asked: dict[str, Any], probes: Sequence[Probe]) -> dict
     if any(probe.address.name == "logits" for probe in probes):
         options["logits_to_keep"] = 0  # all positions of the prompt, not only its last
     return options
+
+
+def _check_length(run: PassRun, prompt: int, options: dict[str, Any]) -> None:
+    longest, new = run.sizes.get("P", 1 << 62), options["max_new_tokens"]
+    if prompt + new > longest:
+        raise BadTokens(
+            f"{prompt} tokens and {new} new ones are too long: the model reads at most {longest}.",
+            f"Ask for at most {max(0, longest - prompt)} new tokens, or cut the prompt.",
+        )
 
 
 @contextmanager

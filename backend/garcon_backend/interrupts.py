@@ -53,11 +53,12 @@ class Interrupts:
 
     @contextlib.contextmanager
     def running(self, request: str) -> Iterator[None]:
-        """While a request runs, on the main thread."""
+        """While a request runs, on the main thread. Raises where it was cancelled before."""
         former = signal.signal(signal.SIGINT, self._on_signal)
         self._running = request
         try:
-            self.check()
+            if self.leads:
+                self.check()
             yield
         finally:
             self._running = None

@@ -60,7 +60,7 @@ def attempt(executor: Executor, request: Request) -> tuple[Callable[[], Any] | N
     """Prepare a request; what runs it, or why it cannot."""
     try:
         return executor.prepare(request), Outcome()
-    except Exception as error:  # noqa: BLE001 - every failure is an answer
+    except BaseException as error:  # noqa: BLE001 - every failure is an answer
         return None, Outcome(failure=_failure(error))
 
 
@@ -141,8 +141,8 @@ class Lockstep:
             raise RequestFailed(_worst(outcomes))
         try:
             return COMBINE[type(request)]([o.value for o in outcomes], request, self.executor)
-        except GarconError as error:
-            raise RequestFailed(describe(error)) from error
+        except BaseException as error:  # a merge rule of the user's may raise anything
+            raise RequestFailed(_failure(error)) from error
 
     def _tell(self, frames: Sequence[Any]) -> None:
         if self.workers:

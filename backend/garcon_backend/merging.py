@@ -9,14 +9,14 @@ function of the list of parts, ordered by replica and shard.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.wire.requests import Code
+from garcon_jupyter.wire.requests import AttributeInfo, Code
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,24 @@ class Part:
     of: Sharded | None = None
 
 
-def cut(value: Any, steps: Sequence[Any]) -> Any:
-    """A value after the steps of a handle: indexing, and methods of it."""
+def cut(value: Any, steps: Sequence[Any], what: str) -> Any:
+    """A value after the steps of a handle: indexing, and methods of it.
+
+    Raises:
+        BadRequest: a step fails on this value.
+    """
     for kind, *arguments in steps:
-        if kind == "item":
-            value = value[arguments[0]]
-        else:
-            method, args, kwargs = arguments
-            value = getattr(value, method)(*args, **kwargs)
+        try:
+            if kind == "item":
+                value = value[arguments[0]]
+            else:
+                method, args, kwargs = arguments
+                value = getattr(value, method)(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - indexing raises whatever the saved type does
+            raise BadRequest(
+                f"{what} cannot be cut so: {type(error).__name__}: {error}.",
+                "The shape of a handle is its .shape; fetch() takes it whole.",
+            ) from None
     return value.detach() if isinstance(value, Tensor) else value
 
 
@@ -85,6 +95,25 @@ def merged(parts: Sequence[Part], what: str, load: Callable[[Code], Any]) -> Any
     if rule == "topk":
         return _topk(values, what)
     return _joined(counting, what)
+
+
+def described(infos: Sequence[Part]) -> AttributeInfo:
+    """What is known of a value of which each rank describes its part."""
+    first: AttributeInfo = infos[0].value
+    of = infos[0].of
+    if of is None or of.rule not in (None, "cat") or not first.shape:
+        return first
+    counting = [part for part in infos if part.of is not None and part.of.counts]
+    shards = [part.value for part in counting if part.of and part.of.replica == of.replica]
+    replicas = {part.of.replica: part.value for part in counting if part.of}
+    shape = list(first.shape)
+    if len(shards) > 1:
+        dim = of.dim if len(shape) == of.rank else -1
+        shape[dim] = sum(info.shape[dim] for info in shards)
+    if len(replicas) > 1:
+        shape[0] = sum(info.shape[0] for info in replicas.values())
+    nbytes = sum(part.value.nbytes or 0 for part in counting)
+    return replace(first, shape=tuple(shape), nbytes=nbytes)
 
 
 def _joined(parts: Sequence[Part], what: str) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.models.family import BoundFamily, Reading
 from garcon_backend.models.sharding import gather_parameter
+from garcon_jupyter.errors import BadRequest
 
 
 class Parameters:
@@ -39,12 +40,31 @@ class Parameters:
         value = reading.read(whole.detach())
         return value + reading.offset if reading.offset else value
 
+    def copy(self, name: str) -> Tensor | None:
+        """As :meth:`get`, in memory of its own: code of the user may change it in place."""
+        value, stored = self.get(name), self.stored(name)[1]
+        if value is None or stored is None:
+            return value
+        mine = stored.to_local() if hasattr(stored, "to_local") else stored
+        own = value.untyped_storage().data_ptr() != mine.untyped_storage().data_ptr()
+        return value if own else value.clone()
+
     def cut(self, name: str, index: Any) -> Tensor | None:
-        """The parameter, or what an index leaves of it, ready to travel."""
+        """The parameter, or what an index leaves of it, ready to travel.
+
+        Raises:
+            BadRequest: the index does not fit.
+        """
         value = self.get(name)
-        if value is None:
-            return None
-        return value if index is None else value[index]
+        if value is None or index is None:
+            return value
+        try:
+            return value[index]
+        except (IndexError, TypeError, ValueError) as error:
+            raise BadRequest(
+                f"{name} {list(value.shape)} cannot be indexed so: {error}.",
+                "Give an index, a slice or a tuple of them.",
+            ) from None
 
     def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
         """The gradients of parameters after a backward, and none left behind."""

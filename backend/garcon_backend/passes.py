@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from garcon_backend import randomness
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.exchange import over_stages
 from garcon_backend.engine.mesh import Mesh
@@ -138,11 +139,14 @@ class Passes:
         )
         run.add(probes, wanted)
         try:
-            with run.installed():
+            with randomness.kept(self.mesh.device), run.installed():
                 yield run
-            self._raise_failure(run)
+            # What comes next may be a collective, so all ranks stop where one must.
+            if self.mesh.everyone.any(run.failure is not None):
+                raise PassFailed("User code failed on another rank.")
         except PassFailed:
             self._raise_failure(run)
+            raise
         finally:
             run.close()
 
@@ -201,11 +205,28 @@ class Passes:
         if request.logits == "last":
             where = inputs.last if isinstance(keep, int) else torch.searchsorted(last, inputs.last)
             return logits[torch.arange(len(logits), device=logits.device), where]
-        return logits if reduce is None else self._user(reduce, "the logits function", logits)
+        if reduce is None:
+            return logits
+        return self.user(request.seed, reduce, "the logits function", logits)
 
-    def _user(self, function: Callable[..., Any], what: str, *args: Any) -> Any:
+    def user(self, seed: int, function: Callable[..., Any], what: str, *args: Any) -> Any:
+        """Call code of the user: its own random stream, its prints and its errors.
+
+        Args:
+            seed: of the request.
+            what: what it is, for the error.
+
+        Raises:
+            UserFailure: it raised.
+        """
+        device = self.mesh.device
         try:
-            with self.interrupts.user_code(), self.output.captured():
+            with (
+                randomness.kept(device),
+                randomness.stream(device, randomness.seed_of(seed, what)),
+                self.interrupts.user_code(),
+                self.output.captured(),
+            ):
                 return function(*args)
         except Cancelled:
             raise
@@ -268,10 +289,10 @@ class Passes:
     ) -> Tensor | None:
         """The loss, after its own backward; None where it failed and other ranks must go on."""
         try:
-            value = self._user(loss, "the loss function", leaf, *extra)
+            value = self.user(run.seed, loss, "the loss function", leaf, *extra)
             _check_scalar(value)
-            self._user(value.backward, "the loss function")
-        except (UserFailure, BadRequest) as error:
+            self.user(run.seed, value.backward, "the loss function")
+        except (UserFailure, BadRequest, Cancelled) as error:
             if self.mesh.world == 1:
                 raise
             where = getattr(error, "where", "the loss function")

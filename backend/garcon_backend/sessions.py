@@ -7,7 +7,6 @@ heard of lately.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import threading
@@ -15,6 +14,8 @@ import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
+
+import psutil
 
 from garcon_jupyter.errors import SessionInUse
 
@@ -37,12 +38,11 @@ class Client:
         if self.host != socket.gethostname():
             return time.monotonic() - self.seen < REMOTE_LEASE
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
+            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.AccessDenied:
             return True
-        return True
+        except psutil.Error:
+            return False
 
     def same(self, other: Client) -> bool:
         """Whether both are one process."""

@@ -119,7 +119,13 @@ class Generate(Request):
 
 @dataclass
 class Snapshot(Request):
-    """Take a snapshot of the session's recordings; answer with its table of contents."""
+    """Take a snapshot of the session's recordings; answer with its table of contents.
+
+    Attributes:
+        number: what the client calls the snapshot from now on.
+    """
+
+    number: int = 0
 
 
 @dataclass

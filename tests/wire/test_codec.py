@@ -94,7 +94,10 @@ def test_requiring_grad_survives_for_leaves_only() -> None:
 def test_functions_and_classes_travel_by_value() -> None:
     offset = 7
     scope: dict[str, Any] = {"__name__": "__main__"}
-    exec("class Row:\n    def __init__(self, n): self.n = n\n    def twice(self): return 2*self.n", scope)
+    exec(
+        "class Row:\n    def __init__(self, n): self.n = n\n    def twice(self): return 2*self.n",
+        scope,
+    )
     assert there_and_back(lambda x: x + offset)(1) == 8
     assert there_and_back(scope["Row"](4)).twice() == 8
 

@@ -132,7 +132,9 @@ def standard_sizes(config: object) -> dict[str, int]:
     return {letter: size for letter, size in sizes.items() if size}
 
 
-def norm_points(prefix: str, path: str, in_steps: StagedForward = steps.rms_norm) -> dict[str, Place]:
+def norm_points(
+    prefix: str, path: str, in_steps: StagedForward = steps.rms_norm
+) -> dict[str, Place]:
     """The three points of a norm."""
     return {
         f"{prefix}.scale": Inside(path, in_steps, "scale"),

@@ -11,8 +11,13 @@ context after it makes the copy, so that snapshots never change and cost nothing
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable
+import reprlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,64 +31,158 @@ from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef
 Key = tuple[str, str, str | None]
 """(session, point, name of the probe or None)"""
 
-_PASSING = ("here", "params", "source", "shard")
+LENT = ("here", "params", "source", "shard")
 
 
 class SaveContext:
-    """The namespace a probe saves into.
+    """The namespace a probe saves into. What is *lent* to it is there only while a probe runs.
 
     Attributes:
         here: where the probe runs: point, layer, tokens, mask, positions, step, token_index (of
             experts), shard (of sharded probes), generator (seeded by the request).
         params: the parameters that the probe asked for, by name.
-        source: the earlier recording that the probe asked for.
-        shard: which slice this rank holds (sharded probes only).
+        source: the earlier recording that the probe asked for; None without one.
+        shard: which slice this rank holds; None for a probe that sees the whole.
     """
+
+    # Slots, so that the dictionary of a context is exactly what was saved.
+    __slots__ = ("__dict__", "_of", "_parts", *LENT)
 
     here: SimpleNamespace
     params: dict[str, Tensor]
-    source: SimpleNamespace | None
-    shard: Any
+    source: Source | None
+    shard: SimpleNamespace | None
+    _of: Sharded | None
+    _parts: dict[str, Sharded]
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "_parts", {})
+        _lend(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value if name in _PASSING else detached(value))
+        if name in SaveContext.__slots__:
+            raise AttributeError(
+                f"save_ctx.{name} is what Garçon tells the probe; save under another name."
+            )
+        object.__setattr__(self, name, detached(value))
+        self._parts.pop(name, None)
+        if self._of is not None:
+            self._parts[name] = self._of
 
     def __repr__(self) -> str:
-        return f"<save context: {', '.join(saved(self)) or 'empty'}>"
+        return f"<save context: {', '.join(vars(self)) or 'empty'}>"
 
 
-def saved(context: SaveContext) -> dict[str, Any]:
-    """What was saved: all attributes but those that Garçon puts there while a probe runs."""
-    return {name: value for name, value in vars(context).items() if name not in _PASSING}
+def _lend(context: SaveContext, of: Sharded | None = None, **things: Any) -> None:
+    object.__setattr__(context, "_of", of)
+    for name in LENT:
+        object.__setattr__(context, name, things.get(name))
+
+
+@contextmanager
+def lent(context: SaveContext, of: Sharded | None, **things: Any) -> Iterator[None]:
+    """What a probe is told while it runs, and no longer: a context must not keep weights alive.
+
+    Args:
+        of: what the values that are saved meanwhile are a part of; None where they are whole.
+    """
+    _lend(context, of, **things)
+    try:
+        yield
+    finally:
+        _lend(context)
+
+
+class Source:
+    """An earlier recording as a probe is given it. Every touch is a fresh copy: the copy may become
+    the value of the point, and be changed in place there."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.__dict__["_values"] = values
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._values:
+            raise AttributeError(
+                f"The source has no {name!r}; saved there: {', '.join(self._values)}."
+            )
+        return detached(self._values[name])
+
+    def __dir__(self) -> list[str]:
+        return list(self._values)
 
 
 def detached(value: Any) -> Any:
     """A copy of all tensors in plain containers, off the graph; other objects as they are."""
     if isinstance(value, Tensor):
         return value.detach().clone()
-    if type(value) in (list, tuple):
-        return type(value)(detached(item) for item in value)
+    if isinstance(value, tuple):
+        return _tuple_like(value, [detached(item) for item in value])
+    if type(value) is list:
+        return [detached(item) for item in value]
     if type(value) is dict:
         return {key: detached(item) for key, item in value.items()}
     return value
 
 
-def release_aliases(context: SaveContext, value: Tensor) -> None:
-    """Copy what a probe put into a saved container behind our back: views of the point's value."""
-    storage = value.untyped_storage().data_ptr()
+def _tuple_like(value: tuple[Any, ...], items: list[Any]) -> Any:
+    """A tuple of the same type: a named tuple, or one of torch's, such as topk returns."""
+    make = getattr(type(value), "_make", type(value))
+    try:
+        return make(items)
+    except TypeError:  # a tuple that is made from something else than its items
+        return tuple(items)
 
-    def owned(item: Any) -> Any:
-        if isinstance(item, Tensor):
-            alias = item.numel() and item.untyped_storage().data_ptr() == storage
-            return item.detach().clone() if alias else item
-        return item
 
-    for kept in saved(context).values():
-        if type(kept) is list:
-            kept[:] = [owned(item) for item in kept]
-        elif type(kept) is dict:
-            for key, item in kept.items():
-                kept[key] = owned(item)
+def uses(tensor: Tensor) -> int:
+    """How often a tensor or its memory is referred to. It grows when somebody keeps the tensor or a
+    view of it, and tells so without a walk through all that was saved."""
+    storage = tensor.untyped_storage()._cdata
+    return sys.getrefcount(tensor) + torch._C._storage_Use_Count(storage)  # type: ignore[attr-defined]
+
+
+def release_aliases(context: SaveContext, *values: Tensor) -> None:
+    """Copy what a probe put into a saved container behind our back: views of the point's values."""
+    storages = {value.untyped_storage().data_ptr() for value in values if value.numel()}
+
+    def owned(tensor: Tensor) -> Tensor:
+        alias = tensor.untyped_storage().data_ptr() in storages
+        return tensor.detach().clone() if alias else tensor
+
+    for name, kept in vars(context).items():
+        if isinstance(kept, (list, tuple, dict)):
+            object.__setattr__(context, name, _with_tensors(kept, owned))
+
+
+def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A value with its tensors changed: lists and dictionaries in place, as others may hold them."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            if (new := _with_tensors(item, change)) is not item:
+                value[index] = new
+    elif isinstance(value, dict):
+        for key, item in list(value.items()):
+            if (new := _with_tensors(item, change)) is not item:
+                value[key] = new
+    elif isinstance(value, tuple):
+        items = [_with_tensors(item, change) for item in value]
+        if any(new is not item for new, item in zip(items, value, strict=True)):
+            return _tuple_like(value, items)
+    return value
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a context held when a snapshot was taken.
+
+    Attributes:
+        values: what was saved, by attribute.
+        parts: of those that are one rank's part, what of.
+    """
+
+    values: dict[str, Any]
+    parts: dict[str, Sharded] = field(default_factory=dict)
 
 
 class Contexts:
@@ -91,30 +190,28 @@ class Contexts:
 
     def __init__(self) -> None:
         self._live: dict[Key, SaveContext] = {}
-        self._snapshots: dict[tuple[str, int], dict[tuple[str, str | None], dict[str, Any]]] = {}
-        self.sharded: dict[Key, Sharded] = {}
+        self._snapshots: dict[tuple[str, int], dict[tuple[str, str | None], Saved]] = {}
 
     def open(self, session: str, point: str, name: str | None) -> SaveContext:
         """The context to save into; made where there is none, copied where a snapshot holds it."""
         key = (session, point, name)
         context = self._live.setdefault(key, SaveContext())
         held = [
-            contents[point, name]
+            contents[point, name].values
             for (owner, _), contents in self._snapshots.items()
             if owner == session and (point, name) in contents
         ]
-        mine = saved(context)
+        mine = vars(context)
         if any(_shares(snapshot, mine) for snapshot in held):
-            for attribute, value in copy.deepcopy(mine).items():
-                object.__setattr__(context, attribute, value)
+            mine.update(_copied(mine))
         return context
 
-    def snapshot(self, session: str, number: int) -> dict[tuple[str, str | None], dict[str, Any]]:
+    def snapshot(self, session: str, number: int) -> dict[tuple[str, str | None], Saved]:
         """Remember what each context of the session holds now."""
         contents = {
-            (point, name): saved(context)
+            (point, name): Saved(dict(vars(context)), dict(context._parts))
             for (owner, point, name), context in self._live.items()
-            if owner == session and saved(context)
+            if owner == session and vars(context)
         }
         self._snapshots[session, number] = contents
         return contents
@@ -140,7 +237,7 @@ class Contexts:
         for key in [k for k in self._snapshots if k[0] == session]:
             del self._snapshots[key]
 
-    def contents(self, session: str, ref: RecordingRef) -> dict[str, Any] | None:
+    def contents(self, session: str, ref: RecordingRef) -> Saved | None:
         """What a snapshot holds of one context; None where it lives on another rank.
 
         Raises:
@@ -165,6 +262,18 @@ def _shares(snapshot: dict[str, Any], mine: dict[str, Any]) -> bool:
     )
 
 
+def _copied(values: dict[str, Any]) -> dict[str, Any]:
+    """A deep copy; what cannot be copied, such as an open file, stays shared."""
+    with contextlib.suppress(Exception):  # objects may raise anything when asked for a copy
+        return copy.deepcopy(values)
+    copies = {}
+    for name, value in values.items():
+        copies[name] = value
+        with contextlib.suppress(Exception):
+            copies[name] = copy.deepcopy(value)
+    return copies
+
+
 def describe(value: Any) -> AttributeInfo:
     """What a handle may know of a value without fetching it."""
     kind = type(value).__name__
@@ -176,10 +285,8 @@ def describe(value: Any) -> AttributeInfo:
             str(value.device),
             value.numel() * value.element_size(),
         )
-    preview = repr(value)
+    try:
+        preview = reprlib.repr(value)
+    except Exception:  # noqa: BLE001 - objects may raise anything when asked what they are
+        preview = f"<{kind}>"
     return AttributeInfo(kind, preview=preview if len(preview) < 80 else preview[:77] + "…")
-
-
-def seeded_generator(device: torch.device, seed: int) -> torch.Generator:
-    """A random generator of a probe's own."""
-    return torch.Generator(device=device).manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)

@@ -18,7 +18,6 @@ Invariants:
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,8 +36,16 @@ from garcon_backend.merging import Sharded
 from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import Elsewhere, module_layout
 from garcon_backend.output import Output
-from garcon_backend.probing.contexts import Contexts, SaveContext, release_aliases, seeded_generator
+from garcon_backend.probing.contexts import (
+    Contexts,
+    SaveContext,
+    Source,
+    lent,
+    release_aliases,
+    uses,
+)
 from garcon_backend.probing.places import LogitsOf, Place
+from garcon_backend.randomness import generator, seed_of, stream
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec
 from garcon_jupyter.wire.requests import ProbeSpec
@@ -68,7 +75,7 @@ class Probe:
     address: Address
     function: Callable[..., Any]
     params: dict[str, Tensor] = field(default_factory=dict)
-    source: SimpleNamespace | None = None
+    source: Source | None = None
 
 
 @dataclass
@@ -369,13 +376,13 @@ class PassRun:
         for probe in probes:
             if self.failure:
                 return start, False
-            version = value._version
+            version, had = value._version, _kind(value)
             result = self._call(point, probe, value, sharded)
             if self.failure:
                 return start, False
             result = value if result is None else result
             edited = result is not value or value._version != version
-            if problem := _wrong(result, value):
+            if problem := _wrong(result, had):
                 self._fail(point, probe, WrongValue(problem, LEAVE_ALONE), value)
                 return start, False
             if edited and probe.spec.read_only:
@@ -389,43 +396,31 @@ class PassRun:
         """Call user code: its own random stream, its own save context, its errors kept."""
         name = point.address.name + (".grad" if probe.spec.grad else "")
         number = self._calls[name] = self._calls.get(name, -1) + 1
-        seed = zlib.crc32(f"{self.seed}/{name}/{number}".encode())
-        context = self.contexts.open(self.session, point.address.name, probe.spec.name)
-        context.here = self._here(point, value, seed, sharded)
-        context.params, context.source = probe.params, probe.source
-        key = (self.session, point.address.name, probe.spec.name)
-        if sharded:
-            context.shard = context.here.shard
-            self.contexts.sharded[key] = self._sharded(point, probe, value)
-        else:
-            self.contexts.sharded.pop(key, None)
+        seed = seed_of(self.seed, name, number)
         try:
-            return self._guarded(probe.function, seed, context, value)
+            context = self.contexts.open(self.session, point.address.name, probe.spec.name)
+            here = self._here(point, value, seed, sharded)
+            of = self._sharded(point, probe, value) if sharded else None
+            told = {"params": probe.params, "source": probe.source, "shard": here.shard}
+            users = uses(value)
+            with (
+                lent(context, of, here=here, **told),
+                stream(self.mesh.device, seed),
+                self.interrupts.user_code(),
+                self.output.captured(),
+            ):
+                result = probe.function(context, value)
+            changed = isinstance(result, Tensor) and result is not value
+            if changed or uses(value) > users:
+                release_aliases(context, value, *([result] if changed else ()))
+            return result
         except Cancelled:
             if self.mesh.world == 1:
                 raise
             self.failure = UserFailure(Cancelled(), "")
         except BaseException as error:  # noqa: BLE001 - user code may raise anything
             self._fail(point, probe, error, value)
-        finally:
-            release_aliases(context, value)
         return None
-
-    def _guarded(self, function: Callable[..., Any], seed: int, *args: Any) -> Any:
-        generators = [torch.default_generator]
-        if self.mesh.device.type == "cuda":
-            generators.append(torch.cuda.default_generators[self.mesh.device.index or 0])
-        states = [generator.get_state() for generator in generators]
-        dtype = torch.get_default_dtype()
-        try:
-            for generator in generators:
-                generator.manual_seed(seed)
-            with self.interrupts.user_code(), self.output.captured():
-                return function(*args)
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
-            torch.set_default_dtype(dtype)
 
     def _here(self, point: Point, value: Tensor, seed: int, sharded: bool) -> SimpleNamespace:
         layout = point.layout
@@ -451,7 +446,7 @@ class PassRun:
             if sharded or self.mesh.degrees.dp == 1
             else self.whole_token_index,
             document=None,
-            generator=seeded_generator(value.device, seed),
+            generator=generator(value.device, seed),
             shard=shard if sharded else None,
         )
 
@@ -546,15 +541,23 @@ def _nodes(value: Tensor) -> set[Any]:
     return seen
 
 
-def _wrong(result: Any, value: Tensor) -> str:
+def _kind(value: Tensor) -> dict[str, Any]:
+    """What must stay as it is when a value is replaced, or changed in place."""
+    return {
+        "shape": list(value.shape),
+        "dtype": value.dtype,
+        "device": value.device,
+        "layout": value.layout,
+    }
+
+
+def _wrong(result: Any, had: dict[str, Any]) -> str:
     """What is wrong with a probe's result, or nothing."""
     if not isinstance(result, Tensor):
         return f"A probe returned a {type(result).__name__}, not a tensor."
-    for what in ("shape", "dtype", "device"):
-        had, has = getattr(value, what), getattr(result, what)
-        if had != has:
-            had, has = (list(x) if what == "shape" else x for x in (had, has))
-            return f"A probe returned a tensor of {what} {has}; the point's is {had}."
+    for what, has in _kind(result).items():
+        if has != had[what]:
+            return f"A probe returned a tensor of {what} {has}; the point's is {had[what]}."
     return ""
 
 

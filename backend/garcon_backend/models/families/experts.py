@@ -34,7 +34,9 @@ REFUSED = {
 
 WEIGHTS = {
     "layers.{i}.mlp.router": Weight(f"{MLP}.gate.weight"),
-    "layers.{i}.mlp.experts.{e}.gate_proj": Weight(f"{MLP}.experts.gate_up_proj", rows_of_part(0, 2)),
+    "layers.{i}.mlp.experts.{e}.gate_proj": Weight(
+        f"{MLP}.experts.gate_up_proj", rows_of_part(0, 2)
+    ),
     "layers.{i}.mlp.experts.{e}.up_proj": Weight(f"{MLP}.experts.gate_up_proj", rows_of_part(1, 2)),
     "layers.{i}.mlp.experts.{e}.down_proj": Weight(f"{MLP}.experts.down_proj"),
 }

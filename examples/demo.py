@@ -1,0 +1,140 @@
+"""The main job, from start to finish: ``make demo``.
+
+    python examples/demo.py             run quickstart.ipynb, and write build/quickstart.html
+    python examples/demo.py --refresh   run every notebook here and keep its outputs in it
+
+A real Jupyter kernel runs the notebook, a real server holds the real model. It fails unless the model is
+made from the promised file and says that the capital of France is Paris.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+
+import garcon_jupyter as garcon
+from garcon_jupyter import embedded
+
+HERE = Path(__file__).resolve().parent
+NOTEBOOKS = ("quickstart.ipynb", "article.ipynb")
+PAGE = HERE.parent / "build" / "quickstart.html"
+
+DIGEST = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""sha256 of the file that SmolLM2 is made from; written down here a second time, on purpose."""
+
+ANSWER = "' Paris'"
+"""What the cell tagged "answer" shows."""
+
+
+class Failed(Exception):
+    """The demo did not do what it must."""
+
+
+def check_model() -> Path:
+    """The snapshot of SmolLM2, fetched if need be.
+
+    Raises:
+        Failed: it was made from another file than the promised one.
+    """
+    snapshot = embedded.fetch("smollm2")
+    found = embedded.provenance(snapshot).get("sha256")
+    if found != DIGEST:
+        raise Failed(f"{snapshot} is made from a file of sha256 {found}, not {DIGEST}.")
+    return snapshot
+
+
+def run(notebook: Path, more: Iterable[str] = ()) -> NotebookNode:
+    """A notebook with its outputs, after a run from start to finish in a fresh kernel.
+
+    Args:
+        more: further cells to run at its end.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell raised; shows it.
+    """
+    read = nbformat.read(notebook, as_version=4)
+    read.cells += [nbformat.v4.new_code_cell(source) for source in more]
+    # The pictures beside the widgets are what a saved notebook shows, so their state is not kept.
+    client = NotebookClient(
+        read,
+        timeout=600,
+        kernel_name="python3",
+        store_widget_state=False,
+        resources={"metadata": {"path": str(notebook.parent)}},
+    )
+    return client.execute()
+
+
+def check_answer(notebook: NotebookNode) -> None:
+    """Raises Failed unless the cell tagged "answer" says Paris."""
+    said = [
+        output.get("data", {}).get("text/plain")
+        for cell in notebook.cells
+        if "answer" in cell.metadata.get("tags", ())
+        for output in cell.outputs
+    ]
+    if said != [ANSWER]:
+        raise Failed(f"The notebook says {said}, not {ANSWER}.")
+
+
+def export(notebook: NotebookNode, page: Path) -> None:
+    """Write a notebook as one HTML file that loads nothing from anywhere."""
+    exporter: Any = HTMLExporter(require_js_url="", jquery_url="", mathjax_url="")
+    exporter.mermaid_js_url = ""
+    body, _ = exporter.from_notebook_node(notebook)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(body, encoding="utf-8")
+
+
+def refresh(path: Path) -> None:
+    """Run a notebook and keep the outputs in its file, without what differs at every run."""
+    done = run(path)
+    for cell in done.cells:
+        cell.metadata.pop("execution", None)
+    done.metadata["language_info"] = {"name": "python"}
+    nbformat.write(done, path)
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def demo() -> None:
+    """What ``make demo`` runs."""
+    check_model()
+    print("Running examples/quickstart.ipynb …", flush=True)
+    began = time.monotonic()
+    done = run(HERE / "quickstart.ipynb")
+    check_answer(done)
+    export(done, PAGE)
+    print(f"… done in {time.monotonic() - began:.0f} s: the capital of France is Paris.\n")
+    print(f"Its page, with the pictures:  {PAGE}")
+    print("The same, live in JupyterLab: make lab")
+    for server in garcon.servers():
+        print(f"The server {server.name} goes on for an hour after its last request;")
+        print(f"to end it now:                {Path(sys.executable).parent / 'garcon'} stop {server.name}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--refresh", action="store_true", help="keep the notebooks' outputs")
+    if parser.parse_args().refresh:
+        for name in NOTEBOOKS:
+            refresh(HERE / name)
+        return 0
+    try:
+        demo()
+    except Failed as error:
+        print(f"make demo failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""The magics: ``%garcon``, ``%%garcon`` and ``%%probe``.
+
+A magic is short for plain Python and never more: it changes the notebook's variable ``rmodel``, which
+is the *current model*, and calls its methods. What each magic says about its options is written in
+:mod:`~garcon_jupyter.magics.arguments`, from which their help and their completion are made.
+
+Their lines are taken as they are written, so that ``layers.{4,8}.resid_post`` selects two layers; but
+``{name}`` of a notebook variable is replaced by its value: with ``i = 3``, ``layers.{i}.mlp.out`` is
+``layers.3.mlp.out``, and with ``chosen = [1, 3]``, ``layers.{chosen}.mlp.out`` is
+``layers.{1,3}.mlp.out``. ``$`` means nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def load(shell: Any) -> None:
+    """Add the magics and their completion to a shell. Once is enough, twice is harmless."""
+    from garcon_jupyter.magics.completion import matcher
+    from garcon_jupyter.magics.garcon import GarconMagics
+
+    if GarconMagics.__name__ in shell.magics_manager.registry:
+        return
+    magics = GarconMagics(shell)
+    shell.register_magics(magics)
+    shell.Completer.custom_matchers.append(matcher(magics.current))
+
+
+def unload(shell: Any) -> None:
+    """Take them away again. Connections, probes and recordings stay."""
+    from garcon_jupyter.magics.completion import IDENTIFIER
+    from garcon_jupyter.magics.garcon import GarconMagics
+
+    manager = shell.magics_manager
+    manager.registry.pop(GarconMagics.__name__, None)
+    for kind, name in (("line", "garcon"), ("cell", "garcon"), ("cell", "probe")):
+        manager.magics[kind].pop(name, None)
+    matchers = shell.Completer.custom_matchers
+    matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", "") != IDENTIFIER]

@@ -1,0 +1,133 @@
+"""From a point to a picture: which saved tensor, which axes, whose tokens.
+
+The pictures themselves (:mod:`garcon_jupyter.widgets`) take plain arrays; what a point's axes mean is
+read from the table of probe points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from garcon_jupyter import widgets
+from garcon_jupyter.errors import BadRequest, GarconError, NoRecording
+from garcon_jupyter.points import Address, Catalog
+from garcon_jupyter.recordings import Key, Recording, Recordings
+from garcon_jupyter.widgets import View
+
+if TYPE_CHECKING:
+    from garcon_jupyter.remote_model import RemoteModel
+
+
+def show(rmodel: RemoteModel, point: Key, text: Any = None, attribute: str | None = None) -> View:
+    """A picture of a point: what was recorded there, or, with `text`, of a clean pass over it.
+
+    Args:
+        point: its name, or (name, name of the probe) of a named probe's recording.
+        text: tokens or text to run without any other probe; None to show the recording.
+        attribute: which saved tensor; by default the first of the point's shape, else the first.
+
+    Raises:
+        UnknownPoint: no such point.
+        NoRecording: nothing is recorded there, or nothing that can be drawn.
+    """
+    name = _one_point(rmodel.catalog, point)
+    if text is not None:
+        look = rmodel.look(text)
+        return show_values(rmodel, name, look[name], look.tokens)
+    recordings = rmodel.recordings(fetch=False)
+    key = _recorded(recordings, point, name)
+    recording = recordings[key]
+    chosen = attribute or _drawable(rmodel.catalog, name, recording)
+    value = Recording.handle(recording, chosen).fetch()
+    title = name if chosen == "tensor" else f"{name} · {chosen}"
+    probe = None if isinstance(key, str) else key[1]
+    return _picture(rmodel, name, value, rmodel.tokens_at.get((name, probe)), title)
+
+
+def show_values(rmodel: RemoteModel, point: str, value: Any, tokens: Any) -> View:
+    """A picture of values of a point that are here already.
+
+    Args:
+        point: name of the point: what the axes mean.
+        value: of the point's shape, or without its batch axis; of another, its last axes are drawn.
+        tokens: what the pass read: Tokens, ids or a text; None for numbered positions.
+    """
+    return _picture(rmodel, point, value, tokens, point)
+
+
+def _picture(rmodel: RemoteModel, point: str, value: Any, tokens: Any, title: str) -> View:
+    catalog = rmodel.catalog
+    dims = _axes(catalog, catalog.point(point), value.shape)
+    return widgets.show(value, dims, tokens=_labels(rmodel, tokens, dims, value), title=title)
+
+
+def _one_point(catalog: Catalog, point: Key) -> str:
+    name = point if isinstance(point, str) else point[0]
+    addresses = catalog.select(name)
+    if len(addresses) > 1:
+        raise BadRequest(
+            f"{name} selects {len(addresses)} points, and a picture shows one.",
+            f"The first of them is {addresses[0].name}.",
+        )
+    return addresses[0].name
+
+
+def _recorded(recordings: Recordings, point: Key, name: str) -> Key:
+    """The key of the recording to show: that of a named probe where it is the only one."""
+    if point in recordings or not isinstance(point, str):
+        return point
+    named: list[Key] = [key for key in recordings if key[0] == name]
+    if len(named) > 1:
+        raise BadRequest(
+            f"Several named probes have recorded at {name}.",
+            f"Say which: {', '.join(map(str, named))}.",
+        )
+    return named[0] if named else point
+
+
+def _drawable(catalog: Catalog, point: str, recording: Recording) -> str:
+    """The attribute to draw: a tensor of the point's shape, else any tensor."""
+    # By way of the class: what was saved may be called `keys` or `handle`.
+    names = Recording.keys(recording)
+    shapes = {name: Recording.handle(recording, name).shape or () for name in names}
+    tensors = [name for name, shape in shapes.items() if shape]
+    if not tensors:
+        raise NoRecording(
+            f"Nothing that was saved at {point} can be drawn: {recording!r}.",
+            "save_ctx.tensor = tensor saves the value.",
+        )
+    address = catalog.point(point)
+    fitting = [name for name in tensors if _axes(catalog, address, shapes[name])]
+    return (fitting or tensors)[0]
+
+
+def _axes(catalog: Catalog, address: Address, shape: Sequence[int]) -> tuple[str, ...] | None:
+    """The letters of a value's axes, or None where it has not the point's shape."""
+    dims = address.spec.dims if address.spec else ()
+    for letters in (dims, dims[1:] if dims[:1] == ("b",) else ()):
+        sizes = [int(x) if x.isdigit() else catalog.sizes.get(x) for x in letters]
+        if letters and len(sizes) == len(shape) and all(map(_fits, sizes, shape)):
+            return letters
+    return None
+
+
+def _fits(size: int | None, length: int) -> bool:
+    return size in (None, length)
+
+
+def _labels(
+    rmodel: RemoteModel, tokens: Any, dims: tuple[str, ...] | None, value: Any
+) -> list[list[str]] | None:
+    """A text for each position, b lists of p; None where the positions are others."""
+    if tokens is None or dims is None or "n" in dims:
+        return None
+    rows = value.shape[0] if dims[0] == "b" else 1
+    length = value.shape[dims.index("p_k" if "p_k" in dims else "p")]
+    tokens = rmodel._tokens(tokens)
+    if tokens.shape != (rows, length):
+        return None
+    try:
+        return rmodel.token_strings(tokens)
+    except GarconError:  # a model without a tokenizer
+        return None

@@ -1,0 +1,109 @@
+"""The checkpoints that families are tested on, each served by us and computed by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests import by_hand, checkpoints
+from tests.backend.in_process import InProcess
+
+IDS = (torch.arange(18).view(2, 9) * 37 + 11) % checkpoints.VOCABULARY
+MASK = torch.ones_like(IDS)
+MASK[1, 6:] = 0
+WEIGHTS = torch.randn(2, 9, checkpoints.VOCABULARY, generator=torch.Generator().manual_seed(5))
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{family: (family, {}) for family in checkpoints.FAMILIES},
+    "gpt_neox_sequential": ("gpt_neox", {"use_parallel_residual": False}),
+}
+"""name → (family, configuration that differs from the table of checkpoints)"""
+
+
+@dataclass
+class Case:
+    """One checkpoint, served by us and computed by hand."""
+
+    name: str
+    path: Path
+    ours: InProcess
+    theirs: by_hand.ByHand
+    clean: by_hand.Taps
+
+    @property
+    def edited_layers(self) -> tuple[int, ...]:
+        # Gemma 2's layers see a window and everything by turns.
+        return (1, 2) if self.name.startswith("gemma") else (1,)
+
+
+def load(name: str, directory: Path) -> Case:
+    """Make the checkpoint of a case and load it on both sides."""
+    family, config = CASES[name]
+    path = checkpoints.make(family, directory, **config)
+    theirs = by_hand.by_hand(family, path)
+    clean = theirs.run(IDS, MASK)
+    loss(clean.values["logits"]).backward()
+    return Case(name, path, InProcess(path), theirs, clean)
+
+
+def loss(logits: Tensor, values: Any = ()) -> Tensor:
+    """Every logit of every real token matters, each differently."""
+    return (logits * (WEIGHTS * MASK[:, :, None]).to(logits.dtype)).sum()
+
+
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    """max|a−b| / max|b|; infinite where shapes differ. Of scores, those that are not masked."""
+    a, b = ours.detach().double(), theirs.detach().double()
+    if a.shape != b.shape or bool(((a < -1e30) != (b < -1e30)).any()):
+        return float("inf")
+    seen = b >= -1e30
+    if not b[seen].numel():
+        return 0.0
+    return float((a - b)[seen].abs().max() / b[seen].abs().max())
+
+
+def wrong(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> dict[str, float]:
+    """Which of ours are not theirs, and how far they are apart."""
+    found = {name: apart(value, theirs[name]) for name, value in ours.items()}
+    return {name: distance for name, distance in found.items() if not distance <= tolerance}
+
+
+def changed(value: Tensor) -> Tensor:
+    """The value with one position of the first row changed: an expert's first token, a head."""
+    new = value.clone()
+    at: Any = (0, 2) if value.dim() == 3 else (0, 1) if value.dim() == 4 else (0,)
+    if not value.is_floating_point():
+        new[at] = (new[at] + 1) % 4
+    elif value.shape[-1] == 1:  # a denominator stays away from zero
+        new[at] = new[at] * 0.5 + 0.3
+    else:
+        noise = torch.randn(new[at].shape, generator=torch.Generator().manual_seed(3))
+        new[at] = new[at] * 0.5 + 0.3 * noise.to(value.dtype)
+    return new
+
+
+def changed_in_place(value: Tensor) -> None:
+    value.copy_(changed(value))
+
+
+def edited_points(case: Case) -> list[str]:
+    """Points of the edited layers, and those of none; of all experts the busiest."""
+    names = []
+    for name in case.ours.catalog.names():
+        address = case.ours.catalog.point(name)
+        if address.layer not in (*case.edited_layers, None):
+            continue
+        if address.expert is not None:
+            mine = [n for n in case.clean.values if n.startswith(name.split("experts")[0] + "exp")]
+            if name != max(mine, key=lambda n: len(case.clean.values[n])):
+                continue
+        names.append(name)
+    return names
+
+
+def gradient_of(value: Tensor) -> Tensor:
+    return torch.zeros_like(value) if value.grad is None else value.grad

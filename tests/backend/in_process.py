@@ -1,0 +1,140 @@
+"""A served model without a server: the executor of one process, driven by plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from garcon_backend.engine.mesh import Mesh
+from garcon_backend.executor import Executor
+from garcon_backend.interrupts import Interrupts
+from garcon_backend.models import loading, sharding
+from garcon_backend.models.families import FAMILIES
+from garcon_backend.models.family import bind
+from garcon_backend.output import Output
+from garcon_backend.probing import attention
+from garcon_backend.probing.visits import Probe
+from garcon_jupyter.wire import requests as wire
+from garcon_jupyter.wire.requests import Code, ProbeSpec
+
+See = Callable[[Tensor], Any]
+"""What a probe does with the value of its point; what it returns replaces the value."""
+
+_NO_CODE = Code(b"", "", "test")
+
+
+class InProcess:
+    """One model, loaded and probed as a rank does it, or any module of one's own."""
+
+    def __init__(self, source: Path | nn.Module, dtype: str | None = None) -> None:
+        attention.register()
+        mesh = Mesh.solo()
+        model = source if isinstance(source, nn.Module) else loading.load(source, mesh, dtype)
+        config = getattr(model, "config", None)
+        family = FAMILIES.get(getattr(config, "model_type", ""))
+        self.model = model
+        self.bound = bind(model, family, config)
+        self.catalog = self.bound.catalog
+        layouts = sharding.layouts(model, mesh)
+        self.executor = Executor(mesh, model, self.bound, layouts, Interrupts(True), Output())
+        self.untouched = self.installed()
+        self.token_index: dict[str, Tensor] = {}
+
+    def forward(
+        self, ids: Tensor, mask: Tensor | None = None, see: Mapping[str, See] | None = None
+    ) -> Tensor:
+        """The logits, with these probes."""
+        passes = self.executor.passes
+        batch = passes.batch(wire.Batch(ids, mask))
+        try:
+            return passes.forward(wire.Forward("test"), batch, self._probes(see or {}), None)
+        finally:
+            assert self.installed() == self.untouched, "a request left something behind"
+
+    def values(self, ids: Tensor, mask: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
+        """The values of many points in one forward."""
+        found: dict[str, Tensor] = {}
+        self.forward(ids, mask, {name: _keep(found, name) for name in names})
+        return found
+
+    def backward(
+        self,
+        loss: Callable[..., Tensor],
+        ids: Tensor,
+        mask: Tensor | None = None,
+        see: Mapping[str, See] | None = None,
+        gradients: Mapping[str, See] | None = None,
+        values: Sequence[str] = (),
+        parameters: Sequence[str] = (),
+    ) -> dict[str, Tensor]:
+        """The gradients of these parameters, with probes of values and of gradients."""
+        passes = self.executor.passes
+        batch = passes.batch(wire.Batch(ids, mask))
+        probes = [*self._probes(see or {}), *self._probes(gradients or {}, grad=True)]
+        wanted = [self.catalog.point(name) for name in values]
+        request = wire.Backward("test", parameters=tuple(parameters))
+        try:
+            return passes.backward(request, batch, probes, loss, wanted, self.executor.parameters)[
+                1
+            ]
+        finally:
+            assert self.installed() == self.untouched, "a request left something behind"
+
+    def gradients(
+        self, loss: Callable[..., Tensor], ids: Tensor, mask: Tensor | None, names: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """The gradients at many points in one backward."""
+        found: dict[str, Tensor] = {}
+        self.backward(loss, ids, mask, gradients={name: _keep(found, name) for name in names})
+        return found
+
+    def parameter(self, name: str) -> Tensor:
+        value = self.executor.parameters.get(name)
+        assert value is not None
+        return value
+
+    def floating_points(self, layers: Sequence[int] | None = None) -> list[str]:
+        """Names of the points that have gradients; of some layers only, and those of none."""
+        found = []
+        for name in self.catalog.names():
+            address = self.catalog.point(name)
+            differentiable = getattr(address.spec, "differentiable", True)
+            if differentiable and (layers is None or address.layer in (*layers, None)):
+                found.append(name)
+        return found
+
+    def installed(self) -> list[str]:
+        """Everything on the model's modules that a request could have put there."""
+        found = []
+        for name, module in self.model.named_modules():
+            for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+                found += [f"{name} {kind}"] * len(getattr(module, kind))
+            found += [f"{name} {key}" for key in vars(module) if "garcon" in key]
+            found += [f"{name} forward"] if "forward" in vars(module) else []
+        return found
+
+    def _probes(self, see: Mapping[str, See], grad: bool = False) -> list[Probe]:
+        return [
+            Probe(
+                ProbeSpec(name, _NO_CODE, grad=grad), self.catalog.point(name), self._function(look)
+            )
+            for name, look in see.items()
+        ]
+
+    def _function(self, look: See) -> Callable[[Any, Tensor], Any]:
+        def function(context: Any, tensor: Tensor) -> Any:
+            if context.here.token_index is not None:
+                self.token_index[context.here.point] = context.here.token_index
+            return look(tensor)
+
+        return function
+
+
+def _keep(found: dict[str, Tensor], name: str) -> See:
+    def look(tensor: Tensor) -> None:
+        found[name] = tensor.detach().clone()
+
+    return look

@@ -1,0 +1,112 @@
+"""The oracle is right: it gives what untouched transformers models and plain hooks give."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from tests import by_hand, oracle
+from tests.backend.cases import CASES, IDS, MASK, Case, apart, wrong
+
+_LLAMA = [
+    ("embed.out", "model.embed_tokens", "output"),
+    ("layers.{i}.resid_post", "model.layers.{i}", "output"),
+    ("layers.{i}.attn.norm.out", "model.layers.{i}.input_layernorm", "output"),
+    ("layers.{i}.attn.q", "model.layers.{i}.self_attn.q_proj", "output"),
+    ("layers.{i}.attn.k", "model.layers.{i}.self_attn.k_proj", "output"),
+    ("layers.{i}.attn.v", "model.layers.{i}.self_attn.v_proj", "output"),
+    ("layers.{i}.attn.z", "model.layers.{i}.self_attn.o_proj", "input"),
+    ("layers.{i}.attn.out", "model.layers.{i}.self_attn.o_proj", "output"),
+    ("layers.{i}.mlp.out", "model.layers.{i}.mlp", "output"),
+    ("final_norm.out", "model.norm", "output"),
+]
+_SECOND_NORM = [
+    ("layers.{i}.resid_mid", "model.layers.{i}.post_attention_layernorm", "input"),
+    ("layers.{i}.mlp.norm.out", "model.layers.{i}.post_attention_layernorm", "output"),
+]
+_NEURONS = [("layers.{i}.mlp.post_activation", "model.layers.{i}.mlp.down_proj", "input")]
+
+HOOKED: dict[str, list[tuple[str, str, str]]] = {
+    "gpt2": [
+        ("embed.out", "transformer.wte", "output"),
+        ("pos_embed.out", "transformer.wpe", "output"),
+        ("layers.{i}.resid_post", "transformer.h.{i}", "output"),
+        ("layers.{i}.resid_mid", "transformer.h.{i}.ln_2", "input"),
+        ("layers.{i}.attn.z", "transformer.h.{i}.attn.c_proj", "input"),
+        ("layers.{i}.attn.out", "transformer.h.{i}.attn.c_proj", "output"),
+        ("layers.{i}.mlp.post_activation", "transformer.h.{i}.mlp.c_proj", "input"),
+        ("layers.{i}.mlp.out", "transformer.h.{i}.mlp", "output"),
+        ("final_norm.out", "transformer.ln_f", "output"),
+    ],
+    "gpt_neox": [
+        ("embed.out", "gpt_neox.embed_in", "output"),
+        ("layers.{i}.resid_post", "gpt_neox.layers.{i}", "output"),
+        ("layers.{i}.attn.z", "gpt_neox.layers.{i}.attention.dense", "input"),
+        ("layers.{i}.attn.out", "gpt_neox.layers.{i}.attention.dense", "output"),
+        ("layers.{i}.mlp.post_activation", "gpt_neox.layers.{i}.mlp.dense_4h_to_h", "input"),
+        ("layers.{i}.mlp.out", "gpt_neox.layers.{i}.mlp", "output"),
+        ("final_norm.out", "gpt_neox.final_layer_norm", "output"),
+    ],
+    "llama": [*_LLAMA, *_SECOND_NORM, *_NEURONS],
+    "mixtral": [*_LLAMA, *_SECOND_NORM],
+    "gemma2": [
+        *_LLAMA,
+        *_NEURONS,
+        ("layers.{i}.attn.contribution", "model.layers.{i}.post_attention_layernorm", "output"),
+        ("layers.{i}.resid_mid", "model.layers.{i}.pre_feedforward_layernorm", "input"),
+        ("layers.{i}.mlp.contribution", "model.layers.{i}.post_feedforward_layernorm", "output"),
+    ],
+}
+"""Points that are a module's whole input or output: (point, module, side)."""
+
+
+def test_logits_are_those_of_transformers(case: Case) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(case.path, dtype=torch.float32)
+    with torch.no_grad():
+        theirs = plain(IDS, attention_mask=MASK).logits
+    ours = case.ours.forward(IDS, MASK)
+    assert apart(ours * MASK[:, :, None], theirs * MASK[:, :, None]) <= 1e-5
+    assert apart(case.clean.values["logits"] * MASK[:, :, None], theirs * MASK[:, :, None]) <= 1e-5
+
+
+def test_by_hand_is_what_plain_hooks_see(case: Case) -> None:
+    """The writing by hand is right, wherever an untouched model lets itself be hooked."""
+    plain = AutoModelForCausalLM.from_pretrained(
+        case.path, dtype=torch.float32, attn_implementation="eager"
+    )
+    seen: dict[str, Tensor] = {}
+    for name, path, side in HOOKED[CASES[case.name][0]]:
+        for layer in range(4) if "{i}" in name else (0,):
+            module = plain.get_submodule(path.replace("{i}", str(layer)))
+            key = name.replace("{i}", str(layer))
+            if side == "output":
+                module.register_forward_hook(lambda m, a, out, key=key: seen.update({key: out}))
+            else:
+                module.register_forward_pre_hook(lambda m, a, key=key: seen.update({key: a[0]}))
+    positions = (MASK.cumsum(1) - 1).clamp(min=0)
+    out = plain(IDS, attention_mask=MASK, position_ids=positions, output_attentions=True)
+    for layer, pattern in enumerate(out.attentions):
+        seen[f"layers.{layer}.attn.pattern"] = pattern
+    theirs = {name: case.clean.values[name].reshape(seen[name].shape) for name in seen}
+    assert len(seen) > 16
+    assert wrong(seen, theirs, 1e-5) == {}
+
+
+@pytest.mark.parametrize("module", [oracle, by_hand])
+def test_the_oracle_imports_nothing_of_ours(module: Any) -> None:
+    assert [name for name in imports(Path(module.__file__)) if name.startswith("garcon")] == []
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""

@@ -1,0 +1,205 @@
+"""Every family at every point: values, edits, gradients and parameters, against the same by hand.
+
+Tolerances are of max|a−b| / max|b| per tensor: 1e-5 for values and 1e-4 for gradients, in float32.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from garcon_jupyter.points import PARAMETERS, POINTS, parse_parameter
+from tests import by_hand
+from tests.backend.cases import (
+    CASES,
+    IDS,
+    MASK,
+    Case,
+    apart,
+    changed,
+    changed_in_place,
+    edited_points,
+    gradient_of,
+    loss,
+    wrong,
+)
+
+TABLE = tomllib.loads((Path(__file__).parent / "points_matrix.toml").read_text())
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def test_values(case: Case) -> None:
+    names = case.ours.catalog.names()
+    assert set(names) == set(case.clean.values)
+    assert wrong(case.ours.values(IDS, MASK, names), case.clean.values, 1e-5) == {}
+
+
+def test_each_value_alone(case: Case) -> None:
+    """What one point shows does not depend on which others are looked at."""
+    names = edited_points(case)
+    ours = {name: case.ours.values(IDS, MASK, [name])[name] for name in names}
+    assert wrong(ours, case.clean.values, 1e-5) == {}
+
+
+def test_shapes_are_those_of_the_table(case: Case) -> None:
+    catalog = case.ours.catalog
+    free = {"b": 2, "p": 9, "p_q": 9, "p_k": 9}
+    for name, value in case.ours.values(IDS, MASK, catalog.names()).items():
+        said = catalog.shape(catalog.point(name))
+        meant = [free.get(str(size), size) for size in said]
+        assert [n for n in value.shape if said[0] != "n"] == [n for n in meant if said[0] != "n"]
+
+
+# -- editing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edit", [changed, changed_in_place], ids=["by return", "in place"])
+def test_edits_reach_the_logits(case: Case, edit: Callable[[Tensor], Tensor | None]) -> None:
+    ours, theirs = {}, {}
+    clean = case.clean.values["logits"].detach()
+    with torch.no_grad():
+        for name in edited_points(case):
+            ours[name] = case.ours.forward(IDS, MASK, {name: edit})
+            theirs[name] = case.theirs.run(IDS, MASK, **{name: changed}).values["logits"]
+    assert wrong(ours, theirs, 1e-5) == {}
+    assert [name for name, logits in ours.items() if apart(logits, clean) < 1e-4] == []
+    assert apart(case.ours.forward(IDS, MASK), clean) <= 1e-5, "an edit outlived its request"
+
+
+def test_an_edit_is_what_later_points_see(case: Case) -> None:
+    """All points of a layer edited at once, each on top of those before it."""
+    names = [n for n in edited_points(case) if n.startswith("layers.1.") and "indices" not in n]
+    ours = case.ours.forward(IDS, MASK, dict.fromkeys(names, changed))
+    with torch.no_grad():
+        theirs = case.theirs.run(IDS, MASK, **dict.fromkeys(names, changed)).values["logits"]
+    assert apart(ours, theirs) <= 1e-4  # errors of thirty edits add up
+
+
+# -- gradients -------------------------------------------------------------------------------
+
+
+def test_gradients(case: Case) -> None:
+    names = case.ours.floating_points()
+    theirs = {name: gradient_of(case.clean.values[name]) for name in names}
+    assert wrong(case.ours.gradients(loss, IDS, MASK, names), theirs, 1e-4) == {}
+
+
+def test_each_gradient_alone(case: Case) -> None:
+    names = case.ours.floating_points(case.edited_layers)
+    ours = {name: case.ours.gradients(loss, IDS, MASK, [name])[name] for name in names}
+    theirs = {name: gradient_of(case.clean.values[name]) for name in names}
+    assert wrong(ours, theirs, 1e-4) == {}
+
+
+def test_edited_gradients_flow_on(case: Case) -> None:
+    """A gradient halved at a point arrives halved, by that path, at the embedding."""
+    ours, theirs = {}, {}
+    for name in floating_points_inside(case, 1):
+        halves: dict[str, Any] = {name: lambda gradient: gradient * 0.5}
+        ours[name] = case.ours.backward(
+            loss, IDS, MASK, gradients=halves, parameters=["embed.weight"]
+        )["embed.weight"]
+        theirs[name] = embedding_gradient(case, **{name: halving_the_gradient})
+    assert wrong(ours, theirs, 1e-4) == {}
+
+
+def test_edits_in_a_backward(case: Case) -> None:
+    ours, theirs = {}, {}
+    for name in floating_points_inside(case, 1):
+        if name in edited_points(case):
+            ours[name] = case.ours.backward(
+                loss, IDS, MASK, {name: changed}, parameters=["embed.weight"]
+            )["embed.weight"]
+            theirs[name] = embedding_gradient(case, **{name: changed})
+    assert wrong(ours, theirs, 1e-4) == {}
+
+
+def test_values_in_the_loss_are_on_the_graph(case: Case) -> None:
+    """The parameter's gradient of a loss of one point's value, and not of the logits."""
+    ours, theirs = {}, {}
+    for name in floating_points_inside(case, 2):
+        ours[name] = case.ours.backward(
+            lambda logits, values: loss_of(values[0]),
+            IDS,
+            MASK,
+            values=[name],
+            parameters=["embed.weight"],
+        ).get("embed.weight")
+        case.theirs.model.zero_grad()
+        loss_of(case.theirs.run(IDS, MASK).values[name]).backward()
+        theirs[name] = case.theirs.parameters()["embed.weight"].gradient.clone()
+    assert [name for name, value in ours.items() if value is None] == []
+    assert wrong(ours, theirs, 1e-4) == {}
+
+
+def floating_points_inside(case: Case, layer: int) -> list[str]:
+    return [n for n in case.ours.floating_points([layer]) if n.startswith("layers.")]
+
+
+def loss_of(value: Tensor) -> Tensor:
+    """Bounded, so that masked scores do not matter."""
+    weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(8))
+    return (value.atan() * weights.to(value.dtype)).sum()
+
+
+def halving_the_gradient(value: Tensor) -> Tensor:
+    value = value.view_as(value)
+    value.register_hook(lambda gradient: gradient * 0.5)
+    return value
+
+
+def embedding_gradient(case: Case, **edits: by_hand.Edit) -> Tensor:
+    case.theirs.model.zero_grad()
+    loss(case.theirs.run(IDS, MASK, **edits).values["logits"]).backward()
+    return case.theirs.parameters()["embed.weight"].gradient.clone()
+
+
+# -- parameters ------------------------------------------------------------------------------
+
+
+def test_parameters(case: Case) -> None:
+    theirs = {name: stored.value for name, stored in case.theirs.parameters().items()}
+    assert set(case.ours.catalog.parameters) == set(theirs)
+    ours = {name: case.ours.parameter(name) for name in theirs}
+    assert wrong(ours, theirs, 1e-6) == {}
+
+
+def test_gradients_of_parameters(case: Case) -> None:
+    case.theirs.model.zero_grad()
+    loss(case.theirs.run(IDS, MASK).values["logits"]).backward()
+    theirs = {name: stored.gradient for name, stored in case.theirs.parameters().items()}
+    ours = case.ours.backward(loss, IDS, MASK, parameters=list(theirs))
+    if case.name == "gpt2":  # without rotation, softmax cancels what is added to all keys
+        for layer in range(4):
+            zero = ours.pop(f"layers.{layer}.attn.k_proj.bias")
+            assert zero.abs().max() < 1e-5 * ours[f"layers.{layer}.attn.q_proj.bias"].abs().max()
+    assert wrong(ours, theirs, 1e-4) == {}
+
+
+# -- the table -------------------------------------------------------------------------------
+
+
+def test_the_table_says_what_each_family_has(case: Case) -> None:
+    catalog = case.ours.catalog
+    live = {
+        spec.template: catalog.refused.get(spec.template, "supported")
+        for spec in POINTS
+        if catalog.layers.get(spec.template, (0, 1, 2, 3)) == (0, 1, 2, 3)
+    }
+    assert live == TABLE[case.name]["points"]
+    parameters = {parse_parameter(name).spec.template for name in catalog.parameters}  # type: ignore[union-attr]
+    assert [s.template for s in PARAMETERS if s.template in parameters] == TABLE[case.name][
+        "parameters"
+    ]
+
+
+def test_the_table_is_of_these_cases() -> None:
+    assert set(TABLE) == set(CASES)

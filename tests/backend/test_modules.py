@@ -1,0 +1,157 @@
+"""The escape hatch: any module of any model, mapped or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from garcon_backend.models.family import UNMAPPED
+from garcon_jupyter.errors import BadTokens, PointUnavailable, UnknownParameter, UnknownPoint
+from garcon_jupyter.points import POINTS
+from tests import checkpoints
+from tests.backend.cases import IDS, MASK, Case, apart, changed, loss
+from tests.backend.in_process import InProcess
+
+
+@pytest.fixture(scope="module")
+def opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an architecture that no family file maps."""
+    config = AutoConfig.for_model(
+        "opt",
+        vocab_size=checkpoints.VOCABULARY,
+        hidden_size=24,
+        ffn_dim=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=32,
+        word_embed_proj_dim=24,
+        dropout=0.0,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    checkpoints.redraw(model)
+    path = tmp_path_factory.mktemp("opt")
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unmapped(opt: Path) -> InProcess:
+    return InProcess(opt)
+
+
+def test_an_unmapped_model_has_modules_only(unmapped: InProcess) -> None:
+    catalog = unmapped.catalog
+    assert catalog.names() == []
+    assert catalog.refused == {spec.template: UNMAPPED for spec in POINTS}
+    with pytest.raises(PointUnavailable, match="no family file maps"):
+        catalog.point("layers.0.resid_pre")
+    assert "model.decoder.layers.1.fc1" in catalog.modules
+    with pytest.raises(UnknownPoint, match=r"model\.decoder\.layers\.1\.fc1"):
+        catalog.point("module:model.decoder.layers.1.fc3.output")
+    with pytest.raises(UnknownPoint, match="side"):
+        catalog.point("module:model.decoder.layers.1.fc1")
+
+
+def test_an_unmapped_model_is_read_and_edited(unmapped: InProcess, opt: Path) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(opt, attn_implementation="eager")
+    theirs: dict[str, Tensor] = {}
+    fc2 = plain.get_submodule("model.decoder.layers.1.fc2")
+    fc2.register_forward_pre_hook(lambda m, args: theirs.update(input=args[0]))
+    fc2.register_forward_hook(lambda m, args, out: theirs.update(output=out))
+    logits = plain(IDS, attention_mask=MASK).logits
+    ours = unmapped.values(IDS, MASK, [f"module:model.decoder.layers.1.fc2.{s}" for s in theirs])
+    for side, value in theirs.items():
+        assert apart(ours[f"module:model.decoder.layers.1.fc2.{side}"], value) <= 1e-5
+    assert apart(unmapped.forward(IDS, MASK), logits) <= 1e-5
+    fc2.register_forward_hook(lambda m, args, out: changed(out))
+    edited = plain(IDS, attention_mask=MASK).logits
+    name = "module:model.decoder.layers.1.fc2.output"
+    assert apart(unmapped.forward(IDS, MASK, {name: changed}), edited) <= 1e-5
+    assert apart(logits, edited) > 1e-3
+
+
+def test_parameters_of_an_unmapped_model_have_their_own_names(unmapped: InProcess) -> None:
+    name = "model.decoder.layers.0.fc1.weight"
+    assert torch.equal(unmapped.parameter(name), unmapped.model.get_parameter(name))
+    gradient = unmapped.backward(loss, IDS, MASK, parameters=[name])[name]
+    assert gradient.shape == unmapped.parameter(name).shape and gradient.abs().max() > 0
+    with pytest.raises(UnknownParameter):
+        unmapped.catalog.parameter("layers.0.mlp.up_proj")
+
+
+def test_tokens_out_of_range_are_refused_there_too(unmapped: InProcess) -> None:
+    with pytest.raises(BadTokens):
+        unmapped.forward(torch.tensor([[checkpoints.VOCABULARY]]))
+    with pytest.raises(BadTokens):
+        unmapped.forward(torch.zeros(1, 33, dtype=torch.long))
+
+
+def test_a_module_of_the_users_own() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(11, 5), nn.Tanh(), nn.Linear(5, 11)).requires_grad_(False)
+    ours = InProcess(model)
+    ids = torch.tensor([[1, 2, 3]])
+    assert (
+        apart(ours.values(ids, None, ["module:1.output"])["module:1.output"], model[:2](ids)) == 0
+    )
+    edited = ours.forward(ids, None, {"module:1.output": lambda x: x * 2})
+    assert apart(edited, model[2](model[:2](ids) * 2)) <= 1e-6
+    assert torch.equal(ours.parameter("2.weight"), model[2].weight)
+
+
+def test_modules_of_a_mapped_model(case: Case) -> None:
+    """A block's output is a tensor, attention's a tuple, the whole model's an object."""
+    family = case.ours.bound.family
+    assert family is not None
+    block = f"{family.layers}.1"
+    attention = (
+        next(
+            name
+            for name in case.ours.catalog.modules
+            if name.startswith(block) and "attn" in name + "."
+        )
+        if "neox" not in family.name
+        else f"{block}.attention"
+    )
+    for module, point in (
+        (block, "layers.1.resid_post"),
+        (
+            attention,
+            "layers.1.attn.contribution" if family.name != "gemma2" else "layers.1.attn.out",
+        ),
+        ("", "logits"),
+    ):
+        name = f"module:{module}.output".replace(":.", ":")
+        value = case.ours.values(IDS, MASK, [name])[name]
+        assert apart(value, case.clean.values[point]) <= 1e-5
+        ours = case.ours.forward(IDS, MASK, {name: changed})
+        with torch.no_grad():
+            theirs = case.theirs.run(IDS, MASK, **{point: changed}).values["logits"]
+        assert apart(ours, theirs) <= 1e-5
+
+
+def test_a_module_that_puts_out_no_tensor_is_refused() -> None:
+    class Nothing(nn.Module):
+        def forward(self, x: Tensor) -> None:
+            return None
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nothing, self.embedding = Nothing(), nn.Embedding(5, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            self.nothing(ids)
+            return self.embedding(ids)
+
+    ours = InProcess(Model().requires_grad_(False))
+    ids = torch.tensor([[1, 2]])
+    with pytest.raises(PointUnavailable, match="no tensor"):
+        ours.values(ids, None, ["module:nothing.output"])
+    assert torch.equal(
+        ours.values(ids, None, ["module:nothing.input"])["module:nothing.input"], ids
+    )
