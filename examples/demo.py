@@ -20,9 +20,10 @@ import nbformat
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from traitlets.config import Config
 
-import garcon_jupyter as garcon
 from garcon_jupyter import embedded
+from garcon_jupyter.snapshots import server_name
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = ("quickstart.ipynb", "article.ipynb")
@@ -69,6 +70,7 @@ def run(notebook: Path, more: Iterable[str] = ()) -> NotebookNode:
         timeout=600,
         kernel_name="python3",
         store_widget_state=False,
+        config=Config({"KernelManager": {"transport_encryption": "auto"}}),
         resources={"metadata": {"path": str(notebook.parent)}},
     )
     return client.execute()
@@ -107,7 +109,7 @@ def refresh(path: Path) -> None:
 
 def demo() -> None:
     """What ``make demo`` runs."""
-    check_model()
+    snapshot = check_model()
     print("Running examples/quickstart.ipynb …", flush=True)
     began = time.monotonic()
     done = run(HERE / "quickstart.ipynb")
@@ -116,9 +118,9 @@ def demo() -> None:
     print(f"… done in {time.monotonic() - began:.0f} s: the capital of France is Paris.\n")
     print(f"Its page, with the pictures:  {PAGE}")
     print("The same, live in JupyterLab: make lab")
-    for server in garcon.servers():
-        print(f"The server {server.name} goes on for an hour after its last request;")
-        print(f"to end it now:                {Path(sys.executable).parent / 'garcon'} stop {server.name}")
+    name = server_name(snapshot)
+    print(f"The server {name} ends by itself, an hour after its last request; to end it now:")
+    print(f"                              {Path(sys.executable).parent / 'garcon'} stop {name}")
 
 
 def main() -> int:

@@ -79,6 +79,7 @@ class Channel:
 
     def __init__(self, file: Path, why_gone: Callable[[], str] = lambda: "") -> None:
         self.info = read_connection_file(file)
+        self._file = file
         self.facts: dict[str, Any] = self.info["garcon"]
         self.same_host = self.facts.get("host") == socket.gethostname()
         self._why_gone = why_gone
@@ -158,8 +159,9 @@ class Channel:
             return None
 
     def _check_alive(self) -> None:
-        """Raise if the server's process is gone (only a server on this host can be looked up)."""
-        if self.same_host and not process_lives(self.facts["pid"]):
+        """Raise if the server's process is gone; on another host, if it took its file away."""
+        lives = process_lives(self.facts["pid"]) if self.same_host else self._file.exists()
+        if not lives:
             raise ServerGone(
                 f"Server {self.facts['name']!r} has ended: {self._why() or 'reason unknown'}.",
                 "Run the launch cell again; garcon logs shows what it wrote.",

@@ -98,6 +98,9 @@ def launched(path: str, given: argparse.Namespace) -> int:
     from garcon_jupyter.serving import launch
 
     server = launch(path, **launch_options(given), progress=say)
+    if not server.alive:  # this was another host than its first, and stayed as long as the server
+        print(f"{server.name} has ended.")
+        return 0
     print(f"{server.name} runs: {listings.model_line(server.facts)}.")
     print(f"In a notebook: %garcon connect {server.name}")
     return 0

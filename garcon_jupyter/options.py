@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from garcon_jupyter.hosts import Several
+
 LAUNCH_WORDS = ("name", "tp", "pp", "dp", "dtype", "device", "idle_timeout", "loader")
+HOSTS_WORDS = tuple(Several.__annotations__)
 
 
 def add_launch_options(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +27,33 @@ def add_launch_options(parser: argparse.ArgumentParser) -> None:
         help='end after so long without a request: seconds, "30m", "1h", "never" (default: 1h)',
     )
     add("--loader", metavar="PACKAGE.MODULE:FUNCTION", help="makes a torch.nn.Module of your own")
+    _add_hosts_options(parser)
+
+
+def _add_hosts_options(parser: argparse.ArgumentParser) -> None:
+    """Add the words of :class:`garcon_jupyter.hosts.Several`."""
+    add = parser.add_argument_group("several hosts, the same command on each").add_argument
+    add("--nnodes", type=int, metavar="N", help="number of hosts")
+    add("--rdzv-endpoint", metavar="HOST:PORT", help="where they meet: one of them, a free port")
+    add("--nproc-per-node", type=int, metavar="N", help="ranks on each (default: as many as fit)")
+    add("--node-rank", type=int, metavar="N", help="place of this one (default: first at HOST)")
+    add(
+        "--is-host",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether HOST is this one (default: by its addresses)",
+    )
+    add("--local-addr", metavar="ADDRESS", help="of this one, for the others (default: found)")
+    add("--secret-file", metavar="FILE", help="that all share, 0600 (default: $GARCON_SECRET)")
+    add = parser.add_argument_group("by Slurm").add_argument
+    add("--launcher", choices=("slurm",), help="submit a job instead")
+    add("--nodes", type=int, metavar="N", help="of the job (default: 1)")
+    add("--gpus-per-node", type=int, metavar="N", help="of the job (default: none)")
+    add("--partition", metavar="NAME", help="of the job")
+    add("--time", metavar="TIME", help="limit of the job, as sbatch takes it")
+    add("--sbatch", action="append", metavar="OPTION", help="another option of sbatch; repeatable")
 
 
 def launch_options(given: argparse.Namespace) -> dict[str, Any]:
     """The options as keywords of :func:`garcon_jupyter.launch`."""
-    return {word: getattr(given, word) for word in LAUNCH_WORDS}
+    return {word: getattr(given, word) for word in (*LAUNCH_WORDS, *HOSTS_WORDS)}

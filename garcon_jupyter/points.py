@@ -131,7 +131,7 @@ POINTS: tuple[PointSpec, ...] = (
         (
             "layers.{i}.mlp.experts.{e}.post_activation",
             "n,M",
-            "",
+            "M",
             "neurons of the expert, for the tokens routed to it (save_ctx.here.token_index)",
         ),
         ("layers.{i}.mlp.out", "b,p,D", "", "raw output of the MLP"),

@@ -13,10 +13,7 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,28 +24,21 @@ from typing import Any
 from filelock import FileLock
 from jupyter_core.paths import jupyter_runtime_dir
 
+from garcon_jupyter import slurm
 from garcon_jupyter.channel import Channel, process_lives, read_connection_file
 from garcon_jupyter.errors import (
     BadConnectionFile,
     BadDegrees,
     BadRequest,
-    LaunchFailed,
     ServerGone,
     ServerMismatch,
     UnknownServer,
 )
+from garcon_jupyter.hosts import Several
 from garcon_jupyter.wire import protocol
-from garcon_jupyter.wire.failures import revive
 from garcon_jupyter.wire.transport import shared_memory_root
 
 HOUR = 3600.0
-LAUNCH_TIME = 1800.0
-"""Seconds after which a launch that says nothing counts as failed."""
-
-END_TIME = 30.0
-"""Seconds in which a server that was told to end, or was lost, is gone with all its processes."""
-
-SUPERVISOR = "supervisor.pid"
 
 Progress = Callable[[str], None]
 
@@ -71,8 +61,10 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """Whether its rank 0 runs. A server of another host is believed."""
-        return not self.local or process_lives(self.facts["pid"])
+        """Whether its rank 0 runs. For one of another host Slurm is asked, or it is believed."""
+        if self.local:
+            return process_lives(self.facts["pid"])
+        return not (self.facts.get("slurm_job") and slurm.over(self.facts["slurm_job"]))
 
     @property
     def local(self) -> bool:
@@ -140,7 +132,8 @@ def _forget(server: Server) -> None:
     if not tombstone.exists():
         content = {"name": server.name, "time": time.time(), "reason": "its processes were killed"}
         tombstone.write_text(json.dumps(content))
-    for directory in (_directory(server.name), _shared(server.name)):
+    job = slurm.directory(registry_directory(), server.name)
+    for directory in (own_directory(server.name), shared_directory(server.name), job):
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -158,15 +151,16 @@ def log_file(name: str) -> Path:
     return registry_directory() / f"{name}.log"
 
 
-def _directory(name: str) -> Path:
-    """The server's own directory. Short: a socket path has at most about 100 characters."""
+def own_directory(name: str) -> Path:
+    """The server's own directory on this host. Short: a socket path has at most about 100 characters."""
     root = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     short = hashlib.sha256(f"{registry_directory()}/{name}".encode()).hexdigest()[:16]
     return root / f"garcon-{os.getuid()}-{short}"
 
 
-def _shared(name: str) -> Path:
-    return shared_memory_root() / _directory(name).name
+def shared_directory(name: str) -> Path:
+    """The server's directory in shared memory."""
+    return shared_memory_root() / own_directory(name).name
 
 
 # -- launching -----------------------------------------------------------------------------------
@@ -218,23 +212,36 @@ def seconds(timeout: float | str) -> float:
 
 
 def launch(
-    name: str, settings: Settings, idle_timeout: float, progress: Progress
+    name: str,
+    settings: Settings,
+    idle_timeout: float,
+    progress: Progress,
+    words: Several | None = None,
 ) -> tuple[Server, bool]:
     """The server of a name: the running one, or a new one.
 
+    Args:
+        words: for one that runs over several hosts.
+
     Returns:
-        The server, and whether it was started now.
+        The server, and whether it was started now. On another host than its first: the server that has
+        ended.
 
     Raises:
         ServerMismatch: one runs with other settings.
         LaunchFailed: it did not come up; or the typed reason why.
     """
+    from garcon_jupyter import starting
+
     if not re.fullmatch(r"[\w.@+-]+", name):
         raise BadRequest(f"{name!r} is no server name.", "Use letters, digits, and . _ - @ +.")
     for word in ("tp", "pp", "dp"):
         degree = getattr(settings, word)
         if degree is not None and degree < 1:
             raise BadDegrees(f"{word}={degree} is no degree.", "Degrees count from one.")
+    start = starting.way(name, settings, idle_timeout, progress, words or Several())
+    if isinstance(start, starting.BesideOthers):
+        return start(), True
     with FileLock(registry_directory() / f"{name}.lock"):
         with contextlib.suppress(UnknownServer):
             server = find(name)
@@ -244,139 +251,7 @@ def launch(
                     f"Stop it (garcon stop {name}), or launch under another name.",
                 )
             return server, False
-        return _start(name, settings, idle_timeout, progress), True
-
-
-def _start(name: str, settings: Settings, idle_timeout: float, progress: Progress) -> Server:
-    from garcon_jupyter import planning
-
-    plan = planning.plan(settings)
-    directory, shared = _directory(name), _shared(name)
-    _await_end_of_former(directory)
-    for path in (directory, shared):
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700)
-    spec = directory / "spec.json"
-    content = {
-        "name": name,
-        "model": settings.path,
-        "directory": str(directory),
-        "shared": str(shared),
-        "registry": str(registry_directory()),
-        "degrees": plan.degrees,
-        "dtype": settings.dtype,
-        "device": plan.device,
-        "idle_timeout": idle_timeout,
-        "loader": settings.loader,
-        "settings": {**settings.__dict__, "device": plan.device},
-    }
-    spec.write_text(json.dumps(content, indent=1))
-    (registry_directory() / f"{name}.tombstone.json").unlink(missing_ok=True)
-    log = log_file(name)
-    with log.open("wb") as stream:
-        log.chmod(0o600)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "garcon_backend.engine.supervisor", str(spec)],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=_environment(),
-            start_new_session=True,
-        )
-    (directory / SUPERVISOR).write_text(str(process.pid))
-    return _await_ready(name, process, log, directory, progress)
-
-
-def _await_end_of_former(directory: Path) -> None:
-    """Wait until the supervisor of the former server of a name is gone: it would bury the new one.
-
-    One that does not end by itself is killed; its ranks end with it.
-    """
-    try:
-        pid = int((directory / SUPERVISOR).read_text())
-    except (OSError, ValueError):
-        return
-    end = time.monotonic() + END_TIME
-    while _supervises(pid):
-        if time.monotonic() > end:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-        time.sleep(0.02)
-
-
-def _supervises(pid: int) -> bool:
-    """Whether a process is a living supervisor, and not another one that got its number."""
-    import psutil
-
-    try:
-        return process_lives(pid) and "garcon_backend.engine.supervisor" in " ".join(
-            psutil.Process(pid).cmdline()
-        )
-    except psutil.Error:
-        return False
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a server: nothing of the notebook's, or it would end with the notebook."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "TORCHELASTIC_"))}
-    for word in (
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    ):
-        kept.pop(word, None)
-    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
-    return {**quiet, **kept, "TOKENIZERS_PARALLELISM": "false"}
-
-
-def _await_ready(
-    name: str, process: subprocess.Popen[bytes], log: Path, directory: Path, progress: Progress
-) -> Server:
-    file = registry_directory() / f"{name}.json"
-    lines = _new_lines(log)
-    end = time.monotonic() + LAUNCH_TIME
-    try:
-        while time.monotonic() < end:
-            for line in next(lines):
-                if line.startswith("[garcon] "):
-                    progress(line.removeprefix("[garcon] "))
-            if file.exists():
-                return find(name)
-            if process.poll() is not None:
-                break
-            time.sleep(0.05)
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        raise
-    raise _failed(name, log, directory)
-
-
-def _new_lines(log: Path) -> Iterator[list[str]]:
-    """What was written since the last look, by whole lines."""
-    with log.open(errors="replace") as stream:
-        rest = ""
-        while True:
-            *lines, rest = (rest + stream.read()).split("\n")
-            yield lines
-
-
-def _failed(name: str, log: Path, directory: Path) -> Exception:
-    try:
-        failure = json.loads((directory / "failure.json").read_text())
-    except (OSError, ValueError):
-        failure = None
-    shutil.rmtree(directory, ignore_errors=True)
-    if failure and failure["class"] != "ServerError":
-        return revive(failure)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-    problem = failure["problem"] if failure else why_gone(name) or "it said nothing"
-    return LaunchFailed(
-        f"Server {name!r} did not start: {problem}.", f"The end of its log:\n{tail}"
-    )
+        return start(), True
 
 
 # -- questions without a session, and the end ----------------------------------------------------
@@ -436,10 +311,25 @@ def _await_end(server: Server, seconds: float) -> None:
 
 
 def kill(server: Server) -> None:
-    """End a server that does not answer: all its processes, and what it left behind."""
+    """End a server that does not answer: its processes on this host, or its job, and what it left behind.
+
+    Its processes on other hosts notice that and end.
+
+    Raises:
+        ServerGone: it runs on other hosts only.
+    """
     import psutil
 
-    for pid in [server.facts["supervisor"], *(rank["pid"] for rank in server.facts["ranks"])]:
+    job, here = server.facts.get("slurm_job"), socket.gethostname()
+    pids = [rank["pid"] for rank in server.facts["ranks"] if rank["host"] == here]
+    if job:
+        slurm.cancel(job)
+    elif not pids:
+        raise ServerGone(
+            f"Server {server.name!r} does not answer, and runs on {server.facts['host']}.",
+            f"There, garcon stop --force {server.name} ends it.",
+        )
+    for pid in [server.facts["supervisor"], *pids] if server.local else pids:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
             for child in process.children(recursive=True):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from typing import Any
+from typing import Any, Unpack
 
 from garcon_jupyter import registry
 from garcon_jupyter.easy import Look
+from garcon_jupyter.errors import ServerGone
+from garcon_jupyter.hosts import Several
 from garcon_jupyter.registry import Progress, Server, Settings
 from garcon_jupyter.remote_model import RemoteModel
 
@@ -25,6 +27,7 @@ def launch(
     idle_timeout: float | str = "1h",
     loader: str | None = None,
     progress: Progress = print,
+    **several: Unpack[Several],
 ) -> Server:
     """Launch a server for a model, or find the one that runs.
 
@@ -39,6 +42,10 @@ def launch(
         idle_timeout: seconds, or "30m", "1h", "never": the server ends after so long without a request.
         loader: ``package.module:function`` that makes a torch.nn.Module of your own from the path.
         progress: is told in a line what is going on.
+        several: for a server over several hosts, the words of :class:`garcon_jupyter.hosts.Several`:
+            ``nnodes=2, rdzv_endpoint="10.0.0.1:29400"``, the same on each, or
+            ``launcher="slurm", nodes=2``. On another host than the first, the call returns when the
+            server has ended.
 
     Raises:
         NotAModel: the path holds no model; says what it is.
@@ -46,7 +53,8 @@ def launch(
         BadDegrees, DoesNotFit: the model cannot be cut so, or is too large; with the numbers.
         LaunchFailed: it did not come up; with the end of its log.
     """
-    return _launch(path, name, tp, pp, dp, dtype, device, idle_timeout, loader, progress)[0]
+    settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
+    return _launch(path, name, *settings, progress, several)[0]
 
 
 def _launch(
@@ -60,11 +68,12 @@ def _launch(
     idle_timeout: float | str,
     loader: str | None,
     progress: Progress,
+    several: Several,
 ) -> tuple[Server, bool]:
     where, automatic = _resolved(path, loader, progress)
     timeout = registry.seconds(idle_timeout)
     settings = Settings(where, tp, pp, dp, dtype, device, loader)
-    return registry.launch(name or automatic, settings, timeout, progress)
+    return registry.launch(name or automatic, settings, timeout, progress, several)
 
 
 def _resolved(
@@ -109,6 +118,7 @@ def launch_and_connect(
     idle_timeout: float | str = "1h",
     loader: str | None = None,
     progress: Progress = print,
+    **several: Unpack[Several],
 ) -> RemoteModel:
     """Launch a server, or find the one that runs, and connect to it.
 
@@ -119,9 +129,18 @@ def launch_and_connect(
     Args:
         session: of the session to resume, instead.
 
-    The other arguments are those of :func:`launch`.
+    The other arguments are those of :func:`launch`. Over several hosts, this is for the first.
+
+    Raises:
+        ServerGone: this is another host than the first, and the server has ended.
     """
-    server, started = _launch(path, name, tp, pp, dp, dtype, device, idle_timeout, loader, progress)
+    settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
+    server, started = _launch(path, name, *settings, progress, several)
+    if not server.alive:
+        raise ServerGone(
+            f"Server {server.name!r} has ended.",
+            "To connect, launch on the first host; on the others launch is enough.",
+        )
     rmodel = RemoteModel(server, session=session, prefer=notebook_session())
     if not started:
         progress(f"connected to the running server {server.name}")

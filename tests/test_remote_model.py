@@ -49,7 +49,8 @@ def test_unequal_texts_are_padded_on_the_stated_side(
     for row, ids, mask in zip(rows, tokens.tolist(), tokens.mask.tolist(), strict=True):
         padding = width - len(row)
         sides = [[True] * len(row), [False] * padding]
-        assert mask == sum(sides if side == "right" else sides[::-1], [])
+        left, right = sides if side == "right" else sides[::-1]
+        assert mask == left + right
         assert [t for t, real in zip(ids, mask, strict=True) if real] == row
     assert tokens.lengths == [len(row) for row in rows]
 

@@ -1,48 +1,69 @@
 """Entry of every rank: ``python -m garcon_backend SPEC``.
 
-Each rank joins the group, loads its part of the model and binds its family. Rank 0 then becomes the
-kernel; the others do what it tells them.
+Each rank meets those of other hosts, if there are any, joins the group, loads its part of the model and
+binds its family. Rank 0 then becomes the kernel; the others do what it tells them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
+from garcon_backend.engine.meeting import Meeting
+from garcon_backend.engine.parent import end_with_parent
+from garcon_backend.link import open_link
 from garcon_backend.spec import LaunchSpec
+from garcon_jupyter.wire.failures import describe
 
 
 def main(spec_file: str) -> int:
     """Serve a model until told to stop; the exit code."""
     spec = LaunchSpec.read(Path(spec_file))
-    _end_with_parent()
-    rank = int(os.environ.get("RANK", "0"))
+    end_with_parent(lambda: os._exit(1))
+    meeting = Meeting(spec, spec.hosts) if spec.hosts else None
     try:
+        if meeting:
+            meeting.settle()
+        rank = int(os.environ.get("RANK", "0"))
+        link = open_link(spec, rank, meeting, lambda who: _end_after(who, spec, meeting))
         part = _load(spec, rank)
     except Exception as error:
-        from garcon_jupyter.wire.failures import describe
-
-        if rank == 0:
-            spec.failure_file.write_text(json.dumps(describe(error)))
+        _report(describe(error), spec, meeting)
         raise
     if rank == 0:
         from garcon_backend.rank_zero import serve
 
-        serve(spec, part)
+        serve(spec, part, link)
     else:
         from garcon_backend.lockstep import Worker
 
-        worker = Worker(part.executor, rank, spec.link)
+        worker = Worker(part.executor, link)
         part.executor.output.to(worker.emit)
         worker.introduce(part.facts, part.catalog)
         worker.serve()
     part.mesh.leave()
     return 0
+
+
+def _report(failure: dict[str, Any], spec: LaunchSpec, meeting: Meeting | None) -> None:
+    """Why the launch failed, for whoever waits for it on this host, and on the others."""
+    if meeting or os.environ.get("RANK", "0") == "0":
+        spec.failure_file.write_text(json.dumps(failure))
+    if meeting:
+        with contextlib.suppress(Exception):
+            meeting.say("failure", failure)
+
+
+def _end_after(who: str, spec: LaunchSpec, meeting: Meeting | None) -> None:
+    """A rank of another host was lost: this one ends too, and says why."""
+    spec.say_why(f"{who} was lost")
+    if meeting and (failure := meeting.heard("failure")):
+        spec.failure_file.write_text(json.dumps(failure))
+    os._exit(1)
 
 
 def _load(spec: LaunchSpec, rank: int) -> Any:
@@ -53,18 +74,6 @@ def _load(spec: LaunchSpec, rank: int) -> Any:
             print(f"[garcon] {line}", flush=True)
 
     return load_part(spec, progress)
-
-
-def _end_with_parent() -> None:
-    """No rank outlives the process that started it: an orphan would hold a device for ever."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="parent watch").start()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from garcon_jupyter.points import Address, PointSpec
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.requests import Code, ProbeSpec
 
-
 Index = dict[tuple[str, str | None], dict[str, merging.Part]]
 """One rank's table of contents of a snapshot: for each (point, name), what its attributes are."""
 

@@ -53,12 +53,10 @@ class Interrupts:
 
     @contextlib.contextmanager
     def running(self, request: str) -> Iterator[None]:
-        """While a request runs, on the main thread. Raises where it was cancelled before."""
+        """While a request runs, on the main thread."""
         former = signal.signal(signal.SIGINT, self._on_signal)
         self._running = request
         try:
-            if self.leads:
-                self.check()
             yield
         finally:
             self._running = None

@@ -8,6 +8,8 @@ model runs; requests wait for their turn and run on the main thread, where an in
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, ClassVar
 
 from ipykernel.ipkernel import IPythonKernel
 
+from garcon_backend import merging
 from garcon_backend.idle import IdleClock
 from garcon_backend.lockstep import Lockstep, RequestFailed
 from garcon_backend.sessions import Client, Queued, Sessions, Turns
@@ -140,7 +143,10 @@ class GarconKernel(IPythonKernel):
             raise BadRequest("This is no request of an open session.", "Connect first.")
         self.sessions.seen(request.session)
         value = self.served.lockstep.run(item.id, request)
-        content, buffers = transport.pack(value, self._shared(parent))
+        try:
+            content, buffers = transport.pack(value, self._shared(parent))
+        except CannotTravel as error:
+            raise merging.name_culprit(request, value, error) from None
         return {"status": "ok", **content}, buffers
 
     def _shared(self, parent: dict[str, Any]) -> Path | None:
@@ -324,10 +330,11 @@ def _row(item: Queued) -> dict[str, Any]:
 
 
 def _with_memory(rank: dict[str, Any]) -> dict[str, Any]:
+    """With the bytes that a rank of this host holds; its number means nothing on another host."""
     import psutil
 
-    try:
-        memory = psutil.Process(rank["pid"]).memory_info().rss
-    except psutil.Error:
-        memory = None
+    memory = None
+    if rank["host"] == socket.gethostname():
+        with contextlib.suppress(psutil.Error):
+            memory = psutil.Process(rank["pid"]).memory_info().rss
     return {**rank, "memory": memory}

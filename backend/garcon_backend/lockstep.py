@@ -5,7 +5,7 @@ would time out and block signals), in two steps. PREPARE: every rank unpickles a
 READY or why not; a failure here costs nothing. GO: every rank runs, and says DONE with its part of the
 answer, or ERROR. The parts become one answer on rank 0.
 
-The link is a socket file in the server's own directory, which only its user can enter.
+By which sockets, and how they are protected, is the business of :mod:`garcon_backend.link`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import zmq
-
+from garcon_backend import merging
 from garcon_backend.executor import COMBINE, Executor
 from garcon_backend.interrupts import Cancelled
+from garcon_backend.link import Link
 from garcon_backend.probing.visits import UserFailure
 from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
 from garcon_jupyter.points import Catalog
@@ -78,26 +78,20 @@ def perform(executor: Executor, run: Callable[[], Any]) -> Outcome:
 class Lockstep:
     """Rank 0's side: runs requests on all ranks."""
 
-    def __init__(self, executor: Executor, workers: int, address: str) -> None:
+    def __init__(self, executor: Executor, workers: int, link: Link) -> None:
         self.executor = executor
         self.workers = workers
+        self._link = link
         self._number = 0
         self._emit: Callable[[int, str, str], None] = lambda rank, stream, text: None
         self._lock = threading.Lock()
-        if workers:
-            context: Any = zmq.Context.instance()
-            self._commands = context.socket(zmq.ROUTER)
-            self._commands.setsockopt(zmq.ROUTER_MANDATORY, 1)
-            self._commands.bind(f"{address}-commands")
-            self._signals = context.socket(zmq.PUB)
-            self._signals.bind(f"{address}-signals")
         self._names: list[bytes] = []
 
     def introductions(self) -> list[Any]:
         """What every worker says of itself, by rank; waits for them."""
         heard: dict[bytes, Any] = {}
         while len(heard) < self.workers:
-            name, *frames = self._commands.recv_multipart()
+            name, *frames = self._link.commands.recv_multipart()
             heard[name] = codec.loads(frames[0], frames[1:])
         self._names = sorted(heard, key=int)
         return [heard[name] for name in self._names]
@@ -115,7 +109,7 @@ class Lockstep:
         """Stop a request on every rank; from any thread."""
         with self._lock:
             if self.workers:
-                self._signals.send_multipart([b"cancel", request_id.encode()])
+                self._link.signals.send_multipart([b"cancel", request_id.encode()])
         self.executor.interrupts.cancel(request_id)
 
     def run(self, request_id: str, request: Request) -> Any:
@@ -125,6 +119,8 @@ class Lockstep:
             RequestFailed: on any rank; the others have finished and are right.
         """
         with self.executor.interrupts.running(request_id):
+            # Before anybody was told: from now on the ranks stop together, or not at all.
+            self.executor.interrupts.check()
             return self._run(request_id, request)
 
     def _run(self, request_id: str, request: Request) -> Any:
@@ -147,13 +143,13 @@ class Lockstep:
     def _tell(self, frames: Sequence[Any]) -> None:
         if self.workers:
             for name in self._names:
-                self._commands.send_multipart([name, *frames])
+                self._link.commands.send_multipart([name, *frames])
 
     def _hear(self) -> list[Outcome]:
         """One outcome of every worker; their prints are passed on meanwhile."""
         answers: dict[bytes, Outcome] = {}
         while len(answers) < self.workers:
-            name, kind, *frames = self._commands.recv_multipart()
+            name, kind, *frames = self._link.commands.recv_multipart()
             if kind == b"output":
                 self._emit(int(name), frames[0].decode(), frames[1].decode())
             else:
@@ -162,6 +158,7 @@ class Lockstep:
 
     def stop(self) -> None:
         """End the workers' loops."""
+        self._link.part()
         self._tell([b"stop"])
 
 
@@ -180,36 +177,30 @@ def _encoded(value: Any) -> list[Any]:
 class Worker:
     """The side of every other rank: does what it is told until it is told to stop."""
 
-    def __init__(self, executor: Executor, rank: int, address: str) -> None:
+    def __init__(self, executor: Executor, link: Link) -> None:
         self.executor = executor
-        context: Any = zmq.Context.instance()
-        self._commands = context.socket(zmq.DEALER)
-        self._commands.setsockopt(zmq.IDENTITY, str(rank).encode())
-        self._commands.connect(f"{address}-commands")
-        self._address = address
+        self._link = link
         threading.Thread(target=self._listen, daemon=True, name="signals").start()
 
     def introduce(self, facts: dict[str, Any], catalog: Any) -> None:
         """Say what this rank holds."""
-        self._commands.send_multipart(_encoded((facts, catalog)))
+        self._link.commands.send_multipart(_encoded((facts, catalog)))
 
     def emit(self, stream: str, text: str) -> None:
         """Pass a print on to rank 0."""
-        self._commands.send_multipart([b"output", stream.encode(), text.encode()])
+        self._link.commands.send_multipart([b"output", stream.encode(), text.encode()])
 
     def _listen(self) -> None:
-        signals: Any = zmq.Context.instance().socket(zmq.SUB)
-        signals.setsockopt(zmq.SUBSCRIBE, b"")
-        signals.connect(f"{self._address}-signals")
         while True:
-            _, request_id = signals.recv_multipart()
+            _, request_id = self._link.signals.recv_multipart()
             self.executor.interrupts.cancel(request_id.decode())
 
     def serve(self) -> None:
         """Until told to stop."""
         while True:
-            kind, *frames = self._commands.recv_multipart()
+            kind, *frames = self._link.commands.recv_multipart()
             if kind == b"stop":
+                self._link.part()
                 return
             if kind == b"catalog":
                 self.executor.bound.catalog = codec.loads(frames[0], frames[1:])
@@ -223,19 +214,17 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             prepared, outcome = None, Outcome(failure=_failure(error))
         self._answer(outcome)
-        (kind,) = self._commands.recv_multipart()
+        (kind,) = self._link.commands.recv_multipart()
         if kind != b"go" or prepared is None:
             return
-        try:
-            with self.executor.interrupts.running(request_id):
-                outcome = perform(self.executor, prepared)
-        except Cancelled as error:
-            outcome = Outcome(failure=_failure(error))
-        self._answer(outcome)
+        with self.executor.interrupts.running(request_id):
+            outcome = perform(self.executor, prepared)
+        self._answer(outcome, request)
 
-    def _answer(self, outcome: Outcome) -> None:
+    def _answer(self, outcome: Outcome, request: Request | None = None) -> None:
         try:
             frames = _encoded(outcome)
         except CannotTravel as error:
-            frames = _encoded(Outcome(failure=describe(error)))
-        self._commands.send_multipart([b"answer", *frames])
+            named = merging.name_culprit(request, outcome.value, error)
+            frames = _encoded(Outcome(failure=describe(named)))
+        self._link.commands.send_multipart([b"answer", *frames])

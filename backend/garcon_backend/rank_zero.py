@@ -2,8 +2,9 @@
 
 The connection file is an ordinary one (``jupyter console --existing FILE`` works) with one more entry,
 ``garcon``, that tells what is served. It is written, 0600, when the server is ready, and not before.
-Sockets are on loopback and encrypted by CURVE, with a key pair that only the file holds: without it, no
-other user of the machine can connect or read output.
+Sockets are on loopback, or, where the server runs over hosts, on the address of its first. They are
+encrypted by CURVE, with a key pair that only the file holds: without it, no other user of the machine or of
+the network can connect or read output.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ipykernel.kernelapp import IPKernelApp
 
 from garcon_backend.idle import IdleClock
 from garcon_backend.kernel import GarconKernel, Served
+from garcon_backend.link import Link
 from garcon_backend.lockstep import Lockstep
 from garcon_backend.part import Part
 from garcon_backend.spec import LaunchSpec
@@ -29,11 +31,11 @@ from garcon_jupyter.points import Catalog, parameter_order
 from garcon_jupyter.wire import protocol
 
 
-def serve(spec: LaunchSpec, part: Part) -> None:
+def serve(spec: LaunchSpec, part: Part, link: Link) -> None:
     """Serve until told to stop."""
-    lockstep = Lockstep(part.executor, part.mesh.world - 1, spec.link)
+    lockstep = Lockstep(part.executor, part.mesh.world - 1, link)
     introductions = [(part.facts, part.catalog), *lockstep.introductions()]
-    catalog = _merged([catalog for _, catalog in introductions])
+    catalog = merged([catalog for _, catalog in introductions])
     lockstep.share_catalog(catalog)
     GarconKernel.served = Served(
         lockstep,
@@ -47,6 +49,7 @@ def serve(spec: LaunchSpec, part: Part) -> None:
     app = _application(spec, part)
     _announce(spec, Path(app.abs_connection_file))
     app.start()
+    link.await_parting()
     with contextlib.suppress(FileNotFoundError):
         spec.connection_file.unlink()
 
@@ -57,7 +60,7 @@ def _application(spec: LaunchSpec, part: Part) -> IPKernelApp:
     ports = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
     connection = {
         "transport": "tcp",
-        "ip": "127.0.0.1",
+        "ip": spec.address,
         "key": secrets.token_hex(32),
         "signature_scheme": "hmac-sha256",
         "kernel_name": "garcon",
@@ -104,6 +107,7 @@ def _server_facts(spec: LaunchSpec, part: Part, ranks: list[dict[str, Any]]) -> 
         "supervisor": os.getppid(),
         "pid": os.getpid(),
         "host": ranks[0]["host"],
+        "slurm_job": spec.slurm_job,
         "idle_timeout": spec.idle_timeout,
         "launched": time.time(),
         "protocol": protocol.PROTOCOL,
@@ -111,7 +115,7 @@ def _server_facts(spec: LaunchSpec, part: Part, ranks: list[dict[str, Any]]) -> 
     }
 
 
-def _merged(catalogs: list[Catalog]) -> Catalog:
+def merged(catalogs: list[Catalog]) -> Catalog:
     """One catalog of all stages: what any of them has, the model has."""
     layers: dict[str, tuple[int, ...]] = {}
     for catalog in catalogs:

@@ -11,6 +11,40 @@ from garcon_backend.engine.mesh import Degrees
 
 
 @dataclass(frozen=True)
+class Hosts:
+    """How this host meets the others, where a server runs over several.
+
+    Attributes:
+        nnodes: number of hosts.
+        nproc_per_node: ranks on each.
+        endpoint: ``HOST:PORT`` at which they meet.
+        is_host: whether this host is the one of the endpoint.
+        node_rank: place of this host's ranks among all; None for any.
+        local_addr: address at which the other hosts, and clients, reach this one.
+        secret_file: file (0600) with the secret that all hosts share.
+    """
+
+    nnodes: int
+    nproc_per_node: int
+    endpoint: str
+    is_host: bool
+    node_rank: int | None
+    local_addr: str
+    secret_file: Path
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the endpoint."""
+        host, _, port = self.endpoint.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def first(self) -> bool:
+        """Whether rank 0, and with it the connection file, belongs to this host."""
+        return self.is_host if self.node_rank is None else self.node_rank == 0
+
+
+@dataclass(frozen=True)
 class LaunchSpec:
     """Launch settings.
 
@@ -26,6 +60,8 @@ class LaunchSpec:
         idle_timeout: seconds; 0 for never.
         loader: ``package.module:function`` of a model of the user's own, or None.
         settings: the settings as asked for, compared when somebody launches again.
+        hosts: where the server runs over several; None on one.
+        slurm_job: of which the server is, if any.
     """
 
     name: str
@@ -39,6 +75,8 @@ class LaunchSpec:
     idle_timeout: float
     loader: str | None
     settings: dict[str, Any]
+    hosts: Hosts | None = None
+    slurm_job: str | None = None
 
     @classmethod
     def read(cls, file: Path) -> LaunchSpec:
@@ -47,12 +85,19 @@ class LaunchSpec:
         for key in ("directory", "shared", "registry"):
             data[key] = Path(data[key])
         data["degrees"] = Degrees(**data["degrees"])
+        if hosts := data.get("hosts"):
+            data["hosts"] = Hosts(**{**hosts, "secret_file": Path(hosts["secret_file"])})
         return cls(**data)
 
     @property
-    def link(self) -> str:
-        """Address of the socket files between ranks."""
-        return f"ipc://{self.directory}/ranks"
+    def first(self) -> bool:
+        """Whether this is the host of rank 0; only there are connection file and tombstone."""
+        return self.hosts is None or self.hosts.first
+
+    @property
+    def address(self) -> str:
+        """Address at which clients reach the server."""
+        return self.hosts.local_addr if self.hosts else "127.0.0.1"
 
     @property
     def connection_file(self) -> Path:

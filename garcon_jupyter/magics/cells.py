@@ -42,15 +42,15 @@ class Cell:
     @classmethod
     def of(cls, shell: Any, magic: str, line: str, body: str) -> Cell:
         """The cell that runs now."""
-        head = f"%%{magic} {line}".rstrip()
-        text, above = f"{head}\n{body}", 0
-        written = shell.history_manager.input_hist_raw[-1]
+        running = shell.displayhook.exec_result
+        number = (running and running.execution_count) or shell.execution_count
+        written = running.info.raw_cell if running else ""
+        above = 0
         if written.strip().startswith(f"%%{magic}") and written.rstrip().endswith(body.rstrip()):
-            text = written  # with the empty lines that IPython takes from the top
-            above = len(written) - len(written.lstrip())
-            above = written[:above].count("\n")
-        number = shell.execution_count
-        return cls(body, above + 2, shell.compile.cache(text, number), number)
+            above = written[: len(written) - len(written.lstrip())].count("\n")
+        else:  # called by other code, not by a cell of its own
+            written = f"%%{magic} {line}".rstrip() + f"\n{body}"
+        return cls(body, above + 2, shell.compile.cache(written, number), number)
 
     @property
     def source(self) -> str:

@@ -29,9 +29,11 @@ _NO_CODE = Code(b"", "", "test")
 class InProcess:
     """One model, loaded and probed as a rank does it, or any module of one's own."""
 
-    def __init__(self, source: Path | nn.Module, dtype: str | None = None) -> None:
+    def __init__(
+        self, source: Path | nn.Module, dtype: str | None = None, mesh: Mesh | None = None
+    ) -> None:
         attention.register()
-        mesh = Mesh.solo()
+        mesh = mesh or Mesh.solo()
         model = source if isinstance(source, nn.Module) else loading.load(source, mesh, dtype)
         config = getattr(model, "config", None)
         family = FAMILIES.get(getattr(config, "model_type", ""))
@@ -39,7 +41,9 @@ class InProcess:
         self.bound = bind(model, family, config)
         self.catalog = self.bound.catalog
         layouts = sharding.layouts(model, mesh)
-        self.executor = Executor(mesh, model, self.bound, layouts, Interrupts(True), Output())
+        self.executor = Executor(
+            mesh, model, self.bound, layouts, Interrupts(mesh.world == 1), Output()
+        )
         self.untouched = self.installed()
         self.token_index: dict[str, Tensor] = {}
 
@@ -69,11 +73,13 @@ class InProcess:
         gradients: Mapping[str, See] | None = None,
         values: Sequence[str] = (),
         parameters: Sequence[str] = (),
+        sharded: bool = False,
     ) -> dict[str, Tensor]:
         """The gradients of these parameters, with probes of values and of gradients."""
         passes = self.executor.passes
         batch = passes.batch(wire.Batch(ids, mask))
-        probes = [*self._probes(see or {}), *self._probes(gradients or {}, grad=True)]
+        probes = self._probes(see or {}, sharded=sharded)
+        probes += self._probes(gradients or {}, grad=True)
         wanted = [self.catalog.point(name) for name in values]
         request = wire.Backward("test", parameters=tuple(parameters))
         try:
@@ -116,10 +122,14 @@ class InProcess:
             found += [f"{name} forward"] if "forward" in vars(module) else []
         return found
 
-    def _probes(self, see: Mapping[str, See], grad: bool = False) -> list[Probe]:
+    def _probes(
+        self, see: Mapping[str, See], grad: bool = False, sharded: bool = False
+    ) -> list[Probe]:
         return [
             Probe(
-                ProbeSpec(name, _NO_CODE, grad=grad), self.catalog.point(name), self._function(look)
+                ProbeSpec(name, _NO_CODE, grad=grad, sharded=sharded),
+                self.catalog.point(name),
+                self._function(look),
             )
             for name, look in see.items()
         ]

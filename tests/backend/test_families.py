@@ -122,6 +122,20 @@ def test_edits_in_a_backward(case: Case) -> None:
     assert wrong(ours, theirs, 1e-4) == {}
 
 
+def test_a_value_that_autograd_saved_survives_its_edit(case: Case) -> None:
+    """Squaring keeps the old value for its backward, though a new one is written in its place."""
+    ours, theirs = {}, {}
+    for name in ("resid_pre", "resid_mid", "attn.in", "attn.v", "attn.z", "mlp.in", "mlp.out"):
+        point = f"layers.1.{name}"
+        if point in case.clean.values:
+            see: dict[str, Any] = {point: lambda value: value * value * 0.3}
+            ours[point] = case.ours.backward(
+                loss, IDS, MASK, see, parameters=["embed.weight"], sharded=True
+            )["embed.weight"]
+            theirs[point] = embedding_gradient(case, **see)
+    assert wrong(ours, theirs, 1e-4) == {}
+
+
 def test_values_in_the_loss_are_on_the_graph(case: Case) -> None:
     """The parameter's gradient of a loss of one point's value, and not of the logits."""
     ours, theirs = {}, {}

@@ -194,7 +194,7 @@ def test_both_ends(case: Case, numbers: Numbers) -> None:
     if case.name.startswith("gemma"):
         embedded = embedded * math.sqrt(numbers.catalog.sizes["D"])
     assert apart(numbers["embed.out"], embedded) <= 1e-5
-    learned = numbers["pos_embed.out"] if "pos_embed.out" in numbers else 0
+    learned = numbers.values.get("pos_embed.out", torch.zeros(()))
     assert apart(numbers.at(0)["resid_pre"], numbers["embed.out"] + learned) <= 1e-5
     logits = numbers["final_norm.out"] @ numbers.weight("unembed.weight").T
     if cap := getattr(case.theirs.config, "final_logit_softcapping", None):

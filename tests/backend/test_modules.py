@@ -16,6 +16,9 @@ from tests import checkpoints
 from tests.backend.cases import IDS, MASK, Case, apart, changed, loss
 from tests.backend.in_process import InProcess
 
+ATTENTION = {"gpt2": "attn", "gpt_neox": "attention"}
+"""What families call the attention module, unless ``self_attn``."""
+
 
 @pytest.fixture(scope="module")
 def opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -108,23 +111,9 @@ def test_modules_of_a_mapped_model(case: Case) -> None:
     family = case.ours.bound.family
     assert family is not None
     block = f"{family.layers}.1"
-    attention = (
-        next(
-            name
-            for name in case.ours.catalog.modules
-            if name.startswith(block) and "attn" in name + "."
-        )
-        if "neox" not in family.name
-        else f"{block}.attention"
-    )
-    for module, point in (
-        (block, "layers.1.resid_post"),
-        (
-            attention,
-            "layers.1.attn.contribution" if family.name != "gemma2" else "layers.1.attn.out",
-        ),
-        ("", "logits"),
-    ):
+    attention = f"{block}.{ATTENTION.get(family.name, 'self_attn')}"
+    raw = "layers.1.attn.out"
+    for module, point in ((block, "layers.1.resid_post"), (attention, raw), ("", "logits")):
         name = f"module:{module}.output".replace(":.", ":")
         value = case.ours.values(IDS, MASK, [name])[name]
         assert apart(value, case.clean.values[point]) <= 1e-5

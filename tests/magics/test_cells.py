@@ -30,7 +30,9 @@ def made(body: str, notebook: Notebook) -> Any:
 
 def test_the_body_is_the_function(notebook: Notebook) -> None:
     notebook["scale"] = 3.0
-    function = made("save_ctx.sum = tensor.sum()\ndoubled = tensor * 2\nreturn doubled * scale", notebook)
+    function = made(
+        "save_ctx.sum = tensor.sum()\ndoubled = tensor * 2\nreturn doubled * scale", notebook
+    )
     save_ctx, tensor = SimpleNamespace(), torch.arange(4.0)
     assert function(save_ctx, tensor).tolist() == [0.0, 6.0, 12.0, 18.0]
     assert save_ctx.sum == 6.0

@@ -91,9 +91,7 @@ def test_no_model_offers_no_points(notebook: Notebook) -> None:
     assert notebook.completions("%garcon po") == ["points"]
 
 
-def test_completing_asks_no_server(
-    connected: Notebook, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_completing_asks_no_server(connected: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("a server was asked")
 

@@ -1,7 +1,7 @@
 """The process that starts the ranks and outlives them: ``python -m garcon_backend.engine.supervisor SPEC``.
 
-It is torch's own elastic agent (what ``torchrun`` runs). When the ranks have ended, for whatever reason,
-it removes what they leave behind and writes a tombstone that says when and why.
+It is torch's own elastic agent (what ``torchrun`` runs); over hosts, one on each. When the ranks have ended,
+for whatever reason, it removes what they leave behind and writes a tombstone that says when and why.
 """
 
 from __future__ import annotations
@@ -11,16 +11,24 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from garcon_backend.spec import LaunchSpec
+from garcon_backend.engine.meeting import Meeting, await_store, run_id
+from garcon_backend.engine.parent import end_with_parent
+from garcon_backend.spec import Hosts, LaunchSpec
+from garcon_jupyter.errors import BadRequest
+
+JOIN_TIME = 1800
+"""Seconds that a host waits for the others."""
 
 
 class Stopped(Exception):
@@ -28,39 +36,102 @@ class Stopped(Exception):
 
 
 def main(spec_file: str) -> int:
-    """Run the ranks of a server to their end; the exit code."""
+    """Run the ranks of a server to their end; 0 if it was the end that rank 0 wanted."""
     spec = LaunchSpec.read(Path(spec_file))
+    signal.signal(signal.SIGTERM, _stop)
+    if not spec.first or spec.slurm_job:  # then somebody stays for it: a command, or the job
+        end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     # Elastic restarts over a shared store can meet keys of the group before (pytorch #135712).
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ["PYTHONHASHSEED"] = "0"
-    reason = "ended"
+    reason, well = "ended", False
     try:
-        _run(spec, spec_file)
+        config = _over_hosts(spec, spec.hosts) if spec.hosts else _on_one_host(spec)
+        elastic_launch(config, sys.executable)("-m", "garcon_backend", spec_file)
+        well = True
     except ChildFailedError as error:
         reason = _describe(error)
     except BaseException as error:  # noqa: BLE001 - the tombstone says what it was
         reason = f"the supervisor ended: {type(error).__name__}: {error}"
         traceback.print_exc()
     finally:
-        _bury(spec, reason)
-    return 0
+        _bury(spec, reason, well)
+    return 0 if well else 1
 
 
-def _run(spec: LaunchSpec, spec_file: str) -> None:
-    world = spec.degrees.world
-    config = LaunchConfig(
+def _stop(signum: int, frame: Any) -> None:
+    """Until the ranks run; then the launcher's own way of ending them takes over."""
+    raise Stopped(signal.Signals(signum).name)
+
+
+def _on_one_host(spec: LaunchSpec) -> LaunchConfig:
+    return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=world,
+        nproc_per_node=spec.degrees.world,
         run_id=spec.name,
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         max_restarts=0,
         monitor_interval=0.1,
         start_method="spawn",
-        logs_specs=DefaultLogsSpecs(log_dir=str(spec.directory / "ranks"), tee=Std.NONE),
+        logs_specs=_logs(spec),
     )
-    elastic_launch(config, sys.executable)("-m", "garcon_backend", spec_file)
+
+
+def _over_hosts(spec: LaunchSpec, hosts: Hosts) -> LaunchConfig:
+    """Meet the other hosts.
+
+    Raises:
+        BadRequest: as many as belong to the server have met already.
+    """
+    interface = _interface(hosts.local_addr)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+    if hosts.nnodes > 1:
+        print(f"[garcon] meeting {hosts.nnodes - 1} more at {hosts.endpoint}", flush=True)
+    if not hosts.is_host:
+        await_store(hosts, JOIN_TIME)
+        if Meeting(spec, hosts).is_over():
+            raise BadRequest(
+                f"All {hosts.nnodes} hosts of {spec.name} have met already.",
+                "Stop the server before you launch it again.",
+            )
+    return LaunchConfig(
+        min_nodes=hosts.nnodes,
+        max_nodes=hosts.nnodes,
+        nproc_per_node=hosts.nproc_per_node,
+        run_id=run_id(spec, hosts),
+        rdzv_backend="c10d",
+        rdzv_endpoint=hosts.endpoint,
+        rdzv_configs={"is_host": hosts.is_host, "join_timeout": JOIN_TIME},
+        local_addr=hosts.local_addr,
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="spawn",
+        logs_specs=_logs(spec),
+    )
+
+
+def _logs(spec: LaunchSpec) -> DefaultLogsSpecs:
+    return DefaultLogsSpecs(log_dir=str(spec.directory / "ranks"), tee=Std.NONE)
+
+
+def _interface(address: str) -> str:
+    """The network interface that has an address of this host.
+
+    Raises:
+        BadRequest: none has it.
+    """
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(a.address.split("%")[0] == address for a in addresses):
+            return name
+    raise BadRequest(
+        f"No network interface of {socket.gethostname()} has the address {address}.",
+        "Give one with --local-addr; ip address lists them.",
+    )
 
 
 def _describe(error: ChildFailedError) -> str:
@@ -70,20 +141,26 @@ def _describe(error: ChildFailedError) -> str:
     return f"rank {rank} was lost ({how})"
 
 
-def _bury(spec: LaunchSpec, reason: str) -> None:
-    """Leave nothing but a tombstone, and the log."""
+def _bury(spec: LaunchSpec, reason: str, well: bool) -> None:
+    """Leave nothing but a tombstone, and the log; on other hosts than the first, the reason of a failure."""
     with contextlib.suppress(OSError):
         reason = spec.reason_file.read_text() or reason
     failed_launch = spec.failure_file.exists()
-    for file in (spec.connection_file,):
-        file.unlink(missing_ok=True)
     shutil.rmtree(spec.shared, ignore_errors=True)
+    if spec.first:
+        _write_tombstone(spec, reason)
+    elif not well:
+        spec.say_why(reason)
+    if not failed_launch and (spec.first or well):
+        shutil.rmtree(spec.directory, ignore_errors=True)
+
+
+def _write_tombstone(spec: LaunchSpec, reason: str) -> None:
+    spec.connection_file.unlink(missing_ok=True)
     tombstone = {"name": spec.name, "path": spec.model, "time": time.time(), "reason": reason}
     temporary = spec.tombstone.with_suffix(".writing")
     temporary.write_text(json.dumps(tombstone))
     temporary.replace(spec.tombstone)
-    if not failed_launch:
-        shutil.rmtree(spec.directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

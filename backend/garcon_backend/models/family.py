@@ -18,7 +18,6 @@ from garcon_backend.probing import steps
 from garcon_backend.probing.places import Input, Inside, Output, Place, StagedForward
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
 
-
 Sizes = Mapping[str, int]
 """Size of each letter of the table, for the whole model."""
 
@@ -234,7 +233,7 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
         names = tuple(name for name, _ in model.named_parameters())
         refused = {spec.template: UNMAPPED for spec in POINTS}
         known = standard_sizes(config) if config is not None else {}
-        limits = {letter: known[letter] for letter in ("V", "P") if letter in known}
+        limits = {letter: size for letter, size in known.items() if letter in "VP"}
         return BoundFamily(model, None, Catalog(limits, 0, 0, {}, refused, modules, names))
     sizes = family.sizes(config)
     holder = _module(model, family.layers)

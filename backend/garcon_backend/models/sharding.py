@@ -255,7 +255,8 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
         dup = max(1, tp // kv_heads)
         table["H"] = Layout(-1, tp)
         table["K"] = Layout(-1, tp // dup, dup, dup > 1)
-    if any("mlp" in path for path in own):
+    routed = any(isinstance(STYLES[name], Experts) for name in plan.values())
+    if routed or any("mlp" in path for path in own):
         table["M"] = Layout(-1, tp)
     return table
 

@@ -50,7 +50,9 @@ def attention(
             key = _rotated(taps, "k_rot", key)
     if softcap is None and not ("scores" in taps or "pattern" in taps):
         fast = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        output, _ = fast(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling)
+        output, _ = fast(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling
+        )
         return output, None
     return _in_steps(taps, query, key, value, attention_mask, scaling, softcap)
 
@@ -90,9 +92,9 @@ class VisitedCache(DynamicCache):
     does by itself.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__(config=model.config)
-        self._attentions = {
+        self._attentions: dict[Any, nn.Module] = {
             module.layer_idx: module
             for module in model.modules()
             if isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "scaling")

@@ -116,7 +116,7 @@ class Input(Place):
         self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
     ) -> Remove:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            given = {**dict(enumerate(args)), **kwargs}
+            given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
             key = _first_tensor(given.items(), f"The input of {type(module).__name__}")
             new = _applied(given[key], self.view, run, visit)
             if new is None:

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from garcon_backend.probing.places import Pass, Visit, visited
 
 
-def _eps(module: nn.Module) -> float:
+def _eps(module: Any) -> float:
     return next(getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n))
 
 
-def rms_norm(
-    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
-) -> Tensor:
+def rms_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any) -> Tensor:
     """Llama's RMSNorm (Zhang and Sennrich 2019): normalised in float32, gain in the model's dtype."""
     (x,) = args
     wide = x.float()
@@ -30,7 +28,7 @@ def rms_norm(
 
 
 def gemma_rms_norm(
-    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
 ) -> Tensor:
     """Gemma's RMSNorm: the gain is 1 + weight, and applied in float32."""
     (x,) = args
@@ -40,9 +38,7 @@ def gemma_rms_norm(
     return (normalized * (1.0 + module.weight.float())).type_as(x)
 
 
-def layer_norm(
-    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
-) -> Tensor:
+def layer_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any) -> Tensor:
     """LayerNorm (Ba et al. 2016): ``scale`` is the standard deviation with its epsilon.
 
     As torch's own does, it computes in float32 at least, and rounds only what it puts out.
@@ -58,7 +54,7 @@ def layer_norm(
 
 
 def output_by_head(
-    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
 ) -> Tensor:
     """The output projection head by head: their sum and the bias are the module's output.
 
@@ -77,7 +73,7 @@ def output_by_head(
     return out if bias is None else out + local(bias)
 
 
-def projection_weight(module: nn.Module) -> Tensor:
+def projection_weight(module: Any) -> Tensor:
     """The weight of a projection as [out, in]: GPT-2's Conv1D stores the transpose."""
     weight = local(module.weight)
     return weight.T if type(module).__name__ == "Conv1D" else weight
@@ -89,7 +85,7 @@ def local(parameter: Any) -> Tensor:
 
 
 def softmax_router(
-    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mixtral's router: softmax over all experts, the top k of it, renormalised.
 
@@ -107,7 +103,7 @@ def softmax_router(
 
 
 def fused_experts(
-    module: nn.Module, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
 ) -> Tensor:
     """Experts with fused [E, 2M, D] and [E, D, M] weights, one at a time.
 

@@ -100,6 +100,7 @@ class Site:
 
     def __init__(self, point: Point) -> None:
         self.point = point
+        self.token_index: Tensor | None = None
         self.enter: Any = None
         self.y: Tensor | None = None
         self.gradient_in: Tensor | None = None
@@ -311,6 +312,7 @@ class PassRun:
         self, point: Point, probes: list[Probe], x: Tensor, on: bool, last: bool
     ) -> Tensor | None:
         site = Site(point)
+        site.token_index = self.token_index
         new = None
         read_only = all(probe.spec.read_only for probe in probes)
         if probes or (on and point.wanted and last):
@@ -487,6 +489,7 @@ class PassRun:
         probes = point.backward
         if not (site.changed or site.joint or probes):
             return gradient
+        self.token_index = site.token_index
         whole = self._gather(point, gradient, grad=True)
         edited = False
         inward = whole

@@ -1,0 +1,56 @@
+"""What each rank does in the parity tests: everything that can be asked of a point, at one layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from garcon_backend.engine.mesh import Degrees, Mesh
+from garcon_backend.rank_zero import merged
+from tests.backend.cases import IDS, MASK, changed, changed_in_place, loss
+from tests.backend.in_process import InProcess
+
+Found = dict[str, dict[str, Any]]
+
+
+def compute_all(
+    folder: str, layout: dict[str, int], edited: dict[str, list[str]], dtype: str | None = None
+) -> None:
+    """One group of ranks loads all cases in turn and writes down what it leads.
+
+    Args:
+        folder: holds a checkpoint under each case's name; results go beside them.
+        layout: the degrees.
+        edited: for each case, the points to edit.
+        dtype: to load in.
+    """
+    torch.set_num_threads(1)
+    mesh = Mesh.form(Degrees(**layout))
+    for name, points in edited.items():
+        found = compute(Path(folder) / name, mesh, points, dtype)
+        torch.save(found, Path(folder) / f"{name}-{label(layout)}-{mesh.rank}.pt")
+    mesh.leave()
+
+
+def label(layout: dict[str, int]) -> str:
+    return "-".join(f"{word}{degree}" for word, degree in layout.items())
+
+
+def compute(path: Path, mesh: Mesh, points: list[str], dtype: str | None) -> Found:
+    """All numbers of one checkpoint that this rank is told."""
+    ours = InProcess(path, dtype, mesh)
+    catalogs: list[Any] = [None] * mesh.world
+    dist.all_gather_object(catalogs, ours.catalog)
+    ours.catalog = ours.bound.catalog = merged(catalogs)
+    parameters = ours.catalog.parameters
+    return {
+        "values": ours.values(IDS, MASK, ours.catalog.names()),
+        "gradients": ours.gradients(loss, IDS, MASK, ours.floating_points()),
+        "edited": {n: ours.forward(IDS, MASK, {n: changed}) for n in points},
+        "edited in place": {n: ours.forward(IDS, MASK, {n: changed_in_place}) for n in points},
+        "parameters": {n: ours.executor.parameters.get(n) for n in parameters},
+        "gradients of parameters": ours.backward(loss, IDS, MASK, parameters=parameters),
+    }

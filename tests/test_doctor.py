@@ -1,0 +1,63 @@
+"""``garcon doctor``: right on this machine, and it finds what is wrong."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+
+import pytest
+
+import garcon_jupyter as garcon
+from garcon_jupyter import cli, doctor, registry
+from garcon_jupyter.doctor import Finding, examine
+
+
+def wrong() -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine() if finding.level == "wrong"}
+
+
+def test_this_machine_is_well(
+    capsys: pytest.CaptureFixture[str], llama_server: garcon.Server
+) -> None:
+    assert wrong() == {}
+    assert cli.main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    import torch
+
+    assert f"torch {torch.__version__}" in told
+    assert f"{registry.registry_directory()}, mode 700" in told
+    assert "tiny: LlamaForCausalLM" in told
+
+
+def test_a_connection_file_that_others_can_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, llama_server: garcon.Server
+) -> None:
+    monkeypatch.setenv("GARCON_RUNTIME", str(tmp_path))
+    (tmp_path / "open.json").write_text(llama_server.file.read_text())
+    (tmp_path / "open.json").chmod(0o644)
+    assert "chmod 600" in wrong()["registry"].remedy
+    assert cli.main(["doctor"]) == 1
+
+
+def test_too_little_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage(64 << 20, 0, 64 << 20))
+    finding = wrong()["memory files"]
+    assert "67 MB free" in finding.text and "--shm-size" in finding.remedy
+
+
+def test_a_package_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor._version
+    versions = {"transformers": "4.2.0", "plotly": None}
+    monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, real(name)))
+    found = wrong()
+    assert "is 4.2.0" in found["transformers"].text
+    assert found["transformers"].remedy.startswith("pip install 'transformers")
+    assert "is missing" in found["plotly"].text
+
+
+def test_a_cache_without_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GARCON_CACHE", str(tmp_path))
+    notes = [finding for finding in examine() if finding.subject == "models"]
+    assert [finding.level for finding in notes] == ["note"]
+    assert "garcon fetch smollm2" in notes[0].remedy
