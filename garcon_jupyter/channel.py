@@ -257,8 +257,17 @@ class Channel:
                 self._iopub.recv_multipart(zmq.NOBLOCK)
 
     def wait_for_prints(self) -> None:
-        """Wait until the server has noticed our subscription, so that no print is missed."""
-        self._iopub.poll(2000)
+        """Wait until the server has noticed our subscription, so that no print is missed.
+
+        It welcomes only the first subscriber of a topic; so we subscribe to one of our own as well.
+        """
+        self._iopub.subscribe(self._session.bsession)
+        end = time.monotonic() + 2.0
+        while time.monotonic() < end:
+            if self._iopub.poll(100):
+                message = self._receive(self._iopub)
+                if message and message["content"].get("subscription") == self._session.session:
+                    return
 
 
 class _Pulse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ class RemoteModel:
         self.attached_once: dict[AttachedKey, Probe] = {}
         self.last_tokens: Tokens | None = None
         self.tokens_at: dict[tuple[str, str | None], Tokens] = {}
+        _HOLDING[self._channel.info["key"], self.session] += 1
         self._close = weakref.finalize(self, _hang_up, self._channel, self.session)
         self._channel.wait_for_prints()
 
@@ -456,7 +458,15 @@ class RemoteModel:
         )
 
 
+_HOLDING: Counter[tuple[str, str]] = Counter()
+"""Open connections of this process by (key of the server, session): the last one says goodbye."""
+
+
 def _hang_up(channel: Channel, session: str) -> None:
+    _HOLDING[channel.info["key"], session] -= 1
+    if _HOLDING[channel.info["key"], session]:
+        channel.close()
+        return
     with contextlib.suppress(Exception):
         if channel.same_host:
             channel._check_alive()

@@ -136,15 +136,24 @@ def launch_and_connect(
     """
     settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
     server, started = _launch(path, name, *settings, progress, several)
+    rmodel = in_notebook_session(server, session)
+    if not started:
+        progress(f"connected to the running server {server.name}")
+    return rmodel
+
+
+def in_notebook_session(server: Server, session: str | None = None) -> RemoteModel:
+    """Connect to a server in a named session, else in that of this notebook, else in a fresh one.
+
+    Raises:
+        ServerGone: the server has ended.
+    """
     if not server.alive:
         raise ServerGone(
             f"Server {server.name!r} has ended.",
             "To connect, launch on the first host; on the others launch is enough.",
         )
-    rmodel = RemoteModel(server, session=session, prefer=notebook_session())
-    if not started:
-        progress(f"connected to the running server {server.name}")
-    return rmodel
+    return RemoteModel(server, session=session, prefer=notebook_session())
 
 
 def notebook_session() -> str | None:

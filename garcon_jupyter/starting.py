@@ -181,7 +181,7 @@ class BesideOthers(_Start):
             raise
         next(relay)
         if process.returncode:
-            raise _failed(self.name, log, directory)
+            raise _failed(self.name, log, directory, "ended on this host")
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ def _new_lines(log: Path) -> Iterator[list[str]]:
             yield lines
 
 
-def _failed(name: str, log: Path, directory: Path) -> Exception:
+def _failed(name: str, log: Path, directory: Path, what: str = "did not start") -> Exception:
     try:
         failure = json.loads((directory / "failure.json").read_text())
     except (OSError, ValueError):
@@ -316,6 +316,4 @@ def _failed(name: str, log: Path, directory: Path) -> Exception:
         return revive(failure)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
     problem = failure["problem"] if failure else reason or why_gone(name) or "it said nothing"
-    return LaunchFailed(
-        f"Server {name!r} did not start: {problem}.", f"The end of its log:\n{tail}"
-    )
+    return LaunchFailed(f"Server {name!r} {what}: {problem}.", f"The end of its log:\n{tail}")

@@ -67,7 +67,7 @@ def as_tokens(tokens: Any) -> Tokens:
     if isinstance(tokens, Tokens):
         return tokens
     ids = tokens if isinstance(tokens, torch.Tensor) else _tensor(tokens)
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         raise BadTokens(
             f"Tokens are integers; these are {str(ids.dtype).removeprefix('torch.')}.",
             "rmodel.encode(text) makes tokens.",

@@ -154,7 +154,7 @@ def test_all_passes_check_their_tokens(either: RemoteModel) -> None:
         (lambda save_ctx, tensor: tensor.tolist(), "returned a list, not a tensor"),
         (lambda save_ctx, tensor: tensor.numpy(), "returned a ndarray, not a tensor"),
         (lambda save_ctx, tensor: 0, "returned a int, not a tensor"),
-        (lambda save_ctx, tensor: tensor.unsqueeze_(0) and None, r"shape \[1, 2, 6, 48\]"),
+        (lambda save_ctx, tensor: [tensor.unsqueeze_(0)] and None, r"shape \[1, 2, 6, 48\]"),
     ],
     ids=["shape", "dtype", "device", "layout", "list", "array", "number", "shape, in place"],
 )
@@ -438,5 +438,5 @@ def test_an_object_that_cannot_say_what_it_is(either: RemoteModel) -> None:
 
     either.forward(PROMPT, probes=[either.probe_points[OUT].probe(odd)])
     recording = either.recordings()[OUT]
-    assert "odd: <Odd>" in repr(recording)
+    assert "odd: <Odd" in repr(recording)
     assert recording.tensor.shape == (2, 6, 48)

@@ -1,1 +1,114 @@
-"""The documentation says what is so: pages are up to date, and what they show runs as they show it."""
+"""The documentation says what is so: pages are up to date, and the README's tour works as typed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbformat import NotebookNode
+
+from docs import generate
+from examples import demo
+from garcon_jupyter import embedded
+from garcon_jupyter.points import PARAMETERS, POINTS
+from tests.conftest import quiet
+from tests.oracle import Plain, close
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+
+
+def test_the_page_of_points_is_what_the_table_makes() -> None:
+    assert generate.PAGE.read_text(encoding="utf-8") == generate.page(), "run `make docs`"
+
+
+def test_the_page_of_points_has_every_row() -> None:
+    page = generate.PAGE.read_text(encoding="utf-8")
+    for spec in (*POINTS, *PARAMETERS):
+        assert f"| `{spec.template}` |" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        file, _, heading = target.partition("#")
+        linked = page.parent / file
+        assert linked.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), flags=re.M)
+            assert heading in [h.lower().replace(" ", "-") for h in headings], target
+
+
+# -- the tour ------------------------------------------------------------------------------------
+
+
+def tour() -> list[tuple[str, str | None]]:
+    """The cells of the tour: source, and what the README says that the cell shows."""
+    text = README.read_text(encoding="utf-8")
+    section = text.split("## Five-minute tour\n", 1)[1].split("\n## ", 1)[0]
+    cells = []
+    for block in re.findall(r"^```python\n(.*?)^```$", section, flags=re.M | re.S):
+        source, said = re.fullmatch(r"(.*?)((?:^# .*\n)?)", block, flags=re.M | re.S).groups()
+        cells.append((source.rstrip("\n"), said.removeprefix("# ").rstrip("\n") or None))
+    return cells
+
+
+@pytest.fixture(scope="module")
+def toured(tmp_path_factory: pytest.TempPathFactory) -> tuple[NotebookNode, dict]:
+    """The tour as a notebook after its run in a real kernel, and some of its values."""
+    directory = tmp_path_factory.mktemp("tour")
+    cells = [nbformat.v4.new_code_cell(source) for source, _ in tour()]
+    path = directory / "tour.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    keep = (
+        "import torch\n"
+        'torch.save({"logits": logits, "neurons": look[neurons.name], "gradient":'
+        f' rmodel.recordings()[neurons.name].tensor}}, "{directory / "values.pt"}")'
+    )
+    done = demo.run(path, more=[keep])
+    return done, torch.load(directory / "values.pt")
+
+
+def test_the_tour_shows_what_it_says(toured: tuple[NotebookNode, dict]) -> None:
+    notebook, _ = toured
+    cells = tour()
+    said = [text for _, text in cells if text]
+    assert len(cells) >= 10 and len(said) >= 5
+    for (source, expected), cell in zip(cells, notebook.cells, strict=False):
+        shown = [o.data["text/plain"] for o in cell.outputs if o.output_type == "execute_result"]
+        if expected:
+            assert shown == [expected], source
+
+
+def test_the_tour_draws(toured: tuple[NotebookNode, dict]) -> None:
+    notebook, _ = toured
+    (cell,) = [cell for cell in notebook.cells if "rmodel.show(" in cell.source]
+    kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+    assert {"text/html", "application/vnd.jupyter.widget-view+json"} <= kinds
+
+
+def test_the_tours_values_are_transformers_own(toured: tuple[NotebookNode, dict]) -> None:
+    _, values = toured
+    plain = Plain(embedded.fetch("smollm2", progress=quiet))
+    ids = plain.tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
+    assert close(values["logits"], plain.logits(ids))
+    assert close(values["neurons"], plain.neurons(4, ids))
+
+    caught: list[torch.Tensor] = []
+
+    def catch(module: object, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        caught.append(args[0].detach().requires_grad_())
+        return (caught[0],)
+
+    handle = plain.module("model.layers.4.mlp.down_proj").register_forward_pre_hook(catch)
+    logits = plain.model(ids).logits
+    handle.remove()
+    logits[0, -1, plain.tokenizer(" Paris")["input_ids"][0]].backward()
+    assert caught[0].grad is not None
+    assert close(values["gradient"], caught[0].grad, 1e-4)

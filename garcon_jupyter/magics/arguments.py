@@ -304,6 +304,7 @@ def overview() -> str:
             "  %%garcon --ranks          Run the cell's body on every rank, with model, rank and",
             "                            world_size in scope.",
             "",
+            "{name} of a variable is replaced by its value: layers.{i}.mlp.out. {4,8} is two layers.",
             "%garcon help WORD, or %garcon WORD --help, says more; %%probe? does for probes.",
         ]
     )

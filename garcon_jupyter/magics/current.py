@@ -8,7 +8,7 @@ from garcon_jupyter import registry
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.registry import Server
 from garcon_jupyter.remote_model import RemoteModel
-from garcon_jupyter.serving import notebook_session
+from garcon_jupyter.serving import in_notebook_session
 
 VARIABLE = "rmodel"
 
@@ -70,7 +70,7 @@ class Current:
         for model in (self.peek(), self._connections.get(server.name)):
             if model and _usable(model, server, session):
                 return model, True
-        return RemoteModel(server, session=session, prefer=notebook_session()), False
+        return in_notebook_session(server, session), False
 
     def hang_up(self, server: Server) -> None:
         """Close the connections to a server that has ended."""

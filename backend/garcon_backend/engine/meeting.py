@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -45,15 +46,47 @@ class Meeting:
     def __init__(self, spec: LaunchSpec, hosts: Hosts) -> None:
         self._spec, self._hosts = spec, hosts
 
-    def _store(self) -> PrefixStore:
+    def _store(self, prefix: str = "") -> PrefixStore:
         # A connection of its own: another thread may be waiting on the first.
         host, port = self._hosts.address
         store = TCPStore(host, port, is_master=False, timeout=PATIENCE)
-        return PrefixStore(f"garcon/{run_id(self._spec, self._hosts)}", store)
+        return PrefixStore(prefix or f"garcon/{run_id(self._spec, self._hosts)}", store)
 
-    def is_over(self) -> bool:
-        """Whether as many hosts as belong to the server have met already."""
-        return self._store().check(["host/0"])
+    def announce(self) -> None:
+        """On the host of the endpoint, on a thread: say who meets there, once the store stands."""
+
+        def announce() -> None:
+            await_store(self._hosts, PATIENCE.total_seconds())
+            self._store("garcon").set("who", json.dumps(self._who()))
+
+        threading.Thread(target=announce, daemon=True, name="announcement").start()
+
+    def _who(self) -> dict[str, str]:
+        return {"name": self._spec.name, "run": run_id(self._spec, self._hosts)}
+
+    def check(self) -> None:
+        """On another host: whether those that this one wants to meet do so at the endpoint.
+
+        Raises:
+            BadRequest: they have another secret or server, or have met already.
+        """
+        mine, theirs = self._who(), json.loads(self._store("garcon").get("who"))
+        at = self._hosts.endpoint
+        if theirs["name"] != mine["name"]:
+            raise BadRequest(
+                f"The hosts at {at} meet for server {theirs['name']!r}, not {mine['name']!r}.",
+                "Give the same --name on every host, if the paths differ, or another port.",
+            )
+        if theirs["run"] != mine["run"]:
+            raise BadRequest(
+                f"The host at {at} has another secret than {socket.gethostname()}.",
+                "Copy the same secret file to every host.",
+            )
+        if self._store().check(["host/0"]):
+            raise BadRequest(
+                f"All {self._hosts.nnodes} hosts of {mine['name']!r} have met already.",
+                "Stop the server before you launch it again.",
+            )
 
     def say(self, what: str, words: Any) -> None:
         """Leave words for the others."""

@@ -25,7 +25,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from garcon_backend.engine.meeting import Meeting, await_store, run_id
 from garcon_backend.engine.parent import end_with_parent
 from garcon_backend.spec import Hosts, LaunchSpec
-from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.errors import BadRequest, GarconError
+from garcon_jupyter.wire.failures import describe
 
 JOIN_TIME = 1800
 """Seconds that a host waits for the others."""
@@ -51,6 +52,9 @@ def main(spec_file: str) -> int:
         well = True
     except ChildFailedError as error:
         reason = _describe(error)
+    except GarconError as error:
+        reason = str(error)
+        spec.failure_file.write_text(json.dumps(describe(error)))
     except BaseException as error:  # noqa: BLE001 - the tombstone says what it was
         reason = f"the supervisor ended: {type(error).__name__}: {error}"
         traceback.print_exc()
@@ -83,20 +87,20 @@ def _over_hosts(spec: LaunchSpec, hosts: Hosts) -> LaunchConfig:
     """Meet the other hosts.
 
     Raises:
-        BadRequest: as many as belong to the server have met already.
+        BadRequest: others meet there.
     """
     interface = _interface(hosts.local_addr)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
     if hosts.nnodes > 1:
-        print(f"[garcon] meeting {hosts.nnodes - 1} more at {hosts.endpoint}", flush=True)
-    if not hosts.is_host:
+        others = "another host" if hosts.nnodes == 2 else f"{hosts.nnodes - 1} other hosts"
+        print(f"[garcon] meeting {others} at {hosts.endpoint}", flush=True)
+    meeting = Meeting(spec, hosts)
+    if hosts.is_host:
+        meeting.announce()
+    else:
         await_store(hosts, JOIN_TIME)
-        if Meeting(spec, hosts).is_over():
-            raise BadRequest(
-                f"All {hosts.nnodes} hosts of {spec.name} have met already.",
-                "Stop the server before you launch it again.",
-            )
+        meeting.check()
     return LaunchConfig(
         min_nodes=hosts.nnodes,
         max_nodes=hosts.nnodes,

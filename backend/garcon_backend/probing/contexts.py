@@ -140,13 +140,18 @@ def uses(tensor: Tensor) -> int:
     return sys.getrefcount(tensor) + torch._C._storage_Use_Count(storage)  # type: ignore[attr-defined]
 
 
+def _memory(tensor: Tensor) -> int | None:
+    """Where a tensor's memory begins; None where it has none of the common kind."""
+    has_some = tensor.layout is torch.strided and tensor.device.type != "meta" and tensor.numel()
+    return tensor.untyped_storage().data_ptr() if has_some else None
+
+
 def release_aliases(context: SaveContext, *values: Tensor) -> None:
     """Copy what a probe put into a saved container behind our back: views of the point's values."""
-    storages = {value.untyped_storage().data_ptr() for value in values if value.numel()}
+    memories = {_memory(value) for value in values} - {None}
 
     def owned(tensor: Tensor) -> Tensor:
-        alias = tensor.untyped_storage().data_ptr() in storages
-        return tensor.detach().clone() if alias else tensor
+        return tensor.detach().clone() if _memory(tensor) in memories else tensor
 
     for name, kept in vars(context).items():
         if isinstance(kept, (list, tuple, dict)):

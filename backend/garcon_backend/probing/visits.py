@@ -279,7 +279,8 @@ class PassRun:
         return None if x is x0 else x
 
     def _visit_shard(self, point: Point, probes: list[Probe], x: Tensor) -> Tensor | None:
-        shown = x
+        # Off the graph the model's tensor keeps its shape whatever becomes of the probe's.
+        shown = x if torch.is_grad_enabled() else x.detach()
         if self.mesh.degrees.dp > 1:  # without rows that only fill up
             shown = x[: self._own_rows(point, len(x))]
         value, changed = (
@@ -379,22 +380,24 @@ class PassRun:
             if self.failure:
                 return start, False
             version, had = value._version, _kind(value)
-            result = self._call(point, probe, value, sharded)
+            result = self._call(point, probe, value, sharded, had)
             if self.failure:
                 return start, False
             result = value if result is None else result
             edited = result is not value or value._version != version
             if problem := _wrong(result, had):
-                self._fail(point, probe, WrongValue(problem, LEAVE_ALONE), value)
+                self._fail(point, probe, WrongValue(problem, LEAVE_ALONE), had)
                 return start, False
             if edited and probe.spec.read_only:
                 remedy = "Leave out read_only=True, or do not change the value."
-                self._fail(point, probe, WrongValue("A read-only probe edited.", remedy), value)
+                self._fail(point, probe, WrongValue("A read-only probe edited.", remedy), had)
                 return start, False
             value, changed = result, changed or edited
         return value, changed
 
-    def _call(self, point: Point, probe: Probe, value: Tensor, sharded: bool) -> Any:
+    def _call(
+        self, point: Point, probe: Probe, value: Tensor, sharded: bool, had: dict[str, Any]
+    ) -> Any:
         """Call user code: its own random stream, its own save context, its errors kept."""
         name = point.address.name + (".grad" if probe.spec.grad else "")
         number = self._calls[name] = self._calls.get(name, -1) + 1
@@ -421,7 +424,7 @@ class PassRun:
                 raise
             self.failure = UserFailure(Cancelled(), "")
         except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            self._fail(point, probe, error, value)
+            self._fail(point, probe, error, had)
         return None
 
     def _here(self, point: Point, value: Tensor, seed: int, sharded: bool) -> SimpleNamespace:
@@ -452,16 +455,16 @@ class PassRun:
             shard=shard if sharded else None,
         )
 
-    def _fail(self, point: Point, probe: Probe, error: BaseException, value: Tensor) -> None:
+    def _fail(self, point: Point, probe: Probe, error: BaseException, had: dict[str, Any]) -> None:
         layout = point.layout
         sharding = (
             f"one of {layout.chunks} shards"
             if probe.spec.sharded and layout.chunks > 1
             else "whole"
         )
-        dtype = str(value.dtype).removeprefix("torch.")
+        dtype = str(had["dtype"]).removeprefix("torch.")
         side = "the gradient at " if probe.spec.grad else ""
-        where = f"{side}{point.address.name} {list(value.shape)} {dtype}, {sharding}"
+        where = f"{side}{point.address.name} {had['shape']} {dtype}, {sharding}"
         self.failure = self.failure or UserFailure(error, where)
         if self.mesh.world == 1:
             raise PassFailed
