@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -90,8 +89,8 @@ def check_answer(notebook: NotebookNode) -> None:
 
 def export(notebook: NotebookNode, page: Path) -> None:
     """Write a notebook as one HTML file that loads nothing from anywhere."""
-    exporter: Any = HTMLExporter(require_js_url="", jquery_url="", mathjax_url="")
-    exporter.mermaid_js_url = ""
+    libraries = ("require_js", "jquery", "mathjax", "mermaid_js", "mermaid_layout_elk_js")
+    exporter = HTMLExporter(**{f"{library}_url": "" for library in libraries})
     body, _ = exporter.from_notebook_node(notebook)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(body, encoding="utf-8")

@@ -259,15 +259,19 @@ class Channel:
     def wait_for_prints(self) -> None:
         """Wait until the server has noticed our subscription, so that no print is missed.
 
-        It welcomes only the first subscriber of a topic; so we subscribe to one of our own as well.
+        It welcomes the first subscriber of a topic only, so we subscribe to one of our own as well;
+        and to another where it overlooked that, because it was sending.
         """
-        self._iopub.subscribe(self._session.bsession)
-        end = time.monotonic() + 2.0
-        while time.monotonic() < end:
-            if self._iopub.poll(100):
-                message = self._receive(self._iopub)
-                if message and message["content"].get("subscription") == self._session.session:
+        for attempt in range(10):
+            self._iopub.subscribe(f"{self._session.session}.{attempt}".encode())
+            end = time.monotonic() + 0.2
+            while time.monotonic() < end:
+                if self._iopub.poll(50) and self._is_welcome(self._receive(self._iopub)):
                     return
+
+    def _is_welcome(self, message: dict[str, Any] | None) -> bool:
+        topic = str(message["content"].get("subscription")) if message else ""
+        return topic.startswith(self._session.session)
 
 
 class _Pulse:

@@ -205,7 +205,7 @@ def seconds(timeout: float | str) -> float:
         return float(timeout)
     if timeout == "never":
         return 0.0
-    found = re.fullmatch(r"([0-9.]+)\s*([smh]?)", timeout.strip())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", timeout.strip())
     if not found:
         raise BadRequest(f"{timeout!r} is no duration.", 'Write seconds, or "30m", "1h", "never".')
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]

@@ -214,7 +214,9 @@ class BySlurm(_Start):
 
 
 def _forget_former(name: str) -> None:
-    (registry_directory() / f"{name}.tombstone.json").unlink(missing_ok=True)
+    """Remove what the last server of a name left; it is known to be gone."""
+    for file in (f"{name}.json", f"{name}.tombstone.json"):
+        (registry_directory() / file).unlink(missing_ok=True)
 
 
 def _supervise(

@@ -1,0 +1,172 @@
+"""The notebooks run from start to finish with real servers, and their pages need no network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbformat import NotebookNode
+
+import garcon_jupyter as garcon
+from examples import demo
+from garcon_jupyter import embedded
+from tests.conftest import quiet
+from tests.oracle import Plain, close
+
+ARTICLE = """
+import torch
+torch.save({"tokens": tokens.ids, "logits": logits, "W": W,
+  "neurons": rmodel.recordings()["layers.4.mlp.post_activation"].tensor,
+  "ablated": rmodel.forward(tokens, probes=[ablate_neuron(4, 123)])}, "FILE")
+"""
+"""A last cell that keeps values of the article's notebook."""
+
+
+@pytest.fixture(scope="module")
+def quickstart() -> NotebookNode:
+    return demo.run(demo.HERE / "quickstart.ipynb")
+
+
+@pytest.fixture(scope="module")
+def page(quickstart: NotebookNode, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The quickstart's HTML."""
+    file = tmp_path_factory.mktemp("page") / "quickstart.html"
+    demo.export(quickstart, file)
+    return file.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def article(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Values of the article's notebook after its run."""
+    file = tmp_path_factory.mktemp("article") / "values.pt"
+    demo.run(demo.HERE / "article.ipynb", more=[ARTICLE.replace("FILE", str(file))])
+    return torch.load(file)
+
+
+# -- the demo ------------------------------------------------------------------------------------
+
+
+def test_the_quickstart_finds_paris(quickstart: NotebookNode) -> None:
+    demo.check_answer(quickstart)
+
+
+def test_another_answer_fails(quickstart: NotebookNode) -> None:
+    wrong = nbformat.from_dict(json.loads(json.dumps(quickstart)))
+    (cell,) = [c for c in wrong.cells if "answer" in c.metadata.get("tags", ())]
+    cell.outputs[0].data["text/plain"] = "' London'"
+    with pytest.raises(demo.Failed, match="London"):
+        demo.check_answer(wrong)
+    wrong.cells.remove(cell)
+    with pytest.raises(demo.Failed):
+        demo.check_answer(wrong)
+
+
+def test_the_model_is_the_promised_one() -> None:
+    assert embedded.provenance(demo.check_model())["sha256"] == demo.DIGEST
+
+
+def test_another_model_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = embedded.fetch("smollm2", progress=quiet)
+    shutil.copy(snapshot / embedded.RECORD, tmp_path)
+    record = json.loads((tmp_path / embedded.RECORD).read_text())
+    record["sha256"] = "0" * 64
+    (tmp_path / embedded.RECORD).write_text(json.dumps(record))
+    monkeypatch.setattr(embedded, "fetch", lambda name: tmp_path)
+    with pytest.raises(demo.Failed, match="0000"):
+        demo.check_model()
+
+
+def test_the_quickstart_leaves_its_server_to_the_reader(quickstart: NotebookNode) -> None:
+    name = demo.server_name(embedded.fetch("smollm2", progress=quiet))
+    assert name in [server.name for server in garcon.servers()]
+
+
+# -- what a saved notebook shows -----------------------------------------------------------------
+
+
+def test_the_page_has_the_pictures(page: str) -> None:
+    pictures = re.findall(r'<img[^>]+src="data:image/svg\+xml[^"]+"', page)
+    assert len(pictures) == 2
+    assert "layers.4.mlp.post_activation activations" in page
+    assert "layers.12.attn.pattern attention" in page
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?!data:)\w+:", page)
+    assert not re.findall(r"@import|url\(['\"]?https?:|(?:import|from)\s*\(?['\"]https?:", page)
+    assert not re.findall(r"//[\w.]*(?:cdn|unpkg|jsdelivr)", page)
+
+
+@pytest.mark.parametrize("name", demo.NOTEBOOKS)
+def test_committed_notebooks_show_a_whole_run(name: str) -> None:
+    path = demo.HERE / name
+    assert path.stat().st_size < 500_000
+    text = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+    assert "widgets" not in notebook.metadata
+    assert str(Path.home()) not in text
+
+
+def test_the_committed_quickstart_is_what_a_run_gives(quickstart: NotebookNode) -> None:
+    committed = nbformat.read(demo.HERE / "quickstart.ipynb", as_version=4)
+
+    def results(notebook: NotebookNode) -> list[list[str]]:
+        return [
+            [o.data["text/plain"] for o in cell.get("outputs", ()) if o.output_type != "stream"]
+            for cell in notebook.cells
+            if "rmodel.decode" in cell.source
+        ]
+
+    assert results(committed) == results(quickstart)
+    assert len(results(committed)) >= 4
+
+
+# -- the article ---------------------------------------------------------------------------------
+
+
+def test_the_articles_snippets_are_there_as_printed() -> None:
+    source = "\n".join(
+        cell.source for cell in nbformat.read(demo.HERE / "article.ipynb", as_version=4).cells
+    )
+    for line in (
+        "python -m garcon_jupyter.launch --snapshot PATH-TO-MODEL --name my-garcon",
+        'rmodel = garcon.connect("my-garcon")',
+        "rmodel = garcon.launch_and_connect('path-to-model')",
+        'logits = rmodel.forward(rmodel.encode("Hello, world"))',
+        "  save_ctx.tensor = tensor",
+        "  probes=[rmodel.probe_points[point_name].probe(save_tensor)]",
+        "    tensor[:, :, mlp_idx] = 0",
+        "  return rmodel.probe_points[point_name].probe(hook)",
+        "rmodel.forward(tokens, probes=[ablate_neuron(4, 123)])",
+        "W = rmodel.get_parameter('layers.4.mlp.up_proj')",
+    ):
+        assert line in source
+
+
+def test_the_articles_values_are_transformers_own(article: dict[str, torch.Tensor]) -> None:
+    plain = Plain(embedded.fetch("smollm2", progress=quiet))
+    ids = plain.tokenizer("Hello, world", return_tensors="pt")["input_ids"]
+    assert article["tokens"].tolist() == ids.tolist()
+    clean = plain.logits(ids)
+    assert close(article["logits"], clean)
+    assert close(article["neurons"], plain.neurons(4, ids))
+    assert torch.equal(article["W"], plain.module("model.layers.4.mlp.up_proj").weight)
+
+    def ablate(value: torch.Tensor) -> torch.Tensor:
+        value = value.clone()
+        value[:, :, 123] = 0
+        return value
+
+    with plain.hooked("model.layers.4.mlp.gate_proj", ablate):
+        expected = plain.logits(ids)
+    assert close(article["ablated"], expected)
+    assert not close(article["ablated"], clean)
