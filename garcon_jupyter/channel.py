@@ -105,7 +105,8 @@ class Channel:
             sock.curve_secretkey = self.info["curve_secretkey"].encode()
         if kind == zmq.SUB:
             sock.subscribe(b"")
-        sock.connect(f"{self.info['transport']}://{self.info['ip']}:{self.info[port]}")
+        joint = "-" if self.info["transport"] == "ipc" else ":"  # as Jupyter names its sockets
+        sock.connect(f"{self.info['transport']}://{self.info['ip']}{joint}{self.info[port]}")
         return sock
 
     def close(self) -> None:

@@ -121,9 +121,10 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _logs(given: argparse.Namespace) -> int:
+    running = {server.name: server for server in registry.servers()}
     print(listings.log_tail(given.name, given.lines), flush=True)
-    if given.follow:
-        _follow(registry.find(given.name))
+    if given.follow and given.name in running:
+        _follow(running[given.name])
     return 0
 
 

@@ -158,7 +158,7 @@ def place(words: Several, degrees: Mapping[str, int]) -> Place:
         endpoint,
         _is_mine(host) if is_host is None else is_host,
         node_rank,
-        words.get("local_addr") or address_towards(host, port),
+        words.get("local_addr") or _reachable(address_towards(host, port), host),
         str(checked_secret(words.get("secret_file"))),
     )
 
@@ -240,10 +240,10 @@ def _is_mine(host: str) -> bool:
 
 
 def address_towards(host: str, port: int) -> str:
-    """The address of this host from which a packet to the endpoint would go.
+    """The address of this host from which a packet to another would go.
 
     Raises:
-        BadRequest: it is one that no other host can reach.
+        BadRequest: there is no way to it.
     """
     address = sorted(_addresses(host), key=lambda a: ":" in a)[0]
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -254,7 +254,10 @@ def address_towards(host: str, port: int) -> str:
             raise BadRequest(
                 f"There is no way to {host}: {error}.", "Give this host's --local-addr."
             ) from error
-        mine = str(sock.getsockname()[0])
+        return str(sock.getsockname()[0])
+
+
+def _reachable(mine: str, host: str) -> str:
     if ipaddress.ip_address(mine).is_loopback:
         raise BadRequest(
             f"On this host {host} means {mine}, which no other host reaches.",

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from garcon_jupyter.errors import LaunchFailed
+from garcon_jupyter.wire.failures import revive
 
 if TYPE_CHECKING:
     from garcon_jupyter.registry import Settings
+
+USABLE = 0.8
+"""Share of a device's memory that weights may take; the rest is for activations."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +30,19 @@ class Plan:
 def plan(settings: Settings) -> Plan:
     """Fill in what the settings leave open.
 
-    On CPU a model runs in one process. On GPUs it is cut by tensor parallelism into the smallest number
-    of parts that fit, with room for activations, among the degrees that divide it.
+    On CPU a model runs in one process. On GPUs it is given the fewest that it fits on, as much of it by
+    tensor parallelism as divides it. Degrees that were asked for are taken as they are.
+
+    Raises:
+        DoesNotFit: not even on all devices.
     """
     devices = _gpu_bytes() if settings.device in (None, "cuda") else ()
     device = settings.device or ("cuda" if devices else "cpu")
-    degrees = {"tp": settings.tp or 1, "pp": settings.pp or 1, "dp": settings.dp or 1}
-    if settings.tp is None and device == "cuda" and devices and not settings.loader:
-        degrees["tp"] = _smallest_fitting(settings, devices, degrees["pp"])
+    asked = {"tp": settings.tp, "pp": settings.pp, "dp": settings.dp}
+    degrees = {word: degree or 1 for word, degree in asked.items()}
+    if device == "cuda" and devices and not settings.loader and not any(asked.values()):
+        room = int(USABLE * min(devices))
+        degrees |= _chosen(settings.path, len(devices), room, settings.dtype or "")
     return Plan(device, degrees)
 
 
@@ -44,21 +57,25 @@ def _gpu_bytes() -> tuple[int, ...]:
     return tuple(torch.cuda.get_device_properties(n).total_memory for n in range(count))
 
 
-def _smallest_fitting(settings: Settings, devices: tuple[int, ...], pp: int) -> int:
-    import json
-
-    from garcon_jupyter.weights import total_bytes, weight_files
-
-    directory = Path(settings.path)
-    config = json.loads((directory / "config.json").read_text())
-    needed = 1.25 * total_bytes(weight_files(directory)) / pp
-    if settings.dtype == "float32" and config.get("dtype", config.get("torch_dtype")) != "float32":
-        needed *= 2
-    heads = config.get("num_attention_heads") or config.get("n_head") or 1
-    width = config.get("intermediate_size") or config.get("n_inner") or 4 * config.get("n_embd", 1)
-    fitting = [
-        degree
-        for degree in range(1, len(devices) // pp + 1)
-        if heads % degree == 0 and width % degree == 0 and needed / degree <= min(devices)
+@functools.cache
+def _chosen(path: str, count: int, room: int, dtype: str) -> dict[str, int]:
+    """Degrees chosen by the server's own code, in a process of its own: the client does not have it."""
+    command = [
+        sys.executable,
+        "-m",
+        "garcon_backend.models.fit",
+        path,
+        str(count),
+        str(room),
+        dtype,
     ]
-    return fitting[0] if fitting else 1
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        answer = json.loads(told.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        raise LaunchFailed(
+            "The degrees could not be chosen.", f"Give --tp and --pp. It said:\n{told.stderr}"
+        ) from None
+    if told.returncode:
+        raise revive(answer)
+    return answer

@@ -329,10 +329,15 @@ def kill(server: Server) -> None:
             f"Server {server.name!r} does not answer, and runs on {server.facts['host']}.",
             f"There, garcon stop --force {server.name} ends it.",
         )
-    for pid in [server.facts["supervisor"], *pids] if server.local else pids:
+    if server.local:
+        pids.append(server.facts["supervisor"])
+    for pid in reversed(pids):
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
             for child in process.children(recursive=True):
                 child.kill()
             process.kill()
+    end = time.monotonic() + 5
+    while any(map(process_lives, pids)) and time.monotonic() < end:
+        time.sleep(0.01)  # a signal is not yet an end
     _forget(server)

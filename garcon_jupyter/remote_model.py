@@ -120,8 +120,8 @@ class RemoteModel:
             ]
             return self._ask_tokenizer(ask.Decode(rows))
         values = ids.tolist() if hasattr(ids, "tolist") else ids
-        if isinstance(values, int):
-            values = [values]
+        values = [values] if isinstance(values, int) else list(values)
+        values = [item.tolist() if hasattr(item, "tolist") else item for item in values]
         if values and isinstance(values[0], int):
             return self._ask_tokenizer(ask.Decode([list(values)]))[0]
         return self._ask_tokenizer(ask.Decode([list(row) for row in values]))

@@ -109,6 +109,7 @@ class _Start:
         directory: Path,
         goes_on: Callable[[], bool],
         end: Callable[[], None],
+        last_word: Callable[[], str] = lambda: "it said nothing",
     ) -> Server:
         """Wait for the connection file; where none comes, end what was started."""
         file = registry_directory() / f"{self.name}.json"
@@ -127,7 +128,7 @@ class _Start:
         except BaseException:
             end()
             raise
-        raise _failed(self.name, log, directory)
+        raise _failed(self.name, log, directory, last_word=last_word())
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,11 @@ class BySlurm(_Start):
         )
         watch = slurm.Watch(job)
         return self.await_ready(
-            log, directory, lambda: self._goes_on(watch), lambda: slurm.cancel(job)
+            log,
+            directory,
+            lambda: self._goes_on(watch),
+            lambda: slurm.cancel(job),
+            lambda: watch.told,
         )
 
     def _goes_on(self, watch: slurm.Watch) -> bool:
@@ -305,7 +310,9 @@ def _new_lines(log: Path) -> Iterator[list[str]]:
             yield lines
 
 
-def _failed(name: str, log: Path, directory: Path, what: str = "did not start") -> Exception:
+def _failed(
+    name: str, log: Path, directory: Path, what: str = "did not start", last_word: str = ""
+) -> Exception:
     try:
         failure = json.loads((directory / "failure.json").read_text())
     except (OSError, ValueError):
@@ -317,5 +324,5 @@ def _failed(name: str, log: Path, directory: Path, what: str = "did not start") 
     if failure and failure["class"] != "ServerError":
         return revive(failure)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-    problem = failure["problem"] if failure else reason or why_gone(name) or "it said nothing"
+    problem = failure["problem"] if failure else reason or why_gone(name) or last_word
     return LaunchFailed(f"Server {name!r} {what}: {problem}.", f"The end of its log:\n{tail}")

@@ -128,15 +128,16 @@ def written(taps: Taps, z: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     return taps("out", out if bias is None else out + bias)
 
 
-def expert_mlp(taps: Taps, module: Any, x: Tensor) -> Tensor:
-    """A mixture of experts: softmax over all, the best k of it, their weights made one again."""
-    tokens, k = x.flatten(0, 1), module.gate.top_k
+def expert_mlp(taps: Taps, module: Any, x: Tensor, normalise: bool) -> Tensor:
+    """A mixture of experts: softmax over all, the best k of it; their weights may add up to one."""
+    k = module.gate.top_k
     taps = taps.inside("mlp.")
     x = taps("in", x)
     tokens = x.flatten(0, 1)
     logits = taps("router.logits", x @ module.gate.weight.T)
     best = logits.exp().div(logits.exp().sum(-1, keepdim=True)).topk(k, -1)
-    weights = taps("router.weights", best.values / best.values.sum(-1, keepdim=True)).flatten(0, 1)
+    total = best.values.sum(-1, keepdim=True) if normalise else 1
+    weights = taps("router.weights", best.values / total).flatten(0, 1)
     indices = taps("router.indices", best.indices).flatten(0, 1)
     out = torch.zeros_like(tokens)
     for expert, (gate_up, down) in enumerate(
@@ -368,9 +369,10 @@ class Llama(ByHand):
             for name, x in zip("qkv", self.projected(module, h), strict=True)
         )
         q, k = self.normed(attn, module, q, k)
-        theta = self.theta(i)
-        q = attn("q_rot", rotated(q, positions, theta, self.d))
-        k = attn("k_rot", rotated(k, positions, theta, self.d))
+        rotary = self.rotary(i)
+        turned = int(self.d * rotary.get("partial_rotary_factor", 1))
+        q = attn("q_rot", rotated(q, positions, rotary["rope_theta"], turned))
+        k = attn("k_rot", rotated(k, positions, rotary["rope_theta"], turned))
         z = mixed(attn, q, k, v, visible(mask, self.window(i)), self.scale(), self.cap())
         return written(attn, z, module.o_proj.weight, module.o_proj.bias)
 
@@ -380,8 +382,8 @@ class Llama(ByHand):
     def normed(self, attn: Taps, module: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return q, k
 
-    def theta(self, i: int) -> float:
-        return self.config.rope_parameters["rope_theta"]
+    def rotary(self, i: int) -> dict[str, Any]:
+        return self.config.rope_parameters
 
     def window(self, i: int) -> int | None:
         return None
@@ -402,8 +404,7 @@ class Llama(ByHand):
         for i, block in enumerate(stem.layers):
             at = f"layers.{i}"
             found |= self.norms(at, block)
-            for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-                found |= self._linear(f"{at}.attn.{name}", getattr(block.self_attn, name))
+            found |= self.attention_parameters(f"{at}.attn", block.self_attn)
             found |= self.mlp_parameters(f"{at}.mlp", block.mlp)
         return found
 
@@ -412,6 +413,15 @@ class Llama(ByHand):
             **self._norm(f"{at}.attn.norm", block.input_layernorm),
             **self._norm(f"{at}.mlp.norm", block.post_attention_layernorm),
         }
+
+    def attention_parameters(self, at: str, module: Any) -> dict[str, Stored]:
+        found = {}
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            found |= self._linear(f"{at}.{name}", getattr(module, name))
+        for name in ("q_norm", "k_norm"):
+            if hasattr(module, name):
+                found |= self._norm(f"{at}.{name}", getattr(module, name), self.gain_offset)
+        return found
 
     def mlp_parameters(self, at: str, module: Any) -> dict[str, Stored]:
         found = {}
@@ -427,7 +437,7 @@ class Gemma2(Llama):
     def forward(self, taps: Taps, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         logits = super().forward(taps, ids, mask, positions)
         cap = self.config.final_logit_softcapping
-        return cap * (logits / cap).tanh()
+        return logits if cap is None else cap * (logits / cap).tanh()
 
     def embedded(self, ids: Tensor) -> Tensor:
         return super().embedded(ids) * math.sqrt(self.config.hidden_size)
@@ -466,7 +476,7 @@ class Gemma2(Llama):
 
 class Mixtral(Llama):
     def mlp(self, taps: Taps, module: Any, h: Tensor) -> Tensor:
-        return expert_mlp(taps, module, h)
+        return expert_mlp(taps, module, h, normalise=True)
 
     def mlp_parameters(self, at: str, module: Any) -> dict[str, Stored]:
         gate_up, down = module.experts.gate_up_proj, module.experts.down_proj
@@ -480,12 +490,111 @@ class Mixtral(Llama):
         return found
 
 
+class Mistral(Llama):
+    def window(self, i: int) -> int | None:
+        return self.config.sliding_window
+
+
+class Qwen3(Llama):
+    def normed(self, attn: Taps, module: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        q = attn("q_normed", self.unseen_norm(module.q_norm, q))
+        return q, attn("k_normed", self.unseen_norm(module.k_norm, k))
+
+
+class Qwen3Moe(Qwen3):
+    def mlp(self, taps: Taps, module: Any, h: Tensor) -> Tensor:
+        if hasattr(module, "experts"):
+            return expert_mlp(taps, module, h, self.config.norm_topk_prob)
+        return super().mlp(taps, module, h)
+
+    def mlp_parameters(self, at: str, module: Any) -> dict[str, Stored]:
+        kind = Mixtral if hasattr(module, "experts") else Llama
+        return kind.mlp_parameters(self, at, module)  # type: ignore[arg-type]
+
+
+class Gemma3(Gemma2):
+    normed = Qwen3.normed
+
+    def rotary(self, i: int) -> dict[str, Any]:
+        return self.config.rope_parameters[self.config.layer_types[i]]
+
+    def cap(self) -> float | None:
+        return None
+
+
+class Olmo2(Llama):
+    def block(
+        self, taps: Taps, block: Any, i: int, x: Tensor, mask: Tensor, positions: Tensor
+    ) -> Tensor:
+        x = taps("resid_pre", x)
+        a = self.attention(taps.inside("attn."), block.self_attn, i, x.clone(), mask, positions)
+        a = self.unseen_norm(block.post_attention_layernorm, a)
+        x = taps("resid_mid", x + taps("attn.contribution", a))
+        y = gated_mlp(taps, block.mlp, x.clone(), self.act)
+        y = self.unseen_norm(block.post_feedforward_layernorm, y)
+        return taps("resid_post", x + taps("mlp.contribution", y))
+
+    def normed(self, attn: Taps, module: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = (
+            self.unseen_norm(norm, heads.flatten(2)).view_as(heads)
+            for norm, heads in ((module.q_norm, q), (module.k_norm, k))
+        )
+        return attn("q_normed", q), attn("k_normed", k)
+
+    def norms(self, at: str, block: Any) -> dict[str, Stored]:
+        return {
+            **self._norm(f"{at}.attn.post_norm", block.post_attention_layernorm),
+            **self._norm(f"{at}.mlp.post_norm", block.post_feedforward_layernorm),
+        }
+
+
+class Phi3(Llama):
+    def cuts(self) -> dict[str, slice]:
+        """Rows of queries, keys and values."""
+        q, k = (n * self.d for n in (self.config.num_attention_heads, 2))
+        return {"q": slice(q), "k": slice(q, q + k), "v": slice(q + k, q + 2 * k)}
+
+    def projected(self, module: Any, h: Tensor) -> tuple[Tensor, ...]:
+        fused = linear(module.qkv_proj, h)
+        return tuple(fused[..., rows] for rows in self.cuts().values())
+
+    def mlp(self, taps: Taps, module: Any, h: Tensor) -> Tensor:
+        mlp = taps.inside("mlp.")
+        fused = linear(module.gate_up_proj, mlp("in", h))
+        half = fused.shape[-1] // 2
+        gate = mlp("pre_activation", fused[..., :half])
+        up = mlp("pre_linear", fused[..., half:])
+        y = mlp("out", linear(module.down_proj, mlp("post_activation", silu(gate) * up)))
+        return mlp("contribution", y)
+
+    def attention_parameters(self, at: str, module: Any) -> dict[str, Stored]:
+        found = self._linear(f"{at}.o_proj", module.o_proj)
+        for name, rows in self.cuts().items():
+            found |= self._linear(f"{at}.{name}_proj", module.qkv_proj, rows)
+        return found
+
+    def mlp_parameters(self, at: str, module: Any) -> dict[str, Stored]:
+        half = self.config.intermediate_size
+        return {
+            **self._linear(f"{at}.gate_proj", module.gate_up_proj, slice(half)),
+            **self._linear(f"{at}.up_proj", module.gate_up_proj, slice(half, None)),
+            **self._linear(f"{at}.down_proj", module.down_proj),
+        }
+
+
 ARCHITECTURES: dict[str, type[ByHand]] = {
     "gpt2": GPT2,
     "gpt_neox": GPTNeoX,
     "llama": Llama,
     "gemma2": Gemma2,
     "mixtral": Mixtral,
+    "mistral": Mistral,
+    "qwen2": Llama,
+    "qwen3": Qwen3,
+    "qwen3_moe": Qwen3Moe,
+    "gemma3_text": Gemma3,
+    "olmo2": Olmo2,
+    "phi3": Phi3,
 }
 """By transformers' ``model_type``."""
 

@@ -100,6 +100,39 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "sliding_window": None,
     },
+    "mistral": {**_GROUPED, "num_attention_heads": 4, "sliding_window": 4},
+    "qwen2": {**_GROUPED, "num_attention_heads": 4},
+    "qwen3": {**_GROUPED, "num_attention_heads": 4},
+    # One layer is dense, with more neurons than an expert has; what is chosen is not renormalised.
+    "qwen3_moe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "mlp_only_layers": [2],
+        "decoder_sparse_step": 1,
+        "norm_topk_prob": False,
+    },
+    # Layers that see a window turn their positions at another speed.
+    "gemma3_text": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "tie_word_embeddings": True,
+    },
+    "olmo2": {**_GROUPED, "num_attention_heads": 4},
+    "phi3": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 

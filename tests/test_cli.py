@@ -62,14 +62,19 @@ def test_launch_points_logs_and_stop(capsys: pytest.CaptureFixture[str], llama_p
     assert "loaded 120,912 parameters" in Ran(capsys, "logs", "from-cli").out
     assert len(Ran(capsys, "logs", "from-cli", "-n", "1").out.splitlines()) == 1
 
-    ended = Ran(capsys, "stop", "from-cli")
+    with subprocess.Popen(
+        [sys.executable, "-m", "garcon_jupyter", "logs", "from-cli", "-n", "1", "-f"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stdout is not None and following.stdout.readline()
+        ended = Ran(capsys, "stop", "from-cli")
+        assert following.wait(timeout=20) == 0
     assert (ended.code, ended.out) == (0, "from-cli has ended.\n")
     assert not server.alive
     assert "shut down by" in Ran(capsys, "stop", "from-cli").err
-    followed = Ran(
-        capsys, "logs", "from-cli", "-f"
-    )  # a server that has ended has nothing to follow
-    assert followed.code == 1 and "shut down by" in followed.out
+    followed = Ran(capsys, "logs", "from-cli", "-f")  # a server that has ended says no more
+    assert followed.code == 0 and "this server has ended: shut down by" in followed.out
 
 
 def test_stop_says_who_else_is_there(

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ipykernel.ipkernel import IPythonKernel
+from ipykernel.zmqshell import ZMQInteractiveShell
+from traitlets import Type, observe
 
 from garcon_backend import merging
 from garcon_backend.idle import IdleClock
@@ -58,8 +60,18 @@ class Served:
         self.facts, self.catalog, self.shared, self.stop = facts, catalog, shared, stop
 
 
+class _Shell(ZMQInteractiveShell):
+    """IPython beside the model. A console may leave it by `exit`; the server is everybody's."""
+
+    @observe("exit_now")
+    def _update_exit_now(self, change: Any) -> None:
+        """Where IPython's own shell would end the kernel."""
+
+
 class GarconKernel(IPythonKernel):
     """The kernel of rank 0."""
+
+    shell_class = Type(_Shell)
 
     implementation = "garcon"
     banner = "Garçon: rank 0. `model` is the model of this rank."

@@ -49,24 +49,18 @@ def serve(spec: LaunchSpec, part: Part, link: Link) -> None:
     app = _application(spec, part)
     _announce(spec, Path(app.abs_connection_file))
     app.start()
-    link.await_parting()
     with contextlib.suppress(FileNotFoundError):
         spec.connection_file.unlink()
+    link.await_parting()
 
 
 def _application(spec: LaunchSpec, part: Part) -> IPKernelApp:
     """The kernel application, on a connection file that already holds the keys."""
-    public, secret = zmq.curve_keypair()
-    ports = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
     connection = {
-        "transport": "tcp",
-        "ip": spec.address,
         "key": secrets.token_hex(32),
         "signature_scheme": "hmac-sha256",
         "kernel_name": "garcon",
-        "curve_publickey": public.decode(),
-        "curve_secretkey": secret.decode(),
-        **dict.fromkeys(ports, 0),
+        **_endpoint(spec),
     }
     file = spec.directory / "kernel.json"
     _write_private(file, connection)
@@ -78,6 +72,21 @@ def _application(spec: LaunchSpec, part: Part) -> IPKernelApp:
     )
     app.initialize([])
     return app
+
+
+def _endpoint(spec: LaunchSpec) -> dict[str, Any]:
+    """Where the kernel listens, as a connection file says it.
+
+    On one host these are socket files, which no other user can reach and which need no cipher. (Jupyter's
+    console, for one, knows no CURVE when it attaches to a kernel that runs.)
+    """
+    ports = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+    if spec.hosts is None:
+        numbers = {port: number for number, port in enumerate(ports, 1)}
+        return {"transport": "ipc", "ip": str(spec.directory / "kernel"), **numbers}
+    public, secret = zmq.curve_keypair()
+    keys = {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}
+    return {"transport": "tcp", "ip": spec.address, **keys, **dict.fromkeys(ports, 0)}
 
 
 def _announce(spec: LaunchSpec, kernel_file: Path) -> None:

@@ -96,7 +96,7 @@ class LaunchSpec:
 
     @property
     def address(self) -> str:
-        """Address at which clients reach the server."""
+        """Address at which clients reach a server over several hosts."""
         return self.hosts.local_addr if self.hosts else "127.0.0.1"
 
     @property

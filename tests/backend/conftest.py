@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.backend.cases import CASES, Case, load
+from tests.backend.cases import EVERY, Case, load
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -25,7 +25,7 @@ def loaded() -> dict[str, Case]:
     return {}
 
 
-@pytest.fixture(scope="session", params=CASES)
+@pytest.fixture(scope="session", params=EVERY)
 def case(
     request: pytest.FixtureRequest,
     loaded: dict[str, Case],

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests import by_hand, oracle
-from tests.backend.cases import CASES, IDS, MASK, Case, apart, wrong
+from tests.backend.cases import EVERY, IDS, MASK, Case, apart, wrong
 
 _LLAMA = [
     ("embed.out", "model.embed_tokens", "output"),
@@ -32,6 +32,14 @@ _SECOND_NORM = [
     ("layers.{i}.mlp.norm.out", "model.layers.{i}.post_attention_layernorm", "output"),
 ]
 _NEURONS = [("layers.{i}.mlp.post_activation", "model.layers.{i}.mlp.down_proj", "input")]
+
+_SANDWICH = [
+    *_LLAMA,
+    *_NEURONS,
+    ("layers.{i}.attn.contribution", "model.layers.{i}.post_attention_layernorm", "output"),
+    ("layers.{i}.resid_mid", "model.layers.{i}.pre_feedforward_layernorm", "input"),
+    ("layers.{i}.mlp.contribution", "model.layers.{i}.post_feedforward_layernorm", "output"),
+]
 
 HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gpt2": [
@@ -54,15 +62,25 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         ("layers.{i}.mlp.out", "gpt_neox.layers.{i}.mlp", "output"),
         ("final_norm.out", "gpt_neox.final_layer_norm", "output"),
     ],
-    "llama": [*_LLAMA, *_SECOND_NORM, *_NEURONS],
-    "mixtral": [*_LLAMA, *_SECOND_NORM],
-    "gemma2": [
-        *_LLAMA,
+    **{key: [*_LLAMA, *_SECOND_NORM, *_NEURONS] for key in ("llama", "mistral", "qwen2", "qwen3")},
+    "qwen3_moe": [*_LLAMA, *_SECOND_NORM],
+    "phi3": [
+        *(row for row in _LLAMA if row[0][-6:] not in ("attn.q", "attn.k", "attn.v")),
+        *_SECOND_NORM,
         *_NEURONS,
+    ],
+    "olmo2": [
+        *(row for row in _LLAMA if "norm.out" not in row[0]),
+        *_NEURONS,
+        ("layers.{i}.resid_mid", "model.layers.{i}.mlp", "input"),
+        ("layers.{i}.attn.q_normed", "model.layers.{i}.self_attn.q_norm", "output"),
+        ("layers.{i}.attn.k_normed", "model.layers.{i}.self_attn.k_norm", "output"),
         ("layers.{i}.attn.contribution", "model.layers.{i}.post_attention_layernorm", "output"),
-        ("layers.{i}.resid_mid", "model.layers.{i}.pre_feedforward_layernorm", "input"),
         ("layers.{i}.mlp.contribution", "model.layers.{i}.post_feedforward_layernorm", "output"),
     ],
+    "mixtral": [*_LLAMA, *_SECOND_NORM],
+    "gemma2": _SANDWICH,
+    "gemma3_text": _SANDWICH,
 }
 """Points that are a module's whole input or output: (point, module, side)."""
 
@@ -82,7 +100,7 @@ def test_by_hand_is_what_plain_hooks_see(case: Case) -> None:
         case.path, dtype=torch.float32, attn_implementation="eager"
     )
     seen: dict[str, Tensor] = {}
-    for name, path, side in HOOKED[CASES[case.name][0]]:
+    for name, path, side in HOOKED[EVERY[case.name][0]]:
         for layer in range(4) if "{i}" in name else (0,):
             module = plain.get_submodule(path.replace("{i}", str(layer)))
             key = name.replace("{i}", str(layer))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -71,9 +74,8 @@ def test_more_stages_than_layers() -> None:
         check_degrees(SMOLLM2, Degrees(pp=31))
 
 
-def test_replicas_are_not_served() -> None:
-    with pytest.raises(BadDegrees, match="replicas are not served by this version"):
-        check_degrees(SMOLLM2, Degrees(dp=2))
+def test_replicas_divide_anything() -> None:
+    check_degrees(SMOLLM2, Degrees(dp=5))
 
 
 def test_architecture_without_a_plan() -> None:
@@ -185,3 +187,15 @@ def test_fewest_devices_and_tensor_parallelism_first(llama: Path) -> None:
 def test_config_is_read_where_it_is_not_given(llama: Path) -> None:
     config = AutoConfig.from_pretrained(llama)
     assert choose_degrees(llama, 1, GIB) == choose_degrees(llama, 1, GIB, config=config)
+
+
+def test_as_a_program(llama: Path) -> None:
+    """The client asks in another process, since only the server's packages know."""
+    bytes_ = needed_bytes(llama, None, Degrees(tp=2))
+    command = [sys.executable, "-m", "garcon_backend.models.fit", str(llama), "4", str(bytes_)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(told.stdout) == {"tp": 2, "pp": 1}
+    command[-1] = "1"
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 1
+    assert json.loads(told.stdout)["class"] == "DoesNotFit"

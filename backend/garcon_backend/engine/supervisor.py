@@ -92,7 +92,7 @@ def _over_hosts(spec: LaunchSpec, hosts: Hosts) -> LaunchConfig:
     interface = _interface(hosts.local_addr)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
-    if hosts.nnodes > 1:
+    if hosts.nnodes > 1 and (spec.first or not spec.slurm_job):
         others = "another host" if hosts.nnodes == 2 else f"{hosts.nnodes - 1} other hosts"
         print(f"[garcon] meeting {others} at {hosts.endpoint}", flush=True)
     meeting = Meeting(spec, hosts)

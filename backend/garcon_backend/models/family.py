@@ -42,6 +42,16 @@ def rows_of_each_head(index: int, count: int) -> Rows:
     )
 
 
+def rows_of_stretch(index: int) -> Rows:
+    """Rows of queries (0), keys (1) or values (2): H heads of d rows, then K, then K."""
+
+    def rows(stored: Tensor, sizes: Sizes) -> Tensor:
+        queries, keys = sizes["H"] * sizes["d"], sizes["K"] * sizes["d"]
+        return stored.split([queries, keys, keys], 0)[index]
+
+    return rows
+
+
 @dataclass(frozen=True)
 class Weight:
     """Where a parameter of the table is among those of the checkpoint.
@@ -291,5 +301,6 @@ __all__ = [
     "norm_weights",
     "rows_of_each_head",
     "rows_of_part",
+    "rows_of_stretch",
     "standard_sizes",
 ]

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ import torch
 from garcon_backend.engine.mesh import Degrees
 from garcon_backend.models.stages import split_layers
 from garcon_backend.models.styles import OWN_PLANS
-from garcon_jupyter.errors import BadDegrees, DoesNotFit, NotAModel
+from garcon_jupyter.errors import BadDegrees, DoesNotFit, GarconError, NotAModel
+from garcon_jupyter.wire.failures import describe
 
 GIB = 1 << 30
 MARGIN = 1.1
@@ -282,3 +284,18 @@ def check_fits(
             f"but only {there_is / GIB:.1f} GiB are free.",
             "Use a narrower dtype, more devices, or end what holds the memory.",
         )
+
+
+def main(snapshot: str, device_count: str, device_bytes: str, dtype: str | None = None) -> int:
+    """Print the degrees for so many devices of so many bytes, or why there are none, as JSON."""
+    try:
+        degrees = choose_degrees(snapshot, int(device_count), int(device_bytes), dtype or None)
+    except GarconError as error:
+        print(json.dumps(describe(error)))
+        return 1
+    print(json.dumps({"tp": degrees.tp, "pp": degrees.pp}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -107,10 +107,16 @@ class Output(Place):
 
 @dataclass(frozen=True)
 class Input(Place):
-    """The first tensor that a module is called with."""
+    """The first tensor that a module is called with.
+
+    Attributes:
+        aside: the model goes on using the same tensor beside the module, and a change is for the
+            module alone: the visit is given a copy.
+    """
 
     path: str
     view: View = WHOLE
+    aside: bool = False
 
     def install(
         self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
@@ -118,7 +124,8 @@ class Input(Place):
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
             key = _first_tensor(given.items(), f"The input of {type(module).__name__}")
-            new = _applied(given[key], self.view, run, visit)
+            value = given[key].clone() if self.aside else given[key]
+            new = _applied(value, self.view, run, visit)
             if new is None:
                 return None
             if isinstance(key, str):

@@ -31,11 +31,21 @@ def gemma_rms_norm(
     module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
 ) -> Tensor:
     """Gemma's RMSNorm: the gain is 1 + weight, and applied in float32."""
-    (x,) = args
+    return _wide_rms_norm(module, visits, args[0], 1.0 + module.weight.float())
+
+
+def olmo_rms_norm(
+    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """OLMo 2's RMSNorm: Llama's, with the gain applied in float32."""
+    return _wide_rms_norm(module, visits, args[0], module.weight)
+
+
+def _wide_rms_norm(module: Any, visits: dict[str, Visit], x: Tensor, gain: Tensor) -> Tensor:
     wide = x.float()
     scale = visited(visits, "scale", (wide.pow(2).mean(-1, keepdim=True) + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", wide / scale)
-    return (normalized * (1.0 + module.weight.float())).type_as(x)
+    return (normalized * gain).to(x.dtype)
 
 
 def layer_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any) -> Tensor:
@@ -91,15 +101,27 @@ def softmax_router(
 
     Runs over flat tokens [b·p, D]; answers (logits [b·p, E], weights [b·p, k], indices [b·p, k]).
     """
-    (hidden,) = args
+    logits, best = _routed(module, visits, run, args[0])
+    return logits, best.values / best.values.sum(-1, keepdim=True), best.indices
+
+
+def qwen_router(
+    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Qwen's router: Mixtral's, renormalised only where the configuration says so, in the model's
+    dtype."""
+    logits, best = _routed(module, visits, run, args[0])
+    total = best.values.sum(-1, keepdim=True) if module.norm_topk_prob else 1.0
+    return logits, (best.values / total).to(logits.dtype), best.indices
+
+
+def _routed(
+    module: Any, visits: dict[str, Visit], run: Pass, hidden: Tensor
+) -> tuple[Tensor, torch.return_types.topk]:
     hidden = hidden.reshape(-1, hidden.shape[-1])
     logits = nn.functional.linear(hidden, module.weight)
     logits = visited(visits, "logits", logits.unflatten(0, run.batch)).flatten(0, 1)
-    probabilities = torch.softmax(logits.float(), -1)
-    weights, indices = torch.topk(probabilities, module.top_k, -1)
-    if getattr(module, "norm_topk_prob", True):
-        weights = weights / weights.sum(-1, keepdim=True)
-    return logits, weights, indices
+    return logits, torch.topk(torch.softmax(logits.float(), -1), module.top_k, -1)
 
 
 def fused_experts(

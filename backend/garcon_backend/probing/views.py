@@ -80,6 +80,29 @@ class Interleaved(View):
 
 
 @dataclass(frozen=True)
+class Stretch(View):
+    """Queries (0), keys (1) or values (2) where they lie one after the other, as [b, p, heads, d].
+
+    There are H query heads and K of the others; all of them are here, never a shard.
+    """
+
+    index: int
+
+    def extract(self, tensor: Tensor, run: Frame) -> Tensor:
+        return self._stretches(tensor, run)[self.index].unflatten(-1, (-1, run.sizes["d"]))
+
+    def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
+        stretches = self._stretches(tensor, run)
+        stretches[self.index] = value.flatten(-2)
+        return torch.cat(stretches, -1)
+
+    @staticmethod
+    def _stretches(tensor: Tensor, run: Frame) -> list[Tensor]:
+        heads, key_heads, width = (run.sizes[letter] for letter in "HKd")
+        return list(tensor.split([heads * width, key_heads * width, key_heads * width], -1))
+
+
+@dataclass(frozen=True)
 class HeadsFirst(View):
     """[b, H, p, d] as [b, p, H, d]."""
 

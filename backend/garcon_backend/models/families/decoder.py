@@ -17,7 +17,7 @@ from garcon_backend.probing.places import (
     SharedInput,
     StagedForward,
 )
-from garcon_backend.probing.views import Heads
+from garcon_backend.probing.views import Heads, View
 
 BLOCK = "model.layers.{i}"
 ATTN = f"{BLOCK}.self_attn"
@@ -111,6 +111,14 @@ def attention_points(
     }
 
 
+def normed_points(view: View) -> dict[str, Place]:
+    """Queries and keys after a norm of their own; `view` shows [b, p, heads, d] in what it puts out."""
+    return {
+        "layers.{i}.attn.q_normed": Output(f"{ATTN}.q_norm", view),
+        "layers.{i}.attn.k_normed": Output(f"{ATTN}.k_norm", view),
+    }
+
+
 def middle_points(path: str, norm: StagedForward = steps.rms_norm) -> dict[str, Place]:
     """The residual stream between attention and MLP, and the norm that reads it."""
     return {
@@ -153,10 +161,24 @@ def stem_weights(offset: float = 0.0) -> dict[str, Weight]:
 
 def attention_weights(offset: float = 0.0) -> dict[str, Weight]:
     """Projections of attention and the norm before it."""
-    weights = norm_weights("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", offset)
+    norm = norm_weights("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", offset)
+    return norm | projection_weights()
+
+
+def projection_weights() -> dict[str, Weight]:
+    """Projections of attention."""
+    weights: dict[str, Weight] = {}
     for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
         weights |= linear(f"layers.{{i}}.attn.{name}", f"{ATTN}.{name}")
     return weights
+
+
+def normed_weights(offset: float = 0.0) -> dict[str, Weight]:
+    """The norms of queries and keys."""
+    return {
+        **norm_weights("layers.{i}.attn.q_norm", f"{ATTN}.q_norm", offset),
+        **norm_weights("layers.{i}.attn.k_norm", f"{ATTN}.k_norm", offset),
+    }
 
 
 def gated_mlp_weights() -> dict[str, Weight]:

@@ -15,7 +15,7 @@ FAMILY = Family(
         **decoder.stem_points(),
         **decoder.attention_points(),
         **decoder.middle_points(SECOND_NORM),
-        **experts.POINTS,
+        **experts.points(),
     },
     refused={
         "pos_embed.out": decoder.NO_LEARNED_POSITIONS,

@@ -1,0 +1,16 @@
+"""Qwen 3 (Yang et al. 2025): Llama with a norm of each head's queries and keys."""
+
+from __future__ import annotations
+
+from garcon_backend.models.families import decoder, llama
+from garcon_backend.models.family import Family
+from garcon_backend.probing.views import View
+
+FAMILY = Family(
+    name="qwen3",
+    model_types=("qwen3",),
+    layers="model.layers",
+    points={**llama.FAMILY.points, **decoder.normed_points(View())},
+    refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **decoder.REFUSED_EXPERTS},
+    parameters={**llama.FAMILY.parameters, **decoder.normed_weights()},
+)

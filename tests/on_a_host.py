@@ -1,0 +1,47 @@
+"""What a notebook on a host does with a server: ``python tests/on_a_host.py SERVER IDS FILE``.
+
+Its numbers go into FILE, for a test to compare.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+
+import garcon_jupyter as garcon
+
+POINT = "layers.1.mlp.post_activation"
+LATE = "layers.3.resid_post"
+
+
+def save(save_ctx, tensor):
+    print("seen", tuple(tensor.shape))
+    save_ctx.value = tensor
+
+
+def ablate(save_ctx, tensor):
+    """Across the border of two shards of 40 neurons."""
+    tensor[:, :, 37:43] = 0
+
+
+def main(server: str, ids: str, file: str) -> None:
+    tokens = json.loads(ids)
+    model = garcon.connect(server)
+    points = [model.probe_points[name] for name in (POINT, LATE)]
+    found = {"logits": model.forward(tokens, probes=[point.probe(save) for point in points])}
+    recordings = model.recordings()
+    found |= {name: recordings[name].value for name in (POINT, LATE)}
+    found["ablated"] = model.forward(tokens, probes=[points[0].probe(ablate)])
+    seen = points[0].probe(save, grad=True, name="gradient")
+    found["loss"] = model.backward(tokens, lambda logits: (logits[0, -1] ** 2).sum(), probes=[seen])
+    found["gradient"] = model.recordings()[POINT, "gradient"].value
+    found["parameter"] = model.get_parameter("layers.1.mlp.down_proj")
+    found["hosts"] = [rank["host"] for rank in model.status()["ranks"]]
+    torch.save(found, file)
+    model.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
