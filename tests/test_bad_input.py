@@ -299,7 +299,7 @@ def test_a_body_that_swallows_exceptions_is_interrupted_all_the_same(either: Rem
         while True:
             try:
                 time.sleep(0.01)
-            except Exception:  # noqa: BLE001, S112 - what careless code does
+            except Exception:  # noqa: BLE001 - what careless code does
                 continue
 
     with interrupted_after(0.3):

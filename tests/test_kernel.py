@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import socket
 import stat
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from jupyter_client.session import Session
 import garcon_jupyter as garcon
 from garcon_jupyter import Server, registry
 from garcon_jupyter.wire import protocol
+from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 
 
@@ -74,9 +76,8 @@ def test_a_plain_client_runs_code_beside_the_model(llama_server: Server) -> None
 def test_a_console_attaches_and_sees_the_model(llama_server: Server) -> None:
     console = subprocess.run(
         [
-            *(sys.executable, "-m", "jupyter_console", "--existing", str(llama_server.file)),
-            "--simple-prompt",
-            "--ZMQTerminalInteractiveShell.confirm_exit=False",
+            *(sys.executable, "-m", "jupyter", "console"),
+            *("--existing", str(llama_server.file), "--simple-prompt"),
         ],
         input="print('heads', model.config.num_attention_heads)\nexit\n",
         capture_output=True,
@@ -127,22 +128,49 @@ def test_only_the_owner_can_read_the_files(llama_server: Server, llama_tp2_serve
         assert mode(kernel_file) == 0o600
 
 
-def test_all_sockets_are_on_loopback(llama_tp2_server: Server) -> None:
-    import psutil
+def test_the_sockets_of_one_host_are_files_that_only_the_owner_reaches(
+    llama_server: Server,
+) -> None:
+    connection = json.loads(llama_server.file.read_text())
+    directory = registry.own_directory("tiny")
+    assert connection["transport"] == "ipc"
+    assert Path(connection["ip"]).parent == directory and mode(directory) == 0o700
+    for what in ("shell", "control", "iopub", "stdin", "hb"):
+        file = Path(f"{connection['ip']}-{connection[f'{what}_port']}")
+        assert stat.S_ISSOCK(file.stat().st_mode)
 
-    for rank in llama_tp2_server.facts["ranks"]:
-        listening = [
-            connection.laddr.ip
-            for connection in psutil.Process(rank["pid"]).net_connections("inet")
-            if connection.status == psutil.CONN_LISTEN
-        ]
-        strangers = [ip for ip in listening if ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")]
-        assert strangers == []
+
+@pytest.fixture(scope="module")
+def tcp_server(llama_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server that listens on TCP, as one over several hosts does."""
+    secret = tmp_path_factory.mktemp("secret") / "secret"
+    secret.touch(0o600)
+    secret.write_text("0" * 64)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    return garcon.launch(
+        llama_path,
+        "open-port",
+        progress=quiet,
+        nnodes=1,
+        rdzv_endpoint=endpoint,
+        secret_file=secret,
+    )
 
 
 @pytest.fixture
-def connection(llama_server: Server) -> dict[str, Any]:
-    return json.loads(llama_server.file.read_text())
+def connection(tcp_server: Server) -> dict[str, Any]:
+    return json.loads(tcp_server.file.read_text())
+
+
+def test_over_tcp_everything_works_by_the_key(tcp_server: Server, plain: Plain) -> None:
+    model = garcon.connect("open-port")
+    assert close(model.forward(PROMPT), plain.logits(PROMPT))
+    model.close()
+    with plain_client(tcp_server) as client:
+        info = client.kernel_info(reply=True, timeout=10)["content"]
+    assert info["garcon"]["name"] == "open-port"
 
 
 def asked(connection: dict[str, Any], port: str, curve: dict[str, bytes]) -> bool:
@@ -179,7 +207,7 @@ def test_without_the_curve_key_there_is_no_answer(connection: dict[str, Any]) ->
 
 
 def test_without_the_curve_key_there_is_nothing_to_hear(
-    llama_server: Server, connection: dict[str, Any]
+    tcp_server: Server, connection: dict[str, Any]
 ) -> None:
     context = zmq.Context()
     eavesdropper, listener = context.socket(zmq.SUB), context.socket(zmq.SUB)
@@ -188,7 +216,7 @@ def test_without_the_curve_key_there_is_nothing_to_hear(
     for sock in (eavesdropper, listener):
         sock.subscribe(b"")
         sock.connect(f"tcp://{connection['ip']}:{connection['iopub_port']}")
-    with plain_client(llama_server) as client:
+    with plain_client(tcp_server) as client:
         while not listener.poll(100):
             ran(client, "print('secret')")
     assert not eavesdropper.poll(300)

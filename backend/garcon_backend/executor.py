@@ -23,8 +23,8 @@ from garcon_backend.models.family import BoundFamily
 from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
 from garcon_backend.passes import Passes
+from garcon_backend.probing.calls import Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts, Source, describe
-from garcon_backend.probing.visits import Probe, UserFailure
 from garcon_jupyter.errors import BadRequest, MissingModule, NoRecording
 from garcon_jupyter.points import Address, PointSpec
 from garcon_jupyter.wire import requests as wire

@@ -23,7 +23,8 @@ from garcon_backend.engine.collectives import Layout
 from garcon_backend.models.sharding import shared_logits
 from garcon_backend.passes import Inputs, Passes, positions_of
 from garcon_backend.probing.attention import VisitedCache
-from garcon_backend.probing.visits import PassRun, Probe
+from garcon_backend.probing.calls import Probe
+from garcon_backend.probing.visits import PassRun
 from garcon_jupyter.errors import BadRequest, BadTokens
 from garcon_jupyter.wire import requests as wire
 

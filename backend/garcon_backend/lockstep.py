@@ -20,7 +20,7 @@ from garcon_backend import merging
 from garcon_backend.executor import COMBINE, Executor
 from garcon_backend.interrupts import Cancelled
 from garcon_backend.link import Link
-from garcon_backend.probing.visits import UserFailure
+from garcon_backend.probing.calls import UserFailure
 from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire import codec

@@ -24,8 +24,9 @@ from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import backward_through
 from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
+from garcon_backend.probing.calls import PassFailed, Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts
-from garcon_backend.probing.visits import PassFailed, PassRun, Probe, UserFailure
+from garcon_backend.probing.visits import PassRun
 from garcon_jupyter.errors import BadRequest, BadTokens
 from garcon_jupyter.points import Address
 from garcon_jupyter.wire import requests as wire

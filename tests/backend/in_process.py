@@ -16,7 +16,7 @@ from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import bind
 from garcon_backend.output import Output
 from garcon_backend.probing import attention
-from garcon_backend.probing.visits import Probe
+from garcon_backend.probing.calls import Probe
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.requests import Code, ProbeSpec
 

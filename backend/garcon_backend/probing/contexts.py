@@ -137,7 +137,7 @@ def uses(tensor: Tensor) -> int:
     """How often a tensor or its memory is referred to. It grows when somebody keeps the tensor or a
     view of it, and tells so without a walk through all that was saved."""
     storage = tensor.untyped_storage()._cdata
-    return sys.getrefcount(tensor) + torch._C._storage_Use_Count(storage)  # type: ignore[attr-defined]
+    return sys.getrefcount(tensor) + torch._C._storage_Use_Count(storage)
 
 
 def _memory(tensor: Tensor) -> int | None:

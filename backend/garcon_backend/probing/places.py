@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from garcon_backend.engine.collectives import Ranks
 from garcon_backend.probing.views import Frame, View
 from garcon_jupyter.errors import PointUnavailable
 
@@ -35,12 +36,9 @@ class Pass(Frame, Protocol):
     caching: bool
     """Whether keys go through a cache, which then visits them."""
 
-    def sum_over_ranks(self, value: Tensor) -> Tensor:
-        """Differentiable sum over the tensor-parallel group."""
-        ...
-
-    def shared_by_ranks(self, value: Tensor) -> Tensor:
-        """A replicated value that each rank goes on to use for its own shard."""
+    @property
+    def ranks(self) -> Ranks:
+        """The tensor-parallel group, for modules that are cut over it."""
         ...
 
 

@@ -11,6 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from garcon_backend.engine.collectives import (
+    join_over_ranks,
+    shared_by_ranks,
+    span,
+    sum_over_ranks,
+)
 from garcon_backend.probing.places import Pass, Visit, visited
 
 
@@ -68,17 +74,21 @@ def output_by_head(
 ) -> Tensor:
     """The output projection head by head: their sum and the bias are the module's output.
 
-    Under tensor parallelism each rank has its own heads; the sum then goes over the ranks too.
+    Under tensor parallelism each rank projects its own heads. Where it is given all heads, it is
+    also shown all; else the sum goes over the ranks too.
     """
     (z,) = args
-    weight = projection_weight(module)  # [D, H·d] of the heads that this rank holds
-    d_head = run.sizes["d"]
-    heads = torch.einsum(
-        "bphd,hdo->bpho",
-        z.unflatten(-1, (-1, d_head)),
-        weight.T.reshape(-1, d_head, weight.shape[0]),
-    )
-    out = run.sum_over_ranks(visited(visits, "head_out", heads).sum(2))
+    weight = projection_weight(module)  # [D, H·d] of the heads that this rank projects
+    whole = z.shape[-1] > weight.shape[1]
+    if whole:
+        start, stop = span(z.shape[-1], run.ranks.size, run.ranks.rank)
+        total, z = z.shape[-1] // run.sizes["d"], shared_by_ranks(z, run.ranks)[..., start:stop]
+    by_head = weight.unflatten(1, (-1, run.sizes["d"]))
+    heads = torch.einsum("bphd,ohd->bpho", z.unflatten(-1, by_head.shape[1:]), by_head)
+    if whole:
+        heads = join_over_ranks(heads.transpose(2, 3), total, run.ranks).transpose(2, 3)
+    out = visited(visits, "head_out", heads).sum(2)
+    out = out if whole else sum_over_ranks(out, run.ranks)
     bias = getattr(module, "bias", None)
     return out if bias is None else out + local(bias)
 
@@ -134,7 +144,7 @@ def fused_experts(
     Under tensor parallelism each rank has its own neurons of every expert.
     """
     hidden, indices, weights = args
-    hidden, weights = run.shared_by_ranks(hidden), run.shared_by_ranks(weights)
+    hidden, weights = shared_by_ranks(hidden, run.ranks), shared_by_ranks(weights, run.ranks)
     out = torch.zeros_like(hidden)
     gate_up, down = local(module.gate_up_proj), local(module.down_proj)
     for expert in range(gate_up.shape[0]):
@@ -148,4 +158,4 @@ def fused_experts(
         run.token_index = None
         written = nn.functional.linear(neurons, down[expert]) * weights[token, slot, None]
         out = out.index_add(0, token, written.to(out.dtype))
-    return run.sum_over_ranks(out)
+    return sum_over_ranks(out, run.ranks)

@@ -8,8 +8,7 @@ So a probe that raises, detaches or branches on anything cannot leave a rank wai
 
 Invariants:
 
-* User code never unwinds a forward that other ranks take part in: its error is kept, the rest of the
-  pass is the identity, and the request fails afterwards. A single rank stops at once.
+* User code never unwinds a forward that other ranks take part in (see ``calls``).
 * The node in the model's graph puts out a detached value, never a view of its input: the model's own
   in-place operations would raise on a view.
 * A replicated value's gradient is whole on every rank: one copy is taken, all get the same.
@@ -20,127 +19,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from garcon_backend.engine.collectives import Layout, shared_by_ranks, sum_over_ranks
+from garcon_backend.engine.collectives import Layout, Ranks
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.engine.team import Team
-from garcon_backend.interrupts import Cancelled, Interrupts
-from garcon_backend.merging import Sharded
+from garcon_backend.interrupts import Interrupts
 from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import Elsewhere, module_layout
 from garcon_backend.output import Output
-from garcon_backend.probing.contexts import (
-    Contexts,
-    SaveContext,
-    Source,
-    lent,
-    release_aliases,
-    uses,
-)
+from garcon_backend.probing.calls import Calls, Point, Probe, UserFailure
+from garcon_backend.probing.contexts import Contexts
 from garcon_backend.probing.places import LogitsOf, Place
-from garcon_backend.randomness import generator, seed_of, stream
-from garcon_jupyter.errors import WrongValue
+from garcon_backend.probing.sites import Enter, Graft, Site, nodes_behind
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec
-from garcon_jupyter.wire.requests import ProbeSpec
 
 _ORDER = {spec.template: number for number, spec in enumerate(POINTS)}
 
-LEAVE_ALONE = "Return a tensor of the point's own shape, dtype and device, or None to leave it."
 
-
-class PassFailed(Exception):
-    """Unwinds the forward of a single rank after user code failed."""
-
-
-class UserFailure(Exception):
-    """User code failed: what it raised, and where."""
-
-    def __init__(self, error: BaseException, where: str) -> None:
-        super().__init__(str(error))
-        self.error, self.where = error, where
-
-
-@dataclass
-class Probe:
-    """A probe ready to run on this rank."""
-
-    spec: ProbeSpec
-    address: Address
-    function: Callable[..., Any]
-    params: dict[str, Tensor] = field(default_factory=dict)
-    source: Source | None = None
-
-
-@dataclass
-class Point:
-    """A point that this request visits."""
-
-    address: Address
-    layout: Layout
-    forward: list[Probe] = field(default_factory=list)
-    backward: list[Probe] = field(default_factory=list)
-    wanted: bool = False
-    """Whether the loss is given this point's value."""
-
-    @property
-    def by_expert(self) -> bool:
-        """Whether its rows are the tokens routed to one expert, not those of the batch."""
-        return self.address.expert is not None
-
-
-class Site:
-    """One visit of a point in grad mode: what its backward needs."""
-
-    def __init__(self, point: Point) -> None:
-        self.point = point
-        self.token_index: Tensor | None = None
-        self.enter: Any = None
-        self.y: Tensor | None = None
-        self.gradient_in: Tensor | None = None
-        self.changed = False
-        self.joint = False
-        self.reach: set[Any] = set()
-
-
-class _Enter(torch.autograd.Function):
-    """The value as the user sees it; catches the gradient that flows back into it."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, site: Site, box: list[Tensor]) -> Tensor:
-        ctx.site = site
-        return box[0]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        had = ctx.site.gradient_in
-        ctx.site.gradient_in = gradient if had is None else had + gradient
-        return None, None, None
-
-
-class _Graft(torch.autograd.Function):
-    """The visit in the model's graph, alike on every rank. The anchor keeps it there when all
-    weights are frozen."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, anchor: Tensor, new: Tensor | None, site: Site, run: PassRun
-    ) -> Tensor:
-        ctx.site, ctx.run = site, run
-        return (x if new is None else new).detach()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return ctx.run.backward_at(ctx.site, gradient), None, None, None, None
-
-
-class PassRun:
+class PassRun(Calls):
     """The probes of one request on this rank, for as long as it runs."""
 
     def __init__(
@@ -158,23 +59,15 @@ class PassRun:
         interrupts: Interrupts,
         output: Output,
     ) -> None:
-        self.mesh, self.bound, self.layouts, self.contexts = mesh, bound, layouts, contexts
-        self.session, self.seed, self.grad, self.caching = session, seed, grad, caching
-        self.interrupts, self.output = interrupts, output
+        super().__init__(mesh, contexts, session, seed, interrupts, output)
+        self.bound, self.layouts = bound, layouts
+        self.grad, self.caching = grad, caching
         self.sizes = bound.catalog.sizes
         self.batch = (0, 0)
         self.team = Team(mesh.tp, mesh.replicas, rows)
-        self.token_index: Tensor | None = None
-        self.whole_token_index: Tensor | None = None
-        self.step = 0
-        self.tokens: Tensor | None = None
-        self.mask: Tensor | None = None
-        self.positions: Tensor | None = None
-        self.failure: UserFailure | None = None
         self.points: dict[str, Point] = {}
         self.sites: list[Site] = []
         self.anchor = torch.zeros((), requires_grad=True, device=mesh.device)
-        self._calls: dict[str, int] = {}
 
     # -- what is visited ---------------------------------------------------------------------
 
@@ -248,11 +141,9 @@ class PassRun:
         self.tokens, self.mask, self.positions, self.step = tokens, mask, positions, step
         self.batch = shape
 
-    def sum_over_ranks(self, value: Tensor) -> Tensor:
-        return sum_over_ranks(value, self.mesh.tp)
-
-    def shared_by_ranks(self, value: Tensor) -> Tensor:
-        return shared_by_ranks(value, self.mesh.tp)
+    @property
+    def ranks(self) -> Ranks:
+        return self.mesh.tp
 
     # -- forward -----------------------------------------------------------------------------
 
@@ -284,7 +175,7 @@ class PassRun:
         if self.mesh.degrees.dp > 1:  # without rows that only fill up
             shown = x[: self._own_rows(point, len(x))]
         value, changed = (
-            self._ask(point, probes, shown, sharded=True) if len(shown) else (shown, False)
+            self.ask(point, probes, shown, sharded=True) if len(shown) else (shown, False)
         )
         if not changed:
             return None
@@ -297,17 +188,6 @@ class PassRun:
         team = self.team
         real = min(team.local, max(0, team.rows - self.mesh.replica * team.local))
         return real * (local // team.local) if local % team.local == 0 else local
-
-    def _sharded(self, point: Point, probe: Probe, value: Tensor) -> Sharded:
-        layout = point.layout
-        copies = layout.dup if layout.chunks > 1 else self.mesh.tp.size
-        return Sharded(
-            probe.spec.merge,
-            layout.dim - value.dim() if layout.dim >= 0 else layout.dim,
-            value.dim(),
-            self.mesh.replica,
-            self.mesh.tp_rank % copies == 0,
-        )
 
     def _visit_whole(
         self, point: Point, probes: list[Probe], x: Tensor, on: bool, last: bool
@@ -329,7 +209,7 @@ class PassRun:
             return new
         self.sites.append(site)
         site.point = point if last else replace(point, backward=[], wanted=False)
-        return _Graft.apply(x, self.anchor, new, site, self)
+        return Graft.apply(x, self.anchor, new, site, self)
 
     def _gather(self, point: Point, x: Tensor, grad: bool = False) -> Tensor | None:
         """The whole value of the whole batch, on the leader of the team."""
@@ -361,113 +241,15 @@ class PassRun:
         with torch.set_grad_enabled(on):
             if (on and not read_only) or isinstance(whole, nn.Parameter):
                 whole = whole.clone()  # what autograd saved, and weights, are not the user's
-            value = _Enter.apply(self.anchor, site, [whole.detach()]) if on else whole
+            value = Enter.apply(self.anchor, site, [whole.detach()]) if on else whole
             site.enter = value.grad_fn
-            site.y, site.changed = self._ask(site.point, probes, value)
+            site.y, site.changed = self.ask(site.point, probes, value)
             if self.failure:
                 site.y, site.enter, site.changed = (None if on else whole), None, False
             elif on:
-                site.reach = _nodes(site.y) - {site.enter}
+                site.reach = nodes_behind(site.y) - {site.enter}
                 if site.y.grad_fn is not None:
                     site.y.retain_grad()
-
-    def _ask(
-        self, point: Point, probes: list[Probe], value: Tensor, sharded: bool = False
-    ) -> tuple[Tensor, bool]:
-        """Run probes in order, each on the result of the one before; (value, whether changed)."""
-        start, changed = value, False
-        for probe in probes:
-            if self.failure:
-                return start, False
-            version, had = value._version, _kind(value)
-            result = self._call(point, probe, value, sharded, had)
-            if self.failure:
-                return start, False
-            result = value if result is None else result
-            edited = result is not value or value._version != version
-            if problem := _wrong(result, had):
-                self._fail(point, probe, WrongValue(problem, LEAVE_ALONE), had)
-                return start, False
-            if edited and probe.spec.read_only:
-                remedy = "Leave out read_only=True, or do not change the value."
-                self._fail(point, probe, WrongValue("A read-only probe edited.", remedy), had)
-                return start, False
-            value, changed = result, changed or edited
-        return value, changed
-
-    def _call(
-        self, point: Point, probe: Probe, value: Tensor, sharded: bool, had: dict[str, Any]
-    ) -> Any:
-        """Call user code: its own random stream, its own save context, its errors kept."""
-        name = point.address.name + (".grad" if probe.spec.grad else "")
-        number = self._calls[name] = self._calls.get(name, -1) + 1
-        seed = seed_of(self.seed, name, number)
-        try:
-            context = self.contexts.open(self.session, point.address.name, probe.spec.name)
-            here = self._here(point, value, seed, sharded)
-            of = self._sharded(point, probe, value) if sharded else None
-            told = {"params": probe.params, "source": probe.source, "shard": here.shard}
-            users = uses(value)
-            with (
-                lent(context, of, here=here, **told),
-                stream(self.mesh.device, seed),
-                self.interrupts.user_code(),
-                self.output.captured(),
-            ):
-                result = probe.function(context, value)
-            changed = isinstance(result, Tensor) and result is not value
-            if changed or uses(value) > users:
-                release_aliases(context, value, *([result] if changed else ()))
-            return result
-        except Cancelled:
-            if self.mesh.world == 1:
-                raise
-            self.failure = UserFailure(Cancelled(), "")
-        except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            self._fail(point, probe, error, had)
-        return None
-
-    def _here(self, point: Point, value: Tensor, seed: int, sharded: bool) -> SimpleNamespace:
-        layout = point.layout
-        part = self.mesh.tp_rank // layout.dup if layout.chunks > 1 else 0
-        size = value.shape[layout.dim] if layout.chunks > 1 else None
-        shard = SimpleNamespace(
-            replica=self.mesh.replica,
-            index=part,
-            count=layout.chunks,
-            dim=layout.dim if layout.chunks > 1 else None,
-            start=part * size if size else 0,
-            stop=(part + 1) * size if size else None,
-        )
-        return SimpleNamespace(
-            point=point.address.name,
-            layer=point.address.layer,
-            expert=point.address.expert,
-            tokens=self.tokens,
-            mask=self.mask,
-            positions=self.positions,
-            step=self.step,
-            token_index=self.token_index
-            if sharded or self.mesh.degrees.dp == 1
-            else self.whole_token_index,
-            document=None,
-            generator=generator(value.device, seed),
-            shard=shard if sharded else None,
-        )
-
-    def _fail(self, point: Point, probe: Probe, error: BaseException, had: dict[str, Any]) -> None:
-        layout = point.layout
-        sharding = (
-            f"one of {layout.chunks} shards"
-            if probe.spec.sharded and layout.chunks > 1
-            else "whole"
-        )
-        dtype = str(had["dtype"]).removeprefix("torch.")
-        side = "the gradient at " if probe.spec.grad else ""
-        where = f"{side}{point.address.name} {had['shape']} {dtype}, {sharding}"
-        self.failure = self.failure or UserFailure(error, where)
-        if self.mesh.world == 1:
-            raise PassFailed
 
     # -- backward ----------------------------------------------------------------------------
 
@@ -515,7 +297,7 @@ class PassRun:
             direct = y.grad if y is not None and y.grad_fn is not None else None
             total = whole.clone() if direct is None else whole + direct
             with torch.no_grad():
-                asked, edited = self._ask(site.point, site.point.backward, total)
+                asked, edited = self.ask(site.point, site.point.backward, total)
             whole = inward = asked.detach() if direct is None else asked.detach() - direct
         if site.enter is not None and site.y is not None:
             try:
@@ -533,38 +315,3 @@ class PassRun:
         """Let go of everything: autograd would keep sites alive with the graph."""
         self.sites.clear()
         self.points.clear()
-
-
-def _nodes(value: Tensor) -> set[Any]:
-    """All autograd nodes behind a value."""
-    seen: set[Any] = set()
-    todo = [value.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            todo += [following for following, _ in node.next_functions]
-    return seen
-
-
-def _kind(value: Tensor) -> dict[str, Any]:
-    """What must stay as it is when a value is replaced, or changed in place."""
-    return {
-        "shape": list(value.shape),
-        "dtype": value.dtype,
-        "device": value.device,
-        "layout": value.layout,
-    }
-
-
-def _wrong(result: Any, had: dict[str, Any]) -> str:
-    """What is wrong with a probe's result, or nothing."""
-    if not isinstance(result, Tensor):
-        return f"A probe returned a {type(result).__name__}, not a tensor."
-    for what, has in _kind(result).items():
-        if has != had[what]:
-            return f"A probe returned a tensor of {what} {has}; the point's is {had[what]}."
-    return ""
-
-
-__all__ = ["PassFailed", "PassRun", "Point", "Probe", "SaveContext", "UserFailure"]
