@@ -178,8 +178,11 @@ class _Path:
 
     def __getitem__(self, index: int) -> Any:
         n = self._look._model.catalog.n_layers
-        number = index + n if index < 0 and self._prefix == "layers" else index
-        return _at(self._look, f"{self._prefix}.{number}")
+        if self._prefix == "layers":
+            if not -n <= index < n:
+                raise IndexError(f"There is no layer {index}: the model has layers 0 to {n - 1}.")
+            index %= n
+        return _at(self._look, f"{self._prefix}.{index}")
 
     def __dir__(self) -> list[str]:
         return _following(self._look, self._prefix + ".")

@@ -147,7 +147,10 @@ def test_all_passes_check_their_tokens(either: RemoteModel) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda save_ctx, tensor: tensor[:, :1], r"shape \[2, 1, 48\]; the point's is \[2, 6, 48\]"),
+        (
+            lambda save_ctx, tensor: tensor[:, :1],
+            r"shape \[2, 1, 48\]; the point's is \[2, 6, 48\]",
+        ),
         (lambda save_ctx, tensor: tensor.double(), r"dtype torch.float64; .* torch.float32"),
         (lambda save_ctx, tensor: tensor.to("meta"), r"device meta; the point's is cpu"),
         (lambda save_ctx, tensor: tensor.to_sparse(), r"layout torch.sparse_coo"),

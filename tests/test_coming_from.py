@@ -121,10 +121,12 @@ def test_read_an_activation(after: After, smollm2_plain: Plain) -> None:
 @torch.no_grad()
 def test_logit_lens(after: After, smollm2_plain: Plain) -> None:
     model, tokens = smollm2_plain.model, ids(smollm2_plain, FRANCE)
-    expected = []
-    for layer in range(30):
-        stream = smollm2_plain.output(f"model.layers.{layer}", tokens)
-        expected.append(model.lm_head(model.model.norm(stream))[0, -1].argmax().item())
+    # transformers' own last hidden state has been through the final norm already.
+    streams = model(tokens, output_hidden_states=True).hidden_states[1:-1]
+    last = smollm2_plain.output("model.layers.29", tokens)
+    ends = torch.cat([stream[:, -1] for stream in (*streams, last)])
+    expected = model.lm_head(model.model.norm(ends)).argmax(-1).tolist()
+    assert len(expected) == 30
     best = after(2)["best"]
     assert best == expected
     assert best[-1] == smollm2_plain.tokenizer(" Paris")["input_ids"][0] != best[0]

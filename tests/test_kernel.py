@@ -155,6 +155,7 @@ def tcp_server(llama_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Se
         progress=quiet,
         nnodes=1,
         rdzv_endpoint=endpoint,
+        local_addr="127.0.0.1",
         secret_file=secret,
     )
 

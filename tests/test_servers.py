@@ -282,7 +282,9 @@ def _lose_a_rank_in_mid_request(server: Server, plain: Plain) -> None:
 def test_shutting_down_is_refused_while_others_are_there(llama_path: Path) -> None:
     server = launch(llama_path, "shared")
     model = garcon.connect("shared")
-    code = "import garcon_jupyter as g\nm = g.connect('shared')\nprint(m.session, flush=True)\ninput()"
+    code = (
+        "import garcon_jupyter as g\nm = g.connect('shared')\nprint(m.session, flush=True)\ninput()"
+    )
     other = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

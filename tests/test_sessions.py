@@ -79,9 +79,7 @@ def test_a_snapshot_of_another_session_cannot_be_read(llama_server: Server) -> N
     one.close(), other.close()
 
 
-def test_clients_at_the_same_time_get_their_own_answers(
-    llama_server: Server, plain: Plain
-) -> None:
+def test_clients_at_the_same_time_get_their_own_answers(llama_server: Server, plain: Plain) -> None:
     """Requests of several clients interleave; every answer is that of its own request."""
     failures: list[str] = []
 

@@ -2,9 +2,9 @@
 
 The connection file is an ordinary one (``jupyter console --existing FILE`` works) with one more entry,
 ``garcon``, that tells what is served. It is written, 0600, when the server is ready, and not before.
-Sockets are on loopback, or, where the server runs over hosts, on the address of its first. They are
-encrypted by CURVE, with a key pair that only the file holds: without it, no other user of the machine or of
-the network can connect or read output.
+On one host its sockets are files that no other user can reach. Over hosts they are on the address of the
+first, for clients on any host that sees the connection file, and encrypted by CURVE with a key pair that only
+the file holds: without it nobody on the network can connect or read output.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _endpoint(spec: LaunchSpec) -> dict[str, Any]:
         return {"transport": "ipc", "ip": str(spec.directory / "kernel"), **numbers}
     public, secret = zmq.curve_keypair()
     keys = {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}
-    return {"transport": "tcp", "ip": spec.address, **keys, **dict.fromkeys(ports, 0)}
+    return {"transport": "tcp", "ip": spec.hosts.local_addr, **keys, **dict.fromkeys(ports, 0)}
 
 
 def _announce(spec: LaunchSpec, kernel_file: Path) -> None:

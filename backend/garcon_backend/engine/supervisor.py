@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -33,7 +33,11 @@ JOIN_TIME = 1800
 
 
 class Stopped(Exception):
-    """The supervisor was told to end."""
+    """The supervisor was told to end, before the ranks ran; afterwards torch's SignalException says it."""
+
+    def __init__(self, sigval: int) -> None:
+        super().__init__()
+        self.sigval = sigval
 
 
 def main(spec_file: str) -> int:
@@ -52,6 +56,8 @@ def main(spec_file: str) -> int:
         well = True
     except ChildFailedError as error:
         reason = _describe(error)
+    except (Stopped, SignalException) as error:
+        reason = f"it was ended by {signal.Signals(error.sigval).name}"
     except GarconError as error:
         reason = str(error)
         spec.failure_file.write_text(json.dumps(describe(error)))
@@ -64,8 +70,7 @@ def main(spec_file: str) -> int:
 
 
 def _stop(signum: int, frame: Any) -> None:
-    """Until the ranks run; then the launcher's own way of ending them takes over."""
-    raise Stopped(signal.Signals(signum).name)
+    raise Stopped(signum)
 
 
 def _on_one_host(spec: LaunchSpec) -> LaunchConfig:

@@ -148,7 +148,8 @@ def _cut(model: Any, mesh: Mesh) -> None:
                 setattr(module, name, _placeholder(parameter, cut, shard_mesh))
         if style is not None:
             style.install(module, mesh.tp)
-    _count_own_heads(model, degrees)
+    if _has_own_heads(plan):
+        _count_own_heads(model, degrees)
 
 
 def plan_of(model: Any) -> dict[str, str]:
@@ -249,16 +250,26 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
     if tp == 1:
         return table
     plan = plan_of(model)
-    own = {path for path, name in plan.items() if _puts_out_own(STYLES[name])}
-    if any("attn" in path or "attention" in path for path in own):
+    if _has_own_heads(plan):
         kv_heads = sizes_of(model.config).kv_heads
         dup = max(1, tp // kv_heads)
         table["H"] = Layout(-1, tp)
         table["K"] = Layout(-1, tp // dup, dup, dup > 1)
     routed = any(isinstance(STYLES[name], Experts) for name in plan.values())
-    if routed or any("mlp" in path for path in own):
+    if routed or any("mlp" in path for path in _own_features(plan)):
         table["M"] = Layout(-1, tp)
     return table
+
+
+def _own_features(plan: dict[str, str]) -> set[str]:
+    """Modules of which each rank puts out features of its own."""
+    return {path for path, name in plan.items() if _puts_out_own(STYLES[name])}
+
+
+def _has_own_heads(plan: dict[str, str]) -> bool:
+    """Whether a rank works on heads of its own: where q and k are one projection, or normalised over
+    all heads, it works on all of them."""
+    return any("attn" in path or "attention" in path for path in _own_features(plan))
 
 
 def _puts_out_own(style: Style) -> bool:
