@@ -7,8 +7,10 @@ The page is committed; a test checks that it is what this program makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from transformers import AutoConfig
 
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import Family
@@ -84,8 +86,9 @@ checkpoint stores; fused weights come back split under these names.
 FAMILIES_OPENING = """\
 ## Which architecture has which point
 
-✓ means that the point is there, a number why it is not (below). A model of any other architecture still
-loads, with `module:` points only.
+✓ means that the point is there, a number why it is not (below), in a model of the architecture's default
+configuration; `%garcon points` says it of yours. A model of any other architecture still loads, with
+`module:` points only.
 """
 
 
@@ -122,14 +125,15 @@ def parameters() -> str:
 def families() -> str:
     """Family by point: there, or the number of the reason why not."""
     known = sorted({family.name: family for family in FAMILIES.values()}.items())
+    refused = {name: {**family.refused, **usually_lacks(family)} for name, family in known}
     reasons: dict[str, int] = {}
 
-    def cell(family: Family, spec: PointSpec) -> str:
-        if spec.template in family.points:
+    def cell(name: str, spec: PointSpec) -> str:
+        if spec.template not in refused[name]:
             return "✓"
-        return str(reasons.setdefault(family.refused[spec.template], len(reasons) + 1))
+        return str(reasons.setdefault(refused[name][spec.template], len(reasons) + 1))
 
-    rows = [(f"`{spec.template}`", *(cell(family, spec) for _, family in known)) for spec in POINTS]
+    rows = [(f"`{spec.template}`", *(cell(name, spec) for name, _ in known)) for spec in POINTS]
     served = [f"- **{name}**: `{'`, `'.join(family.model_types)}`" for name, family in known]
     why = [f"{number}. {reason}" for reason, number in reasons.items()]
     return "\n".join(
@@ -142,6 +146,11 @@ def families() -> str:
             "",
         ]
     )
+
+
+def usually_lacks(family: Family) -> Mapping[str, str]:
+    """What a model of the family's default configuration lacks."""
+    return family.lacks(AutoConfig.for_model(family.model_types[0]))
 
 
 def page() -> str:

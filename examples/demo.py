@@ -106,20 +106,25 @@ def refresh(path: Path) -> None:
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def demo() -> None:
-    """What ``make demo`` runs."""
+def demo(page: Path = PAGE) -> NotebookNode:
+    """What ``make demo`` runs: the notebook with its outputs, of which it writes the page.
+
+    Raises:
+        Failed: the model is not the promised one, or does not say what it must.
+    """
     snapshot = check_model()
     print("Running examples/quickstart.ipynb …", flush=True)
     began = time.monotonic()
     done = run(HERE / "quickstart.ipynb")
     check_answer(done)
-    export(done, PAGE)
+    export(done, page)
     print(f"… done in {time.monotonic() - began:.0f} s: the capital of France is Paris.\n")
-    print(f"Its page, with the pictures:  {PAGE}")
+    print(f"Its page, with the pictures:  {page}")
     print("The same, live in JupyterLab: make lab")
     name = server_name(snapshot)
     print(f"The server {name} ends by itself, an hour after its last request; to end it now:")
     print(f"                              {Path(sys.executable).parent / 'garcon'} stop {name}")
+    return done
 
 
 def main() -> int:

@@ -114,7 +114,8 @@ def status(server: Server, told: dict[str, Any]) -> str:
         ("client", f"{c['user']} in session {c['session']!r}, process {c['pid']} on {c['host']}")
         for c in told["clients"]
     ]
-    rows += [(f"rank {rank['rank']}", _rank(rank)) for rank in told["ranks"]]
+    several = len({rank.get("host") for rank in told["ranks"]}) > 1
+    rows += [(f"rank {rank['rank']}", _rank(rank, several)) for rank in told["ranks"]]
     return f"{server.name}\n" + _indented(columns(rows))
 
 
@@ -122,10 +123,11 @@ def _work(item: dict[str, Any]) -> str:
     return f"{item['kind']} of session {item['session']!r}, {duration(item['seconds'])}"
 
 
-def _rank(rank: dict[str, Any]) -> str:
+def _rank(rank: dict[str, Any], say_host: bool) -> str:
     memory = f", uses {size(rank['memory'])}" if rank.get("memory") else ""
     layers = f", layers {spans(rank['layers'])}" if rank.get("layers") else ""
-    return f"{rank['device']}, process {rank['pid']}{layers}{memory}"
+    host = f" on {rank['host']}" if say_host else ""
+    return f"{rank['device']}, process {rank['pid']}{host}{layers}{memory}"
 
 
 def log_tail(name: str, lines: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import shutil
@@ -28,16 +30,22 @@ torch.save({"tokens": tokens.ids, "logits": logits, "W": W,
 
 
 @pytest.fixture(scope="module")
-def quickstart() -> NotebookNode:
-    return demo.run(demo.HERE / "quickstart.ipynb")
+def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[NotebookNode, str, str]:
+    """What `make demo` does: the notebook, its page, and what was printed."""
+    file = tmp_path_factory.mktemp("page") / "quickstart.html"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        notebook = demo.demo(file)
+    return notebook, file.read_text(encoding="utf-8"), printed.getvalue()
 
 
 @pytest.fixture(scope="module")
-def page(quickstart: NotebookNode, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The quickstart's HTML."""
-    file = tmp_path_factory.mktemp("page") / "quickstart.html"
-    demo.export(quickstart, file)
-    return file.read_text(encoding="utf-8")
+def quickstart(demonstrated: tuple[NotebookNode, str, str]) -> NotebookNode:
+    return demonstrated[0]
+
+
+@pytest.fixture(scope="module")
+def page(demonstrated: tuple[NotebookNode, str, str]) -> str:
+    return demonstrated[1]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +61,12 @@ def article(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]
 
 def test_the_quickstart_finds_paris(quickstart: NotebookNode) -> None:
     demo.check_answer(quickstart)
+
+
+def test_the_demo_says_how_to_go_on(demonstrated: tuple[NotebookNode, str, str]) -> None:
+    printed = demonstrated[2]
+    for words in ("Paris", "quickstart.html", "make lab", "garcon stop smollm2-"):
+        assert words in printed
 
 
 def test_another_answer_fails(quickstart: NotebookNode) -> None:

@@ -83,19 +83,20 @@ def tombstone(tmp_path: Path) -> str:
     return json.loads((tmp_path / "a" / f"{NAME}.tombstone.json").read_text())["reason"]
 
 
-@pytest.mark.parametrize("degrees", [("--tp", "2"), ("--pp", "2")], ids=["tp2", "pp2"])
+@pytest.mark.parametrize(("degree", "client"), [("--tp", 0), ("--pp", 1)], ids=["tp2", "pp2"])
 def test_over_two_hosts_the_numbers_are_those_of_one_process(
-    hosts: Hosts, llama_path: Path, plain: Plain, tmp_path: Path, degrees: tuple[str, str]
+    hosts: Hosts, llama_path: Path, plain: Plain, tmp_path: Path, degree: str, client: int
 ) -> None:
-    launching = command(llama_path, *degrees)
+    """The client is on the first host, or on the other, which sees the same registry directory."""
+    launching = command(llama_path, degree, "2")
     beside = launch(hosts, launching)
     code, again = hosts[0].run(*launching)
     assert code == 0, again  # finds the running one
 
     file = tmp_path / "found.pt"
-    code, output = hosts[0].run(
-        sys.executable, "tests/on_a_host.py", NAME, json.dumps(PROMPT), str(file), PYTHONPATH="."
-    )
+    notebook = [sys.executable, "tests/on_a_host.py", NAME, json.dumps(PROMPT), str(file)]
+    registry = str(tmp_path / "a")
+    code, output = hosts[client].run(*notebook, PYTHONPATH=".", GARCON_RUNTIME=registry)
     assert code == 0, output
     assert output.count("seen (2, 6, 80)") == 2  # each probe ran once, wherever: forward, backward
     compare(torch.load(file), plain, [host.name for host in hosts])

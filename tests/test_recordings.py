@@ -77,6 +77,21 @@ def test_attached_probes_apply_only_where_no_probes_are_given(
     assert close(rmodel.forward(PROMPT), clean)
 
 
+def test_attached_probes_apply_to_every_kind_of_pass(rmodel: RemoteModel) -> None:
+    def count(save_ctx: Any, tensor: Tensor) -> None:
+        save_ctx.runs = getattr(save_ctx, "runs", 0) + 1
+
+    rmodel.attach(rmodel.probe_points[OUT].probe(count))
+    rmodel.forward(PROMPT, logits="none")
+    rmodel.backward(PROMPT, Tensor.mean)
+    rmodel.generate(PROMPT, max_new_tokens=2)
+    assert rmodel.recordings()[OUT].runs == 4
+    rmodel.generate(PROMPT, max_new_tokens=2, probes=[])
+    rmodel.backward(PROMPT, Tensor.mean, probes=[])
+    rmodel.look(PROMPT).fetch(NEURONS)
+    assert rmodel.recordings()[OUT].runs == 4
+
+
 def test_attaching_again_replaces(rmodel: RemoteModel) -> None:
     point = rmodel.probe_points[NEURONS]
     rmodel.attach(point.probe(ablate), point.probe(keep, name="kept"))

@@ -187,7 +187,7 @@ def test_durations_are_words() -> None:
 
 
 def test_an_unknown_server_has_neighbours(llama_server: Server) -> None:
-    with pytest.raises(UnknownServer, match=r"'tinny'\. Did you mean tiny\?.*Running: .*tiny"):
+    with pytest.raises(UnknownServer, match=r"'tinny'\. Did you mean tiny\b.*Running: .*tiny"):
         garcon.connect("tinny")
 
 
@@ -197,28 +197,36 @@ def test_an_unknown_server_has_neighbours(llama_server: Server) -> None:
 def test_two_launches_at_once_yield_one_server_which_ends_when_idle(llama_path: Path) -> None:
     code = (
         "import garcon_jupyter as garcon\n"
-        f"rmodel = garcon.launch_and_connect({str(llama_path)!r}, idle_timeout='2s')\n"
-        "print('RESULT', rmodel.server.name, rmodel.facts['pid'], flush=True)"
+        f"rmodel = garcon.launch_and_connect({str(llama_path)!r}, idle_timeout='4s')\n"
+        "print('RESULT', rmodel.server.name, rmodel.facts['pid'], flush=True)\n"
+        "while True:\n"
+        "    rmodel.forward([[0]], logits='none')"
     )
     clients = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [client.communicate(timeout=90)[0] for client in clients]
-    results = {line for text in said for line in text.splitlines() if line.startswith("RESULT")}
-    assert len(results) == 1, said
+    results = {_result(client) for client in clients}
+    assert len(results) == 1
     name = results.pop().split()[1]
     assert name.startswith(llama_path.name + "-")
-    server = registry.find(name)  # it outlives the processes that launched it
-    model = garcon.connect(name)
-    until(lambda: (model.status()["idle_left"] or 9) < 1)  # looking at it is no activity …
+    server, model = registry.find(name), garcon.connect(name)
+    for client in clients:  # it outlives the processes that launched it
+        client.kill()
+        client.wait()
+    until(lambda: (model.status()["idle_left"] or 9) < 3)  # looking at it is no activity …
     model.forward(PROMPT, logits="none")  # … a request is
-    assert model.status()["idle_left"] > 1
+    assert model.status()["idle_left"] > 3
     until(lambda: not traces(server))
     with pytest.raises(ServerGone, match="has ended: idle for"):
         model.forward(PROMPT)
     with pytest.raises(UnknownServer, match="The last one of that name has ended: idle for"):
         garcon.connect(name)
+
+
+def _result(client: subprocess.Popen[str]) -> str:
+    assert client.stdout is not None
+    return next(line for line in client.stdout if line.startswith("RESULT"))
 
 
 # -- servers that die or hang --------------------------------------------------------------------
@@ -411,3 +419,38 @@ def test_status_tells_the_memory_of_each_rank(llama_tp2_server: Server) -> None:
     for rank in ranks:
         assert rank["memory"] > 50_000_000
         assert psutil.pid_exists(rank["pid"])
+
+
+def test_a_waiting_request_is_seen_and_interrupted_before_its_turn(llama_server: Server) -> None:
+    busy, mine, other = (garcon.connect("tiny") for _ in range(3))
+
+    def endless(save_ctx: Any, tensor: Tensor) -> None:
+        while True:
+            pass
+
+    def run() -> None:
+        with pytest.raises(Interrupted):
+            busy.forward(PROMPT, probes=[busy.probe_points[OUT].probe(endless)])
+
+    def interrupt_me() -> None:
+        until(lambda: other.status()["waiting"])
+        waiting.extend(other.status()["waiting"])
+        os.kill(os.getpid(), signal.SIGINT)
+
+    waiting: list[dict[str, Any]] = []
+    runs = threading.Thread(target=run)
+    runs.start()
+    until(lambda: other.status()["running"])
+    interrupts = threading.Thread(target=interrupt_me)
+    interrupts.start()
+    with pytest.raises(Interrupted, match="before its turn"):
+        mine.forward(PROMPT)
+    interrupts.join()
+    assert [row["session"] for row in waiting] == [mine.session]
+    status = other.status()
+    assert status["waiting"] == [] and status["running"]["session"] == busy.session
+    other._channel.ask(protocol.CANCEL, {"request": status["running"]["request"]})
+    runs.join(10)
+    assert mine.forward(PROMPT, logits="last").shape == (2, 263)
+    for model in (busy, mine, other):
+        model.close()

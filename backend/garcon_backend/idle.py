@@ -6,6 +6,7 @@ never keeps a model in memory. Nothing ends while a request runs or waits.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ class IdleClock:
         self._now = now
         self._last = now()
         self._busy = 0
+        self._lock = threading.Lock()
 
     def touch(self) -> None:
         """A request came."""
@@ -30,13 +32,15 @@ class IdleClock:
 
     def begin(self) -> None:
         """A request waits or runs."""
-        self._busy += 1
-        self.touch()
+        with self._lock:
+            self._busy += 1
+            self.touch()
 
     def end(self) -> None:
         """It is done."""
-        self._busy -= 1
-        self.touch()
+        with self._lock:
+            self._busy -= 1
+            self.touch()
 
     @property
     def left(self) -> float | None:

@@ -76,8 +76,7 @@ class GarconKernel(IPythonKernel):
     implementation = "garcon"
     banner = "Garçon: rank 0. `model` is the model of this rank."
 
-    msg_types = [*IPythonKernel.msg_types, *protocol.SHELL_MESSAGES]  # noqa: RUF012 - as its base
-    control_msg_types = [  # noqa: RUF012
+    control_msg_types = [  # noqa: RUF012 - as its base
         *IPythonKernel.control_msg_types,
         *protocol.CONTROL_MESSAGES,
     ]
@@ -108,18 +107,35 @@ class GarconKernel(IPythonKernel):
 
     # -- requests: shell ---------------------------------------------------------------------
 
-    def garcon_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Put a request in the row; it is answered when it has run."""
+    async def shell_channel_thread_main(self, msg: Any) -> None:
+        """Put our requests in the row as they come, while the main thread runs another.
+
+        On the thread that reads the shell channel; all other messages go Jupyter's own way.
+        """
+        assert self.session is not None
+        ident, frames = self.session.feed_identities(msg, copy=False)
+        try:
+            header = self.session.deserialize(frames, content=False, copy=False)["header"]
+            if header["msg_type"] == protocol.REQUEST:
+                parent = self.session.deserialize(frames, content=True, copy=False)
+                self._put(ident, parent)
+                return
+        except Exception:
+            self.log.exception("A message that is none")
+            return
+        await super().shell_channel_thread_main(msg)
+
+    def _put(self, ident: Any, parent: dict[str, Any]) -> None:
         content = parent["content"]
         item = Queued(
-            content.get("session", ""),
+            str(content.get("session", "")),
             parent["header"]["msg_id"],
-            content.get("kind", "?"),
-            (stream, ident, parent),
+            str(content.get("kind", "?")),
+            (ident, parent),
         )
         self.served.clock.begin()
         self.turns.put(item)
-        self._wake.set()
+        self.io_loop.add_callback(self._wake.set)
 
     async def _take_turns(self) -> None:
         while True:
@@ -134,19 +150,28 @@ class GarconKernel(IPythonKernel):
             finally:
                 self.running = None
                 self.served.clock.end()
-            await asyncio.sleep(0)  # let waiting messages in before the next turn is decided
+            await asyncio.sleep(0)  # a console may have a turn too
 
     def _answer(self, item: Queued) -> None:
-        stream, ident, parent = item.message
         buffers: list[Any] = []
         try:
-            content, buffers = self._run(item, parent)
+            content, buffers = self._run(item, item.message[1])
         except RequestFailed as error:
             content = {"status": "error", "failure": error.failure}
         except BaseException as error:  # noqa: BLE001 - every request is answered
             content = {"status": "error", "failure": describe(_typed(error))}
+        manager = self.shell_channel_thread.manager
+        self._reply(item, manager.get_subshell_to_shell_channel_socket(None), content, buffers)
+
+    def _reply(self, item: Queued, stream: Any, content: dict[str, Any], buffers: Any = ()) -> None:
+        """Answer a request.
+
+        Args:
+            stream: a way to the shell channel from this thread.
+        """
+        ident, parent = item.message
         reply = protocol.reply_type(protocol.REQUEST)
-        self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
+        self._send(stream, reply, content, parent, ident=ident, buffers=list(buffers))
         self._send(self.iopub_socket, "garcon_done", {}, parent, ident=b"garcon")
 
     def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
@@ -168,7 +193,7 @@ class GarconKernel(IPythonKernel):
         """Pass on what user code printed, to the cell whose request it was."""
         if self.running is None:
             return
-        parent = self.running.message[2]
+        parent = self.running.message[1]
         content = {"name": stream, "text": text, "rank": rank}
         self._send(self.iopub_socket, "stream", content, parent, ident=b"stream")
 
@@ -245,10 +270,21 @@ class GarconKernel(IPythonKernel):
 
         def answer() -> dict[str, Any]:
             request_id = parent["content"]["request"]
+            waiting = self.turns.remove(request_id)
+            if waiting is not None:
+                thread = self.shell_channel_thread
+                thread.io_loop.add_callback(self._refuse, waiting)
+                return {"running": False}
             self.served.lockstep.cancel(request_id)
             return {"running": self.running is not None and self.running.id == request_id}
 
         self._question(stream, ident, parent, answer)
+
+    def _refuse(self, item: Queued) -> None:
+        """Answer a request that was cancelled before its turn; on the shell channel's thread."""
+        self.served.clock.end()
+        interrupted = Interrupted("The request was interrupted before its turn.", "Nothing ran.")
+        self._reply(item, self.shell_stream, {"status": "error", "failure": describe(interrupted)})
 
     def garcon_tokenize(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Text to tokens, and back."""

@@ -143,38 +143,47 @@ class Queued:
 
 
 class Turns:
-    """Requests waiting, taken from the sessions in turn: nobody waits behind another's whole queue."""
+    """Requests waiting, taken from the sessions in turn: nobody waits behind another's whole queue.
+
+    Requests come on one thread, are asked about on a second and run on a third.
+    """
 
     def __init__(self) -> None:
         self._queues: OrderedDict[str, deque[Queued]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def put(self, item: Queued) -> None:
-        self._queues.setdefault(item.session, deque()).append(item)
+        """Put a request at the end of its session's queue."""
+        with self._lock:
+            self._queues.setdefault(item.session, deque()).append(item)
 
     def next(self) -> Queued | None:
         """The next request; its session then goes to the end of the row."""
-        if not self._queues:
-            return None
-        session, queue = self._queues.popitem(last=False)
-        item = queue.popleft()
-        if queue:
-            self._queues[session] = queue
-        return item
+        with self._lock:
+            if not self._queues:
+                return None
+            session, queue = self._queues.popitem(last=False)
+            item = queue.popleft()
+            if queue:
+                self._queues[session] = queue
+            return item
 
     def remove(self, request_id: str) -> Queued | None:
-        """Take a waiting request out of the row."""
-        for session, queue in list(self._queues.items()):
-            for item in queue:
-                if item.id == request_id:
-                    queue.remove(item)
-                    if not queue:
-                        del self._queues[session]
-                    return item
+        """Take a waiting request out of the row; None where it does not wait."""
+        with self._lock:
+            for session, queue in self._queues.items():
+                for item in queue:
+                    if item.id == request_id:
+                        queue.remove(item)
+                        if not queue:
+                            del self._queues[session]
+                        return item
         return None
 
     def waiting(self) -> list[Queued]:
         """All waiting requests, in the order in which their turns will come."""
-        rows = [list(queue) for queue in list(self._queues.values())]
+        with self._lock:
+            rows = [list(queue) for queue in self._queues.values()]
         depth = max(map(len, rows), default=0)
         return [row[n] for n in range(depth) for row in rows if n < len(row)]
 

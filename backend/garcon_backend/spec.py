@@ -95,11 +95,6 @@ class LaunchSpec:
         return self.hosts is None or self.hosts.first
 
     @property
-    def address(self) -> str:
-        """Address at which clients reach a server over several hosts."""
-        return self.hosts.local_addr if self.hosts else "127.0.0.1"
-
-    @property
     def connection_file(self) -> Path:
         """What clients connect by: written when the server is ready."""
         return self.registry / f"{self.name}.json"

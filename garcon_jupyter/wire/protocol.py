@@ -35,7 +35,6 @@ SHUTDOWN = "garcon_shutdown"
 """Control: end the server; refused while other clients live, unless forced."""
 
 CONTROL_MESSAGES = (HELLO, STATUS, CANCEL, TOKENIZE, GOODBYE, SHUTDOWN)
-SHELL_MESSAGES = (REQUEST,)
 
 
 def python_version() -> str:

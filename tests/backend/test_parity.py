@@ -1,6 +1,6 @@
 """Any sharding gives the numbers of one process: every family, point and parameter, at every layout.
 
-The other side is written by hand over plain transformers modules, in float64 (``tests/by_hand.py``), and
+The other side is written by hand over plain transformers modules, in float64 (``tests/by_hand``), and
 imports nothing of ours. Tolerances are of max|a−b| / max|b| per tensor in float32: values and edited logits
 1e-5, gradients 1e-4. In bfloat16, whose numbers have eight bits, 0.05 of the largest value.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tests import by_hand, checkpoints
-from tests.backend.cases import CASES, IDS, MASK, Case, changed, edited_points, gradient_of, loss
+from tests.backend.cases import EVERY, IDS, MASK, Case, changed, edited_points, gradient_of, loss
 from tests.backend.cases import wrong as differing
 from tests.backend.in_process import InProcess
 from tests.backend.parity_run import Found, compute_all, label
@@ -39,7 +39,7 @@ TOLERANCES = {"gradients": 1e-4, "gradients of parameters": 1e-4}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of each case, under its name."""
     folder = tmp_path_factory.mktemp("parity")
-    for name, (family, config) in CASES.items():
+    for name, (family, config) in EVERY.items():
         checkpoints.make(family, folder / name, **{**config, **DIVIDES.get(name, {})})
     return folder
 
@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def edited(folder: Path) -> dict[str, list[str]]:
     """For each case the points to edit: those of a layer or two, and those of none."""
     found = {}
-    for name in CASES:
-        theirs = by_hand.by_hand(CASES[name][0], folder / name)
+    for name in EVERY:
+        theirs = by_hand.by_hand(EVERY[name][0], folder / name)
         clean = theirs.run(IDS, MASK)
         found[name] = edited_points(
             Case(name, folder / name, InProcess(folder / name), theirs, clean)
@@ -61,8 +61,8 @@ def edited(folder: Path) -> dict[str, list[str]]:
 def expected(folder: Path, edited: dict[str, list[str]]) -> dict[str, Found]:
     """The same by hand."""
     found = {}
-    for name in CASES:
-        theirs = by_hand.by_hand(CASES[name][0], folder / name)
+    for name in EVERY:
+        theirs = by_hand.by_hand(EVERY[name][0], folder / name)
         clean = theirs.run(IDS, MASK)
         loss(clean.values["logits"]).backward()
         stored = theirs.parameters()
@@ -107,7 +107,7 @@ def off(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) ->
     return missing | differing(ours, theirs, tolerance)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_number_at_every_layout(
     name: str, layout: dict[str, int], folder: Path, expected: dict[str, Found]
 ) -> None:

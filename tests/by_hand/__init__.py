@@ -1,0 +1,41 @@
+"""Every point of the table, computed by hand: what the families are compared with.
+
+A checkpoint is loaded by plain transformers, in float64; its forward is written out here, one
+architecture at a time, with a tap at every point. A tap keeps the value, or puts another in its
+place. Nothing of ours is imported, and no module's forward is called; that the writing is right is
+shown by transformers' own logits and by plain hooks on its modules (see ``test_families``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.by_hand.arithmetic import Edit, Taps
+from tests.by_hand.base import ByHand, Stored
+from tests.by_hand.gpt import GPT2, GPTNeoX
+from tests.by_hand.llama import Gemma2, Llama, Mixtral
+from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
+
+ARCHITECTURES: dict[str, type[ByHand]] = {
+    "gpt2": GPT2,
+    "gpt_neox": GPTNeoX,
+    "llama": Llama,
+    "gemma2": Gemma2,
+    "mixtral": Mixtral,
+    "mistral": Mistral,
+    "qwen2": Llama,
+    "qwen3": Qwen3,
+    "qwen3_moe": Qwen3Moe,
+    "gemma3_text": Gemma3,
+    "olmo2": Olmo2,
+    "phi3": Phi3,
+}
+"""By transformers' ``model_type``."""
+
+
+def by_hand(family: str, path: Path) -> ByHand:
+    """The model of a checkpoint."""
+    return ARCHITECTURES[family](path)
+
+
+__all__ = ["ARCHITECTURES", "ByHand", "Edit", "Stored", "Taps", "by_hand"]
