@@ -28,10 +28,11 @@ NAME = "job"
 def _nodes() -> int:
     if not shutil.which("sbatch"):
         return 0
-    told = subprocess.run(
-        ["sinfo", "--noheader", "--format=%D", "--states=idle,mixed"],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    asking = ["sinfo", "--noheader", "--format=%D", "--states=idle,mixed"]
+    try:
+        told = subprocess.run(asking, capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return 0
     return sum(int(line) for line in told.stdout.split())
 
 

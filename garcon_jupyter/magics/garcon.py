@@ -104,7 +104,8 @@ def word_or_error(word: str) -> str:
 
 def _launch(current: Current, given: argparse.Namespace) -> None:
     server = serving.launch(given.path, **launch_options(given))
-    _connect_to(current, server, given.session)
+    if server.alive:  # on another host than the first of several, it has ended meanwhile
+        _connect_to(current, server, given.session)
 
 
 def _connect(current: Current, given: argparse.Namespace) -> None:

@@ -19,6 +19,10 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from garcon_backend.engine.collectives import Ranks
 from garcon_jupyter.errors import BadDegrees
 
+GROUP_STORE = "GARCON_GROUP_STORE"
+"""Environment variable: the file through which the ranks of one host meet. Without it they meet over
+the network, as torchrun's environment says."""
+
 
 @dataclass(frozen=True)
 class Degrees:
@@ -102,7 +106,7 @@ class Mesh:
                 "Start as many processes as the product of the degrees.",
             )
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if kind.type == "cuda" else "gloo")
+            _join("nccl" if kind.type == "cuda" else "gloo", world)
         shape, names = (degrees.pp, degrees.dp, degrees.tp), ("pp", "dp", "tp")
         device_mesh = init_device_mesh(kind.type, shape, mesh_dim_names=names)
         return cls(degrees, dist.get_rank(), kind, device_mesh)
@@ -154,3 +158,12 @@ class Mesh:
 
     def __repr__(self) -> str:
         return f"<rank {self.rank} of {self.world}: {self.degrees}, on {self.device}>"
+
+
+def _join(backend: str, world: int) -> None:
+    store = os.environ.get(GROUP_STORE)
+    if store is None:
+        dist.init_process_group(backend)
+    else:
+        rank = int(os.environ["RANK"])
+        dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=world)

@@ -18,11 +18,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import psutil
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from garcon_backend.engine.meeting import Meeting, await_store, run_id
+from garcon_backend.engine.mesh import GROUP_STORE
 from garcon_backend.engine.parent import end_with_parent
 from garcon_backend.spec import Hosts, LaunchSpec
 from garcon_jupyter.errors import BadRequest, GarconError
@@ -74,13 +76,19 @@ def _stop(signum: int, frame: Any) -> None:
 
 
 def _on_one_host(spec: LaunchSpec) -> LaunchConfig:
+    """Meet through files of the server's own directory: a store that listens on a port would take
+    pickles from whoever reaches it."""
+    os.environ[GROUP_STORE] = str(spec.directory / "group")
+    if "lo" in psutil.net_if_addrs():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=spec.degrees.world,
         run_id=spec.name,
         rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
+        rdzv_endpoint=str(spec.directory / "rendezvous"),
+        rdzv_configs={"store_type": "file"},
         max_restarts=0,
         monitor_interval=0.1,
         start_method="spawn",
@@ -132,8 +140,6 @@ def _interface(address: str) -> str:
     Raises:
         BadRequest: none has it.
     """
-    import psutil
-
     for name, addresses in psutil.net_if_addrs().items():
         if any(a.address.split("%")[0] == address for a in addresses):
             return name
