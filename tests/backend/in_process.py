@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.executor import Executor
+from garcon_backend.generating import generate
 from garcon_backend.interrupts import Interrupts
 from garcon_backend.models import loading, sharding
 from garcon_backend.models.families import FAMILIES
@@ -57,6 +58,12 @@ class InProcess:
             return passes.forward(wire.Forward("test"), batch, self._probes(see or {}), None)
         finally:
             assert self.installed() == self.untouched, "a request left something behind"
+
+    def generate(self, ids: Tensor, new: int) -> Tensor | None:
+        """Greedy continuations, [b, p + new], on the rank that answers."""
+        passes = self.executor.passes
+        request = wire.Generate("test", options={"max_new_tokens": new})
+        return generate(passes, request, passes.batch(wire.Batch(ids)), [])
 
     def values(self, ids: Tensor, mask: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
         """The values of many points in one forward."""

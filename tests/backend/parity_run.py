@@ -13,6 +13,9 @@ from garcon_backend.rank_zero import merged
 from tests.backend.cases import IDS, MASK, changed, changed_in_place, loss
 from tests.backend.in_process import InProcess
 
+NEW = 5
+"""Tokens to generate."""
+
 Found = dict[str, dict[str, Any]]
 
 
@@ -52,5 +55,6 @@ def compute(path: Path, mesh: Mesh, points: list[str], dtype: str | None) -> Fou
         "edited": {n: ours.forward(IDS, MASK, {n: changed}) for n in points},
         "edited in place": {n: ours.forward(IDS, MASK, {n: changed_in_place}) for n in points},
         "parameters": {n: ours.executor.parameters.get(n) for n in parameters},
+        "generated": {"ids": ours.generate(IDS, NEW)},
         "gradients of parameters": ours.backward(loss, IDS, MASK, parameters=parameters),
     }

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from tests import by_hand, checkpoints
 from tests.backend.cases import EVERY, IDS, MASK, Case, changed, edited_points, gradient_of, loss
 from tests.backend.cases import wrong as differing
 from tests.backend.in_process import InProcess
-from tests.backend.parity_run import Found, compute_all, label
+from tests.backend.parity_run import NEW, Found, compute_all, label
 from tests.backend.ranks import run_on_ranks
 
 LAYOUTS: list[dict[str, int]] = [
@@ -66,7 +67,10 @@ def expected(folder: Path, edited: dict[str, list[str]]) -> dict[str, Found]:
         clean = theirs.run(IDS, MASK)
         loss(clean.values["logits"]).backward()
         stored = theirs.parameters()
+        plain = AutoModelForCausalLM.from_pretrained(folder / name, dtype=torch.float32)
+        ids = plain.generate(IDS, max_new_tokens=NEW, do_sample=False, pad_token_id=2)
         found[name] = {
+            "generated": {"ids": ids.double()},
             "values": {n: v.detach() for n, v in clean.values.items()},
             "gradients": {n: gradient_of(v).clone() for n, v in clean.values.items()},
             "parameters": {n: s.value.clone() for n, s in stored.items()},
