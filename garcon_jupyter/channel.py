@@ -189,9 +189,16 @@ class Channel:
             self._drain()
             packed, buffers = transport.pack(value)
             content = {**content, **packed, "same_host": self.same_host}
-            self.request_id = self._send(self._shell, protocol.REQUEST, content, buffers)
+            message: Any = self._session.msg(protocol.REQUEST, content)
+            self.request_id = message["header"]["msg_id"]
+            waiting = _Waiting(self.request_id, show)
             try:
-                reply = self._attend(_Waiting(self.request_id, show))
+                self._session.send(self._shell, message, buffers=list(buffers))
+                reply = self._attend(waiting)
+            except KeyboardInterrupt:
+                # However early or often the user interrupts: what was sent must not run on.
+                self._cancel(waiting)
+                raise
             finally:
                 self.request_id = None
         _checked(reply)
@@ -208,8 +215,13 @@ class Channel:
                         "You stopped waiting; the request may still be ending on the server.",
                         "Your next request runs after it.",
                     ) from None
-                waiting.cancelled = True
-                self.ask(protocol.CANCEL, {"request": waiting.message_id})
+                self._cancel(waiting)
+
+    def _cancel(self, waiting: _Waiting) -> None:
+        """Tell the server to stop a request; its reply to the request will say that it did."""
+        waiting.cancelled = True
+        with self._control_lock:
+            self._send(self._control, protocol.CANCEL, {"request": waiting.message_id}, buffers=())
 
     def _attend_uninterrupted(self, waiting: _Waiting) -> dict[str, Any]:
         poller = zmq.Poller()

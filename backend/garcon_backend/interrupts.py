@@ -16,6 +16,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+AGAIN = 0.3
+"""Seconds after which a request that did not stop is told once more."""
+
 
 class Cancelled(BaseException):
     """The running request was cancelled. Not an Exception, so that user code cannot swallow it."""
@@ -36,11 +39,23 @@ class Interrupts:
         return self._running in self._cancelled
 
     def cancel(self, request: str) -> None:
-        """Stop a request, running or yet to run. May be called from any thread."""
+        """Stop a request, running or yet to run. May be called from any thread.
+
+        Code that catches everything can swallow the exception, so it comes again until the request
+        has ended.
+        """
         self._cancelled.add(request)
+        if request == self._running:
+            self._signal(request)
+
+    def _signal(self, request: str) -> None:
         ident = threading.main_thread().ident
-        if request == self._running and ident is not None:
-            signal.pthread_kill(ident, signal.SIGINT)
+        if request != self._running or ident is None:
+            return
+        signal.pthread_kill(ident, signal.SIGINT)
+        again = threading.Timer(AGAIN, self._signal, (request,))
+        again.daemon = True
+        again.start()
 
     def check(self) -> None:
         """Raise if the running request is to stop."""
