@@ -187,13 +187,14 @@ class Channel:
         """
         with self._request_lock:
             self._drain()
-            packed, buffers = transport.pack(value)
+            packed, raw = transport.pack(value)
+            buffers: Any = list(raw)
             content = {**content, **packed, "same_host": self.same_host}
             message: Any = self._session.msg(protocol.REQUEST, content)
             self.request_id = message["header"]["msg_id"]
             waiting = _Waiting(self.request_id, show)
             try:
-                self._session.send(self._shell, message, buffers=list(buffers))
+                self._session.send(self._shell, message, buffers=buffers)
                 reply = self._attend(waiting)
             except KeyboardInterrupt:
                 # However early or often the user interrupts: what was sent must not run on.
