@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Where the tests run in the background of a shell, interrupts are ignored, and by all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A registry of their own, so that tests never meet (or stop) the servers of whoever runs them.
 RUNTIME = Path(tempfile.mkdtemp(prefix="garcon-tests-"))
