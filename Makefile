@@ -21,6 +21,7 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: lint types
+	@sh tests/system.sh
 	$(BIN)/python -m pytest
 
 lint: $(READY)
