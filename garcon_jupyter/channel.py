@@ -22,7 +22,7 @@ import zmq
 from jupyter_client.session import Session
 
 from garcon_jupyter import prints
-from garcon_jupyter.errors import BadConnectionFile, Interrupted, ServerGone
+from garcon_jupyter.errors import BadConnectionFile, Interrupted, ServerGone, ServerRestarted
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.failures import revive
 
@@ -34,6 +34,9 @@ _TICK = 0.25
 
 _BURIAL_TIME = 5.0
 """Seconds in which the supervisor of a lost server says why it was lost."""
+
+RESTART_TIME = 1800.0
+"""Seconds in which a server that lost a rank has loaded its model again."""
 
 
 def read_connection_file(file: Path) -> dict[str, Any]:
@@ -78,21 +81,72 @@ class Channel:
     """
 
     def __init__(self, file: Path, why_gone: Callable[[], str] = lambda: "") -> None:
-        self.info = read_connection_file(file)
         self._file = file
-        self.facts: dict[str, Any] = self.info["garcon"]
-        self.same_host = self.facts.get("host") == socket.gethostname()
         self._why_gone = why_gone
-        self._session = Session(key=self.info["key"].encode())
-        self._context = zmq.Context()
         self._request_lock = threading.RLock()
         self._control_lock = threading.RLock()
         self._owner = os.getpid()
+        self.request_id: str | None = None
+        self._open()
+
+    def _open(self) -> None:
+        """Read the connection file and connect."""
+        self._version = _version(self._file)
+        self.info = read_connection_file(self._file)
+        self.facts: dict[str, Any] = self.info["garcon"]
+        self.same_host = self.facts.get("host") == socket.gethostname()
+        self._session = Session(key=self.info["key"].encode())
+        self._context = zmq.Context()
         self._control = self._connect(zmq.DEALER, "control_port")
         self._shell = self._connect(zmq.DEALER, "shell_port")
         self._iopub = self._connect(zmq.SUB, "iopub_port")
         self._pulse = _Pulse(self._connect(zmq.DEALER, "hb_port"))
-        self.request_id: str | None = None
+
+    def follow(self, tell: Callable[[str], None] | None = None) -> None:
+        """Connect anew where the server was started anew; free where nothing happened.
+
+        Args:
+            tell: is told that the server is being started anew, and that it is waited for. Without it,
+                that is an error.
+
+        Raises:
+            ServerRestarted: it is being started anew, and nobody is to wait.
+            ServerGone: it has ended.
+        """
+        if _version(self._file) == self._version:
+            return
+        with self._request_lock, self._control_lock:
+            if reason := self._news():
+                if tell is None:
+                    raise self._restarts(reason)
+                tell(f"the server starts anew, because {reason}")
+                self._await_restart()
+            if _version(self._file) == self._version:
+                return
+            self.close()
+            self._open()
+
+    def _news(self) -> str:
+        """Why the server is being started anew, or nothing.
+
+        Raises:
+            ServerGone: it has ended.
+        """
+        try:
+            return read_connection_file(self._file)["garcon"].get("restarting", "")
+        except BadConnectionFile:
+            if self._file.exists():
+                raise
+            raise self._ended() from None
+
+    def _await_restart(self) -> None:
+        end = time.monotonic() + RESTART_TIME
+        while self._news():
+            if time.monotonic() > end:
+                raise self._hangs()
+            if self.same_host and not process_lives(self.facts["supervisor"]):
+                raise self._ended()
+            time.sleep(_TICK / 5)
 
     def _connect(self, kind: int, port: str) -> zmq.Socket[bytes]:
         sock = self._context.socket(kind)
@@ -124,6 +178,7 @@ class Channel:
             GarconError: what the server answered.
         """
         with self._control_lock:
+            self.follow()
             message_id = self._send(self._control, kind, content, buffers)
             reply = self._await_reply(self._control, message_id, ANSWER_TIME)
         return _checked(reply)
@@ -160,13 +215,38 @@ class Channel:
             return None
 
     def _check_alive(self) -> None:
-        """Raise if the server's process is gone; on another host, if it took its file away."""
-        lives = process_lives(self.facts["pid"]) if self.same_host else self._file.exists()
-        if not lives:
-            raise ServerGone(
-                f"Server {self.facts['name']!r} has ended: {self._why() or 'reason unknown'}.",
-                "Run the launch cell again; garcon logs shows what it wrote.",
-            )
+        """Raise if the server's process is gone; on another host, if it took its file away.
+
+        Raises:
+            ServerRestarted: a rank was lost, and the server starts anew.
+            ServerGone: it has ended.
+        """
+        if self.same_host and process_lives(self.facts["pid"]):
+            return
+        if not self.same_host and _version(self._file) == self._version:
+            return
+        end = time.monotonic() + _BURIAL_TIME
+        while self._file.exists() and time.monotonic() < end:
+            found = read_connection_file(self._file)["garcon"]
+            if reason := found.get("restarting"):
+                raise self._restarts(reason)
+            if found["launched"] != self.facts["launched"]:
+                raise self._restarts("a rank was lost")
+            time.sleep(0.02)
+        raise self._ended()
+
+    def _restarts(self, reason: str) -> ServerRestarted:
+        return ServerRestarted(
+            f"Server {self.facts['name']!r} starts anew, because {reason}.",
+            "Run the cell again: it waits until the model is loaded. "
+            "What finished requests saved is kept.",
+        )
+
+    def _ended(self) -> ServerGone:
+        return ServerGone(
+            f"Server {self.facts['name']!r} has ended: {self._why() or 'reason unknown'}.",
+            "Run the launch cell again; garcon logs shows what it wrote.",
+        )
 
     def _why(self) -> str:
         """Why the server ended; its supervisor, which outlives it, needs a moment to say so."""
@@ -339,6 +419,15 @@ def _checked(reply: dict[str, Any]) -> dict[str, Any]:
         raise revive(content["failure"])
     content["buffers"] = reply["buffers"]
     return content
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """Changes whenever the file is written."""
+    try:
+        found = file.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_ino, found.st_mtime_ns)
 
 
 def process_lives(pid: int) -> bool:

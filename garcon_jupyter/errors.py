@@ -173,6 +173,10 @@ class ServerGone(GarconError, ConnectionError):
     """The server ended or does not answer; says why where a tombstone tells."""
 
 
+class ServerRestarted(GarconError, ConnectionError):
+    """A rank was lost while the request ran; the server starts its ranks anew, and goes on."""
+
+
 class VersionMismatch(GarconError, ConnectionError):
     """Client and server do not speak the same protocol or Python."""
 

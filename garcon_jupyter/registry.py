@@ -61,9 +61,9 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """Whether its rank 0 runs. For one of another host Slurm is asked, or it is believed."""
+        """Whether it runs, or starts anew. For one of another host Slurm is asked, or it is believed."""
         if self.local:
-            return process_lives(self.facts["pid"])
+            return process_lives(self.facts["supervisor"])
         return not (self.facts.get("slurm_job") and slurm.over(self.facts["slurm_job"]))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -54,16 +55,11 @@ class RemoteModel:
         self._released: list[int] = []
         self._channel = Channel(server.file, lambda: why_gone(server.name))
         try:
-            hello = self._channel.ask(
-                protocol.HELLO, {**protocol.client_facts(), "session": session, "prefer": prefer}
-            )
+            self._channel.follow(_tell)
+            self._greet(session, prefer)
         except BaseException:
             self._channel.close()
             raise
-        self.session: str = hello["session"]
-        self.resumed: bool = hello["resumed"]
-        self.facts: dict[str, Any] = hello["facts"]
-        self.catalog: Catalog = transport.unpack(hello, hello["buffers"])
         self.probe_points = ProbePoints(self.catalog)
         self.attached: dict[AttachedKey, Probe] = {}
         self.attached_once: dict[AttachedKey, Probe] = {}
@@ -72,6 +68,15 @@ class RemoteModel:
         _HOLDING[self._channel.info["key"], self.session] += 1
         self._close = weakref.finalize(self, _hang_up, self._channel, self.session)
         self._channel.wait_for_prints()
+
+    def _greet(self, session: str | None, prefer: str | None = None) -> None:
+        """Open or resume a session."""
+        asked = {**protocol.client_facts(), "session": session, "prefer": prefer}
+        hello = self._channel.ask(protocol.HELLO, asked)
+        self.session: str = hello["session"]
+        self.resumed: bool = hello["resumed"]
+        self.facts: dict[str, Any] = hello["facts"]
+        self.catalog: Catalog = transport.unpack(hello, hello["buffers"])
 
     # -- tokens ------------------------------------------------------------------------------
 
@@ -278,6 +283,7 @@ class RemoteModel:
         return value
 
     def _run(self, request: wire.Request, show: prints.Show = prints.plain) -> Any:
+        self._follow()
         request.session = self.session
         request.released = tuple(self._released)
         value = self._channel.request(
@@ -285,6 +291,13 @@ class RemoteModel:
         )
         del self._released[: len(request.released)]
         return value
+
+    def _follow(self) -> None:
+        """Where the server was started anew, greet it in the same session."""
+        self._channel.follow(_tell)
+        if self._channel.facts["launched"] != self.facts["launched"]:
+            self._greet(self.session)
+            self._channel.wait_for_prints()
 
     # -- probes ------------------------------------------------------------------------------
 
@@ -472,6 +485,10 @@ def _hang_up(channel: Channel, session: str) -> None:
             channel._check_alive()
         channel.ask(protocol.GOODBYE, {**protocol.client_facts(), "session": session})
     channel.close()
+
+
+def _tell(line: str) -> None:
+    print(f"[garcon] {line}", file=sys.stderr, flush=True)
 
 
 def _checked_probes(probes: Iterable[Probe]) -> list[Probe]:

@@ -9,7 +9,6 @@ the file holds: without it nobody on the network can connect or read output.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -20,11 +19,13 @@ from typing import Any
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 
+from garcon_backend.engine.losses import epoch
 from garcon_backend.idle import IdleClock
 from garcon_backend.kernel import GarconKernel, Served
 from garcon_backend.link import Link
 from garcon_backend.lockstep import Lockstep
 from garcon_backend.part import Part
+from garcon_backend.private_files import write_private
 from garcon_backend.spec import LaunchSpec
 from garcon_backend.tokenizing import Tokenizing
 from garcon_jupyter.points import Catalog, parameter_order
@@ -44,26 +45,34 @@ def serve(spec: LaunchSpec, part: Part, link: Link) -> None:
         _server_facts(spec, part, [facts for facts, _ in introductions]),
         catalog,
         spec.shared,
-        spec.say_why,
+        lambda reason: _end(spec, reason),
     )
     app = _application(spec, part)
     _announce(spec, Path(app.abs_connection_file))
     app.start()
-    with contextlib.suppress(FileNotFoundError):
-        spec.connection_file.unlink()
     link.await_parting()
 
 
+def _end(spec: LaunchSpec, reason: str) -> None:
+    """From now on nobody can connect, and a rank that goes is not started again."""
+    spec.say_why(reason)
+    spec.connection_file.unlink(missing_ok=True)
+
+
 def _application(spec: LaunchSpec, part: Part) -> IPKernelApp:
-    """The kernel application, on a connection file that already holds the keys."""
-    connection = {
-        "key": secrets.token_hex(32),
-        "signature_scheme": "hmac-sha256",
-        "kernel_name": "garcon",
-        **_endpoint(spec),
-    }
+    """The kernel application, on a connection file that already holds the keys.
+
+    Started anew, it keeps keys and addresses: a console that is attached stays so.
+    """
     file = spec.directory / "kernel.json"
-    _write_private(file, connection)
+    if not file.exists():
+        connection = {
+            "key": secrets.token_hex(32),
+            "signature_scheme": "hmac-sha256",
+            "kernel_name": "garcon",
+            **_endpoint(spec),
+        }
+        write_private(file, connection)
     app = IPKernelApp.instance(
         kernel_class=GarconKernel,
         connection_file=str(file),
@@ -92,16 +101,7 @@ def _endpoint(spec: LaunchSpec) -> dict[str, Any]:
 def _announce(spec: LaunchSpec, kernel_file: Path) -> None:
     connection = json.loads(kernel_file.read_text())
     connection["garcon"] = GarconKernel.served.facts
-    _write_private(spec.connection_file, connection)
-
-
-def _write_private(file: Path, content: dict[str, Any]) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    temporary = file.with_suffix(".writing")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump(content, stream, indent=1)
-    temporary.replace(file)
+    write_private(spec.connection_file, connection)
 
 
 def _server_facts(spec: LaunchSpec, part: Part, ranks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -113,6 +113,7 @@ def _server_facts(spec: LaunchSpec, part: Part, ranks: list[dict[str, Any]]) -> 
         "degrees": {"tp": degrees.tp, "pp": degrees.pp, "dp": degrees.dp},
         "model": part.model_facts,
         "ranks": ranks,
+        "epoch": epoch(),
         "supervisor": os.getppid(),
         "pid": os.getpid(),
         "host": ranks[0]["host"],

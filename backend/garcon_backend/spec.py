@@ -109,6 +109,16 @@ class LaunchSpec:
         """Why the server ended, for the tombstone."""
         return self.directory / "reason"
 
+    @property
+    def losses_file(self) -> Path:
+        """Which ranks were lost, and when."""
+        return self.directory / "losses.json"
+
+    @property
+    def contexts(self) -> Path:
+        """Directory of the saved contexts that outlive a lost rank."""
+        return self.directory / "contexts"
+
     def say_why(self, reason: str) -> None:
         """Leave the reason of the end."""
         self.reason_file.write_text(reason)

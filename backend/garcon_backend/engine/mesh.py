@@ -17,11 +17,12 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from garcon_backend.engine.collectives import Ranks
+from garcon_backend.engine.losses import epoch
 from garcon_jupyter.errors import BadDegrees
 
 GROUP_STORE = "GARCON_GROUP_STORE"
-"""Environment variable: the file through which the ranks of one host meet. Without it they meet over
-the network, as torchrun's environment says."""
+"""Environment variable: the file through which the ranks of one host meet, a new one after each restart.
+Without it they meet over the network, as torchrun's environment says."""
 
 
 @dataclass(frozen=True)
@@ -166,4 +167,5 @@ def _join(backend: str, world: int) -> None:
         dist.init_process_group(backend)
     else:
         rank = int(os.environ["RANK"])
-        dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=world)
+        method = f"file://{store}-{epoch()}"
+        dist.init_process_group(backend, init_method=method, rank=rank, world_size=world)

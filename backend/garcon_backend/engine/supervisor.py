@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.elastic.multiprocessing import SignalException
 
+from garcon_backend.engine.agent import RanksLost, run
 from garcon_backend.engine.meeting import Meeting, await_store, run_id
 from garcon_backend.engine.mesh import GROUP_STORE
 from garcon_backend.engine.parent import end_with_parent
@@ -53,11 +52,11 @@ def main(spec_file: str) -> int:
     os.environ["PYTHONHASHSEED"] = "0"
     reason, well = "ended", False
     try:
-        config = _over_hosts(spec, spec.hosts) if spec.hosts else _on_one_host(spec)
-        elastic_launch(config, sys.executable)("-m", "garcon_backend", spec_file)
+        meeting = _over_hosts(spec, spec.hosts) if spec.hosts else _on_one_host(spec)
+        run(spec, [sys.executable, "-m", "garcon_backend", spec_file], **meeting)
         well = True
-    except ChildFailedError as error:
-        reason = _describe(error)
+    except RanksLost as error:
+        reason = str(error)
     except (Stopped, SignalException) as error:
         reason = f"it was ended by {signal.Signals(error.sigval).name}"
     except GarconError as error:
@@ -75,28 +74,23 @@ def _stop(signum: int, frame: Any) -> None:
     raise Stopped(signum)
 
 
-def _on_one_host(spec: LaunchSpec) -> LaunchConfig:
+def _on_one_host(spec: LaunchSpec) -> dict[str, Any]:
     """Meet through files of the server's own directory: a store that listens on a port would take
     pickles from whoever reaches it."""
     os.environ[GROUP_STORE] = str(spec.directory / "group")
     if "lo" in psutil.net_if_addrs():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    return LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=spec.degrees.world,
-        run_id=spec.name,
-        rdzv_backend="c10d",
-        rdzv_endpoint=str(spec.directory / "rendezvous"),
-        rdzv_configs={"store_type": "file"},
-        max_restarts=0,
-        monitor_interval=0.1,
-        start_method="spawn",
-        logs_specs=_logs(spec),
-    )
+    return {
+        "nodes": 1,
+        "ranks": spec.degrees.world,
+        "run_id": spec.name,
+        "backend": "c10d",
+        "endpoint": str(spec.directory / "rendezvous"),
+        "store_type": "file",
+    }
 
 
-def _over_hosts(spec: LaunchSpec, hosts: Hosts) -> LaunchConfig:
+def _over_hosts(spec: LaunchSpec, hosts: Hosts) -> dict[str, Any]:
     """Meet the other hosts.
 
     Raises:
@@ -114,24 +108,16 @@ def _over_hosts(spec: LaunchSpec, hosts: Hosts) -> LaunchConfig:
     else:
         await_store(hosts, JOIN_TIME)
         meeting.check()
-    return LaunchConfig(
-        min_nodes=hosts.nnodes,
-        max_nodes=hosts.nnodes,
-        nproc_per_node=hosts.nproc_per_node,
-        run_id=run_id(spec, hosts),
-        rdzv_backend="c10d",
-        rdzv_endpoint=hosts.endpoint,
-        rdzv_configs={"is_host": hosts.is_host, "join_timeout": JOIN_TIME},
-        local_addr=hosts.local_addr,
-        max_restarts=0,
-        monitor_interval=0.1,
-        start_method="spawn",
-        logs_specs=_logs(spec),
-    )
-
-
-def _logs(spec: LaunchSpec) -> DefaultLogsSpecs:
-    return DefaultLogsSpecs(log_dir=str(spec.directory / "ranks"), tee=Std.NONE)
+    return {
+        "nodes": hosts.nnodes,
+        "ranks": hosts.nproc_per_node,
+        "run_id": run_id(spec, hosts),
+        "backend": "c10d",
+        "endpoint": hosts.endpoint,
+        "is_host": hosts.is_host,
+        "join_timeout": JOIN_TIME,
+        "local_addr": hosts.local_addr,
+    }
 
 
 def _interface(address: str) -> str:
@@ -147,13 +133,6 @@ def _interface(address: str) -> str:
         f"No network interface of {socket.gethostname()} has the address {address}.",
         "Give one with --local-addr; ip address lists them.",
     )
-
-
-def _describe(error: ChildFailedError) -> str:
-    rank, failure = error.get_first_failure()
-    code = failure.exitcode
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"rank {rank} was lost ({how})"
 
 
 def _bury(spec: LaunchSpec, reason: str, well: bool) -> None:
