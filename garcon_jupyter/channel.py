@@ -16,18 +16,31 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from jupyter_client.session import Session
 
 from garcon_jupyter import prints
-from garcon_jupyter.errors import BadConnectionFile, Interrupted, ServerGone, ServerRestarted
+from garcon_jupyter.errors import (
+    BadConnectionFile,
+    BadRequest,
+    Interrupted,
+    ServerGone,
+    ServerRestarted,
+)
+from garcon_jupyter.patience import Patience
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.failures import revive
 
+if TYPE_CHECKING:
+    from garcon_jupyter.tunnels import Tunnel
+
 ANSWER_TIME = 20.0
 """Seconds in which a living server answers a question on its control channel."""
+
+LONG = 5.0
+"""Seconds from which on the server keeps an answer until it hears that it was received."""
 
 _TICK = 0.25
 """Seconds between two looks at whether the server still lives."""
@@ -78,20 +91,33 @@ class Channel:
     Args:
         file: the connection file.
         why_gone: tells why the server ended, when it has.
+        tunnel: by which it is reached, if by one; held until the channel is closed.
+
+    Attributes:
+        warn: called with the seconds that are left when the server is about to end because nobody uses it.
     """
 
-    def __init__(self, file: Path, why_gone: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self, file: Path, why_gone: Callable[[], str] = lambda: "", tunnel: Tunnel | None = None
+    ) -> None:
         self._file = file
         self._why_gone = why_gone
+        self._tunnel = tunnel
+        self._kept = contextlib.ExitStack()
         self._request_lock = threading.RLock()
         self._control_lock = threading.RLock()
+        self._patience = Patience()
         self._owner = os.getpid()
         self.request_id: str | None = None
+        self.warn: Callable[[float], None] = lambda seconds: None
+        self._heeded = 0
         self._open()
+        if tunnel:
+            self._kept.enter_context(tunnel)
 
     def _open(self) -> None:
         """Read the connection file and connect."""
-        self._version = _version(self._file)
+        version = _version(self._file)
         self.info = read_connection_file(self._file)
         self.facts: dict[str, Any] = self.info["garcon"]
         self.same_host = self.facts.get("host") == socket.gethostname()
@@ -101,6 +127,7 @@ class Channel:
         self._shell = self._connect(zmq.DEALER, "shell_port")
         self._iopub = self._connect(zmq.SUB, "iopub_port")
         self._pulse = _Pulse(self._connect(zmq.DEALER, "hb_port"))
+        self._version = version
 
     def follow(self, tell: Callable[[str], None] | None = None) -> None:
         """Connect anew where the server was started anew; free where nothing happened.
@@ -123,7 +150,7 @@ class Channel:
                 self._await_restart()
             if _version(self._file) == self._version:
                 return
-            self.close()
+            self._disconnect()
             self._open()
 
     def _news(self) -> str:
@@ -165,8 +192,18 @@ class Channel:
 
     def close(self) -> None:
         """Hang up."""
+        self._disconnect()
+        self._kept.close()
+
+    def _disconnect(self) -> None:
         if os.getpid() == self._owner:
             self._context.destroy(linger=0)
+
+    def client_facts(self) -> dict[str, Any]:
+        """What this client says of itself. Through a tunnel its process number means nothing to the server,
+        even where both hosts have one name."""
+        facts = protocol.client_facts()
+        return {**facts, "host": f"{facts['host']} by ssh"} if self._tunnel else facts
 
     # -- questions ---------------------------------------------------------------------------
 
@@ -179,9 +216,17 @@ class Channel:
         """
         with self._control_lock:
             self.follow()
-            message_id = self._send(self._control, kind, content, buffers)
-            reply = self._await_reply(self._control, message_id, ANSWER_TIME)
+            with self._patience:
+                message_id = self._send(self._control, kind, content, buffers)
+                reply = self._await_reply(self._control, message_id, ANSWER_TIME)
+        self._heed(reply["content"].get("idle_warning"))
         return _checked(reply)
+
+    def _heed(self, warning: dict[str, Any] | None) -> None:
+        """Pass on, once, that the server is about to end because nobody uses it."""
+        if warning and warning["number"] != self._heeded:
+            self._heeded = warning["number"]
+            self.warn(warning["seconds"])
 
     def _send(self, sock: Any, kind: str, content: dict[str, Any], buffers: Any) -> str:
         """Send a message; its id."""
@@ -191,7 +236,7 @@ class Channel:
     def _await_reply(self, sock: Any, message_id: str, seconds: float) -> dict[str, Any]:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if sock.poll(int(_TICK * 1000)):
+            if self._patience.wait(sock.poll, int(_TICK * 1000)):
                 reply = self._receive(sock)
                 if reply is not None and reply["parent_header"].get("msg_id") == message_id:
                     return reply
@@ -243,6 +288,8 @@ class Channel:
         )
 
     def _ended(self) -> ServerGone:
+        if self._tunnel and (lost := self._tunnel.loss()):
+            return lost
         return ServerGone(
             f"Server {self.facts['name']!r} has ended: {self._why() or 'reason unknown'}.",
             "Run the launch cell again; garcon logs shows what it wrote.",
@@ -251,9 +298,13 @@ class Channel:
     def _why(self) -> str:
         """Why the server ended; its supervisor, which outlives it, needs a moment to say so."""
         end = time.monotonic() + _BURIAL_TIME
-        while process_lives(self.facts["supervisor"]) and time.monotonic() < end:
+        while self._supervised and time.monotonic() < end:
             time.sleep(0.05)
         return self._why_gone()
+
+    @property
+    def _supervised(self) -> bool:
+        return self.same_host and process_lives(self.facts["supervisor"])
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -266,24 +317,60 @@ class Channel:
             GarconError: what the server answered.
         """
         with self._request_lock:
-            self._drain()
-            packed, raw = transport.pack(value)
+            packed, raw = transport.pack(value, self._shared)
             buffers: Any = list(raw)
             content = {**content, **packed, "same_host": self.same_host}
             message: Any = self._session.msg(protocol.REQUEST, content)
-            self.request_id = message["header"]["msg_id"]
-            waiting = _Waiting(self.request_id, show)
-            try:
-                self._session.send(self._shell, message, buffers=buffers)
-                reply = self._attend(waiting)
-            except KeyboardInterrupt:
-                # However early or often the user interrupts: what was sent must not run on.
-                self._cancel(waiting)
-                raise
-            finally:
-                self.request_id = None
-        _checked(reply)
-        return transport.unpack(reply["content"], reply["buffers"])
+            with self._patience:
+                self._drain()
+                waiting = _Waiting(message["header"]["msg_id"], content["session"], show)
+                self.request_id = waiting.message_id
+                try:
+                    self._session.send(self._shell, message, buffers=buffers)
+                    reply = self._attend(waiting)
+                finally:
+                    self.request_id = None
+                transport.discard(packed)  # where the server refused to look at it
+                if time.monotonic() - waiting.since > LONG:
+                    self._say(protocol.RECEIVED, content["session"], waiting)
+                _checked(reply)
+                return transport.unpack(reply["content"], reply["buffers"], shared=self._shared)
+
+    def outcome(self, session: str, request: str, show: prints.Show) -> tuple[str, Any]:
+        """Wait for a request that was sent before, perhaps by another process; (kind, its answer).
+
+        Raises:
+            BadRequest: no answer is kept.
+            GarconError: what the server answered.
+        """
+        asked: dict[str, Any] = {"session": session, "request": request, "heard": 0}
+        while True:
+            reply = self.ask(protocol.OUTCOME, asked)
+            for rank, stream, text in reply["prints"]:
+                show(rank, stream, text)
+            asked["heard"] += len(reply["prints"])
+            if reply["state"] == "ended":
+                break
+            time.sleep(_TICK)
+        answer = {"content": reply["outcome"], "buffers": reply["buffers"]}
+        try:
+            _checked(answer)
+            return reply["kind"], transport.unpack(
+                answer["content"], answer["buffers"], shared=self._shared
+            )
+        finally:
+            self.ask(protocol.RECEIVED, {"session": session, "request": request})
+
+    def _say(self, kind: str, session: str, waiting: _Waiting) -> None:
+        """Tell the server something of a request; nobody waits for an answer."""
+        told = {"session": session, "request": waiting.message_id}
+        with self._control_lock, self._patience:
+            self._send(self._control, kind, told, buffers=())
+
+    @property
+    def _shared(self) -> Path | None:
+        """The server's directory in shared memory, where it can be reached."""
+        return Path(self.facts["shared"]) if self.same_host and "shared" in self.facts else None
 
     def _attend(self, waiting: _Waiting) -> dict[str, Any]:
         """Wait for the reply and the end of the prints."""
@@ -292,9 +379,11 @@ class Channel:
                 return self._attend_uninterrupted(waiting)
             except KeyboardInterrupt:
                 if waiting.cancelled:
+                    self._say(protocol.DETACH, waiting.session, waiting)
                     raise Interrupted(
-                        "You stopped waiting; the request may still be ending on the server.",
-                        "Your next request runs after it.",
+                        f"You stopped waiting for request {waiting.message_id}, which is ending on the server.",
+                        f'rmodel.result("{waiting.message_id}") waits for its answer, also after a restart '
+                        "of the notebook; your next request runs after it.",
                     ) from None
                 self._cancel(waiting)
 
@@ -311,7 +400,7 @@ class Channel:
         poller.register(self._pulse.socket, zmq.POLLIN)
         self._pulse.heard()
         while True:
-            ready = dict(poller.poll(int(_TICK * 1000)))
+            ready = dict(self._patience.wait(poller.poll, int(_TICK * 1000)))
             if ready:
                 self._pulse.heard()
             if self._iopub in ready:
@@ -327,6 +416,7 @@ class Channel:
             if not ready:
                 self._check_alive()
                 self._pulse.ask()
+                self._look_after(waiting)
             if self._pulse.silence > ANSWER_TIME:
                 # Should it wake up, it need not run what nobody waits for.
                 self._send(
@@ -334,15 +424,31 @@ class Channel:
                 )
                 raise self._hangs()
 
+    def _look_after(self, waiting: _Waiting) -> None:
+        """Now and then, ask whether the request has ended: a reply is lost where this machine slept."""
+        if waiting.reply is not None or time.monotonic() - waiting.looked < LONG:
+            return
+        waiting.looked = time.monotonic()
+        asked = {"session": waiting.session, "request": waiting.message_id, "heard": waiting.heard}
+        try:
+            told = self.ask(protocol.OUTCOME, asked)
+        except BadRequest:
+            return
+        if told["state"] == "ended" and not self._shell.poll(0):
+            for rank, stream, text in told["prints"]:
+                waiting.show(rank, stream, text)
+            waiting.reply = {"content": told["outcome"], "buffers": told["buffers"]}
+
     def _hear(self, waiting: _Waiting) -> None:
         message = self._receive(self._iopub)
         if message is None or message["parent_header"].get("msg_id") != waiting.message_id:
             return
         if message["msg_type"] == "stream":
+            waiting.heard += 1
             content = message["content"]
             waiting.show(content.get("rank", 0), content["name"], content["text"])
-        elif message["msg_type"] == "garcon_done":
-            waiting.done = True
+        elif message["msg_type"] == protocol.WAITING:
+            prints.plain(0, "stderr", message["content"]["text"])
 
     def _drain(self) -> None:
         """Forget what others printed since our last request."""
@@ -399,18 +505,23 @@ class _Pulse:
 class _Waiting:
     """What a request is still waited for."""
 
-    def __init__(self, message_id: str, show: prints.Show) -> None:
-        self.message_id = message_id
+    def __init__(self, message_id: str, session: str, show: prints.Show) -> None:
+        self.message_id, self.session = message_id, session
+        self.since = self.looked = time.monotonic()
         self.show = show
         self.reply: dict[str, Any] | None = None
-        self.done = False
+        self.heard = 0
         self.until = 0.0
         self.cancelled = False
 
     @property
     def over(self) -> bool:
-        # Prints travel on another socket than the reply; "done" follows the last of them.
-        return self.reply is not None and (self.done or time.monotonic() > self.until)
+        # Prints travel on another socket than the reply, which says how many there are.
+        if self.reply is None:
+            return False
+        return (
+            self.heard >= self.reply["content"].get("printed", 0) or self.until < time.monotonic()
+        )
 
 
 def _checked(reply: dict[str, Any]) -> dict[str, Any]:

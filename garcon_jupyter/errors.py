@@ -69,12 +69,20 @@ class BadTokens(GarconError, ValueError):
     """Tokens that the model cannot read: empty, ragged, out of range, too long."""
 
 
+class BadData(GarconError, ValueError):
+    """Data of a run that cannot be read: the file, or one document of it, which is named."""
+
+
 class BadProbe(GarconError, TypeError):
     """A probe that cannot be made or shipped: its body, its options or what it captures."""
 
 
 class BadRequest(GarconError, ValueError):
     """A request whose arguments make no sense together."""
+
+
+class ProbesUnknown(GarconError):
+    """The server does not have probes that a request names by digest; the client sends them again."""
 
 
 class MissingModule(GarconError, ImportError):
@@ -154,7 +162,11 @@ class DigestMismatch(FetchFailed):
 
 
 class DoesNotFit(GarconError, MemoryError):
-    """The model needs more memory than there is."""
+    """A model, an answer or a recording needs more memory than there is; nothing was begun."""
+
+
+class OutOfMemory(GarconError, MemoryError):
+    """Memory ended while a request ran: it failed, and the server goes on without it."""
 
 
 class BadDegrees(GarconError, ValueError):
@@ -175,6 +187,10 @@ class ServerGone(GarconError, ConnectionError):
 
 class ServerRestarted(GarconError, ConnectionError):
     """A rank was lost while the request ran; the server starts its ranks anew, and goes on."""
+
+
+class Unreachable(GarconError, ConnectionError):
+    """A machine that ssh cannot connect to, or that does not let us in; with what ssh said."""
 
 
 class VersionMismatch(GarconError, ConnectionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,17 @@ def _rank(rank: dict[str, Any], say_host: bool) -> str:
     layers = f", layers {spans(rank['layers'])}" if rank.get("layers") else ""
     host = f" on {rank['host']}" if say_host else ""
     return f"{rank['device']}, process {rank['pid']}{host}{layers}{memory}"
+
+
+def pending(requests: Sequence[dict[str, Any]]) -> str:
+    """The requests that a session left behind."""
+    if not requests:
+        return "No request of this session is unfinished or unread."
+    rows = [("REQUEST", "KIND", "STATE", "SINCE")]
+    for item in requests:
+        since = time.strftime("%H:%M:%S", time.localtime(item["since"]))
+        rows.append((item["request"], item["kind"], item["state"], since))
+    return columns(rows) + "\n%garcon result REQUEST waits for one and shows what it printed."
 
 
 def log_tail(name: str, lines: int) -> str:

@@ -6,8 +6,10 @@ import argparse
 from typing import Any
 
 from garcon_jupyter.hosts import Several
+from garcon_jupyter.limits import LimitWords
 
 LAUNCH_WORDS = ("name", "tp", "pp", "dp", "dtype", "device", "idle_timeout", "loader")
+LIMIT_WORDS = tuple(LimitWords.__annotations__)
 HOSTS_WORDS = tuple(Several.__annotations__)
 
 
@@ -27,7 +29,16 @@ def add_launch_options(parser: argparse.ArgumentParser) -> None:
         help='end after so long without a request: seconds, "30m", "1h", "never" (default: 1h)',
     )
     add("--loader", metavar="PACKAGE.MODULE:FUNCTION", help="makes a torch.nn.Module of your own")
+    _add_limit_options(parser)
     _add_hosts_options(parser)
+
+
+def _add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """Add the words of :class:`garcon_jupyter.limits.LimitWords`."""
+    add = parser.add_argument_group("limits").add_argument
+    add("--memory", metavar="BYTES", help="of a host, beside the model, e.g. 8GiB (default: 90 %%)")
+    add("--keep", metavar="BYTES", help="of recordings on a host (default: half of what is free)")
+    add("--forget", metavar="TIME", help="of a session without name and client (default: 1h)")
 
 
 def _add_hosts_options(parser: argparse.ArgumentParser) -> None:
@@ -56,4 +67,4 @@ def _add_hosts_options(parser: argparse.ArgumentParser) -> None:
 
 def launch_options(given: argparse.Namespace) -> dict[str, Any]:
     """The options as keywords of :func:`garcon_jupyter.launch`."""
-    return {word: getattr(given, word) for word in (*LAUNCH_WORDS, *HOSTS_WORDS)}
+    return {word: getattr(given, word) for word in (*LAUNCH_WORDS, *LIMIT_WORDS, *HOSTS_WORDS)}

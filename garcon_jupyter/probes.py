@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import shipping
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.points import Address, Catalog, is_pattern
+from garcon_jupyter.points import Address, Catalog, PointSpec, is_pattern
 from garcon_jupyter.wire.requests import Code, ProbeSpec, RecordingRef
 
 if TYPE_CHECKING:
+    from garcon_jupyter.recorders import Recorder
     from garcon_jupyter.recordings import Recording
 
 MERGE_RULES = ("cat", "sum", "topk")
@@ -85,7 +87,9 @@ class ProbePoint:
 
         Args:
             fn: sees the whole tensor, of the point's shape; saves what it wants in `save_ctx`; returns a
-                tensor to replace it, or None. A change in place edits it too.
+                tensor to replace it, or None. A change in place edits it too. Or a recorder
+                (:mod:`garcon_jupyter.recorders`), which never edits, runs on the shards where it can, and
+                merges them by its own rule.
             grad: run in the backward pass instead, on the gradient at the point.
             sharded: run on every rank that holds a shard, on its shard; ``save_ctx.shard`` says which.
             merge: how what sharded probes saved becomes one: "cat" (along the sharded dimension), "sum",
@@ -120,6 +124,12 @@ class ProbePoint:
         source: Recording | None = None,
     ) -> list[Probe]:
         """As :meth:`probe`, one probe for each point that the pattern selects."""
+        if recorder := _as_recorder(fn):
+            for address in self.addresses:
+                if isinstance(address.spec, PointSpec):
+                    recorder.check(address.spec.dims, address.name)
+            sharded, read_only = recorder.sharded, True
+            merge = recorder.merge if sharded else None
         if isinstance(merge, str) and merge not in MERGE_RULES:
             raise BadProbe(
                 f"There is no merge rule {merge!r}.", f"Use {', '.join(MERGE_RULES)} or a function."
@@ -151,6 +161,12 @@ class ProbePoint:
             return f"<{len(self.addresses)} probe points: {self.name}>"
         shape = ", ".join(map(str, self.shape))
         return f"<probe point {self.name} [{shape}]: {self.what}>"
+
+
+def _as_recorder(fn: Any) -> Recorder[Any] | None:
+    """A probe that is a recorder; nothing is one before that module was imported."""
+    module = sys.modules.get("garcon_jupyter.recorders.base")
+    return fn if module is not None and isinstance(fn, module.Recorder) else None
 
 
 class ProbePoints(Mapping[str, ProbePoint]):

@@ -167,7 +167,8 @@ class Recording:
             what = (
                 f"{info.kind} {list(info.shape)} {info.dtype}" if info.shape is not None else None
             )
-            rows.append(f"{name}: {what or info.preview}")
+            origin = f" (of {info.origin})" if info.origin else ""
+            rows.append(f"{name}: {what or info.preview}{origin}")
         return f"<recording of {self._ref.point}: {'; '.join(rows)}>"
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from jupyter_core.paths import jupyter_runtime_dir
@@ -35,10 +35,12 @@ from garcon_jupyter.errors import (
     UnknownServer,
 )
 from garcon_jupyter.hosts import Several
+from garcon_jupyter.limits import Limits
 from garcon_jupyter.wire import protocol
 from garcon_jupyter.wire.transport import shared_memory_root
 
-HOUR = 3600.0
+if TYPE_CHECKING:
+    from garcon_jupyter.tunnels import Tunnel
 
 Progress = Callable[[str], None]
 
@@ -58,10 +60,14 @@ class Server:
     name: str
     file: Path
     facts: dict[str, Any]
+    tunnel: Tunnel | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, or starts anew. For one of another host Slurm is asked, or it is believed."""
+        """Whether it runs, or starts anew. For one of another host its tunnel or Slurm is asked, or it is
+        believed."""
+        if self.tunnel:
+            return self.tunnel.open
         if self.local:
             return process_lives(self.facts["supervisor"])
         return not (self.facts.get("slurm_job") and slurm.over(self.facts["slurm_job"]))
@@ -70,6 +76,10 @@ class Server:
     def local(self) -> bool:
         """Whether it runs on this host."""
         return self.facts.get("host") == socket.gethostname()
+
+    def why_gone(self) -> str:
+        """Why it ended, and when; "" where nothing is known."""
+        return self.tunnel.why_gone() if self.tunnel else why_gone(self.name)
 
     def __repr__(self) -> str:
         degrees = ", ".join(f"{k}={v}" for k, v in self.facts["degrees"].items() if v > 1)
@@ -92,12 +102,17 @@ def servers() -> list[Server]:
 
 
 def find(name: str) -> Server:
-    """The running server of a name.
+    """The running server of a name, or at an address: ``ssh://user@host/name``.
 
     Raises:
         UnknownServer: none runs; says why the last one ended, and which names there are.
         BadConnectionFile: the file of that name is no connection file of a server.
+        Unreachable: by ssh; says why.
     """
+    from garcon_jupyter import tunnels
+
+    if name.startswith(tunnels.SCHEME):
+        return tunnels.find(name)
     file = registry_directory() / f"{name}.json"
     if not re.fullmatch(r"[\w.@+-]+", name) or not file.exists():
         raise _unknown(name)
@@ -195,26 +210,10 @@ class Settings:
         return ", ".join(differences)
 
 
-def seconds(timeout: float | str) -> float:
-    """Seconds of ``3600``, ``"1h"``, ``"30m"``, ``"45s"``; 0 for ``"never"``.
-
-    Raises:
-        BadRequest: it is no duration.
-    """
-    if isinstance(timeout, int | float):
-        return float(timeout)
-    if timeout == "never":
-        return 0.0
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", timeout.strip())
-    if not found:
-        raise BadRequest(f"{timeout!r} is no duration.", 'Write seconds, or "30m", "1h", "never".')
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
-
-
 def launch(
     name: str,
     settings: Settings,
-    idle_timeout: float,
+    limits: Limits,
     progress: Progress,
     words: Several | None = None,
 ) -> tuple[Server, bool]:
@@ -239,7 +238,7 @@ def launch(
         degree = getattr(settings, word)
         if degree is not None and degree < 1:
             raise BadDegrees(f"{word}={degree} is no degree.", "Degrees count from one.")
-    start = starting.way(name, settings, idle_timeout, progress, words or Several())
+    start = starting.way(name, settings, limits, progress, words or Several())
     if isinstance(start, starting.BesideOthers):
         return start(), True
     with FileLock(registry_directory() / f"{name}.lock"):
@@ -259,12 +258,14 @@ def launch(
 
 @contextlib.contextmanager
 def _calling(server: Server) -> Iterator[Channel]:
+    if server.tunnel and (lost := server.tunnel.loss()):
+        raise lost
     if not server.file.exists():
         raise ServerGone(
-            f"Server {server.name!r} has ended: {why_gone(server.name) or 'reason unknown'}.",
+            f"Server {server.name!r} has ended: {server.why_gone() or 'reason unknown'}.",
             "garcon list names those that run.",
         )
-    channel = Channel(server.file, lambda: why_gone(server.name))
+    channel = Channel(server.file, server.why_gone, server.tunnel)
     try:
         yield channel
     finally:
@@ -281,6 +282,29 @@ def status(server: Server) -> dict[str, Any]:
         return channel.ask(protocol.STATUS, {})
 
 
+def keep_alive(server: Server) -> float | None:
+    """Start a server's idle time anew; the seconds it has now, None where it never ends by itself.
+
+    Raises:
+        ServerGone: it does not answer.
+    """
+    with _calling(server) as channel:
+        return channel.ask(protocol.KEEP_ALIVE, {})["idle_left"]
+
+
+def cancel(server: Server, request: str) -> bool:
+    """Stop one request, whoever sent it; whether it was running.
+
+    Args:
+        request: its id, as :func:`status` tells it.
+
+    Raises:
+        ServerGone: the server does not answer.
+    """
+    with _calling(server) as channel:
+        return channel.ask(protocol.CANCEL, {"request": request})["running"]
+
+
 def stop(server: Server, force: bool = False) -> None:
     """End a server; with `force` even while others use it, and by a signal if it does not answer.
 
@@ -289,9 +313,10 @@ def stop(server: Server, force: bool = False) -> None:
         ServerGone: it does not answer, or said that it would end and runs.
     """
     try:
-        with _calling(server) as channel:
-            channel.ask(protocol.SHUTDOWN, {**protocol.client_facts(), "force": force})
-        _await_end(server, seconds=5 if force else 30)
+        with server.tunnel or contextlib.nullcontext():  # kept until the end is seen
+            with _calling(server) as channel:
+                channel.ask(protocol.SHUTDOWN, {**channel.client_facts(), "force": force})
+            _await_end(server, seconds=5 if force else 30)
     except ServerGone:
         if not force:
             raise
@@ -327,7 +352,7 @@ def kill(server: Server) -> None:
     elif not pids:
         raise ServerGone(
             f"Server {server.name!r} does not answer, and runs on {server.facts['host']}.",
-            f"There, garcon stop --force {server.name} ends it.",
+            f"There, garcon stop --force {server.name.rpartition('/')[2]} ends it.",
         )
     if server.local:
         pids.append(server.facts["supervisor"])

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import prints, shipping
 from garcon_jupyter.channel import Channel
-from garcon_jupyter.errors import BadProbe, BadRequest
+from garcon_jupyter.errors import BadProbe, BadRequest, ProbesUnknown
+from garcon_jupyter.installing import Installing
+from garcon_jupyter.looking.entry import Looking
 from garcon_jupyter.points import Address, Catalog
 from garcon_jupyter.probes import Probe, ProbePoints
 from garcon_jupyter.recordings import Handle, Key, Recordings
-from garcon_jupyter.registry import Server, stop, why_gone
+from garcon_jupyter.registry import Server, stop
 from garcon_jupyter.tokens import Tokens, as_tokens
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire import questions as ask
 from garcon_jupyter.wire import requests as wire
+from garcon_jupyter.wire import runs as runs_wire
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from garcon_jupyter.easy import Look
+    from garcon_jupyter.runs import Run
     from garcon_jupyter.widgets import View
 
 LOGITS = ("all", "last", "none")
@@ -33,7 +40,7 @@ AttachedKey = tuple[str, bool, str | None]
 """(point, on the gradient, name)"""
 
 
-class RemoteModel:
+class RemoteModel(Looking):
     """A connection to a served model, with a session of its own.
 
     Attributes:
@@ -46,6 +53,7 @@ class RemoteModel:
         attached_once: those that apply to the next such pass only.
         last_tokens: what the last pass read.
         tokens_at: what the last pass read that had a probe on a point, by (point, name of the probe).
+        requests: how many requests were sent: where it has not changed, nothing has.
     """
 
     def __init__(
@@ -53,7 +61,8 @@ class RemoteModel:
     ) -> None:
         self.server = server
         self._released: list[int] = []
-        self._channel = Channel(server.file, lambda: why_gone(server.name))
+        self._channel = Channel(server.file, server.why_gone, server.tunnel)
+        self._channel.warn = partial(_warn, server.name)
         try:
             self._channel.follow(_tell)
             self._greet(session, prefer)
@@ -65,13 +74,16 @@ class RemoteModel:
         self.attached_once: dict[AttachedKey, Probe] = {}
         self.last_tokens: Tokens | None = None
         self.tokens_at: dict[tuple[str, str | None], Tokens] = {}
+        self.requests = 0
+        self._installing = Installing()
         _HOLDING[self._channel.info["key"], self.session] += 1
         self._close = weakref.finalize(self, _hang_up, self._channel, self.session)
         self._channel.wait_for_prints()
 
     def _greet(self, session: str | None, prefer: str | None = None) -> None:
         """Open or resume a session."""
-        asked = {**protocol.client_facts(), "session": session, "prefer": prefer}
+        protocol.check_versions(self._channel.facts, protocol.client_facts())
+        asked = {**self._channel.client_facts(), "session": session, "prefer": prefer}
         hello = self._channel.ask(protocol.HELLO, asked)
         self.session: str = hello["session"]
         self.resumed: bool = hello["resumed"]
@@ -286,11 +298,23 @@ class RemoteModel:
         self._follow()
         request.session = self.session
         request.released = tuple(self._released)
-        value = self._channel.request(
-            {"session": self.session, "kind": type(request).__name__.lower()}, request, show
-        )
+        self.requests += 1
+        value = self._send(request, show)
         del self._released[: len(request.released)]
         return value
+
+    def _send(self, request: Any, show: prints.Show) -> Any:
+        """The answer to a request, whose probes travel once."""
+        about = {"session": self.session, "kind": type(request).__name__.lower()}
+        probes = getattr(request, "probes", ())
+        if not probes or not hasattr(request, "probe_set"):
+            return self._channel.request(about, request, show)
+        named = dataclasses.replace(request, probes=(), probe_set=self._installing.named(probes))
+        try:
+            return self._channel.request(about, named, show)
+        except ProbesUnknown:
+            named.probe_set = self._installing.named(probes, again=True)
+            return self._channel.request(about, named, show)
 
     def _follow(self) -> None:
         """Where the server was started anew, greet it in the same session."""
@@ -298,6 +322,7 @@ class RemoteModel:
         if self._channel.facts["launched"] != self.facts["launched"]:
             self._greet(self.session)
             self._channel.wait_for_prints()
+            _tell("the server is back; recordings() tells of which request each saved value is")
 
     # -- probes ------------------------------------------------------------------------------
 
@@ -332,6 +357,101 @@ class RemoteModel:
 
     def _select(self, pattern: str) -> list[Address]:
         return self.catalog.select(pattern)
+
+    # -- runs --------------------------------------------------------------------------------
+
+    def run(
+        self,
+        data: Any = None,
+        probes: Iterable[Probe] = (),
+        batch_tokens: int = 2048,
+        length: int | None = None,
+        packed: bool | None = None,
+        long: str = "refuse",
+        field: str = "",
+        documents: str = "line",
+        special: bool | None = None,
+        between: int | None = None,
+        skip: bool = False,
+        most_tokens: int | None = None,
+        fresh: bool = True,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        every: float = 30.0,
+        resume: str | Path | None = None,
+        blocking: bool = True,
+        show: bool = True,
+    ) -> Run:
+        """Stream data past probes, on the server.
+
+        Batches take turns with the requests of others, and with your own: what is recorded can be read while
+        it runs. It goes on when the notebook is closed, and :meth:`runs` finds it again. In probes,
+        ``save_ctx.here.document`` and ``.offset`` say where in the data each token is, [b, p].
+
+        Args:
+            data: texts; rows of token ids, or an array of them; or the path of a file on the server's host:
+                text, JSON lines, Parquet, Arrow, .npy or safetensors tokens, or a data set on disk.
+            probes: recorders, mostly (:mod:`garcon_jupyter.recorders`); attached probes do not run.
+            batch_tokens: tokens of a batch at most.
+            length: tokens of a row at most; by default 256 where packed, else what the model reads.
+            packed: documents one after the other in rows of equal length, or one a row; by default packed where
+                they are texts. What stands before a document in its row is seen by attention.
+            long: of an unpacked document that is too long: "refuse" it, "cut" it, or "split" it into rows.
+            field: the column or key that holds the text or the tokens; by default the usual names.
+            documents: what a document of a text file is: "line", "paragraph" or "file".
+            special: whether the tokenizer adds its special tokens to each document; None is its own habit.
+            between: token after each packed document; None is the tokenizer's end-of-text token, −1 none.
+            skip: leave out documents that cannot be read, instead of stopping there.
+            most_tokens: stop after so many.
+            fresh: forget first what is recorded where these probes save; else go on with it.
+            seed: of the randomness inside probes.
+            checkpoint: directory on the server's hosts for checkpoints that outlive the server.
+            every: seconds between two checkpoints. A run that a lost rank cut short goes on from the last.
+            resume: a directory of checkpoints to go on from, in place of data and probes.
+            blocking: wait for the end; else return at once.
+            show: how far it is, while waiting.
+
+        Returns:
+            The run: poll, pause, resume, cancel, wait.
+
+        Raises:
+            BadData: the data, or a document, cannot be read; what was recorded before it is there.
+            ProbeError: a probe raised.
+            Interrupted: you interrupted it; what was recorded is there.
+        """
+        from garcon_jupyter.runs import Run, as_data
+
+        if resume is not None:
+            status = self._ask_run("resume_from", str(resume))
+        else:
+            plan = runs_wire.Plan(
+                packed, length, batch_tokens, long, special, between, skip, most_tokens
+            )
+            asked = runs_wire.StartRun(
+                as_data(data, field, documents),
+                tuple(probe.spec for probe in _checked_probes(probes)),
+                plan,
+                seed,
+                fresh,
+                None if checkpoint is None else str(checkpoint),
+                every,
+            )
+            status = self._ask_run("start", asked)
+        run = Run(self, status)
+        return run.wait(show) if blocking else run
+
+    def runs(self) -> list[Run]:
+        """The runs of this session, also those that an earlier notebook began."""
+        from garcon_jupyter.runs import Run
+
+        return [Run(self, status) for status in self._ask_run("list")]
+
+    def _ask_run(self, verb: str, question: Any = None, **content: Any) -> Any:
+        self._follow()
+        packed, buffers = transport.pack(question)
+        told = {"verb": verb, "session": self.session, **content, **packed}
+        reply = self._channel.ask(protocol.RUN, told, buffers)
+        return transport.unpack(reply, reply["buffers"])
 
     # -- state -------------------------------------------------------------------------------
 
@@ -440,9 +560,45 @@ class RemoteModel:
         finally:
             show.end()
 
+    def pending(self) -> list[dict[str, Any]]:
+        """The requests of this session that wait, run, or ended while nobody waited for them.
+
+        Each as ``{"request", "kind", "state", "since"}``: a restarted notebook finds what it left behind.
+        """
+        asked = {"session": self.session}
+        return self._channel.ask(protocol.REQUESTS, asked)["requests"]
+
+    def result(self, request: str | None = None) -> Any:
+        """Wait for a request of this session that was sent before; its answer, as it came from the server.
+
+        What it printed is shown again. Answers are kept of requests that took more than a few seconds or
+        from which you detached by a second interrupt, until they are received.
+
+        Args:
+            request: its id, of :meth:`pending`; by default the last one.
+
+        Raises:
+            BadRequest: there is none.
+            GarconError: what the request failed with.
+        """
+        if request is None:
+            found = self.pending()
+            if not found:
+                raise BadRequest(
+                    f"Session {self.session!r} has no request that is unfinished or unread.",
+                    "The answers of short requests are not kept.",
+                )
+            request = found[-1]["request"]
+        kind, value = self._channel.outcome(self.session, request, prints.plain)
+        return as_tokens(value) if kind == "generate" else value
+
     def status(self) -> dict[str, Any]:
         """What runs, what waits, who is there, and the seconds left of the idle time."""
         return self._channel.ask(protocol.STATUS, {})
+
+    def keep_alive(self) -> float | None:
+        """Start the idle time anew, as a request does; the seconds it has now, None for ever."""
+        return self._channel.ask(protocol.KEEP_ALIVE, {})["idle_left"]
 
     def shutdown(self, force: bool = False) -> None:
         """End the server; with `force` even while others use it.
@@ -475,6 +631,15 @@ _HOLDING: Counter[tuple[str, str]] = Counter()
 """Open connections of this process by (key of the server, session): the last one says goodbye."""
 
 
+def _warn(server: str, seconds: float) -> None:
+    prints.plain(
+        0,
+        "stderr",
+        f"Server {server} ends in {seconds:.0f} seconds, as nobody uses it. A request or "
+        "rmodel.keep_alive() keeps it.\n",
+    )
+
+
 def _hang_up(channel: Channel, session: str) -> None:
     _HOLDING[channel.info["key"], session] -= 1
     if _HOLDING[channel.info["key"], session]:
@@ -483,7 +648,7 @@ def _hang_up(channel: Channel, session: str) -> None:
     with contextlib.suppress(Exception):
         if channel.same_host:
             channel._check_alive()
-        channel.ask(protocol.GOODBYE, {**protocol.client_facts(), "session": session})
+        channel.ask(protocol.GOODBYE, {**channel.client_facts(), "session": session})
     channel.close()
 
 

@@ -7,10 +7,10 @@ import os
 import re
 from typing import Any, Unpack
 
-from garcon_jupyter import registry
+from garcon_jupyter import limits, registry
 from garcon_jupyter.easy import Look
 from garcon_jupyter.errors import ServerGone
-from garcon_jupyter.hosts import Several
+from garcon_jupyter.limits import LaunchWords
 from garcon_jupyter.registry import Progress, Server, Settings
 from garcon_jupyter.remote_model import RemoteModel
 
@@ -27,7 +27,7 @@ def launch(
     idle_timeout: float | str = "1h",
     loader: str | None = None,
     progress: Progress = print,
-    **several: Unpack[Several],
+    **more: Unpack[LaunchWords],
 ) -> Server:
     """Launch a server for a model, or find the one that runs.
 
@@ -42,7 +42,9 @@ def launch(
         idle_timeout: seconds, or "30m", "1h", "never": the server ends after so long without a request.
         loader: ``package.module:function`` that makes a torch.nn.Module of your own from the path.
         progress: is told in a line what is going on.
-        several: for a server over several hosts, the words of :class:`garcon_jupyter.hosts.Several`:
+        more: limits of what the server uses, the words of :class:`garcon_jupyter.limits.LimitWords`:
+            ``memory="8GiB", keep="2GiB"``.
+            For a server over several hosts, those of :class:`garcon_jupyter.hosts.Several`:
             ``nnodes=2, rdzv_endpoint="10.0.0.1:29400"``, the same on each, or
             ``launcher="slurm", nodes=2``. On another host than the first, the call returns when the
             server has ended.
@@ -54,7 +56,7 @@ def launch(
         LaunchFailed: it did not come up; with the end of its log.
     """
     settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
-    return _launch(path, name, *settings, progress, several)[0]
+    return _launch(path, name, *settings, progress, more)[0]
 
 
 def _launch(
@@ -68,12 +70,12 @@ def _launch(
     idle_timeout: float | str,
     loader: str | None,
     progress: Progress,
-    several: Several,
+    more: LaunchWords,
 ) -> tuple[Server, bool]:
     where, automatic = _resolved(path, loader, progress)
-    timeout = registry.seconds(idle_timeout)
+    allowed, several = limits.taken(idle_timeout, more)
     settings = Settings(where, tp, pp, dp, dtype, device, loader)
-    return registry.launch(name or automatic, settings, timeout, progress, several)
+    return registry.launch(name or automatic, settings, allowed, progress, several)
 
 
 def _resolved(
@@ -118,7 +120,7 @@ def launch_and_connect(
     idle_timeout: float | str = "1h",
     loader: str | None = None,
     progress: Progress = print,
-    **several: Unpack[Several],
+    **more: Unpack[LaunchWords],
 ) -> RemoteModel:
     """Launch a server, or find the one that runs, and connect to it.
 
@@ -135,7 +137,7 @@ def launch_and_connect(
         ServerGone: this is another host than the first, and the server has ended.
     """
     settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
-    server, started = _launch(path, name, *settings, progress, several)
+    server, started = _launch(path, name, *settings, progress, more)
     rmodel = in_notebook_session(server, session)
     if not started:
         progress(f"connected to the running server {server.name}")

@@ -33,16 +33,15 @@ def show(rmodel: RemoteModel, point: Key, text: Any = None, attribute: str | Non
     """
     name = _one_point(rmodel.catalog, point)
     if text is not None:
-        look = rmodel.look(text)
-        return show_values(rmodel, name, look[name], look.tokens)
+        return _clean(rmodel, name, text)
     recordings = rmodel.recordings(fetch=False)
     key = _recorded(recordings, point, name)
     recording = recordings[key]
     chosen = attribute or _drawable(rmodel.catalog, name, recording)
-    value = Recording.handle(recording, chosen).fetch()
     title = name if chosen == "tensor" else f"{name} · {chosen}"
     probe = None if isinstance(key, str) else key[1]
-    return _picture(rmodel, name, value, rmodel.tokens_at.get((name, probe)), title)
+    tokens = rmodel.tokens_at.get((name, probe))
+    return _recording(rmodel, recordings, key, chosen, tokens, title)
 
 
 def show_values(rmodel: RemoteModel, point: str, value: Any, tokens: Any) -> View:
@@ -54,6 +53,34 @@ def show_values(rmodel: RemoteModel, point: str, value: Any, tokens: Any) -> Vie
         tokens: what the pass read: Tokens, ids or a text; None for numbered positions.
     """
     return _picture(rmodel, point, value, tokens, point)
+
+
+def _clean(rmodel: RemoteModel, point: str, text: Any) -> View:
+    """A picture of a clean pass over a text."""
+    from garcon_jupyter.looking.passes import contexts, keep
+
+    tokens = rmodel._tokens(text)
+    with contexts(rmodel, "show") as name:
+        probes = [rmodel.probe_points[point].probe(keep, name=name, read_only=True)]
+        rmodel.forward(tokens, probes=probes, logits="none")
+        recordings = rmodel.recordings(fetch=False)
+        return _recording(rmodel, recordings, (point, name), "tensor", tokens, point)
+
+
+def _recording(
+    rmodel: RemoteModel, recordings: Recordings, key: Key, attribute: str, tokens: Any, title: str
+) -> View:
+    """A picture of a value on the server: fetched, or, if it is large, looked at where it is."""
+    from garcon_jupyter.looking.frames import RecordedSource, may_stay
+
+    point = key if isinstance(key, str) else key[0]
+    handle = Recording.handle(recordings[key], attribute)
+    dims = _axes(rmodel.catalog, rmodel.catalog.point(point), handle.shape or ())
+    if dims is None or not may_stay(handle):
+        return _picture(rmodel, point, handle.fetch(), tokens, title)
+    labels = _labels(rmodel, tokens, dims, handle)
+    source = RecordedSource(rmodel, handle, recordings)
+    return widgets.FetchingView(source, labels, title, widgets.view.UNIT_NAMES.get(dims[2], "unit"))
 
 
 def _picture(rmodel: RemoteModel, point: str, value: Any, tokens: Any, title: str) -> View:

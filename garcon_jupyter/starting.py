@@ -31,6 +31,7 @@ from garcon_jupyter import hosts, planning, slurm
 from garcon_jupyter.channel import process_lives
 from garcon_jupyter.errors import BadRequest, LaunchFailed
 from garcon_jupyter.hosts import Place, Several
+from garcon_jupyter.limits import Limits
 from garcon_jupyter.registry import (
     Progress,
     Server,
@@ -56,7 +57,7 @@ _TICK = 0.05
 
 
 def way(
-    name: str, settings: Settings, idle_timeout: float, progress: Progress, words: Several
+    name: str, settings: Settings, limits: Limits, progress: Progress, words: Several
 ) -> Here | BesideOthers | BySlurm:
     """How a server is to be started.
 
@@ -64,19 +65,19 @@ def way(
         BadDegrees, BadRequest: the words make no sense together.
     """
     if hosts.by_slurm(words):
-        return BySlurm(name, settings, idle_timeout, progress, words)
+        return BySlurm(name, settings, limits, progress, words)
     if not hosts.over_several(words):
-        return Here(name, settings, idle_timeout, progress)
+        return Here(name, settings, limits, progress)
     place = hosts.place(words, planning.plan(settings).degrees)
     kind = Here if place.first else BesideOthers
-    return kind(name, settings, idle_timeout, progress, place)
+    return kind(name, settings, limits, progress, place)
 
 
 @dataclass(frozen=True)
 class _Start:
     name: str
     settings: Settings
-    idle_timeout: float
+    limits: Limits
     progress: Progress
 
     def spec(self, device: str | None = None) -> dict[str, Any]:
@@ -90,9 +91,9 @@ class _Start:
             "degrees": plan.degrees,
             "dtype": self.settings.dtype,
             "device": device,
-            "idle_timeout": self.idle_timeout,
             "loader": self.settings.loader,
             "settings": {**self.settings.__dict__, "device": device},
+            **self.limits.__dict__,
         }
 
     def relayed(self, log: Path) -> Iterator[None]:

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,19 @@ class Host:
         pids = _ip("netns", "pids", self.name).split()
         return [int(pid) for pid in pids if word in _command_line(pid)]
 
+    def cut_cable(self) -> None:
+        """From now on nothing comes or goes."""
+        _ip("-n", self.name, "link", "set", "eth0", "down")
+
+    def mend_cable(self) -> None:
+        """It comes and goes again."""
+        _ip("-n", self.name, "link", "set", "eth0", "up")
+
     def end_all(self) -> None:
         """Leave nothing running there."""
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager

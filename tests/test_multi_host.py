@@ -56,10 +56,10 @@ def command(path: Path, *degrees: str) -> list[str]:
     return garcon("launch", str(path), "--name", NAME, *at, *degrees)
 
 
-def launch(hosts: Hosts, launching: list[str]) -> subprocess.Popen[str]:
+def launch(hosts: Hosts, launching: list[str], **environment: str) -> subprocess.Popen[str]:
     """The same command on both; that of the second host stays."""
-    beside = hosts[1].start(*launching)
-    code, output = hosts[0].run(*launching)
+    beside = hosts[1].start(*launching, **environment)
+    code, output = hosts[0].run(*launching, **environment)
     assert code == 0, output + (beside.communicate(timeout=PATIENCE)[0] if beside.poll() else "")
     assert f"{NAME} runs" in output
     return beside
@@ -151,10 +151,49 @@ def gradient_of_neurons(plain: Plain) -> tuple[torch.Tensor, torch.Tensor]:
     return gradient, loss
 
 
-def test_a_host_that_is_lost_ends_the_server_and_is_named(
-    hosts: Hosts, llama_path: Path, tmp_path: Path
+CLIENT = f"""
+import sys
+import garcon_jupyter as garcon
+
+model = garcon.connect({NAME!r}, session="me")
+point = model.probe_points[{LATE!r}]
+
+def keep(save_ctx, tensor):
+    save_ctx.sum = float(tensor.sum())
+
+model.forward({PROMPT!r}, probes=[point.probe(keep)])
+saved = model.recordings()[{LATE!r}].sum
+print("ready", flush=True)
+
+def endless(save_ctx, tensor):
+    while True:
+        pass
+
+try:
+    model.forward({PROMPT!r}, probes=[point.probe(endless)])
+except garcon.ServerRestarted as error:
+    print(error, flush=True)
+same = model.forward({PROMPT!r}, probes=[])
+assert model.recordings()[{LATE!r}].sum == saved
+print("goes on", float(same.sum()), flush=True)
+"""
+
+
+def heard(process: subprocess.Popen[str], word: str) -> str:
+    """The line of a process's output that has a word; reads up to there."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if word in line:
+            return line
+    raise AssertionError("".join(lines))
+
+
+def test_a_rank_that_is_lost_is_started_anew_on_all_hosts(
+    hosts: Hosts, llama_path: Path, plain: Plain, tmp_path: Path
 ) -> None:
-    launching = command(llama_path, "--tp", "2")
+    launching = command(llama_path, "--pp", "2")
     beside = launch(hosts, launching)
 
     # Once they have met, nobody else is let in: torch would start the ranks anew.
@@ -165,13 +204,39 @@ def test_a_host_that_is_lost_ends_the_server_and_is_named(
     assert twice[0] == 1
     assert "runs already" in twice[1]
 
+    client = hosts[0].start(sys.executable, "-u", "-c", CLIENT)
+    heard(client, "ready")
     (rank,) = hosts[1].processes("-m garcon_backend /")
     os.kill(rank, signal.SIGKILL)
+    assert f"rank 1 on {hosts[1].name} was lost" in heard(client, "starts anew")
+    total = float(heard(client, "goes on").split()[-1])
+    assert close(torch.tensor(total), plain.logits(PROMPT).sum(), 1e-4)
+    client.communicate(timeout=PATIENCE)
+
+    code, output = hosts[0].run(*garcon("stop", NAME))
+    assert code == 0, output
     output, _ = beside.communicate(timeout=PATIENCE)
-    assert beside.returncode == 1
-    assert "rank 1 was lost (signal SIGKILL)" in output
+    assert beside.returncode == 0, output
     assert_nothing_is_left(hosts, tmp_path)
-    assert tombstone(tmp_path) == f"rank 1 on {hosts[1].name} was lost"
+
+
+def test_a_host_whose_cable_is_cut_comes_back(hosts: Hosts, llama_path: Path, plain: Plain) -> None:
+    silence = 3.0
+    launching = command(llama_path, "--pp", "2")
+    beside = launch(hosts, launching, GARCON_HOST_SILENCE=str(silence))
+    client = hosts[0].start(sys.executable, "-u", "-c", CLIENT)
+    heard(client, "ready")
+    hosts[1].cut_cable()
+    start = time.monotonic()
+    assert "rank 1" in heard(client, "starts anew")
+    assert time.monotonic() - start < silence + 5
+    hosts[1].mend_cable()
+    total = float(heard(client, "goes on").split()[-1])
+    assert close(torch.tensor(total), plain.logits(PROMPT).sum(), 1e-4)
+    client.communicate(timeout=PATIENCE)
+    code, output = hosts[0].run(*garcon("stop", NAME))
+    assert code == 0, output
+    beside.communicate(timeout=PATIENCE)
 
 
 def test_hosts_that_differ_are_refused_at_once(

@@ -24,7 +24,7 @@ def main(spec_file: str) -> int:
     """Serve a model until told to stop; the exit code."""
     spec = LaunchSpec.read(Path(spec_file))
     end_with_parent(lambda: os._exit(1))
-    meeting = Meeting(spec, spec.hosts) if spec.hosts else None
+    meeting = Meeting.of_rank(spec, spec.hosts) if spec.hosts else None
     try:
         if meeting:
             meeting.settle()
@@ -44,6 +44,8 @@ def main(spec_file: str) -> int:
         worker = Worker(part.executor, link)
         part.executor.output.to(worker.emit)
         worker.introduce(part.facts, part.catalog)
+        if spec.hosts:
+            spec.ready_file.touch()
         worker.serve()
     part.mesh.leave()
     return 0

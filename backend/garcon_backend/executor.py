@@ -8,27 +8,35 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from garcon_backend import merging
+from garcon_backend import checkpoints, memory, merging, process_state
+from garcon_backend.admission import Admission
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.exchange import over_stages
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.generating import generate
 from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.models.family import BoundFamily
+from garcon_backend.models.sharding import stage_layers
 from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
 from garcon_backend.passes import Passes
+from garcon_backend.probing.backups import Lost
 from garcon_backend.probing.calls import Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts, Source, describe
+from garcon_backend.stateless import is_stateless
 from garcon_jupyter.errors import BadRequest, MissingModule, NoRecording
 from garcon_jupyter.points import Address, PointSpec
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.requests import Code, ProbeSpec
+
+REMEMBERED = 256
+"""Functions without state that are kept from request to request."""
 
 Index = dict[tuple[str, str | None], dict[str, merging.Part]]
 """One rank's table of contents of a snapshot: for each (point, name), what its attributes are."""
@@ -50,7 +58,15 @@ class Executor:
         self.interrupts, self.output = interrupts, output
         self.contexts = Contexts()
         self._loaded: dict[str, Callable[..., Any]] = {}
+        self._stateless: dict[str, Callable[..., Any]] = {}
+        self._addresses: dict[str, Address] = {}
         self.parameters = Parameters(mesh, bound)
+        self.admission = Admission(
+            mesh,
+            model,
+            len(stage_layers(model, mesh)),
+            bound.catalog.sizes,
+        )
         self.passes = Passes(mesh, model, bound, layouts, self.contexts, interrupts, output)
 
     # -- prepare -----------------------------------------------------------------------------
@@ -61,9 +77,30 @@ class Executor:
         Raises:
             GarconError: the request is wrong; nothing has happened.
         """
-        self._loaded.clear()
+        self._loaded = dict(self._stateless)
         self.contexts.release(request.session, request.released)
-        return getattr(self, f"_prepare_{type(request).__name__.lower()}")(request)
+        run = getattr(self, f"_prepare_{type(request).__name__.lower()}")(request)
+        return process_state.unchanged(lambda: self._within_limits(run))
+
+    def _within_limits(self, run: Callable[[], Any]) -> Any:
+        """Run a request; where it was too much, it fails, and what it saved is taken back.
+
+        Raises:
+            DoesNotFit: more was saved than this rank keeps.
+        """
+        self.contexts.keeping.begin()
+        memory.adjust()
+        try:
+            value = run()
+            if self.contexts.keeping.grown:
+                self.contexts.check_room()
+        except BaseException as error:
+            if isinstance(memory.typed(getattr(error, "error", error)), MemoryError):
+                with self.interrupts.held():
+                    self.contexts.keeping.take_back()
+                memory.recover()
+            raise
+        return value
 
     def load(self, code: Code) -> Callable[..., Any]:
         """The function of shipped code; what it captured is as it was shipped, in every request anew.
@@ -73,7 +110,10 @@ class Executor:
         """
         try:
             if code.digest not in self._loaded:
-                self._loaded[code.digest] = pickle.loads(code.payload)
+                with self.interrupts.user_code("preparing"):
+                    function = self._loaded[code.digest] = pickle.loads(code.payload)
+                if is_stateless(function):
+                    self._remember(code.digest, function)
             return self._loaded[code.digest]
         except ImportError as error:
             module = getattr(error, "name", None) or str(error)
@@ -87,6 +127,12 @@ class Executor:
                 "Define it in the notebook, or garcon.ship() the module that defines it.",
             ) from error
 
+    def _remember(self, digest: str, function: Callable[..., Any]) -> None:
+        """Keep a function that is the same in every request."""
+        if len(self._stateless) >= REMEMBERED:
+            del self._stateless[next(iter(self._stateless))]
+        self._stateless[digest] = function
+
     def merge_rule(self, code: Code) -> Callable[[list[Any]], Any]:
         """A rule of the user's own, as a function of the list of parts."""
         rule = self.load(code)
@@ -96,7 +142,9 @@ class Executor:
         return [self._probe(spec) for spec in specs]
 
     def _probe(self, spec: ProbeSpec) -> Probe:
-        address = self.bound.catalog.point(spec.point)
+        address = self._addresses.get(spec.point)
+        if address is None:
+            address = self._addresses[spec.point] = self.bound.catalog.point(spec.point)
         if spec.grad and isinstance(address.spec, PointSpec) and not address.spec.differentiable:
             raise BadRequest(f"{spec.point} has no gradient: it holds indices.", "Leave out grad.")
         for name in spec.params:
@@ -139,6 +187,7 @@ class Executor:
 
     def _prepare_forward(self, request: wire.Forward) -> Callable[[], Any]:
         batch = self.passes.batch(request.batch)
+        self.admission.check(request)
         probes = self._probes(request.probes)
         logits = request.logits
         reduce = self.load(logits) if isinstance(logits, Code) else None
@@ -153,6 +202,7 @@ class Executor:
         if request.loss is None:
             raise BadRequest("backward needs a loss function.", "loss_fn(logits) returns a scalar.")
         batch = self.passes.batch(request.batch)
+        self.admission.check(request)
         probes = self._probes(request.probes)
         loss = self.load(request.loss)
         values = self._points(request.values)
@@ -167,6 +217,7 @@ class Executor:
 
     def _prepare_generate(self, request: wire.Generate) -> Callable[[], Any]:
         batch = self.passes.batch(request.batch)
+        self.admission.check(request)
         probes = self._probes(request.probes)
 
         def run() -> Any:
@@ -180,7 +231,13 @@ class Executor:
             contents = self.contexts.snapshot(request.session, request.number)
             return {
                 key: {
-                    name: merging.Part(describe(value), saved.parts.get(name))
+                    name: merging.Part(
+                        replace(
+                            describe(value),
+                            origin=self.contexts.origin(request.session, key, name, value),
+                        ),
+                        saved.parts.get(name),
+                    )
                     for name, value in saved.values.items()
                 }
                 for key, saved in contents.items()
@@ -198,6 +255,8 @@ class Executor:
                 of, value = contents.parts.get(attribute), contents.values[attribute]
                 # Steps on a part would mean something else than on the whole.
                 what = f"{ref.point}.{attribute}"
+                if isinstance(value, Lost):
+                    raise NoRecording(f"{what} was {value!r}.", "Run the request again.")
                 value = merging.cut(value, steps, what) if of is None else value
                 found[number] = merging.Part(merging.as_dtype(value, request.dtype), of)
             return found
@@ -206,6 +265,16 @@ class Executor:
 
     def _prepare_clear(self, request: wire.Clear) -> Callable[[], Any]:
         return lambda: self.contexts.clear(request.session, request.points, request.name)
+
+    def _prepare_checkpoint(self, request: wire.Checkpoint) -> Callable[[], Any]:
+        return lambda: checkpoints.write(self.contexts, self.mesh.rank, request)
+
+    def _prepare_restore(self, request: wire.Restore) -> Callable[[], Any]:
+        contents = checkpoints.read(self.mesh.rank, request)
+        return lambda: self.contexts.install(request.session, contents)
+
+    def _prepare_drop(self, request: wire.Drop) -> Callable[[], Any]:
+        return lambda: self.contexts.drop(request.session)
 
     def _prepare_getparameter(self, request: wire.GetParameter) -> Callable[[], Any]:
         self.bound.catalog.parameter(request.name)
@@ -227,7 +296,7 @@ class Executor:
                 "__name__": "__garcon__",
             }
             try:
-                with self.interrupts.user_code(), self.output.captured():
+                with self.output.captured(), self.interrupts.user_code():
                     exec(code, scope)
             except Cancelled:
                 raise
@@ -294,6 +363,9 @@ COMBINE: dict[type[wire.Request], Callable[[Sequence[Any], wire.Request, Executo
     wire.Snapshot: _one_index,
     wire.Fetch: _all_fetched,
     wire.Clear: _first,
+    wire.Drop: _first,
+    wire.Checkpoint: _first,
+    wire.Restore: _first,
     wire.GetParameter: _first,
     wire.RunOnRanks: _all,
 }

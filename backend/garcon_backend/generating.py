@@ -97,6 +97,7 @@ def _each_step(passes: Passes, run: PassRun, inputs: Inputs) -> Iterator[None]:
         nonlocal step, seen
         step += 1
         passes.agree_to_go_on(run)
+        passes.interrupts.phase = "generating"
         ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
         seen += ids.shape[1]
         mask = _mask_so_far(inputs, seen)

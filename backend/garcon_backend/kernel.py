@@ -12,6 +12,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,21 +20,26 @@ from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type, observe
 
-from garcon_backend import merging
+from garcon_backend import memory, merging
 from garcon_backend.idle import IdleClock
+from garcon_backend.installed import Installed
 from garcon_backend.lockstep import Lockstep, RequestFailed
+from garcon_backend.outcomes import Outcome, Outcomes
+from garcon_backend.output import log
+from garcon_backend.runs import Run, Runs
 from garcon_backend.sessions import Client, Queued, Sessions, Turns
 from garcon_backend.tokenizing import Tokenizing
+from garcon_backend.waiting import MOMENT, Waiting
 from garcon_jupyter.errors import (
     BadRequest,
     CannotTravel,
     GarconError,
     Interrupted,
-    VersionMismatch,
 )
-from garcon_jupyter.wire import protocol, transport
+from garcon_jupyter.wire import contents, protocol, transport
+from garcon_jupyter.wire.checking import check, check_content
 from garcon_jupyter.wire.failures import describe
-from garcon_jupyter.wire.requests import Request
+from garcon_jupyter.wire.requests import Drop, Request
 
 
 class Served:
@@ -44,6 +50,7 @@ class Served:
         catalog: points and parameters.
         shared: directory in shared memory for large answers.
         stop: called with a reason when the server shall end.
+        checkpoints: directory for those of runs.
     """
 
     def __init__(
@@ -55,8 +62,10 @@ class Served:
         catalog: Any,
         shared: Path,
         stop: Callable[[str], None],
+        checkpoints: Path,
     ) -> None:
         self.lockstep, self.tokenizing, self.clock = lockstep, tokenizing, clock
+        self.checkpoints = checkpoints
         self.facts, self.catalog, self.shared, self.stop = facts, catalog, shared, stop
 
 
@@ -85,12 +94,25 @@ class GarconKernel(IPythonKernel):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        for kind in protocol.CONTROL_MESSAGES:
+            self.control_handlers[kind] = partial(self._checked, self.control_handlers[kind])
         self.sessions = Sessions()
         self.turns = Turns()
+        self.installed = Installed()
+        self.outcomes = Outcomes()
         self.running: Queued | None = None
+        self.waiting = Waiting(self.turns, lambda: self.running, self._user, self._tell_place)
+        self._looking = False
         self._wake = asyncio.Event()
+        self.runs = Runs(
+            self.served.lockstep,
+            self.served.tokenizing.tokenizer,
+            self.served.catalog.sizes,
+            self.served.checkpoints,
+            self._queue,
+        )
         self.served.lockstep.on_output(self._emit)
-        self.served.lockstep.executor.output.to(lambda stream, text: self._emit(0, stream, text))
+        self.served.lockstep.executor.output.to(self._emit_mine)
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -100,6 +122,7 @@ class GarconKernel(IPythonKernel):
         super().start()
         loop = asyncio.get_event_loop_policy().get_event_loop()
         self._tasks = [loop.create_task(self._take_turns()), loop.create_task(self._watch_clock())]
+        self.runs.revive()
 
     def _send(self, *args: Any, **kwargs: Any) -> None:
         assert self.session is not None
@@ -113,10 +136,11 @@ class GarconKernel(IPythonKernel):
         On the thread that reads the shell channel; all other messages go Jupyter's own way.
         """
         assert self.session is not None
-        ident, frames = self.session.feed_identities(msg, copy=False)
         try:
-            header = self.session.deserialize(frames, content=False, copy=False)["header"]
+            ident, frames = self.session.feed_identities(msg, copy=False)
+            header = self.session.unpack(frames[1].bytes)  # type: ignore[union-attr]  # checked below
             if header["msg_type"] == protocol.REQUEST:
+                check(header["msg_id"], str, "its id")
                 parent = self.session.deserialize(frames, content=True, copy=False)
                 self._put(ident, parent)
                 return
@@ -126,16 +150,42 @@ class GarconKernel(IPythonKernel):
         await super().shell_channel_thread_main(msg)
 
     def _put(self, ident: Any, parent: dict[str, Any]) -> None:
-        content = parent["content"]
-        item = Queued(
-            str(content.get("session", "")),
-            parent["header"]["msg_id"],
-            str(content.get("kind", "?")),
-            (ident, parent),
-        )
+        content, message = parent["content"], (ident, parent)
+        try:
+            check_content(content, contents.of(protocol.REQUEST))
+        except BadRequest as error:
+            item = Queued("", parent["header"]["msg_id"], "?", message)
+            refusal = {"status": "error", "failure": describe(error)}
+            self._reply(item, self.shell_stream, refusal)
+            return
+        session, kind = content.get("session", ""), content.get("kind", "?")
+        self._queue(Queued(session, parent["header"]["msg_id"], kind, message))
+
+    def _queue(self, item: Queued) -> None:
         self.served.clock.begin()
         self.turns.put(item)
+        if self.served.lockstep.is_cancelled(item.id):  # the cancellation was faster
+            self._take_out(item.id)
         self.io_loop.add_callback(self._wake.set)
+        self.shell_channel_thread.io_loop.add_callback(self._look_at_row)
+
+    def _look_at_row(self, again: bool = False) -> None:
+        """Tell those who wait their places, as long as anybody does; on the shell channel's thread."""
+        if self._looking and not again:
+            return
+        self._looking = self.waiting.look()
+        if self._looking:
+            loop = self.shell_channel_thread.io_loop
+            loop.call_later(MOMENT, self._look_at_row, True)
+
+    def _user(self, session: str) -> str:
+        """Who a session belongs to, for others."""
+        return self.sessions.user(session) or "the server"
+
+    def _tell_place(self, item: Queued, content: dict[str, Any]) -> None:
+        if not isinstance(item.message, Run):
+            parent = item.message[1]
+            self._send(self.iopub_socket, protocol.WAITING, content, parent, ident=b"waiting")
 
     async def _take_turns(self) -> None:
         while True:
@@ -146,13 +196,25 @@ class GarconKernel(IPythonKernel):
                 continue
             self.running = item
             try:
-                self._answer(item)
+                if not self._abandoned(item):
+                    self._answer(item)
+            except Exception:
+                self.log.exception("A request that could not be answered")
             finally:
                 self.running = None
                 self.served.clock.end()
             await asyncio.sleep(0)  # a console may have a turn too
 
+    def _abandoned(self, item: Queued) -> bool:
+        """Whether nobody waits for a request: its client ended, and had not detached from it."""
+        if isinstance(item.message, Run) or self.outcomes.detached(item.id):
+            return False
+        return self.sessions.vanished(item.session)
+
     def _answer(self, item: Queued) -> None:
+        if isinstance(item.message, Run):
+            self.runs.turn(item.message)
+            return
         buffers: list[Any] = []
         try:
             content, buffers = self._run(item, item.message[1])
@@ -171,14 +233,21 @@ class GarconKernel(IPythonKernel):
         """
         ident, parent = item.message
         reply = protocol.reply_type(protocol.REQUEST)
-        self._send(stream, reply, content, parent, ident=ident, buffers=list(buffers))
-        self._send(self.iopub_socket, "garcon_done", {}, parent, ident=b"garcon")
+        # Prints travel on another socket: the client knows by their number when it has heard the last.
+        content = {**content, "printed": item.printed}
+        buffers = list(buffers)
+        outcome = Outcome(item.session, item.id, item.kind, content, buffers, item.prints)
+        self.outcomes.keep(outcome, item.since)
+        self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
 
     def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-        request = transport.unpack(parent["content"], parent["buffers"])
+        request = self._unpacked(parent)
         if not isinstance(request, Request) or not self.sessions.known(request.session):
             raise BadRequest("This is no request of an open session.", "Connect first.")
+        check(request, type(request), type(request).__name__.lower())
         self.sessions.seen(request.session)
+        self.installed.fill(request)
+        self.served.lockstep.executor.admission.check_answer(request, self._shared(parent))
         value = self.served.lockstep.run(item.id, request)
         try:
             content, buffers = transport.pack(value, self._shared(parent))
@@ -186,25 +255,64 @@ class GarconKernel(IPythonKernel):
             raise merging.name_culprit(request, value, error) from None
         return {"status": "ok", **content}, buffers
 
+    def _unpacked(self, parent: dict[str, Any]) -> Any:
+        """What a message carries.
+
+        Raises:
+            Corrupted: its buffers are not those that were signed; they were not read.
+            BadRequest: it cannot be unpickled.
+        """
+        try:
+            return transport.unpack(parent["content"], parent["buffers"], shared=self.served.shared)
+        except GarconError:
+            raise
+        except Exception as error:
+            raise BadRequest(
+                f"A message cannot be unpickled: {type(error).__name__}: {error}.",
+                "Use the same version on both sides.",
+            ) from error
+
     def _shared(self, parent: dict[str, Any]) -> Path | None:
         return self.served.shared if parent["content"].get("same_host") else None
+
+    def _emit_mine(self, stream: str, text: str) -> None:
+        with self.served.lockstep.executor.interrupts.held():
+            self._emit(0, stream, text)
 
     def _emit(self, rank: int, stream: str, text: str) -> None:
         """Pass on what user code printed, to the cell whose request it was."""
         if self.running is None:
             return
+        if isinstance(self.running.message, Run):
+            self.running.message.print(rank, stream, text)
+            return
         parent = self.running.message[1]
+        self.running.printed += 1
+        self.running.prints.append((rank, stream, text))
         content = {"name": stream, "text": text, "rank": rank}
         self._send(self.iopub_socket, "stream", content, parent, ident=b"stream")
 
     # -- questions: control ------------------------------------------------------------------
+
+    def _checked(
+        self, handler: Callable[..., None], stream: Any, ident: Any, parent: dict[str, Any]
+    ) -> None:
+        """Hand over a question whose content is what it must be."""
+        try:
+            check_content(parent["content"], contents.of(parent["header"]["msg_type"]))
+        except Exception as error:  # noqa: BLE001 - every question is answered
+            reply = protocol.reply_type(parent["header"]["msg_type"])
+            refusal = {"status": "error", "failure": describe(error)}
+            self._send(stream, reply, refusal, parent, ident=ident)
+        else:
+            handler(stream, ident, parent)
 
     def _question(
         self, stream: Any, ident: Any, parent: dict[str, Any], answer: Callable[[], dict[str, Any]]
     ) -> None:
         buffers: list[Any] = []
         try:
-            content = {"status": "ok", **answer()}
+            content = {"idle_warning": self.served.clock.warning, "status": "ok", **answer()}
             buffers = content.pop("buffers", [])
         except BaseException as error:  # noqa: BLE001 - every question is answered
             content = {"status": "error", "failure": describe(_typed(error))}
@@ -216,7 +324,7 @@ class GarconKernel(IPythonKernel):
 
         def answer() -> dict[str, Any]:
             content = parent["content"]
-            self._check_version(content)
+            protocol.check_versions(self.served.facts, content)
             client = _client(content)
             session, resumed = self.sessions.open(
                 content.get("session"), client, content.get("prefer")
@@ -232,16 +340,6 @@ class GarconKernel(IPythonKernel):
 
         self._question(stream, ident, parent, answer)
 
-    def _check_version(self, content: dict[str, Any]) -> None:
-        ours = {"protocol": protocol.PROTOCOL, "python": protocol.python_version()}
-        for what, mine in ours.items():
-            theirs = content.get(what)
-            if theirs != mine:
-                raise VersionMismatch(
-                    f"The server speaks {what} {mine}, this client {theirs}.",
-                    "Install the same garcon-jupyter and Python minor version on both sides.",
-                )
-
     def garcon_status(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """What runs, what waits, who is there."""
         self._question(stream, ident, parent, self._status)
@@ -250,7 +348,9 @@ class GarconKernel(IPythonKernel):
         running = self.running
         return {
             "running": _row(running) if running else None,
-            "waiting": [_row(item) for item in self.turns.waiting()],
+            "waiting": [
+                {**_row(item), "place": len(before) + 1} for item, before in self.waiting.rows()
+            ],
             "clients": [
                 {
                     "session": s.name,
@@ -262,6 +362,7 @@ class GarconKernel(IPythonKernel):
                 if s.client
             ],
             "idle_left": self.served.clock.left,
+            "idle_warning": self.served.clock.warning,
             "ranks": [_with_memory(rank) for rank in self.served.facts["ranks"]],
         }
 
@@ -270,27 +371,114 @@ class GarconKernel(IPythonKernel):
 
         def answer() -> dict[str, Any]:
             request_id = parent["content"]["request"]
-            waiting = self.turns.remove(request_id)
-            if waiting is not None:
-                thread = self.shell_channel_thread
-                thread.io_loop.add_callback(self._refuse, waiting)
-                return {"running": False}
-            self.served.lockstep.cancel(request_id)
+            if not self._take_out(request_id):
+                self.served.lockstep.cancel(request_id)
+                self._take_out(request_id)  # where it came at this very moment
             return {"running": self.running is not None and self.running.id == request_id}
 
         self._question(stream, ident, parent, answer)
 
+    def _take_out(self, request_id: str) -> bool:
+        """Take a waiting request out of the row and answer it; whether it waited."""
+        waiting = self.turns.remove(request_id)
+        if waiting is None:
+            return False
+        log(f"cancelled {request_id} while queued")
+        self.shell_channel_thread.io_loop.add_callback(self._refuse, waiting)
+        return True
+
     def _refuse(self, item: Queued) -> None:
         """Answer a request that was cancelled before its turn; on the shell channel's thread."""
         self.served.clock.end()
+        if isinstance(item.message, Run):
+            self.runs.cancel_waiting(item.message)
+            return
         interrupted = Interrupted("The request was interrupted before its turn.", "Nothing ran.")
         self._reply(item, self.shell_stream, {"status": "error", "failure": describe(interrupted)})
+
+    def garcon_detach(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """A client stops waiting for a request, and may ask for its answer later."""
+
+        def answer() -> dict[str, Any]:
+            self.outcomes.detach(str(parent["content"].get("request")))
+            return {}
+
+        self._question(stream, ident, parent, answer)
+
+    def garcon_received(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """A client has the answer to a request that took long."""
+
+        def answer() -> dict[str, Any]:
+            content = parent["content"]
+            self.outcomes.received(str(content.get("session")), str(content.get("request")))
+            return {}
+
+        self._question(stream, ident, parent, answer)
+
+    def garcon_outcome(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """What became of a request: what it printed since the last look, and its answer if it has ended."""
+        content = parent["content"]
+        session, request = str(content.get("session")), str(content.get("request"))
+        heard = int(content.get("heard", 0))
+
+        def answer() -> dict[str, Any]:
+            going = [item for item in self._unfinished() if item.id == request]
+            if going and going[0].session == session:
+                state = "running" if going[0] is self.running else "waiting"
+                return {"state": state, "prints": going[0].prints[heard:]}
+            ended = self.outcomes.take(session, request)
+            return {
+                "state": "ended",
+                "kind": ended.kind,
+                "prints": ended.prints[heard:],
+                "outcome": ended.content,
+                "buffers": list(ended.buffers),
+            }
+
+        self._question(stream, ident, parent, answer)
+
+    def garcon_requests(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """The requests of a session that wait, run, or ended without being received."""
+        session = str(parent["content"].get("session"))
+
+        def answer() -> dict[str, Any]:
+            going = [
+                {
+                    "request": item.id,
+                    "kind": item.kind,
+                    "state": "running" if item is self.running else "waiting",
+                    "since": item.since,
+                }
+                for item in self._unfinished()
+                if item.session == session
+            ]
+            return {"requests": [*self.outcomes.of(session), *going]}
+
+        self._question(stream, ident, parent, answer)
+
+    def _unfinished(self) -> list[Queued]:
+        running = self.running
+        return [*([running] if running else []), *self.turns.waiting()]
+
+    def garcon_run(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Begin a run over data, look at one, or steer it."""
+
+        def answer() -> dict[str, Any]:
+            content = parent["content"]
+            if not self.sessions.known(str(content.get("session"))):
+                raise BadRequest("This is no question of an open session.", "Connect first.")
+            question = self._unpacked(parent)
+            packed, buffers = transport.pack(self.runs.answer(content, question))
+            return {**packed, "buffers": buffers}
+
+        self._question(stream, ident, parent, answer)
 
     def garcon_tokenize(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Text to tokens, and back."""
 
         def answer() -> dict[str, Any]:
-            question = transport.unpack(parent["content"], parent["buffers"])
+            question = self._unpacked(parent)
+            check(question, type(question), "the question")
             packed, buffers = transport.pack(self.served.tokenizing.answer(question))
             return {**packed, "buffers": buffers}
 
@@ -303,6 +491,15 @@ class GarconKernel(IPythonKernel):
         def answer() -> dict[str, Any]:
             self.sessions.leave(content["session"], _client(content))
             return {}
+
+        self._question(stream, ident, parent, answer)
+
+    def garcon_keep_alive(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Start the idle time anew."""
+
+        def answer() -> dict[str, Any]:
+            self.served.clock.touch()
+            return {"idle_left": self.served.clock.left}
 
         self._question(stream, ident, parent, answer)
 
@@ -335,10 +532,30 @@ class GarconKernel(IPythonKernel):
         while True:
             left = self.served.clock.left
             await asyncio.sleep(min(5.0, max(0.05, (left or 50.0) / 10)))
+            self._forget_sessions()
+            self._forget_input()
+            if warning := self.served.clock.warn():
+                self._send(self.iopub_socket, protocol.IDLE_WARNING, warning, ident=b"idle")
             if self.served.clock.expired:
                 minutes = self.served.clock.timeout / 60
                 self._stop(f"idle for {minutes:.3g} minutes")
                 return
+
+    def _forget_input(self) -> None:
+        """Drop what came as input while no code asked for any; it would wait in memory for ever."""
+        for _ in range(10_000):
+            if not self.stdin_socket or not self.stdin_socket.poll(0):
+                return
+            self.stdin_socket.recv_multipart(copy=False)
+
+    def _forget_sessions(self) -> None:
+        """Drop what sessions recorded whose clients are gone for good; between two requests."""
+        for name in self.sessions.forget(self.served.facts["forget"], time.monotonic()):
+            log(f"forgot the session {name}, whose client is gone")
+            try:
+                self.served.lockstep.run(f"forget {name}", Drop(session=name))
+            except RequestFailed as error:
+                log(f"session {name} cannot be dropped: {error}")
 
     def _stop(self, reason: str) -> None:
         self.served.stop(reason)
@@ -357,11 +574,7 @@ def _typed(error: BaseException) -> BaseException:
         return error
     if type(error).__name__ in ("Cancelled", "KeyboardInterrupt"):
         return Interrupted("The request was interrupted.", "Nothing else was lost.")
-    if isinstance(error, OSError) and error.errno == 28:
-        return CannotTravel(
-            f"The answer does not fit into shared memory: {error}.", "Fetch a slice of it."
-        )
-    return error
+    return memory.typed(error)
 
 
 def _client(content: dict[str, Any]) -> Client:

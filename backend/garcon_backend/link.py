@@ -12,6 +12,7 @@ speaks. Several hosts belong on a network that is trusted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +23,19 @@ from garcon_backend.engine.secret import KeyPair
 from garcon_backend.presence import Presence
 from garcon_backend.spec import Hosts, LaunchSpec
 
-_RANK_ZERO = {"commands": zmq.ROUTER, "signals": zmq.PUB, "presence": zmq.XPUB}
-_OTHERS = {"commands": zmq.DEALER, "signals": zmq.SUB, "presence": zmq.SUB}
+_RANK_ZERO = {
+    "commands": zmq.ROUTER,
+    "signals": zmq.PUB,
+    "reports": zmq.PULL,
+    "presence": zmq.XPUB,
+}
+_OTHERS = {"commands": zmq.DEALER, "signals": zmq.SUB, "reports": zmq.PUSH, "presence": zmq.SUB}
 
-_HEARTBEAT, _SILENCE = 5_000, 30_000
-"""Milliseconds between two heartbeats over TCP, and of silence after which a host counts as lost."""
+SILENCE = float(os.environ.get("GARCON_HOST_SILENCE", "30"))
+"""Seconds of silence over TCP after which a host counts as lost."""
+
+_BEATS = 6
+"""Heartbeats in that time."""
 
 
 class Link:
@@ -35,10 +44,14 @@ class Link:
     Attributes:
         commands: ROUTER on rank 0; on the others DEALER, named by the rank.
         signals: PUB on rank 0; on the others SUB, of everything.
+        reports: PULL on rank 0; on the others PUSH, of what the signals asked.
     """
 
-    def __init__(self, commands: Any, signals: Any, presence: Presence | None = None) -> None:
-        self.commands, self.signals, self._presence = commands, signals, presence
+    def __init__(
+        self, commands: Any, signals: Any, reports: Any, presence: Presence | None = None
+    ) -> None:
+        self.commands, self.signals, self.reports = commands, signals, reports
+        self._presence = presence
 
     def part(self) -> None:
         """The server ends: from now on a rank that goes is no rank that was lost."""
@@ -61,7 +74,7 @@ def open_link(
             one host the launcher ends all ranks with the first.)
     """
     if spec.degrees.world == 1:
-        return Link(None, None)
+        return Link(None, None, None)
     if meeting is None or spec.hosts is None:
         return _over_files(f"ipc://{spec.directory}/ranks", rank)
     return _over_hosts(spec, spec.hosts, rank, meeting, lost)
@@ -69,7 +82,7 @@ def open_link(
 
 def _over_files(prefix: str, rank: int) -> Link:
     sockets = {}
-    for what in ("commands", "signals"):
+    for what in ("commands", "signals", "reports"):
         sockets[what] = _socket(what, rank)
         attach = sockets[what].connect if rank else sockets[what].bind
         attach(f"{prefix}-{what}")
@@ -84,7 +97,8 @@ def _over_hosts(
     )
     sockets = {what: _socket(what, rank) for what in _RANK_ZERO}
     for sock in sockets.values():
-        sock.heartbeat_ivl, sock.heartbeat_timeout = _HEARTBEAT, _SILENCE
+        sock.heartbeat_timeout = int(SILENCE * 1000)
+        sock.heartbeat_ivl = sock.heartbeat_timeout // _BEATS
         sock.curve_secretkey = (other if rank else zero).secret
         sock.curve_publickey = (other if rank else zero).public
         if rank:
@@ -102,7 +116,7 @@ def _over_hosts(
         for what, sock in sockets.items():
             sock.connect(addresses[what])
         presence.await_welcome()
-    return Link(sockets["commands"], sockets["signals"], presence)
+    return Link(sockets["commands"], sockets["signals"], sockets["reports"], presence)
 
 
 def _socket(what: str, rank: int) -> Any:

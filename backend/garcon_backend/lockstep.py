@@ -10,17 +10,21 @@ By which sockets, and how they are protected, is the business of :mod:`garcon_ba
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from garcon_backend import merging
+from garcon_backend import memory, merging
 from garcon_backend.executor import COMBINE, Executor
 from garcon_backend.interrupts import Cancelled
 from garcon_backend.link import Link
 from garcon_backend.probing.calls import UserFailure
+from garcon_backend.watch import Watch, answer_watch
 from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire import codec
@@ -49,10 +53,10 @@ def _failure(error: BaseException) -> dict[str, Any]:
         return describe(error.error, error.where)
     if isinstance(error, (Cancelled, KeyboardInterrupt)):
         return describe(Interrupted("The request was interrupted.", "Nothing else was lost."))
-    if isinstance(error, MemoryError) and not isinstance(error, GarconError):
-        return describe(UserFailure(error, "").error, "the forward pass")
+    error = memory.typed(error)
     if not isinstance(error, GarconError):
-        traceback.print_exception(error)  # a fault of ours: into the log too
+        with contextlib.suppress(OSError):  # a full disk
+            traceback.print_exception(error)  # a fault of ours: into the log too
     return describe(error)
 
 
@@ -66,12 +70,23 @@ def attempt(executor: Executor, request: Request) -> tuple[Callable[[], Any] | N
 
 def perform(executor: Executor, run: Callable[[], Any]) -> Outcome:
     """Run a prepared request; nothing escapes."""
+    try:
+        return _performed(executor, run)
+    except Cancelled as error:  # it came again while the first was dealt with
+        executor.interrupts.shut()
+        return Outcome(failure=_failure(error))
+
+
+def _performed(executor: Executor, run: Callable[[], Any]) -> Outcome:
     executor.output.begin()
     try:
-        return Outcome(run())
+        with executor.interrupts.during("running"), executor.interrupts.the_pass():
+            return Outcome(run())
     except BaseException as error:  # noqa: BLE001 - every failure is an answer
+        executor.interrupts.shut()
         return Outcome(failure=_failure(error))
     finally:
+        executor.interrupts.shut()
         executor.output.end()
 
 
@@ -84,8 +99,8 @@ class Lockstep:
         self._link = link
         self._number = 0
         self._emit: Callable[[int, str, str], None] = lambda rank, stream, text: None
-        self._lock = threading.Lock()
         self._names: list[bytes] = []
+        self._watch: Watch | None = None
 
     def introductions(self) -> list[Any]:
         """What every worker says of itself, by rank; waits for them."""
@@ -95,6 +110,10 @@ class Lockstep:
             heard[name] = codec.loads(frames[0], frames[1:])
         self._names = sorted(heard, key=int)
         return [heard[name] for name in self._names]
+
+    def watched(self, stages: Sequence[int], restart: Callable[[str], None], pulse: Path) -> None:
+        """From now on the ranks, of these stages, are watched; see :class:`Watch`."""
+        self._watch = Watch(self.executor, stages, self._link, restart, pulse)
 
     def share_catalog(self, catalog: Catalog) -> None:
         """Let every rank resolve names by the catalog of all stages."""
@@ -107,10 +126,13 @@ class Lockstep:
 
     def cancel(self, request_id: str) -> None:
         """Stop a request on every rank; from any thread."""
-        with self._lock:
-            if self.workers:
-                self._link.signals.send_multipart([b"cancel", request_id.encode()])
-        self.executor.interrupts.cancel(request_id)
+        assert self._watch is not None
+        self._watch.cancel(request_id)
+
+    def is_cancelled(self, request_id: str) -> bool:
+        """Whether a request that has yet to run is to stop; from any thread."""
+        assert self._watch is not None
+        return self._watch.is_cancelled(request_id)
 
     def run(self, request_id: str, request: Request) -> Any:
         """Run a request on all ranks.
@@ -118,14 +140,22 @@ class Lockstep:
         Raises:
             RequestFailed: on any rank; the others have finished and are right.
         """
+        assert self._watch is not None
         with self.executor.interrupts.running(request_id):
             # Before anybody was told: from now on the ranks stop together, or not at all.
             self.executor.interrupts.check()
-            return self._run(request_id, request)
+            self._watch.begin(request_id)
+            self.executor.contexts.begin()
+            try:
+                return self._run(request_id, request)
+            finally:
+                self._watch.end()
+                self.executor.contexts.end(_title(self._number, request))
 
     def _run(self, request_id: str, request: Request) -> Any:
         self._number += 1
-        self._tell([b"prepare", request_id.encode(), *_encoded(request)])
+        if self.workers:
+            self._tell([b"prepare", request_id.encode(), *_encoded(request)])
         prepared, outcome = attempt(self.executor, request)
         outcomes = [outcome, *self._hear()]
         if any(o.failure for o in outcomes) or prepared is None:
@@ -169,6 +199,12 @@ def _worst(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return min(failures, key=lambda failure: order.get(failure["class"], 1))
 
 
+def _title(number: int, request: Request | None) -> str:
+    """What to call a request that is over, to somebody who looks for what it saved."""
+    kind = type(request).__name__.lower() if request else "request"
+    return f"{kind} {number}, which ended at {time.strftime('%H:%M:%S')}"
+
+
 def _encoded(value: Any) -> list[Any]:
     payload, buffers = codec.dumps(value)
     return [payload, *buffers]
@@ -180,20 +216,20 @@ class Worker:
     def __init__(self, executor: Executor, link: Link) -> None:
         self.executor = executor
         self._link = link
-        threading.Thread(target=self._listen, daemon=True, name="signals").start()
+        self._failed = ""
+        self._number = 0
+        mesh = executor.mesh
+        told = (link, mesh.rank, mesh.stage, executor.interrupts, lambda: self._failed)
+        threading.Thread(target=answer_watch, args=told, daemon=True, name="signals").start()
 
     def introduce(self, facts: dict[str, Any], catalog: Any) -> None:
         """Say what this rank holds."""
         self._link.commands.send_multipart(_encoded((facts, catalog)))
 
     def emit(self, stream: str, text: str) -> None:
-        """Pass a print on to rank 0."""
-        self._link.commands.send_multipart([b"output", stream.encode(), text.encode()])
-
-    def _listen(self) -> None:
-        while True:
-            _, request_id = self._link.signals.recv_multipart()
-            self.executor.interrupts.cancel(request_id.decode())
+        """Pass a print on to rank 0; all of it, for half a message would join the next."""
+        with self.executor.interrupts.held():
+            self._link.commands.send_multipart([b"output", stream.encode(), text.encode()])
 
     def serve(self) -> None:
         """Until told to stop."""
@@ -208,6 +244,17 @@ class Worker:
                 self._serve_one(frames[0].decode(), frames[1:])
 
     def _serve_one(self, request_id: str, frames: Sequence[bytes]) -> None:
+        self._failed, self._number = "", self._number + 1
+        self.executor.contexts.begin()
+        request = None
+        try:
+            with self.executor.interrupts.running(request_id):
+                request = self._run(frames)
+        finally:
+            self.executor.contexts.end(_title(self._number, request))
+
+    def _run(self, frames: Sequence[bytes]) -> Request | None:
+        request = None
         try:
             request = codec.loads(frames[0], frames[1:])
             prepared, outcome = attempt(self.executor, request)
@@ -216,10 +263,12 @@ class Worker:
         self._answer(outcome)
         (kind,) = self._link.commands.recv_multipart()
         if kind != b"go" or prepared is None:
-            return
-        with self.executor.interrupts.running(request_id):
-            outcome = perform(self.executor, prepared)
+            return request
+        outcome = perform(self.executor, prepared)
+        if outcome.failure and outcome.failure["class"] != "ProbeError":
+            self._failed = str(outcome.failure.get("problem"))
         self._answer(outcome, request)
+        return request
 
     def _answer(self, outcome: Outcome, request: Request | None = None) -> None:
         try:

@@ -2,7 +2,8 @@
 
 While user code runs, ``sys.stdout`` and ``sys.stderr`` of the rank are this object's: text goes to
 the request that runs, with a limit, so that a probe that prints a gigabyte costs a message and not
-the notebook.
+the notebook. Threads that a probe started are part of its request while that runs; what they print later
+goes to the server's log, for the cell of somebody else is not theirs.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 LIMIT = 1 << 20
 """Characters that one request may print on one rank."""
+
+
+def log(line: str) -> None:
+    """Write a line into the server's log. (What rank 0 prints otherwise goes to consoles.)"""
+    print(f"[garcon] {line}", file=sys.__stdout__, flush=True)
+
 
 Emit = Callable[[str, str], None]
 """(stream name, text) -> None"""
@@ -26,6 +34,7 @@ class Output:
         self._emit: Emit = lambda stream, text: None
         self._left = LIMIT
         self._withheld = 0
+        self._earlier: set[threading.Thread] = set()
 
     def to(self, emit: Emit) -> None:
         """Where text goes."""
@@ -34,6 +43,12 @@ class Output:
     def begin(self) -> None:
         """A new request, with a new limit."""
         self._left, self._withheld = LIMIT, 0
+        self._earlier = set(threading.enumerate()) - {threading.main_thread()}
+
+    @property
+    def strange(self) -> bool:
+        """Whether the thread that asks was there before this request."""
+        return threading.current_thread() in self._earlier
 
     def end(self) -> None:
         """Say what was withheld."""
@@ -78,6 +93,9 @@ class _Stream(io.TextIOBase):
         return sys.__stdout__.fileno() if sys.__stdout__ else super().fileno()
 
     def write(self, text: str) -> int:
+        if self._output.strange:
+            log = getattr(sys, f"__{self._name}__")
+            return log.write(text) if log else len(text)
         self._parts.append(text)
         self._size += len(text)
         if self._size > 8192:

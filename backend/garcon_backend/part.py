@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from garcon_backend import memory
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.executor import Executor
 from garcon_backend.interrupts import Interrupts
@@ -19,6 +20,7 @@ from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import bind
 from garcon_backend.output import Output
 from garcon_backend.probing import attention
+from garcon_backend.probing.backups import LIMIT, Backups
 from garcon_backend.spec import LaunchSpec
 from garcon_jupyter.points import Catalog
 
@@ -59,6 +61,9 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
         fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
         model = loading.load(directory, mesh, spec.dtype, progress)
         tokenizer = loading.load_tokenizer(directory)
+    interrupts = Interrupts(mesh.world == 1)
+    if mesh.world > 1:
+        interrupts.stop.guard(sharding.own_layers(model, mesh))
     family = FAMILIES.get(getattr(config, "model_type", "")) if not spec.loader else None
     bound = bind(model, family, config)
     executor = Executor(
@@ -66,9 +71,12 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
         model,
         bound,
         sharding.layouts(model, mesh),
-        Interrupts(mesh.world == 1),
+        interrupts,
         Output(),
     )
+    _limit_memory(spec, mesh, executor)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    executor.contexts.back_up(Backups(spec.contexts / f"rank-{mesh.rank}", LIMIT // local))
     return Part(
         mesh,
         executor,
@@ -77,6 +85,15 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
         _facts(mesh, model),
         _model_facts(model, config, family),
     )
+
+
+def _limit_memory(spec: LaunchSpec, mesh: Mesh, executor: Executor) -> None:
+    """Limit what requests may use and keep, now that the model is in memory."""
+    there = fit.available_bytes(mesh.device) // memory.sharers(mesh.device)
+    executor.contexts.keeping.set_limit(
+        there // 2 if spec.keep is None else spec.keep // memory.sharers("cpu")
+    )
+    memory.limit(spec.memory)
 
 
 def _share_cores() -> None:

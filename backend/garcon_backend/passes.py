@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from garcon_backend import randomness
+from garcon_backend import memory, process_state, randomness
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.exchange import over_stages
 from garcon_backend.engine.mesh import Mesh
@@ -83,11 +83,11 @@ class Passes:
         Raises:
             BadTokens: empty, out of range, or longer than the model reads.
         """
-        ids = torch.as_tensor(batch.ids)
-        if ids.dim() != 2 or not ids.numel():
+        ids = _tensor(batch.ids)
+        if ids.is_floating_point() or ids.dim() != 2 or not ids.numel():
             raise BadTokens(
                 f"Tokens of shape {list(ids.shape)} are no batch.",
-                "Give at least one token, [b, p].",
+                "Give at least one token, integers [b, p].",
             )
         sizes = self.bound.catalog.sizes
         low, high, vocabulary = int(ids.min()), int(ids.max()), sizes.get("V", 1 << 62)
@@ -104,8 +104,13 @@ class Passes:
             )
         ids = ids.to(self.mesh.device, torch.long)
         mask = None
-        if batch.mask is not None and not bool(torch.as_tensor(batch.mask).all()):
-            mask = torch.as_tensor(batch.mask).to(self.mesh.device, torch.bool)
+        if batch.mask is not None and not bool(_tensor(batch.mask).all()):
+            mask = _tensor(batch.mask).to(self.mesh.device, torch.bool)
+            if mask.shape != ids.shape:
+                raise BadTokens(
+                    f"The mask of shape {list(mask.shape)} is not that of {list(ids.shape)} tokens.",
+                    "It has one place for each token.",
+                )
             if not mask.any(1).all():
                 raise BadTokens("A row of the batch is all padding.", "Leave it out.")
         return Inputs(ids, mask, positions_of(torch.ones_like(ids) if mask is None else mask))
@@ -138,13 +143,14 @@ class Passes:
             output=self.output,
             **options,
         )
+        run.comes_from(request.batch)
         run.add(probes, wanted)
         try:
             with randomness.kept(self.mesh.device), run.installed():
                 yield run
             # What comes next may be a collective, so all ranks stop where one must.
-            if self.mesh.everyone.any(run.failure is not None):
-                raise PassFailed("User code failed on another rank.")
+            if self.mesh.everyone.any(run.failure is not None or self.interrupts.stop.skipping):
+                raise PassFailed("User code failed on another rank, or the pass was stopped.")
         except PassFailed:
             self._raise_failure(run)
             raise
@@ -152,6 +158,8 @@ class Passes:
             run.close()
 
     def _raise_failure(self, run: PassRun) -> None:
+        if self.interrupts.stop.skipping:
+            raise Cancelled
         if run.failure is not None:
             if isinstance(run.failure.error, Cancelled):
                 raise Cancelled
@@ -166,6 +174,7 @@ class Passes:
 
     def _model(self, run: PassRun, inputs: Inputs, keep: Any = 0) -> Any:
         self.agree_to_go_on(run)
+        self.interrupts.phase = "forward"
         shape = (run.team.local, inputs.ids.shape[1])
         run.begin(inputs.ids, inputs.mask, inputs.positions, 0, shape)
         inputs = inputs.dealt(run.team)
@@ -173,9 +182,13 @@ class Passes:
         if not mapped and not hasattr(self.model, "config"):
             return self.model(inputs.ids)
         kwargs: dict[str, Any] = {"use_cache": False}
-        if mapped:
-            kwargs |= {"position_ids": inputs.positions, "logits_to_keep": keep}
         mask = inputs.mask
+        if mapped:
+            kwargs["logits_to_keep"] = keep
+        if (
+            mapped and mask is not None
+        ):  # else they are the model's own, which it need not look through
+            kwargs["position_ids"] = inputs.positions
         return self.model(
             input_ids=inputs.ids, attention_mask=None if mask is None else mask.long(), **kwargs
         )
@@ -191,11 +204,10 @@ class Passes:
     ) -> Any:
         """Logits as the request asked for them, on the rank that answers."""
         keep: Any = 0
-        last = inputs.last.unique()
         if request.logits in ("last", "none") and not any(
             p.address.name == "logits" for p in probes
         ):
-            keep = last
+            keep = last = inputs.last.unique()
         with self.open(request, inputs, probes) as run, torch.no_grad():
             output = self._model(run, inputs, keep)
         if request.logits == "none" or not self.mesh.last_stage:
@@ -225,14 +237,15 @@ class Passes:
             with (
                 randomness.kept(device),
                 randomness.stream(device, randomness.seed_of(seed, what)),
-                self.interrupts.user_code(),
+                process_state.kept(),
                 self.output.captured(),
+                self.interrupts.user_code(),
             ):
                 return function(*args)
         except Cancelled:
             raise
         except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            raise UserFailure(error, what) from None
+            raise UserFailure(memory.typed(error, device), what) from None
 
     # -- backward ----------------------------------------------------------------------------
 
@@ -247,8 +260,7 @@ class Passes:
     ) -> Any:
         """(loss, gradients of the named parameters): the loss where the logits are, each gradient on
         the leader of the stage that holds the parameter."""
-        parameters.require_gradients(request.parameters, True)
-        try:
+        with _on_the_graph(parameters, request.parameters):
             with self.open(request, inputs, probes, values, grad=True) as run, torch.enable_grad():
                 logits = _logits(self._model(run, inputs))
                 value, gradient = self._loss(run, loss, logits, values)
@@ -256,8 +268,6 @@ class Passes:
                     self._backward_through(run, logits, gradient)
             gradients = parameters.gradients(request.parameters)
             return value, gradients
-        finally:
-            parameters.require_gradients(request.parameters, False)
 
     def _loss(
         self, run: PassRun, loss: Callable[..., Any], logits: Tensor, values: Sequence[Address]
@@ -303,10 +313,21 @@ class Passes:
         return value.detach()
 
     def _backward_through(self, run: PassRun, logits: Tensor, gradient: Tensor | None) -> None:
+        self.interrupts.phase = "backward"
         run.agree_on_joint()
         if self.mesh.last_stage:
             gradient = run.team.scatter(gradient, logits, Layout(), grad=True)
         backward_through(self.mesh, self.model, logits, gradient)
+
+
+@contextmanager
+def _on_the_graph(parameters: Parameters, names: Sequence[str]) -> Iterator[None]:
+    """While the gradients of these parameters are asked for."""
+    parameters.require_gradients(names, True)
+    try:
+        yield
+    finally:
+        parameters.require_gradients(names, False)
 
 
 def _own_value(run: PassRun, address: Address) -> Tensor | None:
@@ -335,3 +356,12 @@ def _logits(output: Any) -> Tensor:
 def positions_of(mask: Tensor) -> Tensor:
     """Position of each token among the real ones of its row: padding shifts nothing."""
     return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadTokens(
+            f"Tokens of type {type(value).__name__} are none: {error}.", "Give integers [b, p]."
+        ) from error

@@ -38,13 +38,25 @@ def _autocast(device: str) -> Setting:
     )
 
 
-def _set_environment(variables: dict[str, str]) -> None:
+def _environment() -> dict[bytes, bytes]:
+    # As it is stored: to decode it takes longer than a small request.
+    return dict(os.environ._data)  # type: ignore[attr-defined]
+
+
+def _set_environment(variables: dict[bytes, bytes]) -> None:
     os.environ.clear()
-    os.environ.update(variables)
+    os.environ.update({os.fsdecode(name): os.fsdecode(text) for name, text in variables.items()})
+
+
+_SIGNALS = tuple(
+    getattr(signal, f"SIG{name}")
+    for name in ("INT", "TERM", "HUP", "ALRM", "USR1", "USR2")
+    if hasattr(signal, f"SIG{name}")
+)
 
 
 def _signal_handlers() -> dict[int, Any]:
-    handlers = {int(number): signal.getsignal(number) for number in signal.valid_signals()}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     return {number: handler for number, handler in handlers.items() if handler is not None}
 
 
@@ -58,7 +70,7 @@ OF_THE_PASS = (
     Setting(torch.is_grad_enabled, torch.set_grad_enabled),
     Setting(torch.get_default_dtype, torch.set_default_dtype),
     # The server sets no default device; to set one again would be a mode that slows everything.
-    Setting(torch.get_default_device, lambda _: torch.set_default_device(None)),
+    Setting(lambda: torch.empty(0).device, lambda _: torch.set_default_device(None)),
     Setting(torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     _autocast("cpu"),
     _autocast("cuda"),
@@ -71,7 +83,7 @@ OF_THE_PROCESS = (
     Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     Setting(np.geterr, lambda kinds: np.seterr(**kinds)),
     Setting(os.getcwd, os.chdir),
-    Setting(lambda: dict(os.environ), _set_environment),
+    Setting(_environment, _set_environment),
     Setting(lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
     Setting(sys.getrecursionlimit, sys.setrecursionlimit),
     Setting(sys.gettrace, sys.settrace),

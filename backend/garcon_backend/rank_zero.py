@@ -9,16 +9,18 @@ the file holds: without it nobody on the network can connect or read output.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import zmq
-from ipykernel.kernelapp import IPKernelApp
 
+from garcon_backend.application import Application
 from garcon_backend.engine.losses import epoch
 from garcon_backend.idle import IdleClock
 from garcon_backend.kernel import GarconKernel, Served
@@ -38,17 +40,24 @@ def serve(spec: LaunchSpec, part: Part, link: Link) -> None:
     introductions = [(part.facts, part.catalog), *lockstep.introductions()]
     catalog = merged([catalog for _, catalog in introductions])
     lockstep.share_catalog(catalog)
+    ranks = [facts for facts, _ in introductions]
+    for left in spec.shared.iterdir():  # by a rank 0 that was lost
+        left.unlink(missing_ok=True)
+    stages = [facts["stage"] for facts in ranks]
+    lockstep.watched(stages, lambda why: _restart(spec, why, ranks), spec.pulse_file)
     GarconKernel.served = Served(
         lockstep,
         Tokenizing(part.tokenizer),
         IdleClock(spec.idle_timeout),
-        _server_facts(spec, part, [facts for facts, _ in introductions]),
+        _server_facts(spec, part, ranks),
         catalog,
         spec.shared,
         lambda reason: _end(spec, reason),
+        spec.directory / "runs",
     )
     app = _application(spec, part)
     _announce(spec, Path(app.abs_connection_file))
+    spec.ready_file.touch()
     app.start()
     link.await_parting()
 
@@ -59,7 +68,17 @@ def _end(spec: LaunchSpec, reason: str) -> None:
     spec.connection_file.unlink(missing_ok=True)
 
 
-def _application(spec: LaunchSpec, part: Part) -> IPKernelApp:
+def _restart(spec: LaunchSpec, reason: str, ranks: list[dict[str, Any]]) -> None:
+    """Let the launcher start all ranks anew. Does not return."""
+    print(f"[garcon] {reason}", flush=True)
+    spec.say_why(reason)
+    here = [facts["pid"] for facts in ranks[1:] if facts["host"] == ranks[0]["host"]]
+    for pid in [*here, os.getpid()]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _application(spec: LaunchSpec, part: Part) -> Application:
     """The kernel application, on a connection file that already holds the keys.
 
     Started anew, it keeps keys and addresses: a console that is attached stays so.
@@ -73,7 +92,7 @@ def _application(spec: LaunchSpec, part: Part) -> IPKernelApp:
             **_endpoint(spec),
         }
         write_private(file, connection)
-    app = IPKernelApp.instance(
+    app = Application.instance(
         kernel_class=GarconKernel,
         connection_file=str(file),
         capture_fd_output=False,
@@ -114,11 +133,13 @@ def _server_facts(spec: LaunchSpec, part: Part, ranks: list[dict[str, Any]]) -> 
         "model": part.model_facts,
         "ranks": ranks,
         "epoch": epoch(),
+        "shared": str(spec.shared),
         "supervisor": os.getppid(),
         "pid": os.getpid(),
         "host": ranks[0]["host"],
         "slurm_job": spec.slurm_job,
         "idle_timeout": spec.idle_timeout,
+        "forget": spec.forget,
         "launched": time.time(),
         "protocol": protocol.PROTOCOL,
         "python": protocol.python_version(),

@@ -2,7 +2,8 @@
 
 A session outlives its client: a restarted notebook resumes it by name. It is held by at most one living
 client process at a time; on this host a process lives while its pid does, from elsewhere while it was
-heard of lately.
+heard of lately. One without a name of its own, whose client is gone, is forgotten after a while with all that
+it recorded; one with a name stays until the server ends.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ class Client:
         except psutil.Error:
             return False
 
+    @property
+    def dead(self) -> bool:
+        """Whether the client's process is known to have ended; of another host nobody knows."""
+        return self.host == socket.gethostname() and not self.alive
+
     def same(self, other: Client) -> bool:
         """Whether both are one process."""
         return (self.host, self.pid) == (other.host, other.pid)
@@ -51,10 +57,17 @@ class Client:
 
 @dataclass
 class Session:
-    """A name, and the client that holds it."""
+    """A name, and the client that holds it.
+
+    Attributes:
+        named: whether a client chose the name; else the server did.
+        since: when it was first seen that nobody holds it; None while somebody does.
+    """
 
     name: str
     client: Client | None = None
+    named: bool = True
+    since: float | None = None
 
     @property
     def held(self) -> bool:
@@ -98,9 +111,9 @@ class Sessions:
                 wanted, held = None, None
             if held is None:
                 fresh = wanted or self._fresh()
-                held = self._sessions[fresh] = Session(fresh, client)
+                held = self._sessions[fresh] = Session(fresh, client, named=bool(wanted))
                 return held, False
-            held.client = client
+            held.client, held.since = client, None
             return held, True
 
     def _fresh(self) -> str:
@@ -125,6 +138,41 @@ class Sessions:
     def known(self, name: str) -> bool:
         return name in self._sessions
 
+    def user(self, name: str) -> str | None:
+        """Who held a session last."""
+        session = self._sessions.get(name)
+        return session.client.user if session and session.client else None
+
+    def vanished(self, name: str) -> bool:
+        """Whether the client of a session has ended without letting go of it."""
+        session = self._sessions.get(name)
+        return session is not None and session.client is not None and session.client.dead
+
+    def forget(self, after: float, now: float) -> list[str]:
+        """Forget sessions without a name that nobody has held for so long.
+
+        Args:
+            after: seconds; 0 for never.
+            now: the time, by any clock that the last call was told by.
+
+        Returns:
+            Their names; what they recorded is the caller's to drop.
+        """
+        with self._lock:
+            for session in self._sessions.values():
+                if session.held:
+                    session.since = None
+                elif session.since is None:
+                    session.since = now
+            gone = [
+                session.name
+                for session in self._sessions.values()
+                if not session.named and session.since is not None and now - session.since >= after
+            ]
+            for name in gone if after > 0 else ():
+                del self._sessions[name]
+        return gone if after > 0 else []
+
     def living(self) -> list[Session]:
         """Sessions whose client lives."""
         with self._lock:
@@ -140,6 +188,12 @@ class Queued:
     kind: str
     message: Any
     since: float = field(default_factory=time.time)
+    printed: int = 0
+    """Messages of what its code printed."""
+    told: int = 0
+    """The place in the row that its client was told last; 0 for none."""
+    prints: list[Any] = field(default_factory=list)
+    """What they said, as (rank, stream, text)."""
 
 
 class Turns:

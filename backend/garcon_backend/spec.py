@@ -62,6 +62,9 @@ class LaunchSpec:
         settings: the settings as asked for, compared when somebody launches again.
         hosts: where the server runs over several; None on one.
         slurm_job: of which the server is, if any.
+        memory: bytes that requests may use on this host beside the model; None for most of what is free.
+        keep: bytes of recordings that the ranks of this host keep; None for half of what is free.
+        forget: seconds after which a session without a name, whose client is gone, is forgotten.
     """
 
     name: str
@@ -77,6 +80,9 @@ class LaunchSpec:
     settings: dict[str, Any]
     hosts: Hosts | None = None
     slurm_job: str | None = None
+    memory: int | None = None
+    keep: int | None = None
+    forget: float = 3600.0
 
     @classmethod
     def read(cls, file: Path) -> LaunchSpec:
@@ -113,6 +119,16 @@ class LaunchSpec:
     def losses_file(self) -> Path:
         """Which ranks were lost, and when."""
         return self.directory / "losses.json"
+
+    @property
+    def ready_file(self) -> Path:
+        """There from the moment at which the ranks of this host serve."""
+        return self.directory / "ready"
+
+    @property
+    def pulse_file(self) -> Path:
+        """Touched by rank 0 while it lives, so that the launcher notices when it hangs."""
+        return self.directory / "pulse"
 
     @property
     def contexts(self) -> Path:

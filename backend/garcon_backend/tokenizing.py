@@ -31,10 +31,17 @@ class Tokenizing:
         if isinstance(question, Encode):
             return self._encode(question)
         if isinstance(question, Decode):
-            return [self.tokenizer.decode(row) for row in question.rows]
+            return [self._decode(row) for row in question.rows]
         if isinstance(question, Strings):
-            return [[self.tokenizer.decode([token]) for token in row] for row in question.rows]
+            return [[self._decode([token]) for token in row] for row in question.rows]
         raise BadRequest(f"{type(question).__name__} is no question about tokens.")
+
+    def _decode(self, row: list[int]) -> str:
+        assert self.tokenizer is not None
+        try:
+            return self.tokenizer.decode(row)
+        except OverflowError as error:
+            raise BadTokens(f"A token of {row!r:.100} is no token: {error}.", "") from error
 
     def _encode(self, question: Encode) -> Encoded:
         texts = [self._chat(m) for m in question.chats] if question.chats else question.texts
@@ -45,6 +52,8 @@ class Tokenizing:
         for text, row in zip(texts, rows, strict=True):
             if not row:
                 raise BadTokens(f"{text!r} has no tokens.", "Give at least one character.")
+        if not rows:
+            raise BadTokens("There is no text to encode.", "Give at least one.")
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self._padding(), dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.bool)

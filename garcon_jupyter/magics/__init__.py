@@ -34,7 +34,8 @@ def unload(shell: Any) -> None:
 
     manager = shell.magics_manager
     manager.registry.pop(GarconMagics.__name__, None)
-    for kind, name in (("line", "garcon"), ("cell", "garcon"), ("cell", "probe")):
-        manager.magics[kind].pop(name, None)
+    for kind in ("line", "cell"):
+        for name in ("garcon", "probe"):
+            manager.magics[kind].pop(name, None)
     matchers = shell.Completer.custom_matchers
     matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", "") != IDENTIFIER]

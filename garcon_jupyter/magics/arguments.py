@@ -140,6 +140,16 @@ def _status() -> Parser:
     return parser
 
 
+def _keep_alive() -> Parser:
+    parser = Parser(
+        "%garcon keep-alive",
+        "Start the idle time of a server anew, as a request does.",
+        epilog="In Python: rmodel.keep_alive()",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="default: the current model's")
+    return parser
+
+
 def _stop() -> Parser:
     parser = Parser("%garcon stop", "End a server.", epilog="In Python: rmodel.shutdown(force=…)")
     parser.add_argument("name", metavar="NAME", nargs="?", help="default: the current model's")
@@ -189,6 +199,24 @@ def _recordings() -> Parser:
         "List what probes have saved in this session.",
         epilog="In Python: rmodel.recordings()",
     )
+
+
+def _pending() -> Parser:
+    return Parser(
+        "%garcon pending",
+        "List the requests of this session that wait, run, or ended while nobody waited for them.",
+        epilog="In Python: rmodel.pending()",
+    )
+
+
+def _result() -> Parser:
+    parser = Parser(
+        "%garcon result",
+        "Wait for such a request, show what it printed, and put its answer into the variable result.",
+        epilog="In Python: result = rmodel.result(REQUEST)",
+    )
+    parser.add_argument("request", metavar="REQUEST", nargs="?", help="its id; default: the last")
+    return parser
 
 
 def _clear() -> Parser:
@@ -250,6 +278,12 @@ def _probe() -> Parser:
     )
     add("--params", nargs="+", action="extend", default=[], help="to find in save_ctx.params")
     add("--source", metavar="RECORDING", help="an earlier recording, to find in save_ctx.source")
+    add(
+        "--record",
+        metavar="RECORDER",
+        action="append",
+        help="instead of a body: topk=10, moments, histogram, …; may be given again",
+    )
     return parser
 
 
@@ -260,11 +294,14 @@ PARSERS: dict[str, Parser] = {
         _connect(),
         _list(),
         _status(),
+        _keep_alive(),
         _stop(),
         _points(),
         _params(),
         _probes(),
         _recordings(),
+        _pending(),
+        _result(),
         _clear(),
         _logs(),
         _use(),

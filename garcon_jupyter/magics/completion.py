@@ -193,6 +193,7 @@ _POSITIONAL = {
     "launch": "embedded model",
     "connect": "server",
     "status": "server",
+    "keep-alive": "server",
     "stop": "server",
     "logs": "server",
     "points": "probe point",

@@ -101,6 +101,7 @@ def _usable(model: RemoteModel, server: Server, session: str | None) -> bool:
     return (
         not model.closed
         and model.server.name == server.name
+        and model.server.file == server.file
         and model.facts["pid"] == server.facts["pid"]
         and session in (None, model.session)
     )

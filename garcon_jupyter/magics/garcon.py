@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class, no_var_expand
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
 from garcon_jupyter import listings, registry, serving
 from garcon_jupyter.errors import BadRequest
@@ -42,9 +42,10 @@ class GarconMagics(Magics):
         COMMANDS[parser.prog.removeprefix("%garcon ")](self.current, given)
 
     @no_var_expand
-    @cell_magic
-    def probe(self, line: str, cell: str) -> None:
-        self._probe(line, Cell.of(self.shell, "probe", line, cell))
+    @line_cell_magic
+    def probe(self, line: str, cell: str | None = None) -> None:
+        # %probe has no body: that is for --record.
+        self._probe(line, Cell.of(self.shell, "probe", line, cell or ""))
 
     def _garcon_cell(self, line: str, body: str) -> None:
         cell = Cell.of(self.shell, "garcon", line, body)
@@ -120,6 +121,8 @@ def _connect_to(current: Current, server: Server, session: str | None) -> None:
     if model.resumed and not same:
         n = len(model.recordings())
         print(f"Session {model.session!r} is resumed, with {n} recording{'' if n == 1 else 's'}.")
+        if pending := model.pending():
+            print(listings.pending(pending))
 
 
 def _list(current: Current, given: argparse.Namespace) -> None:
@@ -129,6 +132,13 @@ def _list(current: Current, given: argparse.Namespace) -> None:
 def _status(current: Current, given: argparse.Namespace) -> None:
     server = registry.find(given.name) if given.name else current.model().server
     print(listings.status(server, registry.status(server)))
+
+
+def _keep_alive(current: Current, given: argparse.Namespace) -> None:
+    server = registry.find(given.name) if given.name else current.model().server
+    left = registry.keep_alive(server)
+    ends = "never ends by itself" if left is None else f"stays for {listings.duration(left)}"
+    print(f"{server.name} {ends}.")
 
 
 def _stop(current: Current, given: argparse.Namespace) -> None:
@@ -156,6 +166,14 @@ def _probes(current: Current, given: argparse.Namespace) -> None:
 
 def _recordings(current: Current, given: argparse.Namespace) -> None:
     print(current.model().recordings())
+
+
+def _pending(current: Current, given: argparse.Namespace) -> None:
+    print(listings.pending(current.model().pending()))
+
+
+def _result(current: Current, given: argparse.Namespace) -> None:
+    current.variables["result"] = current.model().result(given.request)
 
 
 def _clear(current: Current, given: argparse.Namespace) -> None:
@@ -189,11 +207,14 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "connect": _connect,
     "list": _list,
     "status": _status,
+    "keep-alive": _keep_alive,
     "stop": _stop,
     "points": _points,
     "params": _params,
     "probes": _probes,
     "recordings": _recordings,
+    "pending": _pending,
+    "result": _result,
     "clear": _clear,
     "logs": _logs,
     "use": _use,

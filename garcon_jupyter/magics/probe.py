@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import listings
 from garcon_jupyter.errors import BadProbe, BadRequest
@@ -14,6 +14,9 @@ from garcon_jupyter.magics.current import Current
 from garcon_jupyter.probes import MERGE_RULES, Probe
 from garcon_jupyter.recordings import Recording
 from garcon_jupyter.remote_model import RemoteModel
+
+if TYPE_CHECKING:
+    from garcon_jupyter.recorders import Recorder
 
 SHOWN = 4
 """Most points that ``--show`` draws: a picture each."""
@@ -65,7 +68,7 @@ class ProbeCell:
         points = [arguments.expanded(point, variables) for point in given.points]
         arguments.check_expanded(points)
         places = [model.probe_points[point] for point in points]
-        function = cells.function(self._cell, variables, self._current.hidden)
+        function = self._recorder() or cells.function(self._cell, variables, self._current.hidden)
         options = {
             "grad": given.grad,
             "sharded": given.sharded,
@@ -76,6 +79,18 @@ class ProbeCell:
             "source": self._source(),
         }
         return [probe for place in places for probe in place.probes(function, **options)]
+
+    def _recorder(self) -> Recorder[Any] | None:
+        """What ``--record`` asks for; it takes the place of the body."""
+        words = self._given.record
+        if not words:
+            return None
+        from garcon_jupyter import recorders
+
+        if cells.parse(self._cell).body:
+            raise BadProbe("--record takes the place of the cell's body.", "Leave one of them out.")
+        chosen = [recorders.from_word(word) for word in words]
+        return chosen[0] if len(chosen) == 1 else recorders.Together(chosen)
 
     def _merge(self) -> str | Callable[..., Any] | None:
         rule = self._given.merge

@@ -74,7 +74,7 @@ def dumps(value: Any) -> tuple[bytes, list[memoryview]]:
     stream = io.BytesIO()
     try:
         _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
-    except Exception as error:  # objects may raise anything when asked to pickle themselves
+    except (Exception, SystemExit) as error:  # objects may raise anything when asked for this
         raise CannotTravel(
             f"A value of type {type(value).__name__} cannot be pickled: {error}.",
             "Send or save plain data, arrays and tensors; open files and locks cannot travel.",

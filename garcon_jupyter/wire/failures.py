@@ -8,6 +8,7 @@ type, so that ``except ZeroDivisionError`` works as if the code had run in the n
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
 from types import TracebackType
@@ -19,15 +20,27 @@ from garcon_jupyter.errors import ERRORS, GarconError, ProbeError, ServerError
 
 Frame = tuple[str, int, str]
 
+LONGEST_TEXT = 20_000
+"""Characters of an exception's text that travel."""
+
+MOST_FRAMES = 20
+"""Frames of an exception that travel."""
+
+LARGEST_PICKLE = 100_000
+"""Bytes of an exception's class and attributes that travel."""
+
 
 def user_frames(trace: TracebackType | None) -> tuple[Frame, ...]:
     """Frames of shipped code in a traceback, outermost first; those of the server are left out.
 
-    Frames of libraries below the user's code stay: they tell which operation failed.
+    Frames of libraries below the user's code stay: they tell which operation failed. Of a deep
+    recursion both ends do.
     """
     frames = [(f.filename, f.lineno or 0, f.name) for f in traceback.extract_tb(trace)]
     first = next((n for n, f in enumerate(frames) if not _is_ours(f[0])), len(frames))
-    return tuple(frames[first:])
+    users = frames[first:]
+    half = MOST_FRAMES // 2
+    return tuple(users if len(users) <= MOST_FRAMES else [*users[:half], *users[-half:]])
 
 
 def _is_ours(filename: str) -> bool:
@@ -42,31 +55,53 @@ def describe(error: BaseException, where: str = "") -> dict[str, Any]:
         return {"class": type(error).__name__, "problem": problem, "remedy": remedy}
     frames = user_frames(error.__traceback__)
     if not where:
-        text = "".join(traceback.format_exception(error))
         return {
             "class": "ServerError",
-            "problem": f"{type(error).__name__}: {error}",
-            "trace": text,
+            "problem": f"{type(error).__name__}: {text_of(error)}",
+            "trace": _trace_of(error),
         }
     return {
         "class": "ProbeError",
         "original": type(error).__name__,
-        "text": str(error),
+        "text": text_of(error),
         "pickle": _pickled(error),
         "where": where,
         "frames": [list(frame) for frame in frames],
     }
 
 
-def _pickled(error: BaseException) -> str | None:
+def text_of(error: BaseException) -> str:
+    """What an exception says, cut where it says too much; it may raise anything when asked."""
     try:
-        bare = error.with_traceback(None)
-        bare.__cause__ = bare.__context__ = None
-        payload = cloudpickle.dumps(bare)
-        pickle.loads(payload)
-        return payload.hex() if len(payload) < 100_000 else None
-    except Exception:  # noqa: BLE001 - an exception that cannot travel is described by its text
-        return None
+        text = str(error)
+    except BaseException as broken:  # noqa: BLE001 - user code
+        return f"(its __str__ raised {type(broken).__name__})"
+    more = len(text) - LONGEST_TEXT
+    return text if more <= 0 else f"{text[:LONGEST_TEXT]}… ({more:,} more characters)"
+
+
+def _trace_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:  # noqa: BLE001 - an exception that cannot even be printed
+        return "".join(traceback.format_tb(error.__traceback__))
+
+
+def _pickled(error: BaseException) -> str | None:
+    """The class of an exception with its attributes; without them, or the nearest class that Python
+    knows itself, where that is all that can travel."""
+    kind = type(error)
+    known = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    ways: tuple[tuple[type, dict[str, Any]], ...] = ((kind, vars(error)), (kind, {}), (known, {}))
+    for what in ways:
+        try:
+            payload = cloudpickle.dumps(what)
+            pickle.loads(payload)
+        except Exception:  # noqa: BLE001 - it cannot travel
+            continue
+        if len(payload) < LARGEST_PICKLE:
+            return payload.hex()
+    return None
 
 
 def revive(failure: dict[str, Any]) -> GarconError:
@@ -84,22 +119,26 @@ def revive(failure: dict[str, Any]) -> GarconError:
 
 
 def _revive_user_error(failure: dict[str, Any]) -> ProbeError:
-    original = None
+    original, attributes = ProbeError, {}
     if failure["pickle"]:
-        try:
-            original = pickle.loads(bytes.fromhex(failure["pickle"]))
-        except Exception:  # noqa: BLE001 - a class that only the server has
-            original = None
-    kind = _mixed_class(type(original)) if isinstance(original, Exception) else ProbeError
-    error = kind.__new__(kind)
+        with contextlib.suppress(Exception):  # a class that only the server has
+            original, attributes = pickle.loads(bytes.fromhex(failure["pickle"]))
+    error = _made(_mixed_class(original) if issubclass(original, Exception) else ProbeError)
     problem = f"{failure['original']}: {failure['text']}"
     Exception.__init__(error, problem)
     error.problem, error.remedy = problem, ""
     error.original, error.where = failure["original"], failure["where"]
     error.frames = tuple((file, line, name) for file, line, name in failure["frames"])
-    if original is not None:
-        vars(error).update({k: v for k, v in vars(original).items() if k not in vars(error)})
+    vars(error).update({k: v for k, v in attributes.items() if k not in vars(error)})
     return error
+
+
+def _made(kind: type[ProbeError]) -> ProbeError:
+    """An instance that was not initialised: what an exception's own class asks for is unknown."""
+    for make in (kind.__new__, Exception.__new__):
+        with contextlib.suppress(TypeError):  # which of them is right depends on its bases
+            return make(kind)
+    return ProbeError.__new__(ProbeError)  # it asks for it even so, as groups of exceptions do
 
 
 def _mixed_class(original: type[Exception]) -> type[ProbeError]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import platform
 from typing import Any
 
+from garcon_jupyter.errors import VersionMismatch
+
 PROTOCOL = 1
 """Raised whenever an old client and a new server would misunderstand each other."""
 
@@ -25,21 +27,73 @@ STATUS = "garcon_status"
 CANCEL = "garcon_cancel"
 """Control: stop one request, by its message id."""
 
+DETACH = "garcon_detach"
+"""Control: the client stops waiting for a request; its answer is kept."""
+
+OUTCOME = "garcon_outcome"
+"""Control: what a request printed, and its answer if it has ended."""
+
+RECEIVED = "garcon_received"
+"""Control: the client has the answer to a request that took long, which need not be kept."""
+
+REQUESTS = "garcon_requests"
+"""Control: the requests of a session that wait, run, or ended without being received."""
+
 TOKENIZE = "garcon_tokenize"
 """Control: text to tokens and back, by the model's own tokenizer."""
+
+RUN = "garcon_run"
+"""Control: begin a run over data, look at one, or steer it (:mod:`garcon_jupyter.wire.runs`)."""
 
 GOODBYE = "garcon_goodbye"
 """Control: a client leaves; its session stays and can be resumed."""
 
+KEEP_ALIVE = "garcon_keep_alive"
+"""Control: start the idle time anew, as a request would; somebody has asked for it by hand."""
+
 SHUTDOWN = "garcon_shutdown"
 """Control: end the server; refused while other clients live, unless forced."""
 
-CONTROL_MESSAGES = (HELLO, STATUS, CANCEL, TOKENIZE, GOODBYE, SHUTDOWN)
+WAITING = "garcon_waiting"
+"""Iopub, to a request: its place in the row, and a text that says who is before it."""
+
+IDLE_WARNING = "garcon_idle_warning"
+"""Iopub, to all: the seconds after which the server ends, unless a request comes. Answers on the control
+channel hold it too, for those who do not listen."""
+
+CONTROL_MESSAGES = (
+    HELLO,
+    STATUS,
+    CANCEL,
+    DETACH,
+    OUTCOME,
+    RECEIVED,
+    REQUESTS,
+    TOKENIZE,
+    RUN,
+    GOODBYE,
+    KEEP_ALIVE,
+    SHUTDOWN,
+)
 
 
 def python_version() -> str:
     """Minor version of this Python: code objects only travel between equal ones."""
     return ".".join(platform.python_version_tuple()[:2])
+
+
+def check_versions(server: dict[str, Any], client: dict[str, Any]) -> None:
+    """Refuse a server and a client that would misunderstand each other; both sides ask.
+
+    Raises:
+        VersionMismatch: says in what they differ.
+    """
+    for what in ("protocol", "python"):
+        if server.get(what) != client.get(what):
+            raise VersionMismatch(
+                f"The server speaks {what} {server.get(what)}, this client {client.get(what)}.",
+                "Install the same garcon-jupyter and Python minor version on both sides.",
+            )
 
 
 def reply_type(request_type: str) -> str:

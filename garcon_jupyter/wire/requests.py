@@ -53,16 +53,30 @@ class ProbeSpec:
 
 
 @dataclass(frozen=True)
+class ProbeSet:
+    """Probes by the digest of their pickle, which comes along where the server may not have them yet."""
+
+    digest: str
+    payload: bytes = b""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Tokens to read.
 
     Attributes:
         ids: int64 [b, p].
         mask: bool [b, p], False at padding; None where nothing is padded.
+        documents: in a run, int64 [b, p], the document that each token is from.
+        offsets: in a run, int64 [b, p], its place in that document.
+        step: number of the batch in its run.
     """
 
     ids: Any
     mask: Any = None
+    documents: Any = None
+    offsets: Any = None
+    step: int = 0
 
 
 @dataclass
@@ -85,6 +99,7 @@ class Forward(Request):
 
     batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
     probes: tuple[ProbeSpec, ...] = ()
+    probe_set: ProbeSet | None = None
     logits: str | Code = "all"
     seed: int = 0
 
@@ -102,6 +117,7 @@ class Backward(Request):
     batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
     loss: Code | None = None
     probes: tuple[ProbeSpec, ...] = ()
+    probe_set: ProbeSet | None = None
     values: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     seed: int = 0
@@ -113,6 +129,7 @@ class Generate(Request):
 
     batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
     probes: tuple[ProbeSpec, ...] = ()
+    probe_set: ProbeSet | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
@@ -151,6 +168,38 @@ class Clear(Request):
 
 
 @dataclass
+class Checkpoint(Request):
+    """Write what contexts of the session hold into files, one for each rank.
+
+    Attributes:
+        contexts: (point, name of the probe) of each.
+        directory: on every host; made where it is not there.
+    """
+
+    contexts: tuple[tuple[str, str | None], ...] = ()
+    directory: str = ""
+
+
+@dataclass
+class Restore(Request):
+    """Let contexts of the session hold what a checkpoint has, or nothing.
+
+    Attributes:
+        contexts: (point, name of the probe) of each.
+        directory: of the checkpoint; None to empty them.
+    """
+
+    contexts: tuple[tuple[str, str | None], ...] = ()
+    directory: str | None = None
+
+
+@dataclass
+class Drop(Request):
+    """Forget the session whole, with its snapshots: what the server asks of its ranks when the client of a
+    session is gone for good."""
+
+
+@dataclass
 class GetParameter(Request):
     """Answer with a parameter, [out, in], cut by `index` on the server."""
 
@@ -175,6 +224,9 @@ REQUESTS: dict[str, type[Request]] = {
         Snapshot,
         Fetch,
         Clear,
+        Drop,
+        Checkpoint,
+        Restore,
         GetParameter,
         RunOnRanks,
     )
@@ -184,7 +236,11 @@ REQUESTS: dict[str, type[Request]] = {
 
 @dataclass(frozen=True)
 class AttributeInfo:
-    """What a handle knows of a value on the server: enough to decide whether to fetch it."""
+    """What a handle knows of a value on the server: enough to decide whether to fetch it.
+
+    Attributes:
+        origin: where it was brought back after a lost rank, the finished request that left it.
+    """
 
     kind: str
     shape: tuple[int, ...] | None = None
@@ -192,6 +248,7 @@ class AttributeInfo:
     device: str | None = None
     nbytes: int | None = None
     preview: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,30 @@ directory of the server that is 0700 and goes with it.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from garcon_jupyter.errors import GarconError
+from garcon_jupyter.errors import DoesNotFit, GarconError
 from garcon_jupyter.wire import codec
+from garcon_jupyter.wire.checking import check_content
+from garcon_jupyter.wire.sizes import sized
 
 INLINE_LIMIT = 64 * 1024
 """Bytes of buffers up to which a message carries them itself."""
 
+_JOINED = 4 << 20
+"""Bytes of several buffers up to which they are copied into one."""
+
 _ALIGN = 64
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
 
 
 class Corrupted(GarconError):
@@ -44,17 +54,43 @@ def pack(
     if shared is not None and total > INLINE_LIMIT:
         description["file"], description["spans"] = _share(buffers, shared)
         return {key: description}, [payload]
+    if len(buffers) > 1 and total <= _JOINED:  # one frame and one digest for all of them
+        description["spans"], size = _laid_out(buffers)
+        buffers = [_joined(buffers, description["spans"], size)]
     description["digests"] += [codec.digest(buffer) for buffer in buffers]
     return {key: description}, [payload, *buffers]
 
 
-def unpack(content: dict[str, Any], buffers: Sequence[codec.Buffer], key: str = "value") -> Any:
+class _InFile(TypedDict, total=False):
+    file: str
+    spans: list[list[int]]
+
+
+class _Description(_InFile):
+    """What :func:`pack` says of the buffers: their digests, and which parts of a file, or of one buffer that
+    joins many, they are."""
+
+    digests: list[str]
+
+
+def unpack(
+    content: dict[str, Any],
+    buffers: Sequence[codec.Buffer],
+    key: str = "value",
+    shared: Path | None = None,
+) -> Any:
     """The value of :func:`pack`.
 
+    Args:
+        shared: the only directory of which a file is read, and removed; None to take none.
+
     Raises:
-        Corrupted: a buffer is not the one that was signed. Nothing was unpickled.
+        Corrupted: a buffer is not the one that was signed, or the file is not of that directory. Nothing was
+            unpickled.
+        BadRequest: the description is none.
     """
-    description = content[key]
+    description: Any = content.get(key)
+    check_content(description, _Description)
     flat = [memoryview(buffer).cast("B") for buffer in buffers]
     digests = description["digests"]
     if len(flat) != len(digests) or any(
@@ -66,19 +102,61 @@ def unpack(content: dict[str, Any], buffers: Sequence[codec.Buffer], key: str = 
         )
     payload, *rest = flat
     if "file" in description:
-        return codec.loads(payload, _map(Path(description["file"]), description["spans"]))
+        file = Path(description["file"])
+        if shared is None or file.parent != shared:
+            raise Corrupted("A message names a file that is not the server's.", "It was not read.")
+        return codec.loads(payload, _map(file, description.get("spans", [])))
+    if "spans" in description and len(rest) == 1:
+        rest = [rest[0][start : start + size] for start, size in description["spans"]]
     return codec.loads(payload, rest)
 
 
-def _share(buffers: Sequence[memoryview], directory: Path) -> tuple[str, list[list[int]]]:
+def _laid_out(buffers: Sequence[memoryview]) -> tuple[list[list[int]], int]:
+    """Where each of several buffers lies when they are put one after the other, and where they end."""
     spans, offset = [], 0
     for buffer in buffers:
         spans.append([offset, buffer.nbytes])
         offset += -(-buffer.nbytes // _ALIGN) * _ALIGN
+    return spans, offset
+
+
+def _joined(buffers: Sequence[memoryview], spans: Sequence[Sequence[int]], size: int) -> memoryview:
+    whole = memoryview(bytearray(size))
+    for buffer, (start, length) in zip(buffers, spans, strict=True):
+        whole[start : start + length] = buffer
+    return whole
+
+
+def discard(content: dict[str, Any], key: str = "value") -> None:
+    """Remove the file of a packed value, should its receiver not have taken it."""
+    if "file" in content[key]:
+        Path(content[key]["file"]).unlink(missing_ok=True)
+
+
+def _share(buffers: Sequence[memoryview], directory: Path) -> tuple[str, list[list[int]]]:
+    spans, offset = _laid_out(buffers)
+    try:
+        return _filled(buffers, spans, max(offset, 1), directory), spans
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        there = shutil.disk_usage(directory).free
+        raise DoesNotFit(
+            f"An answer of {sized(offset)} does not fit into shared memory: {sized(there)} are "
+            f"free ({error.strerror}).",
+            "Fetch a slice of it, or reduce it on the server.",
+        ) from None
+
+
+def _filled(
+    buffers: Sequence[memoryview], spans: Sequence[Sequence[int]], size: int, directory: Path
+) -> str:
+    """A new file with these buffers."""
     descriptor, name = tempfile.mkstemp(dir=directory, suffix=".tensors")
     try:
-        # Reserving first turns a full memory into an error here, not a signal at the first touch.
-        os.posix_fallocate(descriptor, 0, max(offset, 1))
+        # Written, not mapped: a full memory is then an error here, and not a signal at the first touch;
+        # and pages need not be cleared first, which would cost a third more.
+        os.ftruncate(descriptor, size)
         for buffer, (start, _) in zip(buffers, spans, strict=True):
             _write_all(descriptor, buffer, start)
     except BaseException:
@@ -86,7 +164,7 @@ def _share(buffers: Sequence[memoryview], directory: Path) -> tuple[str, list[li
         raise
     finally:
         os.close(descriptor)
-    return name, spans
+    return name
 
 
 def _write_all(descriptor: int, buffer: memoryview, start: int) -> None:
@@ -96,11 +174,25 @@ def _write_all(descriptor: int, buffer: memoryview, start: int) -> None:
 
 
 def _map(path: Path, spans: Sequence[Sequence[int]]) -> list[memoryview]:
-    with path.open("rb") as file:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise Corrupted(f"The file of a message cannot be read: {error}.", "Ask again.") from error
+    try:
+        found = os.fstat(descriptor)
+        _check_spans(spans, found.st_size if stat.S_ISREG(found.st_mode) else 0)
         path.unlink()
         # A private mapping: writable for its owner, and a write never reaches anybody else.
-        mapping = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        mapping = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY))
+    finally:
+        os.close(descriptor)
     return [mapping[start : start + size] for start, size in spans]
+
+
+def _check_spans(spans: Sequence[Sequence[int]], size: int) -> None:
+    within = (len(span) == 2 and 0 <= span[0] <= sum(span) <= size for span in spans)
+    if not (size and all(within)):
+        raise Corrupted("A message names parts that its file does not have.", "It was not read.")
 
 
 def shared_memory_root() -> Path:

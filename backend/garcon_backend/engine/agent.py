@@ -7,9 +7,10 @@ import contextlib
 import json
 import os
 import signal
-from pathlib import Path
+import time
 from typing import Any
 
+import psutil
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
@@ -17,13 +18,20 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from garcon_backend.engine.losses import Losses
+from garcon_backend.engine.meeting import Meeting
 from garcon_backend.private_files import write_private
 from garcon_backend.spec import LaunchSpec
 
 RESTARTS = 1_000
 """How often torch's agent would start anew; :class:`~garcon_backend.engine.losses.Losses` ends it before."""
 
-GRACE = 5.0
+STOPPED = 5.0
+"""Seconds after which a rank that a signal has stopped counts as lost."""
+
+SILENCE = 30.0
+"""Seconds after which a rank 0 no thread of which does anything counts as lost."""
+
+GRACE = 5
 """Seconds from asking a rank to end to killing it."""
 
 
@@ -39,30 +47,70 @@ class Agent(LocalElasticAgent):
         super().__init__(spec, logs, start_method="spawn", shutdown_timeout=GRACE)
         self._launch = launch
         self._losses = Losses(launch.losses_file)
+        self._beat = (0, 0.0)
+        self._moved: dict[int, float] = {}
         self.reason = ""
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         pids = [worker.id for worker in worker_group.workers]
+        for worker in worker_group.workers:
+            if why := self._hangs(worker.global_rank, worker.id):
+                self._launch.say_why(f"rank {worker.global_rank} {why}")
+                os.kill(worker.id, signal.SIGKILL)
+                os.waitid(os.P_PID, worker.id, os.WEXITED | os.WNOWAIT)
         ends = {rank: end for rank, pid in enumerate(pids) if (end := _failure(pid))}
         if ends:
             self._lose(worker_group.workers[min(ends)].global_rank, ends[min(ends)])
-            for pid in pids:  # what they would still do is of no use, and one that is stopped never ends
+            for (
+                pid
+            ) in pids:  # what they would still do is of no use, and one that is stopped never ends
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         return super()._monitor_workers(worker_group)
+
+    def _hangs(self, rank: int, pid: int) -> str:
+        """Whether a rank stands still, every thread of it, and for how long."""
+        now = time.monotonic()  # which stands still, too, while the machine sleeps
+        if not _stopped(pid):
+            self._moved[pid] = now
+        if now - self._moved.setdefault(pid, now) > STOPPED:
+            return f"has been stopped for {STOPPED:.0f} seconds"
+        if rank == 0 and now - self._last_beat(now) > SILENCE:
+            return f"has not answered for {SILENCE:.0f} seconds"
+        return ""
+
+    def _last_beat(self, now: float) -> float:
+        try:
+            beat = self._launch.pulse_file.stat().st_mtime_ns
+        except OSError:  # not ready
+            return now
+        if beat != self._beat[0]:
+            self._beat = (beat, now)
+        return self._beat[1]
 
     def _lose(self, rank: int, end: str) -> None:
         """Decide whether to start anew, and tell the clients that wait."""
         self.reason = self._own_words() or f"rank {rank} was lost ({end})"
         self._losses.note(self.reason)
-        if not self._serves or not self._restarts:
+        self._launch.pulse_file.unlink(missing_ok=True)
+        if not self._launch.ready_file.exists():  # a launch that fails is not tried again
             self._remaining_restarts = 0
         elif self._losses.too_many:
             self._remaining_restarts = 0
             self.reason = self._losses.verdict()
         else:
             print(f"[garcon] {self.reason}; starting the ranks anew", flush=True)
-            _announce(self._launch.connection_file, self.reason)
+            self._announce()
+
+    def _announce(self) -> None:
+        """Tell clients, and hosts that want to join, that the ranks are being started anew."""
+        file = self._launch.connection_file
+        if self._launch.first and file.exists():
+            connection = json.loads(file.read_text())
+            connection["garcon"]["restarting"] = self.reason
+            write_private(file, connection)
+        if self._launch.hosts:
+            Meeting(self._launch, self._launch.hosts).forget("met")
 
     def _own_words(self) -> str:
         """What a rank said of why it ended."""
@@ -73,15 +121,6 @@ class Agent(LocalElasticAgent):
             return ""
         finally:
             file.unlink(missing_ok=True)
-
-    @property
-    def _serves(self) -> bool:
-        """Whether the server was ready; a launch that fails is not tried again."""
-        return self._launch.connection_file.exists()
-
-    @property
-    def _restarts(self) -> bool:
-        return self._launch.hosts is None
 
 
 def run(launch: LaunchSpec, command: list[str], nodes: int, ranks: int, **meeting: Any) -> None:
@@ -123,6 +162,13 @@ def run(launch: LaunchSpec, command: list[str], nodes: int, ranks: int, **meetin
         raise RanksLost(agent.reason)
 
 
+def _stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
+
+
 def _failure(pid: int) -> str:
     """How a process of ours failed, which stays to be waited for; nothing where it runs or ended well."""
     try:
@@ -133,10 +179,3 @@ def _failure(pid: int) -> str:
         return ""
     code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _announce(connection_file: Path, reason: str) -> None:
-    """Tell whoever looks at the connection file that the ranks are being started anew."""
-    connection = json.loads(connection_file.read_text())
-    connection["garcon"]["restarting"] = reason
-    write_private(connection_file, connection)

@@ -41,16 +41,27 @@ def run_id(spec: LaunchSpec, hosts: Hosts) -> str:
 
 
 class Meeting:
-    """The words that the hosts exchange through the store, from one process's side."""
+    """The words that the hosts exchange through the store, from one process's side.
 
-    def __init__(self, spec: LaunchSpec, hosts: Hosts) -> None:
-        self._spec, self._hosts = spec, hosts
+    Args:
+        turn: of ranks, which of the times that they were started this is: words of the time before are
+            not heard again. Launchers have none.
+    """
+
+    def __init__(self, spec: LaunchSpec, hosts: Hosts, turn: str = "") -> None:
+        self._spec, self._hosts, self._turn = spec, hosts, turn
+
+    @classmethod
+    def of_rank(cls, spec: LaunchSpec, hosts: Hosts) -> Meeting:
+        """From a rank's side: the launchers give each turn an address of its own."""
+        return cls(spec, hosts, "{MASTER_ADDR}:{MASTER_PORT}".format(**os.environ))
 
     def _store(self, prefix: str = "") -> PrefixStore:
         # A connection of its own: another thread may be waiting on the first.
         host, port = self._hosts.address
         store = TCPStore(host, port, is_master=False, timeout=PATIENCE)
-        return PrefixStore(prefix or f"garcon/{run_id(self._spec, self._hosts)}", store)
+        mine = f"garcon/{run_id(self._spec, self._hosts)}/{self._turn}"
+        return PrefixStore(prefix or mine, store)
 
     def announce(self) -> None:
         """On the host of the endpoint, on a thread: say who meets there, once the store stands."""
@@ -82,7 +93,7 @@ class Meeting:
                 f"The host at {at} has another secret than {socket.gethostname()}.",
                 "Copy the same secret file to every host.",
             )
-        if self._store().check(["host/0"]):
+        if self.heard("met"):
             raise BadRequest(
                 f"All {self._hosts.nnodes} hosts of {mine['name']!r} have met already.",
                 "Stop the server before you launch it again.",
@@ -91,6 +102,11 @@ class Meeting:
     def say(self, what: str, words: Any) -> None:
         """Leave words for the others."""
         self._store().set(what, json.dumps(words))
+
+    def forget(self, what: str) -> None:
+        """Take words back, if the store still stands."""
+        with contextlib.suppress(Exception):
+            self._store().delete_key(what)
 
     def ask(self, what: str) -> Any:
         """Words that another rank leaves; waits for them."""
@@ -119,6 +135,7 @@ class Meeting:
         place = host_order(others).index(group)
         rank = place * self._hosts.nproc_per_node + local
         if rank == 0:
+            Meeting(self._spec, self._hosts).say("met", True)
             self.say("group", [self._hosts.local_addr, _free_port()])
         address, port = self.ask("group")
         os.environ.update(

@@ -314,6 +314,15 @@ def stage_layers(model: nn.Module, mesh: Mesh) -> range:
     return stages.split_layers(len(getattr(holder, name)), mesh.degrees.pp, mesh.stage)
 
 
+def own_layers(model: nn.Module, mesh: Mesh) -> list[nn.Module]:
+    """The layers that this rank's stage holds."""
+    indices = stage_layers(model, mesh)
+    if not indices:
+        return []
+    holder, name = stages.find_layers(model)
+    return [getattr(holder, name)[index] for index in indices]
+
+
 def gather_parameter(tensor: Tensor, mesh: Mesh, like: Tensor | None = None) -> Tensor | None:
     """A parameter, or a gradient of one, whole on the leader of its stage; None elsewhere.
 

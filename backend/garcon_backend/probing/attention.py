@@ -4,6 +4,9 @@ transformers lets an attention implementation be registered by name; models load
 ``attn_implementation="garcon"`` call this one. It hands over to the fast kernel unless the scores or
 the pattern of that very layer are probed, in which case it computes them in steps:
 ``softmax(softcap(q·kᵀ·scale) + mask)·v`` (Vaswani et al. 2017; the soft cap is Gemma 2's).
+
+Where nothing is padded and no window cuts the past short, the mask is no tensor at all: the fast kernel is
+told that attention is causal, and skips half of the work.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
-from transformers.masking_utils import eager_mask
+from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from garcon_backend.probing.places import visited
@@ -24,7 +27,20 @@ NAME = "garcon"
 def register() -> None:
     """Make the function known to transformers; harmless when called twice."""
     AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, eager_mask)
+    AttentionMaskInterface.register(NAME, additive_mask)
+
+
+def additive_mask(
+    *args: Any, dtype: torch.dtype = torch.float32, device: Any = "cpu", **kwargs: Any
+) -> Tensor | None:
+    """What is added to scores [b, H, p_q, p_k]: 0 where a query sees a key, else the lowest number.
+
+    None where a query sees just what came before it.
+    """
+    seen = sdpa_mask(*args, device=device, **kwargs)
+    if seen is None:
+        return None
+    return torch.where(seen, torch.zeros((), dtype=dtype, device=device), torch.finfo(dtype).min)
 
 
 def attention(
@@ -77,12 +93,20 @@ def _in_steps(
     scores = query @ key.transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    if mask is not None:
-        scores = scores + mask[..., : key.shape[2]]
+    scores = scores + (_causal(scores) if mask is None else mask[..., : key.shape[2]])
     scores = visited(taps, "scores", scores)
     pattern = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
     pattern = visited(taps, "pattern", pattern)
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
+
+
+def _causal(scores: Tensor) -> Tensor:
+    """The mask that is no tensor, as one: [p_q, p_k]. A single query sees all keys."""
+    queries, keys = scores.shape[-2:]
+    lowest = torch.full(
+        (queries, keys), torch.finfo(scores.dtype).min, dtype=scores.dtype, device=scores.device
+    )
+    return lowest.triu(keys if queries == 1 else 1)
 
 
 class VisitedCache(DynamicCache):

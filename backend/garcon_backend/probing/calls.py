@@ -11,17 +11,21 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from garcon_backend import memory, process_state
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.mesh import Mesh
 from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.merging import Sharded
 from garcon_backend.output import Output
 from garcon_backend.probing.contexts import Contexts, Source, lent, release_aliases, uses
+from garcon_backend.probing.results import plain, unshared
 from garcon_backend.randomness import generator, seed_of, stream
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.points import Address
+from garcon_jupyter.wire.failures import text_of
 from garcon_jupyter.wire.requests import ProbeSpec
 
 LEAVE_ALONE = "Return a tensor of the point's own shape, dtype and device, or None to leave it."
@@ -35,7 +39,7 @@ class UserFailure(Exception):
     """User code failed: what it raised, and where."""
 
     def __init__(self, error: BaseException, where: str) -> None:
-        super().__init__(str(error))
+        super().__init__(text_of(error))
         self.error, self.where = error, where
 
 
@@ -87,6 +91,9 @@ class Calls:
         self.tokens: Tensor | None = None
         self.mask: Tensor | None = None
         self.positions: Tensor | None = None
+        self.rows = slice(None)
+        self.documents: Tensor | None = None
+        self.offsets: Tensor | None = None
         self.failure: UserFailure | None = None
         self._calls: dict[str, int] = {}
 
@@ -96,7 +103,7 @@ class Calls:
         """Run probes in order, each on the result of the one before; (value, whether changed)."""
         start, changed = value, False
         for probe in probes:
-            if self.failure:
+            if self.failure or self.interrupts.stop.skipping:
                 return start, False
             version, had = value._version, _kind(value)
             result = self._call(point, probe, value, sharded, had)
@@ -122,7 +129,8 @@ class Calls:
         number = self._calls[name] = self._calls.get(name, -1) + 1
         seed = seed_of(self.seed, name, number)
         try:
-            context = self.contexts.open(self.session, point.address.name, probe.spec.name)
+            with self.interrupts.held():
+                context = self.contexts.open(self.session, point.address.name, probe.spec.name)
             here = self._here(point, value, seed, sharded)
             of = self._sharded(point, probe, value) if sharded else None
             told = {"params": probe.params, "source": probe.source, "shard": here.shard}
@@ -130,13 +138,16 @@ class Calls:
             with (
                 lent(context, of, here=here, **told),
                 stream(self.mesh.device, seed),
-                self.interrupts.user_code(),
+                process_state.kept(),
                 self.output.captured(),
+                self.interrupts.user_code(),
             ):
-                result = probe.function(context, value)
+                result = plain(probe.function(context, value))
             changed = isinstance(result, Tensor) and result is not value
             if changed or uses(value) > users:
                 release_aliases(context, value, *([result] if changed else ()))
+            if not (torch.is_grad_enabled() or probe.spec.read_only or _wrong(result, had, True)):
+                result = unshared(result, value, users)
             return result
         except Cancelled:
             if self.mesh.world == 1:
@@ -166,15 +177,20 @@ class Calls:
             mask=self.mask,
             positions=self.positions,
             step=self.step,
-            token_index=self.token_index
-            if sharded or self.mesh.degrees.dp == 1
-            else self.whole_token_index,
-            document=None,
+            token_index=own(
+                self.token_index
+                if sharded or self.mesh.degrees.dp == 1
+                else self.whole_token_index
+            ),
+            rows=self.rows if sharded else slice(None),
+            document=own(self.documents),
+            offset=own(self.offsets),
             generator=generator(value.device, seed),
             shard=shard if sharded else None,
         )
 
     def _fail(self, point: Point, probe: Probe, error: BaseException, had: dict[str, Any]) -> None:
+        error = memory.typed(error, self.mesh.device)
         layout = point.layout
         sharding = (
             f"one of {layout.chunks} shards"
@@ -200,6 +216,11 @@ class Calls:
         )
 
 
+def own(told: Tensor | None) -> Tensor | None:
+    """A copy for user code, which may change what it is told."""
+    return None if told is None else told.clone()
+
+
 def _kind(value: Tensor) -> dict[str, Any]:
     """What must stay as it is when a value is replaced, or changed in place."""
     return {
@@ -210,8 +231,10 @@ def _kind(value: Tensor) -> dict[str, Any]:
     }
 
 
-def _wrong(result: Any, had: dict[str, Any]) -> str:
-    """What is wrong with a probe's result, or nothing."""
+def _wrong(result: Any, had: dict[str, Any], none: bool = False) -> str:
+    """What is wrong with a probe's result, or nothing; `none` if None is right."""
+    if result is None and none:
+        return ""
     if not isinstance(result, Tensor):
         return f"A probe returned a {type(result).__name__}, not a tensor."
     for what, has in _kind(result).items():

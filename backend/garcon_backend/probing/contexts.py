@@ -11,7 +11,6 @@ context after it makes the copy, so that snapshots never change and cost nothing
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import reprlib
 import sys
@@ -24,7 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from garcon_backend import memory
 from garcon_backend.merging import Sharded
+from garcon_backend.probing.backups import Backups, Lost
+from garcon_backend.probing.keeping import COUNTED_AT_ONCE, Keeping
 from garcon_jupyter.errors import NoRecording
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef
 
@@ -46,7 +48,7 @@ class SaveContext:
     """
 
     # Slots, so that the dictionary of a context is exactly what was saved.
-    __slots__ = ("__dict__", "_of", "_parts", *LENT)
+    __slots__ = ("__dict__", "_admit", "_of", "_parts", *LENT)
 
     here: SimpleNamespace
     params: dict[str, Tensor]
@@ -54,9 +56,11 @@ class SaveContext:
     shard: SimpleNamespace | None
     _of: Sharded | None
     _parts: dict[str, Sharded]
+    _admit: Callable[[int], None]
 
-    def __init__(self) -> None:
+    def __init__(self, admit: Callable[[int], None] = lambda count: None) -> None:
         object.__setattr__(self, "_parts", {})
+        object.__setattr__(self, "_admit", admit)
         _lend(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -64,6 +68,8 @@ class SaveContext:
             raise AttributeError(
                 f"save_ctx.{name} is what Garçon tells the probe; save under another name."
             )
+        if isinstance(value, Tensor) and value.nbytes >= COUNTED_AT_ONCE:
+            self._admit(value.nbytes)
         object.__setattr__(self, name, detached(value))
         self._parts.pop(name, None)
         if self._of is not None:
@@ -71,6 +77,9 @@ class SaveContext:
 
     def __repr__(self) -> str:
         return f"<save context: {', '.join(vars(self)) or 'empty'}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a save context holds others' values; save its attributes")
 
 
 def _lend(context: SaveContext, of: Sharded | None = None, **things: Any) -> None:
@@ -155,23 +164,26 @@ def release_aliases(context: SaveContext, *values: Tensor) -> None:
 
     for name, kept in vars(context).items():
         if isinstance(kept, (list, tuple, dict)):
-            object.__setattr__(context, name, _with_tensors(kept, owned))
+            object.__setattr__(context, name, _with_tensors(kept, owned, set()))
 
 
-def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _with_tensors(value: Any, change: Callable[[Tensor], Tensor], seen: set[int]) -> Any:
     """A value with its tensors changed: lists and dictionaries in place, as others may hold them."""
     if isinstance(value, Tensor):
         return change(value)
+    if not isinstance(value, (list, dict, tuple)) or id(value) in seen:
+        return value
+    seen.add(id(value))
     if isinstance(value, list):
         for index, item in enumerate(value):
-            if (new := _with_tensors(item, change)) is not item:
+            if (new := _with_tensors(item, change, seen)) is not item:
                 value[index] = new
     elif isinstance(value, dict):
         for key, item in list(value.items()):
-            if (new := _with_tensors(item, change)) is not item:
+            if (new := _with_tensors(item, change, seen)) is not item:
                 value[key] = new
-    elif isinstance(value, tuple):
-        items = [_with_tensors(item, change) for item in value]
+    else:
+        items = [_with_tensors(item, change, seen) for item in value]
         if any(new is not item for new, item in zip(items, value, strict=True)):
             return _tuple_like(value, items)
     return value
@@ -190,26 +202,77 @@ class Saved:
     parts: dict[str, Sharded] = field(default_factory=dict)
 
 
+Exported = dict[tuple[str, str | None], tuple[dict[str, Any], dict[str, Sharded]]]
+"""What contexts hold: (values, which of them are parts) by point and name."""
+
+
 class Contexts:
     """All save contexts of one rank, and the snapshots taken of them."""
 
     def __init__(self) -> None:
+        self.keeping = Keeping()
         self._live: dict[Key, SaveContext] = {}
         self._snapshots: dict[tuple[str, int], dict[tuple[str, str | None], Saved]] = {}
+        self._backups: Backups | None = None
+        self._origins: dict[Key, tuple[str, dict[str, Any]]] = {}
+
+    def back_up(self, backups: Backups) -> None:
+        """Keep backups, and begin with what they have."""
+        self._backups = backups
+        for key, held in backups.restored():
+            context = self._live[key] = SaveContext(self.check_room)
+            vars(context).update(held.values)
+            context._parts.update(held.parts)
+            self._origins[key] = (held.request, dict(held.values))
+
+    def origin(self, session: str, ref: tuple[str, str | None], name: str, value: Any) -> str:
+        """Of which finished request a value was left, where it was brought back after a loss."""
+        request, values = self._origins.get((session, *ref), ("", {}))
+        return request if values.get(name) is value and value is not None else ""
+
+    def begin(self) -> None:
+        """A request begins."""
+        if self._backups:
+            self._backups.begin()
+
+    def end(self, request: str) -> None:
+        """A request is over; `request` is what to call it."""
+        if self._backups:
+            self._backups.end(request, self._hold)
+
+    def _hold(self, key: Key) -> tuple[dict[str, Any], dict[str, Sharded]] | None:
+        context = self._live.get(key)
+        return None if context is None else (dict(vars(context)), dict(context._parts))
 
     def open(self, session: str, point: str, name: str | None) -> SaveContext:
         """The context to save into; made where there is none, copied where a snapshot holds it."""
         key = (session, point, name)
-        context = self._live.setdefault(key, SaveContext())
+        context = self._live.setdefault(key, SaveContext(self.check_room))
         held = [
             contents[point, name].values
             for (owner, _), contents in self._snapshots.items()
             if owner == session and (point, name) in contents
         ]
         mine = vars(context)
-        if any(_shares(snapshot, mine) for snapshot in held):
+        self.keeping.opened(mine, context._parts)
+        written = self._backups is not None and self._backups.opened(key)
+        if written or any(_shares(snapshot, mine) for snapshot in held):
             mine.update(_copied(mine))
         return context
+
+    def check_room(self, more: int = 0) -> None:
+        """Refuse to keep so many bytes more.
+
+        Raises:
+            DoesNotFit: with the numbers.
+        """
+        live = ((key[0], vars(context)) for key, context in self._live.items())
+        snapshots = (
+            (session, saved.values)
+            for (session, _), contents in self._snapshots.items()
+            for saved in contents.values()
+        )
+        self.keeping.check((*live, *snapshots), more)
 
     def snapshot(self, session: str, number: int) -> dict[tuple[str, str | None], Saved]:
         """Remember what each context of the session holds now."""
@@ -235,6 +298,24 @@ class Contexts:
         for key in [k for k in self._live if k[0] == session]:
             if (chosen is None or key[1] in chosen) and name in (None, key[2]):
                 del self._live[key]
+                self._origins.pop(key, None)
+                if self._backups:
+                    self._backups.cleared(key)
+
+    def export(self, session: str, wanted: Iterable[tuple[str, str | None]]) -> Exported:
+        """What these contexts of a session hold here: (values, parts) by point and name."""
+        found = {ref: self._hold((session, *ref)) for ref in wanted}
+        return {ref: held for ref, held in found.items() if held is not None}
+
+    def install(self, session: str, contents: Exported) -> None:
+        """Let contexts of a session hold this, in place of what they held."""
+        for (point, name), (values, parts) in contents.items():
+            key = (session, point, name)
+            self._live.pop(key, None)
+            self._origins.pop(key, None)
+            context = self.open(session, point, name)
+            vars(context).update(values)
+            context._parts.update(parts)
 
     def drop(self, session: str) -> None:
         """Forget a session whole."""
@@ -269,19 +350,31 @@ def _shares(snapshot: dict[str, Any], mine: dict[str, Any]) -> bool:
 
 def _copied(values: dict[str, Any]) -> dict[str, Any]:
     """A deep copy; what cannot be copied, such as an open file, stays shared."""
-    with contextlib.suppress(Exception):  # objects may raise anything when asked for a copy
+    with _unless_memory_ended():
         return copy.deepcopy(values)
     copies = {}
     for name, value in values.items():
         copies[name] = value
-        with contextlib.suppress(Exception):
+        with _unless_memory_ended():
             copies[name] = copy.deepcopy(value)
     return copies
+
+
+@contextmanager
+def _unless_memory_ended() -> Iterator[None]:
+    """Objects may raise anything when asked for a copy; that there is no room for one is told."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if memory.ended(error):
+            raise
 
 
 def describe(value: Any) -> AttributeInfo:
     """What a handle may know of a value without fetching it."""
     kind = type(value).__name__
+    if isinstance(value, Lost):
+        return AttributeInfo("lost", preview=repr(value))
     if isinstance(value, Tensor):
         return AttributeInfo(
             kind,
@@ -292,6 +385,6 @@ def describe(value: Any) -> AttributeInfo:
         )
     try:
         preview = reprlib.repr(value)
-    except Exception:  # noqa: BLE001 - objects may raise anything when asked what they are
+    except (Exception, SystemExit):  # noqa: BLE001 - objects may raise anything when asked that
         preview = f"<{kind}>"
     return AttributeInfo(kind, preview=preview if len(preview) < 80 else preview[:77] + "…")

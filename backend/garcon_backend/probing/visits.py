@@ -32,11 +32,12 @@ from garcon_backend.interrupts import Interrupts
 from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import Elsewhere, module_layout
 from garcon_backend.output import Output
-from garcon_backend.probing.calls import Calls, Point, Probe, UserFailure
+from garcon_backend.probing.calls import Calls, Point, Probe, UserFailure, own
 from garcon_backend.probing.contexts import Contexts
 from garcon_backend.probing.places import LogitsOf, Place
 from garcon_backend.probing.sites import Enter, Graft, Site, nodes_behind
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec
+from garcon_jupyter.wire.requests import Batch
 
 _ORDER = {spec.template: number for number, spec in enumerate(POINTS)}
 
@@ -67,6 +68,7 @@ class PassRun(Calls):
         self.team = Team(mesh.tp, mesh.replicas, rows)
         self.points: dict[str, Point] = {}
         self.sites: list[Site] = []
+        self.first_step = 0
         self.anchor = torch.zeros((), requires_grad=True, device=mesh.device)
 
     # -- what is visited ---------------------------------------------------------------------
@@ -78,6 +80,14 @@ class PassRun(Calls):
             (point.backward if probe.spec.grad else point.forward).append(probe)
         for address in wanted:
             self._point(address).wanted = True
+
+    def comes_from(self, batch: Batch) -> None:
+        """Say where in the data of a run the tokens are from."""
+        device = self.mesh.device
+        self.first_step = batch.step
+        if batch.documents is not None:
+            self.documents = torch.as_tensor(batch.documents).to(device)
+            self.offsets = torch.as_tensor(batch.offsets).to(device)
 
     def _point(self, address: Address) -> Point:
         return self.points.setdefault(address.name, Point(address, self._layout(address)))
@@ -138,8 +148,11 @@ class PassRun(Calls):
         shape: tuple[int, int],
     ) -> None:
         """Say what the coming forward reads: the whole batch, and the shape of this rank's rows."""
-        self.tokens, self.mask, self.positions, self.step = tokens, mask, positions, step
-        self.batch = shape
+        # Copies: probes are told of these, and may change what they are told.
+        self.tokens, self.mask, self.positions = own(tokens), own(mask), own(positions)
+        self.step, self.batch = self.first_step + step, shape
+        first = self.mesh.replica * self.team.local
+        self.rows = slice(first, min(first + self.team.local, self.team.rows))
 
     @property
     def ranks(self) -> Ranks:
@@ -154,6 +167,7 @@ class PassRun(Calls):
             What the model goes on with; None where it goes on with `x`.
         """
         x0 = x
+        self.interrupts.point = point.address.name
         on = self.grad and torch.is_grad_enabled() and x.is_floating_point()
         groups = groupby(point.forward, lambda probe: probe.spec.sharded)
         whole = [(sharded, list(probes)) for sharded, probes in groups]
@@ -213,6 +227,10 @@ class PassRun(Calls):
 
     def _gather(self, point: Point, x: Tensor, grad: bool = False) -> Tensor | None:
         """The whole value of the whole batch, on the leader of the team."""
+        with self.interrupts.during("gathering"):
+            return self._gathered(point, x, grad)
+
+    def _gathered(self, point: Point, x: Tensor, grad: bool) -> Tensor | None:
         if not point.by_expert or self.mesh.degrees.dp == 1:
             return self.team.gather(x, point.layout, grad)
         real = self._real_tokens()

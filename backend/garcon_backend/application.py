@@ -1,0 +1,33 @@
+"""Jupyter's kernel application, as rank 0 needs it: with less that strangers could reach or fill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import zmq
+from ipykernel.iostream import IOPubThread
+from ipykernel.kernelapp import IPKernelApp
+
+from garcon_backend import log_limit
+
+
+class Application(IPKernelApp):
+    """The application of :class:`~garcon_backend.kernel.GarconKernel`."""
+
+    def init_iopub(self, context: Any) -> None:
+        """As its base, but for the port of loopback by which forked children would print.
+
+        It has no key but a word that is said in the clear, and any user of the machine could reach it.
+        """
+        self.iopub_socket = context.socket(zmq.XPUB)
+        self.iopub_socket.linger = 1000
+        self._apply_curve_server_options(self.iopub_socket)
+        self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
+        self.configure_tornado_logger()
+        self.iopub_thread = IOPubThread(self.iopub_socket, pipe=False, session=self.session)
+        self.iopub_thread.start()
+        self.iopub_socket = self.iopub_thread.background_socket
+
+    def initialize(self, argv: Any = None) -> None:
+        super().initialize(argv)
+        log_limit.limit(self.log)

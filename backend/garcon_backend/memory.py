@@ -1,0 +1,177 @@
+"""Memory: how much there is, a limit that leaves the machine alive, and errors with numbers.
+
+Without a limit, what asks for too much is not refused: Linux promises memory that it does not have, and kills
+whoever uses it. So each rank is given a limit (``RLIMIT_DATA``) when its model is loaded: its part of what is
+free then. From there on a request that asks for more gets an error, at the line that asks; the server goes on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import gc
+import os
+import re
+import resource
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from garcon_backend.models.fit import available_bytes
+from garcon_jupyter.errors import GarconError, OutOfMemory
+from garcon_jupyter.wire.sizes import sized
+
+SHARE = 0.85
+"""What part of the memory that is free at launch the ranks of a host may use."""
+
+_CANNOT = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
+_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_ASKED = re.compile(r"tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB|TiB)", re.IGNORECASE)
+
+
+def sharers(device: torch.device | str) -> int:
+    """How many ranks of this host share the memory of a device: all that of the host, each its own GPU."""
+    on_host = torch.device(device).type == "cpu"
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if on_host else 1
+
+
+def limit(count: int | None = None) -> int | None:
+    """Limit the host memory that this rank may use beyond what it uses now.
+
+    Args:
+        count: bytes, for all ranks of this host together; None for most of what is free now.
+
+    Returns:
+        The bytes of this rank; None where the system knows no such limit.
+    """
+    global _limit
+    used = _data_bytes()
+    if used is None:
+        return None
+    mine = int(available_bytes("cpu") * SHARE if count is None else count) // sharers("cpu")
+    _limit = used + mine
+    _set(_limit)
+    return mine
+
+
+_limit: int | None = None
+"""What :func:`limit` set; None before."""
+
+
+def _set(count: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+def recover() -> None:
+    """Make room again after memory ended."""
+    gc.collect()
+    if (heap := _heap()) is not None:
+        heap.malloc_trim(0)
+        adjust()
+
+
+def adjust() -> None:
+    """Raise the limit by what the heap of the C library holds and nobody uses.
+
+    That memory counts, though it was given back to the system, and without it nothing would be left for what
+    does not come from the heap, such as the stacks of threads.
+    """
+    if _limit is not None and (heap := _heap()) is not None:
+        _set(_limit + heap.free)
+
+
+class _Heap:
+    """The heap of the GNU C library."""
+
+    class _Counts(ctypes.Structure):
+        _fields_ = tuple(
+            (name, ctypes.c_size_t)
+            for name in (
+                *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+                *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+            )
+        )
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None)
+        self.malloc_trim, self._count = library.malloc_trim, library.mallinfo2
+        self._count.restype = self._Counts
+
+    @property
+    def free(self) -> int:
+        """Bytes that it holds and nobody uses."""
+        return int(self._count().fordblks)
+
+
+@functools.cache
+def _heap() -> _Heap | None:
+    try:
+        return _Heap()
+    except (AttributeError, OSError):  # another C library
+        return None
+
+
+def _data_bytes() -> int | None:
+    """Memory of its own that this process has asked for, as its limit counts it."""
+    if not sys.platform.startswith("linux"):
+        return None
+    words = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(words[1]) * 1024 if words else None
+
+
+def left(device: torch.device | str = "cpu") -> int:
+    """Memory that this rank can still use on a device, in bytes."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return available_bytes(device) + cached
+    there = available_bytes(device) // sharers(device)
+    if _limit is not None and (used := _data_bytes()) is not None:
+        heap = _heap()
+        there = min(there, _limit - used + (heap.free if heap else 0))
+    return max(0, there)
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+def ended(error: BaseException) -> bool:
+    """Whether an error says that memory ended, on the host or on a device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CANNOT)
+
+
+def typed(error: BaseException, device: torch.device | str = "cpu") -> BaseException:
+    """An error that says that memory ended as one of ours, with the numbers; others as they are.
+
+    What the failed code held is let go of, so that the next request has it.
+    """
+    if isinstance(error, GarconError) or not ended(error):
+        return error
+    traceback.clear_frames(error.__traceback__)
+    recover()
+    on_device = isinstance(error, torch.OutOfMemoryError)
+    asked = _ASKED.search(str(error))
+    needed = f"{sized(_count(asked))} more were asked for" if asked else "more was asked for"
+    where = torch.device(device) if on_device else torch.device("cpu")
+    if on_device:
+        torch.cuda.empty_cache()
+    place = str(where) if on_device else "the host"
+    ours = OutOfMemory(
+        f"Memory of {place} ended: {needed}; {sized(left(where))} are left for this rank.",
+        "Take a smaller batch, keep less, or clear recordings; the server goes on.",
+    )
+    return ours.with_traceback(error.__traceback__)
+
+
+def _count(found: re.Match[str]) -> float:
+    unit = next(u for u in _UNITS if u.lower() == found[2].lower())
+    return float(found[1]) * _UNITS[unit]

@@ -1,0 +1,116 @@
+"""What became of requests that nobody waited for to the end.
+
+A reply goes to the client that asked, if it is there. Where its notebook was restarted meanwhile, its machine
+slept, or its user stopped waiting, the answer to a long request would be lost. So the answers to requests that
+took long, or from which their client *detached*, are kept for their session, with all that was printed, until
+somebody received them or newer ones take their room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from garcon_jupyter.errors import BadRequest
+
+LONG = 5.0
+"""Seconds from which on the answer to a request is kept until it was received."""
+
+KEPT = 8
+"""Answers kept for each session."""
+
+LARGEST = 64 << 20
+"""Bytes of an answer that is kept; larger ones only in shared memory."""
+
+Print = tuple[int, str, str]
+"""(rank, stream, text)"""
+
+
+@dataclass
+class Outcome:
+    """A request that ended."""
+
+    session: str
+    request: str
+    kind: str
+    content: dict[str, Any]
+    buffers: list[Any]
+    prints: list[Print] = field(default_factory=list)
+    ended: float = field(default_factory=time.time)
+
+    def release(self) -> None:
+        """Free the shared memory of an answer that nobody fetched."""
+        for described in self.content.values():
+            if isinstance(described, dict) and "file" in described:
+                with contextlib.suppress(OSError):
+                    Path(described["file"]).unlink(missing_ok=True)
+
+
+class Outcomes:
+    """Those of all sessions. Asked on the control thread, told on the main one."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, OrderedDict[str, Outcome]] = {}
+        self._detached: set[str] = set()
+        self._lock = threading.Lock()
+
+    def detach(self, request: str) -> None:
+        """The client no longer waits for a request."""
+        self._detached.add(request)
+
+    def detached(self, request: str) -> bool:
+        """Whether its client no longer waits for a request."""
+        return request in self._detached
+
+    def keep(self, outcome: Outcome, since: float) -> None:
+        """Keep the answer to a request that came at `since`, if it is worth it."""
+        detached = outcome.request in self._detached
+        if not detached and time.time() - since < LONG:
+            return
+        self._detached.discard(outcome.request)
+        if sum(memoryview(buffer).nbytes for buffer in outcome.buffers) > LARGEST:
+            return
+        with self._lock:
+            kept = self._kept.setdefault(outcome.session, OrderedDict())
+            kept[outcome.request] = outcome
+            while len(kept) > KEPT:
+                kept.popitem(last=False)[1].release()
+
+    def received(self, session: str, request: str) -> None:
+        """Its client has the answer."""
+        with self._lock:
+            self._kept.get(session, OrderedDict()).pop(request, None)
+
+    def of(self, session: str) -> list[dict[str, Any]]:
+        """What is kept for a session, oldest first."""
+        with self._lock:
+            return [
+                {"request": o.request, "kind": o.kind, "state": "ended", "since": o.ended}
+                for o in self._kept.get(session, {}).values()
+            ]
+
+    def take(self, session: str, request: str) -> Outcome:
+        """The answer to a request; it stays until it is received.
+
+        Raises:
+            BadRequest: none is kept.
+        """
+        with self._lock:
+            found = self._kept.get(session, OrderedDict()).get(request)
+        if found is None:
+            raise BadRequest(
+                f"No answer to request {request} is kept for session {session!r}.",
+                "rmodel.pending() lists those that are.",
+            )
+        return found
+
+    def drop(self, session: str) -> None:
+        """Forget a session."""
+        with self._lock:
+            for outcome in self._kept.pop(session, OrderedDict()).values():
+                outcome.release()

@@ -1,0 +1,154 @@
+"""How much may be kept, and what a request leaves that exceeded it.
+
+Save contexts stay until they are cleared, so what probes save adds up, over requests and over sessions. Each
+rank keeps so much and no more. A probe that saves a tensor for which there is no room fails at that line;
+what grew unseen, such as a list, is counted when the request is over. Such a request fails alone, and so does
+one during which memory ended: *what it saved on this rank is taken back*, so that what was recorded before it
+is still there, and the next request has room.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from garcon_jupyter.errors import DoesNotFit
+from garcon_jupyter.wire.sizes import sized
+
+COUNTED_AT_ONCE = 1 << 20
+"""Bytes of a tensor from which on it is counted when it is saved, and not only when the request is over."""
+
+_DEPTH = 4
+"""How deep lists and dictionaries are looked into."""
+
+Kept = Iterable[tuple[str, Mapping[str, Any]]]
+"""(session, what is saved by attribute), of all contexts and snapshots."""
+
+
+class Keeping:
+    """The limit of one rank, and what its contexts held when the request began."""
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self._at_launch = 0
+        self._former: dict[int, _Former] = {}
+
+    def set_limit(self, limit: int) -> None:
+        """Keep at most so many bytes, counted from now on."""
+        self.limit, self._at_launch = limit, _memory_used()
+
+    def begin(self) -> None:
+        """A request begins."""
+        self._former.clear()
+
+    def opened(self, values: dict[str, Any], parts: dict[str, Any]) -> None:
+        """A probe of this request is about to write into a context."""
+        if id(values) not in self._former:
+            self._former[id(values)] = _Former(values, parts)
+
+    @property
+    def grown(self) -> bool:
+        """Whether this request may have saved anything."""
+        return bool(self._former)
+
+    def take_back(self) -> None:
+        """Let the contexts hold what they held when the request began."""
+        for former in self._former.values():
+            former.restore()
+        self._former.clear()
+
+    def check(self, kept: Kept, more: int = 0) -> None:
+        """Refuse to keep so much more.
+
+        Raises:
+            DoesNotFit: with the numbers, and who keeps the most.
+        """
+        if self.limit is None or _memory_used() - self._at_launch + more <= self.limit:
+            return  # nothing can be kept that no memory was used for: no need to count
+        by_session = _bytes_by_session(kept)
+        total = sum(by_session.values())
+        if total + more <= self.limit:
+            return
+        most = by_session.most_common(1)
+        holder = f" (session {most[0][0]!r} {sized(most[0][1])})" if most else ""
+        needed = f", and {sized(more)} more do not fit" if more else ""
+        raise DoesNotFit(
+            f"Recordings take {sized(total)}{holder} of the {sized(self.limit)} that this rank "
+            f"keeps{needed}.",
+            "rmodel.clear_recordings() makes room, and so does letting go of recordings().",
+        )
+
+
+class _Former:
+    """What a context held, with the content of its lists and dictionaries."""
+
+    def __init__(self, values: dict[str, Any], parts: dict[str, Any]) -> None:
+        dictionaries = (values, parts, *_containers(values.values(), dict))
+        self._dictionaries = [(held, dict(held)) for held in dictionaries]
+        self._lists = [(held, list(held)) for held in _containers(values.values(), list)]
+
+    def restore(self) -> None:
+        for held, content in self._dictionaries:
+            held.clear()
+            held.update(content)
+        for row, items in self._lists:
+            row[:] = items
+
+
+def _containers(values: Iterable[Any], kind: type, depth: int = _DEPTH) -> Iterator[Any]:
+    """The plain lists, or dictionaries, among saved values and inside them."""
+    for value in values:
+        if type(value) is kind:
+            yield value
+        if depth and type(value) in (list, tuple, dict):
+            inside = value.values() if type(value) is dict else value
+            yield from _containers(inside, kind, depth - 1)
+
+
+def _bytes_by_session(kept: Kept) -> Counter[str]:
+    """Bytes of tensors, arrays and texts; what several hold counts for the first."""
+    seen: set[Any] = set()
+    found: Counter[str] = Counter()
+    for session, values in kept:
+        found[session] += sum(_bytes(value, seen, _DEPTH) for value in values.values())
+    return found
+
+
+def _bytes(value: Any, seen: set[Any], depth: int) -> int:
+    identity: Any
+    if isinstance(value, Tensor) and value.layout is torch.strided:
+        memory = value.untyped_storage()
+        identity, size = (str(value.device), memory._cdata), memory.nbytes()
+    elif isinstance(value, (list, tuple, dict, set)):
+        inside = value.values() if isinstance(value, dict) else value
+        if not depth or id(value) in seen:
+            return 0
+        seen.add(id(value))
+        return sum(_bytes(item, seen, depth - 1) for item in inside)
+    elif isinstance(value, np.ndarray):
+        identity, size = id(value), value.nbytes
+    elif isinstance(value, (str, bytes, bytearray)):
+        identity, size = id(value), sys.getsizeof(value)
+    else:
+        return 0
+    if identity in seen:
+        return 0
+    seen.add(identity)
+    return size
+
+
+def _memory_used() -> int:
+    """Bytes of memory of its own that this process uses, on the host and on a device."""
+    try:
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+        host = (int(resident) - int(shared)) * 4096
+    except OSError:  # not Linux: then everything is counted every time
+        return 1 << 62
+    return host + (torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0)

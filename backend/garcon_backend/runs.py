@@ -1,0 +1,366 @@
+"""Runs: data streamed past probes, batch by batch, in the turns of the session that began them.
+
+A run is one item in the row of requests (:class:`~garcon_backend.sessions.Turns`). When its turn comes it reads one
+batch, which every rank runs as any other forward, and goes to the end of the row: other sessions have their turns
+in between, and so have requests of its own session, such as reading what it has recorded so far.
+
+It belongs to the server and not to a client. Between two batches it may be paused or cancelled, and writes
+checkpoints from which it goes on after a rank was lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from garcon_backend import checkpoints
+from garcon_backend.batches import Batches, Position
+from garcon_backend.lockstep import Lockstep, RequestFailed
+from garcon_backend.sessions import Queued
+from garcon_backend.sources import open_source
+from garcon_jupyter.errors import BadData, BadRequest, GarconError, UnknownName
+from garcon_jupyter.wire import requests as wire
+from garcon_jupyter.wire.failures import describe, revive
+from garcon_jupyter.wire.runs import RunStatus, StartRun
+
+KEPT_PRINTS = 1000
+"""Prints of probes that a run keeps for whoever looks at it."""
+
+POSITION = "position"
+ASKED = "run"
+
+
+@dataclass(frozen=True)
+class Where:
+    """What rank 0 puts down beside the ranks' files: from where to go on."""
+
+    position: Position
+    seconds: float
+    directory: str
+
+
+class Run:
+    """One run.
+
+    Args:
+        directory: of its checkpoints.
+        tokenizer: of the model, or None.
+        sizes: of the model, by letter.
+        where: a checkpoint to go on from.
+
+    Raises:
+        BadData, BadRequest: it cannot begin.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        session: str,
+        asked: StartRun,
+        directory: Path,
+        tokenizer: Any,
+        sizes: dict[str, int],
+        where: Where | None = None,
+    ) -> None:
+        self.id, self.session, self.asked, self.directory = id, session, asked, directory
+        source = open_source(asked.data)
+        position = where.position if where else Position()
+        self.batches = Batches(source, asked.plan, tokenizer, sizes, position)
+        self.state = "running"
+        self.wanted = ""
+        self.failure: dict[str, Any] | None = None
+        self.lost = ""
+        self.prints = 0
+        self._printed: list[tuple[int, str, str]] = []
+        self._seconds = where.seconds if where else 0.0
+        self._checkpointed = where.position.batches if where else None
+        self._last_checkpoint = time.monotonic()
+        self._restore = where.directory if where else None
+        self._ready = False
+        self._torn = False
+        self._where = where
+        self._contexts = tuple(sorted({(p.point, p.name) for p in asked.probes}, key=repr))
+
+    # -- one turn --------------------------------------------------------------------------------
+
+    def step(self, lockstep: Lockstep) -> bool:
+        """Run one batch; whether there may be more."""
+        before = self.batches.position
+        began = time.monotonic()
+        try:
+            if not self._ready:
+                self._begin(lockstep)
+            found = self.batches.next()
+            if found is not None:
+                self._torn = True
+                lockstep.run(self.id, self._forward(found[0]))
+                self._torn = False
+            self._seconds += time.monotonic() - began
+            if found is None:
+                self.state = "done"
+            self._write_checkpoint(lockstep)
+        except RequestFailed as error:
+            self._fail(error.failure, before)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the run ends and the server goes on
+            self._fail(describe(error), before)
+        return self.state == "running"
+
+    def _begin(self, lockstep: Lockstep) -> None:
+        """Bring back what the checkpoint has, or forget what was recorded there before."""
+        if self._restore or self.asked.fresh:
+            restore = wire.Restore(self.session, contexts=self._contexts, directory=self._restore)
+            lockstep.run(self.id, restore)
+        self._ready = True
+
+    def mend(self) -> None:
+        """Make ready to go on after a failure. A batch that failed half-way has left its mark in some recorders
+        and not in others: then the run goes back to its last checkpoint, or to its beginning.
+
+        Raises:
+            BadRequest: there is nothing to go back to.
+        """
+        self.failure = None
+        if not self._torn:
+            return
+        if self._where is None and not self.asked.fresh:
+            raise BadRequest(
+                f"{self.id} failed in the midst of a batch, and has no checkpoint.",
+                "Begin it anew, with fresh=True or with checkpoints.",
+            )
+        self.batches.back(self._where.position if self._where else Position())
+        self._seconds = self._where.seconds if self._where else 0.0
+        self._restore = self._where.directory if self._where else None
+        self._ready = self._torn = False
+
+    def _forward(self, batch: wire.Batch) -> wire.Forward:
+        return wire.Forward(
+            self.session,
+            batch=batch,
+            probes=self.asked.probes,
+            logits="none",
+            seed=self.asked.seed + batch.step,
+        )
+
+    def _fail(self, failure: dict[str, Any], before: Position) -> None:
+        self.batches.back(before)
+        if failure["class"] == "Interrupted":
+            self.state = "cancelled"
+        else:
+            self.state, self.failure = "failed", failure
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def _write_checkpoint(self, lockstep: Lockstep) -> None:
+        position = self.batches.position
+        due = time.monotonic() - self._last_checkpoint >= self.asked.every
+        if self._checkpointed == position.batches or not (due or self.state == "done"):
+            return
+        if self.state == "done" and self.asked.checkpoint is None:
+            return  # the server keeps what was recorded; nobody would find these files
+        self._last_checkpoint = time.monotonic()
+        target = self.directory / f"after-{position.batches}"
+        try:
+            request = wire.Checkpoint(self.session, contexts=self._contexts, directory=str(target))
+            lockstep.run(self.id, request)
+            where = Where(position, self._seconds, str(target))
+            checkpoints.put(self.directory / POSITION, where)
+            self._where, self.lost = where, ""
+        except RequestFailed as error:
+            self._give_up_checkpoint(str(revive(error.failure)), target)
+        except OSError as error:
+            self._give_up_checkpoint(str(checkpoints.unwritten(target, error)), target)
+        else:
+            if self._checkpointed is not None:
+                checkpoints.remove(self.directory / f"after-{self._checkpointed}")
+            self._checkpointed = position.batches
+
+    def _give_up_checkpoint(self, why: str, target: Path) -> None:
+        """Go on without: what was recorded is in memory, and the checkpoint before is whole."""
+        self.lost = why
+        checkpoints.remove(target)
+
+    # -- looked at -------------------------------------------------------------------------------
+
+    def print(self, rank: int, stream: str, text: str) -> None:
+        """Keep what a probe printed."""
+        self._printed.append((rank, stream, text))
+        del self._printed[:-KEPT_PRINTS]
+        self.prints += 1
+
+    def status(self, prints_from: int = 0) -> RunStatus:
+        """How far it is, with the prints since a number."""
+        position = self.batches.position
+        new = max(0, self.prints - prints_from)
+        return RunStatus(
+            self.id,
+            self.state,
+            position.batches,
+            position.document - sum(not isinstance(p, BadData) for p in position.waiting),
+            position.tokens,
+            position.skipped,
+            1.0 if self.state == "done" else position.fraction,
+            self._seconds,
+            self.failure,
+            self._checkpointed,
+            self.lost,
+            tuple(self._printed[len(self._printed) - min(new, len(self._printed)) :]),
+            self.prints,
+        )
+
+
+class Runs:
+    """The runs of a server. Asked on the control thread; their batches run on the main one.
+
+    Args:
+        lockstep: runs batches on all ranks.
+        tokenizer: of the model, or None.
+        sizes: of the model, by letter.
+        directory: for checkpoints.
+        put: puts an item into the row of requests.
+    """
+
+    def __init__(
+        self,
+        lockstep: Lockstep,
+        tokenizer: Any,
+        sizes: dict[str, int],
+        directory: Path,
+        put: Callable[[Queued], None],
+    ) -> None:
+        self._lockstep, self._tokenizer, self._sizes = lockstep, tokenizer, sizes
+        self._directory, self._put = directory, put
+        self._runs: dict[str, Run] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.RLock()
+
+    # -- asked -----------------------------------------------------------------------------------
+
+    def answer(self, content: dict[str, Any], question: Any) -> Any:
+        """The answer to a question about runs.
+
+        Raises:
+            UnknownName: there is no such run in this session.
+            GarconError: it cannot begin, or do what is asked now.
+        """
+        verb, session = content.get("verb"), str(content.get("session", ""))
+        with self._lock:
+            if verb == "start":
+                return self._start(session, question).status()
+            if verb == "resume_from":
+                return self._resume_from(session, Path(question)).status()
+            if verb == "list":
+                return [run.status() for run in self._of(session).values()]
+            run = self._find(session, str(content.get("run")))
+            if verb in ("pause", "cancel", "resume"):
+                getattr(self, f"_{verb}")(run)
+            elif verb != "poll":
+                raise BadRequest(f"Runs cannot {verb!r}.", "They start, pause, resume and cancel.")
+            return run.status(int(content.get("prints", 0)))
+
+    def _of(self, session: str) -> dict[str, Run]:
+        return {id: run for id, run in self._runs.items() if run.session == session}
+
+    def _find(self, session: str, id: str) -> Run:
+        mine = self._of(session)
+        if id not in mine:
+            raise UnknownName.among("run", id, mine, "rmodel.runs() lists those of your session.")
+        return mine[id]
+
+    def _start(self, session: str, asked: StartRun) -> Run:
+        id = self._fresh_id()
+        directory = (
+            Path(asked.checkpoint).expanduser() if asked.checkpoint else self._directory / id
+        )
+        run = Run(id, session, asked, directory, self._tokenizer, self._sizes)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (directory / POSITION).unlink(missing_ok=True)
+            checkpoints.put(directory / ASKED, (session, asked))
+        except OSError as error:
+            raise checkpoints.unwritten(directory, error) from None
+        return self._begin(run)
+
+    def _fresh_id(self) -> str:
+        return next(id for n in self._numbers if (id := f"run-{n}") not in self._runs)
+
+    def _resume_from(self, session: str, directory: Path) -> Run:
+        directory = directory.expanduser()
+        _, asked = checkpoints.get(directory / ASKED)
+        where = checkpoints.get(directory / POSITION)
+        asked = replace(asked, checkpoint=str(directory))
+        id = self._fresh_id()
+        run = Run(id, session, asked, directory, self._tokenizer, self._sizes, where)
+        return self._begin(run)
+
+    def _begin(self, run: Run) -> Run:
+        self._runs[run.id] = run
+        self._queue(run)
+        return run
+
+    def _queue(self, run: Run) -> None:
+        run.state, run.wanted = "running", ""
+        self._put(Queued(run.session, run.id, "run", run))
+
+    def _pause(self, run: Run) -> None:
+        if run.state == "running":
+            run.wanted = "paused"
+
+    def _cancel(self, run: Run) -> None:
+        if run.state == "running":
+            run.wanted = "cancelled"
+        elif run.state == "paused":
+            run.state = "cancelled"
+
+    def _resume(self, run: Run) -> None:
+        if run.state == "running":
+            run.wanted = ""
+        elif run.state in ("paused", "failed", "cancelled"):
+            run.mend()
+            self._queue(run)
+        else:
+            raise BadRequest(f"{run.id} is {run.state}.", "Begin another with rmodel.run().")
+
+    # -- run -------------------------------------------------------------------------------------
+
+    def turn(self, run: Run) -> None:
+        """Run one batch of a run and put it back into the row, unless it is over."""
+        with self._lock:
+            if run.wanted:
+                run.state, run.wanted = run.wanted, ""
+                return
+        goes_on = run.step(self._lockstep)
+        with self._lock:
+            if goes_on and run.wanted:
+                run.state, run.wanted = run.wanted, ""
+            elif goes_on:
+                self._queue(run)
+            if run.state in ("done", "cancelled") and run.asked.checkpoint is None:
+                checkpoints.remove(run.directory)
+
+    def cancel_waiting(self, run: Run) -> None:
+        """A run that was taken out of the row by hand."""
+        run.state, run.wanted = "cancelled", ""
+
+    def active(self, session: str) -> bool:
+        """Whether a run of a session goes on."""
+        return any(run.state == "running" for run in self._of(session).values())
+
+    def revive(self) -> None:
+        """Go on with the runs that a lost rank cut short, each from its last checkpoint."""
+        for file in sorted(self._directory.glob(f"*/{ASKED}")):
+            with contextlib.suppress(GarconError):
+                session, asked = checkpoints.get(file)
+                directory = file.parent
+                where = None
+                if (directory / POSITION).exists():
+                    where = checkpoints.get(directory / POSITION)
+                run = Run(
+                    directory.name, session, asked, directory, self._tokenizer, self._sizes, where
+                )
+                self._begin(run)

@@ -1,0 +1,73 @@
+"""One line that changes while something long goes on: in a cell, or in a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+SHORTEST = 0.1
+"""Seconds between two changes of the line."""
+
+
+class Line:
+    """A line of text that is replaced by the next; at most ten times in a second."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._width = 0
+        self._last = 0.0
+
+    def show(self, text: str, now: bool = False) -> None:
+        """Show a text in place of the one before.
+
+        Args:
+            now: however soon it comes.
+        """
+        if not now and time.monotonic() - self._last < SHORTEST:
+            return
+        self._last = time.monotonic()
+        if _in_a_notebook():
+            self._display(text)
+        elif sys.stderr.isatty():
+            sys.stderr.write("\r" + text.ljust(self._width))
+            sys.stderr.flush()
+            self._width = len(text)
+
+    def _display(self, text: str) -> None:
+        from IPython.display import display
+
+        content = {"text/plain": text}
+        if self._handle is None:
+            self._handle = display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+    def end(self, text: str) -> None:
+        """Show the last text, and leave it."""
+        self.show(text, now=True)
+        if self._width:
+            sys.stderr.write("\n")
+
+
+def _in_a_notebook() -> bool:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def bar(fraction: float | None, width: int = 20) -> str:
+    """A bar of text; empty where nothing is known."""
+    if fraction is None:
+        return ""
+    full = round(width * min(1.0, max(0.0, fraction)))
+    return "▕" + "█" * full + " " * (width - full) + "▏"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

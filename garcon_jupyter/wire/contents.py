@@ -1,0 +1,94 @@
+"""What the content of each message must hold; buffers are described by :mod:`garcon_jupyter.wire.transport`.
+
+What may be missing has a base of its own: ``Required`` is not seen where annotations are strings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from garcon_jupyter.wire import protocol
+
+
+class Client(TypedDict, total=False):
+    """What a client says of itself."""
+
+    user: str
+    host: str
+    pid: int
+
+
+class Hello(Client, total=False):
+    """Which session it wants: this one, or if nobody holds it that one, or a fresh one."""
+
+    protocol: Any
+    python: Any
+    session: str | None
+    prefer: str | None
+
+
+class OfSession(Client):
+    """Which session is meant."""
+
+    session: str
+
+
+class _Heard(TypedDict, total=False):
+    session: str
+    heard: int
+
+
+class OfRequest(_Heard):
+    """Which request is meant, perhaps of which session, and how many of its prints were heard."""
+
+    request: str
+
+
+class _Shown(TypedDict, total=False):
+    run: str
+    prints: int
+
+
+class OfRun(_Shown):
+    """What is asked of which run of a session, and how many of its prints were heard."""
+
+    verb: str
+    session: str
+
+
+class Shutdown(Client, total=False):
+    """Whether to end it for others too."""
+
+    force: bool
+
+
+class Nothing(TypedDict):
+    """A question that says no more than its name."""
+
+
+class Request(TypedDict, total=False):
+    """Whose request it is, what it is called in lists, and whether an answer may come by shared memory."""
+
+    session: str
+    kind: str
+    same_host: bool
+
+
+CONTENTS: dict[str, Any] = {
+    protocol.REQUEST: Request,
+    protocol.HELLO: Hello,
+    protocol.CANCEL: OfRequest,
+    protocol.DETACH: OfRequest,
+    protocol.OUTCOME: OfRequest,
+    protocol.RECEIVED: OfRequest,
+    protocol.REQUESTS: OfSession,
+    protocol.RUN: OfRun,
+    protocol.GOODBYE: OfSession,
+    protocol.SHUTDOWN: Shutdown,
+}
+"""By the name of the message; for what is not here any object will do."""
+
+
+def of(kind: str) -> Any:
+    """The type of the content of a kind of message."""
+    return CONTENTS.get(kind, Nothing)

@@ -1,0 +1,148 @@
+"""Requests that nobody waited for to the end: the answer and the prints are there afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+import garcon_jupyter as garcon
+from garcon_backend.outcomes import KEPT, LARGEST, LONG, Outcome, Outcomes
+from garcon_jupyter import BadRequest, Interrupted, RemoteModel, Server
+from tests.oracle import PROMPT, Plain, close
+from tests.test_servers import until
+
+OUT = "layers.2.mlp.out"
+
+
+NOTEBOOK = f"""
+import sys, time
+import garcon_jupyter as garcon
+
+model = garcon.connect(sys.argv[1], session=sys.argv[2])
+
+def slow(save_ctx, tensor):
+    for tick in range(12):
+        print("tick", tick)
+        time.sleep(0.5)
+    save_ctx.tensor = tensor
+
+model.forward({PROMPT!r}, probes=[model.probe_points[{OUT!r}].probe(slow)])
+"""
+
+
+@pytest.fixture
+def abandoned(llama_server: Server) -> Iterator[RemoteModel]:
+    """A session whose notebook was killed while its request ran, resumed by another."""
+    command = [sys.executable, "-c", NOTEBOOK, llama_server.name, "abandoned"]
+    notebook = subprocess.Popen(command)
+    until(lambda: garcon.registry.status(llama_server)["running"])
+    notebook.kill()
+    notebook.wait()
+    model = garcon.connect(llama_server.name, session="abandoned")
+    yield model
+    model.clear_recordings()
+    model.close()
+
+
+def test_a_restarted_notebook_finds_its_request(
+    abandoned: RemoteModel, plain: Plain, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (left,) = abandoned.pending()
+    assert (left["kind"], left["state"]) == ("forward", "running")
+    assert close(abandoned.result(left["request"]), plain.logits(PROMPT))
+    assert capsys.readouterr().out.splitlines() == [f"tick {n}" for n in range(12)]
+    expected = plain.output("model.layers.2.mlp", PROMPT)
+    assert close(abandoned.recordings()[OUT].tensor, expected)
+
+    assert abandoned.pending() == []  # it was received
+    with pytest.raises(BadRequest, match="no request that is unfinished or unread"):
+        abandoned.result()
+    with pytest.raises(BadRequest, match="No answer to request"):
+        abandoned.result(left["request"])
+
+
+def test_a_second_interrupt_detaches(rmodel: RemoteModel, plain: Plain) -> None:
+    def stubborn(save_ctx: Any, tensor: Tensor) -> None:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            try:
+                time.sleep(0.05)
+            except BaseException:  # noqa: BLE001 - what the worst code does
+                continue
+
+    def twice() -> None:
+        for _ in range(2):
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=twice)
+    thread.start()
+    with pytest.raises(Interrupted, match=r'You stopped waiting .*rmodel\.result\("') as caught:
+        rmodel.forward(PROMPT, probes=[rmodel.probe_points[OUT].probe(stubborn)])
+    thread.join()
+    (left,) = rmodel.pending()
+    assert left["request"] in str(caught.value)
+    assert left["state"] == "running"
+    assert close(rmodel.forward(PROMPT, probes=[]), plain.logits(PROMPT))  # runs after it
+    assert rmodel.pending()[0]["state"] == "ended"
+    assert close(rmodel.result(), plain.logits(PROMPT))
+    assert rmodel.pending() == []
+
+
+def test_a_reply_that_is_lost_on_its_way_is_asked_for(
+    rmodel: RemoteModel, plain: Plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the client's machine slept: the reply comes, and nobody is there."""
+
+    def slow(save_ctx: Any, tensor: Tensor) -> None:
+        time.sleep(LONG + 0.5)
+
+    channel = rmodel._channel
+    sockets = [channel._shell, channel._context.socket(5)]  # a DEALER that nobody sends to
+    received = channel._receive
+
+    def deaf(sock: Any) -> Any:
+        message = received(sock)
+        return None if sock is sockets[0] else message
+
+    monkeypatch.setattr(channel, "_receive", deaf)
+    answer = rmodel.forward(PROMPT, probes=[rmodel.probe_points[OUT].probe(slow)])
+    assert close(answer, plain.logits(PROMPT))
+
+
+def outcome(number: int, size: int = 1) -> Outcome:
+    return Outcome("me", f"r{number}", "forward", {}, [b"x" * size], [])
+
+
+def test_short_requests_are_forgotten_and_long_ones_kept() -> None:
+    outcomes = Outcomes()
+    outcomes.keep(outcome(1), time.time())
+    assert outcomes.of("me") == []
+    outcomes.keep(outcome(2), time.time() - LONG - 1)
+    outcomes.detach("r3")
+    outcomes.keep(outcome(3), time.time())
+    outcomes.keep(outcome(4, LARGEST + 1), time.time() - LONG - 1)
+    assert [o["request"] for o in outcomes.of("me")] == ["r2", "r3"]
+    assert outcomes.take("me", "r2").buffers == [b"x"]
+    with pytest.raises(BadRequest):
+        outcomes.take("somebody else", "r2")
+    outcomes.received("me", "r2")
+    assert [o["request"] for o in outcomes.of("me")] == ["r3"]
+
+
+def test_newer_answers_take_the_room_of_older_ones() -> None:
+    outcomes = Outcomes()
+    for number in range(KEPT + 3):
+        outcomes.keep(outcome(number), time.time() - LONG - 1)
+    assert [o["request"] for o in outcomes.of("me")] == [f"r{n}" for n in range(3, KEPT + 3)]
+    outcomes.drop("me")
+    assert outcomes.of("me") == []
