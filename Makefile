@@ -1,16 +1,19 @@
 # make demo   set everything up and run the main job on a real model
 # make test   set everything up, then lint, types and all tests
+# make soak   twenty minutes of mixed clients and faults; the figures go to build/soak.json
+# make bench  measure how fast it is, beside what one would do without it
 # make lab    open the examples in JupyterLab
+# make side-bar   build the side bar anew, which takes Node; its bundle is under version control
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint types docs lab clean
+.PHONY: setup demo test soak bench lint types docs lab side-bar clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt garcon_jupyter/labextension/package.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Garçon needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -31,11 +34,24 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+soak: $(READY)
+	@mkdir -p build
+	$(BIN)/python -m tests.soak --json build/soak.json
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab examples/quickstart.ipynb
+
+side-bar: $(READY)
+	$(BIN)/python -m pip install --quiet "jupyter-builder>=1.2"
+	cd labextension && PATH="$(CURDIR)/$(BIN):$$PATH" && jlpm install --immutable && jlpm build:prod
+	$(BIN)/python labextension/digest.py --write
+	$(MAKE) setup
 
 clean:
 	rm -rf $(VENV) build dist

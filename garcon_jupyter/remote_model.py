@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import prints, shipping
 from garcon_jupyter.channel import Channel
-from garcon_jupyter.errors import BadProbe, BadRequest, ProbesUnknown
+from garcon_jupyter.errors import BadProbe, BadRequest, ProbesUnknown, ServerRestarted
 from garcon_jupyter.installing import Installing
 from garcon_jupyter.looking.entry import Looking
 from garcon_jupyter.points import Address, Catalog
@@ -31,6 +31,7 @@ from garcon_jupyter.wire import runs as runs_wire
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from garcon_jupyter.atlas import Atlas
     from garcon_jupyter.easy import Look
     from garcon_jupyter.runs import Run
     from garcon_jupyter.widgets import View
@@ -440,6 +441,58 @@ class RemoteModel(Looking):
         run = Run(self, status)
         return run.wait(show) if blocking else run
 
+    def atlas(
+        self,
+        points: str | list[str],
+        data: Any,
+        path: str | Path,
+        k: int = 20,
+        before: int = 10,
+        after: int = 5,
+        each: int = 4,
+        correlated: bool = True,
+        logits: bool | None = None,
+        **options: Any,
+    ) -> Atlas:
+        """Record what feature dashboards show, of all units of all these points, in one pass over data.
+
+        Memory on the server is :func:`garcon_jupyter.atlas.making.memory`; what travels here is the summary.
+
+        Args:
+            points: a pattern, such as "layers.*.mlp.post_activation", or several.
+            data: as for :meth:`run`.
+            path: the directory to write, on this side.
+            k: examples of largest value of each unit.
+            before: tokens of an example before its own.
+            after: and after it.
+            each: examples of each interval of a uniform sample.
+            correlated: whether to correlate the units of each point: 8 bytes for each pair of them.
+            logits: whether to follow neurons through the unembedding; None for where all points are
+                ``mlp.post_activation``.
+            options: as for :meth:`run`: batch_tokens, length, checkpoint, ….
+
+        Returns:
+            The atlas; ``garcon.open_atlas(path)`` opens it again, without a server.
+
+        Raises:
+            BadData: the data cannot be read, or the directory not be written.
+        """
+        from garcon_jupyter.atlas import making
+
+        return making.make(
+            self,
+            points,
+            data,
+            path,
+            k=k,
+            before=before,
+            after=after,
+            each=each,
+            correlated=correlated,
+            logits=logits,
+            run=lambda data, probes: self.run(data, probes, **options),
+        )
+
     def runs(self) -> list[Run]:
         """The runs of this session, also those that an earlier notebook began."""
         from garcon_jupyter.runs import Run
@@ -450,7 +503,12 @@ class RemoteModel(Looking):
         self._follow()
         packed, buffers = transport.pack(question)
         told = {"verb": verb, "session": self.session, **content, **packed}
-        reply = self._channel.ask(protocol.RUN, told, buffers)
+        try:
+            reply = self._channel.ask(protocol.RUN, told, buffers)
+        except ServerRestarted:
+            if verb in ("start", "resume_from"):  # it may have begun
+                raise
+            return self._ask_run(verb, question, **content)
         return transport.unpack(reply, reply["buffers"])
 
     # -- state -------------------------------------------------------------------------------

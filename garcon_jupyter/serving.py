@@ -96,11 +96,12 @@ def connect(name: str, session: str | None = None) -> RemoteModel:
     """Connect to a running server.
 
     Args:
-        name: of the server.
+        name: of the server; ``ssh://user@host/name`` for one of another machine.
         session: of the session to resume, or to make; by default a fresh one.
 
     Raises:
         UnknownServer: none of that name runs; says why the last one ended.
+        Unreachable: ssh cannot connect; with what it said.
         SessionInUse: another living client holds the session.
         VersionMismatch: server and client do not understand each other.
     """

@@ -79,4 +79,7 @@ def _load(spec: LaunchSpec, rank: int) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    code = main(sys.argv[1])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # without taking a model and an interpreter apart, which takes seconds

@@ -301,6 +301,7 @@ class Executor:
             except Cancelled:
                 raise
             except BaseException as error:  # noqa: BLE001 - user code may raise anything
+                error = memory.typed(error, self.mesh.device)
                 raise UserFailure(error, f"rank {self.mesh.rank} of {self.mesh.world}") from None
             return [self.mesh.rank]
 

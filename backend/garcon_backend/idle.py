@@ -38,6 +38,7 @@ class IdleClock:
     def touch(self) -> None:
         """A request came, or somebody asked to keep the server."""
         self._last = self._now()
+        self._stage = 0
 
     def begin(self) -> None:
         """A request waits or runs."""

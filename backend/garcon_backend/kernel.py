@@ -37,7 +37,7 @@ from garcon_jupyter.errors import (
     Interrupted,
 )
 from garcon_jupyter.wire import contents, protocol, transport
-from garcon_jupyter.wire.checking import check, check_content
+from garcon_jupyter.wire.checking import check, check_content, encodable
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.requests import Drop, Request
 
@@ -119,14 +119,18 @@ class GarconKernel(IPythonKernel):
         return {**super().kernel_info, "garcon": self.served.facts}
 
     def start(self) -> None:
-        super().start()
+        with self.runs.lock:  # nobody is told of runs before those that were cut short are back
+            super().start()
+            self.runs.revive()
         loop = asyncio.get_event_loop_policy().get_event_loop()
         self._tasks = [loop.create_task(self._take_turns()), loop.create_task(self._watch_clock())]
-        self.runs.revive()
 
-    def _send(self, *args: Any, **kwargs: Any) -> None:
+    def _send(self, stream: Any, kind: str, content: Any, *args: Any, **kwargs: Any) -> None:
         assert self.session is not None
-        self.session.send(*args, **kwargs)
+        try:
+            self.session.send(stream, kind, content, *args, **kwargs)
+        except UnicodeEncodeError:  # somebody printed, or named, what is no text
+            self.session.send(stream, kind, encodable(content), *args, **kwargs)
 
     # -- requests: shell ---------------------------------------------------------------------
 
@@ -140,7 +144,7 @@ class GarconKernel(IPythonKernel):
             ident, frames = self.session.feed_identities(msg, copy=False)
             header = self.session.unpack(frames[1].bytes)  # type: ignore[union-attr]  # checked below
             if header["msg_type"] == protocol.REQUEST:
-                check(header["msg_id"], str, "its id")
+                check_content(header, contents.Header)
                 parent = self.session.deserialize(frames, content=True, copy=False)
                 self._put(ident, parent)
                 return
@@ -148,6 +152,20 @@ class GarconKernel(IPythonKernel):
             self.log.exception("A message that is none")
             return
         await super().shell_channel_thread_main(msg)
+
+    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
+        """As its base, but nothing that a message is made of escapes: the channel might fall silent."""
+        try:
+            await super().shell_main(subshell_id, msg)
+        except Exception:
+            self.log.exception("A message that is none")
+
+    async def process_control(self, msg: Any) -> None:
+        """Likewise on the control channel."""
+        try:
+            await super().process_control(msg)
+        except Exception:
+            self.log.exception("A control message that is none")
 
     def _put(self, ident: Any, parent: dict[str, Any]) -> None:
         content, message = parent["content"], (ident, parent)
@@ -550,7 +568,8 @@ class GarconKernel(IPythonKernel):
 
     def _forget_sessions(self) -> None:
         """Drop what sessions recorded whose clients are gone for good; between two requests."""
-        for name in self.sessions.forget(self.served.facts["forget"], time.monotonic()):
+        after, now = self.served.facts["forget"], time.monotonic()
+        for name in self.sessions.forget(after, now, self.runs.active):
             log(f"forgot the session {name}, whose client is gone")
             try:
                 self.served.lockstep.run(f"forget {name}", Drop(session=name))

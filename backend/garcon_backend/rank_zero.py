@@ -27,11 +27,11 @@ from garcon_backend.kernel import GarconKernel, Served
 from garcon_backend.link import Link
 from garcon_backend.lockstep import Lockstep
 from garcon_backend.part import Part
-from garcon_backend.private_files import write_private
 from garcon_backend.spec import LaunchSpec
 from garcon_backend.tokenizing import Tokenizing
 from garcon_jupyter.points import Catalog, parameter_order
 from garcon_jupyter.wire import protocol
+from garcon_jupyter.wire.private_files import write_private
 
 
 def serve(spec: LaunchSpec, part: Part, link: Link) -> None:

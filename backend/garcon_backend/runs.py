@@ -223,6 +223,9 @@ class Runs:
         sizes: of the model, by letter.
         directory: for checkpoints.
         put: puts an item into the row of requests.
+
+    Attributes:
+        lock: held while runs are asked about or change.
     """
 
     def __init__(
@@ -233,11 +236,11 @@ class Runs:
         directory: Path,
         put: Callable[[Queued], None],
     ) -> None:
-        self._lockstep, self._tokenizer, self._sizes = lockstep, tokenizer, sizes
+        self.lockstep, self._tokenizer, self._sizes = lockstep, tokenizer, sizes
         self._directory, self._put = directory, put
         self._runs: dict[str, Run] = {}
         self._numbers = itertools.count(1)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     # -- asked -----------------------------------------------------------------------------------
 
@@ -249,7 +252,7 @@ class Runs:
             GarconError: it cannot begin, or do what is asked now.
         """
         verb, session = content.get("verb"), str(content.get("session", ""))
-        with self._lock:
+        with self.lock:
             if verb == "start":
                 return self._start(session, question).status()
             if verb == "resume_from":
@@ -330,12 +333,12 @@ class Runs:
 
     def turn(self, run: Run) -> None:
         """Run one batch of a run and put it back into the row, unless it is over."""
-        with self._lock:
+        with self.lock:
             if run.wanted:
                 run.state, run.wanted = run.wanted, ""
                 return
-        goes_on = run.step(self._lockstep)
-        with self._lock:
+        goes_on = run.step(self.lockstep)
+        with self.lock:
             if goes_on and run.wanted:
                 run.state, run.wanted = run.wanted, ""
             elif goes_on:

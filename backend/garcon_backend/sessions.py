@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,19 +149,22 @@ class Sessions:
         session = self._sessions.get(name)
         return session is not None and session.client is not None and session.client.dead
 
-    def forget(self, after: float, now: float) -> list[str]:
+    def forget(
+        self, after: float, now: float, busy: Callable[[str], bool] = lambda name: False
+    ) -> list[str]:
         """Forget sessions without a name that nobody has held for so long.
 
         Args:
             after: seconds; 0 for never.
             now: the time, by any clock that the last call was told by.
+            busy: whether something of a session goes on without a client.
 
         Returns:
             Their names; what they recorded is the caller's to drop.
         """
         with self._lock:
             for session in self._sessions.values():
-                if session.held:
+                if session.held or busy(session.name):
                     session.since = None
                 elif session.since is None:
                     session.since = now

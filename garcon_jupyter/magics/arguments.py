@@ -121,7 +121,11 @@ def _connect() -> Parser:
         "Connect the variable rmodel to a running server.",
         epilog="In Python: rmodel = garcon.connect(NAME, session=…)",
     )
-    parser.add_argument("name", metavar="NAME", help="of the server; %%garcon list names them")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help="of the server; %%garcon list names them, ssh://user@host/NAME is of another machine",
+    )
     parser.add_argument("--session", help="to resume, or make (default: this notebook's)")
     return parser
 

@@ -10,26 +10,54 @@ Everything here takes plain arrays (numpy or torch, any real dtype) and knows no
 which draws itself as the last value of a cell: an interactive widget while a kernel is there, a
 still picture in the saved notebook, its HTML export, and after the kernel has gone.
 
-The parts can be used alone: :class:`ActivationsWidget` (tokens × units, tokens × heads),
-:class:`AttentionWidget` (query tokens × key tokens for every head), :func:`distribution` (a plotly
-histogram), :func:`static_html` (the still picture) and
-:class:`ShardingPicture` (which rank holds what).
+The parts can be used alone, each with plain arrays: :class:`TokensWidget` (a text coloured by a value
+per token), :class:`ActivationsWidget` (tokens × units), :class:`AttentionWidget` (query × key tokens of
+every head), :class:`LensWidget` (what every layer would predict), :class:`PatchingWidget` (a sweep),
+:class:`NeuronWidget` (one unit's dashboard), :class:`LiveWidget` (text and sliders),
+:class:`ServerCard`, :class:`ShardingPicture` (which rank holds what) and :func:`distribution` (a
+plotly histogram). :func:`link` lets several select one token; :func:`static_html` is the still picture.
 """
 
 from __future__ import annotations
 
 from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget
+from garcon_jupyter.widgets.card import ServerCard
 from garcon_jupyter.widgets.distribution import distribution
+from garcon_jupyter.widgets.grid import GridWidget, Sheet
+from garcon_jupyter.widgets.lens import LensWidget, Readouts
+from garcon_jupyter.widgets.live import Edit, LiveWidget, Outcome
+from garcon_jupyter.widgets.neuron import NeuronWidget
+from garcon_jupyter.widgets.neuron import record as neuron_record
+from garcon_jupyter.widgets.patching import PatchingWidget
+from garcon_jupyter.widgets.picture import Picture, link
 from garcon_jupyter.widgets.sharding import ShardingPicture
-from garcon_jupyter.widgets.view import View, show, static_html
+from garcon_jupyter.widgets.sources import Source
+from garcon_jupyter.widgets.tokens import TokensWidget
+from garcon_jupyter.widgets.view import FetchingView, View, show, static_html
 
 __all__ = [
     "ActivationsWidget",
     "AttentionWidget",
+    "Edit",
+    "FetchingView",
+    "GridWidget",
+    "LensWidget",
+    "LiveWidget",
+    "NeuronWidget",
+    "Outcome",
+    "PatchingWidget",
+    "Picture",
+    "Readouts",
+    "ServerCard",
     "ShardingPicture",
+    "Sheet",
+    "Source",
+    "TokensWidget",
     "View",
     "distribution",
+    "link",
+    "neuron_record",
     "show",
     "static_html",
 ]

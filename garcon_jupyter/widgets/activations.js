@@ -7,7 +7,7 @@ import { cellAt, columnAt, columnOf, middleOf, unitAt, words } from "./frames.js
 // another.
 
 const TRAITS = ["title", "labels", "unit_name", "row", "rows", "head", "heads", "units", "values", "pooled", "order", "detail",
-  "detail_pooled", "detail_window", "window", "limit", "selected_token", "selected_unit", "sort_token"];
+  "detail_pooled", "detail_window", "window", "limit", "selected_token", "selected_unit", "sort_token", "counts", "spread", "busy", "trouble"];
 
 function render({ model, el }) {
   const colours = pixels(model.get("palette"));
@@ -197,17 +197,20 @@ function layout(model, colours) {
   page.spacer = element("div", {}, page.plot);
   page.scroller = element("div", { class: "garcon-scroller", tabindex: "0", role: "application" }, page.spacer);
   page.range = element("canvas", { class: "garcon-range", "aria-hidden": "true" });
+  page.histogram = element("canvas", { role: "img" });
+  page.beside = element("div", { class: "garcon-beside" }, page.histogram);
   page.readout = element("div", { class: "garcon-readout", "aria-live": "polite" });
   const foot = element("div", { class: "garcon-foot" }, page.readout);
   page.bar = colourBar(foot, colours);
   page.root = element(
     "div",
-    { class: "garcon garcon-live garcon-activations" },
+    { class: "garcon garcon-live garcon-activations", "data-lm-suppress-shortcuts": "true" },
     element("div", { class: "garcon-head" },
       element("div", { class: "garcon-words" }, page.title, page.subtitle),
       element("div", { class: "garcon-tools" }, page.rowChooser.group, page.headChooser.group, page.sort, page.zoom, shade)),
-    page.scroller,
-    page.range,
+    element("div", { class: "garcon-sides" },
+      element("div", { class: "garcon-main" }, page.scroller, page.range),
+      page.beside),
     foot,
   );
   page.tip = tip(page.root);

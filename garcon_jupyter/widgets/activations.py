@@ -5,24 +5,26 @@ What the browser holds is a *frame*: the units of a range, pooled so that the fr
 pool, zooming in asks for a second frame of the visible range, with less pooling or none. So a
 vocabulary of 10⁵ units opens as fast as a residual stream, and a saved notebook stays small.
 
-The array stays in Python. The browser sets traits (`row`, `head`, `sort_token`, `window`), Python
-answers with new frames.
+The values stay where they are: in an array in Python, or behind a *source* (:mod:`.sources`) that
+fetches frames from a server. The browser sets traits (`row`, `head`, `sort_token`, `window`), Python
+answers with new frames. An array answers at once; a source that takes time is asked beside the kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 
-from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.widgets import arrays, bundle, colours, labels
+from garcon_jupyter.widgets import arrays, bundle, labels
+from garcon_jupyter.widgets.bins import histogram
+from garcon_jupyter.widgets.picture import Picture
+from garcon_jupyter.widgets.sources import ArraySource, Source
 
 
-class ActivationsWidget(anywidget.AnyWidget):
+class ActivationsWidget(Picture):
     """A heatmap of tokens × units that zooms from all units to single cells.
 
     Click a cell or move with the arrow keys to select it; drag to zoom to a range of units; sort
@@ -30,7 +32,8 @@ class ActivationsWidget(anywidget.AnyWidget):
     picture is the L2 norm of each head's vector, and each head opens to its units.
 
     Args:
-        array: [row, token, unit], or [row, token, head, unit]; numpy or torch, any real dtype.
+        array: [row, token, unit], or [row, token, head, unit]; numpy or torch, any real dtype; or a
+            :class:`~garcon_jupyter.widgets.sources.Source` of such values.
         tokens: token strings, one list for each row; None for the positions' numbers.
         title: what is shown.
         unit_name: what one unit is called: "neuron", "dimension", …
@@ -50,8 +53,8 @@ class ActivationsWidget(anywidget.AnyWidget):
 
     _esm = bundle.module("activations")
     _css = bundle.style("activations")
+    TOKEN_TRAIT = "selected_token"
 
-    title = traitlets.Unicode().tag(sync=True)
     unit_name = traitlets.Unicode("unit").tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     row = traitlets.Int(0).tag(sync=True)
@@ -65,7 +68,12 @@ class ActivationsWidget(anywidget.AnyWidget):
     window = traitlets.Tuple(traitlets.Int(), traitlets.Int(), default_value=(0, 0)).tag(sync=True)
     limit = traitlets.Float(1.0).tag(sync=True)
     largest = traitlets.Float(0.0).tag(sync=True)
-    palette = traitlets.Bytes().tag(sync=True)
+
+    counts = traitlets.Bytes().tag(sync=True)  # int32 [bin], of `spread` in equal bins
+    spread = traitlets.Tuple(traitlets.Float(), traitlets.Float(), default_value=(0.0, 0.0)).tag(
+        sync=True
+    )
+    counted = traitlets.Int(0).tag(sync=True)  # how many values the histogram is of
 
     values = traitlets.Bytes().tag(sync=True)  # float32 [token, ceil(units / pooled)]
     pooled = traitlets.Int(1).tag(sync=True)  # units in one column of `values`
@@ -83,22 +91,14 @@ class ActivationsWidget(anywidget.AnyWidget):
         title: str = "",
         unit_name: str = "unit",
     ) -> None:
-        whole = arrays.as_float32(array)
-        if whole.ndim not in (3, 4):
-            raise BadRequest(
-                f"The activations widget draws 3 or 4 axes, and the array has {whole.ndim}.",
-                "Give [row, token, unit] or [row, token, head, unit], or use show().",
-            )
-        self._whole = whole
-        self._norms = arrays.head_norms(whole) if whole.ndim == 4 else None
-        self._labels = labels.token_labels(tokens, whole.shape[0], whole.shape[1])
-        self._limits: dict[bool, tuple[float, float]] = {}
+        self._source: Source = array if isinstance(array, Source) else ArraySource(array)
+        rows, length, _ = self._source.shape
+        self._labels = labels.token_labels(tokens, rows, length)
         super().__init__(
             title=title,
             unit_name=unit_name,
-            rows=whole.shape[0],
-            heads=whole.shape[2] if whole.ndim == 4 else 0,
-            palette=colours.palette().tobytes(),
+            rows=rows,
+            heads=self._source.heads,
             **self._picture(0, -1, -1),
         )
         self.observe(self._redraw, ["row", "head", "sort_token"])
@@ -107,7 +107,9 @@ class ActivationsWidget(anywidget.AnyWidget):
     @traitlets.validate("row", "head", "sort_token")
     def _in_range(self, proposal: Any) -> int:
         name, value = proposal["trait"].name, proposal["value"]
-        last: int = {"row": self.rows, "head": self.heads, "sort_token": self._whole.shape[1]}[name]
+        last: int = {"row": self.rows, "head": self.heads, "sort_token": self._source.shape[1]}[
+            name
+        ]
         first = 0 if name == "row" else -1
         if not first <= value < max(last, first + 1):
             raise traitlets.TraitError(f"{name} is {value}; it goes from {first} to {last - 1}.")
@@ -123,69 +125,98 @@ class ActivationsWidget(anywidget.AnyWidget):
         other_units = change["name"] == "head"
         if other_units and self.sort_token >= 0:
             self.sort_token = -1  # an order of other units; setting it comes back here
-        picture = self._picture(self.row, self.head, self.sort_token)
+        chosen = (self.row, self.head, self.sort_token)
         first, end = self.window
-        if change["name"] == "row":
-            picture["window"] = (first, end)
-        elif change["name"] == "sort_token":
-            picture["window"] = (0, end - first)  # the strongest, as many as were visible
-        with self.hold_sync():
-            if other_units:
-                self.selected_unit = -1
-            for name, value in picture.items():
-                setattr(self, name, value)
-            self._zoom()
+
+        def show() -> None:
+            picture = self._picture(*chosen)
+            if change["name"] == "row":
+                picture["window"] = (first, end)
+            elif change["name"] == "sort_token":
+                picture["window"] = (0, end - first)  # the strongest, as many as were visible
+            with self.hold_sync():
+                if other_units:
+                    self.selected_unit = -1
+                for name, value in picture.items():
+                    setattr(self, name, value)
+                self._zoom()
+
+        self._soon("picture", show)
 
     def _zoom(self, _change: Any = None) -> None:
         """Send the visible range with less pooling, where the whole had to pool."""
         first, end = self.window
-        seen = self._matrix[:, first:end]
-        finer = _pooling(seen)
+        finer = _pooling(self._source.shape[1], end - first)
+        if finer >= self.pooled:
+            self._detail(b"", 0, (0, 0))
+            return
+        row, head, order = self.row, self.head, self._order
+
+        def show() -> None:
+            part = self._source.frame(row, head, first, end, finer, order)
+            self._detail(part.tobytes(), finer, (first, end))
+
+        self._soon("zoom", show)
+
+    def _detail(self, values: bytes, pooled: int, window: tuple[int, int]) -> None:
         with self.hold_sync():
-            if finer >= self.pooled:
-                self.detail, self.detail_pooled, self.detail_window = b"", 0, (0, 0)
-            else:
-                self.detail = arrays.pool(seen, finer).tobytes()
-                self.detail_pooled, self.detail_window = finer, (first, end)
+            self.detail, self.detail_pooled, self.detail_window = values, pooled, window
+
+    def _soon(self, kind: str, task: Callable[[], None]) -> None:
+        """At once, or beside the kernel where the values have to be fetched."""
+        if self._source.at_hand:
+            task()
+        else:
+            self.later(kind, task)
 
     def _picture(self, row: int, head: int, sort_token: int) -> dict[str, Any]:
-        """All traits that follow from what is chosen; the matrix of it stays for zooming."""
-        texts = self._whole if self._norms is None else self._norms
-        if head >= 0:
-            texts = self._whole[:, :, head]
-        if not texts.shape[0]:
-            texts = np.zeros((1, 0, texts.shape[2]), dtype=np.float32)
-        matrix = texts[row]
-        order = b""
-        if sort_token >= 0:
-            falling = np.argsort(-matrix[sort_token], kind="stable")  # NaN goes last
-            matrix, order = matrix[:, falling], falling.astype("<i4").tobytes()
-        self._matrix = np.ascontiguousarray(matrix)
-        size = _pooling(matrix)
-        limit, largest = self._scale(texts, head >= 0)
+        """All traits that follow from what is chosen."""
+        source = self._source
+        rows, tokens, units = source.shape
+        if source.heads:
+            units = source.heads if head < 0 else source.width
+        self._order = source.order(row, head, sort_token) if sort_token >= 0 else None
+        size = _pooling(tokens, units)
+        whole = np.zeros((0, units), dtype=np.float32)
+        if rows and tokens:
+            whole = source.frame(row, head, 0, units, size, self._order)
+        limit, largest = source.scale(head)
+        sample = source.sample(row, head) if rows else whole.reshape(-1)
+        finite = sample[np.isfinite(sample)]
+        counts, edges = histogram(finite)
         return {
             "labels": self._labels[row] if self._labels else [],
-            "units": matrix.shape[1],
-            "window": (0, matrix.shape[1]),
-            "values": arrays.pool(self._matrix, size).tobytes(),
+            "units": units,
+            "window": (0, units),
+            "values": whole.tobytes(),
             "pooled": size,
-            "order": order,
+            "order": b"" if self._order is None else self._order.tobytes(),
             "sort_token": sort_token,
             "limit": limit,
             "largest": largest,
+            "counts": counts.astype("<i4").tobytes(),
+            "spread": (float(edges[0]), float(edges[-1])),
+            "counted": int(finite.size),
         }
 
-    def _scale(self, texts: arrays.Floats, one_head: bool) -> tuple[float, float]:
-        """Colour limit and largest magnitude: one for all rows and heads, to compare them by."""
-        if one_head not in self._limits:
-            every = self._whole if one_head else texts
-            finite = np.abs(every[np.isfinite(every)])
-            self._limits[one_head] = arrays.colour_limit(every), float(finite.max(initial=0.0))
-        return self._limits[one_head]
+    @property
+    def summary(self) -> str:
+        rows, tokens, units = self._source.shape
+        return f"{rows:,} × {tokens:,} × {units:,}"
+
+    def still(self) -> str:
+        """The shown text as a still picture, from what the browser has."""
+        from garcon_jupyter.widgets import still, svg
+
+        tokens, columns = len(self.labels), -(-self.units // self.pooled)
+        values = np.frombuffer(self.values, np.float32).reshape(tokens, columns)
+        title = self.title or "activations"
+        name = "head" if self.heads and self.head < 0 else self.unit_name
+        picture = still.activations(values, self.labels, title, name, self.limit, units=self.units)
+        return svg.figure(picture, title, self.summary)
 
 
-def _pooling(matrix: arrays.Floats) -> int:
-    """Units to a column so that the matrix [token, unit] keeps to CELLS; 256 columns at least."""
-    tokens, units = matrix.shape
+def _pooling(tokens: int, units: int) -> int:
+    """Units to a column so that [token, unit] keeps to CELLS; 256 columns at least."""
     columns = max(arrays.CELLS // max(tokens, 1), 256)
     return max(1, int(-(-units // columns)))

@@ -1,10 +1,11 @@
 import { blit, button, chooser, clamp, codeOf, colourBar, element, fitted, number, pixels, redrawn, sized, tip, token, typed } from "./common.js";
+import { drawLines, lineAt } from "./lines.js";
 
 // A grid of heads, and one head as a matrix. Thumbnails hold colour codes; the open head's weights
 // come from Python when it is opened (attention.py), and until then its thumbnail stands in.
 
 const TRAITS = ["title", "query_labels", "key_labels", "row", "rows", "heads", "selected_head", "selected_query", "selected_key",
-  "limit", "root", "thumbnails", "thumbnail_shape", "matrix", "matrix_head"];
+  "limit", "root", "thumbnails", "thumbnail_shape", "matrix", "matrix_head", "layer", "layers", "view", "busy", "trouble"];
 
 function render({ model, el }) {
   const colours = pixels(model.get("palette"));
@@ -30,9 +31,17 @@ function render({ model, el }) {
     tile.addEventListener("click", () => set({ selected_head: head === get("selected_head") ? -1 : head }));
   });
   page.all.addEventListener("click", () => set({ selected_head: -1 }));
+  page.view.addEventListener("click", () => set({ view: get("view") === "lines" ? "matrix" : "lines" }));
+  const turn = (step) => get("layers") && set({ layer: clamp(get("layer") + step, 0, get("layers") - 1) });
+  page.earlier.addEventListener("click", () => turn(-1));
+  page.later.addEventListener("click", () => turn(1));
+  page.root.addEventListener("keydown", (event) => {
+    const steps = { "[": -1, "]": 1 };
+    if (event.key in steps && !event.ctrlKey && !event.metaKey) turn(steps[event.key]);
+  });
   page.matrix.addEventListener("pointermove", (event) => {
-    local.over = cellAt(model, page, event);
-    if (local.over) page.tip.show(event, ...words(model, local.over.query, local.over.key));
+    local.over = get("view") === "lines" ? lineAt(model, page, event) : cellAt(model, page, event);
+    if (local.over && local.over.query >= 0 && local.over.key >= 0) page.tip.show(event, ...words(model, local.over.query, local.over.key));
     else page.tip.hide();
     drawing.ask();
   });
@@ -42,6 +51,11 @@ function render({ model, el }) {
     drawing.ask();
   });
   page.matrix.addEventListener("click", (event) => {
+    if (get("view") === "lines") {
+      const end = lineAt(model, page, event);
+      if (end) set({ selected_query: end.query === get("selected_query") ? -1 : end.query, selected_key: end.key === get("selected_key") ? -1 : end.key });
+      return;
+    }
     const cell = cellAt(model, page, event);
     if (cell) select(cell.query, cell.key);
   });
@@ -53,6 +67,7 @@ function render({ model, el }) {
       ArrowDown: () => select(query + 1, key),
       ArrowLeft: () => select(query, key - 1),
       ArrowRight: () => select(query, key + 1),
+      l: () => set({ view: get("view") === "lines" ? "matrix" : "lines" }),
       PageUp: () => set({ selected_head: Math.max(0, get("selected_head") - 1) }),
       PageDown: () => set({ selected_head: Math.min(get("heads") - 1, get("selected_head") + 1) }),
       Escape: () => set({ selected_head: -1 }),
@@ -78,6 +93,14 @@ function layout(model, colours) {
     model.save_changes();
   });
   page.all = button("all heads", "back to the grid of heads (Escape)", () => {});
+  page.view = element("button", { type: "button", title: "lines between tokens instead of a matrix (l)" }, "lines");
+  page.layerChooser = chooser("layer", Array.from({ length: model.get("layers") }, (_, layer) => String(layer)), 0, model.get("layer"), (layer) => {
+    model.set("layer", layer);
+    model.save_changes();
+  });
+  page.earlier = button("◀", "the layer before ([)", () => {});
+  page.later = button("▶", "the next layer (])", () => {});
+  if (model.get("layers") > 1) page.layerChooser.group.append(page.earlier, page.later);
   page.tiles = Array.from({ length: model.get("heads") }, (_, head) =>
     element("button", { type: "button", class: "garcon-tile", "aria-label": `open head ${head}` }, element("canvas"), `head ${head}`));
   page.grid = element("div", { class: "garcon-grid" }, ...page.tiles);
@@ -89,10 +112,10 @@ function layout(model, colours) {
   page.bar = colourBar(foot, colours);
   page.root = element(
     "div",
-    { class: "garcon garcon-live garcon-attention" },
+    { class: "garcon garcon-live garcon-attention", "data-lm-suppress-shortcuts": "true" },
     element("div", { class: "garcon-head" },
       element("div", { class: "garcon-words" }, page.title, page.subtitle),
-      element("div", { class: "garcon-tools" }, page.rowChooser.group, page.all)),
+      element("div", { class: "garcon-tools" }, page.layerChooser.group, page.rowChooser.group, page.view, page.all)),
     page.body,
     foot,
   );
@@ -129,14 +152,19 @@ function draw(model, page, local, colours) {
   const [queries, keys] = [model.get("query_labels"), model.get("key_labels")];
   page.title.textContent = model.get("title") || "attention";
   page.rowChooser.select.value = model.get("row");
+  page.layerChooser.select.value = model.get("layer");
+  page.root.setAttribute("aria-busy", String(model.get("busy")));
+  page.view.setAttribute("aria-pressed", String(model.get("view") === "lines"));
+  page.view.style.display = head >= 0 ? "" : "none";
   const what = head >= 0 ? `head ${head} of ${model.get("heads")}` : `${model.get("heads")} heads`;
   const empty = !model.get("thumbnails").byteLength;
-  page.subtitle.textContent = empty ? "Nothing to draw: no values." : `${what} · ${queries.length} query × ${keys.length} key tokens`;
+  page.subtitle.textContent = empty ? "Nothing to draw: no values." : `${what} · ${queries.length} query × ${keys.length} key tokens${model.get("busy") ? ` · loading layer ${model.get("layer")} …` : ""}`;
   page.all.style.display = head >= 0 ? "" : "none";
   page.detail.style.display = head >= 0 ? "" : "none";
   page.body.classList.toggle("garcon-open", head >= 0);
   drawTiles(model, page, colours, head);
-  if (head >= 0 && !empty) drawMatrix(model, page, local, colours, queries, keys);
+  if (head >= 0 && !empty && model.get("view") === "lines") drawLines(model, page, local);
+  else if (head >= 0 && !empty) drawMatrix(model, page, local, colours, queries, keys);
   readout(model, page, head, queries, keys);
   page.bar(model.get("limit"), model.get("root"));
 }
@@ -144,7 +172,8 @@ function draw(model, page, local, colours) {
 function readout(model, page, head, queries, keys) {
   const [query, key] = [model.get("selected_query"), model.get("selected_key")];
   page.readout.replaceChildren();
-  if (head < 0) page.readout.append("Each tile: query tokens down, key tokens across. Click a head to open it.");
+  if (model.get("trouble")) page.readout.append(element("span", { class: "garcon-trouble" }, model.get("trouble")));
+  else if (head < 0) page.readout.append("Each tile: query tokens down, key tokens across. Click a head to open it.");
   else if (query < 0 || key < 0 || query >= queries.length || key >= keys.length) page.readout.append("Click a cell or use the arrow keys; Page Up and Page Down change the head.");
   else page.readout.append(...words(model, query, key));
 }

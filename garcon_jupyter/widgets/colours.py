@@ -18,6 +18,9 @@ NEGATIVE = (230, 104, 18)
 NOT_A_NUMBER = (128, 128, 128, 120)
 
 ZERO = 128
+BEHIND_TEXT = 0.62
+"""Full opacity behind text, which stays readable on a light and on a dark page."""
+
 FULL = 127
 """Codes between zero and full colour."""
 

@@ -73,15 +73,51 @@ export function button(words, title, press) {
   return node;
 }
 
-/** The colour scale as a canvas with its numbers. Returns a function that draws it again. */
+/** Words with their probabilities as small bars: [[word, probability, before?], …]. */
+export function bars(title, rows) {
+  const list = element("div", { class: "garcon-bars" });
+  if (title) list.append(element("div", { class: "garcon-label" }, title));
+  for (const [word, probability, before] of rows) {
+    const bar = element("div", { class: "garcon-bar" });
+    const full = element("i", {});
+    full.style.width = `${clamp(probability, 0, 1) * 100}%`;
+    bar.append(full);
+    if (before !== undefined) {
+      const mark = element("u", { title: `before: ${percent(before)}` });
+      mark.style.left = `${clamp(before, 0, 1) * 100}%`;
+      bar.append(mark);
+    }
+    list.append(element("div", { class: "garcon-row" }, token(word), bar, element("b", {}, percent(probability))));
+  }
+  return list;
+}
+
+export function percent(probability) {
+  if (!Number.isFinite(probability)) return "–";
+  return probability > 0 && probability < 0.001 ? "<0.1%" : `${(probability * 100).toFixed(1)}%`;
+}
+
+/** The colour scale of values from -limit to limit, or by the root from 0, as a canvas. */
 export function colourBar(parent, colours) {
+  const bar = scaleBar(parent, colours);
+  return (limit, root) => {
+    const ticks = root
+      ? [0, 0.1, 0.25, 0.5, 1].map((part) => [Math.sqrt(part), part * limit])
+      : [[0, -limit], [0.5, 0], [1, limit]];
+    bar(root ? 128 : 1, ticks.map(([place, value]) => [place, number(Number(value.toPrecision(3)))]));
+  };
+}
+
+/** The colours from code `first` on as a canvas, with ticks [[place, words], …] under it. Returns a
+ * function that draws it again. */
+export function scaleBar(parent, colours) {
   const canvas = element("canvas", { role: "img" });
   parent.append(canvas);
-  return (limit, root) => {
+  return (first, ticks) => {
     const [width, height, inset] = [220, 26, 24];
     const context = sized(canvas, width, height);
-    const strip = new ImageData(root ? 128 : 255, 1);
-    new Uint32Array(strip.data.buffer).set(colours.subarray(root ? 128 : 1));
+    const strip = new ImageData(256 - first, 1);
+    new Uint32Array(strip.data.buffer).set(colours.subarray(first));
     blit(context, strip, inset, 1, width - 2 * inset, 9);
     const style = getComputedStyle(canvas);
     context.strokeStyle = style.getPropertyValue("--line");
@@ -89,13 +125,8 @@ export function colourBar(parent, colours) {
     context.fillStyle = style.getPropertyValue("--soft");
     context.font = `10px ${style.getPropertyValue("--text-font")}`;
     context.textAlign = "center";
-    const ticks = root
-      ? [0, 0.1, 0.25, 0.5, 1].map((part) => [Math.sqrt(part), part * limit])
-      : [[0, -limit], [0.5, 0], [1, limit]];
-    for (const [place, value] of ticks) {
-      context.fillText(number(Number(value.toPrecision(3))), inset + place * (width - 2 * inset), 22);
-    }
-    canvas.setAttribute("aria-label", `colour from ${number(root ? 0 : -limit)} to ${number(limit)}`);
+    for (const [place, words] of ticks) context.fillText(words, inset + place * (width - 2 * inset), 22);
+    canvas.setAttribute("aria-label", `colour from ${ticks[0][1]} to ${ticks.at(-1)[1]}`);
   };
 }
 

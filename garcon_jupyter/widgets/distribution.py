@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from garcon_jupyter.widgets import arrays, colours, still, svg
-
-BINS = 81
+from garcon_jupyter.widgets.bins import histogram
 
 
 class Distribution(go.Figure):
@@ -69,17 +67,6 @@ def distribution(array: Any, title: str = "") -> go.Figure:
         hovertemplate="%{customdata[0]:.4g} … %{customdata[1]:.4g}<br>%{y} values<extra></extra>",
     )
     return Distribution(bars, _layout(title, summary(values)))
-
-
-def histogram(finite: arrays.Floats) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Counts and edges of equal bins from the smallest to the largest value."""
-    if not finite.size:
-        return np.zeros(0, dtype=np.int64), np.zeros(1)
-    low, high = float(finite.min()), float(finite.max())
-    if low == high:
-        margin = abs(low) * 1e-3 or 0.5
-        return np.array([finite.size]), np.array([low - margin, high + margin])
-    return np.histogram(finite.astype(np.float64), bins=BINS, range=(low, high))
 
 
 def summary(values: arrays.Floats) -> str:

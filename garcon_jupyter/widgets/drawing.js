@@ -1,4 +1,5 @@
-import { blit, clamp, codeOf, fitted, number, plural, sized } from "./common.js";
+import { blit, clamp, codeOf, element, fitted, number, plural, sized } from "./common.js";
+import { drawHistogram } from "./histogram.js";
 import { columnName, columnOf, frameOf, strongest, unitAt, valueOf, wholeFrame, words } from "./frames.js";
 
 // Drawing the activations widget: the cells on one canvas, the range under them on another.
@@ -28,6 +29,11 @@ export function draw(model, page, local, colours) {
     drawMarks(model, page, local, context, height);
     drawRange(model, page, local, colours);
   }
+  local.marked = () => {
+    const [token, unit] = [model.get("selected_token"), model.get("selected_unit")];
+    return token >= 0 && token < labels.length && unit >= 0 && unit < units ? valueOf(model, token, unit).value : undefined;
+  };
+  drawHistogram(model, page, local, colours, Math.max(height, 120));
   page.bar(model.get("limit") / local.contrast, false);
 }
 
@@ -38,10 +44,12 @@ function describe(model, page, labels, units) {
   const [first, end] = model.get("window");
   const largest = model.get("largest");
   page.title.textContent = model.get("title") || "activations";
+  page.root.setAttribute("aria-busy", String(model.get("busy")));
   const parts = [`${plural(labels.length, "token")} × ${plural(units, name)}`];
   if (name === "head" && model.get("heads")) parts.push("L2 norm, double-click opens a head");
   if (end - first < units) parts.push(`showing ${first.toLocaleString("en")} to ${(end - 1).toLocaleString("en")}`);
   if (largest > model.get("limit")) parts.push(`largest |value| ${number(Number(largest.toPrecision(3)))}`);
+  if (model.get("busy")) parts.push("fetching …");
   page.subtitle.textContent = labels.length && units ? parts.join(" · ") : `Nothing to draw: ${parts[0]}.`;
   page.rowChooser.select.value = model.get("row");
   page.headChooser.select.value = model.get("head");
@@ -54,7 +62,8 @@ function describe(model, page, labels, units) {
   page.scroller.setAttribute("aria-label", `${page.title.textContent}: ${parts.join(", ")}. Arrow keys move the selected cell.`);
   page.readout.replaceChildren();
   const unit = model.get("selected_unit");
-  if (selected >= 0 && selected < labels.length && unit >= 0 && unit < units) {
+  if (model.get("trouble")) page.readout.append(element("span", { class: "garcon-trouble" }, model.get("trouble")));
+  else if (selected >= 0 && selected < labels.length && unit >= 0 && unit < units) {
     page.readout.append(...words(model, selected, unit, valueOf(model, selected, unit)));
   } else {
     page.readout.append("Click a cell or use the arrow keys; drag, or Ctrl and the wheel, to zoom.");

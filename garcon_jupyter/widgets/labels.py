@@ -28,6 +28,20 @@ def label(token: str) -> str:
     return "·" * before + "".join(_shown(char, alone) for char in body) + "·" * after
 
 
+def written(token: str) -> str:
+    """`token` as it stands in a running text: spaces and line breaks remain, the rest as a label.
+
+    A line break is shown before it breaks the line; no token is without something to point at.
+    """
+    if not token:
+        return "∅"
+    alone = all(unicodedata.category(char) in ("Cf", "Mn", "Me") for char in token)
+    parts = [
+        "⏎\n" if char == "\n" else char if char == " " else _shown(char, alone) for char in token
+    ]
+    return "".join(parts)
+
+
 def token_labels(
     tokens: Sequence[str] | Sequence[Sequence[str]] | None, rows: int, length: int
 ) -> list[list[str]]:

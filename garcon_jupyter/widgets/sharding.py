@@ -1,7 +1,7 @@
 """Which rank holds what, as a picture: stages from left to right, shards from top to bottom.
 
-Each box is a rank: its host and device, the layers of its stage, its share of every head and neuron, the
-bytes of its parameters, and the memory it uses now.
+Each box is a rank: its host and device, the layers of its stage, its share of every head and
+neuron, the bytes of its parameters, and the memory it uses now.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ShardingPicture:
             rows.append(
                 f"  rank {rank['rank']} on {rank['host']} {rank['device']}: {_layers(rank)}, "
                 f"shard {rank['tp_rank'] + 1} of {self.degrees['tp']}, "
-                f"{_size(rank['parameter_bytes'])} of parameters"
+                f"{size(rank['parameter_bytes'])} of parameters"
             )
         return "\n".join(rows)
 
@@ -76,8 +76,8 @@ class ShardingPicture:
         lines = [
             f"{rank['host']} · {rank['device']}",
             f"{_layers(rank)} · {self._share(rank['tp_rank'], degree)}",
-            f"{_size(rank['parameter_bytes'])} of parameters"
-            + (f" · {_size(rank['memory'])} in use" if rank.get("memory") else ""),
+            f"{size(rank['parameter_bytes'])} of parameters"
+            + (f" · {size(rank['memory'])} in use" if rank.get("memory") else ""),
         ]
         replica = f" · replica {rank['replica'] + 1}" if self.degrees["dp"] > 1 else ""
         room = int(width / 6.6)
@@ -110,7 +110,8 @@ def _layers(rank: Mapping[str, Any]) -> str:
     return f"layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"layer {layers[0]}"
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Bytes in words, such as 513.2 MiB."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":
             return f"{count:.3g} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

@@ -28,6 +28,7 @@ def activations(
     unit_name: str,
     limit: float,
     note: str = "",
+    units: int = 0,
 ) -> str:
     """SVG of one text: `values` [token, unit] as a heatmap with a label for every token.
 
@@ -38,14 +39,16 @@ def activations(
         unit_name: what a column is.
         limit: the magnitude of full colour.
         note: added to the line under the heading.
+        units: how many there are, where the columns of `values` are pooled already.
     """
-    tokens, units = values.shape
+    tokens, columns = values.shape
+    units = units or columns
     height = min(26 if tokens <= 16 else 18, 900 / max(tokens, 1)) * tokens
     gutter = _gutter(labels)
     left, width = _MARGIN + gutter, svg.WIDTH - 2 * _MARGIN - gutter
     marks = _heading(title, f"{tokens:,} tokens × {units:,} {unit_name}s{note}")
     if tokens and units:
-        cells = arrays.pool(arrays.pool(values, -(-units // COLUMNS)), -(-tokens // ROWS), axis=0)
+        cells = arrays.pool(arrays.pool(values, -(-columns // COLUMNS)), -(-tokens // ROWS), axis=0)
         marks.append(svg.raster(colours.codes(cells, limit), left, _TOP, width, height))
         marks += _grid(left, _TOP, width, height, units, tokens)
         marks += _row_labels(labels, left - 6, _TOP, height)
@@ -135,6 +138,39 @@ def histogram(
             marks.append(svg.text(x, floor + 16, svg.number(centre), 10.5, "middle", svg.SOFT))
     marks.append(svg.line(left, floor, left + width, floor))
     return svg.document(marks, floor + 34)
+
+
+def predictions(rows: list[tuple[str, float, float]], title: str, lines: list[str]) -> str:
+    """SVG of probabilities as bars, each with a mark where it was before.
+
+    Args:
+        rows: (word, probability, probability before), likeliest first.
+        title: heading.
+        lines: what is said under it.
+    """
+    marks = [svg.text(_MARGIN, 26, svg.shorten(title, 100), 15, bold=True)]
+    for number, words in enumerate(lines):
+        y = 46.0 + 17 * number
+        marks.append(svg.text(_MARGIN, y, svg.shorten(words, 120), 11.5, colour=svg.SOFT))
+    top, left, width = 40 + 17 * len(lines), 160.0, svg.WIDTH - 260.0
+    for number, (word, now, before) in enumerate(rows):
+        y = top + 20.0 * number
+        marks.append(
+            svg.text(left - 10, y + 11, svg.shorten(word, 18), 12, anchor="end", code=True)
+        )
+        marks.append(svg.bar(left, y, max(width * now, 1.0), 13, 255))
+        marks.append(svg.bar(left + width * before, y - 2, 2, 17, 1))
+        marks.append(svg.text(left + width + 10, y + 11, f"{now:.1%}", 11.5, colour=svg.SOFT))
+    return svg.document(marks, top + 20.0 * len(rows) + 12)
+
+
+def lines(title: str, rows: list[str]) -> str:
+    """SVG of a heading and lines of text."""
+    marks = [svg.text(_MARGIN, 26, svg.shorten(title, 100), 15, bold=True)]
+    for number, words in enumerate(rows):
+        y = 48 + 18 * number
+        marks.append(svg.text(_MARGIN, y, svg.shorten(words, 130), 12, colour=svg.SOFT))
+    return svg.document(marks, 56 + 18 * len(rows))
 
 
 def _heading(title: str, subtitle: str) -> list[str]:

@@ -87,14 +87,21 @@ def raster(
     )
 
 
-def colour_bar(x: float, y: float, limit: float, root: bool = False) -> str:
-    """The scale of colour, 180 wide and 30 high: -limit to limit, or 0 to limit by the root."""
-    width = 180
-    strip = np.arange(colours.ZERO if root else 1, 256, dtype=np.uint8)[None]
+def colour_bar(x: float, y: float, limit: float, root: bool = False, signed: bool = True) -> str:
+    """The scale of colour: -limit to limit, or from 0 by the root, or (not signed) from 0."""
     if root:
         ticks = [(part**0.5, f"{part * limit:g}") for part in (0.0, 0.1, 0.25, 0.5, 1.0)]
-    else:
+    elif signed:
         ticks = [(0.0, number(-limit)), (0.5, "0"), (1.0, number(limit))]
+    else:
+        ticks = [(0.0, "0"), (0.5, number(limit / 2)), (1.0, number(limit))]
+    return scale_bar(x, y, colours.ZERO if root or not signed else 1, ticks)
+
+
+def scale_bar(x: float, y: float, first: int, ticks: Iterable[tuple[float, str]]) -> str:
+    """Colours from code `first` on, 180 wide and 30 high, with words at places from 0 to 1."""
+    width = 180
+    strip = np.arange(first, 256, dtype=np.uint8)[None]
     marks = [raster(strip, x, y, width, 9), box(x, y, width, 9)]
     for place, string in ticks:
         marks.append(text(x + place * width, y + 22, string, 10, "middle", SOFT))

@@ -1,12 +1,4 @@
-"""What ``show`` returns: one thing to look at, live and still.
-
-A saved notebook must show the picture with no kernel and no network, and a living one should show
-only the widget. One mimebundle cannot do both: nbconvert prefers a widget's view to its HTML
-wherever the widget's state is stored, and then needs a CDN to draw it. So a view makes two outputs,
-the still picture and, after it, the widget. The widget's style sheet hides a still picture that
-stands directly before a living widget; when the widget goes (its kernel restarted, the notebook
-reopened) the picture is there again, and the "model not found" line is hidden in its stead.
-"""
+"""What ``show`` returns: values to look at, live and still (:mod:`.picture` says how both stand)."""
 
 from __future__ import annotations
 
@@ -25,6 +17,8 @@ from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget
 from garcon_jupyter.widgets.distribution import distribution
 from garcon_jupyter.widgets.labels import token_labels
+from garcon_jupyter.widgets.picture import display_twice
+from garcon_jupyter.widgets.sources import Source
 
 Tokens = Sequence[str] | Sequence[Sequence[str]] | None
 
@@ -40,13 +34,6 @@ UNIT_NAMES = {
     "1": "value",
 }
 """What one step along the last axis is called, by its letter in the probe-point table."""
-
-_WIDGET_MIMETYPE = "application/vnd.jupyter.widget-view+json"
-
-_HIDE_DEAD_WIDGET = (
-    "<style>.jp-OutputArea-child:has(.garcon-still)"
-    "+.jp-OutputArea-child:has(.jupyter-widgets):not(:has(.garcon-live)){display:none}</style>"
-)
 
 
 @dataclass(frozen=True)
@@ -164,15 +151,32 @@ class View:
         return f"<View {title}{self._subject.summary}>"
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
+        display_twice(self.html, self.widget, repr(self))
 
-        still_output = {"text/html": self.html + _HIDE_DEAD_WIDGET, "text/plain": repr(self)}
-        bundle = self.widget._repr_mimebundle_()
-        data = bundle[0] if isinstance(bundle, tuple) else bundle or {}
-        display(still_output, raw=True)
-        # The empty HTML is what nbconvert takes where the widget's state was not saved.
-        live_output = {_WIDGET_MIMETYPE: data[_WIDGET_MIMETYPE], "text/html": ""}
-        display(live_output, raw=True)
+
+class FetchingView(View):
+    """A view of values that stay where they are: only what is on the screen is fetched."""
+
+    def __init__(self, source: Source, tokens: Tokens, title: str, unit_name: str) -> None:
+        self._source = source
+        self._words = (tokens, title, unit_name)
+
+    @cached_property
+    def widget(self) -> anywidget.AnyWidget:
+        return ActivationsWidget(self._source, *self._words)
+
+    @cached_property
+    def figure(self) -> go.Figure:
+        """The distribution of evenly chosen values of the first text."""
+        return distribution(self._source.sample(0, -1), f"{self._words[1]} (a sample)")
+
+    @cached_property
+    def html(self) -> str:
+        return self.widget.still()
+
+    def __repr__(self) -> str:
+        shape = " × ".join(f"{length:,}" for length in self._source.shape)
+        return f"<View {self._words[1]}: {shape}, fetched as they are looked at>"
 
 
 def show(

@@ -48,10 +48,29 @@ def check_content(content: Any, hint: Any) -> None:
     for name in hints.keys() & content.keys():
         value = content[name]
         check(value, hints[name], name)
-        if isinstance(value, str) and len(value) > LONGEST_NAME:
-            raise BadRequest(f"A message is wrong: {name} has {len(value)} characters.", "")
+        if isinstance(value, str):
+            _check_name(value, name)
         if isinstance(value, int) and not 0 <= value <= LARGEST_NUMBER:
             raise BadRequest(f"A message is wrong: {name} is {value}.", "")
+
+
+def _check_name(text: str, what: str) -> None:
+    if len(text) > LONGEST_NAME:
+        raise BadRequest(f"A message is wrong: {what} has {len(text)} characters.", "")
+    if encodable(text) != text:
+        raise BadRequest(f"A message is wrong: {what} is no text: {text!r}.", "")
+
+
+def encodable(value: Any) -> Any:
+    """A value of JSON with ? for what UTF-8 cannot say: lone surrogates, such as those that Python makes of
+    file names."""
+    if isinstance(value, str):
+        return value.encode("utf8", "replace").decode()
+    if isinstance(value, dict):
+        return {encodable(name): encodable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encodable(item) for item in value]
+    return value
 
 
 def _misfit(value: Any, hint: Any, what: str) -> str:

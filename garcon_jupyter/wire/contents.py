@@ -10,6 +10,13 @@ from typing import Any, TypedDict
 from garcon_jupyter.wire import protocol
 
 
+class Header(TypedDict):
+    """What every message says of itself."""
+
+    msg_id: str
+    msg_type: str
+
+
 class Client(TypedDict, total=False):
     """What a client says of itself."""
 

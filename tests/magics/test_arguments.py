@@ -69,11 +69,11 @@ def test_options_are_not_abbreviated() -> None:
 def test_launch_has_the_words_of_the_function() -> None:
     import inspect
 
-    from garcon_jupyter.hosts import Several
+    from garcon_jupyter.limits import LaunchWords
     from garcon_jupyter.serving import launch_and_connect
 
-    words = set(inspect.signature(launch_and_connect).parameters) - {"progress", "several"}
-    words |= set(Several.__annotations__)
+    words = set(inspect.signature(launch_and_connect).parameters) - {"progress", "more"}
+    words |= set(LaunchWords.__annotations__)
     assert {a.dest for a in arguments.PARSERS["launch"]._actions} - {"help"} == words
 
 

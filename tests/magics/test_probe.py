@@ -234,3 +234,19 @@ def test_exit_ends_the_request_and_nothing_else(connected: Notebook) -> None:
     _, error = connected.attempt("%%probe logits --on Hello\nexit()")
     assert isinstance(error, garcon.ProbeError) and error.original == "SystemExit"
     assert connected["rmodel"].forward(PROMPT, probes=[]).shape == (2, 6, 263)
+
+
+def test_a_recorder_in_place_of_a_body(connected: Notebook, plain: Plain) -> None:
+    printed = connected.run(f"%probe {NEURONS} --record topk=3 --record moments --on Hello")
+    assert "Attached to tiny" in printed
+    model = connected["rmodel"]
+    values = plain.neurons(2, model.last_tokens.ids)[0]
+    found = model.recordings()[NEURONS]
+    assert close(found.topk.values, values.topk(3, 0).values.T)
+    assert close(found.moments.mean, values.mean(0))
+    connected.fails(f"%%probe {NEURONS} --record topk\nsave_ctx.x = tensor", BadProbe)
+    assert "Did you mean topk" in connected.fails(
+        f"%probe {NEURONS} --record topj=3", garcon.UnknownName
+    )
+    connected.fails(f"%probe {NEURONS} --record topk --record topk=3", BadProbe)
+    assert len(model.attached) == 1

@@ -19,8 +19,8 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from garcon_backend.engine.losses import Losses
 from garcon_backend.engine.meeting import Meeting
-from garcon_backend.private_files import write_private
 from garcon_backend.spec import LaunchSpec
+from garcon_jupyter.wire.private_files import write_private
 
 RESTARTS = 1_000
 """How often torch's agent would start anew; :class:`~garcon_backend.engine.losses.Losses` ends it before."""

@@ -31,13 +31,13 @@ def register() -> None:
 
 
 def additive_mask(
-    *args: Any, dtype: torch.dtype = torch.float32, device: Any = "cpu", **kwargs: Any
+    *, dtype: torch.dtype = torch.float32, device: Any = "cpu", **kwargs: Any
 ) -> Tensor | None:
     """What is added to scores [b, H, p_q, p_k]: 0 where a query sees a key, else the lowest number.
 
     None where a query sees just what came before it.
     """
-    seen = sdpa_mask(*args, device=device, **kwargs)
+    seen = sdpa_mask(device=device, **kwargs)
     if seen is None:
         return None
     return torch.where(seen, torch.zeros((), dtype=dtype, device=device), torch.finfo(dtype).min)

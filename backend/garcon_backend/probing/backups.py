@@ -27,6 +27,7 @@ from torch import Tensor
 
 from garcon_jupyter.errors import CannotTravel
 from garcon_jupyter.wire import codec
+from garcon_jupyter.wire.failures import text_of
 
 Key = tuple[str, str, str | None]
 
@@ -41,6 +42,9 @@ WORK = 0.05
 
 LATEST = 2.0
 """Seconds after which they are written though short requests follow one another."""
+
+SHARE = 0.05
+"""Of the time, that writing may take: large contexts that change all the time are written less often."""
 
 
 class Lost:
@@ -70,13 +74,14 @@ class Held:
         held.values = {name: held._frozen(value) for name, value in values.items()}
         return held
 
-    def _frozen(self, value: Any) -> Any:
-        if type(value) is Tensor:
+    def _frozen(self, value: Any, around: tuple[int, ...] = ()) -> Any:
+        inside = (*around, id(value))
+        if type(value) is Tensor and not value.is_inference():  # which count no versions
             self.versions.append((value, value._version))
-        elif type(value) in (list, tuple):
-            return type(value)(self._frozen(item) for item in value)
-        elif type(value) is dict:
-            return {key: self._frozen(item) for key, item in value.items()}
+        elif type(value) in (list, tuple) and id(value) not in around:
+            return type(value)(self._frozen(item, inside) for item in value)
+        elif type(value) is dict and id(value) not in around:
+            return {key: self._frozen(item, inside) for key, item in value.items()}
         elif not isinstance(value, _IMMUTABLE):
             self.opaque = True
         return value
@@ -90,7 +95,8 @@ class Held:
         """Before somebody changes objects that would not tell."""
         if self.opaque:
             self.opaque = False
-            with contextlib.suppress(Exception):  # objects may raise anything when asked for a copy
+            # Objects may raise anything when asked for a copy.
+            with contextlib.suppress(Exception, SystemExit):
                 self.values = copy.deepcopy(self.values)
                 self.versions = []
 
@@ -116,7 +122,7 @@ class Backups:
         self._sizes: dict[Key, int] = {}
         self._busy_since: float | None = None
         self._last = 0.0
-        self._oldest = 0.0
+        self._oldest = self._not_before = 0.0
         self._wake = threading.Event()
         threading.Thread(target=self._run, daemon=True, name="backups").start()
 
@@ -169,9 +175,14 @@ class Backups:
             if not calm and now - self._oldest < LATEST:
                 time.sleep(QUIET)
                 continue
+            if now < self._not_before:
+                time.sleep(min(LATEST, self._not_before - now))
+                continue
             self._wake.clear()
             self._oldest = 0.0
             self.flush()
+            took = time.monotonic() - now
+            self._not_before = now + took / SHARE if took > QUIET else 0.0
 
     def flush(self) -> None:
         """Write all that is due."""
@@ -184,8 +195,9 @@ class Backups:
                 self._writing = (key, held)
             try:
                 self._write(key, held)
-            except OSError as error:  # a full disk: the request is long over, the log tells
-                print(f"[garcon] no backup of {key[1]}: {error}", flush=True)
+            except Exception as error:  # noqa: BLE001 - a full disk, or objects that raise when asked
+                with contextlib.suppress(OSError):  # the request is long over, the log tells
+                    print(f"[garcon] no backup of {key[1]}: {text_of(error)}", flush=True)
             finally:
                 self._writing = None
 

@@ -146,7 +146,7 @@ class Calls:
             changed = isinstance(result, Tensor) and result is not value
             if changed or uses(value) > users:
                 release_aliases(context, value, *([result] if changed else ()))
-            if not (torch.is_grad_enabled() or probe.spec.read_only or _wrong(result, had, True)):
+            if not (torch.is_grad_enabled() or probe.spec.read_only):
                 result = unshared(result, value, users)
             return result
         except Cancelled:
@@ -178,9 +178,7 @@ class Calls:
             positions=self.positions,
             step=self.step,
             token_index=own(
-                self.token_index
-                if sharded or self.mesh.degrees.dp == 1
-                else self.whole_token_index
+                self.token_index if sharded or self.mesh.degrees.dp == 1 else self.whole_token_index
             ),
             rows=self.rows if sharded else slice(None),
             document=own(self.documents),
@@ -231,10 +229,8 @@ def _kind(value: Tensor) -> dict[str, Any]:
     }
 
 
-def _wrong(result: Any, had: dict[str, Any], none: bool = False) -> str:
-    """What is wrong with a probe's result, or nothing; `none` if None is right."""
-    if result is None and none:
-        return ""
+def _wrong(result: Any, had: dict[str, Any]) -> str:
+    """What is wrong with a probe's result, or nothing."""
     if not isinstance(result, Tensor):
         return f"A probe returned a {type(result).__name__}, not a tensor."
     for what, has in _kind(result).items():

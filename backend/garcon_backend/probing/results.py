@@ -44,15 +44,17 @@ _ALONE = _alone()
 """Uses of a tensor that one name holds, and nobody else."""
 
 
-def unshared(result: Tensor | None, value: Tensor, users: int) -> Tensor | None:
+def unshared(result: Any, value: Tensor, users: int) -> Any:
     """What the model goes on with: a copy, where user code kept what it was given or returned.
 
     Args:
         result: what it returned; None for nothing.
         value: what it was given.
-        users: how often `value` was used before.
+        users: how often `value` was used before, as the caller counted it.
     """
     if result is None or result is value:
-        mine = 1 if result is value else 0
-        return value.clone() if uses(value) - mine > users else result
+        names = 1 if result is None else 3  # of this function, and the caller's own of the result
+        return value.clone() if uses(value) > users + names else result
+    if not isinstance(result, Tensor) or result.layout is not torch.strided:
+        return result  # which is no right answer, as will be said
     return result.clone() if uses(result) > _ALONE + 1 else result

@@ -1,0 +1,173 @@
+"""Moving values: recordings down, tokens up, parameters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Row, Times, at_most, interleaved, local
+from benchmarks.peers import Worker
+from benchmarks.servers import served, smollm2, tiny
+
+GIB = 1 << 30
+SMALL = 1000
+POINT = "layers.0.resid_pre"
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    with served(tiny(folder), "bench-fetching") as model, Worker("bare") as bare:
+        yield _large(model, bare)
+        yield _through_messages(model, bare)
+        yield _many_small(model)
+        yield _tokens_up(model, bare)
+    with served(smollm2(), "bench-embedding") as model, Worker("bare") as bare:
+        bare.do("load", str(smollm2()))
+        yield _embedding(model, bare)
+
+
+def _recorded(model: Any, floats: int) -> Any:
+    """A fresh recording of so many float32, filled with a number of this call; and the number."""
+    seed = int(torch.randint(1, 1 << 20, ()))
+
+    def fill(save_ctx: Any, tensor: Any) -> None:
+        save_ctx.value = tensor.new_full((floats,), float(seed))
+
+    probe = model.probe_points[POINT].probe(fill, read_only=True)
+    model.forward([[5, 6]], probes=[probe], logits="none")
+    return seed, model.recordings()[POINT]
+
+
+def _large(model: Any, bare: Worker) -> Row:
+    floats = GIB // 4
+
+    def fetch(made: Any) -> tuple[float, Any]:
+        seed, recording = made
+        handle = recording.handle("value")
+        start = time.perf_counter()
+        value = handle.fetch()
+        took = time.perf_counter() - start
+        assert value.shape == (floats,) and float(value[0]) == float(value[-1]) == seed
+        assert float(value[:: 1 << 16].sum()) == float(seed) * len(value[:: 1 << 16])
+        return took, None
+
+    def copied(made: Any) -> tuple[float, Any]:
+        return bare.do("copy", made[0], floats)
+
+    times = interleaved(
+        {"memcpy": copied, "garcon": fetch}, lambda: _recorded(model, floats), rounds=5, warm=1
+    )
+    ratio = times["garcon"].median / times["memcpy"].median
+    return at_most(
+        "fetch 1 GiB on one host, over one copy of it in memory",
+        ratio,
+        1.4,
+        f"{ratio:.2f}: {times['garcon']} over {times['memcpy']}",
+    )
+
+
+def _through_messages(model: Any, bare: Worker) -> Row:
+    """As a client on another host would, here over a local socket."""
+    floats = GIB // 32
+    elsewhere = model._channel
+    elsewhere.same_host = False
+    try:
+        times = interleaved(
+            {
+                "socket": lambda made: bare.do("through_a_socket", made[0], floats * 4),
+                "garcon": local(lambda made: made[1].handle("value").fetch()),
+            },
+            lambda: _recorded(model, floats),
+            rounds=3,
+            warm=1,
+        )
+    finally:
+        elsewhere.same_host = True
+    rate = times["socket"].median / times["garcon"].median
+    return Row(
+        "fetch as from another host (128 MiB), over a raw socket into memory that is there",
+        f"{rate:.2f} of its rate: {times['garcon']} beside {times['socket']}",
+        "≥ 0.8 of its rate",
+        rate >= 0.8,
+        0.8 / rate,
+    )
+
+
+def _many_small(model: Any) -> Row:
+    def keep(save_ctx: Any, tensor: Any) -> None:
+        for number in range(SMALL):
+            setattr(save_ctx, f"v{number}", tensor[0, 0] + number)
+
+    model.clear_recordings()
+    probe = model.probe_points[POINT].probe(keep, read_only=True)
+    seconds = []
+    for _ in range(12):
+        model.forward(torch.randint(3, 263, (1, 8)), probes=[probe], logits="none")
+        recording = model.recordings()[POINT]
+        handles = [recording.handle(f"v{number}") for number in range(SMALL)]
+        start = time.perf_counter()
+        values = model.fetch(*handles)
+        seconds.append(time.perf_counter() - start)
+        assert all(torch.equal(value, values[0] + n) for n, value in enumerate(values))
+    model.clear_recordings()
+    times = Times(tuple(seconds[2:]))
+    met = times.median <= 0.05
+    return Row("1,000 small recordings at once", str(times), "≤ 50 ms", met, times.median / 0.05)
+
+
+def _tokens_up(model: Any, bare: Worker) -> Row:
+    """A million tokens to the server, which refuses them at once: the model reads 128 at most."""
+    count = 1 << 20
+
+    def up(ids: Any) -> tuple[float, Any]:
+        start = time.perf_counter()
+        try:
+            model.forward(ids, probes=[], logits="none")
+        except ValueError as error:
+            assert "too long" in str(error)
+        else:
+            raise AssertionError("a million tokens are too many for this model")
+        return time.perf_counter() - start, None
+
+    times = interleaved(
+        {
+            "socket": lambda ids: bare.do("through_a_socket", int(ids[0, 0]), count * 8),
+            "garcon": up,
+        },
+        lambda: torch.randint(3, 263, (1, count)),
+        rounds=10,
+    )
+    rate = times["socket"].median / times["garcon"].median
+    return Row(
+        "1 M tokens sent up (8 MB), over a raw socket",
+        f"{rate:.2f} of its rate: {times['garcon']} beside {times['socket']}",
+        "≥ 0.8 of its rate",
+        rate >= 0.8,
+        0.8 / rate,
+    )
+
+
+def _embedding(model: Any, bare: Worker) -> Row:
+    def agree(results: Mapping[str, Any]) -> None:
+        assert abs(float(results["garcon"].double().sum()) - results["memcpy"]) < 1e-3
+
+    times = interleaved(
+        {
+            "memcpy": lambda _: bare.do("embedding"),
+            "garcon": local(lambda _: model.get_parameter("embed.weight")),
+        },
+        lambda: None,
+        rounds=7,
+        agree=agree,
+    )
+    rate = times["memcpy"].median / times["garcon"].median
+    return Row(
+        "`get_parameter` of SmolLM2's embedding (113 MB), over one copy of it in memory",
+        f"{rate:.2f} of its rate: {times['garcon']} beside {times['memcpy']}",
+        "≥ 0.8 of its rate",
+        rate >= 0.8,
+        0.8 / rate,
+    )

@@ -1,0 +1,100 @@
+"""The other side: worker processes, and the environment in which the peers are installed.
+
+The peers come from PyPI into an environment of their own, which borrows torch and transformers from ours:
+so both sides run the very same ones, and installing takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Side
+
+HERE = Path(__file__).resolve().parent
+ENVIRONMENT = HERE.parent / "build" / "peers"
+PEERS = ("nnsight==0.8.1", "transformer-lens==4.3.0", "ipyparallel==9.2.0")
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class NoPeer(Exception):
+    """A worker failed; the message is its traceback."""
+
+
+def python_of_peers() -> Path:
+    """The interpreter that has the peers; made where it is not there yet."""
+    python = ENVIRONMENT / "bin" / "python"
+    ready = ENVIRONMENT / ".ready"
+    if ready.exists() and ready.read_text() == "\n".join(PEERS):
+        return python
+    print("Installing the peers …", flush=True)
+    venv.create(ENVIRONMENT, clear=True, with_pip=False)
+    lib = next((ENVIRONMENT / "lib").glob("python*/site-packages"))
+    (lib / "ours.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    import transformers
+
+    pins = [f"torch=={torch.__version__.partition('+')[0]}"]
+    pins.append(f"transformers=={transformers.__version__}")
+    command = [str(python), "-m", "pip", "install", "--quiet", *PEERS, *pins]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoPeer(f"The peers could not be installed:\n{done.stderr[-2000:]}")
+    ready.write_text("\n".join(PEERS))
+    return python
+
+
+class Worker:
+    """A process that does jobs of ``workers/NAME.py``."""
+
+    def __init__(self, name: str, python: Path | str = sys.executable) -> None:
+        env = {**os.environ, "BENCH_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
+        env.pop("PYTHONPATH", None)
+        self._process = subprocess.Popen(
+            [str(python), str(HERE / "workers" / f"{name}.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=env,
+        )
+
+    def do(self, job: str, *arguments: Any) -> tuple[float, Any]:
+        """(seconds, result) of a job.
+
+        Raises:
+            NoPeer: it failed; with its traceback.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            pickle.dump((job, arguments), self._process.stdin, protocol=5)
+            self._process.stdin.flush()
+            state, took, result = pickle.load(self._process.stdout)
+        except (EOFError, OSError) as error:
+            raise NoPeer("The worker ended without an answer.") from error
+        if state != "ok":
+            raise NoPeer(str(took))
+        return took, result
+
+    def side(self, job: str, *arguments: Any) -> Side:
+        """A side of a comparison: the job on the input of the round, given as an array."""
+        return lambda value: self.do(
+            job, value.numpy() if isinstance(value, torch.Tensor) else value, *arguments
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

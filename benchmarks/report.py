@@ -1,0 +1,133 @@
+"""The table and the picture of ``docs/performance.md``."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.harness import Row
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+PICTURE = ROOT / "docs" / "images" / "performance.svg"
+RESULTS = ROOT / "build" / "benchmarks.json"
+BEGIN, END = "<!-- table: made by make bench -->", "<!-- end of table -->"
+
+_BAR, _LEFT, _WIDTH = 22, 430, 900
+_MET, _MISSED, _INK = "#2a7f62", "#c2483d", "#444"
+
+
+def write(rows: Sequence[Row], machine: str, seconds: float) -> None:
+    """Put the results into the page, the picture and a file of numbers."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps({"machine": machine, "rows": [r.as_dict() for r in rows]}))
+    table = f"Measured in {seconds / 60:.0f} minutes on {machine}.\n\n{markdown(rows)}"
+    text = PAGE.read_text() if PAGE.exists() else f"{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}")
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    PICTURE.write_text(picture(rows))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table."""
+    lines = ["| Benchmark | Target | Measured: median (middle 80 %) | |", "|---|---|---|---|"]
+    for row in rows:
+        lines.append(f"| {row.what} | {row.target} | {row.measured} | {verdict(row)} |")
+    return "\n".join(lines)
+
+
+def verdict(row: Row) -> str:
+    """Whether a row met its target, in a word."""
+    return {True: "met", False: "**missed**", None: "reported"}[row.met]
+
+
+def picture(rows: Sequence[Row]) -> str:
+    """One bar for each target, on a logarithmic scale: how much of what is allowed was used; and the
+    growth curves below."""
+    bars = [row for row in rows if row.ratio]
+    curves = [row for row in rows if row.curve]
+    height = 40 + _BAR * len(bars)
+    parts = [*_bars(bars), *_curves(curves, height + 30)]
+    total = height + (260 * -(-len(curves) // 3) + 30 if curves else 0)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {total}" '
+        f'font-family="sans-serif" font-size="11" fill="{_INK}">\n'
+        f'<rect width="{_WIDTH}" height="{total}" fill="white"/>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
+    )
+
+
+def _bars(rows: Sequence[Row]) -> list[str]:
+    def x(ratio: float) -> float:
+        place = (math.log10(min(max(ratio, 0.02), 50)) + 1.7) / 3.4
+        return _LEFT + place * (_WIDTH - _LEFT - 20)
+
+    one, bottom = x(1), 24 + _BAR * len(rows)
+    parts = [
+        f'<line x1="{one:.0f}" y1="18" x2="{one:.0f}" y2="{bottom}" stroke="{_INK}"/>',
+        f'<text x="{one:.0f}" y="12" text-anchor="middle">the target</text>',
+        f'<text x="{_LEFT}" y="12">better ←</text>',
+    ]
+    for number, row in enumerate(rows):
+        y = 24 + number * _BAR
+        end = x(row.ratio or 1)
+        colour = _MET if row.met else _MISSED
+        parts.append(_text(_LEFT - 8, y + 13, _short(row.what, 72), "end"))
+        start, width = min(end, one), abs(end - one)
+        parts.append(
+            f'<rect x="{start:.1f}" y="{y + 3}" width="{max(width, 1):.1f}" height="{_BAR - 8}" '
+            f'fill="{colour}"/>'
+        )
+        anchor, beside = ("start", end + 4) if end >= one else ("end", end - 4)
+        parts.append(_text(beside, y + 13, f"{row.ratio:.2f}", anchor))
+    return parts
+
+
+def _curves(rows: Sequence[Row], top: float) -> list[str]:
+    """Small pictures, both axes logarithmic, with a dotted line of what linear growth would be."""
+    parts: list[str] = []
+    for number, row in enumerate(rows):
+        parts += _curve(row, 20 + number % 3 * 295, top + number // 3 * 260)
+    return parts
+
+
+def _curve(row: Row, left: float, upper: float) -> list[str]:
+    xs = [math.log10(x) for _, x, _ in row.curve]
+    ys = [math.log10(y) for _, _, y in row.curve]
+    span = max(max(xs) - min(xs), max(ys) - min(ys), 1e-9)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across, down = (x - min(xs)) / span, (y - min(ys)) / span
+        return left + 10 + across * 230, upper + 200 - down * 160
+
+    def line(points: Sequence[tuple[float, float]], style: str) -> str:
+        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        return f'<polyline points="{places}" fill="none" {style}/>'
+
+    places = [at(x, y) for x, y in zip(xs, ys, strict=True)]
+    linear = [places[0], at(xs[-1], ys[0] + xs[-1] - xs[0])]
+    parts = [
+        _text(left, upper, _short(row.what, 48), "start"),
+        line(linear, 'stroke="#aaa" stroke-dasharray="3"'),
+        line(places, f'stroke="{_MET}" stroke-width="2"'),
+        _text(left + 10, upper + 234, "milliseconds; dotted: linear", "start"),
+    ]
+    for (label, _, seconds), (x, y) in zip(row.curve, places, strict=True):
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{_MET}"/>')
+        parts.append(_text(x, y - 7, f"{seconds * 1e3:.3g}", "middle"))
+        parts.append(_text(x, upper + 218, label, "middle"))
+    return parts
+
+
+def _text(x: float, y: float, words: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
+
+
+def _short(words: str, limit: int) -> str:
+    words = words.replace("`", "")
+    return words if len(words) <= limit else words[: limit - 1] + "…"

@@ -1,0 +1,70 @@
+"""Probes on a sharded model, beside the same sharded model without probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Row, Times, at_most, close, interleaved, local
+from benchmarks.servers import divisible, every_layer, recorded, served, smollm2
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    # SmolLM2's nine heads, three key/value heads and 1,536 neurons divide by three, not by two.
+    real, divided = smollm2(), divisible(folder)
+    layouts: tuple[tuple[Path, dict[str, int]], ...] = (
+        (divided, {"tp": 2}),
+        (real, {"tp": 3}),
+        (real, {"pp": 2}),
+    )
+    for path, degrees in layouts:
+        word = ", ".join(f"{key}={size}" for key, size in degrees.items())
+        with served(path, f"bench-{word.replace('=', '')}", **degrees) as model:
+            yield _forward(model, word)
+            yield _backward(model, word)
+
+
+def _fresh() -> Any:
+    return torch.randint(3, 263, (2, 64))
+
+
+def _forward(model: Any, word: str) -> Row:
+    probes = every_layer(model)
+    times = interleaved(
+        {
+            "without": local(lambda ids: model.forward(ids, probes=[], logits="last")),
+            "with": local(lambda ids: model.forward(ids, probes=probes, logits="last")),
+        },
+        _fresh,
+        rounds=9,
+        agree=lambda results: close(results["with"], results["without"], "logits"),
+    )
+    assert len(recorded(model)) == len(probes)
+    return _row(f"forward with 30 reads, {word}, over the same without", times)
+
+
+def _backward(model: Any, word: str) -> Row:
+    probes = every_layer(model)
+
+    def loss(logits: Any) -> Any:
+        return logits[:, -1].logsumexp(-1).mean()
+
+    times = interleaved(
+        {
+            "without": local(lambda ids: model.backward(ids, loss, probes=[])),
+            "with": local(lambda ids: model.backward(ids, loss, probes=probes)),
+        },
+        _fresh,
+        rounds=4,
+        agree=lambda results: close(results["with"], results["without"], "loss"),
+        warm=1,
+    )
+    return _row(f"forward and backward with 30 reads, {word}, over the same without", times)
+
+
+def _row(what: str, times: dict[str, Times]) -> Row:
+    ratio = times["with"].median / times["without"].median
+    return at_most(what, ratio, 1.10, f"{ratio:.3f}: {times['with']} over {times['without']}")

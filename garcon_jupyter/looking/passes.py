@@ -1,0 +1,93 @@
+"""Clean passes whose recordings are nobody else's business.
+
+Functions that are sent by name stand here and not beside the pictures, so that a server need not import
+what draws.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.tokens import Tokens
+
+if TYPE_CHECKING:
+    from garcon_jupyter.remote_model import RemoteModel
+
+_NUMBERS = itertools.count()
+
+
+@contextmanager
+def contexts(rmodel: RemoteModel, what: str) -> Iterator[str]:
+    """A name for probes, whose recordings are cleared afterwards.
+
+    A snapshot that was taken inside keeps what it has.
+    """
+    name = f"{what} {next(_NUMBERS)}"
+    try:
+        yield name
+    finally:
+        rmodel.clear_recordings(name=name)
+
+
+def keep(save_ctx: Any, tensor: Any) -> None:
+    """A probe that saves what it sees."""
+    save_ctx.tensor = tensor
+
+
+def keep_flat(save_ctx: Any, tensor: Any) -> None:
+    """A probe that saves the first text as [token, unit], heads side by side."""
+    save_ctx.values = tensor[0].float().flatten(1).cpu()
+
+
+def keep_prediction(save_ctx: Any, tensor: Any) -> None:
+    """A probe for the logits that keeps the first text's log-probabilities, and the likeliest tokens."""
+    save_ctx.logs = tensor[0].float().log_softmax(-1)
+    save_ctx.best = save_ctx.logs.argmax(-1)
+
+
+def one_text(rmodel: RemoteModel, text: Any, least: int = 1) -> Tokens:
+    """The tokens of a single text, without padding.
+
+    Raises:
+        BadRequest: there are several texts, or fewer than `least` tokens.
+    """
+    tokens = rmodel._tokens(text)
+    if tokens.shape[0] != 1:
+        raise BadRequest(
+            f"This picture is of one text, and there are {tokens.shape[0]}.", "Give one of them."
+        )
+    if tokens.shape[1] < least:
+        raise BadRequest(f"The text has {tokens.shape[1]} tokens.", f"Give at least {least}.")
+    return tokens
+
+
+def decoder(rmodel: RemoteModel, ids: Any) -> dict[int, str]:
+    """The text of each id that occurs, asked for at once."""
+    distinct = sorted({int(number) for number in ids})
+    strings = rmodel.token_strings([distinct])[0] if distinct else []
+    return dict(zip(distinct, strings, strict=True))
+
+
+def whole_pieces(rmodel: RemoteModel, tokens: Tokens) -> list[str]:
+    """The tokens' strings, with characters that are cut over several tokens made whole.
+
+    A byte-level tokenizer may cut an emoji into tokens of which none is a character. The first of them is
+    given the character and the others a sign that it goes on.
+    """
+    strings = list(rmodel.token_strings(tokens)[0])
+    row = tokens.tolist()[0]
+    position = 0
+    while position < len(strings):
+        if "\ufffd" in strings[position]:
+            for end in range(position + 2, min(position + 9, len(row) + 1)):
+                whole = rmodel.decode(row[position:end])
+                if isinstance(whole, str) and whole and "\ufffd" not in whole:
+                    strings[position:end] = [whole, *["·"] * (end - position - 1)]
+                    position = end - 1
+                    break
+        position += 1
+    return strings

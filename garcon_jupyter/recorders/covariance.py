@@ -1,0 +1,142 @@
+"""Covariance of units: of one point with itself, or of two points with each other.
+
+Batches are put together by the formula of Chan et al. (1979). float64 throughout; the units are needed all at once, so
+these recorders run on the whole value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from garcon_jupyter.errors import BadProbe
+from garcon_jupyter.recorders.base import Recorder, Seen, State, seen
+
+
+def _empty() -> Tensor:
+    return torch.empty(0, dtype=torch.float64)
+
+
+@dataclass(repr=False)
+class CovarianceState(State):
+    """Covariance of every pair of units.
+
+    Attributes:
+        mean: float64 [units].
+        mean_of_others: float64 [others]: `mean` itself, or that of the second point.
+        products: float64 [units, others], sums of the products of the deviations.
+        squares: float64 [units], sums of the squared deviations.
+        squares_of_others: float64 [others].
+    """
+
+    mean: Tensor = dataclasses.field(default_factory=_empty)
+    mean_of_others: Tensor = dataclasses.field(default_factory=_empty)
+    products: Tensor = dataclasses.field(default_factory=_empty)
+    squares: Tensor = dataclasses.field(default_factory=_empty)
+    squares_of_others: Tensor = dataclasses.field(default_factory=_empty)
+
+    @property
+    def covariance(self) -> Tensor:
+        """Of the population: divided by n. float64 [units, others]."""
+        return self.products / self.tokens_seen
+
+    @property
+    def correlation(self) -> Tensor:
+        """Pearson's, float64 [units, others]; NaN where a unit does not vary."""
+        return self.products / (self.squares[:, None] * self.squares_of_others[None]).sqrt()
+
+
+class Covariance(Recorder[CovarianceState]):
+    """Covariance of all units of a point. Memory: 8 bytes for each pair of units."""
+
+    name = "covariance"
+    state = CovarianceState
+    sharded = False
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name or type(self).name
+
+    def update(self, state: CovarianceState | None, seen: Seen) -> CovarianceState:
+        return self._with(state, seen.values, seen.values)
+
+    def _with(
+        self, state: CovarianceState | None, values: Tensor, others: Tensor
+    ) -> CovarianceState:
+        if not len(values):
+            zero, other = (
+                values.new_zeros(x.shape[1], dtype=torch.float64) for x in (values, others)
+            )
+            fresh = CovarianceState(0, 0, zero, other, zero[:, None] * other, zero, other)
+            return fresh if state is None else state
+        a, b = values.double(), others.double()
+        mean_a, mean_b = a.mean(0), b.mean(0)
+        a, b = a - mean_a, b - mean_b
+        squares = ((a * a).sum(0), (b * b).sum(0))
+        fresh = CovarianceState(0, len(a), mean_a, mean_b, a.T @ b, *squares)
+        return fresh if state is None else self.add(state, fresh)
+
+    def add(self, one: CovarianceState, other: CovarianceState) -> CovarianceState:
+        if not one.tokens_seen or not other.tokens_seen:
+            return one if one.tokens_seen else other
+        n = one.tokens_seen + other.tokens_seen
+        weight = one.tokens_seen * other.tokens_seen / n
+        share = other.tokens_seen / n
+        d, e = other.mean - one.mean, other.mean_of_others - one.mean_of_others
+        return CovarianceState(
+            one.start,
+            n,
+            one.mean + d * share,
+            one.mean_of_others + e * share,
+            one.products + other.products + weight * d[:, None] * e[None],
+            one.squares + other.squares + weight * d * d,
+            one.squares_of_others + other.squares_of_others + weight * e * e,
+        )
+
+
+class CrossCovariance(Covariance):
+    """Covariance of the units of two points, both of which it is put on.
+
+    The first of the two that a pass reaches is kept until the second is there, so both must be on one stage
+    of a pipeline. The state is saved at the second: ``recordings()[second].cross_covariance``, with the units of
+    the first as rows.
+
+    Args:
+        first, second: names of the points, in the order in which a pass reaches them.
+        name: under which the state is saved.
+    """
+
+    name = "cross_covariance"
+
+    def __init__(self, first: str, second: str, name: str = "") -> None:
+        if first == second:
+            raise BadProbe(f"Both points are {first}.", "Covariance() is for one point.")
+        super().__init__(name)
+        self.first, self.second = first, second
+        self._held: Tensor | None = None
+
+    def __call__(self, save_ctx: Any, tensor: Tensor) -> None:
+        point = save_ctx.here.point
+        observed = seen(tensor, save_ctx.here)
+        if point == self.first:
+            self._held = observed.values.double()
+            return
+        if point != self.second or self._held is None:
+            raise BadProbe(
+                f"CrossCovariance({self.first!r}, {self.second!r}) has not seen {self.first}.",
+                "Put it on both points, first the one that a pass reaches first, on one stage.",
+            )
+        state = vars(save_ctx).get(self.name)
+        setattr(save_ctx, self.name, self._with(state, self._held, observed.values))
+        self._held = None
+
+    def check(self, dims: Sequence[str], point: str) -> None:
+        super().check(dims, point)
+        if point not in (self.first, self.second):
+            raise BadProbe(
+                f"{point} is neither {self.first} nor {self.second}.", "Put it on those two points."
+            )

@@ -1,0 +1,186 @@
+"""The best examples of each group of values, kept while others stream past.
+
+A *group* is a unit, or an interval of a unit's activations. An example has a score; the k of highest score are kept,
+and of equal scores those of the earliest place. So what is kept depends on what was seen, and not on how it was
+dealt out: the order, the batches, the shards.
+
+Scores are 32-bit integers that sort as what they stand for (:func:`sortable`), so that one sort of
+``group << 32 | score`` puts everything in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from garcon_jupyter.recorders.base import OFFSET_BITS, Seen, State, offsets_of
+
+WORST = -(1 << 31)
+"""The score of a slot that nothing has filled."""
+
+NOWHERE = (1 << 63) - 1
+"""The place of a slot that nothing has filled."""
+
+
+@dataclass(repr=False)
+class Examples(State):
+    """Kept examples. Slots that the data could not fill have NaN as value and −1 as document.
+
+    Attributes:
+        values: float32 [groups, k], best first.
+        places: int64 [groups, k]; see `documents` and `offsets`.
+        scores: int32 [groups, k], what they were ranked by.
+        tokens: int32 [groups, k, w], the token and those around it, −1 where there are none; None where no
+            window was asked for.
+        around: float32 [groups, k, w], the unit's value at those tokens, NaN where there are none.
+        before: how many tokens of the window stand before the example's own.
+    """
+
+    values: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
+    places: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    scores: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
+    tokens: Tensor | None = None
+    around: Tensor | None = None
+    before: int = 0
+
+    @classmethod
+    def empty(
+        cls, groups: int, k: int, start: int, before: int, after: int, device: torch.device
+    ) -> Examples:
+        """Room for k examples of each group."""
+        width = before + 1 + after
+        windows = width > 1
+        shape = (groups, k)
+        return cls(
+            start,
+            0,
+            torch.full(shape, torch.nan, device=device),
+            torch.full(shape, NOWHERE, device=device),
+            torch.full(shape, WORST, dtype=torch.int32, device=device),
+            torch.full((*shape, width), -1, dtype=torch.int32, device=device) if windows else None,
+            torch.full((*shape, width), torch.nan, device=device) if windows else None,
+            before,
+        )
+
+    @property
+    def k(self) -> int:
+        """Slots of each group."""
+        return self.values.shape[1]
+
+    @property
+    def filled(self) -> Tensor:
+        """Which slots hold an example, bool [groups, k]."""
+        return self.places != NOWHERE
+
+    @property
+    def documents(self) -> Tensor:
+        """The document of each example, int64 [groups, k]."""
+        return torch.where(self.filled, self.places >> OFFSET_BITS, -1)
+
+    @property
+    def offsets(self) -> Tensor:
+        """The place of each example in its document, int64 [groups, k]."""
+        return torch.where(self.filled, offsets_of(self.places), -1)
+
+    @property
+    def worst(self) -> Tensor:
+        """The score that an example must beat, int32 [groups]."""
+        return self.scores[:, -1]
+
+    # -- taking in -------------------------------------------------------------------------------
+
+    def offer(self, group: Tensor, score: Tensor, token: Tensor, unit: Tensor, seen: Seen) -> None:
+        """Take in what is better than what is kept.
+
+        Args:
+            group: int64 [c], the group of each candidate.
+            score: int32 [c].
+            token: int64 [c], which of the tokens seen.
+            unit: int64 [c], which of the units seen.
+        """
+        if not len(group):
+            return
+        fresh: dict[str, Tensor] = {
+            "values": seen.values[token, unit].float(),
+            "places": seen.places[token],
+            "scores": score,
+        }
+        if self.tokens is not None:
+            fresh |= self._windows(token, unit, seen)
+        self._take(group, fresh)
+
+    def take_all(self, other: Examples) -> None:
+        """Take in what another state keeps of the same groups."""
+        group = torch.arange(len(other.values), device=other.values.device)
+        group = group[:, None].expand(other.values.shape)[other.filled]
+        self._take(group, {n: t[other.filled] for n, t in other.tensors().items()})
+
+    def _take(self, group: Tensor, fresh: dict[str, Tensor]) -> None:
+        touched, within = group.unique(return_inverse=True)
+        kept = torch.arange(len(touched), device=group.device).repeat_interleave(self.k)
+        groups = torch.cat([kept, within])
+        places = torch.cat([self.places[touched].flatten(), fresh["places"]])
+        scores = torch.cat([self.scores[touched].flatten(), fresh["scores"]])
+        order = _order(groups, scores, places)
+        counts = torch.bincount(groups, minlength=len(touched))
+        first = counts.cumsum(0) - counts
+        best = order[first[:, None] + torch.arange(self.k, device=group.device)]
+        for name, new in fresh.items():
+            mine = getattr(self, name)
+            both = torch.cat([mine[touched].flatten(0, 1), new.to(mine.dtype)])
+            mine[touched] = both[best]
+
+    def _windows(self, token: Tensor, unit: Tensor, seen: Seen) -> dict[str, Tensor]:
+        """The tokens around each candidate, in its row and document, and the unit's values there."""
+        assert self.tokens is not None
+        width = self.tokens.shape[2]
+        near = token[:, None] + torch.arange(width, device=token.device) - self.before
+        inside = (near >= 0) & (near < len(seen.tokens))
+        near = near.clamp(0, len(seen.tokens) - 1)
+        own = token[:, None]
+        inside &= seen.rows[near] == seen.rows[own]
+        inside &= seen.documents[near] == seen.documents[own]
+        values = seen.values[near, unit[:, None]].float()
+        return {
+            "tokens": torch.where(inside, seen.tokens[near], -1).int(),
+            "around": torch.where(inside, values, torch.nan),
+        }
+
+
+def _order(groups: Tensor, scores: Tensor, places: Tensor) -> Tensor:
+    """By group; in it the highest score first; of equal scores the earliest place."""
+    key = (groups << 32) | ((1 << 31) - 1 - scores.long())
+    by_place = places.argsort()
+    return by_place[key[by_place].argsort(stable=True)]
+
+
+def sortable(values: Tensor) -> Tensor:
+    """float32 as int32 that sorts alike; zero has one sign."""
+    bits = (values.float() + 0.0).view(torch.int32)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+_MIX = (0x9E3779B97F4A7C15 - (1 << 64), 0xBF58476D1CE4E5B9 - (1 << 64))
+"""Odd multipliers of splitmix64 (Steele et al. 2014), as signed integers."""
+
+
+def _mixed(words: Tensor) -> Tensor:
+    words = (words ^ ((words >> 30) & 0x3FFFFFFFF)) * _MIX[1]
+    return words ^ ((words >> 27) & 0x1FFFFFFFFF)
+
+
+def lots(seed: int, places: Tensor, units: Tensor) -> Tensor:
+    """A number drawn for each token and unit: a hash of the seed, the token's place and the unit.
+
+    The same in every batch, shard and run: whoever keeps the highest draws a uniform sample.
+
+    Returns:
+        int32 [n, units], from 0.
+    """
+    of_tokens = _mixed(_mixed(places * _MIX[0] + seed))
+    of_units = _mixed(_mixed(units * _MIX[0] + (seed ^ 0x5DEECE66D)))
+    words = (of_tokens[:, None] ^ of_units[None, :]) * _MIX[1]
+    return ((words >> 33) & 0x7FFFFFFF).int()

@@ -1,0 +1,67 @@
+"""How often every unit fires."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from garcon_jupyter.recorders.base import Recorder, Seen, State
+
+
+@dataclass(repr=False)
+class FiringState(State):
+    """Counts of every unit.
+
+    Attributes:
+        fired: int64 [units], at how many tokens the value was above the threshold.
+        total: float64 [units], the sum of those values.
+    """
+
+    fired: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    total: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+
+    @property
+    def rate(self) -> Tensor:
+        """The fraction of tokens at which each unit fired, float64 [units]."""
+        return self.fired.double() / self.tokens_seen
+
+    @property
+    def log_density(self) -> Tensor:
+        """log10 of the rate, the *activation density* of feature dashboards; −inf for a dead unit."""
+        return self.rate.log10()
+
+    @property
+    def mean_when_fired(self) -> Tensor:
+        """Mean of the values above the threshold, float64 [units]; NaN for a dead unit."""
+        return self.total / self.fired
+
+
+class Firing(Recorder[FiringState]):
+    """At how many tokens every unit is above a threshold. Memory: 16 bytes for each unit.
+
+    Args:
+        threshold: a unit fires where its value is greater.
+        name: under which the state is saved.
+    """
+
+    name = "firing"
+    state = FiringState
+
+    def __init__(self, threshold: float = 0.0, name: str = "") -> None:
+        self.threshold = float(threshold)
+        self.name = name or type(self).name
+
+    def update(self, state: FiringState | None, seen: Seen) -> FiringState:
+        above = seen.values > self.threshold
+        total = torch.where(above, seen.values, 0).sum(0, dtype=torch.float64)
+        fresh = FiringState(seen.start, len(above), above.sum(0), total)
+        return fresh if state is None else self.add(state, fresh)
+
+    def add(self, one: FiringState, other: FiringState) -> FiringState:
+        one.fired = one.fired + other.fired
+        one.total = one.total + other.total
+        one.tokens_seen += other.tokens_seen
+        return one

@@ -1,0 +1,187 @@
+"""Uniform samples: of all values of a unit, and of those in each interval of its activations.
+
+The sample is drawn by lot, once for all: each token and unit has a number, the hash of seed, place and unit, and
+the highest are kept. That is a uniform sample without replacement, the same however the data was dealt out
+(bottom-k sketches: Cohen and Kaplan 2007).
+
+*Equal-width* intervals cut the range of values into equal parts, most of which are nearly empty; *equal-count*
+intervals cut at quantiles, so that each holds the same number of values.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from garcon_jupyter.errors import BadProbe
+from garcon_jupyter.recorders.base import Recorder, Seen
+from garcon_jupyter.recorders.examples import WORST, Examples, lots
+
+_PIECE = 128
+"""Tokens drawn from at a time while slots are empty."""
+
+
+class Reservoir(Recorder[Examples]):
+    """k values of every unit, drawn uniformly.
+
+    Args:
+        k: how many.
+        seed: of the drawing.
+        before: how many tokens before each to keep, with the unit's values there.
+        after: the same after it.
+        name: under which the state is saved.
+    """
+
+    name = "reservoir"
+    state = Examples
+
+    def __init__(
+        self, k: int = 20, seed: int = 0, before: int = 0, after: int = 0, name: str = ""
+    ) -> None:
+        if k < 1 or before < 0 or after < 0:
+            raise BadProbe(f"k={k}, before={before}, after={after} keep nothing.", "Give k ≥ 1.")
+        self.k, self.seed = int(k), int(seed)
+        self.before, self.after = int(before), int(after)
+        self.name = name or type(self).name
+
+    def groups_per_unit(self) -> int:
+        """How many samples are drawn of each unit."""
+        return 1
+
+    def update(self, state: Examples | None, seen: Seen) -> Examples:
+        n, units = seen.values.shape
+        per_unit = self.groups_per_unit()
+        if state is None:
+            # Units of several groups: the first group of a unit is numbered unit·groups.
+            state = Examples.empty(
+                units * per_unit,
+                self.k,
+                seen.start * per_unit,
+                self.before,
+                self.after,
+                seen.values.device,
+            )
+        state.tokens_seen += n
+        if n:
+            self._draw(state, seen)
+        return state
+
+    def _draw(self, state: Examples, seen: Seen) -> None:
+        # At first nearly everything is kept: by pieces, so that the first fills most of the slots.
+        piece = _PIECE if (state.worst == WORST).any() else len(seen.values)
+        units = torch.arange(seen.values.shape[1], device=seen.values.device)
+        for first in range(0, len(seen.values), piece):
+            chosen = slice(first, first + piece)
+            values = seen.values[chosen]
+            drawn = lots(self.seed, seen.places[chosen], units + seen.start)
+            group = self._groups(values, units)
+            hits = (drawn >= state.worst[group]) & (group >= 0) & ~values.isnan()
+            token, unit = hits.nonzero(as_tuple=True)
+            groups = group.expand(values.shape)[token, unit]
+            state.offer(groups, drawn[token, unit], token + first, unit, seen)
+
+    def _groups(self, values: Tensor, units: Tensor) -> Tensor:
+        """The group of each value, [units] or [n, units]; −1 for none."""
+        return units
+
+    def add(self, one: Examples, other: Examples) -> Examples:
+        one.tokens_seen += other.tokens_seen
+        one.take_all(other)
+        return one
+
+
+class EqualWidthReservoir(Reservoir):
+    """k values of every unit from each of several equal parts of a range, drawn uniformly in each.
+
+    The state has one group for each unit and interval: ``state.values.unflatten(0, (-1, intervals))`` is
+    [units, intervals, k]. Values outside of the range are in no interval.
+
+    Args:
+        low: where the range begins.
+        high: where it ends; `high` itself belongs to the last interval.
+        intervals: into how many equal parts it is cut.
+        k: how many values of each interval.
+        seed, before, after, name: as for :class:`Reservoir`.
+    """
+
+    name = "equal_width"
+
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        intervals: int = 10,
+        k: int = 5,
+        seed: int = 0,
+        before: int = 0,
+        after: int = 0,
+        name: str = "",
+    ) -> None:
+        super().__init__(k, seed, before, after, name)
+        if not low < high or intervals < 1:
+            raise BadProbe(
+                f"[{low}, {high}] in {intervals} parts are no intervals.", "Give low < high."
+            )
+        self.low, self.high, self.intervals = float(low), float(high), int(intervals)
+
+    @property
+    def edges(self) -> Tensor:
+        """Where the intervals begin and end, float32 [intervals + 1]."""
+        return torch.linspace(self.low, self.high, self.intervals + 1)
+
+    def groups_per_unit(self) -> int:
+        return self.intervals
+
+    def _groups(self, values: Tensor, units: Tensor) -> Tensor:
+        values = values.float()
+        edges = self.edges.to(values.device)
+        part = torch.bucketize(values.contiguous(), edges[1:-1], right=True)
+        inside = (values >= edges[0]) & (values <= edges[-1])
+        return torch.where(inside, units * self.intervals + part, -1)
+
+
+class EqualCountReservoir(Reservoir):
+    """A uniform sample of every unit, to be cut at its quantiles.
+
+    Where the quantiles are is known at the end only. So `sample` values are drawn of each unit, and
+    :func:`equal_count` cuts them into intervals of equal numbers of values.
+
+    Args:
+        intervals: how many intervals.
+        k: how many values of each.
+        seed, before, after, name: as for :class:`Reservoir`.
+    """
+
+    name = "equal_count"
+
+    def __init__(
+        self,
+        intervals: int = 10,
+        k: int = 5,
+        seed: int = 0,
+        before: int = 0,
+        after: int = 0,
+        name: str = "",
+    ) -> None:
+        if intervals < 1:
+            raise BadProbe(f"{intervals} intervals are none.", "Give intervals ≥ 1.")
+        super().__init__(intervals * k, seed, before, after, name)
+        self.intervals = int(intervals)
+
+
+def equal_count(sample: Examples, intervals: int) -> Tensor:
+    """Cut the sample of each unit into intervals of equally many values.
+
+    Returns:
+        int64 [units, intervals, k]: slots of the sample, the lowest interval first; −1 where the sample was
+        too small.
+    """
+    order = sample.values.nan_to_num(nan=torch.inf).argsort(dim=1, stable=True)
+    counts = sample.filled.sum(1)
+    k = sample.k // intervals
+    each = counts // intervals
+    first = torch.arange(intervals, device=order.device)[None, :, None] * each[:, None, None]
+    within = torch.arange(k, device=order.device)[None, None, :]
+    index = (first + within).clamp(max=sample.k - 1)
+    slots = order.gather(1, index.flatten(1)).view(index.shape)
+    return torch.where(within < each[:, None, None].clamp(max=k), slots, -1)

@@ -1,0 +1,38 @@
+"""What the side bar asks of the Jupyter server: a few URLs below ``garcon/``.
+
+The side bar runs in a browser, which can neither read the registry nor speak ZMQ. These handlers do it in its
+place: they list the servers (:mod:`~garcon_jupyter.server_extension.watching`), launch them
+(:mod:`~garcon_jupyter.server_extension.launching`), and tell the points of a model
+(:mod:`~garcon_jupyter.server_extension.points_tree`). Nothing here opens a session that stays, or resets an idle
+clock unless the user says so. Whatever touches the model itself is done by the notebook's own kernel.
+
+==========  =================================  ==================================================
+GET         garcon/servers                     running servers with what they do, and launches
+GET         garcon/models                      models that can be launched without a download, or by name
+POST        garcon/launches                    launch a server; answers at once
+DELETE      garcon/launches/ID                 stop a launch, or forget how it ended
+DELETE      garcon/servers/NAME?force=1        end a server
+POST        garcon/servers/NAME/keep-alive     start its idle time anew
+POST        garcon/servers/NAME/cancel         stop one request, ``{"request": ID}``
+GET         garcon/servers/NAME/points         the probe points of its model
+==========  =================================  ==================================================
+
+All need Jupyter's own authentication, and its authorization for the resource ``garcon``. An error is JSON: its
+``kind``, the ``problem`` and the ``remedy``, one sentence each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    """What `jupyter server` looks for in a module that is named as an extension."""
+    return [{"module": "garcon_jupyter.server_extension"}]
+
+
+def _load_jupyter_server_extension(app: Any) -> None:
+    from garcon_jupyter.server_extension.handlers import add_handlers
+
+    add_handlers(app.web_app)
+    app.log.info("Garçon: the side bar is served.")

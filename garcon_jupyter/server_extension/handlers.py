@@ -1,0 +1,197 @@
+"""The URLs. Each handler is one question; the work is done elsewhere, in threads where it blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import tornado
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.utils import url_path_join
+
+from garcon_jupyter import errors, registry
+from garcon_jupyter.errors import BadRequest, GarconError
+from garcon_jupyter.registry import Server
+from garcon_jupyter.server_extension import models, points_tree
+from garcon_jupyter.server_extension.launching import Launches
+from garcon_jupyter.server_extension.watching import Watcher
+
+Value = TypeVar("Value")
+
+STATUS: dict[type[GarconError], int] = {
+    errors.UnknownName: 404,
+    errors.BadRequest: 400,
+    errors.ServerGone: 410,
+    errors.VersionMismatch: 409,
+}
+"""HTTP status of each kind of error; 500 for the rest."""
+
+
+class Desk:
+    """What all handlers share."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(8, thread_name_prefix="garcon")
+        self.watcher = Watcher(self.threads)
+        self.launches = Launches()
+        self.trees: dict[tuple[str, int], dict[str, Any]] = {}
+
+    async def run(self, work: Callable[..., Value], *args: Any) -> Value:
+        """Do blocking work in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work, *args)
+
+    async def overview(self) -> dict[str, Any]:
+        """Servers and launches."""
+        servers = await self.watcher.look()
+        return {"servers": servers, "launches": self.launches.told()}
+
+    async def tree(self, name: str) -> dict[str, Any]:
+        """The points of a server's model."""
+        server = await self.run(registry.find, name)
+        key = name, server.facts["supervisor"]
+        if key not in self.trees:
+            self.trees[key] = points_tree.tree(await self.run(points_tree.catalog, server))
+        return self.trees[key]
+
+    async def ask(self, name: str, question: Callable[..., Value], *args: Any) -> Value:
+        """Ask the server of a name something that may change what it says of itself."""
+
+        def asked() -> Value:
+            server: Server = registry.find(name)
+            return question(server, *args)
+
+        try:
+            return await self.run(asked)
+        finally:
+            self.watcher.forget(name)
+
+
+class _Handler(APIHandler):
+    """Answers in JSON, errors too."""
+
+    auth_resource = "garcon"
+
+    def initialize(self, desk: Desk) -> None:
+        self.desk = desk
+
+    async def answer(self, work: Awaitable[Any], status: int = 200) -> None:
+        """Answer with what `work` returns, or with its error."""
+        try:
+            value = await work
+        except GarconError as error:
+            status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
+            value = {
+                "kind": type(error).__name__,
+                "problem": error.problem,
+                "remedy": error.remedy,
+                "message": str(error),  # where Jupyter's own client looks
+            }
+        self.set_status(status)
+        await self.finish(json.dumps(value))
+
+
+class ServersHandler(_Handler):
+    @tornado.web.authenticated
+    @authorized
+    async def get(self) -> None:
+        await self.answer(self.desk.overview())
+
+
+class ModelsHandler(_Handler):
+    @tornado.web.authenticated
+    @authorized
+    async def get(self) -> None:
+        await self.answer(self.desk.run(models.offered))
+
+
+class LaunchesHandler(_Handler):
+    @tornado.web.authenticated
+    @authorized
+    async def post(self) -> None:
+        await self.answer(self.desk.launches.start(self.get_json_body()), 202)
+
+
+class LaunchHandler(_Handler):
+    @tornado.web.authenticated
+    @authorized
+    async def delete(self, key: str) -> None:
+        async def dismissed() -> dict[str, Any]:
+            self.desk.launches.dismiss(key)
+            return {}
+
+        await self.answer(dismissed())
+
+
+class ServerHandler(_Handler):
+    @tornado.web.authenticated
+    @authorized
+    async def delete(self, name: str) -> None:
+        force = self.get_argument("force", "0") == "1"
+        await self.answer(self.desk.ask(name, _stopped, force))
+
+
+class KeepAliveHandler(_Handler):
+    @tornado.web.authenticated
+    @authorized
+    async def post(self, name: str) -> None:
+        await self.answer(self.desk.ask(name, _kept_alive))
+
+
+class CancelHandler(_Handler):
+    @tornado.web.authenticated
+    @authorized
+    async def post(self, name: str) -> None:
+        async def cancelled() -> dict[str, Any]:
+            request = (self.get_json_body() or {}).get("request")
+            if not isinstance(request, str):
+                raise BadRequest("No request was named.", 'Give {"request": ID} of garcon/servers.')
+            return await self.desk.ask(name, _cancelled, request)
+
+        await self.answer(cancelled())
+
+
+class PointsHandler(_Handler):
+    @tornado.web.authenticated
+    @authorized
+    async def get(self, name: str) -> None:
+        await self.answer(self.desk.tree(name))
+
+
+def _stopped(server: Server, force: bool) -> dict[str, Any]:
+    registry.stop(server, force)
+    return {}
+
+
+def _kept_alive(server: Server) -> dict[str, Any]:
+    return {"idle_left": registry.keep_alive(server)}
+
+
+def _cancelled(server: Server, request: str) -> dict[str, Any]:
+    return {"running": registry.cancel(server, request)}
+
+
+def add_handlers(web_app: Any) -> None:
+    """Add the URLs to a Jupyter server's web application."""
+    desk = {"desk": Desk()}
+    name = r"([\w.@+-]+)"
+
+    def url(*parts: str) -> str:
+        return url_path_join(web_app.settings["base_url"], "garcon", *parts)
+
+    web_app.add_handlers(
+        ".*$",
+        [
+            (url("servers"), ServersHandler, desk),
+            (url("models"), ModelsHandler, desk),
+            (url("launches"), LaunchesHandler, desk),
+            (url("launches", name), LaunchHandler, desk),
+            (url("servers", name), ServerHandler, desk),
+            (url("servers", name, "keep-alive"), KeepAliveHandler, desk),
+            (url("servers", name, "cancel"), CancelHandler, desk),
+            (url("servers", name, "points"), PointsHandler, desk),
+        ],
+    )

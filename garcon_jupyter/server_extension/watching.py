@@ -1,0 +1,107 @@
+"""What runs, told to any number of browsers at the price of one.
+
+A browser asks every few seconds. Each server is asked at most once in :data:`FRESH` seconds, whoever wants to know,
+and by a question that its idle clock does not count. A server that takes long to answer delays nobody's list: it is
+shown as silent until its answer comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from garcon_jupyter import registry
+from garcon_jupyter.errors import GarconError
+from garcon_jupyter.registry import Server
+
+FRESH = 1.0
+"""Seconds for which an answer is good enough for the next who asks."""
+
+PATIENCE = 1.5
+"""Seconds after which a server that has not answered is called silent."""
+
+Told = dict[str, Any] | GarconError
+
+
+class Watcher:
+    """Looks at the servers.
+
+    Args:
+        threads: where the blocking questions are asked.
+    """
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+        self._asked: dict[tuple[str, int], tuple[float, asyncio.Future[Told]]] = {}
+
+    async def look(self) -> list[dict[str, Any]]:
+        """All running servers: what their files say, and what they answer."""
+        loop = asyncio.get_running_loop()
+        servers = await loop.run_in_executor(self._threads, registry.servers)
+        known = {_key(server) for server in servers}
+        self._asked = {key: asked for key, asked in self._asked.items() if key in known}
+        told = await asyncio.gather(*map(self._told, servers))
+        return [row(server, answer) for server, answer in zip(servers, told, strict=True)]
+
+    async def _told(self, server: Server) -> Told | None:
+        """The server's status, the reason why there is none, or None where none can be had yet."""
+        if server.facts.get("restarting"):
+            return None
+        loop = asyncio.get_running_loop()
+        since, answer = self._asked.get(_key(server), (0.0, None))
+        if answer is None or (answer.done() and loop.time() - since > FRESH):
+            answer = loop.run_in_executor(self._threads, _status, server)
+            self._asked[_key(server)] = loop.time(), answer
+        try:
+            return await asyncio.wait_for(asyncio.shield(answer), PATIENCE)
+        except TimeoutError:
+            return None
+
+    def forget(self, name: str) -> None:
+        """Ask the server of a name anew: somebody has just changed something."""
+        self._asked = {key: asked for key, asked in self._asked.items() if key[0] != name}
+
+
+def _key(server: Server) -> tuple[str, int]:
+    return server.name, server.facts["supervisor"]
+
+
+def _status(server: Server) -> Told:
+    try:
+        return registry.status(server)
+    except GarconError as error:
+        return error
+
+
+def row(server: Server, told: Told | None) -> dict[str, Any]:
+    """One server as the side bar shows it.
+
+    Its ``state`` is ``idle``, ``busy``, ``restarting``, or ``silent`` where it does not answer; in the last two
+    ``problem`` says why, and what only the server knows is missing. Its ``supervisor`` tells it from an earlier one
+    of its name.
+    """
+    facts = server.facts
+    restarting = facts.get("restarting", "")
+    shown = {
+        "name": server.name,
+        "path": facts["path"],
+        "host": facts["host"],
+        "pid": facts["pid"],
+        "supervisor": facts["supervisor"],
+        "model": facts["model"],
+        "degrees": facts["degrees"],
+        "ranks": facts["ranks"],
+        "state": "restarting" if restarting else "silent",
+        "problem": f"It starts anew: {restarting}." if restarting else "It has not answered yet.",
+        "idle_left": None,
+        "clients": [],
+        "running": None,
+        "waiting": [],
+    }
+    if isinstance(told, GarconError):
+        return shown | {"problem": str(told)}
+    if told is None:
+        return shown
+    answer = {key: told[key] for key in ("ranks", "idle_left", "clients", "running", "waiting")}
+    return shown | answer | {"state": "busy" if told["running"] else "idle", "problem": ""}

@@ -1,0 +1,62 @@
+import { clamp, fitted, sized, typed } from "./common.js";
+
+// A head as lines from each query token, on the left, to the key tokens that it looks at.
+
+/** Which end is under the pointer: {query, key}, of which the other is -1. */
+export function lineAt(model, page, event) {
+  const { tall, left, right, queries, keys } = page.lines ?? {};
+  if (!tall) return null;
+  const row = Math.floor((event.offsetY - 4) / tall);
+  if (event.offsetX <= left + 20 && row >= 0 && row < queries) return { query: row, key: -1 };
+  if (event.offsetX >= right - 20 && row >= 0 && row < keys) return { query: -1, key: row };
+  return null;
+}
+
+export function drawLines(model, page, local) {
+  const [queryLabels, keyLabels] = [model.get("query_labels"), model.get("key_labels")];
+  const [queries, keys] = [queryLabels.length, keyLabels.length];
+  const room = page.detail.clientWidth;
+  if (!room) return;
+  const tall = clamp(Math.floor(680 / Math.max(queries, keys)), 8, 22);
+  const font = `${clamp(tall * 0.75, 7, 12)}px ${page.ink.code}`;
+  const side = clamp(room * 0.22, 70, 150);
+  const width = Math.min(room, 640);
+  const [left, right] = [side, width - side];
+  page.lines = { tall, left, right, queries, keys };
+  const context = sized(page.matrix, width, tall * Math.max(queries, keys) + 8);
+  const middle = (row) => 4 + (row + 0.5) * tall;
+  const focus = local.over ?? { query: model.get("selected_query"), key: model.get("selected_key") };
+  if (model.get("matrix_head") === model.get("selected_head")) {
+    const weights = typed(model.get("matrix"), Float32Array);
+    const limit = model.get("limit");
+    context.strokeStyle = "rgb(32,112,220)";
+    for (let query = 0; query < queries; query++) {
+      if (focus.query >= 0 && focus.query !== query) continue;
+      for (let key = 0; key < keys; key++) {
+        if (focus.query < 0 && focus.key >= 0 && focus.key !== key) continue;
+        const strength = clamp(Math.abs(weights[query * keys + key]) / limit, 0, 1);
+        if (!(strength > 0.01)) continue; // masked, or too faint to see
+        context.globalAlpha = Math.pow(strength, 0.8);
+        context.lineWidth = 0.6 + 2.4 * strength;
+        context.beginPath();
+        context.moveTo(left, middle(query));
+        context.bezierCurveTo(left + 50, middle(query), right - 50, middle(key), right, middle(key));
+        context.stroke();
+      }
+    }
+    context.globalAlpha = 1;
+  }
+  context.textBaseline = "middle";
+  context.direction = "ltr";
+  const write = (labels, at, align, chosen) => {
+    context.textAlign = align;
+    labels.forEach((label, row) => {
+      const strong = row === chosen;
+      context.font = strong ? `600 ${font}` : font;
+      context.fillStyle = strong ? page.ink.ink : page.ink.soft;
+      fitted(context, label, at, middle(row), side - 10);
+    });
+  };
+  write(queryLabels, left - 6, "right", focus.query);
+  write(keyLabels, right + 6, "left", focus.key);
+}

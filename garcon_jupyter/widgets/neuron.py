@@ -1,0 +1,184 @@
+"""The dashboard of one neuron (or feature): what it fires on, how often, and what it says.
+
+The picture takes a plain record, such as an atlas keeps, so it can be drawn from a file, from a database, or
+from arrays by :func:`record`. The parts are those that the field has settled on: density, the strongest
+examples, examples from intervals of equal width between 0 and the strongest (which is another thing than
+quantiles, of equal count), the logits that it raises and lowers, and the units that fire with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import traitlets
+
+from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.widgets import arrays, bundle, labels, still_neuron
+from garcon_jupyter.widgets.picture import Picture
+
+Try = Callable[[str], tuple[Sequence[str], Any]]
+"""A text to its token strings and the neuron's value at each."""
+
+BINS = 40
+
+
+class NeuronWidget(Picture):
+    """One neuron, on one page, with a field for a text of your own.
+
+    Args:
+        record: see :func:`record` for its entries; all but "name" may be missing. An example is
+            ``{"tokens": [strings], "values": [token]}``.
+        try_text: runs a text through the model; None where there is no model.
+        text: the text that is tried first.
+        title: what is shown; by default the record's name.
+
+    Attributes:
+        text: the text that is tried; set by the user or by you.
+        tried: the example that became of it.
+
+    Raises:
+        BadRequest: an example has another number of values than of tokens.
+    """
+
+    _esm = bundle.module("neuron")
+    _css = bundle.style("neuron")
+
+    record = traitlets.Dict().tag(sync=True)
+    text = traitlets.Unicode().tag(sync=True)
+    tried = traitlets.Dict().tag(sync=True)
+    can_try = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(
+        self,
+        record: Mapping[str, Any],
+        try_text: Try | None = None,
+        text: str = "",
+        title: str = "",
+    ) -> None:
+        self._try = try_text
+        super().__init__(
+            title=title or str(record.get("name", "neuron")),
+            record=_written(record),
+            can_try=try_text is not None,
+        )
+        self.observe(self._ask, "text")
+        self.text = text
+
+    def _ask(self, _change: Any) -> None:
+        text = self.text
+        if not text or self._try is None:
+            return
+        run = self._try
+
+        def task() -> None:
+            tokens, values = run(text)
+            self.tried = _example({"tokens": tokens, "values": values})
+
+        self.later("text", task)
+
+    @property
+    def summary(self) -> str:
+        density = self.record.get("density")
+        return "" if density is None else f"fires on {density:.3%} of tokens"
+
+    def still(self) -> str:
+        return still_neuron.neuron(self.record, self.title)
+
+
+def record(
+    values: Any,
+    tokens: Sequence[Sequence[str]],
+    name: str = "neuron",
+    *,
+    top: int = 10,
+    intervals: int = 4,
+    per_interval: int = 3,
+    logits: Sequence[tuple[str, float]] | None = None,
+    correlated: Sequence[tuple[str, float]] = (),
+    context: int = 16,
+) -> dict[str, Any]:
+    """A record of one neuron from its values on some texts.
+
+    Args:
+        values: [text, token], NaN at padding.
+        tokens: token strings of each text, at least as many as it has values.
+        name: of the neuron.
+        top: how many of the strongest examples to keep, one from a text.
+        intervals: into how many of equal width to part the range from 0 to the strongest.
+        per_interval: how many examples of each.
+        logits: every (or many a) token with what the neuron adds to its logit, in any order.
+        correlated: other units with their correlation.
+        context: tokens kept on each side of an example's strongest.
+
+    Returns:
+        "name", "density" (the share of tokens where it is positive), "largest", "histogram" (of its positive
+        values: "counts", "edges"), "top", "intervals" ("low", "high", "share" of the positive tokens,
+        "examples"), "up" and "down" (tokens with logits, strongest first), "correlated".
+    """
+    whole = arrays.as_float32(values)
+    if whole.ndim != 2 or len(tokens) != len(whole):
+        raise BadRequest(
+            f"There are values {whole.shape} and {len(tokens)} texts.", "Give values [text, token]."
+        )
+    seen = np.isfinite(whole)
+    fired = whole[seen & (whole > 0)]
+    largest = float(fired.max(initial=0.0))
+    counts, edges = np.histogram(fired, bins=BINS, range=(0.0, largest or 1.0))
+    peaks = np.where(seen, whole, -np.inf)
+    best = peaks.argmax(1) if whole.size else np.zeros(len(whole), int)
+    peak = np.take_along_axis(peaks, best[:, None], 1)[:, 0] if whole.size else np.zeros(0)
+
+    def example(text: int) -> dict[str, Any]:
+        middle = int(best[text])
+        length = int(seen[text].sum())
+        part = slice(max(0, middle - context), min(length, middle + context + 1))
+        return {"tokens": list(tokens[text][part]), "values": whole[text, part].tolist()}
+
+    strongest = [int(text) for text in np.argsort(-peak, kind="stable") if peak[text] > 0]
+    bounds = np.linspace(0.0, largest, intervals + 1)
+    parts = []
+    for low, high in zip(bounds[:-1][::-1], bounds[1:][::-1], strict=True):
+        inside = [text for text in strongest if low < peak[text] <= high]
+        share = float(((fired > low) & (fired <= high)).mean()) if fired.size else 0.0
+        examples = [example(text) for text in inside[:per_interval]]
+        parts.append({"low": float(low), "high": float(high), "share": share, "examples": examples})
+    falling = sorted(logits or (), key=lambda pair: -pair[1])
+    return {
+        "name": name,
+        "density": float(fired.size / max(int(seen.sum()), 1)),
+        "largest": largest,
+        "histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
+        "top": [example(text) for text in strongest[:top]],
+        "intervals": parts,
+        "up": [list(pair) for pair in falling[:10]],
+        "down": [list(pair) for pair in falling[:-11:-1]],
+        "correlated": [list(pair) for pair in correlated],
+    }
+
+
+def _written(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as the browser takes it: checked, its tokens visible."""
+    whole = dict(record)
+    whole["top"] = [_example(example) for example in record.get("top", ())]
+    whole["intervals"] = [
+        {**part, "examples": [_example(example) for example in part.get("examples", ())]}
+        for part in record.get("intervals", ())
+    ]
+    for side in ("up", "down"):
+        whole[side] = [[labels.label(str(w)), float(v)] for w, v in record.get(side, ())]
+    whole["correlated"] = [[str(w), float(v)] for w, v in record.get("correlated", ())]
+    found = [max(e["values"], default=0.0) for e in whole["top"]]
+    whole.setdefault("largest", max(found, default=0.0))
+    return whole
+
+
+def _example(example: Mapping[str, Any]) -> dict[str, Any]:
+    tokens = [labels.written(str(token)) for token in example["tokens"]]
+    values = arrays.as_float32(example["values"]).reshape(-1).tolist()
+    if len(tokens) != len(values):
+        raise BadRequest(
+            f"An example has {len(tokens)} tokens and {len(values)} values.", "Give one for each."
+        )
+    return {"tokens": tokens, "values": values}

@@ -1,0 +1,144 @@
+"""What all live widgets share: they draw themselves twice, and never keep a cell waiting.
+
+A saved notebook must show the picture with no kernel and no network, and a living one should show
+only the widget. One mimebundle cannot do both: nbconvert prefers a widget's view to its HTML
+wherever the widget's state is stored, and then needs a CDN to draw it. So a picture makes two
+outputs, the still picture and, after it, the widget. The widget's style sheet hides a still picture
+that stands directly before a living widget; when the widget goes (its kernel restarted, the notebook
+reopened) the picture is there again, and the "model not found" line is hidden in its stead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import anywidget
+import traitlets
+
+from garcon_jupyter.widgets import colours
+from garcon_jupyter.widgets.worker import Worker
+
+WIDGET_MIMETYPE = "application/vnd.jupyter.widget-view+json"
+
+HIDE_DEAD_WIDGET = (
+    "<style>.jp-OutputArea-child:has(.garcon-still)"
+    "+.jp-OutputArea-child:has(.jupyter-widgets):not(:has(.garcon-live)){display:none}</style>"
+)
+
+
+def display_twice(html: str, widget: anywidget.AnyWidget, words: str) -> Any:
+    """Display a still picture and, after it, the widget that stands for it while it lives.
+
+    Returns:
+        IPython's handle of the still picture, by which another can take its place.
+    """
+    from IPython.display import display
+
+    bundle = widget._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle or {}
+    handle = display(_still(html, words), raw=True, display_id=True)
+    # The empty HTML is what nbconvert takes where the widget's state was not saved.
+    display({WIDGET_MIMETYPE: data[WIDGET_MIMETYPE], "text/html": ""}, raw=True)
+    return handle
+
+
+def _still(html: str, words: str) -> dict[str, str]:
+    return {"text/html": html + HIDE_DEAD_WIDGET, "text/plain": words}
+
+
+class Picture(anywidget.AnyWidget):
+    """A widget with a still picture of itself, and a worker for what takes time.
+
+    Attributes:
+        title: what is shown.
+        busy: whether it waits for values.
+        trouble: what went wrong with the last of them; "" where nothing did.
+    """
+
+    title = traitlets.Unicode().tag(sync=True)
+    busy = traitlets.Bool(False).tag(sync=True)
+    trouble = traitlets.Unicode().tag(sync=True)
+    palette = traitlets.Bytes().tag(sync=True)
+
+    TOKEN_TRAIT = ""
+    """The trait that says which token is selected, for :func:`link`."""
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(palette=colours.palette().tobytes(), **traits)
+
+    @cached_property
+    def _displayed(self) -> list[Any]:
+        """Handles of the still pictures of it in the notebook."""
+        return []
+
+    @cached_property
+    def worker(self) -> Worker:
+        """Does what takes time, beside the kernel."""
+        return Worker(self._work_changed, self._work_failed)
+
+    def still(self) -> str:
+        """The picture as HTML that needs no kernel, no JavaScript and no network."""
+        raise NotImplementedError
+
+    @property
+    def summary(self) -> str:
+        """What is shown, in a few words."""
+        return ""
+
+    def later(self, kind: str, task: Callable[[], None]) -> None:
+        """Do something that may take time, beside the kernel."""
+
+        def untroubled() -> None:
+            self.trouble = ""
+            task()
+
+        self.worker.submit(kind, untroubled)
+
+    def close(self) -> None:
+        """End the widget, and what it waits for."""
+        self.worker.close()
+        super().close()
+
+    def _work_changed(self, busy: bool) -> None:
+        self.busy = busy
+        if not busy and self._displayed:  # what is saved from now on is what is seen now
+            still = _still(self.still(), repr(self))
+            for handle in self._displayed:
+                handle.update(still, raw=True)
+
+    def _work_failed(self, error: Exception) -> None:
+        self.trouble = f"{type(error).__name__}: {error}"
+
+    def _ipython_display_(self) -> None:
+        handle = display_twice(self.still(), self, repr(self))
+        if handle is not None:  # there is none outside of a notebook
+            self._displayed.append(handle)
+
+    def __repr__(self) -> str:
+        title = f"{self.title}: " if self.title else ""
+        return f"<{type(self).__name__} {title}{self.summary}>"
+
+
+def link(*widgets: anywidget.AnyWidget) -> None:
+    """Let the selected token of several widgets be one and the same.
+
+    The widgets follow each other in the browser, so they do it while the kernel is busy too.
+
+    Args:
+        widgets: of tokens, activations, attention (its query token), lens or patching, of one text.
+
+    Raises:
+        TypeError: a widget that has no selected token.
+    """
+    import ipywidgets
+
+    ends = []
+    for widget in widgets:
+        trait = getattr(widget, "TOKEN_TRAIT", "")
+        if not trait:
+            raise TypeError(f"{type(widget).__name__} has no selected token to link.")
+        ends.append((widget, trait))
+    for end in ends[1:]:
+        ipywidgets.jslink(ends[0], end)

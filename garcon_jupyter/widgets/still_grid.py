@@ -1,0 +1,90 @@
+"""The still picture of a grid: cells as one PNG, labels and words as text."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from garcon_jupyter.widgets import colours, svg
+
+if TYPE_CHECKING:
+    from garcon_jupyter.widgets.grid import Sheet
+
+MOST_COLUMNS = 400
+"""Columns in a still picture; a note says how many more there are."""
+
+_MARGIN, _TOP = 16.0, 62.0
+
+
+def grid(sheet: Sheet, words: list[str], title: str) -> str:
+    """A sheet as HTML that loads nothing; its first row is at the bottom, as the model flows up.
+
+    Args:
+        sheet: what to draw.
+        words: [row · column], written into cells that have room; or none.
+        title: heading.
+    """
+    rows, every = sheet.values.shape
+    columns = min(every, MOST_COLUMNS)
+    more = f" · the first {columns}" if every > columns else ""
+    caption = f"{sheet.name} · {rows} {sheet.row_name}s × {every} {sheet.column_name}s{more}"
+    gutter = 14 + 7 * max((len(row) for row in sheet.rows), default=0)
+    left, width = _MARGIN + gutter, svg.WIDTH - 2 * _MARGIN - gutter
+    width = min(width, columns * 96.0)
+    height = rows * (20.0 if rows <= 16 else 16.0)
+    marks = [
+        svg.text(_MARGIN, 28, svg.shorten(title, 90), 15, bold=True),
+        svg.text(_MARGIN, 46, caption, 11.5, colour=svg.SOFT),
+    ]
+    if rows and columns:
+        codes = np.ascontiguousarray(sheet.codes()[::-1, :columns])
+        marks.append(svg.raster(codes, left, _TOP, width, height))
+        marks.append(svg.box(left, _TOP, width, height))
+        marks += _words(words, rows, every, columns, left, width, height)
+        marks += _labels(sheet, columns, left, width, height)
+    bottom = _TOP + height + (22 if width / max(columns, 1) >= 40 else 66)
+    first = 1 if sheet.scale == "signed" else colours.ZERO
+    marks.append(svg.scale_bar(svg.WIDTH - _MARGIN - 200, bottom, first, sheet.ticks()))
+    return svg.figure(svg.document(marks, bottom + 34), title, caption)
+
+
+def _words(
+    words: list[str], rows: int, every: int, columns: int, left: float, width: float, height: float
+) -> list[str]:
+    wide, tall = width / columns, height / rows
+    if not words or wide < 30:
+        return []
+    room = int((wide - 4) / 6.2)
+    return [
+        svg.text(
+            left + (column + 0.5) * wide,
+            _TOP + (rows - row - 0.5) * tall + 3.5,
+            svg.shorten(words[row * every + column], room),
+            10,
+            "middle",
+            code=True,
+        )
+        for row in range(rows)
+        for column in range(columns)
+        if words[row * every + column]
+    ]
+
+
+def _labels(sheet: Sheet, columns: int, left: float, width: float, height: float) -> list[str]:
+    wide, tall = width / columns, height / len(sheet.rows)
+    each = max(1, math.ceil(11 / tall))
+    marks = [
+        svg.text(left - 6, _TOP + height - (row + 0.5) * tall + 3.5, name, 10.5, "end", svg.SOFT)
+        for row, name in enumerate(sheet.rows)
+        if row % each == 0
+    ]
+    flat = wide >= 40
+    each = 1 if flat else max(1, math.ceil(13 / wide))
+    for column in range(0, columns, each):
+        x, y = left + (column + 0.5) * wide, _TOP + height + 13
+        words = svg.shorten(sheet.columns[column], max(int(wide / 6.6), 4) if flat else 12)
+        turned = (words, 10.5, "middle") if flat else (words, 9.5, "end")
+        marks.append(svg.text(x, y, *turned, code=True, turn=0 if flat else -50))
+    return marks

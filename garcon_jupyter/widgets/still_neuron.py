@@ -1,0 +1,93 @@
+"""The still picture of a neuron: its histogram, its logits, and its strongest examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from garcon_jupyter.widgets import colours, svg
+from garcon_jupyter.widgets.still_text import cells
+
+_MARGIN, _CELL, _LINE = 18.0, 7.2, 22.0
+
+
+def neuron(record: Mapping[str, Any], title: str) -> str:
+    """A record as HTML that loads nothing."""
+    density = record.get("density")
+    caption = "" if density is None else f"fires on {density:.3%} of tokens"
+    caption += f" · largest value {svg.number(record.get('largest', 0.0))}"
+    marks = [
+        svg.text(_MARGIN, 28, svg.shorten(title, 90), 15, bold=True),
+        svg.text(_MARGIN, 47, caption, 11.5, colour=svg.SOFT),
+        *_histogram(record.get("histogram") or {}, _MARGIN, 66, 250, 90),
+        *_logits("raises", record.get("up", ()), 300, 66, 255),
+        *_logits("lowers", record.get("down", ()), 590, 66, 1),
+    ]
+    y = 190.0
+    for example in list(record.get("top", ()))[:8]:
+        marks += _example(example, record.get("largest") or 1.0, y)
+        y += _LINE + 4
+    return svg.figure(svg.document(marks, y + 10), title, caption)
+
+
+def _histogram(
+    histogram: Mapping[str, Any], x: float, y: float, width: float, height: float
+) -> list[str]:
+    counts = list(histogram.get("counts", ()))
+    if not counts or not max(counts):
+        return []
+    pitch, most = width / len(counts), math.log1p(max(counts))
+    marks = [svg.line(x, y + height, x + width, y + height)]
+    for place, count in enumerate(counts):
+        tall = height * math.log1p(count) / most
+        marks.append(svg.bar(x + place * pitch, y + height - tall, max(pitch - 1, 1), tall, 255))
+    edges, foot = histogram.get("edges") or [0, 0], y + height + 14
+    for edge_x, edge, anchor in ((x, edges[0], "start"), (x + width, edges[-1], "end")):
+        marks.append(svg.text(edge_x, foot, svg.number(edge), 10, anchor, svg.SOFT))
+    return marks
+
+
+def _logits(word: str, rows: Any, x: float, y: float, code: int) -> list[str]:
+    if not rows:
+        return []
+    marks = [svg.text(x, y, word, 11, colour=svg.SOFT)]
+    most = max(abs(value) for _, value in rows) or 1.0
+    for number, (token, value) in enumerate(list(rows)[:6]):
+        line = y + 16.0 * (number + 1)
+        marks.append(svg.text(x, line, svg.shorten(token, 14), 11, code=True))
+        marks.append(svg.bar(x + 110, line - 8, 110 * abs(value) / most, 9, code))
+        marks.append(svg.text(x + 228, line, svg.number(value), 10.5, colour=svg.SOFT))
+    return marks
+
+
+def _example(example: Mapping[str, Any], largest: float, y: float) -> list[str]:
+    """One line: as much around the strongest token as there is room for."""
+    pieces = [token.replace("\n", "") for token in example["tokens"]]
+    values = example["values"]
+    middle = max(range(len(values)), key=values.__getitem__, default=0)
+    first = middle
+    room = (svg.WIDTH - 2 * _MARGIN) / _CELL
+    while first > 0 and sum(map(cells, pieces[first - 1 : middle + 1])) < room * 0.7:
+        first -= 1
+    marks: list[str] = []
+    x = _MARGIN
+    for piece, value in zip(pieces[first:], values[first:], strict=True):
+        width = _CELL * cells(piece)
+        if x + width > svg.WIDTH - _MARGIN:
+            break
+        if value > 0:
+            red, green, blue = colours.POSITIVE
+            opacity = min(value / largest, 1.0) ** 0.9 * colours.BEHIND_TEXT
+            marks.append(
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 0.5:.1f}" height="19" rx="3" '
+                f'fill="rgba({red},{green},{blue},{opacity:.3f})"/>'
+            )
+        if piece.strip():
+            marks.append(
+                f'<text x="{x:.1f}" y="{y + 13.5:.1f}" class="code" font-size="12" '
+                f'textLength="{width:.1f}" lengthAdjust="spacingAndGlyphs" xml:space="preserve">'
+                f"{svg.escape(piece)}</text>"
+            )
+        x += width
+    return marks

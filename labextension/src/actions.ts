@@ -1,0 +1,96 @@
+/**
+ * What a person can do to servers; each asks where something would be lost, and says what went wrong.
+ */
+import { Dialog, Notification, showDialog } from '@jupyterlab/apputils';
+
+import { GarconError, ILaunch, IServer, IWork } from './api';
+import { askWhatToLaunch } from './launchdialog';
+import { Notebooks } from './notebooks';
+import { State } from './state';
+
+export class Actions {
+  constructor(
+    private readonly state: State,
+    readonly notebooks: Notebooks
+  ) {
+    state.launched.connect((_, server) => {
+      Notification.success(`${server} runs.`, { autoClose: 4000 });
+      if (this.toConnect) {
+        this.toConnect = false;
+        void this.attempt(() => notebooks.connect(server));
+      }
+    });
+  }
+
+  /** Ask what to launch, and launch it. */
+  async launch(): Promise<void> {
+    await this.attempt(async () => {
+      const offers = await this.state.api.models();
+      const chosen = await askWhatToLaunch(offers, this.state.kernel.panel !== null);
+      if (chosen) {
+        const launch = await this.state.api.launch(chosen.words);
+        this.toConnect = chosen.connect;
+        this.state.expect(launch);
+      }
+    });
+  }
+
+  /** Stop a launch, or forget how it ended. */
+  async dismiss(launch: ILaunch): Promise<void> {
+    await this.attempt(() => this.state.api.dismiss(launch.id));
+  }
+
+  async connect(server: IServer): Promise<void> {
+    await this.attempt(() => this.notebooks.connect(server.name));
+  }
+
+  async keepAlive(server: IServer): Promise<void> {
+    await this.attempt(() => this.state.api.keepAlive(server.name));
+  }
+
+  /** End a server, after saying who loses what. */
+  async stop(server: IServer): Promise<void> {
+    const users = server.clients.map(client => `${client.user} (${client.session})`).join(', ');
+    const result = await showDialog({
+      title: `Stop ${server.name}?`,
+      body: users
+        ? `It is used by ${users}. Their recordings on the server are lost.`
+        : 'Recordings on the server are lost. The model can be launched again.',
+      buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Stop' })]
+    });
+    if (result.button.accept) {
+      await this.attempt(() => this.state.api.stop(server.name, users !== ''));
+    }
+  }
+
+  /** Stop a request; somebody else's only after a question. */
+  async cancel(server: IServer, work: IWork): Promise<void> {
+    if (work.session !== this.state.notebook.told?.model?.session) {
+      const result = await showDialog({
+        title: `Cancel the request of ${work.session}?`,
+        body: 'It belongs to another session. Its cell fails as if it had been interrupted.',
+        buttons: [
+          Dialog.cancelButton({ label: 'Leave it' }),
+          Dialog.warnButton({ label: 'Cancel it' })
+        ]
+      });
+      if (!result.button.accept) {
+        return;
+      }
+    }
+    await this.attempt(() => this.state.api.cancel(server.name, work.request));
+  }
+
+  /** Do something, say what went wrong, and look again. */
+  async attempt(work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      const message = error instanceof GarconError ? error.message : `${error}`;
+      Notification.error(message, { autoClose: 10000 });
+    }
+    this.state.refresh();
+  }
+
+  private toConnect = false;
+}

@@ -1,0 +1,262 @@
+"""JupyterLab as a process, and a notebook in it as a person has it before them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
+
+START = 60.0
+"""Seconds in which JupyterLab starts."""
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab.
+
+    Attributes:
+        directory: of its notebooks.
+        address: "http://127.0.0.1:PORT".
+        token: what it asks of whoever comes.
+        refused: what pages asked of other hosts, in vain.
+    """
+
+    directory: Path
+    address: str
+    token: str
+    browser: Browser
+    refused: list[str] = field(default_factory=list)
+
+    @classmethod
+    @contextmanager
+    def started(cls, directory: Path, browser: Browser) -> Iterator[Lab]:
+        """JupyterLab with settings, workspaces and notebooks of its own; ended afterwards."""
+        notebooks = directory / "notebooks"
+        notebooks.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        token = secrets.token_hex(16)
+        root = Path(__file__).parents[2]
+        # Its own notifications would stand before what a test wants to see.
+        quiet = directory / "settings" / "@jupyterlab" / "apputils-extension"
+        quiet.mkdir(parents=True)
+        settings = '{"checkForUpdates": false, "fetchNews": "false", "doNotDisturbMode": true}'
+        (quiet / "notification.jupyterlab-settings").write_text(settings)
+        own = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        }
+        environment = {
+            **os.environ,
+            **{name: str(directory / part) for name, part in own.items()},
+            "PYTHONPATH": os.pathsep.join([str(root), str(root / "backend")]),
+        }
+        command = [
+            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+            *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
+            *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={notebooks}"),
+            *("--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"),
+        ]
+        with (directory / "lab.txt").open("w") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        lab = cls(notebooks, f"http://127.0.0.1:{port}", token, browser)
+        try:
+            lab._wait(process, directory / "lab.txt")
+            yield lab
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    def _wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        end = time.monotonic() + START
+        while time.monotonic() < end and process.poll() is None:
+            try:
+                self.get("/api/status")
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+
+    def get(self, path: str) -> bytes:
+        """What JupyterLab's own interface answers."""
+        request = urllib.request.Request(
+            self.address + path, headers={"Authorization": f"token {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.read()
+
+    def write(self, name: str, cells: list[str]) -> Path:
+        """A notebook of code cells."""
+        code = [nbformat.v4.new_code_cell(cell) for cell in cells]
+        notebook = nbformat.v4.new_notebook(cells=code)
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        path = self.directory / f"{name}.ipynb"
+        path.write_text(nbformat.writes(notebook))
+        return path
+
+    def context(self, **options: Any) -> BrowserContext:
+        """A browser window's worth of state, logged in, which reaches this JupyterLab alone."""
+        size = {"width": 1280, "height": 900}
+        context = self.browser.new_context(**{"viewport": size, **options})
+        context.set_default_timeout(40_000)
+
+        def guard(route: Route) -> None:
+            url = route.request.url
+            if url.startswith((self.address, "data:", "blob:", "file:")):
+                route.continue_()
+            else:
+                self.refused.append(url)
+                route.abort()
+
+        context.route("**/*", guard)
+        return context
+
+    @contextmanager
+    def page(self, path: str = "/lab?reset", **options: Any) -> Iterator[Page]:
+        """A page of JupyterLab, started as far as ``window.jupyterapp.restored``."""
+        context = self.context(**options)
+        page = context.new_page()
+        joint = "&" if "?" in path else "?"
+        page.goto(f"{self.address}{path}{joint}token={self.token}")
+        page.wait_for_function("() => window.jupyterapp")
+        page.evaluate("() => window.jupyterapp.restored")
+        try:
+            yield page
+        finally:
+            context.close()
+
+    @contextmanager
+    def notebook(self, path: Path, **options: Any) -> Iterator[Notebook]:
+        """A notebook, alone in its window, whose kernel is ready. Its kernel is shut down after."""
+        name = path.relative_to(self.directory).as_posix()
+        with self.page(f"/doc/tree/{name}?reset", **options) as page:
+            notebook = Notebook(page)
+            notebook.wait_until_ready()
+            yield notebook
+            notebook.command("kernelmenu:shutdown")
+
+
+class Notebook:
+    """The notebook of a page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.paints: dict[str, float] = {}
+
+    def command(self, name: str) -> None:
+        """One of JupyterLab's commands; returns when it has been carried out."""
+        self.page.evaluate(
+            "name => window.jupyterapp.commands.execute(name).then(() => null)", name
+        )
+
+    def wait_until_ready(self) -> None:
+        self.page.wait_for_function(
+            "() => window.jupyterapp.shell.currentWidget?.context?.sessionContext"
+        )
+        self.page.evaluate(
+            """async () => {
+                const { context } = window.jupyterapp.shell.currentWidget;
+                await context.ready;
+                await context.sessionContext.ready;
+                await context.sessionContext.session?.kernel?.info;
+            }"""
+        )
+
+    def run(self) -> None:
+        """Run all cells, until the last is done; an error in one is an error here."""
+        self.command("notebook:run-all-cells")
+        self.check()
+
+    def check(self) -> None:
+        """Fail where the output of a cell is an error."""
+        for cell in self.content()["cells"]:
+            for output in cell.get("outputs", ()):
+                if output["output_type"] == "error":
+                    raise AssertionError(f"{output['ename']}: {output['evalue']}")
+
+    def content(self) -> dict[str, Any]:
+        """The notebook as it would be saved."""
+        return self.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.content.model.toJSON()"
+        )
+
+    def start(self) -> None:
+        """Run all cells, without waiting for them."""
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+
+    def execute(self, code: str) -> str:
+        """Run code in the kernel beside the notebook; what it prints."""
+        return self.page.evaluate(
+            """async (code) => {
+                const { kernel } = window.jupyterapp.shell.currentWidget.context.sessionContext.session;
+                const future = kernel.requestExecute({ code, store_history: false });
+                let said = "";
+                future.onIOPub = ({ header, content }) => {
+                    if (header.msg_type === "stream") said += content.text;
+                    if (header.msg_type === "error") said += content.traceback.join("\\n");
+                };
+                await future.done;
+                return said;
+            }""",
+            code,
+        )
+
+    def restart(self) -> None:
+        """Restart the kernel, as by hand."""
+        self.page.evaluate(
+            """async () => {
+                const { kernel } = window.jupyterapp.shell.currentWidget.context.sessionContext.session;
+                await kernel.restart();
+                await kernel.info;
+            }"""
+        )
+
+    def paint(self, number: int) -> float:
+        """Run one cell; seconds until its widget was on the screen (of other cells: until done)."""
+        return self.page.evaluate(
+            """async (number) => {
+                const { content } = window.jupyterapp.shell.currentWidget;
+                content.activeCellIndex = number;
+                const cell = content.activeCell;
+                await content.scrollToItem(number);
+                const start = performance.now();
+                const frame = () => new Promise(requestAnimationFrame);
+                let ended = false;
+                const run = window.jupyterapp.commands.execute("notebook:run-cell");
+                run.then(() => (ended = true));
+                while (!cell.node.querySelector(".garcon-live") && !ended) await frame();
+                await frame();
+                const seconds = (performance.now() - start) / 1000;
+                await run;
+                return seconds;
+            }""",
+            number,
+        )
+
+    def save(self) -> None:
+        self.command("docmanager:save")
+
+    def cell(self, number: int) -> Locator:
+        """A cell, by its place."""
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
+
+    def widgets(self, kind: str) -> Locator:
+        """The living widgets of a kind, such as "tokens", in order."""
+        return self.page.locator(f".garcon-live.garcon-{kind}")

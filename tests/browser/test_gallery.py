@@ -1,0 +1,106 @@
+"""The gallery on the real SmolLM2: every widget from live requests, painted, saved, and exported.
+
+With GARCON_WRITE_IMAGES=1 the screenshots become those of the documentation, and the notebook that was
+saved that of the examples.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbconvert
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+import garcon_jupyter as garcon
+from tests.browser.lab import Lab, Notebook
+
+GALLERY = Path(__file__).parents[2] / "examples" / "gallery.ipynb"
+
+SHOTS = {
+    "card": ("server-card",),
+    "tokens": ("tokens",),
+    "attention": ("attention-layers",),
+    "activations": ("activations-histogram", "activations-logits"),
+    "grid-of": ("lens", "patching"),
+    "live-view": ("live",),
+    "neuron": ("neuron",),
+}
+"""Kind of widget to the names of its pictures, in the order of the gallery."""
+
+MEGABYTES = 5.0
+
+
+@pytest.fixture(scope="module")
+def gallery(lab: Lab, smollm2_server: garcon.Server) -> Iterator[Notebook]:
+    """The gallery after a run from above; `paints` has the seconds to each first paint."""
+    path = lab.directory / "gallery.ipynb"
+    shutil.copy(GALLERY, path)
+    with lab.notebook(path, viewport={"width": 1180, "height": 1300}) as notebook:
+        cells = notebook.content()["cells"]
+        notebook.paints = {
+            cell["source"].splitlines()[0]: notebook.paint(number)
+            for number, cell in enumerate(cells)
+            if cell["cell_type"] == "code"
+        }
+        notebook.check()
+        notebook.save()
+        yield notebook
+    assert lab.refused == []
+
+
+def test_every_widget_is_drawn(gallery: Notebook, images: Path) -> None:
+    for kind, names in SHOTS.items():
+        expect(gallery.widgets(kind)).to_have_count(len(names))
+        for number, name in enumerate(names):
+            widget = gallery.widgets(kind).nth(number)
+            widget.scroll_into_view_if_needed()
+            if kind in ("grid-of", "live-view"):  # a sweep may still be running
+                expect(widget).to_have_attribute("aria-busy", "false", timeout=150_000)
+            assert widget.locator(".garcon-trouble").count() == 0
+            widget.screenshot(path=images / f"{name}.png")
+    for first_line, seconds in gallery.paints.items():
+        print(f"{seconds:6.2f} s  {first_line}")
+
+
+def test_it_knows_that_paris_is_in_france(gallery: Notebook) -> None:
+    live = gallery.widgets("live-view").first
+    live.scroll_into_view_if_needed()
+    expect(live.locator(".garcon-row .garcon-token").first).to_have_text("·Paris")
+    live.get_by_label("apply this edit").uncheck()
+    live.get_by_label("text", exact=True).fill("The capital of Italy is")
+    expect(live.locator(".garcon-subtitle")).to_contain_text("computed in", timeout=60_000)
+    said = gallery.execute(
+        "print(rmodel.decode(rmodel.forward('The capital of Italy is', logits='last')[0].argmax()))"
+    )
+    expect(live.locator(".garcon-row .garcon-token").first).to_have_text(
+        said.rstrip("\n").replace(" ", "·"), timeout=60_000
+    )
+
+
+def test_saved_it_is_small_and_its_page_shows_it_offline(
+    gallery: Notebook, lab: Lab, tmp_path: Path
+) -> None:
+    path = lab.directory / "gallery.ipynb"
+    assert path.stat().st_size < MEGABYTES * 2**20
+    if os.environ.get("GARCON_WRITE_IMAGES"):
+        shutil.copy(path, GALLERY)
+    page = tmp_path / "gallery.html"
+    html, _ = nbconvert.HTMLExporter().from_notebook_node(nbformat.read(path, as_version=4))
+    page.write_text(html)
+    context = lab.browser.new_context(offline=True)
+    try:
+        offline = context.new_page()
+        offline.goto(page.as_uri())
+        pictures = offline.locator("figure.garcon-still img")
+        widgets = sum(len(names) for names in SHOTS.values())
+        expect(pictures).to_have_count(widgets + 1)  # and the sharding picture
+        for number in range(widgets + 1):
+            assert pictures.nth(number).evaluate("node => node.complete && node.naturalWidth > 100")
+            assert pictures.nth(number).is_visible()
+    finally:
+        context.close()

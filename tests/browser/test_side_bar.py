@@ -1,0 +1,291 @@
+"""The side bar as a person uses it, in JupyterLab and in Notebook 7."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+import garcon_jupyter as garcon
+from garcon_jupyter import registry
+from tests.browser.lab import Lab, Notebook
+
+TEXT = "The capital of France is"
+
+expect.set_options(timeout=40_000)  # milliseconds: a kernel may take some to import
+
+
+class SideBar:
+    """The side bar of a page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.panel = page.locator(".grc-panel")
+
+    def open(self) -> None:
+        """As its command does."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('garcon:open')")
+
+    def server(self, name: str) -> Locator:
+        """The card of a running server."""
+        return self.panel.get_by_role("article", name=f"Server {name}")
+
+    def point(self, name: str) -> Locator:
+        """The row of a point that is on screen."""
+        return self.panel.locator(f".grc-point[aria-label='{name}']")
+
+    def layer(self, layer: int | str) -> Locator:
+        """The node of a layer."""
+        return self.panel.locator(f"[role=treeitem][aria-label='layers.{layer}']")
+
+    def search(self, words: str) -> None:
+        self.panel.get_by_label("Search probe points").fill(words)
+
+    def recordings(self) -> Locator:
+        """The rows of recordings."""
+        return self.panel.get_by_role("region", name="Recordings").get_by_role("listitem")
+
+
+@contextmanager
+def side_bar(lab: Lab, name: str, cells: list[str]) -> Iterator[tuple[SideBar, Notebook]]:
+    """A notebook with the side bar beside it."""
+    with lab.notebook(lab.write(name, cells)) as notebook:
+        bar = SideBar(notebook.page)
+        bar.open()
+        yield bar, notebook
+
+
+def sources(page: Page) -> list[str]:
+    """What is written in the cells of the notebook in front."""
+    return page.evaluate(
+        """() => Array.from(window.jupyterapp.shell.currentWidget.content.widgets,
+                            cell => cell.model.sharedModel.getSource())"""
+    )
+
+
+def numbers(page: Page) -> list[int | None]:
+    """The execution counts of its code cells."""
+    return page.evaluate(
+        """() => window.jupyterapp.shell.currentWidget.content.widgets
+                 .filter(cell => cell.model.type === 'code').map(cell => cell.model.executionCount)"""
+    )
+
+
+@pytest.fixture
+def smollm2_name() -> Iterator[str]:
+    """The name that a server of smollm2 is given; it is stopped afterwards, if it runs."""
+    from garcon_jupyter import snapshots
+
+    name = snapshots.server_name(snapshots.resolve("smollm2", lambda line: None).path)
+    yield name
+    for server in garcon.servers():
+        if server.name == name:
+            registry.stop(server, force=True)
+
+
+def test_a_newcomer_sees_a_picture_without_typing_a_name(
+    lab: Lab, smollm2_name: str, images: Path
+) -> None:
+    """From an empty JupyterLab: launch, insert a probe, look; then stop."""
+    with lab.page() as page:
+        bar = SideBar(page)
+        page.get_by_role("tab", name="Garçon").click()
+        bar.panel.get_by_role("button", name="Launch a model…").click()
+        page.get_by_role("button", name="Launch", exact=True).click()
+        # It opens a notebook that is connected to it.
+        expect(bar.server(smollm2_name).locator(".grc-mine")).to_be_visible(timeout=200_000)
+        expect(bar.server(smollm2_name)).to_contain_text("LlamaForCausalLM, 135M, float32")
+
+        bar.layer(4).get_by_role("button").first.click()
+        pattern = bar.point("layers.4.attn.pattern")
+        expect(pattern.locator(".grc-shape")).to_have_text("b × 9 × p_q × p_k")
+        pattern.hover()
+        pattern.get_by_role("button", name="Show layers.4.attn.pattern").click()
+        page.locator(".garcon-live.garcon-attention").first.wait_for()
+        expect(bar.recordings()).to_contain_text(["layers.4.attn.pattern"])
+        expect(bar.recordings()).to_contain_text(["1 × 9 × 5 × 5"])
+        expect(pattern.locator(".grc-probed")).to_be_visible()
+        expect(page.locator(".Toastify__toast")).to_have_count(0)
+        expect(bar.server(smollm2_name).locator(".grc-doing")).to_contain_text("idle")
+        page.mouse.move(640, 880)
+        page.screenshot(path=images / "side-bar.png")
+
+        bar.server(smollm2_name).get_by_role("button", name=f"Stop {smollm2_name}").click()
+        expect(page.locator(".jp-Dialog-body")).to_contain_text("It is used by")
+        page.locator(".jp-Dialog").get_by_role("button", name="Stop").click()
+        expect(bar.server(smollm2_name)).to_have_count(0, timeout=60_000)
+        assert smollm2_name not in {server.name for server in garcon.servers()}
+    assert lab.refused == []
+
+
+def test_points_are_searched_inserted_and_dragged(lab: Lab, llama_server: garcon.Server) -> None:
+    with side_bar(lab, "points", ["first = 1"]) as (bar, notebook):
+        page = notebook.page
+        bar.server("tiny").click()
+        expect(bar.panel.get_by_role("region", name="Probe points")).to_contain_text("of tiny")
+
+        bar.search("post_activation 3")
+        expect(bar.panel.locator(".grc-point")).to_have_count(1)
+        expect(bar.point("layers.3.mlp.post_activation")).to_contain_text("b × p × 80")
+        bar.search("post_activation nonsense")
+        expect(bar.panel.locator(".grc-tree")).to_have_text("No point has all of these words.")
+        bar.search("after softmax pattern")  # also by what it is
+        expect(bar.point("layers.*.attn.pattern")).to_be_visible()
+        expect(bar.panel.locator(".grc-point")).to_have_count(5)
+
+        # A click connects the notebook first, where it is not, and inserts below the active cell.
+        bar.search("layers.3.mlp.post_activation")
+        bar.point("layers.3.mlp.post_activation").locator(".grc-row").click()
+        expect(bar.server("tiny").locator(".grc-mine")).to_be_visible()
+        assert sources(page) == [
+            "first = 1",
+            "%load_ext garcon_jupyter\n%garcon connect tiny",
+            f'%%probe layers.3.mlp.post_activation --on "{TEXT}" --show\nsave_ctx.tensor = tensor',
+        ]
+        assert numbers(page) == [None, 1, None]  # inserted, not run
+
+        text = bar.panel.get_by_label("Text that inserted cells run on")
+        text.fill('say "hi"')
+        bar.point("layers.3.mlp.post_activation").locator(".grc-row").click()
+        text.fill("")
+        bar.point("layers.3.mlp.post_activation").locator(".grc-row").click()
+        body = "save_ctx.tensor = tensor"
+        assert sources(page)[3:] == [
+            f'%%probe layers.3.mlp.post_activation --on "say \\"hi\\"" --show\n{body}',
+            f"%%probe layers.3.mlp.post_activation\n{body}",
+        ]
+        bar.point("layers.3.mlp.post_activation").locator(".grc-row").drag_to(
+            notebook.cell(0).locator(".cm-content")
+        )
+        assert "layers.3.mlp.post_activation" in sources(page)[0]
+
+        # By the keyboard: down to the first layer, open it, and into its points.
+        bar.search("")
+        bar.panel.locator(".grc-tree .grc-row").first.focus()
+        for key in ("ArrowDown", "ArrowDown", "ArrowRight", "ArrowDown"):
+            page.keyboard.press(key)
+        expect(bar.point("layers.0.resid_pre").locator(".grc-row")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(notebook.cell(1)).to_contain_text("%%probe layers.0.resid_pre")
+
+
+def test_probes_and_recordings_of_this_notebook(lab: Lab, llama_server: garcon.Server) -> None:
+    cells = [
+        "%load_ext garcon_jupyter\n%garcon connect tiny",
+        "%%probe layers.*.mlp.out --name mine\nsave_ctx.value = tensor\nsave_ctx.note = 'hello'",
+        "import time\nrmodel.forward([[5, 6, 7]], logits='none')",
+        "time.sleep(2)",
+    ]
+    with side_bar(lab, "recordings", cells) as (bar, notebook):
+        page = notebook.page
+        notes = bar.panel.get_by_role("region", name="Recordings")
+        expect(notes).to_contain_text("This notebook is not connected to a model.")
+        notebook.start()
+        expect(notes).to_contain_text("The kernel is busy.")
+        expect(bar.recordings()).to_have_count(8)
+        expect(bar.layer(2)).to_contain_text("1 probed")
+        assert numbers(page) == [1, 2, 3, 4]  # looking counts no number
+        row = bar.recordings().nth(4)  # after layers 0 and 1, two attributes each
+        expect(row).to_contain_text("layers.2.mlp.out")
+        expect(row).to_contain_text("1 × 3 × 48")
+        expect(row).to_contain_text("value of mine · float32")
+        expect(bar.recordings().nth(5)).to_be_disabled()  # a text has no picture
+        row.click()
+        notebook.widgets("activations").wait_for()
+        assert sources(page)[-1] == ('rmodel.show(("layers.2.mlp.out", "mine"), attribute="value")')
+        assert numbers(page)[-1] == 5
+        notebook.execute("rmodel.detach(); rmodel.clear_recordings()")
+        bar.panel.get_by_role("button", name="Look again now").click()
+        expect(bar.recordings()).to_have_count(0)
+        expect(notes).to_contain_text("Nothing yet.")
+        expect(bar.layer(2)).not_to_contain_text("probed")
+        notebook.restart()
+        expect(notes).to_contain_text("This notebook is not connected to a model.")
+
+
+def test_requests_idle_time_and_status_item(lab: Lab, llama_server: garcon.Server) -> None:
+    cells = [
+        "%load_ext garcon_jupyter\n%garcon connect tiny",
+        "%%probe layers.1.mlp.out\nimport time\nwhile True:\n    time.sleep(0.01)",
+        "rmodel.forward([[5, 6, 7]], logits='none')",
+    ]
+    with side_bar(lab, "requests", cells) as (bar, notebook):
+        page, card = notebook.page, bar.server("tiny")
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
+        expect(card.locator(".grc-mine")).to_be_visible()
+        notebook.start()
+        work = card.locator(".grc-work")
+        expect(work).to_contain_text("forward of")
+        expect(page.locator(".grc-status")).to_have_text("tiny: busy")
+        work.get_by_role("button", name="Cancel this forward").click()
+        expect(work).to_have_count(0)
+        expect(notebook.cell(2)).to_contain_text("Interrupted")
+
+        before = registry.status(registry.find("tiny"))["idle_left"]
+        time.sleep(1)
+        expect(card.locator(".grc-doing")).to_have_text(re.compile(r"idle, ends in \d+ min"))
+        expect(page.locator(".grc-status")).to_have_text(re.compile(r"tiny: idle, ends in"))
+        looked_at = registry.status(registry.find("tiny"))["idle_left"]
+        assert looked_at < before - 0.9  # looking on did not keep it alive
+        card.get_by_role("button", name="Keep tiny alive").click()
+        end = time.monotonic() + 10
+        while registry.status(registry.find("tiny"))["idle_left"] < looked_at:
+            assert time.monotonic() < end
+        # The command palette has it all.
+        commands = page.evaluate(
+            "() => window.jupyterapp.commands.listCommands().filter(id => id.startsWith('garcon:'))"
+        )
+        assert {"garcon:open", "garcon:launch", "garcon:search", "garcon:new-notebook"} <= set(
+            commands
+        )
+
+
+def test_a_launch_that_fails_is_explained(lab: Lab) -> None:
+    with lab.page() as page:
+        bar = SideBar(page)
+        bar.open()
+        bar.panel.get_by_role("button", name="Launch a model…").click()
+        page.get_by_text("Another model").click()
+        page.get_by_label("Path or hub name").fill("/nowhere/at-all")
+        page.get_by_role("button", name="Launch", exact=True).click()
+        card = bar.panel.get_by_role("article", name="Launch of /nowhere/at-all")
+        expect(card).to_contain_text("There is no /nowhere/at-all: /nowhere does not exist.")
+        expect(card).to_contain_text("Give an embedded model (smollm2)")
+        card.get_by_role("button", name="Dismiss").click()
+        expect(card).to_have_count(0)
+
+        # The launcher's card makes a notebook that needs nothing but to be run.
+        page.locator(".jp-LauncherCard[data-category='Notebook']", has_text="Garçon").click()
+        page.locator(".jp-Notebook").wait_for()
+        Notebook(page).wait_until_ready()
+        _, launch, probe, _ = sources(page)
+        assert launch == "%load_ext garcon_jupyter\n%garcon launch smollm2"
+        assert probe.startswith("%%probe layers.4.attn.pattern --on")
+        Notebook(page).command("kernelmenu:shutdown")
+
+
+def test_in_notebook_7(lab: Lab, llama_server: garcon.Server) -> None:
+    path = lab.write("seven", [""])
+    context = lab.context()
+    page = context.new_page()
+    page.goto(f"{lab.address}/notebooks/{path.name}?token={lab.token}")
+    page.locator(".jp-Notebook .jp-Cell").wait_for()
+    page.get_by_text("Python 3 (ipykernel)").first.wait_for()
+    page.get_by_role("menuitem", name="View").click()
+    page.get_by_role("menuitem", name="Garçon", exact=True).first.click()
+    bar = SideBar(page)
+    bar.server("tiny").get_by_role("button", name="Connect this notebook").click()
+    expect(bar.server("tiny").locator(".grc-mine")).to_be_visible()
+    bar.search("layers.1.attn.pattern")
+    point = bar.point("layers.1.attn.pattern")
+    point.hover()
+    point.get_by_role("button", name="Show layers.1.attn.pattern").click()
+    page.locator(".garcon-live.garcon-attention").first.wait_for()
+    expect(bar.recordings()).to_contain_text(["layers.1.attn.pattern"])
+    context.close()
+    assert lab.refused == []

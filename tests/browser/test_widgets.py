@@ -1,0 +1,363 @@
+"""Every widget before a person's eyes: drawn from plain arrays, pointed at, clicked, walked through.
+
+What is drawn is read back from the page (colours of elements, pixels of canvases) and compared with the
+values that were given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from playwright.sync_api import Locator, expect
+
+from tests.browser.lab import Lab, Notebook
+
+CELLS = [
+    """import numpy as np
+from IPython.display import display
+from garcon_jupyter.widgets import *
+rng = np.random.default_rng(0)
+loss = np.linspace(0, 4, 8)
+words = ["The", " cat", "\\n", " שלום", " עולם", "🙂", "\\u202e", " end"]
+predictions = [[(f" next{n}", 0.5), (" other", 0.25)] for n in range(8)]""",
+    """tokens = TokensWidget(words, {"loss": loss, "signed": -loss}, predictions, "words")
+tokens""",
+    """pattern = np.tril(np.ones((2, 3, 8, 8)))
+pattern /= pattern.sum(-1, keepdims=True)
+attention = AttentionWidget(pattern[:1], [words], "pattern", layers=2,
+                            load=lambda layer: pattern[:1] if layer == 0 else np.eye(8)[None, None].repeat(3, 1))
+link(tokens, attention)
+attention""",
+    """activations = ActivationsWidget(np.arange(8 * 20).reshape(1, 8, 20) / 160, [words], "neurons", "neuron")
+link(tokens, activations)
+activations""",
+    """logits = rng.standard_normal((5, 8, 30)) * 2
+lens = LensWidget(Readouts.of_logits(logits), words, lambda token: f" w{token}")
+link(tokens, lens)
+lens""",
+    """def rerun(sheet, row, column):
+    return {"title": f"cell {sheet} {row} {column}", "rows": [[" again", 0.9, 0.1]]}
+patching = PatchingWidget([Sheet("by position", np.linspace(-1, 1, 32).reshape(4, 8), range(4), words, limit=1.0),
+                           Sheet("by head", np.eye(4, 3), range(4), range(3), column_name="head")], rerun)
+patching""",
+    """def compute(text, edits):
+    strength = sum(edit.strength for edit in edits)
+    return Outcome(text.split(), [(" answer", strength / 10, 0.5)], {"point": (np.full((len(text.split()), 4), strength), np.ones((len(text.split()), 4)))})
+live = LiveWidget(compute, "one two", ["point"], [Edit("point", "scale", 2.0)])
+live""",
+    """server = {"left": 90.0, "stopped": False}
+def status():
+    if server["stopped"]:
+        raise ConnectionError("it has ended")
+    return {"running": None, "waiting": [], "clients": [{"user": "ada", "session": "s"}], "idle_left": server["left"],
+            "ranks": [{"rank": 0, "host": "h", "device": "cpu", "layers": [0, 1], "parameter_bytes": 2**20, "memory": 2**30}]}
+card = ServerCard(status, lambda: server.update(left=3600.0), lambda: server.update(stopped=True), "name", ["a model"])
+card""",
+    """record = neuron_record([[0, 1, 0.5], [2, 0, 0]], [["a", " b", "c"], ["d", "e", "f"]], "n", logits=[("up", 1.0), ("down", -2.0)])
+neuron = NeuronWidget(record, lambda text: (text.split(), np.arange(len(text.split()))), "x y")
+neuron""",
+    """second = TokensWidget(words, {"loss": loss[::-1]}, None, "a second copy")
+second""",
+]
+
+
+@pytest.fixture(scope="module")
+def notebook(lab: Lab) -> Iterator[Notebook]:
+    """A notebook in which all widgets have been drawn."""
+    path = lab.write("widgets", CELLS)
+    with lab.notebook(path, viewport={"width": 1200, "height": 1000}) as notebook:
+        notebook.run()
+        yield notebook
+    assert lab.refused == []  # nothing was asked of any other host
+
+
+def shown(notebook: Notebook, kind: str, number: int = 0) -> Locator:
+    widget = notebook.widgets(kind).nth(number)
+    widget.scroll_into_view_if_needed()
+    return widget
+
+
+def kernel(notebook: Notebook, expression: str, wanted: str) -> None:
+    """Wait until an expression in the kernel has a value, by its ``repr``."""
+    said = ""
+    for _ in range(100):
+        said = notebook.execute(f"print(repr({expression}))").strip()
+        if said == wanted:
+            return
+        notebook.page.wait_for_timeout(50)
+    raise AssertionError(f"{expression} is {said}, not {wanted}")
+
+
+def pixels(canvas: Locator) -> NDArray[np.uint8]:
+    """What a canvas shows, [height, width, 4]."""
+    size, data = canvas.evaluate(
+        """node => {
+            const { width, height } = node;
+            const { data } = node.getContext("2d").getImageData(0, 0, width, height);
+            return [[height, width], Array.from(data)];
+        }"""
+    )
+    return np.array(data, np.uint8).reshape(*size, 4)
+
+
+def opacity(value: float, limit: float) -> float:
+    """Of a value's colour, from the definition of the palette."""
+    return (round(min(abs(value / limit), 1) * 127) / 127) ** 0.9
+
+
+def test_tokens_have_the_colours_of_their_values(notebook: Notebook) -> None:
+    widget = shown(notebook, "tokens")
+    pieces = widget.locator(".garcon-piece")
+    expect(pieces).to_have_count(8)
+    assert pieces.all_inner_texts()[1] == " cat" and "⟨202E⟩" in pieces.all_inner_texts()
+    for place, value in enumerate(np.linspace(0, 4, 8)):
+        colour = pieces.nth(place).evaluate("node => getComputedStyle(node).backgroundColor")
+        numbers = [float(part) for part in re.findall(r"[\d.]+", colour)]
+        alpha = numbers[3] if len(numbers) > 3 else 1.0
+        assert alpha == pytest.approx(opacity(value, 4) * 0.62, abs=0.01)
+        assert value == 0 or numbers[:3] == [32, 112, 220]
+    widget.get_by_role("button", name="signed").click()
+    expect(pieces.nth(7)).to_have_css("background-color", re.compile(r"rgba\(230, 104, 18"))
+    widget.get_by_role("button", name="loss").click()
+
+
+def test_pointing_at_a_token_tells_values_and_predictions(notebook: Notebook) -> None:
+    widget = shown(notebook, "tokens")
+    widget.locator(".garcon-piece").nth(5).hover()
+    tip = widget.locator(".garcon-tip")
+    expect(tip).to_be_visible()
+    text = tip.inner_text()
+    assert "token 5" in text and "2.8571" in text and "·next5" in text and "50.0%" in text
+    assert "next4" not in text
+
+
+def test_a_right_to_left_line_runs_from_right_to_left(notebook: Notebook) -> None:
+    pieces = shown(notebook, "tokens").locator(".garcon-piece")
+    first, second = (pieces.nth(place).bounding_box() for place in (3, 4))
+    above = pieces.nth(1).bounding_box()
+    assert first and second and above
+    assert first["y"] > above["y"] + 10  # the newline broke the line
+    assert second["x"] < first["x"]
+
+
+def test_selection_is_linked_and_walks_with_the_keys(notebook: Notebook) -> None:
+    tokens = shown(notebook, "tokens")
+    active = "() => window.jupyterapp.shell.currentWidget.content.activeCellIndex"
+    tokens.locator(".garcon-piece").nth(3).click()
+    for expression in (
+        "tokens.selected_token",
+        "attention.selected_query",
+        "activations.selected_token",
+        "lens.selected_column",
+    ):
+        kernel(notebook, expression, "3")
+    before = notebook.page.evaluate(active)
+    tokens.locator(".garcon-text").focus()
+    notebook.page.keyboard.press("ArrowRight")
+    kernel(notebook, "(tokens.selected_token, lens.selected_column)", "(4, 4)")
+    notebook.page.keyboard.press("End")
+    kernel(notebook, "(tokens.selected_token, attention.selected_query)", "(7, 7)")
+    assert notebook.page.evaluate(active) == before  # the notebook did not take the keys
+    notebook.execute("lens.selected_column = 2")
+    expect(tokens.locator(".garcon-chosen")).to_have_attribute("data-place", "2")
+
+
+def test_attention_opens_draws_its_weights_and_turns_layers(notebook: Notebook) -> None:
+    widget = shown(notebook, "attention")
+    tile = widget.locator(".garcon-tile").nth(1)
+    codes = pixels(tile.locator("canvas"))
+    weights = np.tril(np.ones((8, 8)))
+    weights /= weights.sum(-1, keepdims=True)
+    expected = np.round(255 * (np.round(np.sqrt(weights) * 127) / 127) ** 0.9)
+    assert np.abs(codes[..., 3].astype(int) - expected).max() <= 1
+    tile.click()
+    kernel(notebook, "(attention.selected_head, attention.matrix_head)", "(1, 1)")
+    widget.get_by_role("button", name="lines", exact=True).click()
+    kernel(notebook, "attention.view", "'lines'")
+    notebook.page.wait_for_function("() => document.querySelector('.garcon-matrix').height > 50")
+    drawn = pixels(widget.locator(".garcon-matrix"))
+    assert ((drawn[..., 2] > 180) & (drawn[..., 0] < 100) & (drawn[..., 3] > 30)).sum() > 200
+    widget.get_by_role("button", name="the next layer").click()
+    kernel(notebook, "(attention.layer, attention.busy)", "(1, False)")
+    kernel(
+        notebook, "np.frombuffer(attention.matrix, '<f4').reshape(8, 8).trace()", "np.float32(8.0)"
+    )
+    widget.get_by_role("button", name="back to the grid").click()
+
+
+def test_activations_zoom_sort_and_have_a_histogram(notebook: Notebook) -> None:
+    widget = shown(notebook, "activations")
+    plot = widget.locator(".garcon-plot")
+    box = plot.bounding_box()
+    assert box
+    plot.click(position={"x": box["width"] - 10, "y": box["height"] - 8})
+    kernel(notebook, "(activations.selected_token, activations.selected_unit)", "(7, 19)")
+    expect(widget.locator(".garcon-readout")).to_contain_text("0.99375")
+    widget.locator(".garcon-scroller").focus()
+    notebook.page.keyboard.press("s")
+    kernel(notebook, "np.frombuffer(activations.order, '<i4')[0].item()", "19")
+    notebook.page.keyboard.press("Escape")
+    kernel(notebook, "activations.sort_token", "-1")
+    widget.get_by_role("button", name="show fewer units").click()
+    kernel(notebook, "activations.window[1] - activations.window[0]", "10")
+    widget.get_by_role("button", name="show all units").click()
+    bars = pixels(widget.locator(".garcon-beside canvas"))
+    assert (bars[..., 3] > 60).sum() > 300
+    kernel(notebook, "activations.window", "(0, 20)")
+
+
+def test_a_lens_is_drawn_by_its_statistic(notebook: Notebook) -> None:
+    widget = shown(notebook, "grid-of")
+    plot = widget.locator(".garcon-plot")
+    told = notebook.execute(
+        "print(lens.readouts.statistics[..., 0].tolist(), lens.sheets[0]['codes'][:8].hex())"
+    )
+    chances = np.array(eval(re.match(r"\[\[.*\]\]", told)[0]))  # type: ignore[index]
+    drawn = pixels(plot)
+    height, width = drawn.shape[:2]
+    box = plot.bounding_box()
+    assert box
+    for layer in range(5):  # a corner of each cell of the first column, beside its word
+        y = int((22 + (5 - layer - 1) * 24 + 4) * height / box["height"])
+        x = int(width * 0.06)
+        assert drawn[y, x, 3] / 255 == pytest.approx(opacity(chances[layer, 0], 1), abs=0.02)
+    widget.get_by_label("show").select_option("entropy")
+    kernel(notebook, "lens.sheet", "3")
+    expect(widget.locator(".garcon-subtitle")).to_contain_text("entropy")
+    plot.hover(position={"x": box["width"] / 2, "y": 40})
+    expect(widget.locator(".garcon-tip")).to_contain_text("KL to the last")
+    widget.locator(".garcon-scroller").focus()
+    notebook.page.keyboard.press("ArrowUp")
+    kernel(notebook, "lens.selected_row", "0")
+
+
+def test_a_click_on_a_patching_cell_runs_it_again(notebook: Notebook) -> None:
+    widget = shown(notebook, "grid-of", 1)
+    box = widget.locator(".garcon-plot").bounding_box()
+    assert box
+    widget.locator(".garcon-plot").click(position={"x": box["width"] - 12, "y": 30})
+    expect(widget.locator(".garcon-detail")).to_contain_text("cell 0 3 7")
+    expect(widget.locator(".garcon-detail")).to_contain_text("90.0%")
+    widget.get_by_label("show").select_option("by head")
+    kernel(notebook, "(patching.sheet, patching.selected_column)", "(1, -1)")
+
+
+def test_live_follows_text_and_slider(notebook: Notebook) -> None:
+    widget = shown(notebook, "live-view")
+    answer = widget.locator(".garcon-bars .garcon-row b")
+    expect(answer).to_have_text("20.0%")
+    widget.get_by_label("strength").fill("4")
+    expect(answer).to_have_text("40.0%")
+    widget.get_by_label("text", exact=True).fill("one two three")
+    expect(widget.locator(".garcon-subtitle")).to_contain_text("3 tokens")
+    widget.get_by_role("button", name="+ edit").click()
+    kernel(notebook, "len(live.edits)", "2")
+    widget.get_by_label("apply this edit").first.uncheck()
+    kernel(notebook, "[edit['on'] for edit in live.edits]", "[False, True]")
+    expect(answer).to_have_text("10.0%")
+    widget.get_by_role("button", name="remove this edit").last.click()
+    kernel(notebook, "len(live.edits)", "1")
+
+
+def test_the_card_counts_down_keeps_alive_and_stops(notebook: Notebook) -> None:
+    widget = shown(notebook, "card")
+    expect(widget.locator(".garcon-idle")).to_have_text(re.compile("1 min"))
+    expect(widget).to_contain_text("ada")
+    widget.get_by_role("button", name="keep alive").click()
+    expect(widget.locator(".garcon-idle")).to_have_text(re.compile("1 h|59 min"))
+    stop = widget.locator("button.garcon-danger")
+    stop.click()
+    expect(stop).to_have_text("really stop?")
+    kernel(notebook, "server['stopped']", "False")
+    stop.click()
+    expect(widget.locator(".garcon-state")).to_have_text("gone")
+    kernel(notebook, "(server['stopped'], card.stopped)", "(True, 'stopped by you')")
+
+
+def test_a_neuron_tries_a_text(notebook: Notebook) -> None:
+    widget = shown(notebook, "neuron")
+    expect(widget).to_contain_text("down")
+    widget.get_by_label("a text of your own").fill("some other text")
+    expect(widget.locator("[data-value='2']").first).to_have_text("text")
+    kernel(notebook, "neuron.tried['values']", "[0.0, 1.0, 2.0]")
+
+
+def test_two_copies_are_two(notebook: Notebook) -> None:
+    first, second = shown(notebook, "tokens"), shown(notebook, "tokens", 1)
+    kernel(notebook, "second.selected_token", "-1")
+    second.locator(".garcon-piece").nth(6).click()
+    kernel(notebook, "(second.selected_token, tokens.selected_token == 6)", "(6, False)")
+    style = "node => getComputedStyle(node).backgroundColor"
+    strong, weak = (w.locator(".garcon-piece").nth(0).evaluate(style) for w in (second, first))
+    assert strong != weak
+
+
+def test_a_cleared_output_ends_its_view_and_no_other(notebook: Notebook) -> None:
+    expect(notebook.widgets("tokens")).to_have_count(2)
+    notebook.page.evaluate(
+        "() => window.jupyterapp.shell.currentWidget.content.widgets[9].outputArea.model.clear()"
+    )
+    expect(notebook.widgets("tokens")).to_have_count(1)
+    notebook.execute("second.metric = 0; second.selected_token = 1")  # nobody draws it any more
+    shown(notebook, "tokens").locator(".garcon-piece").nth(1).click()
+    kernel(notebook, "(tokens.selected_token, second.selected_token)", "(1, 1)")
+
+
+def test_the_theme_turns_dark_and_text_stays_readable(notebook: Notebook) -> None:
+    change = """theme => window.jupyterapp.commands
+        .execute("apputils:change-theme", { theme }).then(() => null)"""
+    widget = shown(notebook, "tokens")
+    ink = "node => getComputedStyle(node).color"
+    light = widget.evaluate(ink)
+    notebook.page.evaluate(change, "JupyterLab Dark")
+    expect(notebook.page.locator("body")).to_have_attribute("data-jp-theme-light", "false")
+    expect(widget).not_to_have_css("color", light)
+    dark = widget.evaluate(ink)
+    for colour, paper in ((dark, (17, 17, 17)), (light, (255, 255, 255))):
+        mixed = [
+            0.62 * blue + 0.38 * back for blue, back in zip((32, 112, 220), paper, strict=True)
+        ]
+        assert contrast(_rgb(colour, paper), mixed) > 4.5
+    notebook.page.evaluate(change, "JupyterLab Light")
+
+
+def _rgb(css: str, paper: Any) -> list[float]:
+    numbers = [float(part) for part in re.findall(r"[\d.]+", css)]
+    alpha = numbers[3] if len(numbers) > 3 else 1.0
+    return [alpha * ink + (1 - alpha) * back for ink, back in zip(numbers, paper, strict=False)]
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """Contrast ratio of two colours (WCAG 2.2, section 1.4.3)."""
+
+    def luminance(colour: list[float]) -> float:
+        parts = [c / 255 for c in colour]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def test_a_restart_leaves_the_still_pictures(notebook: Notebook) -> None:
+    """Last, for it ends the widgets: reopened, with no kernel, every picture is there."""
+    notebook.save()
+    notebook.restart()
+    notebook.page.reload()
+    notebook.page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.context?.isReady"
+    )
+    notebook.wait_until_ready()
+    pictures = notebook.page.locator("figure.garcon-still img")
+    expect(pictures).to_have_count(8)
+    for number in range(8):
+        picture = pictures.nth(number)
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_be_visible()
+        assert picture.evaluate("node => node.complete && node.naturalWidth > 100")
+    assert notebook.page.locator(".garcon-live").count() == 0

@@ -1,0 +1,102 @@
+"""The lens on a server against float64 arithmetic on plain transformers' hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import garcon_jupyter as garcon
+from garcon_jupyter import BadRequest
+from garcon_jupyter.looking.lens import final_norm, read_layers
+from tests import checkpoints, oracle
+from tests.conftest import quiet
+from tests.looking.conftest import TEXT, lens_oracle
+from tests.oracle import Plain
+
+
+@pytest.mark.parametrize("target", ["last", "next"])
+def test_statistics_are_the_oracles(
+    either: garcon.RemoteModel, plain: Plain, ids: Tensor, target: Any
+) -> None:
+    readouts = read_layers(either, TEXT, target)
+    logs = lens_oracle(plain, ids)
+    answers = logs[-1].argmax(-1)
+    if target == "next":
+        answers[:-1] = ids[0, 1:]
+    assert np.array_equal(readouts.answers, answers.numpy())
+    of_answer = logs.gather(-1, answers.expand(len(logs), -1)[..., None])
+    last = logs[-1]
+    expected = [
+        logs.exp().amax(-1),
+        of_answer[..., 0].exp(),
+        (logs > of_answer).sum(-1).double(),
+        -(logs.exp() * logs).sum(-1),
+        (last.exp() * (last - logs)).sum(-1),
+    ]
+    assert np.allclose(readouts.statistics, torch.stack(expected, -1).numpy(), atol=2e-5)
+    assert np.array_equal(readouts.ids, logs.topk(5).indices.numpy())
+    unnormed = plain.output("model.layers.0", ids)[0].double() @ (
+        plain.module("lm_head").weight.double().T
+    )
+    wrong = unnormed.softmax(-1).amax(-1).detach().numpy()
+    assert not np.allclose(readouts.statistics[0, :, 0], wrong, atol=1e-3)
+
+
+def test_it_leaves_nothing_behind_and_runs_no_attached_probe(rmodel: garcon.RemoteModel) -> None:
+    point = rmodel.probe_points["layers.1.mlp.out"]
+    rmodel.attach(point.probe(lambda save_ctx, tensor: tensor * 100))
+    clean = read_layers(rmodel, TEXT)
+    rmodel.detach()
+    assert np.array_equal(clean.statistics, read_layers(rmodel, TEXT).statistics)
+    assert len(rmodel.recordings()) == 0
+
+
+def test_the_widget_names_tokens(rmodel: garcon.RemoteModel) -> None:
+    widget = rmodel.lens(TEXT, statistic="entropy")
+    first = int(widget.readouts.ids[2, 1, 0])
+    shown = widget.words[np.frombuffer(widget.tops, "<i4").reshape(4, -1, 5)[2, 1, 0]]
+    assert shown.strip("·") == str(rmodel.decode(first)).strip() or shown
+    assert widget.sheets[3]["name"] == "entropy" and widget.sheet == 3
+    with pytest.raises(BadRequest, match="one text, and there are 2"):
+        rmodel.lens(["a", "b"])
+
+
+@pytest.fixture(params=["gpt2", "gemma2"])
+def other(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[garcon.RemoteModel, Plain]]:
+    path = checkpoints.make(request.param, tmp_path)
+    server = garcon.launch(path, name=f"lens-{request.param}", progress=quiet)
+    rmodel = garcon.connect(server.name)
+    yield rmodel, oracle.Plain(path)
+    rmodel.close()
+    garcon.registry.stop(server, force=True)
+
+
+def test_another_norm_is_found_out_and_other_logits_are_refused(
+    other: tuple[garcon.RemoteModel, Plain],
+) -> None:
+    rmodel, plain = other
+    if rmodel.facts["model"]["model_type"] == "gemma2":  # its logits are soft-capped
+        assert not final_norm(rmodel).centred
+        with pytest.raises(BadRequest, match="more than its final norm and unembedding"):
+            rmodel.lens(TEXT)
+        return
+    norm = plain.module("transformer.ln_f")
+    assert final_norm(rmodel).centred
+    assert final_norm(rmodel).epsilon == pytest.approx(norm.eps, rel=1e-4)
+    ids = rmodel.encode(TEXT).ids
+    x = plain.output("transformer.h.1", ids)[0].double()
+    x = torch.nn.functional.layer_norm(
+        x, x.shape[-1:], norm.weight.double(), norm.bias.double(), norm.eps
+    )
+    logs = (x @ plain.module("lm_head").weight.double().T).log_softmax(-1)
+    entropy = -(logs.exp() * logs).sum(-1)
+    found = read_layers(rmodel, TEXT).statistics[1, :, 3]
+    assert np.allclose(found, entropy.detach().numpy(), atol=2e-5)

@@ -1,0 +1,165 @@
+"""The neuron atlas: every number in it against the model's own values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import garcon_jupyter as garcon
+from garcon_jupyter.atlas import exports, making
+
+POINTS = ["layers.0.mlp.post_activation", "layers.2.mlp.post_activation"]
+ROWS = np.random.default_rng(3).integers(3, 263, size=(24, 14))
+
+
+def keep(save_ctx: Any, tensor: Tensor) -> None:
+    save_ctx.value = tensor
+
+
+@pytest.fixture(scope="module")
+def model(llama_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
+    model = garcon.connect(llama_server.name)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def atlas(model: garcon.RemoteModel, tmp_path_factory: pytest.TempPathFactory) -> garcon.Atlas:
+    path = tmp_path_factory.mktemp("atlas") / "tiny"
+    options = {"k": 6, "before": 3, "after": 2, "batch_tokens": 60, "show": False}
+    model.atlas("layers.{0,2}.mlp.post_activation", ROWS, path, **options)
+    return garcon.open_atlas(path)
+
+
+@pytest.fixture(scope="module")
+def values(model: garcon.RemoteModel) -> dict[str, Tensor]:
+    """All values, [rows, tokens, units], by point."""
+    garcon.ship(__import__(__name__, fromlist=["_"]))
+    model.forward(ROWS, [model.probe_points[p].probe(keep, name="all") for p in POINTS])
+    return {point: model.recordings()[point, "all"].value for point in POINTS}
+
+
+def test_examples_with_the_tokens_around_them(
+    atlas: garcon.Atlas, values: dict[str, Tensor]
+) -> None:
+    assert len(atlas) == 160 and atlas.points == POINTS and atlas.tokens == ROWS.size
+    for point, unit in ((POINTS[0], 0), (POINTS[1], 79), (POINTS[1], 5)):
+        record = atlas[point, unit]
+        mine = values[point][:, :, unit]
+        best = mine.flatten().topk(6).values
+        found = record.examples
+        assert torch.allclose(torch.tensor([one.value for one in found]), best, atol=1e-5)
+        for one in found:
+            stretch = slice(max(0, one.offset - 3), one.offset + 3)
+            assert one.ids == ROWS[one.document, stretch].tolist()
+            assert one.at == one.offset - stretch.start
+            expected = mine[one.document, stretch]
+            assert torch.allclose(torch.tensor(one.values), expected, atol=1e-5)
+
+
+def test_statistics(atlas: garcon.Atlas, values: dict[str, Tensor]) -> None:
+    for point in POINTS:
+        flat = values[point].flatten(0, 1).double()
+        correlation = np.corrcoef(flat.T.numpy())
+        np.fill_diagonal(correlation, 0)
+        for unit in (0, 33, 79):
+            record, x = atlas[point, unit], flat[:, unit]
+            assert record.rate == float((x > 0).double().mean())
+            assert record.moments["mean"] == pytest.approx(float(x.mean()), abs=1e-6)
+            assert record.moments["variance"] == pytest.approx(float(x.var(correction=0)), 1e-4)
+            counts, edges = record.histogram
+            assert counts.sum() == ROWS.size and len(edges) == len(counts) + 1
+            other, value = record.correlated[0]
+            assert abs(value) == pytest.approx(np.abs(correlation[unit]).max(), abs=1e-4)
+            assert correlation[unit, other] == pytest.approx(value, abs=1e-4)
+
+
+def test_logits(atlas: garcon.Atlas, model: garcon.RemoteModel) -> None:
+    unembed, out = (model.get_parameter(n) for n in ("unembed.weight", "layers.2.mlp.down_proj"))
+    scores = unembed @ out[:, 17]
+    record = atlas[POINTS[1], 17]
+    assert [value for _, value in record.logits()] == pytest.approx(scores.topk(10).values.tolist())
+    lowest = scores.topk(10, largest=False).values.tolist()
+    assert [value for _, value in record.logits(down=True)] == pytest.approx(lowest)
+    token = int(scores.argmax())
+    assert record.logits()[0][0] == model.token_strings([[token]])[0][0]
+
+
+def test_intervals_go_up(atlas: garcon.Atlas) -> None:
+    intervals = atlas[POINTS[0], 3].intervals
+    assert [len(part) for part in intervals] == [4] * 5
+    flat = [one.value for part in intervals for one in part]
+    assert flat == sorted(flat)
+
+
+def test_search_by_token(atlas: garcon.Atlas) -> None:
+    record = atlas[POINTS[0], 8]
+    own = [one.tokens[one.at] for one in record.examples]
+    word = max(set(own), key=own.count)
+    found = atlas.search(word, at_least=own.count(word) / len(own))
+    assert (POINTS[0], 8) in [(one.point, one.unit) for one in found]
+    assert atlas.search("no such token") == []
+
+
+def test_exports(atlas: garcon.Atlas) -> None:
+    record = atlas[POINTS[1], 4]
+    theirs = json.loads(json.dumps(exports.openai(record), allow_nan=False))
+    assert theirs["neuron_id"]["layer_index"] == 2 and theirs["neuron_id"]["neuron_index"] == 4
+    first = theirs["most_positive_activation_records"][0]
+    assert len(first["tokens"]) == len(first["activations"])
+    assert len(theirs["random_sample"]) == 20 and len(theirs["quantile_boundaries"]) == 4
+    feature = json.loads(json.dumps(exports.neuronpedia(record, "tiny", "2-mlp"), allow_nan=False))
+    best = feature["activations"][0]
+    assert (
+        feature["index"] == "4" and best["values"][best["maxValueTokenIndex"]] == best["maxValue"]
+    )
+    assert len(feature["pos_str"]) == len(feature["neg_values"]) == 10
+    assert sum(feature["freq_hist_data_bar_heights"]) <= ROWS.size
+
+
+def test_arrays_are_mapped_and_need_no_server(atlas: garcon.Atlas) -> None:
+    array = atlas.array("top_values")
+    assert isinstance(array, np.memmap) and array.shape == (160, 6)
+    assert set(atlas.index["arrays"]) == {file.stem for file in atlas.path.glob("*.npy")}
+
+
+def test_shards_give_the_same_atlas(
+    atlas: garcon.Atlas, rmodel_tp2: garcon.RemoteModel, tmp_path: Path
+) -> None:
+    options = {"k": 6, "before": 3, "after": 2, "batch_tokens": 60, "show": False}
+    other = rmodel_tp2.atlas(POINTS, ROWS, tmp_path / "other", **options)
+    assert atlas.index["arrays"] == other.index["arrays"]
+    for name in ("top_places", "top_tokens", "sample_places", "fired"):
+        assert np.array_equal(atlas.array(name), other.array(name)), name
+    assert np.allclose(atlas.array("top_values"), other.array("top_values"), atol=1e-5)
+
+
+def test_memory_is_what_the_formula_says(model: garcon.RemoteModel, tmp_path: Path) -> None:
+    model.atlas(POINTS, ROWS, tmp_path / "a", k=6, before=3, after=2, show=False)
+    recordings = model.recordings()
+    names = ("topk", "equal_count", "histogram", "firing", "moments", "covariance")
+    held = sum(getattr(recordings[p, "atlas"], name).nbytes for p in POINTS for name in names)
+    assert held == making.memory(160, 80, k=6, window=6)
+
+
+def test_bad_input(model: garcon.RemoteModel, tmp_path: Path) -> None:
+    with pytest.raises(garcon.BadData, match="holds no atlas"):
+        garcon.open_atlas(tmp_path)
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(garcon.BadData, match="holds something else"):
+        model.atlas(POINTS, ROWS, tmp_path)
+    with pytest.raises(garcon.BadData, match="output weights"):
+        model.atlas("layers.0.resid_post", ROWS, tmp_path / "a", logits=True)
+    with pytest.raises(garcon.BadProbe):
+        model.atlas("layers.0.attn.pattern", ROWS, tmp_path / "a")
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "atlas.json").write_text('{"format": 99}')
+    with pytest.raises(garcon.BadData, match="format 99"):
+        garcon.open_atlas(tmp_path / "newer")

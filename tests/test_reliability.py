@@ -1,0 +1,28 @@
+"""The page on reliability states the times that the code has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from garcon_backend import outcomes, watch
+from garcon_backend.engine import agent, losses
+from garcon_backend.probing import backups
+from garcon_jupyter import errors
+
+PAGE = (Path(__file__).parent.parent / "docs" / "reliability.md").read_text()
+MODULES = {m.__name__.rpartition(".")[2]: m for m in (agent, backups, losses, outcomes, watch)}
+
+
+def test_constants_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)\.(\w+)` \| (\d+)( s| bytes)? \|", PAGE, re.MULTILINE)
+    assert len(rows) == 11
+    for module, name, value, _ in rows:
+        assert getattr(MODULES[module], name) == float(value), f"{module}.{name}"
+
+
+def test_errors_that_it_names_exist() -> None:
+    faults = PAGE.split("## Re-attaching")[0]
+    named = set(re.findall(r"`([A-Z]\w+[a-z]\w*)`", faults))
+    assert {"Interrupted", "ServerRestarted", "DoesNotFit"} <= named
+    assert all(hasattr(errors, name) for name in named), named
