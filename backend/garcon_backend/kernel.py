@@ -418,7 +418,9 @@ class GarconKernel(IPythonKernel):
         """A client stops waiting for a request, and may ask for its answer later."""
 
         def answer() -> dict[str, Any]:
-            self.outcomes.detach(str(parent["content"].get("request")))
+            request = str(parent["content"].get("request"))
+            if any(item.id == request for item in self._unfinished()):
+                self.outcomes.detach(request)
             return {}
 
         self._question(stream, ident, parent, answer)
