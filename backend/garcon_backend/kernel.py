@@ -1,72 +1,34 @@
 """Rank 0 as a Jupyter kernel: messages in, replies out.
 
 A genuine IPython kernel, to which consoles can attach (``jupyter console --existing FILE`` sees the
-model), with message types of its own. Short questions are answered on the control thread while the
-model runs; requests wait for their turn and run on the main thread, where an interrupt reaches them.
+model), with message types of its own. Requests wait for their turn and run on the main thread, where an
+interrupt reaches them; short questions are answered meanwhile (:mod:`garcon_backend.questions`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type, observe
 
-from garcon_backend import memory, merging
-from garcon_backend.idle import IdleClock
+from garcon_backend import merging
 from garcon_backend.installed import Installed
-from garcon_backend.lockstep import Lockstep, RequestFailed
-from garcon_backend.outcomes import Outcome, Outcomes
+from garcon_backend.lockstep import RequestFailed
+from garcon_backend.outcomes import Outcome
 from garcon_backend.output import log
+from garcon_backend.questions import Questions, typed
 from garcon_backend.runs import Run, Runs
-from garcon_backend.sessions import Client, Queued, Sessions, Turns
-from garcon_backend.tokenizing import Tokenizing
+from garcon_backend.sessions import Queued
 from garcon_backend.waiting import MOMENT, Waiting
-from garcon_jupyter.errors import (
-    BadRequest,
-    CannotTravel,
-    GarconError,
-    Interrupted,
-)
+from garcon_jupyter.errors import BadRequest, CannotTravel
 from garcon_jupyter.wire import contents, protocol, transport
-from garcon_jupyter.wire.checking import check, check_content, encodable
+from garcon_jupyter.wire.checking import check, check_content
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.requests import Drop, Request
-
-
-class Served:
-    """What the kernel serves: made by rank 0 before the kernel starts.
-
-    Attributes:
-        facts: plain facts about server and model, sent to every client.
-        catalog: points and parameters.
-        shared: directory in shared memory for large answers.
-        stop: called with a reason when the server shall end.
-        checkpoints: directory for those of runs.
-    """
-
-    def __init__(
-        self,
-        lockstep: Lockstep,
-        tokenizing: Tokenizing,
-        clock: IdleClock,
-        facts: dict[str, Any],
-        catalog: Any,
-        shared: Path,
-        stop: Callable[[str], None],
-        checkpoints: Path,
-    ) -> None:
-        self.lockstep, self.tokenizing, self.clock = lockstep, tokenizing, clock
-        self.checkpoints = checkpoints
-        self.facts, self.catalog, self.shared, self.stop = facts, catalog, shared, stop
 
 
 class _Shell(ZMQInteractiveShell):
@@ -77,7 +39,7 @@ class _Shell(ZMQInteractiveShell):
         """Where IPython's own shell would end the kernel."""
 
 
-class GarconKernel(IPythonKernel):
+class GarconKernel(Questions):
     """The kernel of rank 0."""
 
     shell_class = Type(_Shell)
@@ -85,22 +47,9 @@ class GarconKernel(IPythonKernel):
     implementation = "garcon"
     banner = "Garçon: rank 0. `model` is the model of this rank."
 
-    control_msg_types = [  # noqa: RUF012 - as its base
-        *IPythonKernel.control_msg_types,
-        *protocol.CONTROL_MESSAGES,
-    ]
-    served: ClassVar[Served]
-    """Set before the kernel is made: the application makes kernels without arguments."""
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for kind in protocol.CONTROL_MESSAGES:
-            self.control_handlers[kind] = partial(self._checked, self.control_handlers[kind])
-        self.sessions = Sessions()
-        self.turns = Turns()
         self.installed = Installed()
-        self.outcomes = Outcomes()
-        self.running: Queued | None = None
         self.waiting = Waiting(self.turns, lambda: self.running, self._user, self._tell_place)
         self._looking = False
         self._wake = asyncio.Event()
@@ -124,13 +73,6 @@ class GarconKernel(IPythonKernel):
             self.runs.revive()
         loop = asyncio.get_event_loop_policy().get_event_loop()
         self._tasks = [loop.create_task(self._take_turns()), loop.create_task(self._watch_clock())]
-
-    def _send(self, stream: Any, kind: str, content: Any, *args: Any, **kwargs: Any) -> None:
-        assert self.session is not None
-        try:
-            self.session.send(stream, kind, content, *args, **kwargs)
-        except UnicodeEncodeError:  # somebody printed, or named, what is no text
-            self.session.send(stream, kind, encodable(content), *args, **kwargs)
 
     # -- requests: shell ---------------------------------------------------------------------
 
@@ -239,7 +181,7 @@ class GarconKernel(IPythonKernel):
         except RequestFailed as error:
             content = {"status": "error", "failure": error.failure}
         except BaseException as error:  # noqa: BLE001 - every request is answered
-            content = {"status": "error", "failure": describe(_typed(error))}
+            content = {"status": "error", "failure": describe(typed(error))}
         manager = self.shell_channel_thread.manager
         self._reply(item, manager.get_subshell_to_shell_channel_socket(None), content, buffers)
 
@@ -273,23 +215,6 @@ class GarconKernel(IPythonKernel):
             raise merging.name_culprit(request, value, error) from None
         return {"status": "ok", **content}, buffers
 
-    def _unpacked(self, parent: dict[str, Any]) -> Any:
-        """What a message carries.
-
-        Raises:
-            Corrupted: its buffers are not those that were signed; they were not read.
-            BadRequest: it cannot be unpickled.
-        """
-        try:
-            return transport.unpack(parent["content"], parent["buffers"], shared=self.served.shared)
-        except GarconError:
-            raise
-        except Exception as error:
-            raise BadRequest(
-                f"A message cannot be unpickled: {type(error).__name__}: {error}.",
-                "Use the same version on both sides.",
-            ) from error
-
     def _shared(self, parent: dict[str, Any]) -> Path | None:
         return self.served.shared if parent["content"].get("same_host") else None
 
@@ -309,237 +234,6 @@ class GarconKernel(IPythonKernel):
         self.running.prints.append((rank, stream, text))
         content = {"name": stream, "text": text, "rank": rank}
         self._send(self.iopub_socket, "stream", content, parent, ident=b"stream")
-
-    # -- questions: control ------------------------------------------------------------------
-
-    def _checked(
-        self, handler: Callable[..., None], stream: Any, ident: Any, parent: dict[str, Any]
-    ) -> None:
-        """Hand over a question whose content is what it must be."""
-        try:
-            check_content(parent["content"], contents.of(parent["header"]["msg_type"]))
-        except Exception as error:  # noqa: BLE001 - every question is answered
-            reply = protocol.reply_type(parent["header"]["msg_type"])
-            refusal = {"status": "error", "failure": describe(error)}
-            self._send(stream, reply, refusal, parent, ident=ident)
-        else:
-            handler(stream, ident, parent)
-
-    def _question(
-        self, stream: Any, ident: Any, parent: dict[str, Any], answer: Callable[[], dict[str, Any]]
-    ) -> None:
-        buffers: list[Any] = []
-        try:
-            content = {"idle_warning": self.served.clock.warning, "status": "ok", **answer()}
-            buffers = content.pop("buffers", [])
-        except BaseException as error:  # noqa: BLE001 - every question is answered
-            content = {"status": "error", "failure": describe(_typed(error))}
-        reply = protocol.reply_type(parent["header"]["msg_type"])
-        self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
-
-    def garcon_hello(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Open or resume a session."""
-
-        def answer() -> dict[str, Any]:
-            content = parent["content"]
-            protocol.check_versions(self.served.facts, content)
-            client = _client(content)
-            session, resumed = self.sessions.open(
-                content.get("session"), client, content.get("prefer")
-            )
-            packed, buffers = transport.pack(self.served.catalog)
-            return {
-                "session": session.name,
-                "resumed": resumed,
-                "facts": self.served.facts,
-                **packed,
-                "buffers": buffers,
-            }
-
-        self._question(stream, ident, parent, answer)
-
-    def garcon_status(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """What runs, what waits, who is there."""
-        self._question(stream, ident, parent, self._status)
-
-    def _status(self) -> dict[str, Any]:
-        running = self.running
-        return {
-            "running": _row(running) if running else None,
-            "waiting": [
-                {**_row(item), "place": len(before) + 1} for item, before in self.waiting.rows()
-            ],
-            "clients": [
-                {
-                    "session": s.name,
-                    "user": s.client.user,
-                    "host": s.client.host,
-                    "pid": s.client.pid,
-                }
-                for s in self.sessions.living()
-                if s.client
-            ],
-            "idle_left": self.served.clock.left,
-            "idle_warning": self.served.clock.warning,
-            "ranks": [_with_memory(rank) for rank in self.served.facts["ranks"]],
-        }
-
-    def garcon_cancel(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Stop one request, waiting or running."""
-
-        def answer() -> dict[str, Any]:
-            request_id = parent["content"]["request"]
-            if not self._take_out(request_id):
-                self.served.lockstep.cancel(request_id)
-                self._take_out(request_id)  # where it came at this very moment
-            return {"running": self.running is not None and self.running.id == request_id}
-
-        self._question(stream, ident, parent, answer)
-
-    def _take_out(self, request_id: str) -> bool:
-        """Take a waiting request out of the row and answer it; whether it waited."""
-        waiting = self.turns.remove(request_id)
-        if waiting is None:
-            return False
-        log(f"cancelled {request_id} while queued")
-        self.shell_channel_thread.io_loop.add_callback(self._refuse, waiting)
-        return True
-
-    def _refuse(self, item: Queued) -> None:
-        """Answer a request that was cancelled before its turn; on the shell channel's thread."""
-        self.served.clock.end()
-        if isinstance(item.message, Run):
-            self.runs.cancel_waiting(item.message)
-            return
-        interrupted = Interrupted("The request was interrupted before its turn.", "Nothing ran.")
-        self._reply(item, self.shell_stream, {"status": "error", "failure": describe(interrupted)})
-
-    def garcon_detach(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """A client stops waiting for a request, and may ask for its answer later."""
-
-        def answer() -> dict[str, Any]:
-            request = str(parent["content"].get("request"))
-            if any(item.id == request for item in self._unfinished()):
-                self.outcomes.detach(request)
-            return {}
-
-        self._question(stream, ident, parent, answer)
-
-    def garcon_received(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """A client has the answer to a request that took long."""
-
-        def answer() -> dict[str, Any]:
-            content = parent["content"]
-            self.outcomes.received(str(content.get("session")), str(content.get("request")))
-            return {}
-
-        self._question(stream, ident, parent, answer)
-
-    def garcon_outcome(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """What became of a request: what it printed since the last look, and its answer if it has ended."""
-        content = parent["content"]
-        session, request = str(content.get("session")), str(content.get("request"))
-        heard = int(content.get("heard", 0))
-
-        def answer() -> dict[str, Any]:
-            going = [item for item in self._unfinished() if item.id == request]
-            if going and going[0].session == session:
-                state = "running" if going[0] is self.running else "waiting"
-                return {"state": state, "prints": going[0].prints[heard:]}
-            ended = self.outcomes.take(session, request)
-            return {
-                "state": "ended",
-                "kind": ended.kind,
-                "prints": ended.prints[heard:],
-                "outcome": ended.content,
-                "buffers": list(ended.buffers),
-            }
-
-        self._question(stream, ident, parent, answer)
-
-    def garcon_requests(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """The requests of a session that wait, run, or ended without being received."""
-        session = str(parent["content"].get("session"))
-
-        def answer() -> dict[str, Any]:
-            going = [
-                {
-                    "request": item.id,
-                    "kind": item.kind,
-                    "state": "running" if item is self.running else "waiting",
-                    "since": item.since,
-                }
-                for item in self._unfinished()
-                if item.session == session
-            ]
-            return {"requests": [*self.outcomes.of(session), *going]}
-
-        self._question(stream, ident, parent, answer)
-
-    def _unfinished(self) -> list[Queued]:
-        running = self.running
-        return [*([running] if running else []), *self.turns.waiting()]
-
-    def garcon_run(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Begin a run over data, look at one, or steer it."""
-
-        def answer() -> dict[str, Any]:
-            content = parent["content"]
-            if not self.sessions.known(str(content.get("session"))):
-                raise BadRequest("This is no question of an open session.", "Connect first.")
-            question = self._unpacked(parent)
-            packed, buffers = transport.pack(self.runs.answer(content, question))
-            return {**packed, "buffers": buffers}
-
-        self._question(stream, ident, parent, answer)
-
-    def garcon_tokenize(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Text to tokens, and back."""
-
-        def answer() -> dict[str, Any]:
-            question = self._unpacked(parent)
-            check(question, type(question), "the question")
-            packed, buffers = transport.pack(self.served.tokenizing.answer(question))
-            return {**packed, "buffers": buffers}
-
-        self._question(stream, ident, parent, answer)
-
-    def garcon_goodbye(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """A client leaves; its session stays."""
-        content = parent["content"]
-
-        def answer() -> dict[str, Any]:
-            self.sessions.leave(content["session"], _client(content))
-            return {}
-
-        self._question(stream, ident, parent, answer)
-
-    def garcon_keep_alive(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Start the idle time anew."""
-
-        def answer() -> dict[str, Any]:
-            self.served.clock.touch()
-            return {"idle_left": self.served.clock.left}
-
-        self._question(stream, ident, parent, answer)
-
-    def garcon_shutdown(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """End the server, unless others use it."""
-
-        def answer() -> dict[str, Any]:
-            content = parent["content"]
-            client = _client(content)
-            others = [s for s in self.sessions.living() if s.client and not client.same(s.client)]
-            if others and not content.get("force"):
-                names = ", ".join(f"{s.client.user} ({s.name})" for s in others if s.client)
-                raise BadRequest(
-                    f"Other clients use this server: {names}.",
-                    "shutdown(force=True), or garcon stop --force, ends it for them too.",
-                )
-            self._stop(f"shut down by {client.user}")
-            return {}
-
-        self._question(stream, ident, parent, answer)
 
     async def shutdown_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Jupyter's own shutdown: a console that closes must not end everybody's server."""
@@ -587,36 +281,3 @@ class GarconKernel(IPythonKernel):
         if self.control_stream:
             self.control_stream.io_loop.add_callback(self.control_stream.io_loop.stop)
         self.io_loop.add_callback(self.io_loop.stop)
-
-
-def _typed(error: BaseException) -> BaseException:
-    """Errors of other libraries that the user should see as ours."""
-    if isinstance(error, GarconError):
-        return error
-    if type(error).__name__ in ("Cancelled", "KeyboardInterrupt"):
-        return Interrupted("The request was interrupted.", "Nothing else was lost.")
-    return memory.typed(error)
-
-
-def _client(content: dict[str, Any]) -> Client:
-    return Client(content.get("user", "?"), content.get("host", "?"), int(content.get("pid", 0)))
-
-
-def _row(item: Queued) -> dict[str, Any]:
-    return {
-        "request": item.id,
-        "session": item.session,
-        "kind": item.kind,
-        "seconds": time.time() - item.since,
-    }
-
-
-def _with_memory(rank: dict[str, Any]) -> dict[str, Any]:
-    """With the bytes that a rank of this host holds; its number means nothing on another host."""
-    import psutil
-
-    memory = None
-    if rank["host"] == socket.gethostname():
-        with contextlib.suppress(psutil.Error):
-            memory = psutil.Process(rank["pid"]).memory_info().rss
-    return {**rank, "memory": memory}

@@ -23,10 +23,11 @@ import zmq
 from garcon_backend.application import Application
 from garcon_backend.engine.losses import epoch
 from garcon_backend.idle import IdleClock
-from garcon_backend.kernel import GarconKernel, Served
+from garcon_backend.kernel import GarconKernel
 from garcon_backend.link import Link
 from garcon_backend.lockstep import Lockstep
 from garcon_backend.part import Part
+from garcon_backend.served import Served
 from garcon_backend.spec import LaunchSpec
 from garcon_backend.tokenizing import Tokenizing
 from garcon_jupyter.points import Catalog, parameter_order

@@ -63,9 +63,23 @@ def test_a_stranger_is_turned_away_with_the_reason(spec: LaunchSpec, tmp_path: P
     other.write_text("b" * 64)
     with pytest.raises(BadRequest, match="another secret"):
         meeting(replace(spec, hosts=replace(spec.hosts, secret_file=other))).check()
-    meeting(spec).say("host/0", {})
+    meeting(spec).say("met", True)
     with pytest.raises(BadRequest, match="have met already"):
         meeting(spec).check()
+    meeting(spec).forget("met")  # a rank was lost: whoever launches again may join
+    meeting(spec).check()
+
+
+def test_words_of_the_time_before_are_not_heard_again(
+    spec: LaunchSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spec.hosts
+    monkeypatch.setenv("MASTER_ADDR", "first")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    Meeting.of_rank(spec, spec.hosts).say("link", "old")
+    assert Meeting.of_rank(spec, spec.hosts).heard("link") == "old"
+    monkeypatch.setenv("MASTER_PORT", "2")
+    assert Meeting.of_rank(spec, spec.hosts).heard("link") is None
 
 
 def test_ranks_are_neighbours_on_their_host(
@@ -97,7 +111,7 @@ def test_hosts_launched_differently_are_refused(
     spec = replace(spec, hosts=hosts)
     said = meeting(spec)._words()
     said["launched"] = {**said["launched"], "degrees": "tp=1, pp=2, dp=1"}
-    PrefixStore(f"garcon/{run_id(spec, hosts)}", store).set("host/1", json.dumps(said))
+    PrefixStore(f"garcon/{run_id(spec, hosts)}/", store).set("host/1", json.dumps(said))
     monkeypatch.setenv("GROUP_RANK", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(ServerMismatch, match="degrees tp=1, pp=2, dp=1.* tp=2, pp=1, dp=1"):
