@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import zmq
 
 from garcon_backend.application import Application
@@ -27,6 +28,7 @@ from garcon_backend.kernel import GarconKernel
 from garcon_backend.link import Link
 from garcon_backend.lockstep import Lockstep
 from garcon_backend.part import Part
+from garcon_backend.presence import PARTING_TIME
 from garcon_backend.served import Served
 from garcon_backend.spec import LaunchSpec
 from garcon_backend.tokenizing import Tokenizing
@@ -61,6 +63,23 @@ def serve(spec: LaunchSpec, part: Part, link: Link) -> None:
     spec.ready_file.touch()
     app.start()
     link.await_parting()
+    _await_others(ranks)
+    app.close()  # when the last answers are on their way
+
+
+def _await_others(ranks: list[dict[str, Any]]) -> None:
+    """Wait until the ranks of this host have heard the last command and gone, within reason."""
+    pids = [facts["pid"] for facts in ranks[1:] if facts["host"] == ranks[0]["host"]]
+    end = time.monotonic() + PARTING_TIME
+    while time.monotonic() < end and any(map(_lives, pids)):
+        time.sleep(0.02)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _end(spec: LaunchSpec, reason: str) -> None:
