@@ -92,6 +92,15 @@ def smollm2(smollm2_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
     model.close()
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_interrupts() -> Iterator[None]:
+    """No test leaves another meaning of Ctrl-C behind: later ones would hang."""
+    yield
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert handler is signal.default_int_handler
+
+
 def pytest_sessionfinish() -> None:
     """End every server of the run, and fail loudly where one cannot be ended."""
     import shutil

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """The launcher takes the signals of its process for itself, and keeps them: Ctrl-C would be another error
+    in all tests that follow."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    former = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def run_on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
@@ -30,6 +45,6 @@ def run_on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[A
         )
         # A store shared between agent and ranks keeps stale keys, on which a second group can hang.
         environment = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
-        with mock.patch.dict(os.environ, environment):
+        with mock.patch.dict(os.environ, environment), signals_kept():
             results = elastic_launch(config, function)(*args)
     return [results[rank] for rank in range(world)]
