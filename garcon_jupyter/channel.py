@@ -323,7 +323,7 @@ class Channel:
             message: Any = self._session.msg(protocol.REQUEST, content)
             with self._patience:
                 self._drain()
-                waiting = _Waiting(message["header"]["msg_id"], content["session"], show)
+                waiting = _Waiting(message["header"]["msg_id"], content.get("session", ""), show)
                 self.request_id = waiting.message_id
                 try:
                     self._session.send(self._shell, message, buffers=buffers)
@@ -332,7 +332,7 @@ class Channel:
                     self.request_id = None
                 transport.discard(packed)  # where the server refused to look at it
                 if time.monotonic() - waiting.since > LONG:
-                    self._say(protocol.RECEIVED, content["session"], waiting)
+                    self._say(protocol.RECEIVED, waiting.session, waiting)
                 _checked(reply)
                 return transport.unpack(reply["content"], reply["buffers"], shared=self._shared)
 

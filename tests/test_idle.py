@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 import garcon_jupyter as garcon
 from garcon_backend.idle import IdleClock
 from garcon_jupyter import ServerGone, UnknownServer, registry
+from garcon_jupyter.channel import process_lives
 from tests.conftest import quiet
 from tests.oracle import PROMPT
 
@@ -130,9 +130,9 @@ def test_a_real_server_ends_when_nobody_uses_it(
             time.sleep(0.1)
     assert time.monotonic() - began > timeout - 0.5
     end = time.monotonic() + 10
-    while any(map(psutil.pid_exists, pids)) and time.monotonic() < end:
+    while any(map(process_lives, pids)) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not any(map(psutil.pid_exists, pids))
+    assert not any(map(process_lives, pids))
     assert not any(path.exists() for path in (*own, server.file))
     with pytest.raises(UnknownServer, match=rf"idle for .*, {time.strftime('%Y-%m-%d')} \d\d:"):
         garcon.connect("fleeting")

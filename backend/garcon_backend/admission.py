@@ -10,7 +10,6 @@ sets.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,8 +134,12 @@ class Admission:
 
 
 def _shape(request: Any) -> tuple[int, int]:
-    shape: Sequence[int] = torch.as_tensor(request.batch.ids).shape
-    return int(shape[0]), int(shape[1])
+    """Rows and length; nothing of what is no batch, which is refused elsewhere."""
+    try:
+        rows, length = torch.as_tensor(request.batch.ids).shape
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return 0, 0
+    return int(rows), int(length)
 
 
 def _number(option: Any) -> int:
