@@ -165,7 +165,7 @@ class BesideOthers(_Start):
             ) from error
         facts = {"name": self.name, "path": self.settings.path, "host": socket.gethostname()}
         degrees = planning.plan(self.settings).degrees
-        ended = {**facts, "pid": 0, "degrees": degrees}
+        ended = {**facts, "pid": 0, "supervisor": 0, "degrees": degrees}
         return Server(self.name, registry_directory() / f"{self.name}.json", ended)
 
     def _stay(self, own: str) -> None:

@@ -148,7 +148,9 @@ def test_nothing_breaks_grows_or_runs(
     for line in lines.values():
         assert line.tracebacks == []
         twice = [name for name, times in line.replies.items() if times > 1]
-        assert not any(name.startswith(("fuzz-", "marker-")) for name in twice)  # of those sent once
+        assert not any(
+            name.startswith(("fuzz-", "marker-")) for name in twice
+        )  # of those sent once
     answered = lines["shell"].replies + lines["control"].replies
     assert set(asked) <= set(answered)
     assert set(fuzzer.requests) <= set(answered)  # every request that has an id, however wrong

@@ -190,6 +190,13 @@ def heard(process: subprocess.Popen[str], word: str) -> str:
     raise AssertionError("".join(lines))
 
 
+def backed_up(host: Host) -> bool:
+    """Whether what the ranks of a host saved is in their files."""
+    (rank,) = host.processes("-m garcon_backend /")
+    spec = Path(f"/proc/{rank}/cmdline").read_text().split("\0")[-2]
+    return bool(list((Path(spec).parent / "contexts").glob("*/*.context")))
+
+
 def test_a_rank_that_is_lost_is_started_anew_on_all_hosts(
     hosts: Hosts, llama_path: Path, plain: Plain, tmp_path: Path
 ) -> None:
@@ -206,6 +213,7 @@ def test_a_rank_that_is_lost_is_started_anew_on_all_hosts(
 
     client = hosts[0].start(sys.executable, "-u", "-c", CLIENT)
     heard(client, "ready")
+    assert soon(lambda: backed_up(hosts[1]))
     (rank,) = hosts[1].processes("-m garcon_backend /")
     os.kill(rank, signal.SIGKILL)
     assert f"rank 1 on {hosts[1].name} was lost" in heard(client, "starts anew")
@@ -226,6 +234,7 @@ def test_a_host_whose_cable_is_cut_comes_back(hosts: Hosts, llama_path: Path, pl
     beside = launch(hosts, launching, GARCON_HOST_SILENCE=str(silence))
     client = hosts[0].start(sys.executable, "-u", "-c", CLIENT)
     heard(client, "ready")
+    assert soon(lambda: backed_up(hosts[1]))
     hosts[1].cut_cable()
     start = time.monotonic()
     assert "rank 1" in heard(client, "starts anew")
