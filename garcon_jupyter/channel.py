@@ -272,6 +272,8 @@ class Channel:
             return
         end = time.monotonic() + _BURIAL_TIME
         while self._file.exists() and time.monotonic() < end:
+            if self.same_host and not self._supervised:  # nobody is left to say more
+                break
             found = read_connection_file(self._file)["garcon"]
             if reason := found.get("restarting"):
                 raise self._restarts(reason)

@@ -252,6 +252,7 @@ def test_a_server_that_hangs_dies_and_is_launched_again(
     assert model.recordings()[OUT].x.shape == (2, 6, 48)
 
     os.kill(server.facts["supervisor"], signal.SIGKILL)  # while idle
+    until(lambda: not channel.process_lives(server.facts["pid"]))
     start = time.monotonic()
     with pytest.raises(ServerGone, match="mortal"):
         model.forward(PROMPT)
