@@ -139,7 +139,10 @@ def pending(requests: Sequence[dict[str, Any]]) -> str:
     for item in requests:
         since = time.strftime("%H:%M:%S", time.localtime(item["since"]))
         rows.append((item["request"], item["kind"], item["state"], since))
-    return columns(rows) + "\n%garcon result REQUEST waits for one and shows what it printed."
+    return (
+        f"{columns(rows)}\n%garcon result REQUEST waits for one and shows what it printed; "
+        "%garcon cancel REQUEST stops it."
+    )
 
 
 def log_tail(name: str, lines: int) -> str:

@@ -650,6 +650,25 @@ class RemoteModel(Looking):
         kind, value = self._channel.outcome(self.session, request, prints.plain)
         return as_tokens(value) if kind == "generate" else value
 
+    def cancel(self, request: str | None = None) -> None:
+        """Stop requests of this session that wait or run, also those that an earlier notebook sent.
+
+        Args:
+            request: its id, of :meth:`pending`; by default all. One that has ended is left as it is.
+
+        Raises:
+            BadRequest: the session has no such request.
+        """
+        found = {row["request"]: row["state"] for row in self.pending()}
+        if request is not None and request not in found:
+            raise BadRequest(
+                f"Session {self.session!r} has no request {request!r}.",
+                f"It has {', '.join(found)}." if found else "Nothing of it waits or runs.",
+            )
+        for each in found if request is None else [request]:
+            if found[each] != "ended":
+                self._channel.ask(protocol.CANCEL, {"request": each})
+
     def status(self) -> dict[str, Any]:
         """What runs, what waits, who is there, and the seconds left of the idle time."""
         return self._channel.ask(protocol.STATUS, {})

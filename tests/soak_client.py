@@ -58,6 +58,7 @@ class Client:
         self.report = (directory / f"{session}.{os.getpid()}.jsonl").open("w", buffering=1)
         self.session = session
         self.model = self.connected(server)
+        self.model.cancel()  # what an earlier process of this session was at may never end
         self.look_back()
 
     def connected(self, server: str) -> RemoteModel:

@@ -9,14 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
 import garcon_jupyter as garcon
+from garcon_backend.orphans import ORPHANED, Orphans
 from garcon_backend.outcomes import KEPT, LARGEST, LONG, Outcome, Outcomes
+from garcon_backend.sessions import Queued
 from garcon_jupyter import BadRequest, Interrupted, RemoteModel, Server
+from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 from tests.test_servers import until
 
@@ -117,6 +121,65 @@ def test_a_reply_that_is_lost_on_its_way_is_asked_for(
     monkeypatch.setattr(channel, "_receive", deaf)
     answer = rmodel.forward(PROMPT, probes=[rmodel.probe_points[OUT].probe(slow)])
     assert close(answer, plain.logits(PROMPT))
+
+
+LOOP = NOTEBOOK.replace("range(12)", "iter(int, 1)")  # without an end
+
+
+def left_looping(server: Server, session: str) -> None:
+    """A notebook sends a request that never ends, and is killed."""
+    notebook = subprocess.Popen([sys.executable, "-c", LOOP, server.name, session])
+    until(lambda: garcon.registry.status(server)["running"])
+    notebook.kill()
+    notebook.wait()
+
+
+def test_a_restarted_notebook_stops_what_never_ends(
+    llama_server: Server, rmodel: RemoteModel, plain: Plain
+) -> None:
+    left_looping(llama_server, "looping")
+    model = garcon.connect(llama_server.name, session="looping")
+    (left,) = model.pending()
+    with pytest.raises(BadRequest, match="has no request 'r1'"):
+        model.cancel("r1")
+    with pytest.raises(BadRequest, match="Nothing of it waits or runs"):
+        rmodel.cancel(left["request"])  # which is another session's
+    assert [row["state"] for row in model.pending()] == ["running"]
+    model.cancel()
+    assert close(model.forward(PROMPT, probes=[]), plain.logits(PROMPT))
+    assert [row["state"] for row in model.pending()] in ([], ["ended"])
+    model.cancel()  # what has ended is left as it is
+    model.close()
+
+
+def test_a_request_without_a_client_does_not_hold_up_others_for_ever(
+    llama_path: Path, plain: Plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GARCON_ORPHANED", "1.5")
+    server = garcon.launch(llama_path, "orphans", progress=quiet)
+    model = garcon.connect("orphans")
+    left_looping(server, "gone")
+    begin = time.monotonic()
+    assert close(model.forward(PROMPT, probes=[]), plain.logits(PROMPT))
+    assert 1 < time.monotonic() - begin < 30
+    model.shutdown()
+
+
+def test_when_an_orphan_is_stopped() -> None:
+    def queued(name: str) -> Queued:
+        return Queued("me", name, "forward", None)
+
+    one, other = queued("one"), queued("other")
+    orphans = Orphans(alone=1000.0)
+    assert orphans.look(one, True, 0.0) is None
+    assert orphans.look(one, True, ORPHANED - 1) is None
+    assert orphans.look(one, True, ORPHANED) is one
+    assert orphans.look(one, False, ORPHANED) is None  # nobody waits
+    assert orphans.look(one, False, 1000.0) is one
+    assert orphans.look(other, True, 1000.0) is None  # its time begins now
+    assert orphans.look(None, True, 1001.0) is None  # somebody resumed the session
+    assert orphans.look(other, True, 1000.0 + ORPHANED) is None
+    assert Orphans(alone=None).look(one, False, 1e9) is None
 
 
 def outcome(number: int, size: int = 1) -> Outcome:

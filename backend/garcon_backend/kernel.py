@@ -15,9 +15,10 @@ from typing import Any
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type, observe
 
-from garcon_backend import merging
+from garcon_backend import memory, merging
 from garcon_backend.installed import Installed
 from garcon_backend.lockstep import RequestFailed
+from garcon_backend.orphans import Orphans
 from garcon_backend.outcomes import Outcome
 from garcon_backend.output import log
 from garcon_backend.questions import Questions, typed
@@ -29,6 +30,9 @@ from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.requests import Drop, Request
+
+_LOOK = 1.0
+"""Seconds between two looks at whether the client of the running request lives."""
 
 
 class _Shell(ZMQInteractiveShell):
@@ -52,6 +56,8 @@ class GarconKernel(Questions):
         self.installed = Installed()
         self.waiting = Waiting(self.turns, lambda: self.running, self._user, self._tell_place)
         self._looking = False
+        timeout = self.served.clock.timeout
+        self._orphans = Orphans(timeout if timeout > 0 else None)
         self._wake = asyncio.Event()
         self.runs = Runs(
             self.served.lockstep,
@@ -73,6 +79,8 @@ class GarconKernel(Questions):
             self.runs.revive()
         loop = asyncio.get_event_loop_policy().get_event_loop()
         self._tasks = [loop.create_task(self._take_turns()), loop.create_task(self._watch_clock())]
+        assert self.control_thread is not None
+        self.control_thread.io_loop.add_callback(self._look_for_orphans)
 
     # -- requests: shell ---------------------------------------------------------------------
 
@@ -171,6 +179,16 @@ class GarconKernel(Questions):
             return False
         return self.sessions.vanished(item.session)
 
+    def _look_for_orphans(self) -> None:
+        """Stop a request that has run for too long without a client; on the control channel's thread."""
+        running = self.running
+        orphan = running if running and self._abandoned(running) else None
+        others = bool(self.turns.waiting())
+        if found := self._orphans.look(orphan, others, time.monotonic()):
+            log(f"stops {found.id}: its client has ended")
+            self.served.lockstep.cancel(found.id)
+        self.control_thread.io_loop.call_later(_LOOK, self._look_for_orphans)
+
     def _answer(self, item: Queued) -> None:
         if isinstance(item.message, Run):
             self.runs.turn(item.message)
@@ -198,6 +216,8 @@ class GarconKernel(Questions):
         buffers = list(buffers)
         outcome = Outcome(item.session, item.id, item.kind, content, buffers, item.prints)
         self.outcomes.keep(outcome, item.since)
+        if self.running is item:  # whoever has the answer and asks what runs must not be told of it
+            self.running = None
         self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
 
     def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
@@ -248,6 +268,7 @@ class GarconKernel(Questions):
             await asyncio.sleep(min(5.0, max(0.05, (left or 50.0) / 10)))
             self._forget_sessions()
             self._forget_input()
+            memory.give_back()
             if warning := self.served.clock.warn():
                 self._send(self.iopub_socket, protocol.IDLE_WARNING, warning, ident=b"idle")
             if self.served.clock.expired:

@@ -23,7 +23,7 @@ from garcon_backend import memory, merging
 from garcon_backend.executor import COMBINE, Executor
 from garcon_backend.interrupts import Cancelled
 from garcon_backend.link import Link
-from garcon_backend.probing.calls import UserFailure
+from garcon_backend.probing.calls import PassFailed, UserFailure
 from garcon_backend.watch import Watch, answer_watch
 from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
 from garcon_jupyter.points import Catalog
@@ -54,7 +54,9 @@ def _failure(error: BaseException) -> dict[str, Any]:
     if isinstance(error, (Cancelled, KeyboardInterrupt)):
         return describe(Interrupted("The request was interrupted.", "Nothing else was lost."))
     error = memory.typed(error)
-    if not isinstance(error, GarconError):
+    if not isinstance(
+        error, (GarconError, PassFailed)
+    ):  # the latter follows from another's failure
         with contextlib.suppress(OSError):  # a full disk
             traceback.print_exception(error)  # a fault of ours: into the log too
     return describe(error)
@@ -242,6 +244,7 @@ class Worker:
                 self.executor.bound.catalog = codec.loads(frames[0], frames[1:])
             elif kind == b"prepare":
                 self._serve_one(frames[0].decode(), frames[1:])
+                memory.give_back()
 
     def _serve_one(self, request_id: str, frames: Sequence[bytes]) -> None:
         self._failed, self._number = "", self._number + 1

@@ -27,6 +27,9 @@ from garcon_jupyter.wire.sizes import sized
 SHARE = 0.85
 """What part of the memory that is free at launch the ranks of a host may use."""
 
+SLACK = 64 << 20
+"""Bytes by which this process may grow before free memory of the heap is given back to the system."""
+
 _CANNOT = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _ASKED = re.compile(r"tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB|TiB)", re.IGNORECASE)
@@ -83,6 +86,26 @@ def adjust() -> None:
     """
     if _limit is not None and (heap := _heap()) is not None:
         _set(_limit + heap.free)
+
+
+def give_back() -> None:
+    """Give free memory of the heap back to the system, where that may be much; between two requests.
+
+    Large values that come and go leave holes in the heap, which the C library keeps: without this a server that
+    is asked for megabytes again and again holds hundreds of them. It takes milliseconds for gigabytes.
+    """
+    global _resident
+    if (heap := _heap()) is not None and _resident_bytes() > _resident + SLACK:
+        heap.malloc_trim(0)
+        _resident = _resident_bytes()
+
+
+_resident = 0
+"""Bytes that this process held when free memory was given back last."""
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
 
 
 class _Heap:

@@ -12,6 +12,7 @@ import contextlib
 import io
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 
 LIMIT = 1 << 20
@@ -66,6 +67,10 @@ class Output:
                 out.flush()
                 err.flush()
 
+    def withhold(self, text: str) -> None:
+        """Do not pass on text."""
+        self._withheld += len(text)
+
     def write(self, stream: str, text: str) -> None:
         """Pass on text within the limit."""
         shown = text[: self._left]
@@ -76,11 +81,15 @@ class Output:
 
 
 class _Stream(io.TextIOBase):
-    """Gathers text into messages of a sensible size."""
+    """Gathers text into messages of a sensible size.
+
+    They are sent by the main thread alone, for the sockets are its own; what other threads print goes with
+    them.
+    """
 
     def __init__(self, output: Output, name: str) -> None:
         self._output, self._name = output, name
-        self._parts: list[str] = []
+        self._parts: deque[str] = deque()  # which threads may fill and empty without a lock
         self._size = 0
 
     def writable(self) -> bool:
@@ -96,6 +105,9 @@ class _Stream(io.TextIOBase):
         if self._output.strange:
             log = getattr(sys, f"__{self._name}__")
             return log.write(text) if log else len(text)
+        if self._size > LIMIT:  # of a thread, while the main thread has no time
+            self._output.withhold(text)
+            return len(text)
         self._parts.append(text)
         self._size += len(text)
         if self._size > 8192:
@@ -103,7 +115,11 @@ class _Stream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        text = "".join(self._parts)
-        self._parts, self._size = [], 0
-        if text:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._size = 0
+        parts = []
+        while self._parts:
+            parts.append(self._parts.popleft())
+        if text := "".join(parts):
             self._output.write(self._name, text)

@@ -27,6 +27,7 @@ from garcon_backend.idle import IdleClock
 from garcon_backend.kernel import GarconKernel
 from garcon_backend.link import Link
 from garcon_backend.lockstep import Lockstep
+from garcon_backend.output import log
 from garcon_backend.part import Part
 from garcon_backend.presence import PARTING_TIME
 from garcon_backend.served import Served
@@ -90,7 +91,7 @@ def _end(spec: LaunchSpec, reason: str) -> None:
 
 def _restart(spec: LaunchSpec, reason: str, ranks: list[dict[str, Any]]) -> None:
     """Let the launcher start all ranks anew. Does not return."""
-    print(f"[garcon] {reason}", flush=True)
+    log(reason)
     spec.say_why(reason)
     here = [facts["pid"] for facts in ranks[1:] if facts["host"] == ranks[0]["host"]]
     for pid in [*here, os.getpid()]:

@@ -223,6 +223,16 @@ def _result() -> Parser:
     return parser
 
 
+def _cancel() -> Parser:
+    parser = Parser(
+        "%garcon cancel",
+        "Stop requests of this session that wait or run, also those of an earlier notebook.",
+        epilog="In Python: rmodel.cancel(REQUEST)",
+    )
+    parser.add_argument("request", metavar="REQUEST", nargs="?", help="its id; default: all")
+    return parser
+
+
 def _clear() -> Parser:
     parser = Parser(
         "%garcon clear",
@@ -306,6 +316,7 @@ PARSERS: dict[str, Parser] = {
         _recordings(),
         _pending(),
         _result(),
+        _cancel(),
         _clear(),
         _logs(),
         _use(),

@@ -176,6 +176,11 @@ def _result(current: Current, given: argparse.Namespace) -> None:
     current.variables["result"] = current.model().result(given.request)
 
 
+def _cancel(current: Current, given: argparse.Namespace) -> None:
+    current.model().cancel(given.request)
+    _pending(current, given)
+
+
 def _clear(current: Current, given: argparse.Namespace) -> None:
     model = current.model()
     model.clear_recordings(given.pattern, given.name)
@@ -215,6 +220,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "recordings": _recordings,
     "pending": _pending,
     "result": _result,
+    "cancel": _cancel,
     "clear": _clear,
     "logs": _logs,
     "use": _use,

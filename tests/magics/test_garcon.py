@@ -118,7 +118,7 @@ def test_errors_are_two_sentences_and_no_stack(notebook: Notebook) -> None:
         "UnknownServer: There is no running server 'nobody'.\n"
     )
     assert notebook.fails("%garcon lanch x", UnknownName) == (
-        "UnknownName: There is no command 'lanch'.\nDid you mean launch? %garcon help lists them.\n"
+        "UnknownName: There is no command 'lanch'.\nDid you mean launch or cancel? %garcon help lists them.\n"
     )
     assert "Usage: %garcon stop" in notebook.fails("%garcon stop --now", BadRequest)
 
