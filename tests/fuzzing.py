@@ -38,7 +38,7 @@ class Fuzzer:
         shared: the server's directory in shared memory.
 
     Attributes:
-        requests: ids of those that must be answered.
+        requests: ids of those to the shell port, which must be answered.
         victim: a file that messages name, and which nobody may touch.
     """
 
@@ -122,7 +122,6 @@ class Fuzzer:
         """A request, wrong in its content, its digests, its pickle, or what was pickled."""
         content, buffers = self.rng.choice(self._requests)
         content = {"session": self._session, "kind": "forward", "same_host": False, **content}
-        self.requests.append(f"fuzz-{self._number + 1}")
         draw = self.rng.randrange(6)
         if draw == 0:
             content = self.mutated(content)
@@ -165,12 +164,21 @@ class Fuzzer:
             content["session"] = content["session"][:12]  # so that there are few
         return self.frames(kind, content, buffers)
 
-    def jupyter(self) -> Frames:
+    def jupyter(self, port: str) -> Frames:
         """A message of Jupyter's own; those that run code or end things by right are not among them."""
-        kinds = ["kernel_info", "comm_info", "is_complete", "connect", "no_such"]
-        content = {"code": "x =", "cursor_pos": 2, "comm_id": "x", "target_name": "y", "data": {}}
-        kind = self.rng.choice([*(f"{kind}_request" for kind in kinds), "comm_msg", "comm_close"])
-        return self.frames(kind, self.mutated(content), self.rng.choice([[], [self._bomb]]))
+        kinds = ["kernel_info", "comm_info", "is_complete", "connect", "history", "interrupt"]
+        if port == "control":
+            kinds += ["debug", "usage", "create_subshell", "delete_subshell", "list_subshell"]
+        kinds = [*(f"{kind}_request" for kind in kinds), "comm_open", "comm_msg", "comm_close"]
+        content = {
+            **{"code": "x =", "cursor_pos": 2, "hist_access_type": "tail", "n": 3},
+            **{"comm_id": "x", "target_name": "jupyter.widget", "data": {"method": "update"}},
+            **{"type": "request", "command": "initialize", "arguments": {}, "seq": 1},
+            "subshell_id": "x",
+        }
+        header = {"subshell_id": self.junk()} if self.rng.random() < 0.3 else {}
+        buffers = self.rng.choice([[], [self._bomb]])
+        return self.frames(self.rng.choice(kinds), self.mutated(content), buffers, **header)
 
     def headless(self) -> Frames:
         """Rightly signed, with a header that is none."""
@@ -188,9 +196,13 @@ class Fuzzer:
         draw = self.rng.random()
         if draw < 0.1:
             return self.headless()
+        if draw < 0.14:
+            return self.jupyter(port)
         if port == "control":
             return self.question()
-        return self.jupyter() if draw < 0.12 else self.request()
+        if port == "shell":
+            self.requests.append(f"fuzz-{self._number + 1}")
+        return self.request()
 
     def unsigned(self) -> Frames:
         """A message without the key: noise, or a right one that was tampered with."""

@@ -1,12 +1,16 @@
-"""A hundred thousand messages that make no sense, half of them rightly signed: nothing breaks, grows, or runs."""
+"""A hundred thousand messages that make no sense, half of them rightly signed: nothing breaks, grows, or runs.
+
+Most go to the socket files of a server on one host, the others to the encrypted ports of one over hosts.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,10 @@ from tests.conftest import quiet
 from tests.fuzzing import DELIMITER, Frames, Fuzzer
 from tests.oracle import PROMPT, Plain, close
 
-MESSAGES = {"shell": 54_000, "control": 40_000, "stdin": 2_000, "iopub": 2_000, "hb": 2_000}
+FILES = {"shell": 54_000, "control": 40_000, "stdin": 2_000, "iopub": 2_000, "hb": 2_000}
+PORTS = {"shell": 7_000, "control": 5_000, "stdin": 1_000, "iopub": 1_000, "hb": 1_000}
+"""Messages to the sockets of each."""
+
 BATCH = 500
 
 MEMORY = 64 << 20
@@ -58,14 +65,33 @@ class Line:
         assert not until, f"no answer on {self.port}"
 
 
-@pytest.fixture(scope="module")
-def server(llama_path: Path) -> garcon.Server:
-    return garcon.launch(llama_path, "fuzzed", progress=quiet)
+@pytest.fixture(scope="module", params=["files", "ports"])
+def server(
+    request: pytest.FixtureRequest, llama_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[garcon.Server]:
+    """On socket files, or on encrypted ports, as the first of several hosts has them."""
+    several: dict[str, Any] = {}
+    if request.param == "ports":
+        secret = tmp_path_factory.mktemp("secret") / "secret"
+        secret.touch(0o600)
+        secret.write_text("0123456789abcdef" * 4)
+        address = f"127.0.0.1:{free_port()}"
+        several = {"nnodes": 1, "rdzv_endpoint": address, "secret_file": secret}
+        several["local_addr"] = "127.0.0.1"
+    server = garcon.launch(llama_path, f"fuzzed-{request.param}", progress=quiet, **several)
+    yield server
+    registry.kill(server)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 @pytest.fixture
 def model(server: garcon.Server) -> Iterator[garcon.RemoteModel]:
-    model = garcon.connect("fuzzed")
+    model = garcon.connect(server.name)
     yield model
     model.close()
 
@@ -73,20 +99,44 @@ def model(server: garcon.Server) -> Iterator[garcon.RemoteModel]:
 @pytest.fixture
 def fuzzer(model: garcon.RemoteModel, tmp_path: Path) -> Fuzzer:
     info = model._channel.info
-    shared = registry.shared_directory("fuzzed")
+    shared = registry.shared_directory(model.server.name)
     return Fuzzer(1, info["key"], model.session, tmp_path / "trap", shared)
+
+
+def address(info: dict[str, Any], port: str) -> str:
+    joint = "-" if info["transport"] == "ipc" else ":"
+    return f"{info['transport']}://{info['ip']}{joint}{info[f'{port}_port']}"
+
+
+def by_curve(sock: Any, info: dict[str, Any]) -> None:
+    """Speak as one who has the connection file."""
+    if "curve_publickey" in info:
+        sock.curve_serverkey = sock.curve_publickey = info["curve_publickey"].encode()
+        sock.curve_secretkey = info["curve_secretkey"].encode()
+
+
+def connected(
+    model: garcon.RemoteModel, context: Any, secure: Callable[[Any, dict[str, Any]], None]
+) -> dict[str, Line]:
+    """A line to each port.
+
+    Args:
+        secure: gives a socket what it needs to be heard, or does not.
+    """
+    info, found = model._channel.info, {}
+    for port in FILES:
+        sock = context.socket(zmq.XSUB if port == "iopub" else zmq.DEALER)
+        sock.linger, sock.sndhwm, sock.rcvhwm = 0, 0, 0
+        secure(sock, info)
+        sock.connect(address(info, port))
+        found[port] = Line(port, sock)
+    return found
 
 
 @pytest.fixture
 def lines(model: garcon.RemoteModel) -> Iterator[dict[str, Line]]:
     context = zmq.Context()
-    info, found = model._channel.info, {}
-    for port in MESSAGES:
-        sock = context.socket(zmq.XSUB if port == "iopub" else zmq.DEALER)
-        sock.linger, sock.sndhwm, sock.rcvhwm = 0, 0, 0
-        sock.connect(f"ipc://{info['ip']}-{info[f'{port}_port']}")
-        found[port] = Line(port, sock)
-    yield found
+    yield connected(model, context, by_curve)
     context.destroy(linger=0)
 
 
@@ -109,7 +159,8 @@ def test_nothing_breaks_grows_or_runs(
     tmp_path: Path,
 ) -> None:
     process = psutil.Process(server.facts["pid"])
-    batches = [port for port, n in MESSAGES.items() for _ in range(n // BATCH)]
+    messages = PORTS if "curve_publickey" in model._channel.info else FILES
+    batches = [port for port, n in messages.items() for _ in range(n // BATCH)]
     fuzzer.rng.shuffle(batches)
     asked: list[str] = []
     sent = 0
@@ -133,10 +184,10 @@ def test_nothing_breaks_grows_or_runs(
             opened, threads = process.num_fds(), process.num_threads()
         if number % 40 == 0:
             assert close(model.forward(PROMPT), plain.logits(PROMPT))
-    assert sent == sum(MESSAGES.values()) >= 100_000
+    assert sent == sum(messages.values())
 
     assert close(model.forward(PROMPT), plain.logits(PROMPT))
-    assert registry.find("fuzzed").facts["pid"] == process.pid  # it never started anew
+    assert registry.find(server.name).facts["pid"] == process.pid  # it never started anew
     assert not (tmp_path / "trap").exists()
     assert fuzzer.victim.read_text() == "is not read, and not removed"
     grown = process.memory_info().rss - before
@@ -144,7 +195,7 @@ def test_nothing_breaks_grows_or_runs(
     assert grown < MEMORY
     assert process.num_fds() <= opened + 3
     assert process.num_threads() <= threads + 2
-    assert registry.log_file("fuzzed").stat().st_size < LOG
+    assert registry.log_file(server.name).stat().st_size < LOG
     for line in lines.values():
         assert line.tracebacks == []
         twice = [name for name, times in line.replies.items() if times > 1]
@@ -187,6 +238,54 @@ def test_a_server_refuses_another_version_by_itself(
         model._channel.ask(protocol.HELLO, asked)
 
 
+@pytest.mark.parametrize("server", ["ports"], indirect=True)
+def test_who_lacks_the_keys_of_the_ports_is_not_heard(
+    server: garcon.Server,
+    model: garcon.RemoteModel,
+    fuzzer: Fuzzer,
+    lines: dict[str, Line],
+    tmp_path: Path,
+) -> None:
+    """Even with the key that signs: a console without CURVE, one with keys of its own, one that says a word."""
+    own_public, own_secret = zmq.curve_keypair()
+
+    def open_(sock: Any, info: dict[str, Any]) -> None:
+        pass
+
+    def own_keys(sock: Any, info: dict[str, Any]) -> None:
+        sock.curve_serverkey = sock.curve_publickey = own_public
+        sock.curve_secretkey = own_secret
+
+    def word(sock: Any, info: dict[str, Any]) -> None:
+        sock.plain_username, sock.plain_password = b"root", info["key"].encode()
+
+    context = zmq.Context()
+    strangers = [connected(model, context, secure) for secure in (open_, own_keys, word)]
+    run = {"code": f"open({str(tmp_path / 'trap')!r}, 'w')", "silent": False}
+    for stranger in strangers:
+        for port, line in stranger.items():
+            for n in range(20):
+                message = fuzzer.frames("execute_request", run, msg_id=f"stranger-{n}")
+                prefix = b"\1" if port == "iopub" else b""
+                line.socket.send_multipart([prefix + message[0], *message[1:]])
+    for port in ("control", "shell"):  # who has the keys is heard, and nobody came before
+        lines[port].socket.send_multipart(marker(fuzzer, port, model.session, f"heard on {port}"))
+        lines[port].drain(until=f"heard on {port}")
+    assert not any(line.socket.poll(0) for stranger in strangers for line in stranger.values())
+    assert not (tmp_path / "trap").exists()
+    context.destroy(linger=0)
+
+
+def plain_socket(info: dict[str, Any], port: str) -> socket.socket:
+    """A connection below ZMQ."""
+    number = info[f"{port}_port"]
+    if info["transport"] == "tcp":
+        return socket.create_connection((info["ip"], number))
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(f"{info['ip']}-{number}")
+    return sock
+
+
 def test_noise_below_zmq_changes_nothing(model: garcon.RemoteModel, plain: Plain) -> None:
     """Bytes that are no greeting, or break off in the middle of one."""
     rng, info = random.Random(2), model._channel.info
@@ -194,11 +293,11 @@ def test_noise_below_zmq_changes_nothing(model: garcon.RemoteModel, plain: Plain
     process = psutil.Process(model.facts["pid"])
     opened = process.num_fds()
     for n in range(500):
-        for port in MESSAGES:
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(f"{info['ip']}-{info[f'{port}_port']}")
+        for port in FILES:
+            with plain_socket(info, port) as sock:
                 start = greeting[: rng.randrange(len(greeting) + 1)] if n % 2 else b""
                 huge = b"\x02" + (2**62).to_bytes(8, "big") if n % 5 == 0 else b""
-                sock.sendall(start + huge + rng.randbytes(rng.randrange(100)))
+                with contextlib.suppress(ConnectionError):  # it hung up at once
+                    sock.sendall(start + huge + rng.randbytes(rng.randrange(100)))
     assert close(model.forward(PROMPT), plain.logits(PROMPT))
     assert process.num_fds() <= opened + 20

@@ -31,6 +31,10 @@ from garcon_jupyter.wire.checking import check, check_content
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.requests import Drop, Request
 
+_CLOSED = ("debug_request", "create_subshell_request", "delete_subshell_request")
+"""What Jupyter's kernels do and this one does not: a debugger listens on a port that asks for no key, and every
+subshell is a thread for ever."""
+
 _LOOK = 1.0
 """Seconds between two looks at whether the client of the running request lives."""
 
@@ -53,6 +57,8 @@ class GarconKernel(Questions):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        for kind in _CLOSED:
+            del self.control_handlers[kind]
         self.installed = Installed()
         self.waiting = Waiting(self.turns, lambda: self.running, self._user, self._tell_place)
         self._looking = False
@@ -71,7 +77,7 @@ class GarconKernel(Questions):
 
     @property
     def kernel_info(self) -> dict[str, Any]:
-        return {**super().kernel_info, "garcon": self.served.facts}
+        return {**super().kernel_info, "supported_features": [], "garcon": self.served.facts}
 
     def start(self) -> None:
         with self.runs.lock:  # nobody is told of runs before those that were cut short are back
