@@ -15,6 +15,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ import zmq
 from jupyter_client.session import Session
 
 from garcon_jupyter import prints
+from garcon_jupyter.data_line import DataLine
 from garcon_jupyter.errors import (
     BadConnectionFile,
     BadRequest,
@@ -32,6 +34,7 @@ from garcon_jupyter.errors import (
 from garcon_jupyter.patience import Patience
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.failures import revive
+from garcon_jupyter.wire.transfers import LARGEST_MESSAGE
 
 if TYPE_CHECKING:
     from garcon_jupyter.tunnels import Tunnel
@@ -127,6 +130,9 @@ class Channel:
         self._shell = self._connect(zmq.DEALER, "shell_port")
         self._iopub = self._connect(zmq.SUB, "iopub_port")
         self._pulse = _Pulse(self._connect(zmq.DEALER, "hb_port"))
+        self._data = DataLine(
+            self.info["key"].encode(), self._connect_for_data, self._patience, self._check_alive
+        )
         self._version = version
 
     def follow(self, tell: Callable[[str], None] | None = None) -> None:
@@ -176,19 +182,32 @@ class Channel:
             time.sleep(_TICK / 5)
 
     def _connect(self, kind: int, port: str) -> zmq.Socket[bytes]:
+        sock = self._socket(kind, encrypted="curve_publickey" in self.info)
+        if kind == zmq.DEALER:
+            sock.identity = self._session.bsession
+        if kind == zmq.SUB:
+            sock.subscribe(b"")
+        self._attach(sock, port)
+        return sock
+
+    def _connect_for_data(self) -> zmq.Socket[bytes]:
+        sock = self._socket(zmq.DEALER, encrypted=self.info["data_encrypted"])
+        sock.maxmsgsize = LARGEST_MESSAGE
+        self._attach(sock, "data_port")
+        return sock
+
+    def _socket(self, kind: int, encrypted: bool) -> zmq.Socket[bytes]:
         sock = self._context.socket(kind)
         sock.linger = 0
         sock.rcvhwm = sock.sndhwm = 0
-        if kind == zmq.DEALER:
-            sock.identity = self._session.bsession
-        if "curve_publickey" in self.info:
+        if encrypted:
             sock.curve_serverkey = sock.curve_publickey = self.info["curve_publickey"].encode()
             sock.curve_secretkey = self.info["curve_secretkey"].encode()
-        if kind == zmq.SUB:
-            sock.subscribe(b"")
+        return sock
+
+    def _attach(self, sock: zmq.Socket[bytes], port: str) -> None:
         joint = "-" if self.info["transport"] == "ipc" else ":"  # as Jupyter names its sockets
         sock.connect(f"{self.info['transport']}://{self.info['ip']}{joint}{self.info[port]}")
-        return sock
 
     def close(self) -> None:
         """Hang up."""
@@ -319,13 +338,15 @@ class Channel:
             GarconError: what the server answered.
         """
         with self._request_lock:
-            packed, raw = transport.pack(value, self._shared)
+            session = content.get("session", "")
+            packed, raw = transport.pack(value, self._shared, give=self._give(session))
             buffers: Any = list(raw)
-            content = {**content, **packed, "same_host": self.same_host}
+            way = {"same_host": self.same_host, "by_socket": self._by_socket}
+            content = {**content, **packed, **way}
             message: Any = self._session.msg(protocol.REQUEST, content)
             with self._patience:
                 self._drain()
-                waiting = _Waiting(message["header"]["msg_id"], content.get("session", ""), show)
+                waiting = _Waiting(message["header"]["msg_id"], session, show)
                 self.request_id = waiting.message_id
                 try:
                     self._session.send(self._shell, message, buffers=buffers)
@@ -333,10 +354,25 @@ class Channel:
                 finally:
                     self.request_id = None
                 transport.discard(packed)  # where the server refused to look at it
-                if time.monotonic() - waiting.since > LONG:
-                    self._say(protocol.RECEIVED, waiting.session, waiting)
-                _checked(reply)
-                return transport.unpack(reply["content"], reply["buffers"], shared=self._shared)
+                try:
+                    return self._opened(_checked(reply))
+                finally:
+                    if time.monotonic() - waiting.since > LONG:
+                        self._say(protocol.RECEIVED, waiting.session, waiting)
+
+    def _opened(self, content: dict[str, Any]) -> Any:
+        """The value of an answer."""
+        take = self._data.take if self._by_socket else None
+        return transport.unpack(content, content["buffers"], shared=self._shared, take=take)
+
+    def _give(self, session: str) -> transport.Give | None:
+        """The way up for large inputs, where there is no shared memory."""
+        return partial(self._data.give, session) if self._by_socket else None
+
+    @property
+    def _by_socket(self) -> bool:
+        """Whether large values travel by the socket for data."""
+        return not self.same_host and "data_port" in self.info
 
     def outcome(self, session: str, request: str, show: prints.Show) -> tuple[str, Any]:
         """Wait for a request that was sent before, perhaps by another process; (kind, its answer).
@@ -356,10 +392,7 @@ class Channel:
             time.sleep(_TICK)
         answer = {"content": reply["outcome"], "buffers": reply["buffers"]}
         try:
-            _checked(answer)
-            return reply["kind"], transport.unpack(
-                answer["content"], answer["buffers"], shared=self._shared
-            )
+            return reply["kind"], self._opened(_checked(answer))
         finally:
             self.ask(protocol.RECEIVED, {"session": session, "request": request})
 

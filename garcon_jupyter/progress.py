@@ -6,8 +6,13 @@ import sys
 import time
 from typing import Any
 
+from garcon_jupyter.wire.sizes import sized
+
 SHORTEST = 0.1
 """Seconds between two changes of the line."""
+
+MOMENT = 1.0
+"""Seconds in which something may end without having been shown."""
 
 
 class Line:
@@ -48,6 +53,41 @@ class Line:
         self.show(text, now=True)
         if self._width:
             sys.stderr.write("\n")
+
+
+class Amount:
+    """How many bytes of something have come or gone; shown only where it takes more than a moment.
+
+    Args:
+        doing: what is done with them, such as "fetching".
+        total: bytes.
+    """
+
+    def __init__(self, doing: str, total: int) -> None:
+        self._doing, self._total = doing, total
+        self._since = time.monotonic()
+        self._line: Line | None = None
+        self._done = 0
+
+    def at(self, done: int) -> None:
+        """So many bytes are done."""
+        self._done = done
+        took = time.monotonic() - self._since
+        if took < MOMENT or not done:
+            return
+        self._line = self._line or Line()
+        left = duration(took / done * (self._total - done))
+        self._line.show(f"{self._told(done)} {bar(done / self._total)} {left} left")
+
+    def end(self) -> None:
+        """No more will be done."""
+        if self._line:
+            self._line.end(
+                f"{self._told(self._done)} in {duration(time.monotonic() - self._since)}"
+            )
+
+    def _told(self, done: int) -> str:
+        return f"{self._doing} {sized(done)} of {sized(self._total)}"
 
 
 def _in_a_notebook() -> bool:

@@ -7,7 +7,7 @@ named but the server. The sockets of the file are forwarded to sockets in a dire
 
 Beside them lies a copy of the connection file (0600), with the addresses of these sockets. It is there exactly
 while the server can be reached, and says of the server what is true here: that it runs on another host. So
-tensors travel in messages and never by shared memory, and no process number of there is looked up here.
+tensors travel over the socket for data and never by shared memory, and no process number of there is looked up here.
 
 Arguments for ssh that are not in the user's configuration come from ``GARCON_SSH``, such as ``-i FILE``.
 """
@@ -35,6 +35,7 @@ from garcon_jupyter.channel import read_connection_file
 from garcon_jupyter.errors import BadRequest, ServerGone, UnknownServer, Unreachable
 from garcon_jupyter.registry import Server
 from garcon_jupyter.wire.private_files import write_private
+from garcon_jupyter.wire.protocol import PORTS
 
 SCHEME = "ssh://"
 
@@ -50,8 +51,6 @@ ANSWER_TIME = 30.0
 
 BURIAL_TIME = 5.0
 """Seconds in which it says why the server ended, once that is gone."""
-
-PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 WATCH = r"""
 d=$2;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from garcon_jupyter.errors import BadRequest, CannotTravel
 from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content
 from garcon_jupyter.wire.failures import describe
-from garcon_jupyter.wire.requests import Drop, Request
+from garcon_jupyter.wire.requests import Drop, GetParameter, Request
 
 _CLOSED = ("debug_request", "create_subshell_request", "delete_subshell_request")
 """What Jupyter's kernels do and this one does not: a debugger listens on a port that asks for no key, and every
@@ -132,8 +133,22 @@ class GarconKernel(Questions):
             refusal = {"status": "error", "failure": describe(error)}
             self._reply(item, self.shell_stream, refusal)
             return
+        parent["take"] = self._claimed(content)
         session, kind = content.get("session", ""), content.get("kind", "?")
         self._queue(Queued(session, parent["header"]["msg_id"], kind, message))
+
+    def _claimed(self, content: dict[str, Any]) -> transport.Take:
+        """What came over the socket for data before a request; it waits its turn together with it."""
+        described = content.get("value")
+        name = described.get("transfer") if isinstance(described, dict) else None
+        whole = self.served.data.claim(name) if isinstance(name, str) else None
+
+        def take(_: str, size: int) -> memoryview:
+            if whole is None or whole.nbytes != size:
+                raise BadRequest("A request names a transfer that did not come.", "Send it again.")
+            return whole
+
+        return take
 
     def _queue(self, item: Queued) -> None:
         self.served.clock.begin()
@@ -227,7 +242,7 @@ class GarconKernel(Questions):
         self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
 
     def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-        request = self._unpacked(parent)
+        request = self._unpacked(parent, parent.pop("take"))
         if not isinstance(request, Request) or not self.sessions.known(request.session):
             raise BadRequest("This is no request of an open session.", "Connect first.")
         check(request, type(request), type(request).__name__.lower())
@@ -235,14 +250,23 @@ class GarconKernel(Questions):
         self.installed.fill(request)
         self.served.lockstep.executor.admission.check_answer(request, self._shared(parent))
         value = self.served.lockstep.run(item.id, request)
+        if isinstance(request, GetParameter) and self._give(request, parent) and value is not None:
+            value = value.clone()  # others may change weights in place while they travel
         try:
-            content, buffers = transport.pack(value, self._shared(parent))
+            way = self._give(request, parent)
+            content, buffers = transport.pack(value, self._shared(parent), give=way)
         except CannotTravel as error:
             raise merging.name_culprit(request, value, error) from None
         return {"status": "ok", **content}, buffers
 
     def _shared(self, parent: dict[str, Any]) -> Path | None:
         return self.served.shared if parent["content"].get("same_host") else None
+
+    def _give(self, request: Request, parent: dict[str, Any]) -> transport.Give | None:
+        """The way of a large answer over the socket for data, where the client knows that."""
+        if not parent["content"].get("by_socket"):
+            return None
+        return partial(self.served.data.offer, request.session)
 
     def _emit_mine(self, stream: str, text: str) -> None:
         with self.served.lockstep.executor.interrupts.held():
@@ -294,6 +318,8 @@ class GarconKernel(Questions):
         after, now = self.served.facts["forget"], time.monotonic()
         for name in self.sessions.forget(after, now, self.runs.active):
             log(f"forgot the session {name}, whose client is gone")
+            self.outcomes.drop(name)
+            self.served.data.leave(name)
             try:
                 self.served.lockstep.run(f"forget {name}", Drop(session=name))
             except RequestFailed as error:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from garcon_backend.data_plane import DataPlane
 from garcon_jupyter.errors import BadRequest
 
 LONG = 5.0
@@ -45,16 +46,37 @@ class Outcome:
 
     def release(self) -> None:
         """Free the shared memory of an answer that nobody fetched."""
-        for described in self.content.values():
-            if isinstance(described, dict) and "file" in described:
-                with contextlib.suppress(OSError):
-                    Path(described["file"]).unlink(missing_ok=True)
+        if file := self._described("file"):
+            with contextlib.suppress(OSError):
+                Path(file).unlink(missing_ok=True)
+
+    @property
+    def transfer(self) -> str | None:
+        """The transfer by which its buffers travel, if they do so."""
+        return self._described("transfer")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that keeping it takes; shared memory does not count."""
+        inside = sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        spans = self._described("spans") if self.transfer else None
+        return inside + sum(size for _, size in spans or ())
+
+    def _described(self, what: str) -> Any:
+        """What the description of its value says."""
+        described = [value for value in self.content.values() if isinstance(value, dict)]
+        return next((value[what] for value in described if what in value), None)
 
 
 class Outcomes:
-    """Those of all sessions. Asked on the control thread, told on the main one."""
+    """Those of all sessions. Asked on the control thread, told on the main one.
 
-    def __init__(self) -> None:
+    Args:
+        data: holds the large values of answers that travel over the socket for data.
+    """
+
+    def __init__(self, data: DataPlane) -> None:
+        self._data = data
         self._kept: dict[str, OrderedDict[str, Outcome]] = {}
         self._detached: set[str] = set()
         self._lock = threading.Lock()
@@ -73,18 +95,30 @@ class Outcomes:
         if not detached and time.time() - since < LONG:
             return
         self._detached.discard(outcome.request)
-        if sum(memoryview(buffer).nbytes for buffer in outcome.buffers) > LARGEST:
+        if outcome.nbytes > LARGEST:
             return
+        if outcome.transfer:
+            self._data.keep(outcome.transfer)
         with self._lock:
             kept = self._kept.setdefault(outcome.session, OrderedDict())
             kept[outcome.request] = outcome
             while len(kept) > KEPT:
-                kept.popitem(last=False)[1].release()
+                self._release(kept.popitem(last=False)[1])
+
+    def _release(self, outcome: Outcome) -> None:
+        outcome.release()
+        self._let_go(outcome)
+
+    def _let_go(self, outcome: Outcome) -> None:
+        if outcome.transfer:
+            self._data.let_go(outcome.transfer)
 
     def received(self, session: str, request: str) -> None:
         """Its client has the answer."""
         with self._lock:
-            self._kept.get(session, OrderedDict()).pop(request, None)
+            outcome = self._kept.get(session, OrderedDict()).pop(request, None)
+        if outcome:
+            self._let_go(outcome)
 
     def of(self, session: str) -> list[dict[str, Any]]:
         """What is kept for a session, oldest first."""
@@ -113,4 +147,4 @@ class Outcomes:
         """Forget a session."""
         with self._lock:
             for outcome in self._kept.pop(session, OrderedDict()).values():
-                outcome.release()
+                self._release(outcome)

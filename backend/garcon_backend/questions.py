@@ -50,7 +50,7 @@ class Questions(IPythonKernel):
             self.control_handlers[kind] = partial(self._checked, self.control_handlers[kind])
         self.sessions = Sessions()
         self.turns = Turns()
-        self.outcomes = Outcomes()
+        self.outcomes = Outcomes(self.served.data)
         self.running: Queued | None = None
 
     def _reply(self, item: Queued, stream: Any, content: dict[str, Any], buffers: Any = ()) -> None:
@@ -68,15 +68,20 @@ class Questions(IPythonKernel):
         except UnicodeEncodeError:  # somebody printed, or named, what is no text
             self.session.send(stream, kind, encodable(content), *args, **kwargs)
 
-    def _unpacked(self, parent: dict[str, Any]) -> Any:
+    def _unpacked(self, parent: dict[str, Any], take: transport.Take | None = None) -> Any:
         """What a message carries.
+
+        Args:
+            take: gives what came over the socket for data.
 
         Raises:
             Corrupted: its buffers are not those that were signed; they were not read.
             BadRequest: it cannot be unpickled.
         """
         try:
-            return transport.unpack(parent["content"], parent["buffers"], shared=self.served.shared)
+            return transport.unpack(
+                parent["content"], parent["buffers"], shared=self.served.shared, take=take
+            )
         except GarconError:
             raise
         except Exception as error:
@@ -283,6 +288,7 @@ class Questions(IPythonKernel):
 
         def answer() -> dict[str, Any]:
             self.sessions.leave(content["session"], _client(content))
+            self.served.data.leave(content["session"])
             return {}
 
         self._question(stream, ident, parent, answer)

@@ -10,6 +10,7 @@ the file holds: without it nobody on the network can connect or read output.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import secrets
@@ -22,6 +23,7 @@ import psutil
 import zmq
 
 from garcon_backend.application import Application
+from garcon_backend.data_plane import DataPlane
 from garcon_backend.engine.losses import epoch
 from garcon_backend.idle import IdleClock
 from garcon_backend.kernel import GarconKernel
@@ -58,6 +60,7 @@ def serve(spec: LaunchSpec, part: Part, link: Link) -> None:
         spec.shared,
         lambda reason: _end(spec, reason),
         spec.directory / "runs",
+        _data_plane(spec, _connection(spec)),
     )
     app = _application(spec, part)
     _announce(spec, Path(app.abs_connection_file))
@@ -100,27 +103,48 @@ def _restart(spec: LaunchSpec, reason: str, ranks: list[dict[str, Any]]) -> None
 
 
 def _application(spec: LaunchSpec, part: Part) -> Application:
-    """The kernel application, on a connection file that already holds the keys.
-
-    Started anew, it keeps keys and addresses: a console that is attached stays so.
-    """
-    file = spec.directory / "kernel.json"
-    if not file.exists():
-        connection = {
-            "key": secrets.token_hex(32),
-            "signature_scheme": "hmac-sha256",
-            "kernel_name": "garcon",
-            **_endpoint(spec),
-        }
-        write_private(file, connection)
+    """The kernel application, on a connection file that already holds the keys."""
     app = Application.instance(
         kernel_class=GarconKernel,
-        connection_file=str(file),
+        connection_file=str(_kernel_file(spec)),
         capture_fd_output=False,
         user_ns={"model": part.executor.model, "garcon": GarconKernel.served.facts},
     )
     app.initialize([])
     return app
+
+
+def _kernel_file(spec: LaunchSpec) -> Path:
+    return spec.directory / "kernel.json"
+
+
+def _connection(spec: LaunchSpec) -> dict[str, Any]:
+    """Keys and addresses. Started anew, the server keeps them: a console that is attached stays so."""
+    file = _kernel_file(spec)
+    if file.exists():
+        return json.loads(file.read_text())
+    connection = {
+        "key": secrets.token_hex(32),
+        "signature_scheme": "hmac-sha256",
+        "kernel_name": "garcon",
+        **_endpoint(spec),
+    }
+    write_private(file, connection)
+    return connection
+
+
+def _data_plane(spec: LaunchSpec, connection: dict[str, Any]) -> DataPlane:
+    """The socket for data, beside those of the kernel, whose file says where it is."""
+    way, place, port = (connection[word] for word in ("transport", "ip", "data_port"))
+    address = f"{way}://{place}{'-' if way == 'ipc' else ':'}{port or '*'}"
+    curve = None
+    if connection["data_encrypted"]:
+        curve = connection["curve_publickey"].encode(), connection["curve_secretkey"].encode()
+    plane = DataPlane(connection["key"].encode(), address, curve)
+    if not port:
+        connection["data_port"] = int(plane.address.rpartition(":")[2])
+        write_private(_kernel_file(spec), connection)
+    return plane
 
 
 def _endpoint(spec: LaunchSpec) -> dict[str, Any]:
@@ -129,13 +153,23 @@ def _endpoint(spec: LaunchSpec) -> dict[str, Any]:
     On one host these are socket files, which no other user can reach and which need no cipher. (Jupyter's
     console, for one, knows no CURVE when it attaches to a kernel that runs.)
     """
-    ports = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
     if spec.hosts is None:
-        numbers = {port: number for number, port in enumerate(ports, 1)}
-        return {"transport": "ipc", "ip": str(spec.directory / "kernel"), **numbers}
+        numbers = {port: number for number, port in enumerate(protocol.PORTS, 1)}
+        place = {"transport": "ipc", "ip": str(spec.directory / "kernel")}
+        return {**place, **numbers, "data_encrypted": False}
     public, secret = zmq.curve_keypair()
     keys = {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}
-    return {"transport": "tcp", "ip": spec.hosts.local_addr, **keys, **dict.fromkeys(ports, 0)}
+    place = {"transport": "tcp", "ip": spec.hosts.local_addr}
+    free = dict.fromkeys(protocol.PORTS, 0)
+    return {**place, **free, **keys, "data_encrypted": not _is_loopback(spec.hosts.local_addr)}
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether nobody but this host can hear what goes to an address."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a name, which may mean anything
+        return False
 
 
 def _announce(spec: LaunchSpec, kernel_file: Path) -> None:

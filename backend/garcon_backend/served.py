@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from garcon_backend.data_plane import DataPlane
 from garcon_backend.idle import IdleClock
 from garcon_backend.lockstep import Lockstep
 from garcon_backend.tokenizing import Tokenizing
@@ -20,6 +21,7 @@ class Served:
         shared: directory in shared memory for large answers.
         stop: called with a reason when the server shall end.
         checkpoints: directory for those of runs.
+        data: the socket for large values.
     """
 
     def __init__(
@@ -32,7 +34,8 @@ class Served:
         shared: Path,
         stop: Callable[[str], None],
         checkpoints: Path,
+        data: DataPlane,
     ) -> None:
         self.lockstep, self.tokenizing, self.clock = lockstep, tokenizing, clock
-        self.checkpoints = checkpoints
+        self.checkpoints, self.data = checkpoints, data
         self.facts, self.catalog, self.shared, self.stop = facts, catalog, shared, stop

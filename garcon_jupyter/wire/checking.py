@@ -32,11 +32,12 @@ def check(value: Any, hint: Any, what: str) -> None:
         raise BadRequest(f"A message is wrong: {wrong}.", "Use the same version on both sides.")
 
 
-def check_content(content: Any, hint: Any) -> None:
+def check_content(content: Any, hint: Any, largest: int = LARGEST_NUMBER) -> None:
     """Refuse the content of a message that is not of its type, or absurd.
 
     Args:
         hint: a TypedDict. What it does not name is not looked at.
+        largest: number that makes sense in it.
 
     Raises:
         BadRequest: says what is wrong.
@@ -50,7 +51,7 @@ def check_content(content: Any, hint: Any) -> None:
         check(value, hints[name], name)
         if isinstance(value, str):
             _check_name(value, name)
-        if isinstance(value, int) and not 0 <= value <= LARGEST_NUMBER:
+        if isinstance(value, int) and not 0 <= value <= largest:
             raise BadRequest(f"A message is wrong: {name} is {value}.", "")
 
 

@@ -74,11 +74,45 @@ class Nothing(TypedDict):
 
 
 class Request(TypedDict, total=False):
-    """Whose request it is, what it is called in lists, and whether an answer may come by shared memory."""
+    """Whose request it is, what it is called in lists, and how a large answer may come: by shared memory, or by
+    the socket for data; else it comes in the reply."""
 
     session: str
     kind: str
     same_host: bool
+    by_socket: bool
+
+
+class OfTransfer(TypedDict):
+    """Which transfer is meant."""
+
+    transfer: str
+
+
+class Ask(OfTransfer):
+    """The first of the chunks that are wanted, and how many."""
+
+    first: int
+    count: int
+
+
+class Chunk(OfTransfer):
+    """Which chunk it is."""
+
+    number: int
+
+
+class Offer(OfTransfer):
+    """The session that it is for, and its bytes."""
+
+    session: str
+    size: int
+
+
+class Refused(OfTransfer):
+    """Why (:func:`garcon_jupyter.wire.failures.describe`)."""
+
+    failure: dict[str, Any]
 
 
 CONTENTS: dict[str, Any] = {
@@ -92,6 +126,11 @@ CONTENTS: dict[str, Any] = {
     protocol.RUN: OfRun,
     protocol.GOODBYE: OfSession,
     protocol.SHUTDOWN: Shutdown,
+    protocol.ASK: Ask,
+    protocol.CHUNK: Chunk,
+    protocol.OFFER: Offer,
+    protocol.TAKEN: OfTransfer,
+    protocol.REFUSED: Refused,
 }
 """By the name of the message; for what is not here any object will do."""
 

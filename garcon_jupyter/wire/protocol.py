@@ -2,7 +2,8 @@
 
 Requests ride on the *shell* channel of rank 0, which is an ordinary Jupyter kernel; short questions
 that must be answered while the model is busy (hello, status, cancel, tokenize, shutdown) ride on the
-*control* channel. Both are signed with the key of the connection file, which only its owner reads.
+*control* channel. Both are signed with the key of the connection file, which only its owner reads. Large values have a
+socket of their own (:mod:`garcon_jupyter.wire.transfers`), between hosts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import platform
 from typing import Any
 
 from garcon_jupyter.errors import VersionMismatch
+
+PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port", "data_port")
+"""The sockets of a server, as its connection file names them: Jupyter's own, and the one for data."""
 
 PROTOCOL = 1
 """Raised whenever an old client and a new server would misunderstand each other."""
@@ -61,6 +65,21 @@ IDLE_WARNING = "garcon_idle_warning"
 """Iopub, to all: the seconds after which the server ends, unless a request comes. Answers on the control
 channel hold it too, for those who do not listen."""
 
+ASK = "ask"
+"""Data: the side that wants a transfer asks for some of its chunks."""
+
+CHUNK = "chunk"
+"""Data: one of them; its bytes follow the header."""
+
+OFFER = "offer"
+"""Data: a client has a transfer for the server, which will ask for it, or refuse it."""
+
+TAKEN = "taken"
+"""Data: the side that wanted a transfer has it, or wants it no more; it is forgotten."""
+
+REFUSED = "refused"
+"""Data: there is no such transfer, or no room for it."""
+
 CONTROL_MESSAGES = (
     HELLO,
     STATUS,
@@ -75,6 +94,8 @@ CONTROL_MESSAGES = (
     KEEP_ALIVE,
     SHUTDOWN,
 )
+
+DATA_MESSAGES = (ASK, CHUNK, OFFER, TAKEN, REFUSED)
 
 
 def python_version() -> str:

@@ -3,7 +3,9 @@
 Small buffers go inside the Jupyter message. On one host, large ones go through one file in shared
 memory: written once by the sender, mapped by the receiver (no copy: the tensor *is* the mapping) and
 unlinked by it at once, so that the memory lives exactly as long as the tensor. Files are 0600 in a
-directory of the server that is 0700 and goes with it.
+directory of the server that is 0700 and goes with it. Between hosts, large ones go over a socket of their own
+(:mod:`garcon_jupyter.wire.transfers`), straight from the sender's tensors into the receiver's. The pickle itself,
+which says what the buffers are, is always inside the message.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,6 +24,7 @@ from garcon_jupyter.errors import DoesNotFit, GarconError
 from garcon_jupyter.wire import codec
 from garcon_jupyter.wire.checking import check_content
 from garcon_jupyter.wire.sizes import sized
+from garcon_jupyter.wire.transfers import Outgoing, laid_out
 
 INLINE_LIMIT = 64 * 1024
 """Bytes of buffers up to which a message carries them itself."""
@@ -29,9 +32,14 @@ INLINE_LIMIT = 64 * 1024
 _JOINED = 4 << 20
 """Bytes of several buffers up to which they are copied into one."""
 
-_ALIGN = 64
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
+
+
+Give = Callable[[Outgoing], str]
+"""Offers a transfer, or sends it; its name."""
+
+Take = Callable[[str, int], memoryview]
+"""``take(name, size)``: the bytes of a transfer, once they are all there."""
 
 
 class Corrupted(GarconError):
@@ -39,20 +47,25 @@ class Corrupted(GarconError):
 
 
 def pack(
-    value: Any, shared: Path | None = None, key: str = "value"
+    value: Any, shared: Path | None = None, key: str = "value", give: Give | None = None
 ) -> tuple[dict[str, Any], list[codec.Buffer]]:
     """A value as the content and the buffers of a Jupyter message.
 
     Args:
         value: anything that pickles.
-        shared: directory in shared memory which the receiver can read; None to send all inline.
+        shared: directory in shared memory which the receiver can read; None for no such way.
         key: name under which the description goes into the content.
+        give: the way over the socket for data, where there is no shared memory; None to send all inline.
     """
     payload, buffers = codec.dumps(value)
     total = sum(buffer.nbytes for buffer in buffers)
     description: dict[str, Any] = {"digests": [codec.digest(payload)]}
     if shared is not None and total > INLINE_LIMIT:
         description["file"], description["spans"] = _share(buffers, shared)
+        return {key: description}, [payload]
+    if give is not None and total > INLINE_LIMIT:
+        outgoing = Outgoing(buffers)
+        description["transfer"], description["spans"] = give(outgoing), outgoing.spans
         return {key: description}, [payload]
     if len(buffers) > 1 and total <= _JOINED:  # one frame and one digest for all of them
         description["spans"], size = _laid_out(buffers)
@@ -61,14 +74,15 @@ def pack(
     return {key: description}, [payload, *buffers]
 
 
-class _InFile(TypedDict, total=False):
+class _Elsewhere(TypedDict, total=False):
     file: str
+    transfer: str
     spans: list[list[int]]
 
 
-class _Description(_InFile):
-    """What :func:`pack` says of the buffers: their digests, and which parts of a file, or of one buffer that
-    joins many, they are."""
+class _Description(_Elsewhere):
+    """What :func:`pack` says of the buffers: their digests, and which parts of a file, of a transfer, or of one
+    buffer that joins many, they are."""
 
     digests: list[str]
 
@@ -78,16 +92,19 @@ def unpack(
     buffers: Sequence[codec.Buffer],
     key: str = "value",
     shared: Path | None = None,
+    take: Take | None = None,
 ) -> Any:
     """The value of :func:`pack`.
 
     Args:
         shared: the only directory of which a file is read, and removed; None to take none.
+        take: the way over the socket for data; None to take nothing from there.
 
     Raises:
         Corrupted: a buffer is not the one that was signed, or the file is not of that directory. Nothing was
             unpickled.
         BadRequest: the description is none.
+        GarconError: what `take` says.
     """
     description: Any = content.get(key)
     check_content(description, _Description)
@@ -106,18 +123,27 @@ def unpack(
         if shared is None or file.parent != shared:
             raise Corrupted("A message names a file that is not the server's.", "It was not read.")
         return codec.loads(payload, _map(file, description.get("spans", [])))
+    if "transfer" in description:
+        return codec.loads(payload, _taken(description, take))
     if "spans" in description and len(rest) == 1:
         rest = [rest[0][start : start + size] for start, size in description["spans"]]
     return codec.loads(payload, rest)
 
 
+def _taken(description: dict[str, Any], take: Take | None) -> list[memoryview]:
+    """The buffers of a transfer."""
+    if take is None:
+        raise Corrupted("A message names a transfer where none is taken.", "It was not read.")
+    spans = description.get("spans", [])
+    size = max((sum(span) for span in spans), default=0)
+    if not _within(spans, size):
+        raise Corrupted("A message names parts that no transfer has.", "It was not read.")
+    whole = take(description["transfer"], size)
+    return [whole[start : start + length] for start, length in spans]
+
+
 def _laid_out(buffers: Sequence[memoryview]) -> tuple[list[list[int]], int]:
-    """Where each of several buffers lies when they are put one after the other, and where they end."""
-    spans, offset = [], 0
-    for buffer in buffers:
-        spans.append([offset, buffer.nbytes])
-        offset += -(-buffer.nbytes // _ALIGN) * _ALIGN
-    return spans, offset
+    return laid_out([buffer.nbytes for buffer in buffers])
 
 
 def _joined(buffers: Sequence[memoryview], spans: Sequence[Sequence[int]], size: int) -> memoryview:
@@ -190,9 +216,12 @@ def _map(path: Path, spans: Sequence[Sequence[int]]) -> list[memoryview]:
 
 
 def _check_spans(spans: Sequence[Sequence[int]], size: int) -> None:
-    within = (len(span) == 2 and 0 <= span[0] <= sum(span) <= size for span in spans)
-    if not (size and all(within)):
+    if not (size and _within(spans, size)):
         raise Corrupted("A message names parts that its file does not have.", "It was not read.")
+
+
+def _within(spans: Sequence[Sequence[int]], size: int) -> bool:
+    return all(len(span) == 2 and 0 <= span[0] <= sum(span) <= size for span in spans)
 
 
 def shared_memory_root() -> Path:
