@@ -393,9 +393,14 @@ class _Ssh:
 
 def _addresses(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Each socket of a server: the name that it has here, and its address there."""
-    for number, port in enumerate(PORTS, 1):
+    for number, port in _numbered(info):
         ip = f"[{info['ip']}]" if ":" in info["ip"] else info["ip"]
         yield f"kernel-{number}", f"{ip}{'-' if info['transport'] == 'ipc' else ':'}{info[port]}"
+
+
+def _numbered(info: dict[str, Any]) -> list[tuple[int, str]]:
+    """The sockets that a server has, by the numbers that they have here."""
+    return [(number, port) for number, port in enumerate(PORTS, 1) if port in info]
 
 
 def seen_from_here(info: dict[str, Any], address: Address, directory: Path) -> dict[str, Any]:
@@ -407,7 +412,7 @@ def seen_from_here(info: dict[str, Any], address: Address, directory: Path) -> d
 
     ranks = [{**rank, "host": there(rank["host"])} for rank in facts["ranks"]]
     own = {"name": address.text, "host": there(facts["host"]), "ranks": ranks, "slurm_job": None}
-    ports = {port: number for number, port in enumerate(PORTS, 1)}
+    ports = {port: number for number, port in _numbered(info)}
     place = {"transport": "ipc", "ip": str(directory / "kernel"), **ports}
     return {**info, **place, "garcon": {**facts, **own}}
 

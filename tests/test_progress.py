@@ -30,6 +30,27 @@ def test_what_is_said_of_a_run() -> None:
     assert RunStatus("run-1", "failed").over and RunStatus("run-1", "running").left is None
 
 
+def test_a_transfer_is_shown_only_if_it_takes_more_than_a_moment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    quick, slow = (progress.Amount("fetching", 400 << 20) for _ in range(2))
+    now = 100.9
+    quick.at(300 << 20)
+    quick.end()
+    assert capsys.readouterr().err == ""
+    now = 102.0
+    slow.at(100 << 20)
+    assert "fetching 100.0 MiB of 400.0 MiB ▕█████ " in (shown := capsys.readouterr().err)
+    assert "6 s left" in shown  # 50 MiB a second
+    now = 108.0
+    slow.at(400 << 20)
+    slow.end()
+    assert capsys.readouterr().err.endswith("fetching 400.0 MiB of 400.0 MiB in 8 s\n")
+
+
 def test_at_most_ten_times_in_a_second(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
