@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
+from garcon_backend.data_plane import DataPlane
 from garcon_backend.orphans import ORPHANED, Orphans
 from garcon_backend.outcomes import KEPT, LARGEST, LONG, Outcome, Outcomes
 from garcon_backend.sessions import Queued
 from garcon_jupyter import BadRequest, Interrupted, RemoteModel, Server
+from garcon_jupyter.wire import transport
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 from tests.test_servers import until
@@ -186,8 +189,15 @@ def outcome(number: int, size: int = 1) -> Outcome:
     return Outcome("me", f"r{number}", "forward", {}, [b"x" * size], [])
 
 
-def test_short_requests_are_forgotten_and_long_ones_kept() -> None:
-    outcomes = Outcomes()
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[DataPlane]:
+    data = DataPlane(b"key", f"ipc://{tmp_path}/data")
+    yield data
+    data.close()
+
+
+def test_short_requests_are_forgotten_and_long_ones_kept(data: DataPlane) -> None:
+    outcomes = Outcomes(data)
     outcomes.keep(outcome(1), time.time())
     assert outcomes.of("me") == []
     outcomes.keep(outcome(2), time.time() - LONG - 1)
@@ -202,10 +212,26 @@ def test_short_requests_are_forgotten_and_long_ones_kept() -> None:
     assert [o["request"] for o in outcomes.of("me")] == ["r3"]
 
 
-def test_newer_answers_take_the_room_of_older_ones() -> None:
-    outcomes = Outcomes()
+def test_newer_answers_take_the_room_of_older_ones(data: DataPlane) -> None:
+    outcomes = Outcomes(data)
     for number in range(KEPT + 3):
         outcomes.keep(outcome(number), time.time() - LONG - 1)
     assert [o["request"] for o in outcomes.of("me")] == [f"r{n}" for n in range(3, KEPT + 3)]
     outcomes.drop("me")
     assert outcomes.of("me") == []
+
+
+def test_what_is_kept_over_the_socket_for_data_is_kept_as_long(data: DataPlane) -> None:
+    outcomes = Outcomes(data)
+    for number in range(3):
+        packed, buffers = transport.pack(
+            torch.ones(100_000), give=lambda outgoing: data.offer("me", outgoing)
+        )
+        late = time.time() - (LONG + 1 if number else 0)
+        outcomes.keep(Outcome("me", f"r{number}", "forward", packed, buffers), late)
+    assert len(data._offered) == 3
+    data.leave("me")
+    assert len(data._offered) == 2  # the first was of a short request
+    outcomes.received("me", "r1")
+    outcomes.drop("me")
+    assert not data._offered

@@ -48,7 +48,7 @@ def test_a_transfer_is_shown_only_if_it_takes_more_than_a_moment(
     now = 108.0
     slow.at(400 << 20)
     slow.end()
-    assert capsys.readouterr().err.endswith("fetching 400.0 MiB of 400.0 MiB in 8 s\n")
+    assert capsys.readouterr().err.rstrip().endswith("\rfetching 400.0 MiB of 400.0 MiB in 8 s")
 
 
 def test_at_most_ten_times_in_a_second(
