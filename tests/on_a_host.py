@@ -14,6 +14,8 @@ import garcon_jupyter as garcon
 
 POINT = "layers.1.mlp.post_activation"
 LATE = "layers.3.resid_post"
+MANY = 60
+"""Times that the tokens are read, so that the answer is a large one."""
 
 
 def save(save_ctx, tensor):
@@ -31,6 +33,7 @@ def main(server: str, ids: str, file: str) -> None:
     model = garcon.connect(server)
     points = [model.probe_points[name] for name in (POINT, LATE)]
     found = {"logits": model.forward(tokens, probes=[point.probe(save) for point in points])}
+    found["many"] = model.forward(tokens * MANY, probes=[])
     recordings = model.recordings()
     found |= {name: recordings[name].value for name in (POINT, LATE)}
     found["ablated"] = model.forward(tokens, probes=[points[0].probe(ablate)])

@@ -21,7 +21,7 @@ import torch
 
 from tests import network
 from tests.network import Host
-from tests.on_a_host import LATE, POINT
+from tests.on_a_host import LATE, MANY, POINT
 from tests.oracle import PROMPT, Plain, close
 
 NAME = "wide"
@@ -113,6 +113,7 @@ def test_over_two_hosts_the_numbers_are_those_of_one_process(
 def compare(found: dict, plain: Plain, names: list[str]) -> None:
     assert found["hosts"] == names  # rank 0 is on the host of the endpoint
     assert close(found["logits"], plain.logits(PROMPT))
+    assert close(found["many"], plain.logits(PROMPT * MANY))
     assert close(found[POINT], plain.neurons(1, PROMPT))
     assert close(found[LATE], plain.output("model.layers.3", PROMPT))
     weight = plain.module("model.layers.1.mlp.down_proj").weight
