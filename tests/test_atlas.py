@@ -83,13 +83,34 @@ def test_statistics(atlas: garcon.Atlas, values: dict[str, Tensor]) -> None:
 
 def test_logits(atlas: garcon.Atlas, model: garcon.RemoteModel) -> None:
     unembed, out = (model.get_parameter(n) for n in ("unembed.weight", "layers.2.mlp.down_proj"))
-    scores = unembed @ out[:, 17]
+    gain = model.get_parameter("final_norm.weight")
+    scores = unembed @ (gain * out[:, 17])
+    assert float((scores - unembed @ out[:, 17]).abs().max()) > 0.1  # the norm counts
     record = atlas[POINTS[1], 17]
     assert [value for _, value in record.logits()] == pytest.approx(scores.topk(10).values.tolist())
     lowest = scores.topk(10, largest=False).values.tolist()
     assert [value for _, value in record.logits(down=True)] == pytest.approx(lowest)
     token = int(scores.argmax())
     assert record.logits()[0][0] == model.token_strings([[token]])[0][0]
+
+
+def test_units_of_other_points_that_fire_with_it(
+    atlas: garcon.Atlas, values: dict[str, Tensor]
+) -> None:
+    """By a sketch: every correlation beyond five standard errors that is told is there."""
+    one, other = (values[point].flatten(0, 1).double().T for point in POINTS)
+    exact = torch.corrcoef(torch.cat([one, other]))[:80, 80:]
+    error = atlas.index["sums"] ** -0.5
+    told = {}
+    for unit in range(80):
+        for point, their, value in atlas[POINTS[0], unit].across:
+            assert point == POINTS[1] and abs(value - exact[unit, their]) < 5 * 2**0.5 * error
+            told[unit, their] = value
+    # Of those far beyond what is kept, none is missed.
+    far = [(int(a), int(b)) for a, b in (exact.abs() > 11 * error).nonzero()]
+    strongest = exact.abs().topk(10, 1).values[:, -1]
+    assert all(pair in told or exact[pair].abs() < strongest[pair[0]] + 0.2 for pair in far)
+    assert told and all(abs(value) > 5 * error for value in told.values())
 
 
 def test_intervals_go_up(atlas: garcon.Atlas) -> None:
@@ -144,9 +165,9 @@ def test_shards_give_the_same_atlas(
 def test_memory_is_what_the_formula_says(model: garcon.RemoteModel, tmp_path: Path) -> None:
     model.atlas(POINTS, ROWS, tmp_path / "a", k=6, before=3, after=2, show=False)
     recordings = model.recordings()
-    names = ("topk", "equal_count", "histogram", "firing", "moments", "covariance")
+    names = ("topk", "equal_count", "histogram", "firing", "moments", "covariance", "sketch")
     held = sum(getattr(recordings[p, "atlas"], name).nbytes for p in POINTS for name in names)
-    assert held == making.memory(160, 80, k=6, window=6)
+    assert held == making.memory(160, 80, k=6, window=6, points=2)
 
 
 def test_bad_input(model: garcon.RemoteModel, tmp_path: Path) -> None:

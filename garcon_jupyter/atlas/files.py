@@ -13,10 +13,13 @@ can use it.
 | `fired` | int64 [units] | tokens at which the unit was above zero |
 | `moments` | float64 [units, 6] | mean, variance, skewness, kurtosis, smallest, largest |
 | `correlated`, `correlations` | int32, float32 [units, c] | units of the same point, and Pearson's correlation |
+| `across`, `across_correlations` | int64, float32 [units, c] | units of other points, counted over all points, and an \
+estimate of the correlation, with a standard error of 1 / √sums |
 | `logits_up`, `logits_up_values`, `logits_down`, `logits_down_values` | int32, float32 [units, l] | tokens that the unit's \
 output makes more, and less, likely |
 
-Slots that nothing filled have NaN as value and −1 as token. The last two rows are there where they were asked for.
+Slots that nothing filled have NaN as value and −1 as token or unit. The last three rows are there where they were asked
+for.
 """
 
 from __future__ import annotations
@@ -147,6 +150,13 @@ class Record:
         pairs = zip(self.array("correlated"), self.array("correlations"), strict=True)
         return [(int(unit), float(value)) for unit, value in pairs if unit >= 0]
 
+    @property
+    def across(self) -> list[tuple[str, int, float]]:
+        """(point, unit, correlation) of units of other points, the strongest first; those beyond chance only."""
+        pairs = zip(self.array("across"), self.array("across_correlations"), strict=True)
+        found = [(self._atlas.at(int(row)), float(value)) for row, value in pairs if row >= 0]
+        return [(record.point, record.unit, value) for record, value in found]
+
     def logits(self, down: bool = False) -> list[tuple[str, float]]:
         """Tokens that the unit's output makes most likely, or `down`, least likely, by its direct way to the
         logits."""
@@ -234,9 +244,10 @@ class Atlas:
         own = self.array("top_tokens")[:, :, self.index["before"]]
         share = np.isin(own, ids).sum(1) / np.maximum(1, (own >= 0).sum(1))
         rows = np.argsort(-share, kind="stable")
-        return [self._record(int(row)) for row in rows[: int((share >= at_least).sum())]]
+        return [self.at(int(row)) for row in rows[: int((share >= at_least).sum())]]
 
-    def _record(self, row: int) -> Record:
+    def at(self, row: int) -> Record:
+        """The unit of a row of the arrays."""
         point = max((p for p in self.points if self.first[p] <= row), key=lambda p: self.first[p])
         return Record(self, point, row - self.first[point])
 
