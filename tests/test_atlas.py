@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +170,54 @@ def test_memory_is_what_the_formula_says(model: garcon.RemoteModel, tmp_path: Pa
     names = ("topk", "equal_count", "histogram", "firing", "moments", "covariance", "sketch")
     held = sum(getattr(recordings[p, "atlas"], name).nbytes for p in POINTS for name in names)
     assert held == making.memory(160, 80, k=6, window=6, points=2)
+
+
+def test_more_slots_than_tokens(model: garcon.RemoteModel, tmp_path: Path) -> None:
+    atlas = model.atlas(POINTS, [[5, 6, 7]], tmp_path / "few", k=6, show=False)
+    record = atlas[POINTS[0], 4]
+    assert len(record.examples) == len(record.sample) == 3
+    assert np.isnan(record.array("top_values")[3:]).all()
+    assert json.dumps(exports.openai(record), allow_nan=False)
+    assert json.dumps(exports.neuronpedia(record, "tiny", "0-mlp"), allow_nan=False)
+
+
+def test_rows_that_cannot_be_read_are_named(model: garcon.RemoteModel, tmp_path: Path) -> None:
+    """What was recorded before them is there, and no directory passes for an atlas."""
+    file = tmp_path / "some.jsonl"
+    file.write_text('{"text": "one"}\n' * 40 + '{"text": 3}\n')
+    options = {"batch_tokens": 64, "length": 16, "show": False}
+    with pytest.raises(garcon.BadData, match="Row 41|Line 41 of some.jsonl"):
+        model.atlas(POINTS, file, tmp_path / "a", **options)
+    assert model.recordings()[POINTS[0], "atlas"].firing.tokens_seen > 0
+    with pytest.raises(
+        garcon.BadData, match="Document 1 of the texts has .* tokens, more than 128"
+    ):
+        model.atlas(POINTS, ["a", "so " * 200], tmp_path / "a", packed=False, show=False)
+    for empty, said in (("", "is empty"), ("\n \n", "has no tokens")):
+        (tmp_path / "empty.txt").write_text(empty)
+        with pytest.raises(garcon.BadData, match=said):
+            model.atlas(POINTS, tmp_path / "empty.txt", tmp_path / "a", show=False)
+    with pytest.raises(garcon.BadData, match="holds no atlas"):
+        garcon.open_atlas(tmp_path / "a")
+
+
+def test_a_disk_that_fills_leaves_what_was_recorded(
+    model: garcon.RemoteModel, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(garcon.BadData, match="could not be written: File too large"):
+            model.atlas(POINTS, ROWS, tmp_path / "full", show=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, former)
+    assert model.recordings()[POINTS[0], "atlas"].topk.tokens_seen == ROWS.size
+    with pytest.raises(garcon.BadData, match="holds no atlas"):
+        garcon.open_atlas(tmp_path / "full")
+    # With room, the same directory will do.
+    assert len(model.atlas(POINTS, ROWS, tmp_path / "full", show=False)) == 160
 
 
 def test_bad_input(model: garcon.RemoteModel, tmp_path: Path) -> None:

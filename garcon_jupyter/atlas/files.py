@@ -36,6 +36,7 @@ from garcon_jupyter.errors import BadData, UnknownName
 
 FORMAT = 1
 INDEX = "atlas.json"
+VOCABULARY = "vocabulary.json"
 NOWHERE = (1 << 63) - 1
 
 
@@ -209,7 +210,7 @@ class Atlas:
     def text(self, token: int) -> str:
         """The text of a token; its number where the model came without a tokenizer."""
         if self._vocabulary is None:
-            self._vocabulary = json.loads((self.path / "vocabulary.json").read_text())
+            self._vocabulary = json.loads((self.path / VOCABULARY).read_text())
         return self._vocabulary[token] if token < len(self._vocabulary) else f"<{token}>"
 
     def __getitem__(self, key: tuple[str, int]) -> Record:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from garcon_jupyter import recorders
-from garcon_jupyter.atlas.files import FORMAT, INDEX, Atlas, open_atlas
+from garcon_jupyter.atlas.files import FORMAT, INDEX, VOCABULARY, Atlas, open_atlas
 from garcon_jupyter.atlas.logits import to_the_logits
 from garcon_jupyter.errors import BadData
 from garcon_jupyter.recorders.covariance import strongest
@@ -131,8 +131,13 @@ class Making:
         """Bring the summaries here, point by point, and write them.
 
         Raises:
-            BadData: the disk is full; what was recorded is still on the server.
+            BadData: there was nothing to record, or the disk is full; what was recorded is on the server.
         """
+        run.wait(show=False)  # of one that was begun with blocking=False
+        if not run.status.tokens:
+            raise BadData(
+                "The data has no tokens.", "Give at least one document that is not empty."
+            )
         recordings = run.recordings()
         units = self._units()
         try:
@@ -148,6 +153,10 @@ class Making:
                 file.flush()
             self._write_index(run, units)
         except OSError as error:
+            for file in (*self._path.glob("*.npy"), self._path / VOCABULARY):
+                file.unlink(
+                    missing_ok=True
+                )  # half an atlas takes room, and is in the way of a whole one
             raise BadData(
                 f"The atlas in {self._path} could not be written: {error.strerror or error}.",
                 f"Make room; what was recorded is on the server, under the name {NAME!r}.",
@@ -194,7 +203,7 @@ class Making:
     def _write_index(self, run: Run, units: dict[str, int]) -> None:
         vocabulary = self._model.catalog.sizes.get("V", 0)
         strings = self._model.token_strings([list(range(vocabulary))])[0] if vocabulary else []
-        (self._path / "vocabulary.json").write_text(json.dumps(strings))
+        (self._path / VOCABULARY).write_text(json.dumps(strings))
         index = {
             "format": FORMAT,
             "model": self._model.facts["path"],
