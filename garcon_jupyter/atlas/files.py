@@ -28,11 +28,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from garcon_jupyter.errors import BadData, UnknownName
+
+if TYPE_CHECKING:
+    from garcon_jupyter.remote_model import RemoteModel
+    from garcon_jupyter.widgets import NeuronWidget
 
 FORMAT = 1
 INDEX = "atlas.json"
@@ -165,6 +169,12 @@ class Record:
         pairs = zip(self.array(name), self.array(f"{name}_values"), strict=True)
         return [(self._atlas.text(int(token)), float(value)) for token, value in pairs]
 
+    def show(self, rmodel: RemoteModel | None = None, text: str = "") -> NeuronWidget:
+        """Its dashboard; with a model, also on texts of your own."""
+        from garcon_jupyter.atlas import looking
+
+        return looking.show(self, rmodel, text)
+
     def __repr__(self) -> str:
         best = self.examples[:1]
         return f"<unit {self.unit} of {self.point}: fires at {self.rate:.2%}; {best[0] if best else 'dead'}>"
@@ -246,6 +256,12 @@ class Atlas:
         share = np.isin(own, ids).sum(1) / np.maximum(1, (own >= 0).sum(1))
         rows = np.argsort(-share, kind="stable")
         return [self.at(int(row)) for row in rows[: int((share >= at_least).sum())]]
+
+    def browse(self, rmodel: RemoteModel | None = None) -> Any:
+        """A page to pick units on, by number or by token; with a model, also to try texts of your own."""
+        from garcon_jupyter.atlas import looking
+
+        return looking.browse(self, rmodel)
 
     def at(self, row: int) -> Record:
         """The unit of a row of the arrays."""

@@ -27,13 +27,15 @@ _AT_ONCE = 256
 """Units at a time."""
 
 
-def to_the_logits(model: RemoteModel, layer: str) -> Iterator[tuple[str, np.ndarray]]:
+def to_the_logits(
+    model: RemoteModel, layer: str, unembed: Tensor
+) -> Iterator[tuple[str, np.ndarray]]:
     """(array, rows) of the neurons of a layer.
 
     Args:
         layer: what the names of its points and parameters begin with, such as "layers.4.".
+        unembed: float32 [V, D].
     """
-    unembed = model.get_parameter("unembed.weight").float()
     out = model.get_parameter(f"{layer}mlp.down_proj").float().T
     k = min(LOGITS, len(unembed))
     found: dict[str, list[Tensor]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +180,10 @@ class Making:
             self._files[what] = create(self._path / f"{what}.npy", rows.dtype, shape)
         self._files[what][first : first + len(rows)] = rows
 
+    @cached_property
+    def _unembed(self) -> torch.Tensor:
+        return self._model.get_parameter("unembed.weight").float()
+
     # -- one point -------------------------------------------------------------------------------
 
     def _arrays(self, name: str, found: Recording) -> Iterator[tuple[str, np.ndarray]]:
@@ -198,7 +203,7 @@ class Making:
             yield "correlated", others.int().numpy()
             yield "correlations", values.numpy()
         if self._logits:
-            yield from to_the_logits(self._model, name.removesuffix(_NEURONS))
+            yield from to_the_logits(self._model, name.removesuffix(_NEURONS), self._unembed)
 
     def _write_index(self, run: Run, units: dict[str, int]) -> None:
         vocabulary = self._model.catalog.sizes.get("V", 0)
