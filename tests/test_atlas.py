@@ -172,6 +172,32 @@ def test_memory_is_what_the_formula_says(model: garcon.RemoteModel, tmp_path: Pa
     assert held == making.memory(160, 80, k=6, window=6, points=2)
 
 
+def test_a_dashboard_shows_what_the_atlas_has(atlas: garcon.Atlas) -> None:
+    record = atlas[POINTS[1], 17]
+    widget = record.show()
+    shown = widget.record
+    assert [example["values"] for example in shown["top"]] == [
+        one.values for one in record.examples
+    ]
+    assert shown["up"][0][1] == pytest.approx(record.logits()[0][1])
+    counts, edges = record.histogram
+    assert sum(shown["histogram"]["counts"]) == counts[edges[:-1] > 0].sum()
+    assert "unit 17" in widget.still()
+    widget.close()
+
+
+def test_a_page_to_pick_units_on(atlas: garcon.Atlas) -> None:
+    page = atlas.browse()
+    (point, unit), (token, found) = (row.children for row in page.children[:2])
+    best = atlas[POINTS[1], 8].examples[0]
+    token.value = best.tokens[best.at]
+    wanted = [(one.point, one.unit) for one in atlas.search(token.value)]
+    assert [value for _, value in found.options[1:]] == wanted[:50]
+    if wanted:
+        found.value = wanted[0]
+        assert (point.value, unit.value) == wanted[0]
+
+
 def test_more_slots_than_tokens(model: garcon.RemoteModel, tmp_path: Path) -> None:
     atlas = model.atlas(POINTS, [[5, 6, 7]], tmp_path / "few", k=6, show=False)
     record = atlas[POINTS[0], 4]
