@@ -34,6 +34,7 @@ _REDUCTIONS = (
     "softmax",
     "squeeze",
     "std",
+    "strongest",
     "sum",
     "topk",
     "transpose",
