@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +55,12 @@ class Lab:
         quiet.mkdir(parents=True)
         settings = '{"checkForUpdates": false, "fetchNews": "false", "doNotDisturbMode": true}'
         (quiet / "notification.jupyterlab-settings").write_text(settings)
+        # The side bar of this very checkout comes before one that was installed.
+        bundles = directory / "jupyter" / "labextensions"
+        bundles.mkdir(parents=True)
+        (bundles / "garcon-jupyter").symlink_to(root / "garcon_jupyter" / "labextension")
         own = {
+            "JUPYTER_PATH": "jupyter",
             "JUPYTER_CONFIG_DIR": "config",
             "JUPYTER_RUNTIME_DIR": "runtime",
             "JUPYTERLAB_SETTINGS_DIR": "settings",
@@ -241,7 +246,7 @@ class Notebook:
                 let ended = false;
                 const run = window.jupyterapp.commands.execute("notebook:run-cell");
                 run.then(() => (ended = true));
-                while (!cell.node.querySelector(".garcon-live") && !ended) await frame();
+                while (!cell.node.querySelector(".garcon-live[data-drawn]") && !ended) await frame();
                 await frame();
                 const seconds = (performance.now() - start) / 1000;
                 await run;
@@ -258,5 +263,13 @@ class Notebook:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
 
     def widgets(self, kind: str) -> Locator:
-        """The living widgets of a kind, such as "tokens", in order."""
-        return self.page.locator(f".garcon-live.garcon-{kind}")
+        """The living widgets of a kind, such as "tokens", in order, as soon as they are drawn."""
+        return self.page.locator(f".garcon-live.garcon-{kind}[data-drawn]")
+
+
+def become(page: Page, read: Callable[[], Any], wanted: Any, seconds: float = 20.0) -> None:
+    """Wait until `read()` is `wanted`; where it never is, fail with what it was instead."""
+    end = time.monotonic() + seconds
+    while (found := read()) != wanted:
+        assert time.monotonic() < end, f"{found!r} is not {wanted!r}"
+        page.wait_for_timeout(50)

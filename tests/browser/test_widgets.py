@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, Notebook
+from tests.browser.lab import Lab, Notebook, become
 
 CELLS = [
     """import numpy as np
@@ -84,13 +84,8 @@ def shown(notebook: Notebook, kind: str, number: int = 0) -> Locator:
 
 def kernel(notebook: Notebook, expression: str, wanted: str) -> None:
     """Wait until an expression in the kernel has a value, by its ``repr``."""
-    said = ""
-    for _ in range(100):
-        said = notebook.execute(f"print(repr({expression}))").strip()
-        if said == wanted:
-            return
-        notebook.page.wait_for_timeout(50)
-    raise AssertionError(f"{expression} is {said}, not {wanted}")
+    asked = f"print(repr({expression}))"
+    become(notebook.page, lambda: notebook.execute(asked).strip(), wanted)
 
 
 def pixels(canvas: Locator) -> NDArray[np.uint8]:
