@@ -21,6 +21,9 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
 START = 60.0
 """Seconds in which JupyterLab starts."""
 
+NOTEBOOK_7 = "/notebooks/{}"
+"""The page of a notebook in Notebook 7, which the same server has."""
+
 
 @dataclass
 class Lab:
@@ -70,12 +73,14 @@ class Lab:
             **os.environ,
             **{name: str(directory / part) for name, part in own.items()},
             "PYTHONPATH": os.pathsep.join([str(root), str(root / "backend")]),
+            "LOGNAME": "ada",  # in pictures nobody needs to know who ran the tests
         }
         command = [
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
             *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
             *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={notebooks}"),
             *("--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"),
+            "--JupyterNotebookApp.expose_app_in_browser=True",
         ]
         with (directory / "lab.txt").open("w") as log:
             process = subprocess.Popen(
@@ -148,10 +153,16 @@ class Lab:
             context.close()
 
     @contextmanager
-    def notebook(self, path: Path, **options: Any) -> Iterator[Notebook]:
-        """A notebook, alone in its window, whose kernel is ready. Its kernel is shut down after."""
+    def notebook(
+        self, path: Path, where: str = "/doc/tree/{}?reset", **options: Any
+    ) -> Iterator[Notebook]:
+        """A notebook, alone in its window, whose kernel is ready. Its kernel is shut down after.
+
+        Args:
+            where: the page of a notebook: JupyterLab's, or that of :data:`NOTEBOOK_7`.
+        """
         name = path.relative_to(self.directory).as_posix()
-        with self.page(f"/doc/tree/{name}?reset", **options) as page:
+        with self.page(where.format(name), **options) as page:
             notebook = Notebook(page)
             notebook.wait_until_ready()
             yield notebook
@@ -205,6 +216,23 @@ class Notebook:
     def start(self) -> None:
         """Run all cells, without waiting for them."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+
+    def start_cell(self, number: int) -> None:
+        """Run one cell, without waiting for it."""
+        self.page.evaluate(
+            """number => {
+                window.jupyterapp.shell.currentWidget.content.activeCellIndex = number;
+                window.jupyterapp.commands.execute("notebook:run-cell");
+            }""",
+            number,
+        )
+
+    def busy(self) -> bool:
+        """Whether the kernel is running something."""
+        return self.page.evaluate(
+            """() => window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel
+                .status === "busy" """
+        )
 
     def execute(self, code: str) -> str:
         """Run code in the kernel beside the notebook; what it prints."""

@@ -285,25 +285,3 @@ def test_a_launch_that_fails_is_explained(lab: Lab) -> None:
         assert launch == "%load_ext garcon_jupyter\n%garcon launch smollm2"
         assert probe.startswith("%%probe layers.4.attn.pattern --on")
         Notebook(page).command("kernelmenu:shutdown")
-
-
-def test_in_notebook_7(lab: Lab, llama_server: garcon.Server) -> None:
-    path = lab.write("seven", [""])
-    context = lab.context()
-    page = context.new_page()
-    page.goto(f"{lab.address}/notebooks/{path.name}?token={lab.token}")
-    page.locator(".jp-Notebook .jp-Cell").wait_for()
-    page.get_by_text("Python 3 (ipykernel)").first.wait_for()
-    page.get_by_role("menuitem", name="View").click()
-    page.get_by_role("menuitem", name="Garçon", exact=True).first.click()
-    bar = SideBar(page)
-    bar.server("tiny").get_by_role("button", name="Connect this notebook").click()
-    expect(bar.server("tiny").locator(".grc-mine")).to_be_visible()
-    bar.search("layers.1.attn.pattern")
-    point = bar.point("layers.1.attn.pattern")
-    point.hover()
-    point.get_by_role("button", name="Show layers.1.attn.pattern").click()
-    page.locator(".garcon-live.garcon-attention").first.wait_for()
-    expect(bar.recordings()).to_contain_text(["layers.1.attn.pattern"])
-    context.close()
-    assert lab.refused == []
