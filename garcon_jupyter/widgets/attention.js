@@ -162,7 +162,6 @@ function draw(model, page, local, colours) {
   page.title.textContent = model.get("title") || "attention";
   page.rowChooser.select.value = model.get("row");
   page.layerChooser.select.value = model.get("layer");
-  page.root.setAttribute("aria-busy", String(model.get("busy")));
   page.view.setAttribute("aria-pressed", String(model.get("view") === "lines"));
   page.view.style.display = head >= 0 ? "" : "none";
   const empty = !model.get("thumbnails").byteLength;

@@ -185,7 +185,7 @@ export function tip(root) {
 }
 
 /** Call `draw` once per frame at most, whenever a trait, the size, or the theme changes. The root says
- * by `data-drawn` that it has been drawn, for whoever waits for a picture.
+ * by `data-drawn` that it has been drawn, and by `aria-busy` whether more is to come.
  * Returns {ask, end}: `ask` for a frame; `end` stops all listening. */
 export function redrawn(model, root, traits, draw) {
   let asked = 0;
@@ -194,6 +194,7 @@ export function redrawn(model, root, traits, draw) {
       asked = 0;
       draw();
       root.dataset.drawn = "";
+      root.setAttribute("aria-busy", String(Boolean(model.get("busy"))));
     });
   };
   for (const trait of traits) model.on(`change:${trait}`, ask);
