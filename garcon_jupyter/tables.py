@@ -69,12 +69,13 @@ def model(rmodel: RemoteModel) -> str:
         ]
         for rank in facts["ranks"]
     ]
+    session = rmodel.session.rsplit("/", 1)[-1]  # a notebook's is named after its path
     sizes = ", ".join(f"{letter} {length:,}" for letter, length in catalog.sizes.items())
     example = "layers.*.attn.pattern" if "layers.{i}.attn.pattern" in catalog.layers else "logits"
     return _framed(
         _heading(rmodel.server.name, " · ".join(said)),
         _table(["rank", *place, "device", "layers", "parameters"], ranks),
-        _soft(f"{catalog.n_layers} layers; {sizes}. Session {rmodel.session!r}."),
+        _soft(f"{catalog.n_layers} layers; {sizes}. Session {session!r}."),
         _folded(f"{len(rmodel.probe_points):,} probe points", _templates(catalog)),
         _next(f'rmodel.show("{example}", "a text")', "rmodel.card()", "%garcon points"),
     )
