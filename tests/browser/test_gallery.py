@@ -65,6 +65,9 @@ def gallery(lab: Lab, smollm2_server: garcon.Server) -> Iterator[Notebook]:
     assert lab.refused == []
 
 
+@pytest.mark.timeout(
+    900
+)  # with the run of the gallery, which sweeps a real model, beside whatever else runs
 def test_every_widget_is_drawn(gallery: Notebook, images: Path) -> None:
     for kind, names in SHOTS.items():
         expect(gallery.widgets(kind)).to_have_count(len(names))
