@@ -195,7 +195,7 @@ def test_probes_and_recordings_of_this_notebook(lab: Lab, llama_server: garcon.S
         "%load_ext garcon_jupyter\n%garcon connect tiny",
         "%%probe layers.*.mlp.out --name mine\nsave_ctx.value = tensor\nsave_ctx.note = 'hello'",
         "import time\nrmodel.forward([[5, 6, 7]], logits='none')",
-        "time.sleep(2)",
+        "from pathlib import Path\nwhile not Path('go').exists():\n    time.sleep(0.02)",
     ]
     with side_bar(lab, "recordings", cells) as (bar, notebook):
         page = notebook.page
@@ -203,6 +203,7 @@ def test_probes_and_recordings_of_this_notebook(lab: Lab, llama_server: garcon.S
         expect(notes).to_contain_text("This notebook is not connected to a model.")
         notebook.start()
         expect(notes).to_contain_text("The kernel is busy.")
+        (lab.directory / "go").touch()
         expect(bar.recordings()).to_have_count(8)
         expect(bar.layer(2)).to_contain_text("1 probed")
         assert numbers(page) == [1, 2, 3, 4]  # looking counts no number
