@@ -395,11 +395,14 @@
   flex: 1 0 100%;
   box-sizing: border-box;
   overflow: hidden;
-  padding-right: 26px; /* the eye's */
   color: var(--jp-ui-font-color2);
   font-size: var(--jp-ui-font-size0);
   text-overflow: ellipsis;
   white-space: nowrap;
+}
+
+.grc-point .grc-meaning {
+  padding-right: 26px; /* the eye's */
 }
 
 /* A row with a whole name: the shape stands below it, beside the eye. */
@@ -407,13 +410,16 @@
   flex: 1 0 100%;
 }
 
-.grc-whole .grc-meaning {
+.grc-point .grc-whole .grc-meaning {
   flex: 1;
   padding-right: 0;
 }
 
-.grc-panel .grc-whole .grc-shape {
+.grc-whole .grc-shape {
   order: 1;
+}
+
+.grc-panel .grc-point .grc-whole .grc-shape {
   padding-right: 26px;
 }
 
