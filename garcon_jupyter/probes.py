@@ -162,6 +162,11 @@ class ProbePoint:
         shape = ", ".join(map(str, self.shape))
         return f"<probe point {self.name} [{shape}]: {self.what}>"
 
+    def _repr_html_(self) -> str:
+        from garcon_jupyter import tables
+
+        return tables.point(self)
+
 
 def _as_recorder(fn: Any) -> Recorder[Any] | None:
     """A probe that is a recorder; nothing is one before that module was imported."""
@@ -203,3 +208,8 @@ class ProbePoints(Mapping[str, ProbePoint]):
         return (
             f"<{len(self)} probe points over {catalog.n_layers} layers; %garcon points lists them>"
         )
+
+    def _repr_html_(self) -> str:
+        from garcon_jupyter import tables
+
+        return tables.points(self)

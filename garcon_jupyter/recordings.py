@@ -34,6 +34,7 @@ _REDUCTIONS = (
     "softmax",
     "squeeze",
     "std",
+    "strongest",
     "sum",
     "topk",
     "transpose",
@@ -56,9 +57,11 @@ class Handle:
         ref: RecordingRef,
         attribute: str,
         info: AttributeInfo,
+        owner: Any,
         steps: Any = (),
     ) -> None:
         self._model, self._ref, self._attribute, self._steps = model, ref, attribute, tuple(steps)
+        self._owner = owner  # keeps the snapshot alive on the server
         self.info = info
 
     @property
@@ -88,7 +91,8 @@ class Handle:
         )
 
     def _with(self, step: tuple[Any, ...]) -> Handle:
-        return Handle(self._model, self._ref, self._attribute, self.info, (*self._steps, step))
+        steps = (*self._steps, step)
+        return Handle(self._model, self._ref, self._attribute, self.info, self._owner, steps)
 
     def fetch(self, dtype: Any = None) -> Any:
         """The value. A floating dtype to travel in may be chosen."""
@@ -101,6 +105,11 @@ class Handle:
         )
         cut = " (cut on the server)" if self._steps else ""
         return f"<{self._ref.point}.{self._attribute}: {what}{cut}>"
+
+    def _repr_html_(self) -> str:
+        from garcon_jupyter import tables
+
+        return tables.handle(self)
 
 
 class Recording:
@@ -132,7 +141,8 @@ class Recording:
                 f"{self._ref.point} has no {attribute!r}.",
                 f"Saved there: {', '.join(self._attributes) or 'nothing'}.",
             )
-        return Handle(self._model, self._ref, attribute, self._attributes[attribute])
+        info = self._attributes[attribute]
+        return Handle(self._model, self._ref, attribute, info, self._owner)
 
     def __getattribute__(self, name: str) -> Any:
         # What was saved comes before what this class calls so: somebody will save `keys`.
@@ -170,6 +180,11 @@ class Recording:
             origin = f" (of {info.origin})" if info.origin else ""
             rows.append(f"{name}: {what or info.preview}{origin}")
         return f"<recording of {self._ref.point}: {'; '.join(rows)}>"
+
+    def _repr_html_(self) -> str:
+        from garcon_jupyter import tables
+
+        return tables.recording(self)
 
 
 class Recordings(Mapping[Key, Recording]):
@@ -211,3 +226,8 @@ class Recordings(Mapping[Key, Recording]):
     def __repr__(self) -> str:
         rows = "\n".join(f"  {entry!r}" for entry in self._entries.values())
         return f"<{len(self)} recordings>\n{rows}".rstrip()
+
+    def _repr_html_(self) -> str:
+        from garcon_jupyter import tables
+
+        return tables.recordings(self)

@@ -20,7 +20,7 @@ from garcon_jupyter.installing import Installing
 from garcon_jupyter.looking.entry import Looking
 from garcon_jupyter.points import Address, Catalog
 from garcon_jupyter.probes import Probe, ProbePoints
-from garcon_jupyter.recordings import Handle, Key, Recordings
+from garcon_jupyter.recordings import Handle, Recordings
 from garcon_jupyter.registry import Server, stop
 from garcon_jupyter.tokens import Tokens, as_tokens
 from garcon_jupyter.wire import protocol, transport
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from garcon_jupyter.atlas import Atlas
     from garcon_jupyter.easy import Look
     from garcon_jupyter.runs import Run
-    from garcon_jupyter.widgets import View
+    from garcon_jupyter.showing import Shown
+    from garcon_jupyter.widgets import AttentionWidget, View
 
 LOGITS = ("all", "last", "none")
 AttachedKey = tuple[str, bool, str | None]
@@ -571,17 +572,20 @@ class RemoteModel(Looking):
 
         return Look(self, text)
 
-    def show(self, point: Key, text: Any = None, attribute: str | None = None) -> View:
+    def show(
+        self, what: Shown, text: Any = None, attribute: str | None = None
+    ) -> View | AttentionWidget:
         """A picture of a point: what was recorded there, or, with `text`, of a clean pass over it.
 
         Args:
-            point: name of the point, or (point, name of the probe).
+            what: name of the point, or (point, name of the probe); or a probe point, a recording, or a
+                handle itself. "layers.*.attn.pattern" is all layers at a glance.
             text: tokens or text to run; None to show the recording.
             attribute: which saved tensor to show; by default the first of the point's shape.
         """
         from garcon_jupyter.showing import show
 
-        return show(self, point, text, attribute)
+        return show(self, what, text, attribute)
 
     def show_sharding(self) -> Any:
         """A picture of which rank holds what, and how much memory it uses."""
@@ -702,6 +706,11 @@ class RemoteModel(Looking):
             f"<RemoteModel {self.server.name}: {model['architecture']}, {self.catalog.n_layers} layers, "
             f"{model['dtype']}, {sharding}; session {self.session!r}>"
         )
+
+    def _repr_html_(self) -> str:
+        from garcon_jupyter import tables
+
+        return tables.model(self)
 
 
 _HOLDING: Counter[tuple[str, str]] = Counter()

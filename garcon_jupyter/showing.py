@@ -11,19 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import widgets
 from garcon_jupyter.errors import BadRequest, GarconError, NoRecording
-from garcon_jupyter.points import Address, Catalog
-from garcon_jupyter.recordings import Key, Recording, Recordings
-from garcon_jupyter.widgets import View
+from garcon_jupyter.points import Address, Catalog, fill
+from garcon_jupyter.probes import ProbePoint
+from garcon_jupyter.recordings import Handle, Key, Recording, Recordings
+from garcon_jupyter.widgets import AttentionWidget, View
 
 if TYPE_CHECKING:
     from garcon_jupyter.remote_model import RemoteModel
 
+Shown = Key | ProbePoint | Recording | Handle
+"""What a picture can be made of: a point, or what was recorded at one."""
 
-def show(rmodel: RemoteModel, point: Key, text: Any = None, attribute: str | None = None) -> View:
+EVERY_PATTERN = "layers.*.attn.pattern"
+"""The one pattern of points that is one picture: the attention of all layers."""
+
+
+def show(
+    rmodel: RemoteModel, what: Shown, text: Any = None, attribute: str | None = None
+) -> View | AttentionWidget:
     """A picture of a point: what was recorded there, or, with `text`, of a clean pass over it.
 
     Args:
-        point: its name, or (name, name of the probe) of a named probe's recording.
+        what: the point, by name; (name, name of the probe) of a named probe's recording; or a point, a
+            recording, or a handle itself. "layers.*.attn.pattern" is all layers at a glance.
         text: tokens or text to run without any other probe; None to show the recording.
         attribute: which saved tensor; by default the first of the point's shape, else the first.
 
@@ -31,17 +41,18 @@ def show(rmodel: RemoteModel, point: Key, text: Any = None, attribute: str | Non
         UnknownPoint: no such point.
         NoRecording: nothing is recorded there, or nothing that can be drawn.
     """
+    if isinstance(what, Handle):
+        return _of_handle(rmodel, what)
+    if isinstance(what, Recording):
+        return _of_recording(rmodel, what, attribute)
+    point = what.name if isinstance(what, ProbePoint) else what
+    if point == EVERY_PATTERN and rmodel.catalog.n_layers > 1:
+        return _every_layer(rmodel, text, attribute)
     name = _one_point(rmodel.catalog, point)
     if text is not None:
         return _clean(rmodel, name, text)
     recordings = rmodel.recordings(fetch=False)
-    key = _recorded(recordings, point, name)
-    recording = recordings[key]
-    chosen = attribute or _drawable(rmodel.catalog, name, recording)
-    title = name if chosen == "tensor" else f"{name} · {chosen}"
-    probe = None if isinstance(key, str) else key[1]
-    tokens = rmodel.tokens_at.get((name, probe))
-    return _recording(rmodel, recordings, key, chosen, tokens, title)
+    return _of_recording(rmodel, recordings[_recorded(recordings, point, name)], attribute)
 
 
 def show_values(rmodel: RemoteModel, point: str, value: Any, tokens: Any) -> View:
@@ -55,6 +66,34 @@ def show_values(rmodel: RemoteModel, point: str, value: Any, tokens: Any) -> Vie
     return _picture(rmodel, point, value, tokens, point)
 
 
+def _of_recording(rmodel: RemoteModel, recording: Recording, attribute: str | None) -> View:
+    """A picture of one of the tensors that were saved at a point."""
+    chosen = attribute or _drawable(rmodel.catalog, recording._ref.point, recording)
+    return _of_handle(rmodel, Recording.handle(recording, chosen))
+
+
+def _of_handle(rmodel: RemoteModel, handle: Handle) -> View:
+    """A picture of a value on the server; of one that is cut there, after it was."""
+    ref, attribute = handle._ref, handle._attribute
+    title = ref.point if attribute == "tensor" else f"{ref.point} · {attribute}"
+    tokens = rmodel.tokens_at.get((ref.point, ref.name))
+    if handle._steps:
+        return _picture(rmodel, ref.point, handle.fetch(), tokens, f"{title}, cut")
+    return _whole(rmodel, handle, tokens, title)
+
+
+def _every_layer(rmodel: RemoteModel, text: Any, attribute: str | None) -> AttentionWidget:
+    """The attention of all layers at a glance: of a text, or of what was recorded."""
+    from garcon_jupyter.looking.layers import PATTERN, attention_widget, recorded_attention
+
+    if text is not None:
+        return attention_widget(rmodel, text)
+    recordings = rmodel.recordings(fetch=False)
+    first = fill(PATTERN, 0)
+    chosen = attribute or _drawable(rmodel.catalog, first, recordings[first])
+    return recorded_attention(rmodel, recordings, chosen)
+
+
 def _clean(rmodel: RemoteModel, point: str, text: Any) -> View:
     """A picture of a clean pass over a text."""
     from garcon_jupyter.looking.passes import contexts, keep
@@ -63,24 +102,21 @@ def _clean(rmodel: RemoteModel, point: str, text: Any) -> View:
     with contexts(rmodel, "show") as name:
         probes = [rmodel.probe_points[point].probe(keep, name=name, read_only=True)]
         rmodel.forward(tokens, probes=probes, logits="none")
-        recordings = rmodel.recordings(fetch=False)
-        return _recording(rmodel, recordings, (point, name), "tensor", tokens, point)
+        recording = rmodel.recordings(fetch=False)[point, name]
+        return _whole(rmodel, Recording.handle(recording, "tensor"), tokens, point)
 
 
-def _recording(
-    rmodel: RemoteModel, recordings: Recordings, key: Key, attribute: str, tokens: Any, title: str
-) -> View:
+def _whole(rmodel: RemoteModel, handle: Handle, tokens: Any, title: str) -> View:
     """A picture of a value on the server: fetched, or, if it is large, looked at where it is."""
     from garcon_jupyter.looking.frames import RecordedSource, may_stay
 
-    point = key if isinstance(key, str) else key[0]
-    handle = Recording.handle(recordings[key], attribute)
+    point = handle._ref.point
     dims = _axes(rmodel.catalog, rmodel.catalog.point(point), handle.shape or ())
     if dims is None or not may_stay(handle):
         return _picture(rmodel, point, handle.fetch(), tokens, title)
     labels = _labels(rmodel, tokens, dims, handle)
-    source = RecordedSource(rmodel, handle, recordings)
-    return widgets.FetchingView(source, labels, title, widgets.view.UNIT_NAMES.get(dims[2], "unit"))
+    unit = widgets.view.UNIT_NAMES.get(dims[2], "unit")
+    return widgets.FetchingView(RecordedSource(rmodel, handle), labels, title, unit)
 
 
 def _picture(rmodel: RemoteModel, point: str, value: Any, tokens: Any, title: str) -> View:

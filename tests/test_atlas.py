@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,13 +85,34 @@ def test_statistics(atlas: garcon.Atlas, values: dict[str, Tensor]) -> None:
 
 def test_logits(atlas: garcon.Atlas, model: garcon.RemoteModel) -> None:
     unembed, out = (model.get_parameter(n) for n in ("unembed.weight", "layers.2.mlp.down_proj"))
-    scores = unembed @ out[:, 17]
+    gain = model.get_parameter("final_norm.weight")
+    scores = unembed @ (gain * out[:, 17])
+    assert float((scores - unembed @ out[:, 17]).abs().max()) > 0.1  # the norm counts
     record = atlas[POINTS[1], 17]
     assert [value for _, value in record.logits()] == pytest.approx(scores.topk(10).values.tolist())
     lowest = scores.topk(10, largest=False).values.tolist()
     assert [value for _, value in record.logits(down=True)] == pytest.approx(lowest)
     token = int(scores.argmax())
     assert record.logits()[0][0] == model.token_strings([[token]])[0][0]
+
+
+def test_units_of_other_points_that_fire_with_it(
+    atlas: garcon.Atlas, values: dict[str, Tensor]
+) -> None:
+    """By a sketch: every correlation beyond five standard errors that is told is there."""
+    one, other = (values[point].flatten(0, 1).double().T for point in POINTS)
+    exact = torch.corrcoef(torch.cat([one, other]))[:80, 80:]
+    error = atlas.index["sums"] ** -0.5
+    told = {}
+    for unit in range(80):
+        for point, their, value in atlas[POINTS[0], unit].across:
+            assert point == POINTS[1] and abs(value - exact[unit, their]) < 5 * 2**0.5 * error
+            told[unit, their] = value
+    # Of those far beyond what is kept, none is missed.
+    far = [(int(a), int(b)) for a, b in (exact.abs() > 11 * error).nonzero()]
+    strongest = exact.abs().topk(10, 1).values[:, -1]
+    assert all(pair in told or exact[pair].abs() < strongest[pair[0]] + 0.2 for pair in far)
+    assert told and all(abs(value) > 5 * error for value in told.values())
 
 
 def test_intervals_go_up(atlas: garcon.Atlas) -> None:
@@ -144,9 +167,83 @@ def test_shards_give_the_same_atlas(
 def test_memory_is_what_the_formula_says(model: garcon.RemoteModel, tmp_path: Path) -> None:
     model.atlas(POINTS, ROWS, tmp_path / "a", k=6, before=3, after=2, show=False)
     recordings = model.recordings()
-    names = ("topk", "equal_count", "histogram", "firing", "moments", "covariance")
+    names = ("topk", "equal_count", "histogram", "firing", "moments", "covariance", "sketch")
     held = sum(getattr(recordings[p, "atlas"], name).nbytes for p in POINTS for name in names)
-    assert held == making.memory(160, 80, k=6, window=6)
+    assert held == making.memory(160, 80, k=6, window=6, points=2)
+
+
+def test_a_dashboard_shows_what_the_atlas_has(atlas: garcon.Atlas) -> None:
+    record = atlas[POINTS[1], 17]
+    widget = record.show()
+    shown = widget.record
+    assert [example["values"] for example in shown["top"]] == [
+        one.values for one in record.examples
+    ]
+    assert shown["up"][0][1] == pytest.approx(record.logits()[0][1])
+    counts, edges = record.histogram
+    assert sum(shown["histogram"]["counts"]) == counts[edges[:-1] > 0].sum()
+    assert "unit 17" in widget.still()
+    widget.close()
+
+
+def test_a_page_to_pick_units_on(atlas: garcon.Atlas) -> None:
+    page = atlas.browse()
+    (point, unit), (token, found) = (row.children for row in page.children[:2])
+    best = atlas[POINTS[1], 8].examples[0]
+    token.value = best.tokens[best.at]
+    wanted = [(one.point, one.unit) for one in atlas.search(token.value)]
+    assert [value for _, value in found.options[1:]] == wanted[:50]
+    if wanted:
+        found.value = wanted[0]
+        assert (point.value, unit.value) == wanted[0]
+
+
+def test_more_slots_than_tokens(model: garcon.RemoteModel, tmp_path: Path) -> None:
+    atlas = model.atlas(POINTS, [[5, 6, 7]], tmp_path / "few", k=6, show=False)
+    record = atlas[POINTS[0], 4]
+    assert len(record.examples) == len(record.sample) == 3
+    assert np.isnan(record.array("top_values")[3:]).all()
+    assert json.dumps(exports.openai(record), allow_nan=False)
+    assert json.dumps(exports.neuronpedia(record, "tiny", "0-mlp"), allow_nan=False)
+
+
+def test_rows_that_cannot_be_read_are_named(model: garcon.RemoteModel, tmp_path: Path) -> None:
+    """What was recorded before them is there, and no directory passes for an atlas."""
+    file = tmp_path / "some.jsonl"
+    file.write_text('{"text": "one"}\n' * 40 + '{"text": 3}\n')
+    options = {"batch_tokens": 64, "length": 16, "show": False}
+    with pytest.raises(garcon.BadData, match="Row 41|Line 41 of some.jsonl"):
+        model.atlas(POINTS, file, tmp_path / "a", **options)
+    assert model.recordings()[POINTS[0], "atlas"].firing.tokens_seen > 0
+    with pytest.raises(
+        garcon.BadData, match="Document 1 of the texts has .* tokens, more than 128"
+    ):
+        model.atlas(POINTS, ["a", "so " * 200], tmp_path / "a", packed=False, show=False)
+    for empty, said in (("", "is empty"), ("\n \n", "has no tokens")):
+        (tmp_path / "empty.txt").write_text(empty)
+        with pytest.raises(garcon.BadData, match=said):
+            model.atlas(POINTS, tmp_path / "empty.txt", tmp_path / "a", show=False)
+    with pytest.raises(garcon.BadData, match="holds no atlas"):
+        garcon.open_atlas(tmp_path / "a")
+
+
+def test_a_disk_that_fills_leaves_what_was_recorded(
+    model: garcon.RemoteModel, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(garcon.BadData, match="could not be written: File too large"):
+            model.atlas(POINTS, ROWS, tmp_path / "full", show=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, former)
+    assert model.recordings()[POINTS[0], "atlas"].topk.tokens_seen == ROWS.size
+    with pytest.raises(garcon.BadData, match="holds no atlas"):
+        garcon.open_atlas(tmp_path / "full")
+    # With room, the same directory will do.
+    assert len(model.atlas(POINTS, ROWS, tmp_path / "full", show=False)) == 160
 
 
 def test_bad_input(model: garcon.RemoteModel, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_the_page_loads_nothing(page: str) -> None:
     assert not re.findall(r"//[\w.]*(?:cdn|unpkg|jsdelivr)", page)
 
 
-@pytest.mark.parametrize("name", demo.NOTEBOOKS)
+@pytest.mark.parametrize("name", [*demo.NOTEBOOKS, "atlas.ipynb"])
 def test_committed_notebooks_show_a_whole_run(name: str) -> None:
     path = demo.HERE / name
     assert path.stat().st_size < 500_000
@@ -142,6 +142,30 @@ def test_the_committed_quickstart_is_what_a_run_gives(quickstart: NotebookNode) 
 
     assert results(committed) == results(quickstart)
     assert len(results(committed)) >= 4
+
+
+# -- the atlas -----------------------------------------------------------------------------------
+
+
+def test_the_atlas_notebook_runs_on_a_little_of_its_text(tmp_path: Path) -> None:
+    notebook = nbformat.read(demo.HERE / "atlas.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "TOKENS = 200_000" in cell.source]
+    cell.source = cell.source.replace("200_000", "2_000").replace("*", "{10,11,21,22,23,24}")
+    (tmp_path / "examples").mkdir()
+    nbformat.write(notebook, tmp_path / "examples" / "atlas.ipynb")
+    done = demo.run(tmp_path / "examples" / "atlas.ipynb")
+    atlas = garcon.open_atlas(tmp_path / "build" / "smollm2.atlas")
+    assert len(atlas) == 6 * 1536 and atlas.tokens == 2_000
+    # The last cells run whole texts through the model: their outputs do not depend on the atlas.
+    for source in ("May I march?", "exports.neuronpedia"):
+        (mine,) = [cell for cell in done.cells if source in cell.source]
+        assert mine.outputs and mine.outputs[0].output_type == "stream"
+    assert _printed(done, "May I march?") == _printed(notebook, "May I march?")
+
+
+def _printed(notebook: NotebookNode, source: str) -> list[str]:
+    (cell,) = [cell for cell in notebook.cells if source in cell.source]
+    return [line.strip() for line in cell.outputs[0].text.splitlines()]
 
 
 # -- the article ---------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from tests.oracle import PROMPT, Plain, close
 OUT = "layers.2.mlp.out"
 MIB = 1 << 20
 MEMORY, KEEP = 600 * MIB, 64 * MIB
-"""What the servers here may use beside the model, and keep."""
+"""What each rank here may use beside the model, and keep."""
 
 
 def keep(save_ctx: Any, tensor: Tensor) -> None:
@@ -41,7 +41,12 @@ def small(request: pytest.FixtureRequest, llama_path: Path) -> Iterator[Server]:
     """A server with little memory."""
     name = f"small-{request.param}"
     server = garcon.launch(
-        llama_path, name, tp=request.param, memory=MEMORY, keep="64MiB", progress=quiet
+        llama_path,
+        name,
+        tp=request.param,
+        memory=MEMORY * request.param,
+        keep="64MiB",
+        progress=quiet,
     )
     yield server
     registry.kill(server)
@@ -260,8 +265,8 @@ def test_a_million_tokens_are_refused_before_they_run(model: RemoteModel) -> Non
         model.forward(tokens)
     with pytest.raises(DoesNotFit, match=r"\(activations \d\.\d GiB, logits 2\.0 GiB\)"):
         model.backward(tokens, Tensor.mean)
-    few = tokens[:200]
-    assert model.forward(few, logits=lambda logits: logits.shape) == (200, 125, 263)
+    few = tokens[:50]
+    assert model.forward(few, logits=lambda logits: logits.shape) == (50, 125, 263)
 
 
 def test_generations_without_end_are_refused(model: RemoteModel) -> None:
@@ -290,12 +295,29 @@ def test_what_a_pass_needs() -> None:
     probe = wire.ProbeSpec("logits", code)
     probed = wire.Forward(batch=batch, logits="none", probes=(probe,))
     assert needs(probed)["logits"] == whole
+    scores = wire.ProbeSpec("layers.1.attn.scores", code)
+    scored = needs(wire.Forward(batch=batch, probes=(scores,)))
+    assert scored["attention scores"] == 2 * 5 * 2 * 7 * 7 * 4
     backward = needs(wire.Backward(batch=batch))
     assert backward == {"activations": 3 * activations, "logits": 2 * whole}
     options = {"max_new_tokens": 3, "num_beams": 2}
     generated = needs(wire.Generate(batch=batch, options=options))
     assert generated["the key-value cache"] == 5 * 2 * (7 + 3) * 2 * 2 * 4 * 3 * 4
     assert generated["logits"] == 2 * last
+
+
+def test_over_several_ranks_a_pass_must_surely_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = wire.Forward(batch=wire.Batch(torch.zeros(1000, 100)), logits="none")
+    ruler = admission.Admission(Mesh.solo(), torch.nn.Linear(2, 2), 3, {"D": 8, "M": 16})
+    needed = sum(need.count for need in ruler._needs(request))
+    monkeypatch.setattr(admission.memory, "left", lambda device: needed)
+    ruler.check(request)
+    ruler.alone = False
+    up_to = sized(int(needed * admission.BEYOND))
+    with pytest.raises(DoesNotFit, match=rf"with copies up to {up_to}; {sized(needed)} are there"):
+        ruler.check(request)
+    monkeypatch.setattr(admission.memory, "left", lambda device: 2 * needed)
+    ruler.check(request)
 
 
 # -- full disks ----------------------------------------------------------------------------------

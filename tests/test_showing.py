@@ -122,6 +122,43 @@ def test_values_that_are_here_already(rmodel: garcon.RemoteModel) -> None:
     assert show_values(rmodel, NEURONS, torch.randn(6, 7), "Hello")._subject.unit_name == "column"
 
 
+def test_points_recordings_and_handles_show_themselves(
+    rmodel: garcon.RemoteModel, plain: Plain
+) -> None:
+    tokens = rmodel.encode("Hello")
+    expected = plain.neurons(2, tokens.ids).numpy()
+    clean = rmodel.show(rmodel.probe_points[NEURONS], "Hello")
+    run(rmodel, NEURONS, tokens, name="mine")
+    recording = rmodel.recordings(fetch=False)[NEURONS, "mine"]
+    for view in (clean, rmodel.show(recording), rmodel.show(recording.tensor)):
+        assert np.allclose(drawn(view), expected, atol=1e-5)
+        assert view._subject.tokens == tokens.strings and view._subject.title == NEURONS
+    cut = rmodel.show(recording.tensor[0, :, 7:9])
+    assert np.allclose(drawn(cut)[0], expected[0, :, 7:9], atol=1e-5)
+    assert cut._subject.title == f"{NEURONS}, cut"
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_the_pattern_of_all_layers_is_one_picture(
+    rmodel: garcon.RemoteModel, recorded: bool
+) -> None:
+    text = "Hello, world"
+    if recorded:
+        points = rmodel.probe_points["layers.*.attn.pattern"]
+        rmodel.forward(text, probes=points.probes(keep))
+    widget = rmodel.show("layers.*.attn.pattern", None if recorded else text)
+    assert widget.worker.wait() and widget.trouble == "" and widget.overview
+    look = rmodel.look(text)
+    for layer in range(4):
+        expected = look[f"layers.{layer}.attn.pattern"][0].numpy()
+        codes = np.frombuffer(getattr(widget, f"small_{layer}"), np.uint8).reshape(expected.shape)
+        off = codes - (128 + np.round(127 * np.sqrt(expected)))
+        assert np.abs(off).max() <= 1  # by rounding
+    assert widget.key_labels[-1] == rmodel.encode(text).strings[0][-1].replace(" ", "·")
+    with pytest.raises(BadRequest, match="selects 4 points"):
+        show(rmodel, "layers.*.attn.z", text)
+
+
 def test_what_cannot_be_shown(rmodel: garcon.RemoteModel) -> None:
     with pytest.raises(UnknownPoint, match=r"Did you mean layers\.2\.mlp\.out"):
         show(rmodel, "layers.2.mlp.uot")

@@ -101,9 +101,10 @@ def test_telling_is_no_request_where_nothing_changed(
     time.sleep(0.2)
     for _ in range(20):
         assert told(shell)["current"]
-    assert rmodel.status()["idle_left"] < before - 0.1  # the clock runs on
+    rested = rmodel.status()["idle_left"]
+    assert rested < before - 0.1  # the clock runs on
     rmodel.forward([[5, 6, 7]], logits="none")
-    assert rmodel.status()["idle_left"] > before  # which a request does set back
+    assert rmodel.status()["idle_left"] > rested  # which a request does set back
 
 
 def test_telling_does_not_wait_for_a_busy_server(shell: Any, rmodel: garcon.RemoteModel) -> None:

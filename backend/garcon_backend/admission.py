@@ -2,9 +2,11 @@
 
 A rank that runs out of memory in the middle of a pass leaves the others waiting in a collective. The largest
 tensors of a pass are known before it: the logits, the activations of a layer (of all, where there is a
-backward), the key-value cache. A request of which these alone do not fit is refused, at no cost. The figures
-are what the pass needs at least; what it needs beyond is met by the limit that :mod:`garcon_backend.memory`
-sets.
+backward), the attention scores where they are probed, the key-value cache. A request of which these alone do
+not fit is refused, at no cost. The figures are what the pass needs at least. What it needs beyond is met by the
+limit that :mod:`garcon_backend.memory` sets: on a single rank it is an error at the line that asks. Over several
+ranks it would be one on some of them, in the middle of a layer, and the others would have to be started anew to
+get out of their collective. So there a pass is refused that might not fit.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from garcon_jupyter.wire.transport import INLINE_LIMIT
 
 NEGLIGIBLE = 16 << 20
 """Bytes below which nobody asks how many there are."""
+
+BEYOND = 2.0
+"""How many times what it needs at least a pass may need, with the copies that are made on the way."""
 
 _SMALLER = 'Take a smaller batch, or logits="last".'
 
@@ -49,7 +54,8 @@ class Admission:
 
     def __init__(self, mesh: Mesh, model: nn.Module, layers: int, sizes: dict[str, int]) -> None:
         self.mesh, self.layers = mesh, layers
-        self.sizes = {letter: sizes.get(letter, 0) for letter in "VDMKdP"}
+        self.sizes = {letter: sizes.get(letter, 0) for letter in "VDMHKdP"}
+        self.alone = mesh.degrees.world == 1
         self.itemsize = next((p.itemsize for p in model.parameters()), 4)
 
     def check(self, request: Any) -> None:
@@ -59,15 +65,19 @@ class Admission:
             DoesNotFit: with the bytes that it needs and those that there are.
         """
         needs = [need for need in self._needs(request) if need.count]
-        needed = sum(need.count for need in needs)
-        if needed < NEGLIGIBLE:
+        least = sum(need.count for need in needs)
+        if least < NEGLIGIBLE:
             return
         there = memory.left(self.mesh.device)
+        needed = least if self.alone else int(least * BEYOND)
         if needed <= there:
             return
         each = ", ".join(f"{need.what} {sized(need.count)}" for need in needs)
+        count = f"at least {sized(least)} on a rank ({each})"
+        if least <= there:
+            count += f", with copies up to {sized(needed)}"
         raise DoesNotFit(
-            f"The pass needs at least {sized(needed)} on a rank ({each}); {sized(there)} are there.",
+            f"The pass needs {count}; {sized(there)} are there.",
             max(needs, key=lambda need: need.count).remedy,
         )
 
@@ -107,7 +117,12 @@ class Admission:
         width = 4 * self.sizes["D"] + 3 * self.sizes["M"] // self.mesh.degrees.tp
         activations = Need("activations", tokens * width * (self.layers if backward else 1))
         logits = self._logits(request, rows, length) * (2 if backward else 1)
-        return [activations, Need("logits", logits, _SMALLER)]
+        found = [activations, Need("logits", logits, _SMALLER)]
+        if any(spec.point.endswith((".attn.scores", ".attn.pattern")) for spec in request.probes):
+            heads = -(-self.sizes["H"] // self.mesh.degrees.tp)
+            scores = 2 * mine * heads * length * length * self.itemsize
+            found.append(Need("attention scores", scores))
+        return found
 
     def _logits(self, request: Any, rows: int, length: int) -> int:
         if not self.mesh.last_stage:

@@ -10,6 +10,9 @@ from ipykernel.kernelapp import IPKernelApp
 
 from garcon_backend import log_limit
 
+_PARTING = 5.0
+"""Seconds that a channel's thread has to come to its end."""
+
 
 class Application(IPKernelApp):
     """The application of :class:`~garcon_backend.kernel.GarconKernel`."""
@@ -31,3 +34,14 @@ class Application(IPKernelApp):
     def initialize(self, argv: Any = None) -> None:
         super().initialize(argv)
         log_limit.limit(self.log)
+
+    def close(self) -> None:
+        """As its base, but what sends by the thread of iopub ends before that thread.
+
+        Else a last message, such as that a channel is idle again, waits for ever for somebody to take it.
+        """
+        for thread in (self.control_thread, self.shell_channel_thread):
+            if thread and thread.is_alive():
+                thread.stop()
+                thread.join(_PARTING)
+        super().close()

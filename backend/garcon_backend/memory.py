@@ -16,6 +16,7 @@ import re
 import resource
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,6 +30,9 @@ SHARE = 0.85
 
 SLACK = 64 << 20
 """Bytes by which this process may grow before free memory of the heap is given back to the system."""
+
+_MOST_ABSENT = 1 << 30
+"""Bytes of absent pages by which the limit is raised at most: they may come back."""
 
 _CANNOT = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -50,18 +54,21 @@ def limit(count: int | None = None) -> int | None:
     Returns:
         The bytes of this rank; None where the system knows no such limit.
     """
-    global _limit
+    global _limit, _absent
     used = _data_bytes()
     if used is None:
         return None
     mine = int(available_bytes("cpu") * SHARE if count is None else count) // sharers("cpu")
-    _limit = used + mine
+    _limit, _absent = used + mine, _pages().absent
     _set(_limit)
     return mine
 
 
 _limit: int | None = None
 """What :func:`limit` set; None before."""
+
+_absent = 0
+"""Bytes that counted then, and were not there."""
 
 
 def _set(count: int) -> None:
@@ -75,17 +82,27 @@ def recover() -> None:
     gc.collect()
     if (heap := _heap()) is not None:
         heap.malloc_trim(0)
-        adjust()
+    adjust()
 
 
 def adjust() -> None:
-    """Raise the limit by what the heap of the C library holds and nobody uses.
+    """Raise the limit by what counts and nobody uses.
 
-    That memory counts, though it was given back to the system, and without it nothing would be left for what
-    does not come from the heap, such as the stacks of threads.
+    Without it nothing would be left in time for what does not come from the heap, such as the stacks of threads.
     """
-    if _limit is not None and (heap := _heap()) is not None:
-        _set(_limit + heap.free)
+    if _limit is not None:
+        _set(_limit + _unused())
+
+
+def _unused() -> int:
+    """Bytes that count towards the limit, though they were given back.
+
+    Either the heap of the C library still has them, or they are pages that are not there any more: the heaps of
+    threads are as large for ever as they once were.
+    """
+    heap = _heap()
+    gone = min(_MOST_ABSENT, _pages().absent - _absent)
+    return max(0, heap.free if heap else 0, gone)
 
 
 def give_back() -> None:
@@ -95,17 +112,30 @@ def give_back() -> None:
     is asked for megabytes again and again holds hundreds of them. It takes milliseconds for gigabytes.
     """
     global _resident
-    if (heap := _heap()) is not None and _resident_bytes() > _resident + SLACK:
+    if (heap := _heap()) is not None and _pages().there > _resident + SLACK:
         heap.malloc_trim(0)
-        _resident = _resident_bytes()
+        _resident = _pages().there
 
 
 _resident = 0
 """Bytes that this process held when free memory was given back last."""
 
 
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
+@dataclass(frozen=True)
+class _Pages:
+    """Memory of this process's own, in bytes: what is there, and what was only asked for."""
+
+    there: int
+    absent: int
+
+
+def _pages() -> _Pages:
+    file = Path("/proc/self/statm")
+    if not file.exists():
+        return _Pages(0, 0)
+    words = [int(word) * resource.getpagesize() for word in file.read_bytes().split()]
+    there = words[1] - words[2]  # resident, without files and shared memory
+    return _Pages(there, words[5] - there)
 
 
 class _Heap:
@@ -155,8 +185,7 @@ def left(device: torch.device | str = "cpu") -> int:
         return available_bytes(device) + cached
     there = available_bytes(device) // sharers(device)
     if _limit is not None and (used := _data_bytes()) is not None:
-        heap = _heap()
-        there = min(there, _limit - used + (heap.free if heap else 0))
+        there = min(there, _limit - used + _unused())
     return max(0, there)
 
 

@@ -285,9 +285,18 @@ class Runs:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             (directory / POSITION).unlink(missing_ok=True)
             checkpoints.put(directory / ASKED, (session, asked))
+            self._note(run)
         except OSError as error:
             raise checkpoints.unwritten(directory, error) from None
         return self._begin(run)
+
+    def _note(self, run: Run) -> None:
+        """Put down in the server's own directory, too, that a run is there, so that a lost rank does not end it."""
+        own = self._directory / run.id
+        if own != run.directory:
+            own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            noted = replace(run.asked, checkpoint=str(run.directory))
+            checkpoints.put(own / ASKED, (run.session, noted))
 
     def _fresh_id(self) -> str:
         return next(id for n in self._numbers if (id := f"run-{n}") not in self._runs)
@@ -299,6 +308,10 @@ class Runs:
         asked = replace(asked, checkpoint=str(directory))
         id = self._fresh_id()
         run = Run(id, session, asked, directory, self._tokenizer, self._sizes, where)
+        try:
+            self._note(run)
+        except OSError as error:
+            raise checkpoints.unwritten(directory, error) from None
         return self._begin(run)
 
     def _begin(self, run: Run) -> Run:
@@ -343,8 +356,8 @@ class Runs:
                 run.state, run.wanted = run.wanted, ""
             elif goes_on:
                 self._queue(run)
-            if run.state in ("done", "cancelled") and run.asked.checkpoint is None:
-                checkpoints.remove(run.directory)
+            if run.state in ("done", "cancelled"):
+                checkpoints.remove(self._directory / run.id)
 
     def cancel_waiting(self, run: Run) -> None:
         """A run that was taken out of the row by hand."""
@@ -359,11 +372,10 @@ class Runs:
         for file in sorted(self._directory.glob(f"*/{ASKED}")):
             with contextlib.suppress(GarconError):
                 session, asked = checkpoints.get(file)
-                directory = file.parent
+                own = file.parent
+                directory = Path(asked.checkpoint) if asked.checkpoint else own
                 where = None
                 if (directory / POSITION).exists():
                     where = checkpoints.get(directory / POSITION)
-                run = Run(
-                    directory.name, session, asked, directory, self._tokenizer, self._sizes, where
-                )
+                run = Run(own.name, session, asked, directory, self._tokenizer, self._sizes, where)
                 self._begin(run)

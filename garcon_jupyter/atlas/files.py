@@ -13,10 +13,13 @@ can use it.
 | `fired` | int64 [units] | tokens at which the unit was above zero |
 | `moments` | float64 [units, 6] | mean, variance, skewness, kurtosis, smallest, largest |
 | `correlated`, `correlations` | int32, float32 [units, c] | units of the same point, and Pearson's correlation |
+| `across`, `across_correlations` | int64, float32 [units, c] | units of other points, counted over all points, and an \
+estimate of the correlation, with a standard error of 1 / √sums |
 | `logits_up`, `logits_up_values`, `logits_down`, `logits_down_values` | int32, float32 [units, l] | tokens that the unit's \
 output makes more, and less, likely |
 
-Slots that nothing filled have NaN as value and −1 as token. The last two rows are there where they were asked for.
+Slots that nothing filled have NaN as value and −1 as token or unit. The last three rows are there where they were asked
+for.
 """
 
 from __future__ import annotations
@@ -25,14 +28,19 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from garcon_jupyter.errors import BadData, UnknownName
 
+if TYPE_CHECKING:
+    from garcon_jupyter.remote_model import RemoteModel
+    from garcon_jupyter.widgets import NeuronWidget
+
 FORMAT = 1
 INDEX = "atlas.json"
+VOCABULARY = "vocabulary.json"
 NOWHERE = (1 << 63) - 1
 
 
@@ -147,12 +155,25 @@ class Record:
         pairs = zip(self.array("correlated"), self.array("correlations"), strict=True)
         return [(int(unit), float(value)) for unit, value in pairs if unit >= 0]
 
+    @property
+    def across(self) -> list[tuple[str, int, float]]:
+        """(point, unit, correlation) of units of other points, the strongest first; those beyond chance only."""
+        pairs = zip(self.array("across"), self.array("across_correlations"), strict=True)
+        found = [(self._atlas.at(int(row)), float(value)) for row, value in pairs if row >= 0]
+        return [(record.point, record.unit, value) for record, value in found]
+
     def logits(self, down: bool = False) -> list[tuple[str, float]]:
         """Tokens that the unit's output makes most likely, or `down`, least likely, by its direct way to the
         logits."""
         name = "logits_down" if down else "logits_up"
         pairs = zip(self.array(name), self.array(f"{name}_values"), strict=True)
         return [(self._atlas.text(int(token)), float(value)) for token, value in pairs]
+
+    def show(self, rmodel: RemoteModel | None = None, text: str = "") -> NeuronWidget:
+        """Its dashboard; with a model, also on texts of your own."""
+        from garcon_jupyter.atlas import looking
+
+        return looking.show(self, rmodel, text)
 
     def __repr__(self) -> str:
         best = self.examples[:1]
@@ -199,7 +220,7 @@ class Atlas:
     def text(self, token: int) -> str:
         """The text of a token; its number where the model came without a tokenizer."""
         if self._vocabulary is None:
-            self._vocabulary = json.loads((self.path / "vocabulary.json").read_text())
+            self._vocabulary = json.loads((self.path / VOCABULARY).read_text())
         return self._vocabulary[token] if token < len(self._vocabulary) else f"<{token}>"
 
     def __getitem__(self, key: tuple[str, int]) -> Record:
@@ -234,9 +255,16 @@ class Atlas:
         own = self.array("top_tokens")[:, :, self.index["before"]]
         share = np.isin(own, ids).sum(1) / np.maximum(1, (own >= 0).sum(1))
         rows = np.argsort(-share, kind="stable")
-        return [self._record(int(row)) for row in rows[: int((share >= at_least).sum())]]
+        return [self.at(int(row)) for row in rows[: int((share >= at_least).sum())]]
 
-    def _record(self, row: int) -> Record:
+    def browse(self, rmodel: RemoteModel | None = None) -> Any:
+        """A page to pick units on, by number or by token; with a model, also to try texts of your own."""
+        from garcon_jupyter.atlas import looking
+
+        return looking.browse(self, rmodel)
+
+    def at(self, row: int) -> Record:
+        """The unit of a row of the arrays."""
         point = max((p for p in self.points if self.first[p] <= row), key=lambda p: self.first[p])
         return Record(self, point, row - self.first[point])
 

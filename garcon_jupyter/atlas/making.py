@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from garcon_jupyter import recorders
-from garcon_jupyter.atlas.files import FORMAT, INDEX, Atlas, open_atlas
+from garcon_jupyter.atlas.files import FORMAT, INDEX, VOCABULARY, Atlas, open_atlas
+from garcon_jupyter.atlas.logits import to_the_logits
 from garcon_jupyter.errors import BadData
+from garcon_jupyter.recorders.covariance import strongest
+from garcon_jupyter.recordings import Recording
 
 if TYPE_CHECKING:
     from garcon_jupyter.probes import Probe
-    from garcon_jupyter.recordings import Recording
     from garcon_jupyter.remote_model import RemoteModel
     from garcon_jupyter.runs import Run
 
@@ -26,14 +29,21 @@ NAME = "atlas"
 
 _NEURONS = "mlp.post_activation"
 _AT_ONCE = 256
-"""Units whose logits are computed at a time."""
+"""Units whose correlations with all others are computed at a time."""
 
 INTERVALS = 5
 CORRELATED = 10
-LOGITS = 10
+SUMS = 1024
+"""In the sketch of a unit, by which units of different points are correlated."""
+
+_CERTAIN = 5
+"""Standard errors by which a correlation must differ from 0 to be kept: chance alone gives one unit of two
+million as much."""
 
 
-def memory(units: int, widest: int, k: int = 20, window: int = 16, each: int = 4) -> int:
+def memory(
+    units: int, widest: int, k: int = 20, window: int = 16, each: int = 4, points: int = 0
+) -> int:
     """Bytes that the recorders of an atlas hold on the server, over all ranks.
 
     Args:
@@ -42,10 +52,12 @@ def memory(units: int, widest: int, k: int = 20, window: int = 16, each: int = 4
         k: examples of each unit.
         window: tokens of an example.
         each: examples of each interval.
+        points: how many they are; units of several are correlated too. 0 for no correlations.
     """
     slots = k + INTERVALS * each
     bins = recorders.Histogram().bins
-    return units * (slots * (16 + 8 * window) + 8 * bins + 16 + 48 + 32 + 8 * widest)
+    sketches = units * (4 * SUMS + 8) + points * 8 * SUMS if points > 1 else 0
+    return units * (slots * (16 + 8 * window) + 8 * bins + 16 + 48 + 32 + 8 * widest) + sketches
 
 
 class Making:
@@ -58,7 +70,7 @@ class Making:
         before: tokens of an example before its own.
         after: and after it.
         each: examples of each interval of the sample.
-        correlated: whether to correlate the units of each point.
+        correlated: whether to correlate units, of each point and of different points.
         logits: whether to follow neurons to the logits.
     """
 
@@ -78,26 +90,28 @@ class Making:
         self._k, self._before, self._after, self._each = k, before, after, each
         self._correlated, self._logits = correlated, logits
         self._names = list(dict.fromkeys(names))
+        self._across = correlated and len(self._names) > 1
         self._files: dict[str, Any] = {}
 
     def probes(self) -> list[Probe]:
         """The recorders, as probes."""
         window: dict[str, Any] = {"before": self._before, "after": self._after}
-        together = recorders.Together(
-            [
-                recorders.TopK(self._k, **window),
-                recorders.EqualCountReservoir(INTERVALS, self._each, **window),
-                recorders.Histogram(),
-                recorders.Firing(),
-                recorders.Moments(),
-            ]
-        )
+        chosen: list[recorders.Recorder[Any]] = [
+            recorders.TopK(self._k, **window),
+            recorders.EqualCountReservoir(INTERVALS, self._each, **window),
+            recorders.Histogram(),
+            recorders.Firing(),
+            recorders.Moments(),
+        ]
+        if self._across:
+            chosen.append(recorders.Sketch(SUMS))
+        together = recorders.Together(chosen)
         made = []
         for name in self._names:
             point = self._model.probe_points[name]
             made.append(point.probe(together, name=NAME))
             if self._correlated:
-                made.append(point.probe(recorders.Covariance(), name=NAME))
+                made.append(point.probe(recorders.Covariance(double=False), name=NAME))
         return made
 
     def prepare(self) -> None:
@@ -118,22 +132,32 @@ class Making:
         """Bring the summaries here, point by point, and write them.
 
         Raises:
-            BadData: the disk is full; what was recorded is still on the server.
+            BadData: there was nothing to record, or the disk is full; what was recorded is on the server.
         """
+        run.wait(show=False)  # of one that was begun with blocking=False
+        if not run.status.tokens:
+            raise BadData(
+                "The data has no tokens.", "Give at least one document that is not empty."
+            )
         recordings = run.recordings()
         units = self._units()
-        total = sum(units.values())
         try:
-            first = 0
-            for name in self._names:
+            starts = dict(zip(self._names, np.cumsum([0, *units.values()]).tolist(), strict=False))
+            for name, first in starts.items():
                 for what, rows in self._arrays(name, recordings[name, NAME]):
-                    file = self._file(what, total, rows)
-                    file[first : first + len(rows)] = rows
-                first += units[name]
+                    self._put(what, first, rows)
+            if self._across:
+                sketches = {name: recordings[name, NAME].sketch for name in self._names}
+                for name, what, rows in across(sketches):
+                    self._put(what, starts[name], rows)
             for file in self._files.values():
                 file.flush()
             self._write_index(run, units)
         except OSError as error:
+            for file in (*self._path.glob("*.npy"), self._path / VOCABULARY):
+                file.unlink(
+                    missing_ok=True
+                )  # half an atlas takes room, and is in the way of a whole one
             raise BadData(
                 f"The atlas in {self._path} could not be written: {error.strerror or error}.",
                 f"Make room; what was recorded is on the server, under the name {NAME!r}.",
@@ -149,12 +173,16 @@ class Making:
             found[name] = size
         return found
 
-    def _file(self, what: str, units: int, rows: np.ndarray) -> np.ndarray:
+    def _put(self, what: str, first: int, rows: np.ndarray) -> None:
+        """Write the rows of some units into a file of all of them."""
         if what not in self._files:
-            self._files[what] = np.lib.format.open_memmap(
-                self._path / f"{what}.npy", "w+", rows.dtype, (units, *rows.shape[1:])
-            )
-        return self._files[what]
+            shape = (sum(self._units().values()), *rows.shape[1:])
+            self._files[what] = create(self._path / f"{what}.npy", rows.dtype, shape)
+        self._files[what][first : first + len(rows)] = rows
+
+    @cached_property
+    def _unembed(self) -> torch.Tensor:
+        return self._model.get_parameter("unembed.weight").float()
 
     # -- one point -------------------------------------------------------------------------------
 
@@ -168,16 +196,19 @@ class Making:
         columns = (m.mean, m.variance, m.skewness, m.kurtosis, m.low, m.high)
         yield "moments", torch.stack(columns, 1).numpy()
         if self._correlated:
-            units, values = _strongest(found.covariance.correlation)
-            yield "correlated", units
-            yield "correlations", values
+            strongest = Recording.handle(found, "covariance").strongest(CORRELATED)
+            others, values = (
+                strongest.fetch()
+            )  # found on the server: all pairs are much to bring here
+            yield "correlated", others.int().numpy()
+            yield "correlations", values.numpy()
         if self._logits:
-            yield from _to_the_logits(self._model, name)
+            yield from to_the_logits(self._model, name.removesuffix(_NEURONS), self._unembed)
 
     def _write_index(self, run: Run, units: dict[str, int]) -> None:
         vocabulary = self._model.catalog.sizes.get("V", 0)
         strings = self._model.token_strings([list(range(vocabulary))])[0] if vocabulary else []
-        (self._path / "vocabulary.json").write_text(json.dumps(strings))
+        (self._path / VOCABULARY).write_text(json.dumps(strings))
         index = {
             "format": FORMAT,
             "model": self._model.facts["path"],
@@ -188,6 +219,7 @@ class Making:
             "before": self._before,
             "after": self._after,
             "intervals": INTERVALS,
+            "sums": SUMS if self._across else 0,
             "edges": [str(edge) for edge in recorders.Histogram().edges.tolist()],
             "arrays": {
                 what: [str(file.dtype), list(file.shape)] for what, file in self._files.items()
@@ -196,32 +228,41 @@ class Making:
         (self._path / INDEX).write_text(json.dumps(index, indent=1))  # last: it says all is there
 
 
-def _strongest(correlation: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The units most correlated with each, and how much; −1 where there are fewer."""
-    values = correlation.float().nan_to_num(0.0)
-    values.fill_diagonal_(0.0)
-    k = min(CORRELATED, max(0, len(values) - 1))
-    order = values.abs().topk(k, 1).indices
-    units = torch.full((len(values), CORRELATED), -1, dtype=torch.int32)
-    strongest = torch.full((len(values), CORRELATED), torch.nan)
-    units[:, :k], strongest[:, :k] = order.int(), values.gather(1, order)
-    return units.numpy(), strongest.numpy()
+def create(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """A mapped array whose room on the disk is taken at once: a disk that fills under a mapping kills the
+    process, and here it is an error.
+
+    Raises:
+        OSError: there is no room.
+    """
+    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    with file.open("r+b") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    return array
 
 
-def _to_the_logits(model: RemoteModel, name: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The tokens that each neuron's output weights point to, and away from, through the unembedding."""
-    unembed = model.get_parameter("unembed.weight").float()
-    out = model.get_parameter(name.replace(_NEURONS, "mlp.down_proj")).float()
-    k = min(LOGITS, len(unembed))
-    found: dict[str, list[Tensor]] = {}
-    for part in out.T.split(_AT_ONCE):
-        scores = part @ unembed.T
-        for what, largest in (("up", True), ("down", False)):
-            best = scores.topk(k, 1, largest=largest)
-            found.setdefault(f"logits_{what}", []).append(best.indices.int())
-            found.setdefault(f"logits_{what}_values", []).append(best.values)
-    for what, parts in found.items():
-        yield what, torch.cat(parts).numpy()
+def across(
+    sketches: dict[str, recorders.SketchState],
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(point, array, rows): the units of other points that each unit is most correlated with.
+
+    Units are counted over all points in their order; what is not beyond chance is left out.
+    """
+    directions = {name: state.directions for name, state in sketches.items()}
+    everything = torch.cat(list(directions.values()))
+    least = _CERTAIN * max(state.error for state in sketches.values())
+    first = 0
+    for name, mine in directions.items():
+        found = []
+        for part in mine.split(_AT_ONCE):
+            estimates = part @ everything.T
+            estimates[:, first : first + len(mine)] = 0.0
+            found.append(strongest(estimates, CORRELATED, least))
+        first += len(mine)
+        units, values = (torch.cat(column) for column in zip(*found, strict=True))
+        yield name, "across", units.numpy()
+        yield name, "across_correlations", values.clamp(-1, 1).numpy()
 
 
 def make(

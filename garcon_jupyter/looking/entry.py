@@ -56,12 +56,12 @@ class Looking:
 
         return lens_widget(_model(self), text, target, statistic)
 
-    def show_attention(self, text: Any, layer: int = 0) -> AttentionWidget:
-        """The attention pattern of every head, layer by layer.
+    def show_attention(self, text: Any, layer: int | None = None) -> AttentionWidget:
+        """The attention pattern of every head: all layers at a glance, of which a click opens one.
 
         Args:
             text: one text or its tokens.
-            layer: the layer shown first.
+            layer: the layer to begin with; None for all of them.
         """
         from garcon_jupyter.looking.layers import attention_widget
 

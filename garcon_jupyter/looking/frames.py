@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from garcon_jupyter.recordings import Handle, Recordings
+from garcon_jupyter.recordings import Handle
 from garcon_jupyter.widgets import Source, arrays
 from garcon_jupyter.widgets.sources import SAMPLE, Order
 
@@ -27,15 +27,14 @@ class RecordedSource(Source):
 
     Args:
         rmodel: where it is.
-        handle: of the tensor.
-        recordings: the snapshot that it is of, which stays on the server as long as the source lives.
+        handle: of the tensor, which keeps it on the server as long as the source lives.
     """
 
     at_hand = False
 
-    def __init__(self, rmodel: RemoteModel, handle: Handle, recordings: Recordings) -> None:
+    def __init__(self, rmodel: RemoteModel, handle: Handle) -> None:
         assert handle.shape is not None and len(handle.shape) == 3
-        self._rmodel, self._handle, self._recordings = rmodel, handle, recordings
+        self._rmodel, self._handle = rmodel, handle
         rows, tokens, units = handle.shape
         self.shape = (rows, tokens, units)
         self._limits: tuple[float, float] | None = None

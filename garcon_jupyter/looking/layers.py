@@ -1,35 +1,97 @@
-"""Attention of a whole model, a layer at a time.
+"""Attention of a whole model, a few layers at a time.
 
-The first layer travels when the picture is made, another when it is chosen: its own forward, with that
-layer's pattern probed and all others on the fast kernel.
+A layer travels whole when it is opened: its own forward, with that layer's pattern probed and all others on the fast
+kernel. For the overview the server pools each head to a thumbnail where it is, so that of many layers little travels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.easy import read
-from garcon_jupyter.looking.passes import one_text, whole_pieces
+from garcon_jupyter.looking.passes import contexts, one_text, whole_pieces
+from garcon_jupyter.points import fill
+from garcon_jupyter.recordings import Recording, Recordings
 from garcon_jupyter.widgets import AttentionWidget
 
 if TYPE_CHECKING:
     from garcon_jupyter.remote_model import RemoteModel
 
+PATTERN = "layers.{i}.attn.pattern"
 
-def attention_widget(rmodel: RemoteModel, text: Any, layer: int = 0) -> AttentionWidget:
-    """The attention patterns of one text in all layers."""
+
+def attention_widget(rmodel: RemoteModel, text: Any, layer: int | None = None) -> AttentionWidget:
+    """The attention patterns of one text: all layers at a glance, or one of them to begin with."""
     tokens = one_text(rmodel, text)
-    rmodel.catalog.point(f"layers.{layer}.attn.pattern")  # says so where there is no such layer
+    first = layer or 0
+    rmodel.catalog.point(fill(PATTERN, first))  # says so where there is no such layer
 
     def load(number: int) -> Any:
-        name = f"layers.{number}.attn.pattern"
+        name = fill(PATTERN, number)
         return read(rmodel, tokens, [name])[name]
 
+    def glance(layers: Sequence[int], _row: int, side: int) -> list[Any]:
+        return _pooled(rmodel, tokens, layers, side)
+
     return AttentionWidget(
-        load(layer),
+        load(first),
         [whole_pieces(rmodel, tokens)],
         "attention pattern",
         layers=rmodel.catalog.n_layers,
-        layer=layer,
+        layer=first,
         load=load,
+        glance=glance,
+        overview=layer is None,
     )
+
+
+def recorded_attention(
+    rmodel: RemoteModel, recordings: Recordings, attribute: str
+) -> AttentionWidget:
+    """The attention patterns that a probe has recorded in all layers, at a glance.
+
+    Raises:
+        NoRecording: it has not, in the first layer.
+    """
+    names = [fill(PATTERN, layer) for layer in range(rmodel.catalog.n_layers)]
+
+    def load(layer: int) -> Any:
+        return Recording.handle(recordings[names[layer]], attribute).fetch()
+
+    read_there = rmodel.tokens_at.get((names[0], None))
+    return AttentionWidget(
+        load(0),
+        None if read_there is None else rmodel.token_strings(read_there),
+        "attention pattern",
+        layers=rmodel.catalog.n_layers,
+        load=load,
+        overview=True,
+    )
+
+
+def _pooled(rmodel: RemoteModel, tokens: Any, layers: Sequence[int], side: int) -> list[Any]:
+    """The patterns of several layers in one forward, [head, ≤ side, ≤ side] each."""
+    names = [fill(PATTERN, layer) for layer in layers]
+    function = _pooler(side)
+    with contexts(rmodel, "overview") as name:
+        points = rmodel.probe_points
+        probes = [points[point].probe(function, name=name, read_only=True) for point in names]
+        rmodel.forward(tokens, probes=probes, logits="none")
+        recordings = rmodel.recordings(fetch=False)
+        handles = [recordings[point, name].heads for point in names]
+        fetched = rmodel.fetch(*handles)
+    return [fetched] if len(handles) == 1 else fetched
+
+
+def _pooler(side: int) -> Callable[[Any, Any], None]:
+    """A probe that saves the first text's heads, of each run of cells the largest weight."""
+
+    def keep_small(save_ctx: Any, tensor: Any) -> None:
+        import torch
+
+        heads = tensor[0].float()
+        size = -(-max(heads.shape[-2:]) // side)
+        save_ctx.heads = torch.nn.functional.max_pool2d(heads, size, ceil_mode=True)
+
+    return keep_small

@@ -129,23 +129,31 @@ def _reader(norm: Norm, following: list[int], choices: int) -> Callable[[Any, An
             x = x * params["final_norm.weight"].float()
             if "final_norm.bias" in params:
                 x = x + params["final_norm.bias"].float()
-            logits = (x.to(unembed.dtype) @ unembed.T).float()
+            # The large matrix first: on a CPU that is twice as fast for few positions.
+            logits = (unembed @ x.to(unembed.dtype).T).T.float().contiguous()
             if "unembed.bias" in params:
                 logits = logits + params["unembed.bias"].float()
-            logs, final = logits.log_softmax(-1), last[start : start + 64].to(logits.device)
-            chance = logs.exp()
-            of_answer = logs.gather(1, answers[start : start + 64, None].to(logits.device))
-            best = chance.topk(choices, -1)
+            final = last[start : start + 64].to(logits.device)
+            of_answer = logits.gather(1, answers[start : start + 64, None].to(logits.device))
+            best = logits.topk(choices, -1)
+            # Few passes over the vocabulary: of log-probabilities, logits less their logsumexp, only sums are needed.
+            shares = (logits - best.values[:, :1]).exp()
+            mass = shares.sum(-1)
+            total = best.values[:, 0] + mass.log()
+            chances_of_best = (best.values - total[:, None]).exp()
+            expected = final.exp()
             rows = [
-                best.values[:, 0],
-                of_answer[:, 0].exp(),
-                (logs > of_answer).sum(-1).float(),
-                -(chance * logs).sum(-1),
-                (final.exp() * (final - logs)).sum(-1),
+                chances_of_best[:, 0],
+                (of_answer[:, 0] - total).exp(),
+                (logits > of_answer).sum(-1).float(),
+                total - torch.linalg.vecdot(shares, logits) / mass,
+                torch.linalg.vecdot(expected, final)
+                - torch.linalg.vecdot(expected, logits)
+                + total,
             ]
             statistics.append(torch.stack(rows, -1))
             ids.append(best.indices)
-            chances.append(best.values)
+            chances.append(chances_of_best)
         save_ctx.statistics = torch.cat(statistics).cpu()
         save_ctx.ids, save_ctx.probabilities = torch.cat(ids).cpu(), torch.cat(chances).cpu()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import listings
-from garcon_jupyter.errors import BadProbe, BadRequest
+from garcon_jupyter.errors import BadProbe, BadRequest, NoRecording
 from garcon_jupyter.magics import arguments, cells
 from garcon_jupyter.magics.cells import Cell
 from garcon_jupyter.magics.current import Current
@@ -126,8 +127,21 @@ class ProbeCell:
     def _show(self, model: RemoteModel, points: list[str]) -> None:
         from IPython.display import display
 
+        if picture := self._every_layer(model, points):
+            display(picture)
+            return
         for point in points[:SHOWN]:
             display(model.show((point, self._given.name) if self._given.name else point))
         if len(points) > SHOWN:
             more = len(points) - SHOWN
             print(f"{more} more: rmodel.show({points[SHOWN]!r}), ….")
+
+    def _every_layer(self, model: RemoteModel, points: list[str]) -> Any:
+        """The one picture of the attention of all layers, where that is what was recorded."""
+        from garcon_jupyter.showing import EVERY_PATTERN
+
+        if self._given.name or len(points) < 2 or self._given.points != [EVERY_PATTERN]:
+            return None
+        with contextlib.suppress(BadRequest, NoRecording):  # something else was saved there
+            return model.show(EVERY_PATTERN)
+        return None

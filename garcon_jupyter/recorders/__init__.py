@@ -40,6 +40,7 @@ from garcon_jupyter.recorders.reservoir import (
     Reservoir,
     equal_count,
 )
+from garcon_jupyter.recorders.sketch import Sketch, SketchState
 from garcon_jupyter.recorders.tokens import TokenState, TokenStatistics
 from garcon_jupyter.recorders.topk import BottomK, TopK
 
@@ -61,6 +62,11 @@ WORDS: dict[str, tuple[Callable[..., Recorder[Any]], str, str]] = {
     "reservoir": (lambda k=20: Reservoir(k), "K", "K values drawn uniformly (default 20)"),
     "tokens": (TokenStatistics, "", "count, mean and maximum at each token"),
     "covariance": (Covariance, "", "of all pairs of units"),
+    "sketch": (
+        lambda width=1024: Sketch(width),
+        "K",
+        "what correlations with units of other points are estimated from (default 1024 sums)",
+    ),
     "coactivation": (
         lambda threshold=0.0: Coactivation(threshold),
         "THRESHOLD",
@@ -117,6 +123,8 @@ __all__ = [
     "Recorder",
     "Reservoir",
     "Seen",
+    "Sketch",
+    "SketchState",
     "State",
     "Together",
     "TokenState",

@@ -17,12 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe, BadRequest
+
+_CACHED = 128
+"""Tokens of all units of a layer that a processor's cache holds, with what is computed of them."""
 
 OFFSET_BITS = 32
 """A *place* is one integer: ``document << 32 | offset of the token in its document``."""
@@ -56,10 +59,15 @@ class Seen:
         """Place of each token in its document, int64 [n]."""
         return offsets_of(self.places)
 
-    @property
-    def floats(self) -> Tensor:
-        """The values in float32."""
-        return self.values.float()
+    def pieces(self) -> tuple[Tensor, ...]:
+        """The values of so many tokens at a time that a processor computes in its cache, which is several times
+        as fast as over all of them. An accelerator has them all at once."""
+        return pieces(self.values)
+
+
+def pieces(values: Tensor) -> tuple[Tensor, ...]:
+    """Values [n, units] as :meth:`Seen.pieces` cuts them."""
+    return values.split(_CACHED if values.device.type == "cpu" else max(1, len(values)))
 
 
 def places_of(documents: Tensor, offsets: Tensor) -> Tensor:
@@ -170,6 +178,9 @@ class State:
         start: number of the first unit.
         tokens_seen: how many tokens went into it.
     """
+
+    SHARED: ClassVar[tuple[str, ...]] = ()
+    """Names of the tensors that are the same for all units."""
 
     start: int = 0
     tokens_seen: int = 0
@@ -339,7 +350,9 @@ def beside(states: Sequence[S]) -> S:
     if len(states) == 1:
         return states[0]
     changes: dict[str, Any] = {
-        name: torch.cat([state.tensors()[name] for state in states]) for name in states[0].tensors()
+        name: torch.cat([state.tensors()[name] for state in states])
+        for name in states[0].tensors()
+        if name not in states[0].SHARED
     }
     changes["tokens_seen"] = max(state.tokens_seen for state in states)
     return dataclasses.replace(states[0], **changes)
@@ -353,7 +366,9 @@ def save(file: str | Path, state: State) -> None:
     from safetensors.torch import save_file
 
     said = {"class": type(state).__name__, "numbers": json.dumps(state.numbers())}
-    tensors = {name: t.contiguous() for name, t in state.tensors().items()}
+    tensors = {  # copies: two names may be of one tensor, which a file of this kind cannot say
+        name: t.clone(memory_format=torch.contiguous_format) for name, t in state.tensors().items()
+    }
     save_file(tensors, str(file), metadata={"garcon_state": json.dumps(said)})
 
 

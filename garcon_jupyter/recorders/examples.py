@@ -119,13 +119,15 @@ class Examples(State):
         self._take(group, {n: t[other.filled] for n, t in other.tensors().items()})
 
     def _take(self, group: Tensor, fresh: dict[str, Tensor]) -> None:
-        touched, within = group.unique(return_inverse=True)
+        new_of = torch.bincount(group, minlength=len(self.values))
+        touched = new_of.nonzero().flatten()
+        within = ((new_of > 0).cumsum(0) - 1)[group]
         kept = torch.arange(len(touched), device=group.device).repeat_interleave(self.k)
         groups = torch.cat([kept, within])
         places = torch.cat([self.places[touched].flatten(), fresh["places"]])
         scores = torch.cat([self.scores[touched].flatten(), fresh["scores"]])
         order = _order(groups, scores, places)
-        counts = torch.bincount(groups, minlength=len(touched))
+        counts = new_of[touched] + self.k
         first = counts.cumsum(0) - counts
         best = order[first[:, None] + torch.arange(self.k, device=group.device)]
         for name, new in fresh.items():
@@ -153,6 +155,9 @@ class Examples(State):
 def _order(groups: Tensor, scores: Tensor, places: Tensor) -> Tensor:
     """By group; in it the highest score first; of equal scores the earliest place."""
     key = (groups << 32) | ((1 << 31) - 1 - scores.long())
+    ordered, order = key.sort()
+    if not bool((ordered[1:] == ordered[:-1]).any()):
+        return order
     by_place = places.argsort()
     return by_place[key[by_place].argsort(stable=True)]
 
@@ -178,9 +183,18 @@ def lots(seed: int, places: Tensor, units: Tensor) -> Tensor:
     The same in every batch, shard and run: whoever keeps the highest draws a uniform sample.
 
     Returns:
-        int32 [n, units], from 0.
+        int64 [n, units].
     """
     of_tokens = _mixed(_mixed(places * _MIX[0] + seed))
     of_units = _mixed(_mixed(units * _MIX[0] + (seed ^ 0x5DEECE66D)))
-    words = (of_tokens[:, None] ^ of_units[None, :]) * _MIX[1]
-    return ((words >> 33) & 0x7FFFFFFF).int()
+    return (of_tokens[:, None] ^ of_units[None, :]).mul_(_MIX[1])
+
+
+def score_of(lot: Tensor) -> Tensor:
+    """A lot as a score: its upper 31 bits, int32, so that none is :data:`WORST`."""
+    return (lot >> 33).int()
+
+
+def least_lot(score: Tensor) -> Tensor:
+    """The smallest lot of a score, int64; every lot is better than none."""
+    return score.long().clamp(min=-(1 << 30)) << 33

@@ -55,9 +55,14 @@ class Firing(Recorder[FiringState]):
         self.name = name or type(self).name
 
     def update(self, state: FiringState | None, seen: Seen) -> FiringState:
-        above = seen.values > self.threshold
-        total = torch.where(above, seen.values, 0).sum(0, dtype=torch.float64)
-        fresh = FiringState(seen.start, len(above), above.sum(0), total)
+        units, device = seen.values.shape[1], seen.values.device
+        fired = torch.zeros(units, dtype=torch.long, device=device)
+        total = torch.zeros(units, dtype=torch.float64, device=device)
+        for values in seen.pieces():
+            above = values > self.threshold
+            fired += above.float().sum(0).long()  # exact: a piece has fewer than 2**24 tokens
+            total += torch.where(above, values, 0).double().sum(0)
+        fresh = FiringState(seen.start, len(seen.values), fired, total)
         return fresh if state is None else self.add(state, fresh)
 
     def add(self, one: FiringState, other: FiringState) -> FiringState:

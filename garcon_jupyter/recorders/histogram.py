@@ -19,6 +19,8 @@ from garcon_jupyter.recorders.base import Recorder, Seen, State
 
 _MANTISSA = 23
 _BIAS = 127
+_INFINITY = 0x7F800000
+"""Bits of infinity; those of NaN, without the sign, are above."""
 
 
 @dataclass(repr=False)
@@ -110,22 +112,37 @@ class Histogram(Recorder[HistogramState]):
         return HistogramState(low=self.low, high=self.high, bits=self.bits).edges
 
     def update(self, state: HistogramState | None, seen: Seen) -> HistogramState:
-        width = self.bins
-        sides = width // 2
-        values = seen.floats
-        units = values.shape[1]
+        n, units = seen.values.shape
+        width, device = self.bins, seen.values.device
         if state is None:
-            counts = torch.zeros(units, width, dtype=torch.long, device=values.device)
+            counts = torch.zeros(units, width, dtype=torch.long, device=device)
             state = HistogramState(seen.start, 0, counts, self.low, self.high, self.bits)
-        raw = values.contiguous().view(torch.int32)
-        size = (raw & 0x7FFFFFFF) >> (_MANTISSA - self.bits)
-        size = (size - ((self.low + _BIAS) << self.bits) + 1).clamp(0, sides)
-        bins = torch.where(raw < 0, sides - size, sides + size)
-        flat = bins + width * torch.arange(units, dtype=torch.int32, device=values.device)
-        flat = flat[~values.isnan()]
-        state.counts += torch.bincount(flat, minlength=units * width).view(units, width)
-        state.tokens_seen += len(values)
+        # Units follow one another in one long row of bins; after them is one for NaN, which is dropped.
+        zeros = torch.arange(units, dtype=torch.int32, device=device).mul_(width).add_(width // 2)
+        bins = torch.empty(n, units, dtype=torch.int32, device=device)
+        first = 0
+        for values in seen.pieces():
+            piece = bins[first : first + len(values)]
+            self._find_bins(values.float().contiguous().view(torch.int32), zeros, piece)
+            first += len(values)
+        counts = torch.bincount(bins.flatten(), minlength=units * width + 1)
+        state.counts += counts[: units * width].view(units, width)
+        state.tokens_seen += n
         return state
+
+    def _find_bins(self, raw: Tensor, zeros: Tensor, bins: Tensor) -> None:
+        """Write the bin of each value, given as the bits of float32, into `bins`."""
+        torch.bitwise_and(raw, 0x7FFFFFFF, out=bins)
+        nan = bins > _INFINITY if bool(bins.numel()) and int(bins.amax()) > _INFINITY else None
+        bins >>= _MANTISSA - self.bits
+        bins -= ((self.low + _BIAS) << self.bits) - 1
+        bins.clamp_(0, self.bins // 2)
+        sign = raw >> 31  # −1 or 0: in two's complement, (x ^ −1) − −1 is −x
+        bins ^= sign
+        bins -= sign
+        bins += zeros
+        if nan is not None:
+            bins.masked_fill_(nan, len(zeros) * self.bins)
 
     def add(self, one: HistogramState, other: HistogramState) -> HistogramState:
         one.counts = one.counts + other.counts

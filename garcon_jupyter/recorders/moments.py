@@ -100,21 +100,21 @@ class Moments(Recorder[MomentsState]):
 
 
 def _of_batch(seen: Seen) -> MomentsState:
-    values = seen.values.double()
-    n, units = values.shape
+    n, units = seen.values.shape
+    zero = torch.zeros(units, dtype=torch.float64, device=seen.values.device)
     if not n:
-        zero, far = values.new_zeros(units), values.new_full((units,), torch.inf)
+        far = torch.full_like(zero, torch.inf)
         return MomentsState(seen.start, 0, zero, zero, zero, zero, far, -far)
-    mean = values.mean(0)
-    d = values - mean
-    square = d * d
-    return MomentsState(
-        seen.start,
-        n,
-        mean,
-        square.sum(0),
-        (square * d).sum(0),
-        (square * square).sum(0),
-        values.amin(0),
-        values.amax(0),
-    )
+    mean = zero.clone()
+    for values in seen.pieces():
+        mean += values.double().sum(0)
+    mean /= n
+    m2, m3, m4 = zero.clone(), zero.clone(), zero.clone()
+    for values in seen.pieces():
+        deviation = values.double().sub_(mean)
+        square = deviation * deviation
+        m2 += square.sum(0)
+        m3 += deviation.mul_(square).sum(0)
+        m4 += square.mul_(square).sum(0)
+    low, high = seen.values.amin(0).double(), seen.values.amax(0).double()
+    return MomentsState(seen.start, n, mean, m2, m3, m4, low, high)

@@ -15,10 +15,7 @@ from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
 from garcon_jupyter.recorders.base import Recorder, Seen
-from garcon_jupyter.recorders.examples import WORST, Examples, lots
-
-_PIECE = 128
-"""Tokens drawn from at a time while slots are empty."""
+from garcon_jupyter.recorders.examples import WORST, Examples, least_lot, lots, score_of
 
 
 class Reservoir(Recorder[Examples]):
@@ -62,23 +59,44 @@ class Reservoir(Recorder[Examples]):
                 seen.values.device,
             )
         state.tokens_seen += n
-        if n:
-            self._draw(state, seen)
+        self._draw(state, seen)
         return state
 
     def _draw(self, state: Examples, seen: Seen) -> None:
-        # At first nearly everything is kept: by pieces, so that the first fills most of the slots.
-        piece = _PIECE if (state.worst == WORST).any() else len(seen.values)
-        units = torch.arange(seen.values.shape[1], device=seen.values.device)
-        for first in range(0, len(seen.values), piece):
-            chosen = slice(first, first + piece)
-            values = seen.values[chosen]
-            drawn = lots(self.seed, seen.places[chosen], units + seen.start)
-            group = self._groups(values, units)
-            hits = (drawn >= state.worst[group]) & (group >= 0) & ~values.isnan()
-            token, unit = hits.nonzero(as_tuple=True)
-            groups = group.expand(values.shape)[token, unit]
-            state.offer(groups, drawn[token, unit], token + first, unit, seen)
+        # At first nearly everything would be kept: so the slots are filled piece by piece.
+        filling = bool((state.worst == WORST).any())
+        found: list[tuple[Tensor, ...]] = []
+        first = 0
+        for values in seen.pieces():
+            found.append(self._drawn(state, seen, values, first, filling))
+            first += len(values)
+            if filling or first == len(seen.values):
+                group, score, token, unit = (
+                    torch.cat(column) for column in zip(*found, strict=True)
+                )
+                state.offer(group, score, token, unit, seen)
+                found.clear()
+
+    def _drawn(
+        self, state: Examples, seen: Seen, values: Tensor, first: int, filling: bool
+    ) -> tuple[Tensor, ...]:
+        """(group, score, token, unit) of every value of a piece that may be kept.
+
+        Args:
+            first: which of the tokens seen the piece begins with.
+            filling: whether there are slots that nothing has filled.
+        """
+        units = torch.arange(values.shape[1], device=values.device)
+        drawn = lots(self.seed, seen.places[first : first + len(values)], units + seen.start)
+        group = self._groups(values, units)
+        least = least_lot(state.worst[group])
+        if filling and group.dim() == 1 and not bool(values.isnan().any()):
+            least = torch.maximum(least, least_lot(score_of(_kth_highest(drawn, self.k))))
+        token, unit = (drawn >= least).nonzero(as_tuple=True)
+        group = group.expand(values.shape)[token, unit]
+        usable = (group >= 0) & ~values[token, unit].isnan()
+        token, unit, group = token[usable], unit[usable], group[usable]
+        return group, score_of(drawn[token, unit]), token + first, unit
 
     def _groups(self, values: Tensor, units: Tensor) -> Tensor:
         """The group of each value, [units] or [n, units]; −1 for none."""
@@ -88,6 +106,13 @@ class Reservoir(Recorder[Examples]):
         one.tokens_seen += other.tokens_seen
         one.take_all(other)
         return one
+
+
+def _kth_highest(drawn: Tensor, k: int) -> Tensor:
+    """The k-th highest lot of each column; the lowest of all where there are fewer."""
+    if len(drawn) < k:
+        return drawn.new_full((drawn.shape[1],), torch.iinfo(torch.int64).min)
+    return drawn.topk(k, 0).values[-1]
 
 
 class EqualWidthReservoir(Reservoir):

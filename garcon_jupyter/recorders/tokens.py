@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class TokenState(State):
         totals: float64 [units, t], the sum of each unit's values there.
         largest: float32 [units, t], the largest of them.
     """
+
+    SHARED: ClassVar[tuple[str, ...]] = ("ids", "counts")
 
     ids: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     counts: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0, dtype=torch.long))
@@ -99,18 +102,4 @@ class TokenStatistics(Recorder[TokenState]):
         largest[:, also] = torch.maximum(largest[:, also], other.largest)
         return TokenState(
             one.start, one.tokens_seen + other.tokens_seen, ids, counts, totals, largest
-        )
-
-    def merge(self, states: Sequence[TokenState]) -> TokenState:
-        """As of every recorder; tokens and their counts are those of any shard, not one after the other."""
-        starts = sorted({state.start for state in states})
-        parts = [
-            super(TokenStatistics, self).merge([s for s in states if s.start == start])
-            for start in starts
-        ]
-        first = parts[0]
-        return dataclasses.replace(
-            first,
-            totals=torch.cat([part.totals for part in parts]),
-            largest=torch.cat([part.largest for part in parts]),
         )

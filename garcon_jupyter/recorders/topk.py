@@ -1,4 +1,9 @@
-"""The largest and the smallest values of every unit, with where they were."""
+"""The largest and the smallest values of every unit, with where they were.
+
+Most batches hold few values that are better than what is kept, and nothing is cheaper than to find that out: one pass
+takes the *peak* of each unit in each stretch of tokens, and only stretches whose peak beats the unit's worst kept value
+are looked into. While slots are empty, the k-th highest peak stands for that value, since k stretches reach it.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,14 @@ from garcon_jupyter.errors import BadProbe
 from garcon_jupyter.recorders.base import Recorder, Seen
 from garcon_jupyter.recorders.examples import WORST, Examples, sortable
 
+_STRETCH = 16
+"""Tokens of a stretch, where there are many."""
+
 
 class TopK(Recorder[Examples]):
     """The k largest values of every unit, with document and offset; NaN is no value.
 
-    Most batches hold few values that are better than what is kept, so it looks at each unit's largest first,
-    and only then for the tokens. Memory: 16 bytes for each unit and slot, and 8·(before + 1 + after) where
-    a window is asked for.
+    Memory: 16 bytes for each unit and slot, and 8·(before + 1 + after) where a window is asked for.
 
     Args:
         k: how many.
@@ -55,21 +61,23 @@ class TopK(Recorder[Examples]):
     def _candidates(self, state: Examples, seen: Seen) -> tuple[Tensor, Tensor]:
         """(token, unit) of every value that may be among the k best; few, and none is missed."""
         values, sign = seen.values, self.sign
+        length = max(1, min(_STRETCH, len(values) // (4 * self.k)))
+        peaks = _peaks(values, length, sign)
         full = state.worst != WORST
-        kth = torch.where(full, sign * state.values[:, -1], -torch.inf).to(values.dtype)
-        best = values.amax(0) if sign > 0 else -values.amin(0)
+        bound = torch.where(full, sign * state.values[:, -1], -torch.inf)
         # Equal values count where their place is earlier, which is never in a run in order.
-        again = bool((seen.places.min() < state.places[:, -1]).any())
-        units = (~(best < kth) if again else ~(best <= kth)).nonzero().flatten()
-        few = values[:, units] if len(units) < values.shape[1] else values
-        few = few if sign > 0 else -few
-        bound = kth[units]
-        if not bool(full[units].all()):
-            bound = torch.maximum(bound, _kth_best(few, self.k))
-            again = True
-        hits = few >= bound if again else few > bound
-        token, column = hits.nonzero(as_tuple=True)
-        return token, units[column]
+        ties = bool((seen.places.min() < state.places[:, -1]).any())
+        if not bool(full.all()):
+            bound = torch.maximum(bound, _kth_highest(peaks, self.k))
+            ties = True
+        # Not "greater": a peak of NaN says nothing of the other values.
+        stretch, unit = (~(peaks < bound) if ties else ~(peaks <= bound)).nonzero(as_tuple=True)
+        token = stretch[:, None] * length + torch.arange(length, device=values.device)
+        near = values[token.clamp(max=len(values) - 1), unit[:, None]].float()
+        near, bound = near if sign > 0 else -near, bound[unit, None]
+        hits = (near >= bound if ties else near > bound) & (token < len(values))
+        which, within = hits.nonzero(as_tuple=True)
+        return token[which, within], unit[which]
 
 
 class BottomK(TopK):
@@ -79,9 +87,19 @@ class BottomK(TopK):
     sign = -1
 
 
-def _kth_best(values: Tensor, k: int) -> Tensor:
+def _peaks(values: Tensor, length: int, sign: int) -> Tensor:
+    """The largest of `sign` times the values of each unit in each stretch of tokens, float32 [stretches,
+    units]; the last may be shorter."""
+    whole = len(values) // length
+    parts = [values[: whole * length].unflatten(0, (whole, length))]
+    if whole * length < len(values):
+        parts.append(values[None, whole * length :])
+    return torch.cat([part.amax(1) if sign > 0 else -part.amin(1) for part in parts]).float()
+
+
+def _kth_highest(peaks: Tensor, k: int) -> Tensor:
     """The k-th largest of each column; −inf where there are fewer."""
-    usable = values.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    if len(usable) < k:
-        return usable.new_full((usable.shape[1],), -torch.inf).to(values.dtype)
-    return usable.t().contiguous().topk(k, 1).values[:, -1].to(values.dtype)
+    if len(peaks) < k:
+        return peaks.new_full((peaks.shape[1],), -torch.inf)
+    usable = peaks.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return usable.T.topk(k, 1).values[:, -1]

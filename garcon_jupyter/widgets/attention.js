@@ -1,11 +1,13 @@
 import { blit, button, chooser, clamp, codeOf, colourBar, element, fitted, number, pixels, redrawn, sized, tip, token, typed } from "./common.js";
 import { drawLines, lineAt } from "./lines.js";
+import { overviewOf } from "./overview.js";
 
-// A grid of heads, and one head as a matrix. Thumbnails hold colour codes; the open head's weights
-// come from Python when it is opened (attention.py), and until then its thumbnail stands in.
+// All layers, a grid of the heads of one, and one head as a matrix. Thumbnails hold colour codes; the
+// open head's weights come from Python when it is opened (attention.py), and until then its thumbnail
+// stands in.
 
-const TRAITS = ["title", "query_labels", "key_labels", "row", "rows", "heads", "selected_head", "selected_query", "selected_key",
-  "limit", "root", "thumbnails", "thumbnail_shape", "matrix", "matrix_head", "layer", "layers", "view", "busy", "trouble"];
+const TRAITS = ["title", "query_labels", "key_labels", "row", "rows", "heads", "selected_head", "selected_query", "selected_key", "here",
+  "limit", "root", "thumbnails", "thumbnail_shape", "matrix", "matrix_head", "layer", "layers", "view", "overview", "busy", "trouble"];
 
 function render({ model, el }) {
   const colours = pixels(model.get("palette"));
@@ -18,7 +20,11 @@ function render({ model, el }) {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
     model.save_changes();
   };
-  const drawing = redrawn(model, page.root, TRAITS, () => draw(model, page, local, colours));
+  const open = (layer, head) => set({ layer, selected_head: head, overview: false });
+  page.overview = overviewOf(model, open, () => drawing.ask(), page.tip);
+  page.body.prepend(page.overview.node);
+  const smalls = Array.from({ length: get("layers") }, (_, layer) => `small_${layer}`);
+  const drawing = redrawn(model, page.root, [...TRAITS, ...smalls], () => draw(model, page, local, colours));
   const select = (query, key) => {
     if (!get("query_labels").length) return;
     set({
@@ -31,6 +37,7 @@ function render({ model, el }) {
     tile.addEventListener("click", () => set({ selected_head: head === get("selected_head") ? -1 : head }));
   });
   page.all.addEventListener("click", () => set({ selected_head: -1 }));
+  page.every.addEventListener("click", () => set({ selected_head: -1, overview: true }));
   page.view.addEventListener("click", () => set({ view: get("view") === "lines" ? "matrix" : "lines" }));
   const turn = (step) => get("layers") && set({ layer: clamp(get("layer") + step, 0, get("layers") - 1) });
   page.earlier.addEventListener("click", () => turn(-1));
@@ -93,6 +100,7 @@ function layout(model, colours) {
     model.save_changes();
   });
   page.all = button("all heads", "back to the grid of heads (Escape)", () => {});
+  page.every = button("all layers", "all heads of all layers at a glance", () => {});
   page.view = element("button", { type: "button", title: "lines between tokens instead of a matrix (l)" }, "lines");
   page.layerChooser = chooser("layer", Array.from({ length: model.get("layers") }, (_, layer) => String(layer)), 0, model.get("layer"), (layer) => {
     model.set("layer", layer);
@@ -115,7 +123,7 @@ function layout(model, colours) {
     { class: "garcon garcon-live garcon-attention", "data-lm-suppress-shortcuts": "true" },
     element("div", { class: "garcon-head" },
       element("div", { class: "garcon-words" }, page.title, page.subtitle),
-      element("div", { class: "garcon-tools" }, page.layerChooser.group, page.rowChooser.group, page.view, page.all)),
+      element("div", { class: "garcon-tools" }, page.layerChooser.group, page.rowChooser.group, page.view, page.all, page.every)),
     page.body,
     foot,
   );
@@ -147,43 +155,60 @@ function cellAt(model, page, event) {
 function draw(model, page, local, colours) {
   const style = getComputedStyle(page.root);
   const css = (name) => style.getPropertyValue(name);
-  page.ink = { ink: css("--ink"), soft: css("--soft"), line: css("--line"), accent: css("--accent"), code: css("--code-font") };
-  const head = model.get("selected_head");
+  page.ink = { ink: css("--ink"), soft: css("--soft"), line: css("--line"), accent: css("--accent"), code: css("--code-font"), text: css("--text-font") };
+  const every = model.get("overview");
+  const head = every ? -1 : model.get("selected_head");
   const [queries, keys] = [model.get("query_labels"), model.get("key_labels")];
   page.title.textContent = model.get("title") || "attention";
   page.rowChooser.select.value = model.get("row");
   page.layerChooser.select.value = model.get("layer");
-  page.root.setAttribute("aria-busy", String(model.get("busy")));
   page.view.setAttribute("aria-pressed", String(model.get("view") === "lines"));
   page.view.style.display = head >= 0 ? "" : "none";
-  const what = head >= 0 ? `head ${head} of ${model.get("heads")}` : `${model.get("heads")} heads`;
   const empty = !model.get("thumbnails").byteLength;
-  page.subtitle.textContent = empty ? "Nothing to draw: no values." : `${what} · ${queries.length} query × ${keys.length} key tokens${model.get("busy") ? ` · loading layer ${model.get("layer")} …` : ""}`;
+  page.subtitle.textContent = empty ? "Nothing to draw: no values." : subtitle(model, page, head);
+  page.overview.node.style.display = every ? "" : "none";
+  page.grid.style.display = every ? "none" : "";
+  page.every.style.display = every || model.get("layers") < 2 ? "none" : "";
+  page.layerChooser.group.style.display = every || model.get("layers") < 2 ? "none" : "";
   page.all.style.display = head >= 0 ? "" : "none";
   page.detail.style.display = head >= 0 ? "" : "none";
   page.body.classList.toggle("garcon-open", head >= 0);
-  drawTiles(model, page, colours, head);
+  if (every) page.overview.draw(page.ink, colours);
+  else drawTiles(model, page, colours, head);
   if (head >= 0 && !empty && model.get("view") === "lines") drawLines(model, page, local);
   else if (head >= 0 && !empty) drawMatrix(model, page, local, colours, queries, keys);
   readout(model, page, head, queries, keys);
   page.bar(model.get("limit"), model.get("root"));
 }
 
+function subtitle(model, page, head) {
+  const [layers, heads, layer] = ["layers", "heads", "layer"].map((name) => model.get(name));
+  const size = `${model.get("query_labels").length} query × ${model.get("key_labels").length} key tokens`;
+  if (model.get("overview")) {
+    const loaded = page.overview.loaded();
+    return `${layers} layers × ${heads} heads · ${size}${loaded < layers ? ` · ${loaded} layers loaded …` : ""}`;
+  }
+  const what = head >= 0 ? `head ${head} of ${heads}` : `${heads} heads`;
+  return `${what} · ${size}${layers && model.get("here") !== layer ? ` · loading layer ${layer} …` : ""}`;
+}
+
 function readout(model, page, head, queries, keys) {
   const [query, key] = [model.get("selected_query"), model.get("selected_key")];
   page.readout.replaceChildren();
   if (model.get("trouble")) page.readout.append(element("span", { class: "garcon-trouble" }, model.get("trouble")));
+  else if (model.get("overview")) page.readout.append("Each row of tiles: a layer, with a tile for each head. Click a tile to open it.");
   else if (head < 0) page.readout.append("Each tile: query tokens down, key tokens across. Click a head to open it.");
   else if (query < 0 || key < 0 || query >= queries.length || key >= keys.length) page.readout.append("Click a cell or use the arrow keys; Page Up and Page Down change the head.");
   else page.readout.append(...words(model, query, key));
 }
 
-/** The thumbnail of a head as an image of its colour codes. */
+/** The thumbnail of a head as an image of its colour codes. While a layer is on its way, that of the overview stands in. */
 function thumbnail(model, colours, head) {
-  const [rows, columns] = model.get("thumbnail_shape");
+  const come = !model.get("layers") || model.get("here") === model.get("layer");
+  const [rows, columns] = model.get(come ? "thumbnail_shape" : "small_shape");
   const image = new ImageData(Math.max(columns, 1), Math.max(rows, 1));
   const ink = new Uint32Array(image.data.buffer);
-  const codes = typed(model.get("thumbnails"), Uint8Array).subarray(head * rows * columns, (head + 1) * rows * columns);
+  const codes = typed(model.get(come ? "thumbnails" : `small_${model.get("layer")}`), Uint8Array).subarray(head * rows * columns, (head + 1) * rows * columns);
   codes.forEach((code, place) => (ink[place] = colours[code]));
   return image;
 }

@@ -3,7 +3,8 @@
 All heads are thumbnails of colour codes, one byte a cell; a head one clicks is sent whole, as
 float32, so the number shown is the model's. A layer of 9 heads × 128 tokens is 147 kB of thumbnails
 and 66 kB for the open head. Of a whole model one layer is held at a time: the others are asked for when
-they are chosen, so thirty layers cost what one costs.
+they are chosen, so thirty layers cost what one costs. The *overview* (:mod:`.overview`) has smaller
+thumbnails of all of them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import numpy as np
 import traitlets
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.widgets import arrays, bundle, colours, labels
+from garcon_jupyter.widgets import arrays, bundle, colours, labels, overview
 from garcon_jupyter.widgets.picture import Picture
 
 Load = Callable[[int], Any]
 """A layer to its attention, [row, head, query token, key token]."""
+
+Glance = Callable[[Sequence[int], int, int], Sequence[Any]]
+"""Layers, a row, and the most cells along a side, to each layer's heads, [head, query, key], pooled to that."""
 
 THUMBNAIL_BYTES = 262_144
 """Most bytes for the thumbnails of all heads together."""
@@ -45,6 +49,8 @@ class AttentionWidget(Picture):
         layers: how many layers there are, where `array` is of one of many.
         layer: which of them `array` is.
         load: gives the attention of another layer, of the same shape; called beside the kernel.
+        glance: gives several layers, pooled where they are; by default they are loaded and pooled here.
+        overview: whether to begin with all layers at a glance.
 
     Attributes:
         selected_head: the open head, -1 for the grid.
@@ -54,6 +60,7 @@ class AttentionWidget(Picture):
         row: which text of the batch is shown.
         layer: which layer is shown; its values follow when they have come.
         view: how an open head is shown, "matrix" or "lines".
+        overview: whether all layers are shown at a glance, a row of heads for each.
 
     Raises:
         BadRequest: the array has another number of axes, or no numbers; tokens do not fit it.
@@ -83,6 +90,14 @@ class AttentionWidget(Picture):
     )
     matrix = traitlets.Bytes().tag(sync=True)  # float32 [query, key] of `matrix_head`
     matrix_head = traitlets.Int(-1).tag(sync=True)
+    here = traitlets.Int(0).tag(sync=True)  # the layer that these are of; `layer` is the one wanted
+
+    # Of the overview. Each layer has a trait of its own, `small_0` and so on: uint8 colour codes
+    # [head, *small_shape], empty until it has come.
+    overview = traitlets.Bool(False).tag(sync=True)
+    small_shape = traitlets.Tuple(traitlets.Int(), traitlets.Int(), default_value=(0, 0)).tag(
+        sync=True
+    )
 
     def __init__(
         self,
@@ -92,12 +107,17 @@ class AttentionWidget(Picture):
         layers: int = 0,
         layer: int = 0,
         load: Load | None = None,
+        glance: Glance | None = None,
+        overview: bool = False,
     ) -> None:
         self._whole = _four_axes(array)
-        self._load = load
+        self._load, self._glance = load, glance or self._pooled_here
+        self._glanced = 0  # the row that the overview is of
         rows, heads, _, keys = self._whole.shape
         self._labels = labels.token_labels(tokens, rows, keys)
         limit, root = scale(self._whole)
+        layers = layers if load else 0
+        self.add_traits(**{name: traitlets.Bytes().tag(sync=True) for name in _smalls(layers)})
         super().__init__(
             title=title,
             rows=rows,
@@ -105,12 +125,16 @@ class AttentionWidget(Picture):
             limit=limit,
             root=root,
             layer=layer,
-            layers=layers if load else 0,
+            here=layer,
+            layers=layers,
+            overview=overview and layers > 1,
             **self._grid(0, limit, root),
         )
         self.observe(self._change_layer, "layer")
         self.observe(self._change_row, "row")
         self.observe(self._open_head, "selected_head")
+        self.observe(self._fill_overview, "overview")
+        self._fill_overview()
 
     @traitlets.validate("row", "selected_head", "layer")
     def _in_range(self, proposal: Any) -> int:
@@ -131,7 +155,9 @@ class AttentionWidget(Picture):
             return
 
         def show() -> None:
-            whole = _four_axes(load(layer))
+            if self.layer != layer:
+                return  # thought better of
+            whole = self._whole if layer == self.here else _four_axes(load(layer))
             if whole.shape != self._whole.shape:
                 raise BadRequest(
                     f"Layer {layer} has shape {whole.shape}, and the others {self._whole.shape}.",
@@ -140,18 +166,50 @@ class AttentionWidget(Picture):
             self._whole = whole
             with self.hold_sync():
                 self.limit, self.root = scale(whole)
+                self.here = layer
                 self._change_row()
 
         self.later("layer", show)
 
-    def _change_row(self, _change: Any = None) -> None:
+    def _change_row(self, change: Any = None) -> None:
         with self.hold_sync():
             for name, value in self._grid(self.row, self.limit, self.root).items():
                 setattr(self, name, value)
             self._open_head()
+        if change is not None:
+            self._fill_overview()
+
+    def _fill_overview(self, _change: Any = None) -> None:
+        """Send the thumbnails of the layers that are missing, a few layers at a time."""
+        if self.overview:
+            self.later("overview", self._fill_some)
+
+    def _fill_some(self) -> None:
+        row, names = self.row, _smalls(self.layers)
+        side = overview.side(self.layers * self.heads)
+        if row != self._glanced:  # what has come is of another text
+            with self.hold_sync():
+                self._glanced = row
+                for name in names:
+                    setattr(self, name, b"")
+        while missing := [n for n, name in enumerate(names) if not getattr(self, name)]:
+            if self.worker.superseded or not self.overview:
+                self._fill_overview()  # after what somebody waits for, such as an open head
+                return
+            layers = missing[: overview.TOGETHER]
+            for layer, heads in zip(layers, self._glance(layers, row, side), strict=True):
+                small = thumbnails(without_masked(arrays.as_float32(heads)), side)
+                with self.hold_sync():
+                    self.small_shape = small.shape[1:]
+                    setattr(self, names[layer], colours.codes(small, *scale(small)).tobytes())
+
+    def _pooled_here(self, layers: Sequence[int], row: int, side: int) -> list[arrays.Floats]:
+        """A glance at layers that come whole."""
+        assert self._load is not None
+        return [thumbnails(_four_axes(self._load(layer))[row], side) for layer in layers]
 
     def _open_head(self, _change: Any = None) -> None:
-        head = self.selected_head
+        head = self.selected_head if self.layer == self.here or not self.layers else -1
         with self.hold_sync():
             self.matrix = self._whole[self.row, head].tobytes() if head >= 0 else b""
             self.matrix_head = head
@@ -172,17 +230,28 @@ class AttentionWidget(Picture):
     @property
     def summary(self) -> str:
         _, heads, queries, keys = self._whole.shape
-        layers = f"layer {self.layer} of {self.layers}, " if self.layers else ""
+        if self.overview:
+            return f"{self.layers} layers × {heads} heads, {queries} × {keys} tokens"
+        layers = f"layer {self.here} of {self.layers}, " if self.layers else ""
         return f"{layers}{heads} heads, {queries} × {keys} tokens"
 
     def still(self) -> str:
         from garcon_jupyter.widgets import still, svg
 
         title = self.title or "attention"
+        if self.overview:
+            smalls = [getattr(self, name) for name in _smalls(self.layers)]
+            picture = overview.still(smalls, self.heads, self.small_shape, title)
+            return svg.figure(picture, title, self.summary)
         heads = self._whole[self.row] if len(self._whole) else self._whole.reshape(0, 0, 0)
-        note = f" · layer {self.layer} of {self.layers}" if self.layers else ""
+        note = f" · layer {self.here} of {self.layers}" if self.layers else ""
         labels = self._labels[self.row] if self._labels else []
         return svg.figure(still.attention(heads, labels, title, note), title, self.summary)
+
+
+def _smalls(layers: int) -> list[str]:
+    """The traits of the overview's layers."""
+    return [f"small_{layer}" for layer in range(layers)]
 
 
 def _four_axes(array: Any) -> arrays.Floats:

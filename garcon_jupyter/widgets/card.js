@@ -22,8 +22,9 @@ function render({ model, el }) {
   }, 2000);
   const ticking = setInterval(() => countDown(model, page, local), 500);
   page.keep.addEventListener("click", () => model.send({ do: "keep" }));
-  page.stop.addEventListener("click", () => {
-    // A click too many ends the work of others, so it takes two.
+  page.stop.addEventListener("click", (event) => {
+    // A click too many ends the work of others, so it takes two, and a double click counts as one.
+    if (event.detail > 1) return;
     if (performance.now() - local.sure < 3000) model.send({ do: "stop" });
     local.sure = performance.now();
     page.stop.textContent = "really stop?";

@@ -109,11 +109,11 @@ def _plain(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rank_lines(state: Mapping[str, Any]) -> list[str]:
-    from garcon_jupyter.widgets.sharding import size
+    from garcon_jupyter.widgets.sharding import place, size
 
+    ranks = state.get("ranks") or ()
     return [
-        f"rank {rank['rank']} · {rank['host']} {rank['device']} · "
-        f"{size(rank['parameter_bytes'])} of parameters"
+        f"rank {rank['rank']} · {place(rank, ranks)} · {size(rank['parameter_bytes'])} of parameters"
         + (f" · {size(rank['memory'])} in use" if rank.get("memory") else "")
-        for rank in state.get("ranks") or ()
+        for rank in ranks
     ]

@@ -142,14 +142,14 @@ export function sized(canvas, width, height) {
   return context;
 }
 
-/** Draw an image with sharp cells (and, unlike putImageData, with its opacity). */
-export function blit(context, image, x, y, width, height, from = 0, columns = image.width) {
+/** Draw an image with sharp cells, or smooth ones (and, unlike putImageData, with its opacity). */
+export function blit(context, image, x, y, width, height, from = 0, columns = image.width, smooth = false) {
   if (!image.width || !image.height) return;
   const source = document.createElement("canvas");
   source.width = image.width;
   source.height = image.height;
   source.getContext("2d").putImageData(image, 0, 0);
-  context.imageSmoothingEnabled = false;
+  context.imageSmoothingEnabled = smooth;
   context.drawImage(source, from, 0, columns, image.height, x, y, width, height);
 }
 
@@ -184,7 +184,8 @@ export function tip(root) {
   };
 }
 
-/** Call `draw` once per frame at most, whenever a trait, the size, or the theme changes.
+/** Call `draw` once per frame at most, whenever a trait, the size, or the theme changes. The root says
+ * by `data-drawn` that it has been drawn, and by `aria-busy` whether more is to come.
  * Returns {ask, end}: `ask` for a frame; `end` stops all listening. */
 export function redrawn(model, root, traits, draw) {
   let asked = 0;
@@ -192,6 +193,8 @@ export function redrawn(model, root, traits, draw) {
     asked ||= requestAnimationFrame(() => {
       asked = 0;
       draw();
+      root.dataset.drawn = "";
+      root.setAttribute("aria-busy", String(Boolean(model.get("busy"))));
     });
   };
   for (const trait of traits) model.on(`change:${trait}`, ask);

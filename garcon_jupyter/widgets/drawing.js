@@ -44,7 +44,6 @@ function describe(model, page, labels, units) {
   const [first, end] = model.get("window");
   const largest = model.get("largest");
   page.title.textContent = model.get("title") || "activations";
-  page.root.setAttribute("aria-busy", String(model.get("busy")));
   const parts = [`${plural(labels.length, "token")} × ${plural(units, name)}`];
   if (name === "head" && model.get("heads")) parts.push("L2 norm, double-click opens a head");
   if (end - first < units) parts.push(`showing ${first.toLocaleString("en")} to ${(end - 1).toLocaleString("en")}`);

@@ -158,7 +158,6 @@ function describe(model, page, sheet) {
   page.subtitle.textContent = `${plural(sheet.rows.length, sheet.row_name)} × ${plural(sheet.columns.length, sheet.column_name)} · ${sheet.name}${model.get("busy") ? " · computing …" : ""}`;
   page.chooser.select.value = model.get("sheet");
   page.scroller.setAttribute("aria-label", `${page.title.textContent}: ${page.subtitle.textContent}. Arrow keys move the selected cell.`);
-  page.root.setAttribute("aria-busy", String(model.get("busy")));
   page.readout.replaceChildren();
   const [row, column] = [model.get("selected_row"), model.get("selected_column")];
   if (model.get("trouble")) page.readout.append(element("span", { class: "garcon-trouble" }, model.get("trouble")));

@@ -113,7 +113,6 @@ function editRow(model, page, place, change, set) {
 }
 
 function draw(model, page, local, colours) {
-  page.root.setAttribute("aria-busy", String(model.get("busy")));
   page.title.textContent = model.get("title") || "live";
   page.subtitle.replaceChildren(element("i", { class: "garcon-dot" }),
     `${plural(model.get("pieces").length, "token")} · ${model.get("busy") ? "computing …" : `computed in ${model.get("milliseconds").toLocaleString("en")} ms`}`);

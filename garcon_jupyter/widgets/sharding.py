@@ -52,7 +52,7 @@ class ShardingPicture:
         rows = [self.caption]
         for rank in self.ranks:
             rows.append(
-                f"  rank {rank['rank']} on {rank['host']} {rank['device']}: {_layers(rank)}, "
+                f"  rank {rank['rank']} on {place(rank, self.ranks)}: {_layers(rank)}, "
                 f"shard {rank['tp_rank'] + 1} of {self.degrees['tp']}, "
                 f"{size(rank['parameter_bytes'])} of parameters"
             )
@@ -74,7 +74,7 @@ class ShardingPicture:
     def _rank(self, rank: Mapping[str, Any], x: float, y: float, width: float) -> list[str]:
         degree = self.degrees["tp"]
         lines = [
-            f"{rank['host']} · {rank['device']}",
+            place(rank, self.ranks),
             f"{_layers(rank)} · {self._share(rank['tp_rank'], degree)}",
             f"{size(rank['parameter_bytes'])} of parameters"
             + (f" · {size(rank['memory'])} in use" if rank.get("memory") else ""),
@@ -101,6 +101,12 @@ class ShardingPicture:
             first, last = shard * width, min((shard + 1) * width, total) - 1
             spans.append(f"{what} {first} to {last}" if last > first else f"{what[:-1]} {first}")
         return ", ".join(spans)
+
+
+def place(rank: Mapping[str, Any], ranks: Sequence[Mapping[str, Any]]) -> str:
+    """The device of a rank, and its host where there are several."""
+    several = len({other["host"] for other in ranks}) > 1
+    return f"{rank['host']} {rank['device']}" if several else str(rank["device"])
 
 
 def _layers(rank: Mapping[str, Any]) -> str:

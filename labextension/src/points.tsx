@@ -61,6 +61,7 @@ export function Points({ state, actions }: IProps): JSX.Element {
   }
   const probed = new Set(state.notebook.told?.probes.map(probe => probe.point));
   const tree = { catalog, probed, actions, text };
+  const isNew = !probed.size && !state.notebook.told?.recordings.length;
   return (
     <Section title="Probe points" note={`of ${shown.name}`}>
       <div className="grc-search">
@@ -75,6 +76,12 @@ export function Points({ state, actions }: IProps): JSX.Element {
         />
         {words && <IconButton icon={closeIcon} title="Show all" onClick={() => setWords('')} />}
       </div>
+      {isNew && (
+        <p className="grc-hint">
+          The eye shows a point: a cell with a probe is written and run. A click on the name only
+          writes it.
+        </p>
+      )}
       <div className="grc-tree" role="tree" aria-label="Probe points" onKeyDown={onArrows}>
         {words.trim() ? <Found {...tree} words={words} /> : <Tree {...tree} />}
       </div>

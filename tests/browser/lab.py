@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,9 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
 
 START = 60.0
 """Seconds in which JupyterLab starts."""
+
+NOTEBOOK_7 = "/notebooks/{}"
+"""The page of a notebook in Notebook 7, which the same server has."""
 
 
 @dataclass
@@ -55,7 +58,12 @@ class Lab:
         quiet.mkdir(parents=True)
         settings = '{"checkForUpdates": false, "fetchNews": "false", "doNotDisturbMode": true}'
         (quiet / "notification.jupyterlab-settings").write_text(settings)
+        # The side bar of this very checkout comes before one that was installed.
+        bundles = directory / "jupyter" / "labextensions"
+        bundles.mkdir(parents=True)
+        (bundles / "garcon-jupyter").symlink_to(root / "garcon_jupyter" / "labextension")
         own = {
+            "JUPYTER_PATH": "jupyter",
             "JUPYTER_CONFIG_DIR": "config",
             "JUPYTER_RUNTIME_DIR": "runtime",
             "JUPYTERLAB_SETTINGS_DIR": "settings",
@@ -65,12 +73,14 @@ class Lab:
             **os.environ,
             **{name: str(directory / part) for name, part in own.items()},
             "PYTHONPATH": os.pathsep.join([str(root), str(root / "backend")]),
+            "LOGNAME": "ada",  # in pictures nobody needs to know who ran the tests
         }
         command = [
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
             *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
             *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={notebooks}"),
             *("--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"),
+            "--JupyterNotebookApp.expose_app_in_browser=True",
         ]
         with (directory / "lab.txt").open("w") as log:
             process = subprocess.Popen(
@@ -143,10 +153,16 @@ class Lab:
             context.close()
 
     @contextmanager
-    def notebook(self, path: Path, **options: Any) -> Iterator[Notebook]:
-        """A notebook, alone in its window, whose kernel is ready. Its kernel is shut down after."""
+    def notebook(
+        self, path: Path, where: str = "/doc/tree/{}?reset", **options: Any
+    ) -> Iterator[Notebook]:
+        """A notebook, alone in its window, whose kernel is ready. Its kernel is shut down after.
+
+        Args:
+            where: the page of a notebook: JupyterLab's, or that of :data:`NOTEBOOK_7`.
+        """
         name = path.relative_to(self.directory).as_posix()
-        with self.page(f"/doc/tree/{name}?reset", **options) as page:
+        with self.page(where.format(name), **options) as page:
             notebook = Notebook(page)
             notebook.wait_until_ready()
             yield notebook
@@ -201,6 +217,23 @@ class Notebook:
         """Run all cells, without waiting for them."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
 
+    def start_cell(self, number: int) -> None:
+        """Run one cell, without waiting for it."""
+        self.page.evaluate(
+            """number => {
+                window.jupyterapp.shell.currentWidget.content.activeCellIndex = number;
+                window.jupyterapp.commands.execute("notebook:run-cell");
+            }""",
+            number,
+        )
+
+    def busy(self) -> bool:
+        """Whether the kernel is running something."""
+        return self.page.evaluate(
+            """() => window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel
+                .status === "busy" """
+        )
+
     def execute(self, code: str) -> str:
         """Run code in the kernel beside the notebook; what it prints."""
         return self.page.evaluate(
@@ -241,7 +274,7 @@ class Notebook:
                 let ended = false;
                 const run = window.jupyterapp.commands.execute("notebook:run-cell");
                 run.then(() => (ended = true));
-                while (!cell.node.querySelector(".garcon-live") && !ended) await frame();
+                while (!cell.node.querySelector(".garcon-live[data-drawn]") && !ended) await frame();
                 await frame();
                 const seconds = (performance.now() - start) / 1000;
                 await run;
@@ -258,5 +291,13 @@ class Notebook:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
 
     def widgets(self, kind: str) -> Locator:
-        """The living widgets of a kind, such as "tokens", in order."""
-        return self.page.locator(f".garcon-live.garcon-{kind}")
+        """The living widgets of a kind, such as "tokens", in order, as soon as they are drawn."""
+        return self.page.locator(f".garcon-live.garcon-{kind}[data-drawn]")
+
+
+def become(page: Page, read: Callable[[], Any], wanted: Any, seconds: float = 20.0) -> None:
+    """Wait until `read()` is `wanted`; where it never is, fail with what it was instead."""
+    end = time.monotonic() + seconds
+    while (found := read()) != wanted:
+        assert time.monotonic() < end, f"{found!r} is not {wanted!r}"
+        page.wait_for_timeout(50)

@@ -26,7 +26,7 @@ def both(rmodel: garcon.RemoteModel) -> tuple[RecordedSource, ArraySource]:
     rmodel.forward(TEXT, probes=[rmodel.probe_points["logits"].probe(keep)], logits="none")
     recordings = rmodel.recordings(fetch=False)
     handle = recordings["logits"].handle("tensor")
-    return RecordedSource(rmodel, handle, recordings), ArraySource(handle.fetch())
+    return RecordedSource(rmodel, handle), ArraySource(handle.fetch())
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,14 @@ def test_show(connected: Notebook) -> None:
     printed = connected.run("%%probe layers.*.mlp.* --name s --show\nsave_ctx.tensor = tensor")
     assert printed.count("<View") == 4
     assert printed.endswith("\n20 more: rmodel.show('layers.0.mlp.out'), ….\n")
+    every = "%%probe layers.*.attn.pattern --show\n"
+    printed = connected.run(f"{every}save_ctx.tensor = tensor")
+    assert "<AttentionWidget attention pattern: 4 layers × 6 heads, 6 × 6 tokens>" in printed
+    connected.run("rmodel.clear_recordings()")
+    printed = connected.run(
+        f"{every}save_ctx.largest = tensor.amax((2, 3))"
+    )  # no patterns any more
+    assert printed.count("<View") == 4
 
 
 # -- what goes wrong -----------------------------------------------------------------------------

@@ -29,6 +29,7 @@ EVERY: list[Recorder[Any]] = [
     recorders.Covariance(),
     recorders.Coactivation(),
     recorders.TokenStatistics(),
+    recorders.Sketch(16),
 ]
 
 

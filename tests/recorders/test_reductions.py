@@ -23,11 +23,13 @@ from garcon_jupyter.recorders import (
     Moments,
     Own,
     Quantiles,
+    Sketch,
     TokenStatistics,
     TopK,
     alone,
     seen,
 )
+from garcon_jupyter.recorders.examples import lots
 from tests.recorders.splits import gathered, kinds, make, seeds, sizes
 
 few = settings(max_examples=40, deadline=None)
@@ -111,6 +113,58 @@ def test_covariance(seed: int, size: tuple[int, int], shift: float) -> None:
     assert near(state.covariance, d.T @ d / size[0], 1e-7)
     if size[0] > 2 and size[1] > 1:
         assert near(state.correlation, torch.from_numpy(np.corrcoef(x.T.numpy())), 1e-6)
+
+
+@few
+@given(seeds, sizes)
+def test_covariance_of_single_precision(seed: int, size: tuple[int, int]) -> None:
+    data = make(seed, *size, "smooth")
+    data.values[:] += 50
+    state = gathered(Covariance(double=False), data, seed)
+    d = data.values.double() - data.values.double().mean(0)
+    assert near(state.covariance, d.T @ d / size[0], 1e-6)
+
+
+def test_the_strongest_correlations() -> None:
+    data = make(4, 60, 5, "smooth")
+    data.values[:, 3] = -data.values[:, 1] + 0.1 * data.values[:, 0]
+    data.values[:, 4] = 1.0
+    units, values = Covariance().update(None, data.seen()).strongest(3)
+    exact = torch.corrcoef(data.values.double().T[:4])
+    assert units[1, 0] == 3 and values[1].tolist() == pytest.approx(
+        [float(exact[1, int(unit)]) for unit in units[1]], abs=1e-6
+    )
+    assert units[4].tolist() == [-1] * 3 and values[4].isnan().all()  # it does not vary
+
+
+@few
+@given(seeds, sizes)
+def test_a_sketch_is_signed_sums(seed: int, size: tuple[int, int]) -> None:
+    data = make(seed, *size, "smooth")
+    state = gathered(Sketch(8, seed), data, seed)
+    drawn = lots(seed, data.seen().places, torch.arange(8))
+    signs = torch.where(drawn < 0, -1, 1)
+    sums = data.values.double().T @ signs.double()
+    assert near(state.sums, sums, 1e-5) and torch.equal(state.signs, signs.sum(0))
+    assert near(state.totals, data.values.double().sum(0))
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.01, 0.0001])
+def test_a_sketch_estimates_correlations_within_its_error(rate: float) -> None:
+    """Also of units that are large at two tokens or so, where a sample of tokens would miss all."""
+    random = torch.Generator().manual_seed(0)
+    data = make(0, 20_000, 300, "smooth")
+    data.values.mul_(torch.rand(data.values.shape, generator=random) < rate).add_(3.0)
+    data.values[:, 1] = data.values[:, 0] + 0.01 * torch.randn(20_000, generator=random)
+    state = Sketch(256).update(None, data.seen())
+    estimates = state.directions @ state.directions.T
+    exact = torch.corrcoef(data.values.double().T).nan_to_num(0.0).fill_diagonal_(0.0)
+    vary = data.values.std(0) > 0
+    others = (vary[:, None] & vary[None] & ~torch.eye(300, dtype=torch.bool))[2:, 2:]
+    off = (estimates - exact)[2:, 2:][others]
+    assert abs(float(off.mean())) < 0.01 and float(off.std()) == pytest.approx(state.error, rel=0.1)
+    assert float(off.abs().max()) < 5.5 * state.error
+    assert abs(float(estimates[0, 1] - exact[0, 1])) < 5 * 2**0.5 * state.error
 
 
 @few

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.widgets import AttentionWidget
+from garcon_jupyter.widgets import AttentionWidget, overview
 
 
 def scores(heads: int, length: int, masked: float = -np.inf) -> NDArray[np.float32]:
@@ -97,3 +100,110 @@ def test_an_empty_array_is_no_error(shape: tuple[int, ...]) -> None:
 def test_other_ranks_are_refused() -> None:
     with pytest.raises(BadRequest, match="draws 4 axes, and the array has 3"):
         AttentionWidget(np.zeros((2, 3, 3)))
+
+
+def smalls(widget: AttentionWidget, layer: int) -> NDArray[np.uint8]:
+    codes = np.frombuffer(getattr(widget, f"small_{layer}"), np.uint8)
+    return codes.reshape(widget.heads, *widget.small_shape)
+
+
+def test_an_overview_has_every_layer_pooled() -> None:
+    layers = [softmax(scores(3, 70) * (layer + 1) / 7) for layer in range(7)]
+    widget = AttentionWidget(layers[0], layers=7, load=layers.__getitem__, overview=True)
+    assert widget.worker.wait() and widget.trouble == ""
+    assert widget.small_shape == (24, 24)  # 70 tokens, three to a cell
+    for layer, pattern in enumerate(layers):
+        expected = pattern[0, 1, 30:33, 6:9].max()  # the strongest of its nine
+        assert smalls(widget, layer)[1, 10, 2] == 128 + np.round(127 * np.sqrt(expected))
+    assert repr(widget).endswith("7 layers × 3 heads, 70 × 70 tokens>")
+
+
+def test_an_overview_of_thirty_layers_costs_nine_kilobytes_each() -> None:
+    asked: list[int] = []
+
+    def load(layer: int) -> NDArray[np.float32]:
+        asked.append(layer)
+        return softmax(scores(9, 128))
+
+    widget = AttentionWidget(load(0), layers=30, load=load)
+    assert asked == [0] and all(getattr(widget, f"small_{n}") == b"" for n in range(30))
+    widget.overview = True
+    assert widget.worker.wait() and asked == [0, *range(30)]
+    assert {len(getattr(widget, f"small_{n}")) for n in range(30)} == {9 * 32 * 32}
+    assert len(widget.still()) < 150_000
+
+
+def test_a_head_opened_from_the_overview_is_never_anothers() -> None:
+    """While its layer is on its way there is no matrix, and not that of the layer before."""
+    layers = [softmax(scores(2, 5) * (layer + 1)) for layer in range(3)]
+    go = threading.Event()
+
+    def load(layer: int) -> NDArray[np.float32]:
+        assert go.wait(20)
+        return layers[layer]
+
+    widget = AttentionWidget(layers[0], layers=3, load=load)
+    widget.set_state({"layer": 2, "selected_head": 1, "overview": False})
+    assert (widget.matrix, widget.matrix_head, widget.here) == (b"", -1, 0)
+    go.set()
+    assert widget.worker.wait()
+    assert np.array_equal(np.frombuffer(widget.matrix, "<f4").reshape(5, 5), layers[2][0, 1])
+    assert (widget.matrix_head, widget.here) == (1, 2)
+
+
+def test_who_turns_back_while_a_layer_loads_sees_the_one_it_turned_to() -> None:
+    layers = [softmax(scores(2, 5) * (layer + 1)) for layer in range(3)]
+    begun, go = threading.Event(), threading.Event()
+
+    def load(layer: int) -> NDArray[np.float32]:
+        begun.set()
+        assert go.wait(20)
+        return layers[layer]
+
+    widget = AttentionWidget(layers[0], layers=3, load=load)
+    widget.layer = 2
+    assert begun.wait(20)
+    widget.layer = 0
+    go.set()
+    assert widget.worker.wait()
+    widget.selected_head = 0
+    assert np.array_equal(np.frombuffer(widget.matrix, "<f4").reshape(5, 5), layers[0][0, 0])
+
+
+def test_the_overview_gives_way_to_an_open_head() -> None:
+    order: list[str] = []
+    begun, go = threading.Event(), threading.Event()
+
+    def load(layer: int) -> NDArray[np.float32]:
+        order.append(f"load {layer}")
+        return softmax(scores(2, 4))
+
+    def glance(layers: Sequence[int], row: int, side: int) -> list[NDArray[np.float32]]:
+        order.append(f"glance {layers[0]}")
+        begun.set()
+        assert go.wait(20)
+        return [softmax(scores(2, 4))[row]] * len(layers)
+
+    widget = AttentionWidget(
+        softmax(scores(2, 4)), layers=12, load=load, glance=glance, overview=True
+    )
+    assert begun.wait(20)
+    widget.layer = 8
+    go.set()
+    assert widget.worker.wait()
+    assert order == ["glance 0", "load 8", "glance 5", "glance 10"]
+
+
+def test_another_text_is_another_overview() -> None:
+    both = np.concatenate([softmax(scores(2, 4)), softmax(-scores(2, 4, np.inf))])
+    widget = AttentionWidget(both, layers=2, load=lambda layer: both, overview=True)
+    assert widget.worker.wait()
+    widget.row = 1
+    assert widget.worker.wait()
+    assert np.array_equal(smalls(widget, 1), 128 + np.round(127 * np.sqrt(both[1])))
+
+
+@pytest.mark.parametrize("layers", [1, 4, 30, 96])
+def test_all_layers_fit_beside_each_other(layers: int) -> None:
+    blocks, tile = overview.arrangement(layers, 12, 900.0, 620.0)
+    assert blocks * (24 + 12 * tile) <= 900.001 and -(-layers // blocks) * tile <= 620.001

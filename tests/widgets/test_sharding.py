@@ -10,7 +10,7 @@ from garcon_jupyter.widgets import ShardingPicture
 RANKS = [
     {
         "rank": stage * 2 + shard,
-        "host": "h<1>",
+        "host": f"h<{stage}>",
         "device": "cpu",
         "stage": stage,
         "tp_rank": shard,
@@ -41,6 +41,12 @@ def test_each_rank_has_its_layers_and_its_share() -> None:
     assert "layers 2 to 3 · heads 2 to 3, neurons 5 to 9" in drawn
     assert "heads 0 to 3" not in drawn  # nobody holds them all
     assert "3.0 MiB of parameters · 5.0 GiB in use" in drawn
+
+
+def test_hosts_are_told_where_there_are_several() -> None:
+    assert "h&lt;0&gt; cpu" in svg_of(picture().html) and "on h<1> cpu:" in repr(picture())
+    single = ShardingPicture("m", {"tp": 2, "pp": 1, "dp": 1}, RANKS[:2], {"heads": 4})
+    assert "h&lt;" not in svg_of(single.html) and "on cpu:" in repr(single)
 
 
 def test_names_are_escaped_and_nothing_is_loaded() -> None:

@@ -1,4 +1,4 @@
-"use strict";(self.rspackChunkgarcon_jupyter=self.rspackChunkgarcon_jupyter||[]).push([[700],{646(r,o,e){var n=e(601),t=e.n(n),a=e(314),i=(e.n(a))()(t());i.push([r.id,`/* The side bar, in JupyterLab's own colours: light, dark and high contrast come with the theme. */
+"use strict";(self.rspackChunkgarcon_jupyter=self.rspackChunkgarcon_jupyter||[]).push([[700],{532(r,o,e){var n=e(763),t=e.n(n),a=e(700),i=(e.n(a))()(t());i.push([r.id,`/* The side bar, in JupyterLab's own colours: light, dark and high contrast come with the theme. */
 
 .grc-panel {
   display: flex;
@@ -353,8 +353,8 @@
   right: 4px;
   bottom: 1px;
   height: 17px;
-  background: var(--jp-layout-color2);
-  opacity: 0;
+  background: none;
+  opacity: 0.55;
 }
 
 .grc-point:hover > .grc-icon,
@@ -393,6 +393,7 @@
 
 .grc-meaning {
   flex: 1 0 100%;
+  box-sizing: border-box;
   overflow: hidden;
   color: var(--jp-ui-font-color2);
   font-size: var(--jp-ui-font-size0);
@@ -400,22 +401,26 @@
   white-space: nowrap;
 }
 
-/* A row with a whole name: the shape stands below it, and gives way to the eye. */
+.grc-point .grc-meaning {
+  padding-right: 26px; /* the eye's */
+}
+
+/* A row with a whole name: the shape stands below it, beside the eye. */
 .grc-whole .grc-name {
   flex: 1 0 100%;
 }
 
-.grc-whole .grc-meaning {
+.grc-point .grc-whole .grc-meaning {
   flex: 1;
+  padding-right: 0;
 }
 
 .grc-whole .grc-shape {
   order: 1;
 }
 
-.grc-point:hover .grc-whole .grc-shape,
-.grc-point:focus-within .grc-whole .grc-shape {
-  visibility: hidden;
+.grc-panel .grc-point .grc-whole .grc-shape {
+  padding-right: 26px;
 }
 
 .grc-probed .grc-name::before {
@@ -536,4 +541,4 @@
   width: 14px;
   height: 14px;
 }
-`,""]),e.d(o,{},{A:i})},314(r){r.exports=function(r){var o=[];return o.toString=function(){return this.map(function(o){var e="",n=void 0!==o[5];return o[4]&&(e+="@supports (".concat(o[4],") {")),o[2]&&(e+="@media ".concat(o[2]," {")),n&&(e+="@layer".concat(o[5].length>0?" ".concat(o[5]):""," {")),e+=r(o),n&&(e+="}"),o[2]&&(e+="}"),o[4]&&(e+="}"),e}).join("")},o.i=function(r,e,n,t,a){"string"==typeof r&&(r=[[null,r,void 0]]);var i={};if(n)for(var c=0;c<this.length;c++){var p=this[c][0];null!=p&&(i[p]=!0)}for(var l=0;l<r.length;l++){var s=[].concat(r[l]);n&&i[s[0]]||(void 0!==a&&(void 0===s[5]||(s[1]="@layer".concat(s[5].length>0?" ".concat(s[5]):""," {").concat(s[1],"}")),s[5]=a),e&&(s[2]&&(s[1]="@media ".concat(s[2]," {").concat(s[1],"}")),s[2]=e),t&&(s[4]?(s[1]="@supports (".concat(s[4],") {").concat(s[1],"}"),s[4]=t):s[4]="".concat(t)),o.push(s))}},o}},601(r){r.exports=function(r){return r[1]}},72(r){var o=[];function e(r){for(var e=-1,n=0;n<o.length;n++)if(o[n].identifier===r){e=n;break}return e}function n(r,n){for(var t={},a=[],i=0;i<r.length;i++){var c=r[i],p=n.base?c[0]+n.base:c[0],l=t[p]||0,s="".concat(p," ").concat(l);t[p]=l+1;var d=e(s),g={css:c[1],media:c[2],sourceMap:c[3],supports:c[4],layer:c[5]};if(-1!==d)o[d].references++,o[d].updater(g);else{var f=function(r,o){var e=o.domAPI(o);return e.update(r),function(o){o?(o.css!==r.css||o.media!==r.media||o.sourceMap!==r.sourceMap||o.supports!==r.supports||o.layer!==r.layer)&&e.update(r=o):e.remove()}}(g,n);n.byIndex=i,o.splice(i,0,{identifier:s,updater:f,references:1})}a.push(s)}return a}r.exports=function(r,t){var a=n(r=r||[],t=t||{});return function(r){r=r||[];for(var i=0;i<a.length;i++){var c=e(a[i]);o[c].references--}for(var p=n(r,t),l=0;l<a.length;l++){var s=e(a[l]);0===o[s].references&&(o[s].updater(),o.splice(s,1))}a=p}}},659(r){var o={};r.exports=function(r,e){var n=function(r){if(void 0===o[r]){var e=document.querySelector(r);if(window.HTMLIFrameElement&&e instanceof window.HTMLIFrameElement)try{e=e.contentDocument.head}catch(r){e=null}o[r]=e}return o[r]}(r);if(!n)throw Error("Couldn't find a style target. This probably means that the value for the 'insert' parameter is invalid.");n.appendChild(e)}},540(r){r.exports=function(r){var o=document.createElement("style");return r.setAttributes(o,r.attributes),r.insert(o,r.options),o}},56(r,o,e){r.exports=function(r){var o=e.nc;o&&r.setAttribute("nonce",o)}},206(r){r.exports=function(r){if("u"<typeof document)return{update:function(){},remove:function(){}};var o=r.insertStyleElement(r);return{update:function(e){var n,t,a;n="",e.supports&&(n+="@supports (".concat(e.supports,") {")),e.media&&(n+="@media ".concat(e.media," {")),(t=void 0!==e.layer)&&(n+="@layer".concat(e.layer.length>0?" ".concat(e.layer):""," {")),n+=e.css,t&&(n+="}"),e.media&&(n+="}"),e.supports&&(n+="}"),(a=e.sourceMap)&&"u">typeof btoa&&(n+="\n/*# sourceMappingURL=data:application/json;base64,".concat(btoa(unescape(encodeURIComponent(JSON.stringify(a))))," */")),r.styleTagTransform(n,o,r.options)},remove:function(){var r;null===(r=o).parentNode||r.parentNode.removeChild(r)}}}},113(r){r.exports=function(r,o){if(o.styleSheet)o.styleSheet.cssText=r;else{for(;o.firstChild;)o.removeChild(o.firstChild);o.appendChild(document.createTextNode(r))}}},959(r,o,e){var n=e(72),t=e.n(n),a=e(206),i=e.n(a),c=e(659),p=e.n(c),l=e(56),s=e.n(l),d=e(540),g=e.n(d),f=e(113),u=e.n(f),x=e(646),h={};h.styleTagTransform=u(),h.setAttributes=s(),h.insert=p().bind(null,"head"),h.domAPI=i(),h.insertStyleElement=g(),t()(x.A,h),x.A&&x.A.locals&&x.A.locals}}]);
+`,""]),e.d(o,{},{A:i})},700(r){r.exports=function(r){var o=[];return o.toString=function(){return this.map(function(o){var e="",n=void 0!==o[5];return o[4]&&(e+="@supports (".concat(o[4],") {")),o[2]&&(e+="@media ".concat(o[2]," {")),n&&(e+="@layer".concat(o[5].length>0?" ".concat(o[5]):""," {")),e+=r(o),n&&(e+="}"),o[2]&&(e+="}"),o[4]&&(e+="}"),e}).join("")},o.i=function(r,e,n,t,a){"string"==typeof r&&(r=[[null,r,void 0]]);var i={};if(n)for(var c=0;c<this.length;c++){var p=this[c][0];null!=p&&(i[p]=!0)}for(var l=0;l<r.length;l++){var s=[].concat(r[l]);n&&i[s[0]]||(void 0!==a&&(void 0===s[5]||(s[1]="@layer".concat(s[5].length>0?" ".concat(s[5]):""," {").concat(s[1],"}")),s[5]=a),e&&(s[2]&&(s[1]="@media ".concat(s[2]," {").concat(s[1],"}")),s[2]=e),t&&(s[4]?(s[1]="@supports (".concat(s[4],") {").concat(s[1],"}"),s[4]=t):s[4]="".concat(t)),o.push(s))}},o}},763(r){r.exports=function(r){return r[1]}},658(r){var o=[];function e(r){for(var e=-1,n=0;n<o.length;n++)if(o[n].identifier===r){e=n;break}return e}function n(r,n){for(var t={},a=[],i=0;i<r.length;i++){var c=r[i],p=n.base?c[0]+n.base:c[0],l=t[p]||0,s="".concat(p," ").concat(l);t[p]=l+1;var d=e(s),g={css:c[1],media:c[2],sourceMap:c[3],supports:c[4],layer:c[5]};if(-1!==d)o[d].references++,o[d].updater(g);else{var f=function(r,o){var e=o.domAPI(o);return e.update(r),function(o){o?(o.css!==r.css||o.media!==r.media||o.sourceMap!==r.sourceMap||o.supports!==r.supports||o.layer!==r.layer)&&e.update(r=o):e.remove()}}(g,n);n.byIndex=i,o.splice(i,0,{identifier:s,updater:f,references:1})}a.push(s)}return a}r.exports=function(r,t){var a=n(r=r||[],t=t||{});return function(r){r=r||[];for(var i=0;i<a.length;i++){var c=e(a[i]);o[c].references--}for(var p=n(r,t),l=0;l<a.length;l++){var s=e(a[l]);0===o[s].references&&(o[s].updater(),o.splice(s,1))}a=p}}},713(r){var o={};r.exports=function(r,e){var n=function(r){if(void 0===o[r]){var e=document.querySelector(r);if(window.HTMLIFrameElement&&e instanceof window.HTMLIFrameElement)try{e=e.contentDocument.head}catch(r){e=null}o[r]=e}return o[r]}(r);if(!n)throw Error("Couldn't find a style target. This probably means that the value for the 'insert' parameter is invalid.");n.appendChild(e)}},486(r){r.exports=function(r){var o=document.createElement("style");return r.setAttributes(o,r.attributes),r.insert(o,r.options),o}},850(r,o,e){r.exports=function(r){var o=e.nc;o&&r.setAttribute("nonce",o)}},947(r){r.exports=function(r){if("u"<typeof document)return{update:function(){},remove:function(){}};var o=r.insertStyleElement(r);return{update:function(e){var n,t,a;n="",e.supports&&(n+="@supports (".concat(e.supports,") {")),e.media&&(n+="@media ".concat(e.media," {")),(t=void 0!==e.layer)&&(n+="@layer".concat(e.layer.length>0?" ".concat(e.layer):""," {")),n+=e.css,t&&(n+="}"),e.media&&(n+="}"),e.supports&&(n+="}"),(a=e.sourceMap)&&"u">typeof btoa&&(n+="\n/*# sourceMappingURL=data:application/json;base64,".concat(btoa(unescape(encodeURIComponent(JSON.stringify(a))))," */")),r.styleTagTransform(n,o,r.options)},remove:function(){var r;null===(r=o).parentNode||r.parentNode.removeChild(r)}}}},147(r){r.exports=function(r,o){if(o.styleSheet)o.styleSheet.cssText=r;else{for(;o.firstChild;)o.removeChild(o.firstChild);o.appendChild(document.createTextNode(r))}}},959(r,o,e){var n=e(658),t=e.n(n),a=e(947),i=e.n(a),c=e(713),p=e.n(c),l=e(850),s=e.n(l),d=e(486),g=e.n(d),f=e(147),u=e.n(f),x=e(532),h={};h.styleTagTransform=u(),h.setAttributes=s(),h.insert=p().bind(null,"head"),h.domAPI=i(),h.insertStyleElement=g(),t()(x.A,h),x.A&&x.A.locals&&x.A.locals}}]);

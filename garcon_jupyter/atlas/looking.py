@@ -1,0 +1,112 @@
+"""Looking at an atlas: a unit's dashboard, and a page on which one is picked.
+
+Both come from the files alone. Where a model is given, a text of one's own is run through it beside them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from garcon_jupyter.atlas.files import Atlas, Example, Record
+
+if TYPE_CHECKING:
+    from garcon_jupyter.remote_model import RemoteModel
+    from garcon_jupyter.widgets import NeuronWidget
+
+FOUND = 50
+"""Units that a search shows."""
+
+
+def dashboard(record: Record) -> dict[str, Any]:
+    """A record as :class:`garcon_jupyter.widgets.NeuronWidget` takes it."""
+    arrays = record._atlas.index["arrays"]
+    counts, edges = record.histogram
+    fired = [n for n in range(len(counts) // 2 + 1, len(counts)) if counts[n]] or [len(counts) // 2]
+    shown = slice(fired[0], fired[-1] + 1)
+    largest = record.moments["high"]
+    ends = [float(edge) for edge in edges[shown.start : shown.stop + 1]]
+    made: dict[str, Any] = {
+        "name": f"{record.point} · unit {record.unit}",
+        "density": record.rate,
+        "largest": largest,
+        "histogram": {
+            "counts": counts[shown].tolist(),
+            "edges": [*ends[:-1], min(ends[-1], largest)],
+        },
+        "top": [_shown(example) for example in record.examples],
+        "intervals": [
+            {
+                "low": part[0].value,
+                "high": part[-1].value,
+                "share": 1 / len(record.intervals),
+                "examples": [_shown(example) for example in part],
+            }
+            for part in reversed(record.intervals)
+            if part
+        ],
+    }
+    if "logits_up" in arrays:
+        made |= {"up": record.logits(), "down": record.logits(down=True)}
+    if "correlated" in arrays:
+        made["correlated"] = [(f"unit {unit}", value) for unit, value in record.correlated]
+    if "across" in arrays:
+        made["correlated"] += [(f"{point} {unit}", value) for point, unit, value in record.across]
+    return made
+
+
+def _shown(example: Example) -> dict[str, Any]:
+    return {"tokens": example.tokens, "values": example.values}
+
+
+def show(record: Record, rmodel: RemoteModel | None = None, text: str = "") -> NeuronWidget:
+    """The dashboard of a unit.
+
+    Args:
+        rmodel: the model, for texts of one's own.
+        text: the one that is tried first.
+    """
+    from garcon_jupyter.widgets import NeuronWidget
+
+    made = dashboard(record)
+    if rmodel is None:
+        return NeuronWidget(made)
+    return rmodel.show_neuron(record.point, record.unit, [], text=text, record=made)
+
+
+def browse(atlas: Atlas, rmodel: RemoteModel | None = None) -> Any:
+    """A page of an atlas: a point and a unit to choose, a token to search for, and the dashboard.
+
+    Args:
+        rmodel: the model, for texts of one's own.
+    """
+    import ipywidgets
+
+    point = ipywidgets.Dropdown(options=atlas.points, description="point")
+    unit = ipywidgets.BoundedIntText(min=0, max=atlas.units[point.value] - 1, description="unit")
+    token = ipywidgets.Text(description="token", placeholder="its largest values are at …")
+    found = ipywidgets.Dropdown(options=[("", None)], description="found")
+    place = ipywidgets.Output()
+
+    def draw(change: Any = None) -> None:
+        unit.max = atlas.units[point.value] - 1
+        place.clear_output(wait=True)
+        with place:
+            from IPython.display import display
+
+            display(show(atlas[point.value, unit.value], rmodel))
+
+    def search(change: Any) -> None:
+        records = atlas.search(token.value) if token.value.strip() else []
+        names = [(f"{one.point} {one.unit}", (one.point, one.unit)) for one in records[:FOUND]]
+        found.options = [(f"{len(records):,} units", None), *names]
+
+    def pick(change: Any) -> None:
+        if change["new"] is not None:
+            point.value, unit.value = change["new"]
+
+    point.observe(draw, "value")
+    unit.observe(draw, "value")
+    token.observe(search, "value")
+    found.observe(pick, "value")
+    draw()
+    return ipywidgets.VBox([ipywidgets.HBox([point, unit]), ipywidgets.HBox([token, found]), place])

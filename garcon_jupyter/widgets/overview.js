@@ -1,0 +1,130 @@
+import { blit, clamp, element, sized, typed } from "./common.js";
+
+// All heads of all layers: a row of thumbnails for each layer, in blocks side by side so that all can
+// be seen at once. A layer appears when it has come.
+
+const [GUTTER, ABOVE, TALL] = [24, 16, 620];
+
+/** Blocks and tile size as overview.arrangement in Python. */
+function arrangement(layers, heads, width) {
+  let best = [1, 0];
+  for (let blocks = 1; blocks <= layers; blocks++) {
+    const tile = Math.min((width / blocks - GUTTER) / heads, TALL / Math.ceil(layers / blocks), 64);
+    if (tile > best[1]) best = [blocks, tile];
+  }
+  return { blocks: best[0], tile: Math.max(12, Math.floor(best[1])) };
+}
+
+/** The overview's part of the page; `open` is called with the layer and head of a click. */
+export function overviewOf(model, open, ask, tip) {
+  const canvas = element("canvas", {});
+  const node = element("div", { class: "garcon-overview", tabindex: "0", role: "application", "aria-label": "all heads of all layers: arrow keys move, Enter opens" }, canvas);
+  const local = { over: null, at: null };
+  const [layers, heads] = [model.get("layers"), model.get("heads")];
+  const placed = { down: 1, tile: 12 };
+
+  const tileAt = (event) => {
+    const block = Math.floor(event.offsetX / (GUTTER + heads * placed.tile));
+    const head = Math.floor((event.offsetX - block * (GUTTER + heads * placed.tile) - GUTTER) / placed.tile);
+    const row = Math.floor((event.offsetY - ABOVE) / placed.tile);
+    const layer = block * placed.down + row;
+    return head >= 0 && head < heads && row >= 0 && row < placed.down && layer < layers ? { layer, head } : null;
+  };
+  canvas.addEventListener("pointermove", (event) => {
+    local.over = tileAt(event);
+    if (local.over) tip.show(event, ...enlarged(local.over));
+    else tip.hide();
+    ask();
+  });
+  canvas.addEventListener("pointerleave", () => {
+    local.over = null;
+    tip.hide();
+    ask();
+  });
+  canvas.addEventListener("click", (event) => {
+    const tile = tileAt(event);
+    if (tile) open(tile.layer, tile.head);
+  });
+  node.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { layer, head } = local.at ?? { layer: 0, head: -1 };
+    const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    if (event.key === "Enter" && local.at) open(layer, head);
+    else if (steps[event.key]) {
+      const [down, across] = steps[event.key];
+      local.at = { layer: clamp(layer + down, 0, layers - 1), head: clamp(head + across, 0, heads - 1) };
+      ask();
+    } else return;
+    event.preventDefault();
+    event.stopPropagation(); // else the notebook takes the arrows for its own
+  });
+
+  /** Words and a larger picture of a tile, for the tip. */
+  const enlarged = ({ layer, head }) => {
+    const large = element("canvas", {});
+    const image = images(layer)?.[head];
+    const context = sized(large, 160, 160);
+    if (image) blit(context, image, 0, 0, 160, 160);
+    return [`layer ${layer} · head ${head}${image ? "" : " · on its way"}`, large];
+  };
+
+  const made = new Map();
+  /** The thumbnails of a layer as images, made once for each time that they come. */
+  const images = (layer) => {
+    const codes = model.get(`small_${layer}`);
+    if (!codes?.byteLength) return null;
+    if (made.get(layer)?.codes !== codes) made.set(layer, { codes, tiles: tiles(codes) });
+    return made.get(layer).tiles;
+  };
+  const tiles = (codes) => {
+    const [rows, columns] = model.get("small_shape");
+    const all = typed(codes, Uint8Array);
+    return Array.from({ length: heads }, (_, head) => {
+      const image = new ImageData(columns, rows);
+      const ink = new Uint32Array(image.data.buffer);
+      all.subarray(head * rows * columns, (head + 1) * rows * columns).forEach((code, place) => (ink[place] = local.colours[code]));
+      return image;
+    });
+  };
+
+  return {
+    node,
+    /** How many layers have come. */
+    loaded: () => Array.from({ length: layers }, (_, layer) => model.get(`small_${layer}`)?.byteLength > 0).filter(Boolean).length,
+    draw(ink, colours) {
+      local.colours = colours;
+      const room = node.clientWidth;
+      if (!room) return;
+      const { blocks, tile } = arrangement(layers, heads, room);
+      Object.assign(placed, { tile, down: Math.ceil(layers / blocks) });
+      const context = sized(canvas, blocks * (GUTTER + heads * tile) + 1, ABOVE + placed.down * tile + 1);
+      context.font = `10px ${ink.text}`;
+      const corner = ({ layer, head }) => [
+        Math.floor(layer / placed.down) * (GUTTER + heads * tile) + GUTTER + head * tile,
+        ABOVE + (layer % placed.down) * tile,
+      ];
+      for (let layer = 0; layer < layers; layer++) {
+        const [x, y] = corner({ layer, head: 0 });
+        const come = images(layer);
+        context.fillStyle = layer === (local.over ?? local.at)?.layer ? ink.ink : ink.soft;
+        context.textAlign = "right";
+        context.textBaseline = "middle";
+        context.fillText(String(layer), x - 6, y + tile / 2);
+        for (let head = 0; head < heads; head++) {
+          if (come) blit(context, come[head], x + head * tile, y, tile, tile, 0, come[head].width, tile < come[head].width);
+          context.strokeStyle = ink.line;
+          context.strokeRect(x + head * tile + 0.5, y + 0.5, tile, tile);
+          if (layer % placed.down || (tile < 18 && head % 4)) continue;
+          context.textAlign = "center";
+          context.fillText(String(head), x + (head + 0.5) * tile, 8);
+        }
+      }
+      context.lineWidth = 2;
+      for (const [tileOf, colour] of [[local.at, ink.ink], [local.over, ink.accent]]) {
+        if (!tileOf) continue;
+        context.strokeStyle = colour;
+        context.strokeRect(...corner(tileOf), tile + 1, tile + 1);
+      }
+    },
+  };
+}
