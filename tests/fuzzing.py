@@ -20,7 +20,7 @@ from typing import Any
 import cloudpickle
 import torch
 
-from garcon_jupyter.wire import protocol, requests, transport
+from garcon_jupyter.wire import protocol, requests, transfers, transport
 from garcon_jupyter.wire import questions as ask
 
 DELIMITER = b"<IDS|MSG>"
@@ -191,9 +191,23 @@ class Fuzzer:
             parts[self.rng.randrange(4)] = self.bytes()
         return [DELIMITER, self.signature(parts), *parts]
 
+    def transfer(self) -> Frames:
+        """A message for the data port: rightly sealed, and wrong inside."""
+        header = {
+            **{"verb": self.rng.choice(protocol.DATA_MESSAGES), "transfer": secrets.token_hex(16)},
+            **{"first": 0, "count": 4, "number": 0, "session": self._session, "size": 1000},
+        }
+        if self.rng.random() < 0.3:  # of one that was offered before
+            header["transfer"] = "0" * 32
+        changed = self.mutated(header) if self.rng.random() < 0.8 else self.junk()
+        frame = transfers.sealed(self._key, changed)
+        return [frame, *(self.bytes() for _ in range(self.rng.randrange(3)))]
+
     def signed(self, port: str) -> Frames:
         """A message with the right key, wrong inside, of those that a port is for."""
         draw = self.rng.random()
+        if port == "data":
+            return self.transfer()
         if draw < 0.1:
             return self.headless()
         if draw < 0.14:

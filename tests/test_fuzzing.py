@@ -26,8 +26,14 @@ from tests.conftest import quiet
 from tests.fuzzing import DELIMITER, Frames, Fuzzer
 from tests.oracle import PROMPT, Plain, close
 
-FILES = {"shell": 54_000, "control": 40_000, "stdin": 2_000, "iopub": 2_000, "hb": 2_000}
-PORTS = {"shell": 7_000, "control": 5_000, "stdin": 1_000, "iopub": 1_000, "hb": 1_000}
+FILES = {
+    **{"shell": 54_000, "control": 40_000, "data": 6_000},
+    **{"stdin": 2_000, "iopub": 2_000, "hb": 2_000},
+}
+PORTS = {
+    **{"shell": 7_000, "control": 5_000, "data": 3_000},
+    **{"stdin": 1_000, "iopub": 1_000, "hb": 1_000},
+}
 """Messages to the sockets of each."""
 
 BATCH = 500
@@ -127,7 +133,8 @@ def connected(
     for port in FILES:
         sock = context.socket(zmq.XSUB if port == "iopub" else zmq.DEALER)
         sock.linger, sock.sndhwm, sock.rcvhwm = 0, 0, 0
-        secure(sock, info)
+        if port != "data" or info["data_encrypted"]:
+            secure(sock, info)
         sock.connect(address(info, port))
         found[port] = Line(port, sock)
     return found

@@ -285,6 +285,10 @@ def test_nothing_is_fetched_until_it_is_touched(rmodel: RemoteModel) -> None:
 def test_released_snapshots_are_forgotten(rmodel: RemoteModel) -> None:
     rmodel.forward(PROMPT, probes=[rmodel.probe_points[NEURONS].probe(keep)], logits="none")
     handle = rmodel.recordings()[NEURONS].handle("tensor")
+    gc.collect()
+    rmodel.forward(PROMPT, probes=[], logits="none")
+    assert handle.fetch().shape == (2, 6, 80)  # it keeps the snapshot by itself
+    handle._owner = None
     gc.collect()  # the snapshot is gone, and the next request says so
     rmodel.forward(PROMPT, probes=[], logits="none")
     with pytest.raises(NoRecording, match="released"):
