@@ -1,6 +1,5 @@
 # make demo   set everything up and run the main job on a real model
 # make test   set everything up, then lint, types and tests
-# make unsteady  the tests that are not yet steady enough for that
 # make soak   twenty minutes of mixed clients and faults; the figures go to build/soak.json
 # make bench  measure how fast it is, beside what one would do without it
 # make lab    open the examples in JupyterLab
@@ -10,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test unsteady soak bench lint types docs lab side-bar clean
+.PHONY: setup demo test soak bench lint types docs lab side-bar clean
 
 setup: $(READY)
 
@@ -26,18 +25,7 @@ demo: $(READY)
 
 test: lint types
 	@sh tests/system.sh
-	$(BIN)/python -m pytest $(UNSTEADY:%=--deselect=%)
-
-# What has not yet passed several times in a row on a quiet machine. It belongs into `make test`, and goes there file by
-# file; nothing is called done that only stands here.
-UNSTEADY := tests/test_fuzzing.py tests/test_overload.py tests/test_losses.py tests/test_interrupts.py \
-  tests/test_soak.py tests/test_speed.py tests/test_tunnels.py tests/browser/ \
-  tests/test_multi_host.py::test_a_rank_that_is_lost_is_started_anew_on_all_hosts \
-  tests/test_multi_host.py::test_a_host_whose_cable_is_cut_comes_back
-
-unsteady: $(READY)
-	@sh tests/system.sh
-	$(BIN)/python -m pytest $(UNSTEADY)
+	$(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -235,6 +235,7 @@ def test_others_are_told_who_keeps_the_most_and_can_go_on(
 
 
 def test_contexts_alone() -> None:
+    gc.collect()  # else garbage of other tests goes meanwhile
     contexts = Contexts()
     contexts.keeping.set_limit(8 * MIB)
     contexts.keeping.begin()

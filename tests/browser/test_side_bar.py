@@ -33,7 +33,7 @@ class SideBar:
 
     def server(self, name: str) -> Locator:
         """The card of a running server."""
-        return self.panel.get_by_role("article", name=f"Server {name}")
+        return self.panel.get_by_role("article", name=f"Server {name}", exact=True)
 
     def point(self, name: str) -> Locator:
         """The row of a point that is on screen."""

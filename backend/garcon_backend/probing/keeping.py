@@ -37,12 +37,12 @@ class Keeping:
 
     def __init__(self) -> None:
         self.limit: int | None = None
-        self._at_launch = 0
+        self._without = 0  # what this process uses without what it keeps, at most
         self._former: dict[int, _Former] = {}
 
     def set_limit(self, limit: int) -> None:
         """Keep at most so many bytes, counted from now on."""
-        self.limit, self._at_launch = limit, _memory_used()
+        self.limit, self._without = limit, _memory_used()
 
     def begin(self) -> None:
         """A request begins."""
@@ -70,10 +70,16 @@ class Keeping:
         Raises:
             DoesNotFit: with the numbers, and who keeps the most.
         """
-        if self.limit is None or _memory_used() - self._at_launch + more <= self.limit:
+        if self.limit is None:
+            return
+        used = _memory_used()
+        if self._without <= used <= self._without + self.limit - more:
             return  # nothing can be kept that no memory was used for: no need to count
         by_session = _bytes_by_session(kept)
         total = sum(by_session.values())
+        self._without = min(
+            self._without, used - total
+        )  # what loading had left over was given back
         if total + more <= self.limit:
             return
         most = by_session.most_common(1)
