@@ -49,24 +49,26 @@ def _recorded(model: Any, floats: int) -> Any:
     return seed, model.recordings()[POINT]
 
 
+def _fetched(made: Any) -> tuple[float, Any]:
+    """Fetch what :func:`_recorded` made; the seconds it took. The value is looked at, or it might be lazy."""
+    seed, recording = made
+    handle = recording.handle("value")
+    start = time.perf_counter()
+    value = handle.fetch()
+    took = time.perf_counter() - start
+    assert value.shape == handle.shape and float(value[0]) == float(value[-1]) == seed
+    assert float(value[:: 1 << 16].sum()) == float(seed) * len(value[:: 1 << 16])
+    return took, None
+
+
 def _large(model: Any, bare: Worker) -> Row:
     floats = GIB // 4
-
-    def fetch(made: Any) -> tuple[float, Any]:
-        seed, recording = made
-        handle = recording.handle("value")
-        start = time.perf_counter()
-        value = handle.fetch()
-        took = time.perf_counter() - start
-        assert value.shape == (floats,) and float(value[0]) == float(value[-1]) == seed
-        assert float(value[:: 1 << 16].sum()) == float(seed) * len(value[:: 1 << 16])
-        return took, None
 
     def copied(made: Any) -> tuple[float, Any]:
         return bare.do("copy", made[0], floats)
 
     times = interleaved(
-        {"memcpy": copied, "garcon": fetch}, lambda: _recorded(model, floats), rounds=5, warm=1
+        {"memcpy": copied, "garcon": _fetched}, lambda: _recorded(model, floats), rounds=5, warm=1
     )
     ratio = times["garcon"].median / times["memcpy"].median
     return at_most(
@@ -104,19 +106,10 @@ def _address() -> str | None:
 def _over_a_socket(model: Any, bare: Worker, encrypted: str = "") -> Row:
     floats = GIB // 4
 
-    def fetch(made: Any) -> tuple[float, Any]:
-        seed, recording = made
-        handle = recording.handle("value")
-        start = time.perf_counter()
-        value = handle.fetch()
-        took = time.perf_counter() - start
-        assert value.shape == (floats,) and float(value[0]) == float(value[-1]) == seed
-        return took, None
-
     times = interleaved(
         {
             "socket": lambda made: bare.do("through_a_socket", made[0], floats * 4),
-            "garcon": fetch,
+            "garcon": _fetched,
         },
         lambda: _recorded(model, floats),
         rounds=5,
