@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 import garcon_jupyter as garcon
 from garcon_jupyter import registry
@@ -43,6 +44,14 @@ MEMORY = 64 << 20
 the rest is slack of the allocator."""
 
 LOG = 2 << 20
+
+SENT_AWAY = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_DISCONNECTED
+)
+"""What befalls a connection that the server does not want."""
 
 
 @dataclass
@@ -122,12 +131,16 @@ def by_curve(sock: Any, info: dict[str, Any]) -> None:
 
 
 def connected(
-    model: garcon.RemoteModel, context: Any, secure: Callable[[Any, dict[str, Any]], None]
+    model: garcon.RemoteModel,
+    context: Any,
+    secure: Callable[[Any, dict[str, Any]], None],
+    watch: Callable[[Any], None] = lambda sock: None,
 ) -> dict[str, Line]:
     """A line to each port.
 
     Args:
         secure: gives a socket what it needs to be heard, or does not.
+        watch: sees each socket to an encrypted port before it connects.
     """
     info, found = model._channel.info, {}
     for port in FILES:
@@ -135,6 +148,7 @@ def connected(
         sock.linger, sock.sndhwm, sock.rcvhwm = 0, 0, 0
         if port != "data" or info["data_encrypted"]:
             secure(sock, info)
+            watch(sock)
         sock.connect(address(info, port))
         found[port] = Line(port, sock)
     return found
@@ -266,15 +280,24 @@ def test_who_lacks_the_keys_of_the_ports_is_not_heard(
     def word(sock: Any, info: dict[str, Any]) -> None:
         sock.plain_username, sock.plain_password = b"root", info["key"].encode()
 
-    context = zmq.Context()
-    strangers = [connected(model, context, secure) for secure in (open_, own_keys, word)]
+    context, monitors = zmq.Context(), []
+
+    def watch(sock: Any) -> None:
+        monitors.append(sock.get_monitor_socket(SENT_AWAY | zmq.EVENT_HANDSHAKE_SUCCEEDED))
+
+    strangers = [connected(model, context, secure, watch) for secure in (open_, own_keys, word)]
     run = {"code": f"open({str(tmp_path / 'trap')!r}, 'w')", "silent": False}
     for stranger in strangers:
         for port, line in stranger.items():
             for n in range(20):
                 message = fuzzer.frames("execute_request", run, msg_id=f"stranger-{n}")
                 prefix = b"\1" if port == "iopub" else b""
-                line.socket.send_multipart([prefix + message[0], *message[1:]])
+                with contextlib.suppress(zmq.Again):  # it was sent away for good
+                    line.socket.send_multipart([prefix + message[0], *message[1:]], zmq.NOBLOCK)
+    assert len(monitors) >= 3 * (len(FILES) - 1)
+    for monitor in monitors:
+        assert monitor.poll(10_000)
+        assert recv_monitor_message(monitor)["event"] & SENT_AWAY
     for port in ("control", "shell"):  # who has the keys is heard, and nobody came before
         lines[port].socket.send_multipart(marker(fuzzer, port, model.session, f"heard on {port}"))
         lines[port].drain(until=f"heard on {port}")
