@@ -39,6 +39,9 @@ from garcon_jupyter.wire.transfers import LARGEST_MESSAGE
 if TYPE_CHECKING:
     from garcon_jupyter.tunnels import Tunnel
 
+AGAIN = 4.0
+"""Seconds after which a question that was not answered is asked again."""
+
 ANSWER_TIME = 20.0
 """Seconds in which a living server answers a question on its control channel."""
 
@@ -236,10 +239,22 @@ class Channel:
         with self._control_lock:
             self.follow()
             with self._patience:
-                message_id = self._send(self._control, kind, content, buffers)
-                reply = self._await_reply(self._control, message_id, ANSWER_TIME)
+                reply = self._answer(kind, content, buffers)
         self._heed(reply["content"].get("idle_warning"))
         return _checked(reply)
+
+    def _answer(self, kind: str, content: dict[str, Any], buffers: Any) -> dict[str, Any]:
+        """The reply to a question. Where none comes it is asked again: a server whose memory a request has just
+        taken may have lost it."""
+        asked: set[str] = set()
+        end = time.monotonic() + ANSWER_TIME
+        while time.monotonic() < end:
+            if not asked or kind != protocol.HELLO:  # which would open another session
+                asked.add(self._send(self._control, kind, content, buffers))
+            reply = self._await_reply(self._control, asked, AGAIN)
+            if reply is not None:
+                return reply
+        raise self._hangs()
 
     def _heed(self, warning: dict[str, Any] | None) -> None:
         """Pass on, once, that the server is about to end because nobody uses it."""
@@ -252,16 +267,17 @@ class Channel:
         message: Any = self._session.send(sock, kind, content, buffers=list(buffers))
         return message["header"]["msg_id"]
 
-    def _await_reply(self, sock: Any, message_id: str, seconds: float) -> dict[str, Any]:
+    def _await_reply(self, sock: Any, asked: set[str], seconds: float) -> dict[str, Any] | None:
+        """The reply to one of these messages; None where none comes in time."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self._patience.wait(sock.poll, int(_TICK * 1000)):
                 reply = self._receive(sock)
-                if reply is not None and reply["parent_header"].get("msg_id") == message_id:
+                if reply is not None and reply["parent_header"].get("msg_id") in asked:
                     return reply
             else:
                 self._check_alive()
-        raise self._hangs()
+        return None
 
     def _hangs(self) -> ServerGone:
         name = self.facts["name"]

@@ -21,6 +21,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 import garcon_jupyter as garcon
+from garcon_backend.link import RANK_ZERO
 from garcon_jupyter import registry
 from garcon_jupyter.wire import protocol, requests, transport
 from tests.conftest import quiet
@@ -85,17 +86,25 @@ def server(
     request: pytest.FixtureRequest, llama_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[garcon.Server]:
     """On socket files, or on encrypted ports, as the first of several hosts has them."""
-    several: dict[str, Any] = {}
-    if request.param == "ports":
-        secret = tmp_path_factory.mktemp("secret") / "secret"
-        secret.touch(0o600)
-        secret.write_text("0123456789abcdef" * 4)
-        address = f"127.0.0.1:{free_port()}"
-        several = {"nnodes": 1, "rdzv_endpoint": address, "secret_file": secret}
-        several["local_addr"] = "127.0.0.1"
+    directory = tmp_path_factory.mktemp("secret")
+    several = over_hosts(directory) if request.param == "ports" else {}
     server = garcon.launch(llama_path, f"fuzzed-{request.param}", progress=quiet, **several)
     yield server
     registry.kill(server)
+
+
+def over_hosts(directory: Path) -> dict[str, Any]:
+    """How a server is launched that speaks as the first of several hosts does."""
+    secret = directory / "secret"
+    secret.touch(0o600)
+    secret.write_text("0123456789abcdef" * 4)
+    address = f"127.0.0.1:{free_port()}"
+    return {
+        "nnodes": 1,
+        "rdzv_endpoint": address,
+        "secret_file": secret,
+        "local_addr": "127.0.0.1",
+    }
 
 
 def free_port() -> int:
@@ -316,18 +325,80 @@ def plain_socket(info: dict[str, Any], port: str) -> socket.socket:
     return sock
 
 
-def test_noise_below_zmq_changes_nothing(model: garcon.RemoteModel, plain: Plain) -> None:
+NOISE = 500
+"""Connections to each port."""
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\0" + bytes(31)
+"""With which a connection of ZMQ begins."""
+
+
+def noise(rng: random.Random, n: int) -> bytes:
     """Bytes that are no greeting, or break off in the middle of one."""
+    start = GREETING[: rng.randrange(len(GREETING) + 1)] if n % 2 else b""
+    huge = b"\x02" + (2**62).to_bytes(8, "big") if n % 5 == 0 else b""
+    return start + huge + rng.randbytes(rng.randrange(100))
+
+
+def test_noise_below_zmq_changes_nothing(model: garcon.RemoteModel, plain: Plain) -> None:
     rng, info = random.Random(2), model._channel.info
-    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\0" + bytes(31)
     process = psutil.Process(model.facts["pid"])
     opened = process.num_fds()
-    for n in range(500):
+    for n in range(NOISE):
         for port in FILES:
-            with plain_socket(info, port) as sock:
-                start = greeting[: rng.randrange(len(greeting) + 1)] if n % 2 else b""
-                huge = b"\x02" + (2**62).to_bytes(8, "big") if n % 5 == 0 else b""
-                with contextlib.suppress(ConnectionError):  # it hung up at once
-                    sock.sendall(start + huge + rng.randbytes(rng.randrange(100)))
+            with plain_socket(info, port) as sock, contextlib.suppress(ConnectionError):
+                sock.sendall(noise(rng, n))  # unless it hung up at once
     assert close(model.forward(PROMPT), plain.logits(PROMPT))
     assert process.num_fds() <= opened + 20
+
+
+def listening(server: garcon.Server) -> dict[int, str]:
+    """The TCP ports of all processes of a server, and whose they are."""
+    supervisor = psutil.Process(server.facts["pid"]).parent()
+    assert supervisor is not None
+    return {
+        connection.laddr.port: process.name()
+        for process in (supervisor, *supervisor.children(recursive=True))
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def make_noise(port: int, rng: random.Random) -> None:
+    """Many connections, each of which says something that makes no sense."""
+    for n in range(NOISE):
+        with contextlib.suppress(ConnectionError):
+            try:
+                sock = socket.create_connection(("127.0.0.1", port), timeout=1)
+            except TimeoutError:
+                return  # nobody takes connections any more
+            with sock:
+                sock.sendall(noise(rng, n))
+
+
+def test_strangers_at_the_ports_of_ranks_over_hosts(
+    llama_path: Path, plain: Plain, tmp_path: Path
+) -> None:
+    """Those by which ranks command and hear each other, pass tensors, and find each other."""
+    server = garcon.launch(llama_path, "fuzzed-ranks", tp=2, progress=quiet, **over_hosts(tmp_path))
+    model, rng, context = garcon.connect(server.name), random.Random(3), zmq.Context()
+    try:
+        ports = listening(server)
+        assert len(ports) > len(FILES) + len(RANK_ZERO)  # gloo's and the store's as well
+        ranks = [psutil.Process(rank["pid"]) for rank in model.status()["ranks"]]
+        opened = [process.num_fds() for process in ranks]
+        for port in ports:
+            stranger = context.socket(zmq.DEALER)
+            public, stranger.curve_secretkey = zmq.curve_keypair()
+            stranger.curve_serverkey = stranger.curve_publickey = public
+            stranger.connect(f"tcp://127.0.0.1:{port}")
+            for _ in range(20):
+                with contextlib.suppress(zmq.Again):
+                    stranger.send_multipart([b"stop", rng.randbytes(50)], zmq.NOBLOCK)
+            make_noise(port, rng)
+        context.destroy(linger=0)
+        assert close(model.forward(PROMPT), plain.logits(PROMPT))
+        assert [psutil.Process(rank["pid"]) for rank in model.status()["ranks"]] == ranks
+        assert all(p.num_fds() <= n + 20 for p, n in zip(ranks, opened, strict=True))
+    finally:
+        model.close()
+        registry.kill(server)

@@ -247,7 +247,7 @@ def test_what_is_no_request_is_refused(llama_server: Server) -> None:
         model._channel.request({}, requests.Snapshot(session="never-opened"))
     content, _ = transport.pack(requests.Snapshot(session=model.session))
     message_id = model._channel._send(model._channel._shell, protocol.REQUEST, content, [b"x"])
-    reply = model._channel._await_reply(model._channel._shell, message_id, 10)
+    reply = model._channel._await_reply(model._channel._shell, {message_id}, 10)
     assert reply["content"]["failure"]["class"] == "Corrupted"
     assert list(model.recordings()) == []
     model.close()

@@ -6,8 +6,9 @@ import gc
 import multiprocessing
 import re
 import resource
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,66 @@ def test_a_probe_that_allocates_until_memory_ends(model: RemoteModel) -> None:
         assert "hoard.append" in str(caught.value)
 
 
-def test_a_probe_that_allocates_plain_objects_until_memory_ends(model: RemoteModel) -> None:
-    def hoards(save_ctx: Any, tensor: Tensor) -> None:
+def test_memory_can_end_again_and_again(model: RemoteModel) -> None:
+    """Whatever took it, all of it comes back: a limit that gave way a little each time would be none."""
+
+    def arrays(save_ctx: Any, tensor: Tensor) -> None:
         hoard = []
         while True:
             hoard.append(bytearray(MIB))
 
-    with pytest.raises(OutOfMemory, match="Memory of the host ended: more was asked for"):
-        run(model, hoards)
+    def texts(save_ctx: Any, tensor: Tensor) -> None:
+        hoard = []
+        while True:
+            hoard.append(bytes(10_000))
+
+    def small_tensors(save_ctx: Any, tensor: Tensor) -> None:
+        hoard = []
+        while True:
+            hoard.append(torch.ones(20_000))
+
+    pids = [rank["pid"] for rank in model.status()["ranks"]]
+    most = [asked_for(pid) + 2 * MEMORY for pid in pids]
+    for hoards in 2 * (arrays, texts, small_tensors):
+        with pytest.raises(OutOfMemory, match="Memory of the host ended: ") as caught:
+            run(model, hoards)
+        (left,) = re.findall(r"([\d.]+) MiB are left", str(caught.value))
+        assert float(left) > MEMORY / MIB / 3
+    assert all(asked_for(pid) < count for pid, count in zip(pids, most, strict=True))
+
+
+def asked_for(pid: int) -> int:
+    """Bytes that a process counts as its own."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^VmData:\s+(\d+) kB", status, re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+def test_others_ask_while_memory_ends(model: RemoteModel, small: Server) -> None:
+    """Their questions wait a moment for it to come back."""
+
+    def hoards(save_ctx: Any, tensor: Tensor) -> None:
+        hoard = []
+        while True:
+            hoard.append(bytes(1_000))
+
+    other, over, asked = garcon.connect(small.name), threading.Event(), 0
+
+    def request() -> None:
+        for _ in range(3):
+            with pytest.raises(OutOfMemory):
+                run(model, hoards)
+        over.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        requested = pool.submit(request)
+        while not over.is_set() and not requested.done():
+            assert other.status()["ranks"]
+            asked += 1
+        requested.result()
+    assert asked > 10
+    other.close()
 
 
 def test_a_loss_and_a_logits_function_that_ask_for_too_much(model: RemoteModel) -> None:
@@ -142,11 +195,11 @@ def test_what_a_request_saved_while_memory_ended_is_taken_back(model: RemoteMode
 def test_a_pass_that_grows_until_it_does_not_fit(model: RemoteModel) -> None:
     """Whether it is refused beforehand or fails on the way, on all ranks it is an error with numbers."""
     rows = 500
-    with pytest.raises((OutOfMemory, DoesNotFit), match=r"\d .iB are (left|there)"):
+    with pytest.raises((OutOfMemory, DoesNotFit), match=r"\d (.iB|bytes) are (left|there)"):
         while rows < 100_000:
             model.forward(torch.zeros(rows, 125, dtype=torch.long), logits="none")
             rows += rows // 2
-    with pytest.raises((OutOfMemory, DoesNotFit), match=r"\d .iB are (left|there)"):
+    with pytest.raises((OutOfMemory, DoesNotFit), match=r"\d (.iB|bytes) are (left|there)"):
         model.backward(torch.zeros(rows // 4, 125, dtype=torch.long), Tensor.mean)
 
 

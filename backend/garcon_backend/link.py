@@ -23,12 +23,14 @@ from garcon_backend.engine.secret import KeyPair
 from garcon_backend.presence import Presence
 from garcon_backend.spec import Hosts, LaunchSpec
 
-_RANK_ZERO = {
+RANK_ZERO = {
     "commands": zmq.ROUTER,
     "signals": zmq.PUB,
     "reports": zmq.PULL,
     "presence": zmq.XPUB,
 }
+"""The sockets, by what goes over them, with their types on rank 0."""
+
 _OTHERS = {"commands": zmq.DEALER, "signals": zmq.SUB, "reports": zmq.PUSH, "presence": zmq.SUB}
 
 SILENCE = float(os.environ.get("GARCON_HOST_SILENCE", "30"))
@@ -95,7 +97,7 @@ def _over_hosts(
     zero, other = (
         KeyPair.derived(hosts.secret_file, f"{who} of {spec.name}") for who in ("rank 0", "others")
     )
-    sockets = {what: _socket(what, rank) for what in _RANK_ZERO}
+    sockets = {what: _socket(what, rank) for what in RANK_ZERO}
     for sock in sockets.values():
         sock.heartbeat_timeout = int(SILENCE * 1000)
         sock.heartbeat_ivl = sock.heartbeat_timeout // _BEATS
@@ -121,7 +123,7 @@ def _over_hosts(
 
 def _socket(what: str, rank: int) -> Any:
     context: Any = zmq.Context.instance()
-    sock = context.socket((_OTHERS if rank else _RANK_ZERO)[what])
+    sock = context.socket((_OTHERS if rank else RANK_ZERO)[what])
     # Queues may grow: a rank that waits to get rid of its prints may be the one that others wait for.
     # How much one request prints is limited elsewhere.
     sock.sndhwm = sock.rcvhwm = 0

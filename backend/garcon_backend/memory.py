@@ -3,6 +3,7 @@
 Without a limit, what asks for too much is not refused: Linux promises memory that it does not have, and kills
 whoever uses it. So each rank is given a limit (``RLIMIT_DATA``) when its model is loaded: its part of what is
 free then. From there on a request that asks for more gets an error, at the line that asks; the server goes on.
+All threads of a rank share one heap, which becomes small again (see ``engine/agent.py``).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import os
 import re
 import resource
 import sys
+import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -25,14 +28,19 @@ from garcon_backend.models.fit import available_bytes
 from garcon_jupyter.errors import GarconError, OutOfMemory
 from garcon_jupyter.wire.sizes import sized
 
+T = TypeVar("T")
+
 SHARE = 0.85
 """What part of the memory that is free at launch the ranks of a host may use."""
 
 SLACK = 64 << 20
 """Bytes by which this process may grow before free memory of the heap is given back to the system."""
 
-_MOST_ABSENT = 1 << 30
-"""Bytes of absent pages by which the limit is raised at most: they may come back."""
+RAISED = 0.5
+"""By what part of itself the limit is raised at most, for memory that the heap holds and nobody uses."""
+
+PATIENCE = 2.0
+"""Seconds for which a question waits for memory that a request took."""
 
 _CANNOT = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -54,12 +62,12 @@ def limit(count: int | None = None) -> int | None:
     Returns:
         The bytes of this rank; None where the system knows no such limit.
     """
-    global _limit, _absent
+    global _limit, _most
     used = _data_bytes()
     if used is None:
         return None
     mine = int(available_bytes("cpu") * SHARE if count is None else count) // sharers("cpu")
-    _limit, _absent = used + mine, _pages().absent
+    _limit, _most = used + mine, used + mine + int(mine * RAISED)
     _set(_limit)
     return mine
 
@@ -67,8 +75,8 @@ def limit(count: int | None = None) -> int | None:
 _limit: int | None = None
 """What :func:`limit` set; None before."""
 
-_absent = 0
-"""Bytes that counted then, and were not there."""
+_most = 0
+"""What it is raised to at most."""
 
 
 def _set(count: int) -> None:
@@ -86,23 +94,22 @@ def recover() -> None:
 
 
 def adjust() -> None:
-    """Raise the limit by what counts and nobody uses.
+    """Make the heap small again where little is left, and raise the limit by what it holds all the same.
 
-    Without it nothing would be left in time for what does not come from the heap, such as the stacks of threads.
+    Without it nothing would be left in time for what does not come from the heap: large tensors, and the stacks of
+    threads. What the heap holds can be used as well, so the limit is raised by a part of itself at most.
     """
-    if _limit is not None:
-        _set(_limit + _unused())
+    if _limit is None:
+        return
+    if (heap := _heap()) is not None and _limit - (_data_bytes() or 0) < _most - _limit:
+        heap.malloc_trim(0)
+    _set(min(_most, _limit + _unused()))
 
 
 def _unused() -> int:
-    """Bytes that count towards the limit, though they were given back.
-
-    Either the heap of the C library still has them, or they are pages that are not there any more: the heaps of
-    threads are as large for ever as they once were.
-    """
+    """Bytes that count towards the limit, though they were given back: the heap of the C library has them."""
     heap = _heap()
-    gone = min(_MOST_ABSENT, _pages().absent - _absent)
-    return max(0, heap.free if heap else 0, gone)
+    return heap.free if heap else 0
 
 
 def give_back() -> None:
@@ -111,31 +118,23 @@ def give_back() -> None:
     Large values that come and go leave holes in the heap, which the C library keeps: without this a server that
     is asked for megabytes again and again holds hundreds of them. It takes milliseconds for gigabytes.
     """
-    global _resident
-    if (heap := _heap()) is not None and _pages().there > _resident + SLACK:
+    global _former
+    if (heap := _heap()) is not None and resident() > _former + SLACK:
         heap.malloc_trim(0)
-        _resident = _pages().there
+        _former = resident()
 
 
-_resident = 0
+_former = 0
 """Bytes that this process held when free memory was given back last."""
 
 
-@dataclass(frozen=True)
-class _Pages:
-    """Memory of this process's own, in bytes: what is there, and what was only asked for."""
-
-    there: int
-    absent: int
-
-
-def _pages() -> _Pages:
+def resident() -> int:
+    """Bytes of memory of this process's own, without files and shared memory; 0 where nobody says."""
     file = Path("/proc/self/statm")
     if not file.exists():
-        return _Pages(0, 0)
-    words = [int(word) * resource.getpagesize() for word in file.read_bytes().split()]
-    there = words[1] - words[2]  # resident, without files and shared memory
-    return _Pages(there, words[5] - there)
+        return 0
+    _, resident, shared, *_ = file.read_bytes().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 class _Heap:
@@ -185,8 +184,24 @@ def left(device: torch.device | str = "cpu") -> int:
         return available_bytes(device) + cached
     there = available_bytes(device) // sharers(device)
     if _limit is not None and (used := _data_bytes()) is not None:
-        there = min(there, _limit - used + _unused())
+        there = min(there, min(_most, _limit + _unused()) - used)
     return max(0, there)
+
+
+def patiently(question: Callable[[], T]) -> T:
+    """Ask something small, and again for a moment where memory ended: whose request took all of it is about to fail.
+
+    Raises:
+        MemoryError: memory did not come back.
+    """
+    last = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return question()
+        except MemoryError:
+            if time.monotonic() > last:
+                raise
+            time.sleep(0.01)
 
 
 # -- errors --------------------------------------------------------------------------------------

@@ -108,12 +108,15 @@ class Questions(IPythonKernel):
     ) -> None:
         buffers: list[Any] = []
         try:
-            content = {"idle_warning": self.served.clock.warning, "status": "ok", **answer()}
+            found = memory.patiently(answer)
+            content = {"idle_warning": self.served.clock.warning, "status": "ok", **found}
             buffers = content.pop("buffers", [])
         except BaseException as error:  # noqa: BLE001 - every question is answered
             content = {"status": "error", "failure": describe(typed(error))}
         reply = protocol.reply_type(parent["header"]["msg_type"])
-        self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
+        memory.patiently(
+            partial(self._send, stream, reply, content, parent, ident=ident, buffers=buffers)
+        )
 
     def garcon_hello(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Open or resume a session."""

@@ -34,6 +34,15 @@ SILENCE = 30.0
 GRACE = 5
 """Seconds from asking a rank to end to killing it."""
 
+HEAP = "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0"
+"""How the GNU C library keeps the memory of ranks: all threads share one heap, and none keeps pieces for itself.
+
+By default it opens another heap when memory ends in the first, and tries those of other threads: one request that
+asks for too much would leave all of them as large as they once were, and take what ZMQ's own threads have left,
+which end the process where they get nothing. And a few bytes at the end of a heap, kept by a thread that may want
+them again, would keep it from becoming small.
+"""
+
 
 class RanksLost(Exception):
     """Ranks were lost, and are not started again; says which and how."""
@@ -138,6 +147,8 @@ def run(launch: LaunchSpec, command: list[str], nodes: int, ranks: int, **meetin
     local_addr = meeting.get("local_addr")
     parameters = RendezvousParameters(min_nodes=nodes, max_nodes=nodes, **meeting)
     os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT")
+    given = os.environ.get("GLIBC_TUNABLES")
+    os.environ["GLIBC_TUNABLES"] = f"{HEAP}:{given}" if given else HEAP
     spec = WorkerSpec(
         role="rank",
         local_world_size=ranks,

@@ -21,10 +21,12 @@ from typing import Any
 import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
 
+from garcon_backend.engine import rendezvous
 from garcon_backend.engine.agent import RanksLost, run
 from garcon_backend.engine.meeting import Meeting, await_store, run_id
 from garcon_backend.engine.mesh import GROUP_STORE
 from garcon_backend.engine.parent import end_with_parent
+from garcon_backend.engine.secret import derived
 from garcon_backend.spec import Hosts, LaunchSpec
 from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.wire.failures import describe
@@ -115,7 +117,8 @@ def _over_hosts(spec: LaunchSpec, hosts: Hosts) -> dict[str, Any]:
         "nodes": hosts.nnodes,
         "ranks": hosts.nproc_per_node,
         "run_id": run_id(spec, hosts),
-        "backend": "c10d",
+        "backend": rendezvous.BACKEND,
+        "seal": derived(hosts.secret_file, f"seal of {spec.name}").hex(),
         "endpoint": hosts.endpoint,
         "is_host": hosts.is_host,
         "join_timeout": JOIN_TIME,

@@ -12,13 +12,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from garcon_backend import memory
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.wire.sizes import sized
 
@@ -130,8 +130,8 @@ def _bytes_by_session(kept: Kept) -> Counter[str]:
 def _bytes(value: Any, seen: set[Any], depth: int) -> int:
     identity: Any
     if isinstance(value, Tensor) and value.layout is torch.strided:
-        memory = value.untyped_storage()
-        identity, size = (str(value.device), memory._cdata), memory.nbytes()
+        storage = value.untyped_storage()
+        identity, size = (str(value.device), storage._cdata), storage.nbytes()
     elif isinstance(value, (list, tuple, dict, set)):
         inside = value.values() if isinstance(value, dict) else value
         if not depth or id(value) in seen:
@@ -152,9 +152,7 @@ def _bytes(value: Any, seen: set[Any], depth: int) -> int:
 
 def _memory_used() -> int:
     """Bytes of memory of its own that this process uses, on the host and on a device."""
-    try:
-        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
-        host = (int(resident) - int(shared)) * 4096
-    except OSError:  # not Linux: then everything is counted every time
+    host = memory.resident()
+    if not host:  # not told: then everything is counted every time
         return 1 << 62
     return host + (torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0)
