@@ -1,6 +1,6 @@
 """Run the benchmarks: ``make bench``, or ``python -m benchmarks [GROUP …]``.
 
-All of them take about ten minutes, and write ``docs/performance.md``; some groups alone only print.
+All of them take about a quarter of an hour, and write ``docs/performance.md``; some groups alone only print.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 import traceback
 from pathlib import Path
 
-GROUPS = ("request", "reads", "fetching", "notebook", "launching", "sharded", "growth")
+GROUPS = ("request", "reads", "fetching", "notebook", "launching", "sharded", "growth", "atlas")
 
 
 def main(chosen: list[str]) -> int:

@@ -1,155 +1,172 @@
-"""Top 10 of every MLP neuron of SmolLM2 while data streams past, over the bare forward on the same batches.
+"""State on the server: the ten largest values of every neuron of SmolLM2 while data streams past.
 
-    python benchmarks/atlas.py [--batches 12] [--rows 8] [--length 256] [--cpu] [--beside]
-
-One process, the model's own modules as the server runs them; bare and recorded forwards take turns on the same
-fresh batches, A B A B, so that both see the same machine. The first batches fill empty slots and cost more: they
-are shown apart, since a run over millions of tokens forgets them.
-
-``--beside`` does the same in two ways that one would take without recorders, each in a process of its own: one
-forward per batch by nnsight, and storing all activations first. What they find is compared.
+Five ways take turns on the same batches of 8 × 256 tokens: a run without probes, a run with recorders, transformers'
+own forward, one forward per batch by nnsight whose ten largest are merged with those before, and storing all values
+first. A run says itself how long its batches took. The first rounds, which fill empty slots, do not count: a run over
+millions of tokens forgets them. At the end all ways must have found the same values.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import sys
+import itertools
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import psutil
 import torch
 from torch import Tensor
 
-from benchmarks.harness import close, machine
+from benchmarks.harness import Row, Side, Times, close, interleaved
 from benchmarks.peers import Worker, python_of_peers
-from garcon_backend.engine.mesh import Mesh
-from garcon_backend.executor import Executor
-from garcon_backend.interrupts import Interrupts
-from garcon_backend.models import loading, sharding
-from garcon_backend.models.families import FAMILIES
-from garcon_backend.models.family import bind
-from garcon_backend.output import Output
-from garcon_backend.probing import attention
-from garcon_jupyter import snapshots
-from garcon_jupyter.probes import ProbePoint
-from garcon_jupyter.recorders import Examples, TopK
-from garcon_jupyter.wire import requests as wire
+from benchmarks.servers import served, smollm2
+from garcon_jupyter.atlas import making
+from garcon_jupyter.recorders import TopK
 
 POINTS = "layers.*.mlp.post_activation"
+ROWS, LENGTH, K = 8, 256, 10
+VOCABULARY = 49152
+ROUNDS, WARM, SECONDS = 15, 3, 280.0
 TARGET = 0.85
+WHAT = f"top {K} of the 46,080 neurons of SmolLM2, batches of {ROWS}×{LENGTH} tokens"
 
 
-def served(path: Path) -> Executor:
-    """A Llama as one rank holds it."""
-    attention.register()
-    mesh = Mesh.solo()
-    model = loading.load(path, mesh, None)
-    bound = bind(model, FAMILIES["llama"], model.config)
-    layouts = sharding.layouts(model, mesh)
-    return Executor(mesh, model, bound, layouts, Interrupts(True), Output())
+def rows(folder: Path) -> Iterator[Row]:
+    path = smollm2()
+    with served(path, "bench-atlas") as model:
+        yield from _speed(model, path)
+        yield from _sizes(model)
+        yield _memory(model)
 
 
-def seconds(
-    executor: Executor, batch: wire.Batch, probes: tuple[wire.ProbeSpec, ...], cpu: bool
-) -> float:
-    """One forward, as a run asks for it."""
-    request = wire.Forward("bench", batch=batch, logits="none")
-    ready = [executor._probe(spec) for spec in probes]
-    inputs = executor.passes.batch(batch)
-    clock = time.process_time if cpu else time.perf_counter
-    began = clock()
-    executor.passes.forward(request, inputs, ready, None)
-    return clock() - began
+def streamed(model: Any, probes: Sequence[Any]) -> Side:
+    """A side that runs a batch past probes, which go on from what they recorded before."""
+    numbers = itertools.count(0, ROWS)
 
-
-def compared(
-    executor: Executor, batches: Sequence[Tensor], cpu: bool
-) -> tuple[list[float], list[float], list[Examples]]:
-    """Seconds of each batch, bare and recorded, and what the recorders hold at the end."""
-    chosen = ProbePoint(executor.bound.catalog, POINTS).probes(TopK(10))
-    probes = tuple(probe.spec for probe in chosen)
-    bare, recorded = [], []
-    for step, ids in enumerate(batches):
-        documents = torch.full(ids.shape, step)
-        batch = wire.Batch(ids, None, documents, torch.arange(ids.numel()).view(ids.shape), step)
-        for mine in (False, True) if step % 2 else (True, False):  # who goes first alternates
-            took = seconds(executor, batch, probes if mine else (), cpu)
-            (recorded if mine else bare).append(took)
-        print(
-            f"batch {step:2}: bare {bare[-1]:.2f} s, recorded {recorded[-1]:.2f} s, "
-            f"ratio {bare[-1] / recorded[-1]:.3f}",
-            flush=True,
+    def side(ids: Tensor) -> tuple[float, None]:
+        run = model.run(
+            ids,
+            probes,
+            batch_tokens=ids.numel(),
+            first_document=next(numbers),
+            fresh=False,
+            show=False,
         )
-    contents = executor.contexts.export("bench", [(spec.point, None) for spec in probes])
-    return bare, recorded, [values["topk"] for values, _ in contents.values()]
+        return run.status.seconds, None
+
+    return side
 
 
-def beside(path: Path, batches: Sequence[Tensor], states: Sequence[Examples]) -> dict[str, float]:
-    """Seconds of all batches in the two other ways, which must find the same."""
-    wanted = torch.stack([state.values.T for state in states])
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        ways = {
-            "nnsight": (Worker("nnsight_topk", python_of_peers()), (), ()),
-            "stored first": (Worker("stored_topk"), (folder,), (len(batches),)),
+def _speed(model: Any, path: Path) -> Iterator[Row]:
+    probes = model.probe_points[POINTS].probes(TopK(K))
+    with ExitStack() as stack:
+        stored = stack.enter_context(tempfile.TemporaryDirectory())
+        workers = {
+            "plain": stack.enter_context(Worker("stored_topk")),
+            "nnsight": stack.enter_context(Worker("nnsight_topk", python_of_peers())),
+            "storing": stack.enter_context(Worker("stored_topk")),
         }
-        for name, (worker, more, of) in ways.items():
-            with worker:
-                worker.do("load", str(path), *more)
-                took = [
-                    worker.do("batch", ids.numpy(), step)[0] for step, ids in enumerate(batches)
-                ]
-                last, values = worker.do("result", *of)
-                close(values, wanted, name)
-                found[name] = sum(took) + last
-        stored = sum(file.stat().st_size for file in Path(folder).iterdir())
-        print(f"stored: {stored / 1e6:,.0f} MB; kept by recorders: {_bytes(states) / 1e6:.1f} MB")
-    return found
-
-
-def _bytes(states: Sequence[Examples]) -> int:
-    return sum(state.nbytes for state in states)
-
-
-def main() -> None:
-    """Print the ratio, and where asked for what the other ways take."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, default=12)
-    parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--model", type=Path, help="another Llama than SmolLM2")
-    parser.add_argument("--beside", action="store_true", help="also nnsight, and storing first")
-    parser.add_argument(
-        "--cpu", action="store_true", help="count processor time: on a busy machine"
+        for name, worker in workers.items():
+            worker.do("load", str(path), *([] if name == "nnsight" else [stored]))
+        sides = {
+            "bare": streamed(model, []),
+            "recorders": streamed(model, probes),
+            "plain": workers["plain"].side("forward"),
+            "nnsight": workers["nnsight"].side("batch", K),
+            "storing": workers["storing"].side("batch"),
+        }
+        times = interleaved(
+            sides,
+            lambda: torch.randint(3, VOCABULARY, (ROWS, LENGTH)),
+            ROUNDS,
+            warm=WARM,
+            seconds=SECONDS,
+        )
+        found = torch.stack([entry.topk.values.T for entry in model.recordings().values()])
+        close(workers["nnsight"].do("result")[1], found, "nnsight")
+        read_back, (values, size) = workers["storing"].do("result", K)
+        close(values, found, "stored values")
+    rounds = len(times["storing"].seconds) + WARM
+    each = Times(tuple(took + read_back / rounds for took in times["storing"].seconds))
+    yield _over_bare(times)
+    yield Row(
+        f"{WHAT}: over transformers' own forward in a process of its own",
+        f"{_ratio(times['plain'], times['recorders']):.3f} of its tokens/s: {_rate(times['plain'])}",
     )
-    given = parser.parse_args()
-    print(machine())
-    path = given.model or snapshots.resolve("smollm2").path
-    executor = served(path)
-    draw = torch.Generator().manual_seed(0)
-    shape = (given.batches, given.rows, given.length)
-    batches = torch.randint(0, executor.bound.catalog.sizes["V"], shape, generator=draw)
-    bare, recorded, states = compared(executor, list(batches), given.cpu)
-    assert all(state.tokens_seen == batches.numel() for state in states)
-    late = slice(given.batches // 2, None)
-    ratios = [b / r for b, r in zip(bare, recorded, strict=True)]
-    print(
-        f"tokens/s of top-10 of {sum(len(s.values) for s in states):,} neurons over the bare forward: "
-        f"{statistics.median(ratios[late]):.3f} (from {min(ratios[late]):.3f} to "
-        f"{max(ratios[late]):.3f}), target {TARGET}; first batches "
-        f"{statistics.median(ratios[:2]):.3f}; memory {_bytes(states) / 1e6:.1f} MB = "
-        f"16 B × units × 10"
+    for name, took, more in (
+        ("one forward per batch by nnsight", times["nnsight"], ""),
+        ("storing all values first", each, f"; {size / 1e9:.1f} GB stored of {rounds} batches"),
+    ):
+        yield Row(
+            f"{WHAT}: beside {name}",
+            f"{_ratio(took, times['recorders']):.2f} times its tokens/s: {_rate(took)}{more}",
+        )
+
+
+def _over_bare(times: dict[str, Times]) -> Row:
+    bare, recorders = times["bare"], times["recorders"]
+    ratio = _ratio(bare, recorders)
+    pairs = Times(tuple(a / b for a, b in zip(bare.seconds, recorders.seconds, strict=True)))
+    low, high = pairs.spread
+    return Row(
+        f"{WHAT}: tokens/s over the bare run",
+        f"{ratio:.3f} (rounds {low:.3f} – {high:.3f}): {_rate(recorders)} over {_rate(bare)}",
+        f"≥ {TARGET:g}",
+        ratio >= TARGET,
+        TARGET / ratio,
     )
-    if given.beside:
-        del executor
-        for name, took in beside(path, list(batches), states).items():
-            print(f"{name}: {took / sum(recorded):.2f} times as long as with recorders")
 
 
-if __name__ == "__main__":
-    main()
+def _ratio(theirs: Times, mine: Times) -> float:
+    """Tokens per second of the second over those of the first."""
+    return theirs.median / mine.median
+
+
+def _rate(times: Times) -> str:
+    tokens = ROWS * LENGTH
+    low, high = times.spread
+    return f"{tokens / times.median:.0f} tokens/s ({tokens / high:.0f} – {tokens / low:.0f})"
+
+
+def _sizes(model: Any) -> Iterator[Row]:
+    """What the recorders of :func:`_speed` have left."""
+    states = [entry.topk for entry in model.recordings().values()]
+    units, tokens = sum(len(state.values) for state in states), states[0].tokens_seen
+    held, formula = sum(state.nbytes for state in states), TopK(K).memory(units)
+    yield Row(
+        f"{WHAT}: bytes kept on the server, and fetched",
+        f"{held / 1e6:.2f} MB; by formula 16 × {units:,} × {K} = {formula / 1e6:.2f} MB; the values of "
+        f"these {tokens:,} tokens are {4 * units * tokens / 1e9:.1f} GB",
+        "the formula",
+        held == formula,
+        held / formula,
+    )
+
+
+def _memory(model: Any) -> Row:
+    """An atlas of all neurons, correlations too, after one batch of few tokens."""
+    process = psutil.Process(model.facts["ranks"][0]["pid"])
+    model.clear_recordings()
+    before = process.memory_info().rss
+    names = [address.name for address in model.probe_points[POINTS].addresses]
+    making_one = making.Making(model, names, "", 20, 10, 5, 4, True, False, False)
+    model.run(
+        torch.randint(3, VOCABULARY, (4, 64)), making_one.probes(), batch_tokens=256, show=False
+    )
+    grown = process.memory_info().rss - before
+    recordings = model.recordings()
+    held = sum(
+        getattr(recordings[name, making.NAME], kept).nbytes
+        for name in names
+        for kept in recordings[name, making.NAME].keys()  # noqa: SIM118 - not a dictionary
+    )
+    formula = making.memory(46_080, 1536, points=30)
+    return Row(
+        "recorders of an atlas of all 46,080 neurons of SmolLM2, correlations too: memory",
+        f"{held / 1e9:.3f} GB; by formula {formula / 1e9:.3f} GB; the process grew by {grown / 1e9:.3f} GB",
+        "the formula",
+        held == formula,
+        held / formula,
+    )

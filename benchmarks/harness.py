@@ -94,6 +94,7 @@ def interleaved(
     rounds: int,
     agree: Callable[[Mapping[str, Any]], None] = lambda results: None,
     warm: int = 2,
+    seconds: float = BUDGET,
 ) -> dict[str, Times]:
     """The times of all sides, which take turns on the same inputs.
 
@@ -101,12 +102,13 @@ def interleaved(
         fresh: makes the input of a round; no two are alike, so that nothing cached counts.
         rounds: that count, after `warm` ones that do not.
         agree: is given what each side put out, in every round.
+        seconds: after which it makes do with the rounds that it has.
 
     Raises:
         Differs: from `agree`.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    end = time.monotonic() + BUDGET
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    end = time.monotonic() + seconds
     for number in range(warm + rounds):
         if time.monotonic() > end and number >= warm + FEWEST:
             break
@@ -115,9 +117,9 @@ def interleaved(
         for name, side in sides.items():
             took, results[name] = side(value)
             if number >= warm:
-                seconds[name].append(took)
+                taken[name].append(took)
         agree(results)
-    return {name: Times(tuple(values)) for name, values in seconds.items()}
+    return {name: Times(tuple(values)) for name, values in taken.items()}
 
 
 def close(mine: Any, theirs: Any, what: str, tolerance: float = 1e-4) -> None:

@@ -1,7 +1,8 @@
 """The main job, from start to finish: ``make demo``.
 
     python examples/demo.py             run quickstart.ipynb, and write build/quickstart.html
-    python examples/demo.py --refresh   run every notebook here and keep its outputs in it
+    python examples/demo.py --refresh   run quickstart.ipynb and article.ipynb, and keep their outputs in them
+    python examples/demo.py --refresh atlas.ipynb    the same of another notebook, which may take half an hour
 
 A real Jupyter kernel runs the notebook, a real server holds the real model. It fails unless the model is
 made from the promised file and says that the capital of France is Paris.
@@ -31,6 +32,9 @@ PAGE = HERE.parent / "build" / "quickstart.html"
 DIGEST = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """sha256 of the file that SmolLM2 is made from; written down here a second time, on purpose."""
 
+PATIENCE = 3600
+"""Seconds that a cell may take whose outputs are kept: an atlas takes minutes."""
+
 ANSWER = "' Paris'"
 """What the cell tagged "answer" shows."""
 
@@ -52,11 +56,12 @@ def check_model() -> Path:
     return snapshot
 
 
-def run(notebook: Path, more: Iterable[str] = ()) -> NotebookNode:
+def run(notebook: Path, more: Iterable[str] = (), seconds: int = 600) -> NotebookNode:
     """A notebook with its outputs, after a run from start to finish in a fresh kernel.
 
     Args:
         more: further cells to run at its end.
+        seconds: that one cell may take.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised; shows it.
@@ -66,7 +71,7 @@ def run(notebook: Path, more: Iterable[str] = ()) -> NotebookNode:
     # The pictures beside the widgets are what a saved notebook shows, so their state is not kept.
     client = NotebookClient(
         read,
-        timeout=600,
+        timeout=seconds,
         kernel_name="python3",
         store_widget_state=False,
         config=Config({"KernelManager": {"transport_encryption": "auto"}}),
@@ -98,7 +103,7 @@ def export(notebook: NotebookNode, page: Path) -> None:
 
 def refresh(path: Path) -> None:
     """Run a notebook and keep the outputs in its file, without what differs at every run."""
-    done = run(path)
+    done = run(path, seconds=PATIENCE)
     for cell in done.cells:
         cell.metadata.pop("execution", None)
     done.metadata["language_info"] = {"name": "python"}
@@ -129,9 +134,12 @@ def demo(page: Path = PAGE) -> NotebookNode:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--refresh", action="store_true", help="keep the notebooks' outputs")
-    if parser.parse_args().refresh:
-        for name in NOTEBOOKS:
+    parser.add_argument(
+        "--refresh", nargs="*", metavar="NOTEBOOK", help="run these, and keep their outputs"
+    )
+    wanted = parser.parse_args().refresh
+    if wanted is not None:
+        for name in wanted or NOTEBOOKS:
             refresh(HERE / name)
         return 0
     try:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_jupyter.atlas import Atlas, open_atlas
+from garcon_jupyter.atlas import Atlas, merge_atlases, open_atlas
 from garcon_jupyter.errors import *  # noqa: F403 - one import for users: garcon.UnknownPoint
 from garcon_jupyter.errors import ERRORS
 from garcon_jupyter.probes import Probe, ProbePoint, ProbePoints
@@ -62,6 +62,7 @@ __all__ = [
     "easy_garcon",
     "launch",
     "launch_and_connect",
+    "merge_atlases",
     "open_atlas",
     "servers",
     "ship",

@@ -376,6 +376,7 @@ class RemoteModel(Looking):
         between: int | None = None,
         skip: bool = False,
         most_tokens: int | None = None,
+        first_document: int = 0,
         fresh: bool = True,
         seed: int = 0,
         checkpoint: str | Path | None = None,
@@ -405,6 +406,8 @@ class RemoteModel(Looking):
             between: token after each packed document; None is the tokenizer's end-of-text token, −1 none.
             skip: leave out documents that cannot be read, instead of stopping there.
             most_tokens: stop after so many.
+            first_document: number of the first document, where the data is a part of more: so that runs over
+                all parts, on any servers, can be merged as if they were one.
             fresh: forget first what is recorded where these probes save; else go on with it.
             seed: of the randomness inside probes.
             checkpoint: directory on the server's hosts for checkpoints that outlive the server.
@@ -427,7 +430,15 @@ class RemoteModel(Looking):
             status = self._ask_run("resume_from", str(resume))
         else:
             plan = runs_wire.Plan(
-                packed, length, batch_tokens, long, special, between, skip, most_tokens
+                packed,
+                length,
+                batch_tokens,
+                long,
+                special,
+                between,
+                skip,
+                most_tokens,
+                first_document,
             )
             asked = runs_wire.StartRun(
                 as_data(data, field, documents),
@@ -453,6 +464,7 @@ class RemoteModel(Looking):
         each: int = 4,
         correlated: bool = True,
         logits: bool | None = None,
+        mergeable: bool = False,
         **options: Any,
     ) -> Atlas:
         """Record what feature dashboards show, of all units of all these points, in one pass over data.
@@ -470,6 +482,8 @@ class RemoteModel(Looking):
             correlated: whether to correlate the units of each point: 8 bytes for each pair of them.
             logits: whether to follow neurons through the unembedding; None for where all points are
                 ``mlp.post_activation``.
+            mergeable: whether to write all correlations, not the strongest only, so that
+                :func:`garcon_jupyter.merge_atlases` can put those of several parts of the data together.
             options: as for :meth:`run`: batch_tokens, length, checkpoint, ….
 
         Returns:
@@ -491,6 +505,7 @@ class RemoteModel(Looking):
             each=each,
             correlated=correlated,
             logits=logits,
+            mergeable=mergeable,
             run=lambda data, probes: self.run(data, probes, **options),
         )
 

@@ -6,8 +6,9 @@ finds it again. What its probes record can be read at any time, by ``rmodel.reco
 
 from __future__ import annotations
 
+import html
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from garcon_jupyter.wire.runs import Data, RunStatus
 if TYPE_CHECKING:
     from garcon_jupyter.recordings import Recordings
     from garcon_jupyter.remote_model import RemoteModel
+    from garcon_jupyter.widgets import RunWidget
 
 POLLED = 0.2
 """Seconds between two looks at a run that is waited for."""
@@ -93,6 +95,27 @@ class Run:
             )
         return self
 
+    def show(self, draw: Callable[[Recordings], Any] | None = None) -> RunWidget:
+        """How far it is, with buttons to pause, resume and cancel; it follows the run while it is in sight.
+
+        Args:
+            draw: is given the recordings as they are, and makes a picture, which is drawn below and again at
+                each look: a widget of ours, anything that shows itself as HTML, or a text.
+        """
+        from garcon_jupyter.widgets import RunWidget
+
+        def poll() -> dict[str, Any]:
+            # What was printed is left to whoever waits for the run.
+            status = self._model._ask_run("poll", run=self.id, prints=self._heard)
+            known = {"state": status.state, "fraction": status.fraction, "over": status.over}
+            return known | {"words": describe(status)}
+
+        def steer(word: str) -> None:
+            getattr(self, word)()
+
+        picture = None if draw is None else lambda: _html(draw(self.recordings()))
+        return RunWidget(poll, steer, picture, f"{self.id} on {self._model.server.name}")
+
     def _follow(self, line: progress.Line | None) -> None:
         while True:
             status = self.poll()
@@ -111,6 +134,14 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<{self.id}: {describe(self.status)}>"
+
+
+def _html(drawn: Any) -> str:
+    """What shows itself, as HTML."""
+    for name in ("still", "_repr_html_"):
+        if callable(make := getattr(drawn, name, None)) and (made := make()) is not None:
+            return str(made)
+    return f"<pre>{html.escape(str(drawn))}</pre>"
 
 
 def describe(status: RunStatus) -> str:

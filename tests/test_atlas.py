@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_jupyter.atlas import exports, making
+from garcon_jupyter.atlas.writing import writing
 
 POINTS = ["layers.0.mlp.post_activation", "layers.2.mlp.post_activation"]
 ROWS = np.random.default_rng(3).integers(3, 263, size=(24, 14))
@@ -145,12 +147,104 @@ def test_exports(atlas: garcon.Atlas) -> None:
     )
     assert len(feature["pos_str"]) == len(feature["neg_values"]) == 10
     assert sum(feature["freq_hist_data_bar_heights"]) <= ROWS.size
+    heights, bars = (feature[f"freq_hist_data_bar_{word}"] for word in ("heights", "values"))
+    assert len(heights) == len(bars)  # Neuronpedia's page reads one by the index of the other
+    assert set(feature) <= NEURONPEDIA
+
+
+OPENAI = {
+    "NeuronRecord": {
+        "neuron_id",
+        "random_sample",
+        "random_sample_by_quantile",
+        "quantile_boundaries",
+        "mean",
+        "variance",
+        "skewness",
+        "kurtosis",
+        "most_positive_activation_records",
+    },
+    "NeuronId": {"layer_index", "neuron_index"},
+    "ActivationRecord": {"tokens", "activations"},
+}
+"""The dataclasses of neuron_explainer.activations.activations, by their fields."""
+
+NEURONPEDIA = {
+    *("modelId", "layer", "index", "maxActApprox", "frac_nonzero", "activations"),
+    *("correlated_neurons_indices", "correlated_neurons_pearson"),
+    *("neg_str", "neg_values", "pos_str", "pos_values"),
+    *("freq_hist_data_bar_heights", "freq_hist_data_bar_values"),
+}
+"""Fields of a neuron as Neuronpedia's pages read it."""
+
+
+def test_an_export_loads_as_the_published_dataclasses(atlas: garcon.Atlas) -> None:
+    """As ``neuron_explainer.fast_dataclasses.loads`` does: a class by its name, its fields and no others."""
+
+    def load(told: dict[str, Any]) -> dict[str, Any]:
+        if (name := told.pop("dataclass_name", None)) is not None:
+            assert set(told) == OPENAI[name], name
+        return told
+
+    record = json.loads(json.dumps(exports.openai(atlas[POINTS[1], 4])), object_hook=load)
+    samples = [one for part in record["random_sample_by_quantile"] for one in part]
+    assert samples == record["random_sample"]
+    boundaries = record["quantile_boundaries"]
+    assert boundaries == sorted(boundaries)
+    assert len(boundaries) == len(record["random_sample_by_quantile"]) - 1
+    tops = [max(one["activations"]) for one in record["most_positive_activation_records"]]
+    assert max(tops) == pytest.approx(atlas[POINTS[1], 4].examples[0].value)
+
+
+def test_a_live_probe_on_a_text_of_yours(atlas: garcon.Atlas, model: garcon.RemoteModel) -> None:
+    """The cell that a record makes, run as a notebook runs it."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance()
+    shell.run_cell("%load_ext garcon_jupyter")
+    shell.user_ns["rmodel"] = model
+    text = ' it\'s "so" \\ on and on'
+    source = atlas[POINTS[1], 17].probe_cell(text.replace(" on and", "\non and"))
+    assert source.startswith(f"%%probe {POINTS[1]} --name unit_17 --on ")
+    try:
+        ran = shell.run_cell(source)
+        assert ran.success, ran.error_in_exec
+        found = model.recordings()[POINTS[1], "unit_17"].values
+        model.forward(text, [model.probe_points[POINTS[1]].probe(keep, name="all")])
+        assert torch.equal(found, model.recordings()[POINTS[1], "all"].value[:, :, 17])
+    finally:
+        model.detach()
+        shell.run_cell("%unload_ext garcon_jupyter")
+        InteractiveShell.clear_instance()
 
 
 def test_arrays_are_mapped_and_need_no_server(atlas: garcon.Atlas) -> None:
     array = atlas.array("top_values")
     assert isinstance(array, np.memmap) and array.shape == (160, 6)
     assert set(atlas.index["arrays"]) == {file.stem for file in atlas.path.glob("*.npy")}
+
+
+def test_it_opens_in_a_second_at_the_size_of_smollm2(tmp_path: Path) -> None:
+    """46,080 units; of the processor's time, so that what else runs does not count."""
+    units = {f"layers.{layer}.mlp.post_activation": 1536 for layer in range(30)}
+    kinds = {"values": np.float32, "places": np.int64, "tokens": np.int32, "around": np.float32}
+    facts = {"tokens": 200_000, "k": 20, "before": 10, "edges": ["0", "1"]}
+    with writing(tmp_path, units, "") as files:
+        for layer, point in enumerate(units):
+            for what, kind in kinds.items():
+                wide = (16,) if what in ("tokens", "around") else ()
+                files.put(point, f"top_{what}", np.full((1536, 20, *wide), layer, kind))
+            files.put(point, "fired", np.zeros(1536, np.int64))
+        files.finish([f"word {number}" for number in range(49152)], facts)
+    began = time.process_time()
+    atlas = garcon.open_atlas(tmp_path)
+    example = atlas["layers.29.mlp.post_activation", 1535].examples[0]
+    assert time.process_time() - began < 1
+    assert len(atlas) == 46_080 and example.tokens[example.at] == "word 29"
+    found = atlas.search("word 7")
+    assert {one.point for one in found} == {"layers.7.mlp.post_activation"} and len(found) == 1536
+    assert time.process_time() - began < 2
 
 
 def test_shards_give_the_same_atlas(

@@ -111,6 +111,57 @@ def test_a_run_goes_on_from_what_was_recorded_if_asked_to(rmodel: garcon.RemoteM
     assert together.tokens_seen == ROWS.size
 
 
+def test_states_of_two_servers_are_merged_to_that_of_one_run(
+    rmodel: garcon.RemoteModel, rmodel_tp2: garcon.RemoteModel, tmp_path: Path
+) -> None:
+    """Each saved to disk by whoever ran it; documents are numbered by their position in all of the data."""
+    chosen: list[recorders.Recorder[Any]] = [
+        recorders.TopK(5, before=2, after=1),
+        recorders.Reservoir(4),
+        recorders.EqualWidthReservoir(-0.1, 0.1, 3, 2),
+        recorders.Moments(),
+        recorders.Firing(),
+        recorders.Covariance(),
+        recorders.Coactivation(),
+        recorders.TokenStatistics(),
+        recorders.Sketch(16),
+    ]
+
+    data = (
+        ROWS.copy()
+    )  # no two rows begin alike: layouts would order equal values by their last bits
+    data[:, 0] = np.random.default_rng(2).permutation(260)[: len(data)] + 3
+
+    def saved(model: garcon.RemoteModel, rows: slice, first: int) -> dict[str, State]:
+        probes = [model.probe_points[MLP].probe(recorder) for recorder in chosen]
+        model.run(data[rows], probes, batch_tokens=50, first_document=first, show=False)
+        found = {}
+        for recorder in chosen:
+            file = tmp_path / f"{recorder.name}-{rows.start}-{first}"
+            recorders.save(file, getattr(model.recordings()[MLP], recorder.name))
+            found[recorder.name] = recorders.load(file)
+        return found
+
+    whole = saved(rmodel, slice(0, None), 0)
+    late, early = saved(rmodel_tp2, slice(17, None), 17), saved(rmodel, slice(0, 17), 0)
+    for recorder in chosen:
+        merged = recorder.merge([late[recorder.name], early[recorder.name]])
+        assert merged.numbers() == whole[recorder.name].numbers(), recorder
+        for name, tensor in whole[recorder.name].tensors().items():
+            mine = merged.tensors()[name]
+            if name == "scores" and recorder.name == "topk":
+                continue  # the values once more, as integers
+            if tensor.is_floating_point():
+                assert close(mine.nan_to_num(0, 9, -9), tensor.nan_to_num(0, 9, -9), 1e-4), name
+            else:
+                assert torch.equal(mine, tensor), (recorder, name)
+    # Both numbered from 0, documents of one would pass for those of the other.
+    wrong = recorders.TopK(5).merge([saved(rmodel, slice(17, None), 0)["topk"], early["topk"]])
+    assert not torch.equal(wrong.places, whole["topk"].places)
+    with pytest.raises(garcon.BadRequest, match="first_document=-1 is no number"):
+        rmodel.run(ROWS, first_document=-1)
+
+
 # -- while it runs -----------------------------------------------------------------------------------
 
 
@@ -137,6 +188,34 @@ def test_others_have_their_turns_and_recordings_can_be_read(rmodel: garcon.Remot
     with pytest.raises(garcon.Interrupted):
         run.wait(show=False)
     other.close()
+
+
+def test_a_widget_follows_a_run_and_steers_it(rmodel: garcon.RemoteModel) -> None:
+    point = rmodel.probe_points[MLP]
+    probes = [point.probe(recorders.Firing())]
+    most = LONG.size // 2
+    run = rmodel.run(LONG, probes, batch_tokens=16, most_tokens=most, blocking=False)
+    widget = run.show(lambda recordings: recordings[MLP].firing.tokens_seen)
+    wait_until(lambda: run.poll().tokens)
+
+    def after(word: str) -> dict[str, Any]:
+        widget._hear(widget, {"do": word}, [])
+        assert widget.worker.wait()
+        return widget.state
+
+    assert 0 < after("look")["fraction"] < 1 and widget.drawn.startswith("<pre>")
+    after("pause")
+    wait_until(lambda: after("look")["state"] == "paused")
+    stood = run.poll().tokens
+    # Of the tokens that were asked for, or of the data, of which some rows are read ahead.
+    assert stood / most <= widget.state["fraction"] <= stood / most + 64 / len(LONG)
+    assert widget.drawn == f"<pre>{stood}</pre>" and "tokens" in widget.summary
+    after("resume")
+    wait_until(lambda: run.poll().tokens > stood)
+    after("cancel")
+    wait_until(lambda: after("look")["over"])
+    assert widget.state["state"] == "cancelled" and "cancelled" in widget.still()
+    widget.close()
 
 
 def test_an_interrupt_cancels_it_between_two_batches(rmodel: garcon.RemoteModel) -> None:
@@ -274,25 +353,25 @@ def states(model: garcon.RemoteModel) -> dict[tuple[str, str], State]:
     return {(str(p), name): getattr(recordings[p], name) for p in recordings for name in names}
 
 
-@pytest.mark.parametrize("lost", [0, 1])
 def test_after_a_lost_rank_the_result_is_the_same(
-    own_server: Callable[..., garcon.RemoteModel], lost: int
+    own_server: Callable[..., garcon.RemoteModel],
 ) -> None:
     model = own_server(tp=2)
     data = LONG[:600]
     model.run(data, everything(model), batch_tokens=64, every=3600, show=False)
     undisturbed = states(model)
-    run = model.run(data, everything(model), batch_tokens=64, every=0, blocking=False)
-    wait_until(lambda: run.poll().checkpointed)
-    assert not run.status.over
-    launched = model.facts["launched"]
-    os.kill(model.facts["ranks"][lost]["pid"], signal.SIGKILL)
-    run.wait(show=False)
-    assert model.facts["launched"] > launched
-    found = states(model)
-    assert set(found) == set(undisturbed) and len(found) == 16
-    assert all(same(found[key], undisturbed[key]) for key in found)
-    assert found[MLP, "topk"].tokens_seen == data.size
+    for lost in (1, 0):
+        run = model.run(data, everything(model), batch_tokens=64, every=0, blocking=False)
+        wait_until(lambda run=run: run.poll().checkpointed)
+        assert not run.status.over
+        launched = model.facts["launched"]
+        os.kill(model.facts["ranks"][lost]["pid"], signal.SIGKILL)
+        run.wait(show=False)
+        assert model.facts["launched"] > launched
+        found = states(model)
+        assert set(found) == set(undisturbed) and len(found) == 16
+        assert all(same(found[key], undisturbed[key]) for key in found)
+        assert found[MLP, "topk"].tokens_seen == data.size
 
 
 def test_a_run_goes_on_on_another_server(

@@ -99,6 +99,11 @@ class Batches:
                 f"Rows of {self.length} tokens are too long: the model reads at most {longest}.",
                 f"Give length={longest} or less.",
             )
+        if not 0 <= plan.first_document < 1 << 31:
+            raise BadRequest(
+                f"first_document={plan.first_document} is no number of a document.",
+                f"Give one from 0 to {(1 << 31) - 1:,}.",
+            )
         if plan.long not in ("refuse", "cut", "split"):
             raise BadRequest(f"long={plan.long!r} is no way.", "Use refuse, cut or split.")
 
@@ -216,7 +221,8 @@ class Batches:
             elif isinstance(row, BadData):
                 self._waiting.append(row)
             elif len(row):
-                self._waiting.extend(self._pieces(Piece(row, number)))
+                piece = Piece(row, self._plan.first_document + number)
+                self._waiting.extend(self._pieces(piece))
 
     def _tokenized(self, texts: list[str]) -> Iterator[np.ndarray]:
         if not texts:

@@ -29,6 +29,7 @@ from garcon_backend.passes import Passes
 from garcon_backend.probing.backups import Lost
 from garcon_backend.probing.calls import Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts, Source, describe
+from garcon_backend.room import Room
 from garcon_backend.stateless import is_stateless
 from garcon_jupyter.errors import BadRequest, MissingModule, NoRecording
 from garcon_jupyter.points import Address, PointSpec
@@ -61,12 +62,9 @@ class Executor:
         self._stateless: dict[str, Callable[..., Any]] = {}
         self._addresses: dict[str, Address] = {}
         self.parameters = Parameters(mesh, bound)
-        self.admission = Admission(
-            mesh,
-            model,
-            len(stage_layers(model, mesh)),
-            bound.catalog.sizes,
-        )
+        layers = stage_layers(model, mesh)
+        self.admission = Admission(mesh, model, len(layers), bound.catalog.sizes)
+        self.room = Room(mesh, layers, bound.catalog, layouts)
         self.passes = Passes(mesh, model, bound, layouts, self.contexts, interrupts, output)
 
     # -- prepare -----------------------------------------------------------------------------
@@ -180,6 +178,18 @@ class Executor:
                 if probe.spec.source == ref and contents is not None:
                     probe.source = Source(contents.values)
 
+    def _admitted(self, request: wire.Forward | wire.Backward | wire.Generate) -> list[Probe]:
+        """The probes of a pass that fits.
+
+        Raises:
+            DoesNotFit: the pass does not, or what its recorders will keep.
+        """
+        self.admission.check(request)
+        probes = self._probes(request.probes)
+        with self.interrupts.user_code("preparing"):
+            self.room.check(request.session, probes, self.contexts)
+        return probes
+
     def _points(self, names: Sequence[str]) -> list[Address]:
         return [self.bound.catalog.point(name) for name in names]
 
@@ -187,8 +197,7 @@ class Executor:
 
     def _prepare_forward(self, request: wire.Forward) -> Callable[[], Any]:
         batch = self.passes.batch(request.batch)
-        self.admission.check(request)
-        probes = self._probes(request.probes)
+        probes = self._admitted(request)
         logits = request.logits
         reduce = self.load(logits) if isinstance(logits, Code) else None
 
@@ -202,8 +211,7 @@ class Executor:
         if request.loss is None:
             raise BadRequest("backward needs a loss function.", "loss_fn(logits) returns a scalar.")
         batch = self.passes.batch(request.batch)
-        self.admission.check(request)
-        probes = self._probes(request.probes)
+        probes = self._admitted(request)
         loss = self.load(request.loss)
         values = self._points(request.values)
         for name in request.parameters:
@@ -217,8 +225,7 @@ class Executor:
 
     def _prepare_generate(self, request: wire.Generate) -> Callable[[], Any]:
         batch = self.passes.batch(request.batch)
-        self.admission.check(request)
-        probes = self._probes(request.probes)
+        probes = self._admitted(request)
 
         def run() -> Any:
             self.supply(request.session, probes)

@@ -193,6 +193,11 @@ class Run:
         del self._printed[:-KEPT_PRINTS]
         self.prints += 1
 
+    def _fraction(self, position: Position) -> float:
+        """Of the data, or of the tokens that were asked for, whichever ends first."""
+        most = self.asked.plan.most_tokens
+        return max(position.fraction, position.tokens / most if most else 0.0)
+
     def status(self, prints_from: int = 0) -> RunStatus:
         """How far it is, with the prints since a number."""
         position = self.batches.position
@@ -204,13 +209,14 @@ class Run:
             position.document - sum(not isinstance(p, BadData) for p in position.waiting),
             position.tokens,
             position.skipped,
-            1.0 if self.state == "done" else position.fraction,
+            1.0 if self.state == "done" else self._fraction(position),
             self._seconds,
             self.failure,
             self._checkpointed,
             self.lost,
             tuple(self._printed[len(self._printed) - min(new, len(self._printed)) :]),
             self.prints,
+            self.asked.plan.first_document,
         )
 
 

@@ -17,10 +17,10 @@ def load(path: str) -> None:
     held["model"] = LanguageModel(
         AutoModelForCausalLM.from_pretrained(path).eval(), tokenizer=tokenizer
     )
-    held["best"] = {}
+    held["best"], held["tokens"] = {}, 0
 
 
-def batch(ids: Any, step: int, k: int = 10) -> None:
+def batch(ids: Any, k: int) -> None:
     """Merge the k largest of a batch into what is kept; a place is counted over all batches."""
     model, best = held["model"], held["best"]
     with torch.no_grad(), model.trace(torch.as_tensor(ids)):
@@ -28,13 +28,14 @@ def batch(ids: Any, step: int, k: int = 10) -> None:
         for layer in model.model.layers:
             found.append(layer.mlp.down_proj.input.flatten(0, 1).topk(k, 0))
     for layer, top in enumerate(found):
-        values, places = top.values, top.indices + step * ids.size
+        values, places = top.values, top.indices + held["tokens"]
         if layer in best:
             values = torch.cat([best[layer][0], values])
             places = torch.cat([best[layer][1], places])
             order = values.topk(k, 0).indices
             values, places = values.gather(0, order), places.gather(0, order)
         best[layer] = values, places
+    held["tokens"] += ids.size
 
 
 def result() -> Any:

@@ -5,12 +5,32 @@
     atlas["layers.4.mlp.post_activation", 17].examples[0]
 
 :mod:`~garcon_jupyter.atlas.making` makes one, :mod:`~garcon_jupyter.atlas.files` keeps it on disk,
-:mod:`~garcon_jupyter.atlas.looking` shows it, and :mod:`~garcon_jupyter.atlas.exports` writes a record as others lay
-theirs out.
+:mod:`~garcon_jupyter.atlas.merging` makes one of several, :mod:`~garcon_jupyter.atlas.looking` shows it, and
+:mod:`~garcon_jupyter.atlas.exports` writes a record as others lay theirs out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from garcon_jupyter.atlas.files import Atlas, Example, Record, open_atlas
 
-__all__ = ["Atlas", "Example", "Record", "open_atlas"]
+
+def merge_atlases(atlases: Sequence[Atlas | str | Path], path: str | Path) -> Atlas:
+    """One atlas of several of the same model, points and settings, over parts of the data that have no document
+    in common (:mod:`garcon_jupyter.atlas.merging`). Needs no server.
+
+    Args:
+        atlases: at least one, or their directories, in any order.
+        path: the directory to write.
+
+    Raises:
+        BadData: they do not go together, or the directory cannot be written.
+    """
+    from garcon_jupyter.atlas import merging  # torch: opening an atlas does without
+
+    return merging.merge(atlases, path)
+
+
+__all__ = ["Atlas", "Example", "Record", "merge_atlases", "open_atlas"]

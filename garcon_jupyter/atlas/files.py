@@ -18,13 +18,19 @@ estimate of the correlation, with a standard error of 1 / √sums |
 | `logits_up`, `logits_up_values`, `logits_down`, `logits_down_values` | int32, float32 [units, l] | tokens that the unit's \
 output makes more, and less, likely |
 
-Slots that nothing filled have NaN as value and −1 as token or unit. The last three rows are there where they were asked
-for.
+| `pairs`, `sketch_sums` | float32 [units, largest point], [units, sums] | all correlations within the point, and \
+sketches of those between points: what merging takes |
+| `sketch_signs` | int64 [points, sums] | the sums of the sketches' signs |
+
+Slots that nothing filled have NaN as value and −1 as token or unit. The last five rows are there where they were asked
+for. Documents are numbered by their position in the data, from 0 or from the `first_document` that was given; the
+`parts` of ``atlas.json`` say which documents went in, as [first, how many].
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +181,16 @@ class Record:
 
         return looking.show(self, rmodel, text)
 
+    def probe_cell(self, text: str = "") -> str:
+        """A ``%%probe`` cell on this unit, which runs on a text of yours; in a notebook it is put below.
+
+        Args:
+            text: what to run; by default the text around the unit's largest value.
+        """
+        from garcon_jupyter.atlas import looking
+
+        return looking.probe_cell(self, text)
+
     def __repr__(self) -> str:
         best = self.examples[:1]
         return f"<unit {self.unit} of {self.point}: fires at {self.rate:.2%}; {best[0] if best else 'dead'}>"
@@ -203,6 +219,11 @@ class Atlas:
         self._arrays: dict[str, np.ndarray] = {}
         self._vocabulary: list[str] | None = None
 
+    @property
+    def parts(self) -> list[list[int]]:
+        """Which documents of the data went in: [first, how many] of each part."""
+        return self.index.get("parts") or [[0, self.index["documents"]]]
+
     def array(self, name: str) -> np.ndarray:
         """An array of all units, mapped.
 
@@ -217,11 +238,17 @@ class Atlas:
             self._arrays[name] = np.load(self.path / f"{name}.npy", mmap_mode="r")
         return self._arrays[name]
 
-    def text(self, token: int) -> str:
-        """The text of a token; its number where the model came without a tokenizer."""
+    @property
+    def vocabulary(self) -> list[str]:
+        """The texts of all tokens; empty where the model came without a tokenizer."""
         if self._vocabulary is None:
             self._vocabulary = json.loads((self.path / VOCABULARY).read_text())
-        return self._vocabulary[token] if token < len(self._vocabulary) else f"<{token}>"
+        return self._vocabulary
+
+    def text(self, token: int) -> str:
+        """The text of a token; its number where the model came without a tokenizer."""
+        vocabulary = self.vocabulary
+        return vocabulary[token] if token < len(vocabulary) else f"<{token}>"
 
     def __getitem__(self, key: tuple[str, int]) -> Record:
         point, unit = key
@@ -250,8 +277,7 @@ class Atlas:
             Those with the largest fraction first.
         """
         wanted = token.strip()
-        self.text(0)
-        ids = [n for n, text in enumerate(self._vocabulary or ()) if text.strip() == wanted]
+        ids = [n for n, text in enumerate(self.vocabulary) if text.strip() == wanted]
         own = self.array("top_tokens")[:, :, self.index["before"]]
         share = np.isin(own, ids).sum(1) / np.maximum(1, (own >= 0).sum(1))
         rows = np.argsort(-share, kind="stable")
@@ -265,7 +291,7 @@ class Atlas:
 
     def at(self, row: int) -> Record:
         """The unit of a row of the arrays."""
-        point = max((p for p in self.points if self.first[p] <= row), key=lambda p: self.first[p])
+        point = self.points[bisect_right(list(self.first.values()), row) - 1]
         return Record(self, point, row - self.first[point])
 
     def __repr__(self) -> str:

@@ -73,6 +73,23 @@ def show(record: Record, rmodel: RemoteModel | None = None, text: str = "") -> N
     return rmodel.show_neuron(record.point, record.unit, [], text=text, record=made)
 
 
+def probe_cell(record: Record, text: str = "") -> str:
+    """The source of a cell that probes the unit live; in a notebook it becomes the next cell."""
+    import re
+    import sys
+
+    if not text:
+        text = "".join(record.examples[0].tokens) if record.examples else "Hello"
+    line = " ".join(text.splitlines())  # options of a magic stand on one line
+    quoted = '"' + re.sub(r'(["\\])', r"\\\1", line) + '"'
+    head = f"%%probe {record.point} --name unit_{record.unit} --on {quoted}"
+    source = f"{head}\nsave_ctx.values = tensor.flatten(2)[:, :, {record.unit}]"
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        shell.set_next_input(source)
+    return source
+
+
 def browse(atlas: Atlas, rmodel: RemoteModel | None = None) -> Any:
     """A page of an atlas: a point and a unit to choose, a token to search for, and the dashboard.
 

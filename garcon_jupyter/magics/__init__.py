@@ -24,6 +24,7 @@ def load(shell: Any) -> None:
         return
     magics = GarconMagics(shell)
     shell.register_magics(magics)
+    shell.input_transformers_cleanup.append(with_a_body)
     shell.Completer.custom_matchers.append(matcher(magics.current))
 
 
@@ -32,6 +33,8 @@ def unload(shell: Any) -> None:
     from garcon_jupyter.magics.completion import IDENTIFIER
     from garcon_jupyter.magics.garcon import GarconMagics
 
+    if with_a_body in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(with_a_body)
     manager = shell.magics_manager
     manager.registry.pop(GarconMagics.__name__, None)
     for kind in ("line", "cell"):
@@ -39,3 +42,12 @@ def unload(shell: Any) -> None:
             manager.magics[kind].pop(name, None)
     matchers = shell.Completer.custom_matchers
     matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", "") != IDENTIFIER]
+
+
+def with_a_body(lines: list[str]) -> list[str]:
+    """The lines of a cell; where it is ``%%probe POINT --record …`` and nothing else, with an empty line below:
+    IPython refuses a cell magic without any, and a recorder needs none."""
+    alone = bool(lines) and not "".join(lines[1:]).strip()
+    if alone and lines[0].startswith(("%%probe ", "%%garcon ")) and "--record" in lines[0]:
+        return [lines[0].rstrip("\n") + "\n", "\n"]
+    return lines

@@ -17,23 +17,14 @@ from collections.abc import Callable
 from typing import Any
 
 from garcon_jupyter.errors import BadProbe, UnknownName
-from garcon_jupyter.recorders.base import (
-    Own,
-    Recorder,
-    Seen,
-    State,
-    Together,
-    alone,
-    load,
-    save,
-    seen,
-)
+from garcon_jupyter.recorders.base import Own, Recorder, Together
 from garcon_jupyter.recorders.coactivation import Coactivation, CoactivationState
 from garcon_jupyter.recorders.covariance import Covariance, CovarianceState, CrossCovariance
 from garcon_jupyter.recorders.examples import Examples
 from garcon_jupyter.recorders.firing import Firing, FiringState
 from garcon_jupyter.recorders.histogram import Histogram, HistogramState, Quantiles
 from garcon_jupyter.recorders.moments import Moments, MomentsState
+from garcon_jupyter.recorders.observing import Seen, alone, seen
 from garcon_jupyter.recorders.reservoir import (
     EqualCountReservoir,
     EqualWidthReservoir,
@@ -41,6 +32,7 @@ from garcon_jupyter.recorders.reservoir import (
     equal_count,
 )
 from garcon_jupyter.recorders.sketch import Sketch, SketchState
+from garcon_jupyter.recorders.states import State, load, save
 from garcon_jupyter.recorders.tokens import TokenState, TokenStatistics
 from garcon_jupyter.recorders.topk import BottomK, TopK
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from garcon_jupyter.recorders.base import Recorder, Seen, State
+from garcon_jupyter.recorders.base import Recorder
+from garcon_jupyter.recorders.observing import Seen
+from garcon_jupyter.recorders.states import State
 
 _EXACT = 1 << 23
 """Tokens at a time: float32 counts them exactly."""
@@ -55,6 +57,9 @@ class Coactivation(Recorder[CoactivationState]):
             together += (fired.T @ fired).long()
         fresh = CoactivationState(0, len(seen.values), together)
         return fresh if state is None else self.add(state, fresh)
+
+    def memory(self, units: int) -> int:
+        return 8 * units * units
 
     def add(self, one: CoactivationState, other: CoactivationState) -> CoactivationState:
         one.together = one.together + other.together

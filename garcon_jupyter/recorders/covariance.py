@@ -7,7 +7,7 @@ these recorders run on the whole value.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.recorders.base import Recorder, Seen, State, pieces, seen
+from garcon_jupyter.recorders.base import Recorder
+from garcon_jupyter.recorders.observing import Seen, pieces, seen
+from garcon_jupyter.recorders.states import State
 
 
 def _empty() -> Tensor:
@@ -76,7 +78,9 @@ def strongest(correlations: Tensor, k: int, least: float = 0.0) -> tuple[Tensor,
 
 
 class Covariance(Recorder[CovarianceState]):
-    """Covariance of all units of a point. Memory: 8 bytes for each pair of units.
+    """Covariance of all units of a point.
+
+    Memory: 8 bytes for each pair of units, and as much again while a batch is taken in.
 
     Args:
         double: products of the deviations in float64; else in float32, of each batch from its own mean, and
@@ -94,6 +98,11 @@ class Covariance(Recorder[CovarianceState]):
 
     def update(self, state: CovarianceState | None, seen: Seen) -> CovarianceState:
         return self._with(state, seen.values, seen.values)
+
+    def memory(self, units: int, others: int | None = None) -> int:
+        """Of the pairs of the units, or of the units with others."""
+        others = units if others is None else others
+        return 8 * units * others + 16 * (units + others)
 
     def _with(
         self, state: CovarianceState | None, values: Tensor, others: Tensor
@@ -148,7 +157,8 @@ class CrossCovariance(Covariance):
     """Covariance of the units of two points, both of which it is put on.
 
     The first of the two that a pass reaches is kept until the second is there, so both must be on one stage
-    of a pipeline. The state is saved at the second: ``recordings()[second].cross_covariance``, with the units of
+    of a pipeline. Memory: 8 bytes for each pair of a unit of the one and a unit of the other, and as much again while
+    a batch is taken in. The state is saved at the second: ``recordings()[second].cross_covariance``, with the units of
     the first as rows.
 
     Args:
@@ -179,6 +189,11 @@ class CrossCovariance(Covariance):
         state = vars(save_ctx).get(self.name)
         setattr(save_ctx, self.name, self._with(state, self._held, observed.values))
         self._held = None
+
+    def needs(self, point: str, units: Callable[[str], int], kept: Collection[str]) -> int:
+        if point != self.second or self.name in kept:
+            return 0
+        return self.memory(units(self.first), units(self.second))
 
     def check(self, dims: Sequence[str], point: str) -> None:
         super().check(dims, point)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from garcon_jupyter.recorders.base import OFFSET_BITS, Seen, State, offsets_of
+from garcon_jupyter.recorders.observing import OFFSET_BITS, Seen, offsets_of
+from garcon_jupyter.recorders.states import State
 
 WORST = -(1 << 31)
 """The score of a slot that nothing has filled."""
@@ -64,6 +65,12 @@ class Examples(State):
             torch.full((*shape, width), torch.nan, device=device) if windows else None,
             before,
         )
+
+    @staticmethod
+    def memory(groups: int, k: int, before: int = 0, after: int = 0) -> int:
+        """Bytes of :meth:`empty`: value, place and score of each slot, token and value of each of its window."""
+        width = before + 1 + after
+        return groups * k * (16 + (8 * width if width > 1 else 0))
 
     @property
     def k(self) -> int:
@@ -185,9 +192,14 @@ def lots(seed: int, places: Tensor, units: Tensor) -> Tensor:
     Returns:
         int64 [n, units].
     """
+    return lot(seed, places[:, None], units[None])
+
+
+def lot(seed: int, places: Tensor, units: Tensor) -> Tensor:
+    """The number drawn for each place and unit beside each other, int64, of the shape that both make together."""
     of_tokens = _mixed(_mixed(places * _MIX[0] + seed))
     of_units = _mixed(_mixed(units * _MIX[0] + (seed ^ 0x5DEECE66D)))
-    return (of_tokens[:, None] ^ of_units[None, :]).mul_(_MIX[1])
+    return (of_tokens ^ of_units).mul_(_MIX[1])
 
 
 def score_of(lot: Tensor) -> Tensor:

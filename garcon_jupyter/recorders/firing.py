@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from garcon_jupyter.recorders.base import Recorder, Seen, State
+from garcon_jupyter.recorders.base import Recorder
+from garcon_jupyter.recorders.observing import Seen
+from garcon_jupyter.recorders.states import State
 
 
 @dataclass(repr=False)
@@ -64,6 +66,9 @@ class Firing(Recorder[FiringState]):
             total += torch.where(above, values, 0).double().sum(0)
         fresh = FiringState(seen.start, len(seen.values), fired, total)
         return fresh if state is None else self.add(state, fresh)
+
+    def memory(self, units: int) -> int:
+        return 16 * units
 
     def add(self, one: FiringState, other: FiringState) -> FiringState:
         one.fired = one.fired + other.fired

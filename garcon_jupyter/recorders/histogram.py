@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.recorders.base import Recorder, Seen, State
+from garcon_jupyter.recorders.base import Recorder
+from garcon_jupyter.recorders.observing import Seen
+from garcon_jupyter.recorders.states import State
 
 _MANTISSA = 23
 _BIAS = 127
@@ -129,6 +131,9 @@ class Histogram(Recorder[HistogramState]):
         state.counts += counts[: units * width].view(units, width)
         state.tokens_seen += n
         return state
+
+    def memory(self, units: int) -> int:
+        return 8 * self.bins * units
 
     def _find_bins(self, raw: Tensor, zeros: Tensor, bins: Tensor) -> None:
         """Write the bin of each value, given as the bits of float32, into `bins`."""

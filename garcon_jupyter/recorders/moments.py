@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from garcon_jupyter.recorders.base import Recorder, Seen, State
+from garcon_jupyter.recorders.base import Recorder
+from garcon_jupyter.recorders.observing import Seen
+from garcon_jupyter.recorders.states import State
 
 
 def _empty() -> Tensor:
@@ -66,6 +68,9 @@ class Moments(Recorder[MomentsState]):
     def update(self, state: MomentsState | None, seen: Seen) -> MomentsState:
         fresh = _of_batch(seen)
         return fresh if state is None else self.add(state, fresh)
+
+    def memory(self, units: int) -> int:
+        return 48 * units
 
     def add(self, one: MomentsState, other: MomentsState) -> MomentsState:
         if not other.tokens_seen or not one.tokens_seen:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.recorders.base import Recorder, Seen
+from garcon_jupyter.recorders.base import Recorder
 from garcon_jupyter.recorders.examples import WORST, Examples, least_lot, lots, score_of
+from garcon_jupyter.recorders.observing import Seen
 
 
 class Reservoir(Recorder[Examples]):
@@ -61,6 +62,9 @@ class Reservoir(Recorder[Examples]):
         state.tokens_seen += n
         self._draw(state, seen)
         return state
+
+    def memory(self, units: int) -> int:
+        return Examples.memory(units * self.groups_per_unit(), self.k, self.before, self.after)
 
     def _draw(self, state: Examples, seen: Seen) -> None:
         # At first nearly everything would be kept: so the slots are filled piece by piece.

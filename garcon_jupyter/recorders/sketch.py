@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.recorders.base import Recorder, Seen, State, pieces
+from garcon_jupyter.recorders.base import Recorder
 from garcon_jupyter.recorders.examples import lots
+from garcon_jupyter.recorders.observing import Seen, pieces
+from garcon_jupyter.recorders.states import State
 
 
 def _empty() -> Tensor:
@@ -97,6 +99,9 @@ class Sketch(Recorder[SketchState]):
         state.sums.addmm_(seen.values.float().T, signs)
         state.tokens_seen += n
         return state
+
+    def memory(self, units: int) -> int:
+        return units * (4 * self.width + 8) + 8 * self.width
 
     def add(self, one: SketchState, other: SketchState) -> SketchState:
         one.sums = one.sums + other.sums

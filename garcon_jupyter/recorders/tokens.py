@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.recorders.base import Recorder, Seen, State
+from garcon_jupyter.recorders.base import Recorder
+from garcon_jupyter.recorders.observing import Seen
+from garcon_jupyter.recorders.states import State
 
 
 @dataclass(repr=False)

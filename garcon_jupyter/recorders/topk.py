@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.recorders.base import Recorder, Seen
+from garcon_jupyter.recorders.base import Recorder
 from garcon_jupyter.recorders.examples import WORST, Examples, sortable
+from garcon_jupyter.recorders.observing import Seen
 
 _STRETCH = 16
 """Tokens of a stretch, where there are many."""
@@ -57,6 +58,9 @@ class TopK(Recorder[Examples]):
         one.tokens_seen += other.tokens_seen
         one.take_all(other)
         return one
+
+    def memory(self, units: int) -> int:
+        return Examples.memory(units, self.k, self.before, self.after)
 
     def _candidates(self, state: Examples, seen: Seen) -> tuple[Tensor, Tensor]:
         """(token, unit) of every value that may be among the k best; few, and none is missed."""

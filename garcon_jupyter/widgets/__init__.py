@@ -14,7 +14,7 @@ The parts can be used alone, each with plain arrays: :class:`TokensWidget` (a te
 per token), :class:`ActivationsWidget` (tokens × units), :class:`AttentionWidget` (query × key tokens of
 every head), :class:`LensWidget` (what every layer would predict), :class:`PatchingWidget` (a sweep),
 :class:`NeuronWidget` (one unit's dashboard), :class:`LiveWidget` (text and sliders),
-:class:`ServerCard`, :class:`ShardingPicture` (which rank holds what) and :func:`distribution` (a
+:class:`ServerCard`, :class:`RunWidget` (how far a run is), :class:`ShardingPicture` (which rank holds what) and :func:`distribution` (a
 plotly histogram). :func:`link` lets several select one token; :func:`static_html` is the still picture.
 """
 
@@ -31,6 +31,7 @@ from garcon_jupyter.widgets.neuron import NeuronWidget
 from garcon_jupyter.widgets.neuron import record as neuron_record
 from garcon_jupyter.widgets.patching import PatchingWidget
 from garcon_jupyter.widgets.picture import Picture, link
+from garcon_jupyter.widgets.run import RunWidget
 from garcon_jupyter.widgets.sharding import ShardingPicture
 from garcon_jupyter.widgets.sources import Source
 from garcon_jupyter.widgets.tokens import TokensWidget
@@ -49,6 +50,7 @@ __all__ = [
     "PatchingWidget",
     "Picture",
     "Readouts",
+    "RunWidget",
     "ServerCard",
     "ShardingPicture",
     "Sheet",

@@ -52,6 +52,7 @@ class Plan:
             for none.
         skip: leave out documents that cannot be read, instead of stopping there.
         most_tokens: stop after so many tokens; None for all.
+        first_document: number of the first document, where the data is a part of more.
     """
 
     packed: bool | None = None
@@ -62,6 +63,7 @@ class Plan:
     between: int | None = None
     skip: bool = False
     most_tokens: int | None = None
+    first_document: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class RunStatus:
         lost: why the last checkpoint could not be written; "" where it could.
         printed: what probes printed, ``(rank, stream, text)``, from the number that was asked for.
         prints: how many prints there were.
+        first_document: number of the first document.
     """
 
     id: str
@@ -114,6 +117,7 @@ class RunStatus:
     lost: str = ""
     printed: tuple[tuple[int, str, str], ...] = ()
     prints: int = 0
+    first_document: int = 0
 
     @property
     def rate(self) -> float:

@@ -58,6 +58,15 @@ def status():
             "ranks": [{"rank": 0, "host": "h", "device": "cpu", "layers": [0, 1], "parameter_bytes": 2**20, "memory": 2**30}]}
 card = ServerCard(status, lambda: server.update(left=3600.0), lambda: server.update(stopped=True), "name", ["a model"])
 card""",
+    """streaming = {"state": "running", "done": 0}
+def poll():
+    streaming["done"] += streaming["state"] == "running"
+    return {"state": streaming["state"], "fraction": streaming["done"] / 1000, "over": streaming["state"] == "cancelled",
+            "words": f"{streaming['done']} of 1000"}
+def steer(word):
+    streaming["state"] = {"pause": "paused", "resume": "running", "cancel": "cancelled"}[word]
+run = RunWidget(poll, steer, lambda: f"<b>{streaming['done']} seen</b>", "run-1")
+run""",
     """record = neuron_record([[0, 1, 0.5], [2, 0, 0]], [["a", " b", "c"], ["d", "e", "f"]], "n", logits=[("up", 1.0), ("down", -2.0)])
 neuron = NeuronWidget(record, lambda text: (text.split(), np.arange(len(text.split()))), "x y")
 neuron""",
@@ -273,6 +282,23 @@ def test_the_card_counts_down_keeps_alive_and_stops(notebook: Notebook) -> None:
     assert stop.evaluate(twice) == "really stop?"
     expect(widget.locator(".garcon-state")).to_have_text("gone")
     kernel(notebook, "(server['stopped'], card.stopped)", "(True, 'stopped by you')")
+
+
+def test_a_run_is_followed_paused_and_cancelled(notebook: Notebook) -> None:
+    widget = shown(notebook, "run")
+    seen = widget.locator("b")
+    expect(seen).to_have_text(re.compile(r"\d+ seen"))
+    before = seen.inner_text()
+    expect(seen).not_to_have_text(before)  # it asks by itself
+    widget.get_by_role("button", name="pause").click()
+    kernel(notebook, "streaming['state']", "'paused'")
+    widget.get_by_role("button", name="resume").click()
+    kernel(notebook, "streaming['state']", "'running'")
+    expect(widget.get_by_role("status")).to_have_text(re.compile(r"\d+ of 1000"))
+    cancel = widget.get_by_role("button", name="cancel")
+    cancel.click()
+    expect(cancel).to_be_disabled()
+    kernel(notebook, "(streaming['state'], run.state['over'])", "('cancelled', True)")
 
 
 def test_a_neuron_tries_a_text(notebook: Notebook) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from jupyter_client.manager import KernelManager
 
 import garcon_jupyter as garcon
 from garcon_jupyter.channel import process_lives
 from tests.conftest import RUNTIME
+from tests.oracle import Plain, close
 
 
 class Cell:
@@ -150,6 +154,35 @@ def test_completion_through_the_protocol(kernel: Kernel) -> None:
     assert code[reply["cursor_start"] : reply["cursor_end"]] == "layers.1.mlp.po"
     (typed,) = reply["metadata"]["_jupyter_types_experimental"]
     assert typed["type"] == "probe point"
+
+
+def test_record_keeps_the_ten_largest_values(kernel: Kernel, plain: Plain) -> None:
+    """Of passes, and of a run with the same probe: values, documents and offsets are those of sorting all."""
+    recorded = kernel.run("%%probe layers.1.mlp.post_activation --record topk=10 --name kept")
+    assert not recorded.error and "TopK" in recorded.text, recorded.error
+    rows = np.random.default_rng(5).integers(3, 263, size=(30, 11))
+    values = plain.neurons(1, rows).flatten(0, 1)
+    best = values.topk(10, 0)
+    shown = (
+        "kept = rmodel.recordings()['layers.1.mlp.post_activation', 'kept'].topk; "
+        "[kept.values.tolist(), kept.documents.tolist(), kept.offsets.tolist()]"
+    )
+
+    def check(cell: Cell) -> None:
+        found, documents, offsets = (torch.tensor(column) for column in literal_eval(cell.result))
+        assert close(found, best.values.T)
+        assert torch.equal(documents * 11 + offsets, best.indices.T)
+
+    assert not kernel.run(f"rmodel.forward({rows.tolist()}, logits='none')").error
+    check(kernel.run(shown))
+    ran = kernel.run(
+        "probes = [p for p in rmodel.attached.values() if p.name == 'kept']\n"
+        f"rmodel.run({rows.tolist()}, probes, batch_tokens=44)"
+    )
+    # The cell shows one line, with tokens per second, and leaves it.
+    assert not ran.error and "330 tokens" in str(ran.outputs) and "/s" in ran.result
+    check(kernel.run(shown))
+    kernel.run("rmodel.detach()")
 
 
 def test_interrupt_stops_an_endless_probe(kernel: Kernel) -> None:

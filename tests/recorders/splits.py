@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from garcon_jupyter.recorders import Recorder, Seen
-from garcon_jupyter.recorders.base import places_of
+from garcon_jupyter.recorders.observing import places_of
 
 
 @dataclass(frozen=True)

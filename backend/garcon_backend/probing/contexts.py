@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ from torch import Tensor
 from garcon_backend import memory
 from garcon_backend.merging import Sharded
 from garcon_backend.probing.backups import Backups, Lost
-from garcon_backend.probing.keeping import COUNTED_AT_ONCE, Keeping
+from garcon_backend.probing.keeping import COUNTED_AT_ONCE, Keeping, Kept
 from garcon_jupyter.errors import NoRecording
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef
 
@@ -266,13 +266,25 @@ class Contexts:
         Raises:
             DoesNotFit: with the numbers.
         """
+        self.keeping.check(self._kept(), more)
+
+    def room(self) -> int:
+        """Bytes that may be kept beside what is."""
+        return self.keeping.room(self._kept())
+
+    def _kept(self) -> Kept:
         live = ((key[0], vars(context)) for key, context in self._live.items())
         snapshots = (
             (session, saved.values)
             for (session, _), contents in self._snapshots.items()
             for saved in contents.values()
         )
-        self.keeping.check((*live, *snapshots), more)
+        return (*live, *snapshots)
+
+    def names(self, session: str, point: str, name: str | None) -> Collection[str]:
+        """What is saved in a context, by name."""
+        context = self._live.get((session, point, name))
+        return () if context is None else vars(context).keys()
 
     def snapshot(self, session: str, number: int) -> dict[tuple[str, str | None], Saved]:
         """Remember what each context of the session holds now."""

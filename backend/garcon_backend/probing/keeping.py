@@ -9,6 +9,7 @@ is still there, and the next request has room.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -63,6 +64,12 @@ class Keeping:
         for former in self._former.values():
             former.restore()
         self._former.clear()
+
+    def room(self, kept: Kept) -> int:
+        """Bytes that may be kept beside what is."""
+        if self.limit is None:
+            return 1 << 62
+        return max(0, self.limit - sum(_bytes_by_session(kept).values()))
 
     def check(self, kept: Kept, more: int = 0) -> None:
         """Refuse to keep so much more.
@@ -119,7 +126,7 @@ def _containers(values: Iterable[Any], kind: type, depth: int = _DEPTH) -> Itera
 
 
 def _bytes_by_session(kept: Kept) -> Counter[str]:
-    """Bytes of tensors, arrays and texts; what several hold counts for the first."""
+    """Bytes of tensors, arrays, texts and states of recorders; what several hold counts for the first."""
     seen: set[Any] = set()
     found: Counter[str] = Counter()
     for session, values in kept:
@@ -138,6 +145,9 @@ def _bytes(value: Any, seen: set[Any], depth: int) -> int:
             return 0
         seen.add(id(value))
         return sum(_bytes(item, seen, depth - 1) for item in inside)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):  # a recorder's state
+        inside = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+        return sum(_bytes(item, seen, depth - 1) for item in inside) if depth else 0
     elif isinstance(value, np.ndarray):
         identity, size = id(value), value.nbytes
     elif isinstance(value, (str, bytes, bytearray)):

@@ -1,0 +1,111 @@
+"""Writing the files of an atlas: arrays of all units, filled point by point, and the index at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from garcon_jupyter.atlas.files import FORMAT, INDEX, VOCABULARY
+from garcon_jupyter.errors import BadData
+
+
+class Writer:
+    """The files of one atlas.
+
+    Args:
+        path: the directory.
+        units: how many units each point has, in the order of the points.
+    """
+
+    def __init__(self, path: Path, units: Mapping[str, int]) -> None:
+        self.path, self.units = path, dict(units)
+        starts = np.cumsum([0, *self.units.values()]).tolist()
+        self.first: dict[str, int] = dict(zip(self.units, starts, strict=False))
+        self._files: dict[str, np.ndarray] = {}
+
+    def put(self, point: str, what: str, rows: np.ndarray) -> None:
+        """Write the rows of a point's units into an array of all units.
+
+        Raises:
+            OSError: there is no room.
+        """
+        if what not in self._files:
+            shape = (sum(self.units.values()), *rows.shape[1:])
+            self._files[what] = create(self.path / f"{what}.npy", rows.dtype, shape)
+        first = self.first[point]
+        self._files[what][first : first + len(rows)] = rows
+
+    def put_whole(self, what: str, array: np.ndarray) -> None:
+        """Write an array that is not of units.
+
+        Raises:
+            OSError: there is no room.
+        """
+        self._files[what] = create(self.path / f"{what}.npy", array.dtype, array.shape)
+        self._files[what][:] = array
+
+    def finish(self, vocabulary: Sequence[str], facts: Mapping[str, Any]) -> None:
+        """Write the texts of the tokens, and last the index, which says that all is there."""
+        for file in self._files.values():
+            file.flush()  # type: ignore[attr-defined] # it is a np.memmap
+        (self.path / VOCABULARY).write_text(json.dumps(vocabulary))
+        arrays = {what: [str(file.dtype), list(file.shape)] for what, file in self._files.items()}
+        index = {"format": FORMAT, **facts, "points": self.units, "arrays": arrays}
+        (self.path / INDEX).write_text(json.dumps(index, indent=1))
+
+
+@contextmanager
+def writing(path: Path, units: Mapping[str, int], otherwise: str) -> Iterator[Writer]:
+    """A writer; where the disk is full, nothing of what it wrote stays: half an atlas takes room, and is in the
+    way of a whole one.
+
+    Args:
+        otherwise: where what could not be written still is.
+
+    Raises:
+        BadData: the disk is full.
+    """
+    try:
+        yield Writer(path, units)
+    except OSError as error:
+        for file in (*path.glob("*.npy"), path / VOCABULARY):
+            file.unlink(missing_ok=True)
+        raise BadData(
+            f"The atlas in {path} could not be written: {error.strerror or error}.",
+            f"Make room; {otherwise}.",
+        ) from None
+
+
+def prepare(path: Path) -> None:
+    """See that a directory can be written.
+
+    Raises:
+        BadData: it holds something else, or cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()) and not (path / INDEX).exists():
+            raise BadData(f"{path} holds something else.", "Give a new directory.")
+        (path / INDEX).unlink(missing_ok=True)
+    except OSError as error:
+        raise BadData(f"{path} cannot be written: {error}.", "Give another.") from None
+
+
+def create(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """A mapped array whose room on the disk is taken at once: a disk that fills under a mapping kills the
+    process, and here it is an error.
+
+    Raises:
+        OSError: there is no room.
+    """
+    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    with file.open("r+b") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    return array

@@ -1,0 +1,60 @@
+import { element, redrawn } from "./common.js";
+
+// News of a run every second, while somebody can see it and it goes on.
+
+const TRAITS = ["title", "state", "drawn", "looks", "trouble", "busy"];
+
+function render({ model, el }) {
+  const page = layout(model);
+  const local = { seen: false };
+  el.append(page.root);
+  const drawing = redrawn(model, page.root, TRAITS, () => draw(model, page));
+  const watch = new IntersectionObserver(([entry]) => {
+    local.seen = entry.isIntersecting;
+  });
+  watch.observe(page.root);
+  const looking = setInterval(() => {
+    if (local.seen && !document.hidden && !model.get("state").over && !model.get("busy")) model.send({ do: "look" });
+  }, 1000);
+  page.turn.addEventListener("click", () => model.send({ do: model.get("state").state === "running" ? "pause" : "resume" }));
+  page.cancel.addEventListener("click", () => model.send({ do: "cancel" }));
+  return () => {
+    clearInterval(looking);
+    watch.disconnect();
+    drawing.end();
+    page.root.remove();
+  };
+}
+
+function layout() {
+  const page = {};
+  page.title = element("div", { class: "garcon-title" });
+  page.subtitle = element("div", { class: "garcon-subtitle", role: "status" });
+  page.turn = element("button", { type: "button" }, "pause");
+  page.cancel = element("button", { type: "button", class: "garcon-danger", title: "end it; what is recorded stays" }, "cancel");
+  page.bar = element("i", {});
+  page.gauge = element("div", { class: "garcon-gauge" }, page.bar);
+  page.drawn = element("div", {});
+  page.root = element(
+    "div",
+    { class: "garcon garcon-live garcon-run", "data-lm-suppress-shortcuts": "true" },
+    element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, page.title, page.subtitle), element("div", { class: "garcon-tools" }, page.turn, page.cancel)),
+    page.gauge,
+    page.drawn,
+  );
+  return page;
+}
+
+function draw(model, page) {
+  const state = model.get("state");
+  page.title.textContent = model.get("title");
+  page.subtitle.textContent = model.get("trouble") || state.words;
+  page.gauge.dataset.state = state.state;
+  page.bar.style.width = `${100 * (state.fraction ?? 0)}%`;
+  page.turn.textContent = state.state === "running" ? "pause" : "resume";
+  page.turn.disabled = state.state === "done";
+  page.cancel.disabled = Boolean(state.over);
+  page.drawn.innerHTML = model.get("drawn");
+}
+
+export default { render };
