@@ -25,11 +25,16 @@ def write(rows: Sequence[Row], machine: str, seconds: float) -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps({"machine": machine, "rows": [r.as_dict() for r in rows]}))
     table = f"Measured in {seconds / 60:.0f} minutes on {machine}.\n\n{markdown(rows)}"
-    text = PAGE.read_text() if PAGE.exists() else f"{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}")
+    put(BEGIN, END, table)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     PICTURE.write_text(picture(rows))
+
+
+def put(begin: str, end: str, table: str) -> None:
+    """Put a table into the page, between its two marks."""
+    text = PAGE.read_text() if PAGE.exists() else f"{begin}\n{end}\n"
+    before, _, rest = text.partition(begin)
+    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}")
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -75,7 +75,7 @@ def test_a_text_is_a_clean_pass(rmodel: garcon.RemoteModel, plain: Plain) -> Non
         ("layers.1.attn.pattern", "attention", "head"),
         ("layers.1.attn.z", "activations", "unit"),
         ("layers.1.resid_post", "activations", "dimension"),
-        ("logits", "activations", "vocabulary id"),
+        ("logits", "activations", "token id"),
     ],
 )
 def test_axes_are_those_of_the_table(

@@ -1,19 +1,18 @@
 """The logit lens, computed beside the model: of every layer a few numbers per position travel.
 
-Two forwards. The first leaves the model's own prediction on the server; the second reads the residual
-stream after each layer through the final norm and the unembedding, compares, and keeps what is drawn.
-(One would do on one rank; over pipeline stages a layer is gone when the last prediction is made.)
+One forward of the text leaves two things on the server: the residual stream after each layer, and the model's
+own prediction. Layers are read a group at a time, each where its stream lies, with a forward of a single
+token to carry the readers there; so a picture can begin with the last layers and grow.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
-
-import numpy as np
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.looking.passes import (
@@ -21,15 +20,24 @@ from garcon_jupyter.looking.passes import (
     decoder,
     keep,
     keep_prediction,
+    keep_stream,
     one_text,
     whole_pieces,
 )
+from garcon_jupyter.recordings import Recording
+from garcon_jupyter.tokens import Tokens
 from garcon_jupyter.widgets import LensWidget, Readouts
 
 if TYPE_CHECKING:
     from garcon_jupyter.remote_model import RemoteModel
 
 Target = Literal["last", "next"]
+
+FIRST = 2
+"""Layers that are read before the picture is there."""
+
+TOGETHER = 2048
+"""Positions of all layers that are read in one request: others have their turn in between."""
 
 FARTHEST = 0.01
 """Nats that the readout of the last layer may be from the model's own prediction, by rounding."""
@@ -81,48 +89,97 @@ def read_layers(
     Raises:
         BadRequest: several texts; a model whose logits are more than final norm and unembedding.
     """
-    tokens = one_text(rmodel, text)
-    norm = final_norm(rmodel)
-    following = tokens.tolist()[0][1:] if target == "next" else []
-    params = ["final_norm.weight", "final_norm.bias", "unembed.weight", "unembed.bias"]
-    params = [name for name in params if name in rmodel.catalog.parameters]
-    points = rmodel.probe_points["layers.*.resid_post"]
-    with contexts(rmodel, "lens") as name:
-        own = rmodel.probe_points["logits"].probe(keep_prediction, name=name, read_only=True)
-        rmodel.forward(tokens, probes=[own], logits="none")
-        source = rmodel.recordings(fetch=False)["logits", name]
-        read = _reader(norm, following, choices)
-        probes = points.probes(read, name=name, read_only=True, params=params, source=source)
-        rmodel.forward(tokens, probes=probes, logits="none")
-        recordings = rmodel.recordings(fetch=False)
-        kept = [recordings[address.name, name] for address in points.addresses]
-        names = ("statistics", "ids", "probabilities")
-        handles = [recording.handle(part) for part in names for recording in kept]
-        layers = len(kept)
-        fetched = rmodel.fetch(*handles, recordings["logits", name].handle("best"))
-    parts = [np.stack(fetched[at : at + layers]) for at in range(0, 3 * layers, layers)]
-    answers = np.asarray(fetched[-1])
-    answers = np.concatenate([np.asarray(following, dtype=np.int64), answers[len(following) :]])
-    readouts = Readouts(parts[0], parts[1], parts[2], answers)
-    _check(float(readouts.statistics[-1, :, 4].max()))
+    *_, readouts = read_by_layers(rmodel, one_text(rmodel, text), target, choices)
     return readouts
 
 
+def read_by_layers(
+    rmodel: RemoteModel, tokens: Tokens, target: Target, choices: int = 5
+) -> Generator[Readouts, None, None]:
+    """As :func:`read_layers`, a group of layers after the other, from the last one down.
+
+    Yields:
+        The readouts so far, always the same arrays with more of them filled.
+    """
+    norm = final_norm(rmodel)
+    following = tokens.tolist()[0][1:] if target == "next" else []
+    points = [address.name for address in rmodel.catalog.select("layers.*.resid_post")]
+    readouts = Readouts.missing(len(points), tokens.shape[1], choices)
+    with contexts(rmodel, "lens") as name:
+        probes = rmodel.probe_points["layers.*.resid_post"].probes(
+            keep_stream, name=name, read_only=True
+        )
+        own = rmodel.probe_points["logits"].probe(keep_prediction, name=name, read_only=True)
+        rmodel.forward(tokens, probes=[*probes, own], logits="none")
+        prediction = rmodel.recordings(fetch=False)["logits", name]
+        readouts.answers[:] = prediction.handle("best").fetch()
+        readouts.answers[: len(following)] = following
+        read = _reader(norm, following, choices)
+        for layers in _groups(len(points), tokens.shape[1]):
+            names = [points[layer] for layer in layers]
+            for layer, parts in zip(
+                layers, _read(rmodel, names, name, read, prediction), strict=True
+            ):
+                statistics, ids, probabilities = parts
+                readouts.statistics[layer] = statistics
+                readouts.ids[layer], readouts.probabilities[layer] = ids, probabilities
+            if len(points) - 1 in layers:
+                _check(float(readouts.statistics[-1, :, 4].max()))
+            yield readouts
+
+
+def _groups(layers: int, positions: int) -> Iterator[range]:
+    """Layers from the last one down, in groups each twice as large as the one before: the first is there
+    soon, and all of them take few passes."""
+    end, size = layers, FIRST
+    while end > 0:
+        start = max(0, end - max(1, min(size, TOGETHER // positions)))
+        yield range(start, end)
+        end, size = start, 2 * size
+
+
+def _read(
+    rmodel: RemoteModel,
+    points: list[str],
+    name: str,
+    read: Callable[[Any, Any], None],
+    prediction: Recording,
+) -> list[list[Any]]:
+    """Statistics, ids and probabilities of layers whose streams the server keeps."""
+    params = ["final_norm.weight", "final_norm.bias", "unembed.weight", "unembed.bias"]
+    params = [parameter for parameter in params if parameter in rmodel.catalog.parameters]
+    probes = [
+        rmodel.probe_points[point].probe(
+            read, name=name, read_only=True, params=params, source=prediction
+        )
+        for point in points
+    ]
+    rmodel.forward([[0]], probes=probes, logits="none")
+    recordings = rmodel.recordings(fetch=False)
+    parts = ("statistics", "ids", "probabilities")
+    handles = [recordings[point, name].handle(part) for point in points for part in parts]
+    fetched = rmodel.fetch(*handles)
+    return [fetched[at : at + len(parts)] for at in range(0, len(fetched), len(parts))]
+
+
 def _reader(norm: Norm, following: list[int], choices: int) -> Callable[[Any, Any], None]:
-    """A probe that reads a residual stream [1, p, D] as if it were the last."""
+    """A probe that reads the kept residual stream [p, D] of its layer as if it were the last.
+
+    What passes it is a token that nobody asked for, which only brings it to the layer's rank.
+    """
     centred, epsilon = norm.centred, norm.epsilon
 
     def read(save_ctx: Any, tensor: Any) -> None:
         import torch
 
-        params, last = save_ctx.params, save_ctx.source.logs
+        params, stream, last = save_ctx.params, save_ctx.stream, save_ctx.source.logs
         unembed = params["unembed.weight"]
         answers = save_ctx.source.best
         if following:
             answers[: len(following)] = torch.tensor(following)
         statistics, ids, chances = [], [], []
-        for start in range(0, tensor.shape[1], 64):
-            x = tensor[0, start : start + 64].float()
+        for start in range(0, len(stream), 64):
+            x = stream[start : start + 64].float()
             if centred:
                 x = x - x.mean(-1, keepdim=True)
             x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
@@ -173,9 +230,26 @@ def _check(divergence: float) -> None:
 def lens_widget(
     rmodel: RemoteModel, text: Any, target: Target = "last", statistic: str = "top probability"
 ) -> LensWidget:
-    """Layer × position of what every layer would predict."""
+    """Layer × position of what every layer would predict; it fills from the last layer down."""
     tokens = one_text(rmodel, text)
-    readouts = read_layers(rmodel, tokens, target)
-    words = decoder(rmodel, readouts.ids.flatten().tolist())
+    words: dict[int, str] = {}
+
+    def name(readouts: Readouts) -> Readouts:
+        new = set(readouts.ids[readouts.ids >= 0].tolist()) - set(words)
+        words.update(decoder(rmodel, new))
+        return readouts
+
+    growing = read_by_layers(rmodel, tokens, target)
+    first = name(next(growing))
     strings = whole_pieces(rmodel, tokens)
-    return LensWidget(readouts, strings, words.__getitem__, statistic=statistic)
+    widget = LensWidget(first, strings, words.__getitem__, statistic=statistic)
+
+    def fill() -> None:
+        with closing(growing):
+            for readouts in growing:
+                if widget.worker.closed:
+                    return
+                widget.fill(name(readouts))
+
+    widget.later("layers", fill)
+    return widget

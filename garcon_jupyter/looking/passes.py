@@ -43,6 +43,11 @@ def keep_flat(save_ctx: Any, tensor: Any) -> None:
     save_ctx.values = tensor[0].float().flatten(1).cpu()
 
 
+def keep_stream(save_ctx: Any, tensor: Any) -> None:
+    """A probe that keeps the first text's residual stream, [p, D], for a later probe at its point."""
+    save_ctx.stream = tensor[0]
+
+
 def keep_prediction(save_ctx: Any, tensor: Any) -> None:
     """A probe for the logits that keeps the first text's log-probabilities, and the likeliest tokens."""
     save_ctx.logs = tensor[0].float().log_softmax(-1)

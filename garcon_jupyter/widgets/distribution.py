@@ -2,42 +2,21 @@
 
 Binning happens here, beside the array: a figure of a hundred bars is a few kilobytes whether the
 array has a thousand values or a billion.
+
+plotly takes longer to import than all else here together, so it is imported for the first figure.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from garcon_jupyter.widgets import arrays, colours, still, svg
+from garcon_jupyter.widgets import arrays, colours
 from garcon_jupyter.widgets.bins import histogram
 
-
-class Distribution(go.Figure):
-    """A plotly figure that leaves a still picture in the saved notebook.
-
-    plotly's own display leaves either nothing to see without JavaScript or a script to load;
-    this one shows interactive plotly in JupyterLab and Notebook (by plotly's bundled extension)
-    and carries an SVG for everything else.
-    """
-
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        display(self._repr_mimebundle_(), raw=True)
-
-    def _repr_mimebundle_(self, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
-        title, subtitle = self.layout.title.text or "", self.layout.title.subtitle.text or ""
-        bars = self.data[0]
-        picture = still.histogram(np.asarray(bars.x), np.asarray(bars.y), title, subtitle)
-        return {
-            "application/vnd.plotly.v1+json": json.loads(self.to_json()),
-            "text/html": svg.figure(picture, title, subtitle),
-            "text/plain": f"<Distribution {title}: {subtitle}>",
-        }
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 def distribution(array: Any, title: str = "") -> go.Figure:
@@ -54,6 +33,10 @@ def distribution(array: Any, title: str = "") -> go.Figure:
     Raises:
         BadRequest: the array holds no numbers.
     """
+    import plotly.graph_objects as go
+
+    from garcon_jupyter.widgets.figure import Distribution
+
     values = arrays.as_float32(array).reshape(-1)
     finite = values[np.isfinite(values)]
     counts, edges = histogram(finite)

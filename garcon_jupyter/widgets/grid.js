@@ -118,12 +118,15 @@ function wordsAt(model, row, column) {
   return found;
 }
 
+/** A value in words; a cell that has none (yet) says so. */
+const valueSaid = (value) => (Number.isNaN(value) ? "–" : number(value));
+
 function told(model, row, column, full) {
   const sheet = sheetOf(model);
   const nodes = [`${sheet.row_name} ${sheet.rows[row]} · ${sheet.column_name} ${column} `, token(sheet.columns[column]), " "];
   model.get("sheets").forEach((each, place) => {
     if (!sameColumns(model, place) || row >= each.rows.length) return;
-    nodes.push(element("span", { class: "garcon-fact" }, `${each.name} `, element("b", {}, number(valueAt(each, row, column)))));
+    nodes.push(element("span", { class: "garcon-fact" }, `${each.name} `, element("b", {}, valueSaid(valueAt(each, row, column)))));
   });
   const words = full ? wordsAt(model, row, column) : [];
   if (words.length) nodes.push(bars("", words));

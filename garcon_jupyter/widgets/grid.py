@@ -8,7 +8,7 @@ probability of 0 is not), so the browser draws every sheet alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,9 @@ from garcon_jupyter.widgets.labels import label
 from garcon_jupyter.widgets.picture import Picture
 
 Scale = Literal["signed", "positive", "rank"]
+
+Cells = Sequence[Sequence[Sequence[tuple[str, float]]]]
+"""[row][column][choice] of (word, probability)."""
 
 
 @dataclass
@@ -95,14 +98,48 @@ class Sheet:
         }
 
 
+@dataclass(frozen=True)
+class Words:
+    """What stands in the cells.
+
+    Attributes:
+        names: the words that occur.
+        places: [row, column, choice] of them, likeliest first; -1 for none.
+        probabilities: [row, column, choice].
+    """
+
+    names: list[str]
+    places: NDArray[Any]
+    probabilities: NDArray[Any]
+
+    @classmethod
+    def of(cls, cells: Cells | None, shape: tuple[int, ...]) -> Words:
+        """From words with their probabilities, cell by cell."""
+        from garcon_jupyter.widgets.tokens import packed
+
+        names, places, probabilities = packed(
+            [choices for row in cells or () for choices in row], math.prod(shape)
+        )
+        shape = (*shape, places.shape[-1])
+        return cls(names, places.reshape(shape), probabilities.reshape(shape))
+
+    def traits(self) -> dict[str, Any]:
+        """As the browser takes them."""
+        return {
+            "words": self.names,
+            "tops": self.places.astype("<i4").tobytes(),
+            "top_probabilities": self.probabilities.astype("<f4").tobytes(),
+        }
+
+
 class GridWidget(Picture):
     """Sheets of a grid, one at a time: hover, select, walk with the arrow keys, m for the next sheet.
 
     Args:
         sheets: the heatmaps; at least one.
         title: what is shown.
-        words: what stands in the cells, [row][column][choice] of (word, probability): the first word
-            in the cell, all of them beside the pointer.
+        words: what stands in the cells, as :class:`Words` or [row][column][choice] of (word,
+            probability): the first word in the cell, all of them beside the pointer.
 
     Attributes:
         sheet: which sheet is shown, by its place.
@@ -130,22 +167,21 @@ class GridWidget(Picture):
         self,
         sheets: Sequence[Sheet],
         title: str = "",
-        words: Sequence[Sequence[Sequence[tuple[str, float]]]] | None = None,
+        words: Words | Cells | None = None,
         hint: str = "Point at a cell; click or use the arrow keys to select one.",
     ) -> None:
         if not sheets:
             raise BadRequest("There is nothing to draw: no sheets.", "Give at least one.")
         self._sheets = list(sheets)
-        self._words, ids, probabilities = _packed_words(words, self._sheets[0].values.shape)
+        if not isinstance(words, Words):
+            words = Words.of(words, self._sheets[0].values.shape)
+        self._words = words
         super().__init__(
             title=title,
             sheets=[sheet.packed() for sheet in self._sheets],
             hint=hint,
-            words=self._words,
-            tops=ids.tobytes(),
-            top_probabilities=probabilities.tobytes(),
+            **words.traits(),
         )
-        self._ids = ids
 
     @traitlets.validate("sheet")
     def _a_sheet(self, proposal: Any) -> int:
@@ -154,9 +190,14 @@ class GridWidget(Picture):
             raise traitlets.TraitError(f"sheet is {value}; there are {len(self._sheets)}.")
         return value
 
-    def redraw(self) -> None:
-        """Show what the sheets' values are now."""
-        self.sheets = [sheet.packed() for sheet in self._sheets]
+    def redraw(self, words: Words | None = None) -> None:
+        """Show what the sheets' values are now, and other words."""
+        with self.hold_sync():
+            if words is not None:
+                self._words = words
+                for name, value in words.traits().items():
+                    setattr(self, name, value)
+            self.sheets = [sheet.packed() for sheet in self._sheets]
 
     @property
     def summary(self) -> str:
@@ -167,19 +208,7 @@ class GridWidget(Picture):
     def still(self) -> str:
         shown = self._sheets[self.sheet]
         cells: list[str] = []
-        if self._ids.size and self._ids.shape[:2] == shown.values.shape:
-            cells = [self._words[word] if word >= 0 else "" for word in self._ids[:, :, 0].flat]
+        names, places = self._words.names, self._words.places
+        if places.size and places.shape[:2] == shown.values.shape:
+            cells = [names[place] if place >= 0 else "" for place in places[:, :, 0].flat]
         return still_grid.grid(shown, cells, self.title or shown.name)
-
-
-def _packed_words(
-    words: Sequence[Sequence[Sequence[tuple[str, float]]]] | None, shape: Mapping[int, int] | Any
-) -> tuple[list[str], NDArray[np.int32], NDArray[np.float32]]:
-    """Words of all cells as those that occur, indices [row, column, choice], and probabilities."""
-    from garcon_jupyter.widgets.tokens import packed
-
-    if words is None:
-        return [], np.zeros((*shape, 0), np.int32), np.zeros((*shape, 0), np.float32)
-    cells = [choices for row in words for choices in row]
-    names, ids, probabilities = packed(cells, shape[0] * shape[1])
-    return names, ids.reshape(*shape, -1), probabilities.reshape(*shape, -1)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import arrays
-from garcon_jupyter.widgets.grid import GridWidget, Scale, Sheet
+from garcon_jupyter.widgets.grid import GridWidget, Scale, Sheet, Words
+from garcon_jupyter.widgets.labels import label
 
 STATISTICS = ("top probability", "answer probability", "answer rank", "entropy", "KL to the last")
 """What a readout is told by, in this order."""
@@ -37,12 +38,24 @@ class Readouts:
         ids: [layer, token, choice], the likeliest tokens.
         probabilities: float32, of those.
         answers: [token], the token that probability and rank are of.
+
+    Of a layer that was not read (yet) all statistics are NaN and all ids -1.
     """
 
     statistics: arrays.Floats
     ids: NDArray[np.int64]
     probabilities: arrays.Floats
     answers: NDArray[np.int64]
+
+    @classmethod
+    def missing(cls, layers: int, tokens: int, choices: int = 5) -> Readouts:
+        """Of layers that are still to be read."""
+        return cls(
+            np.full((layers, tokens, len(STATISTICS)), np.nan, np.float32),
+            np.full((layers, tokens, choices), -1, np.int64),
+            np.zeros((layers, tokens, choices), np.float32),
+            np.full(tokens, -1, np.int64),
+        )
 
     @classmethod
     def of_logits(cls, logits: Any, answers: Any = None, choices: int = 5) -> Readouts:
@@ -119,13 +132,21 @@ class LensWidget(GridWidget):
                 for place, name in enumerate(STATISTICS)
             )
         ]
-        names = {token: word(token) for token in np.unique(readouts.ids).tolist()}
-        words = [
-            [
-                [(names[token], chance) for token, chance in zip(*cell, strict=True)]
-                for cell in zip(row.tolist(), chances.tolist(), strict=True)
-            ]
-            for row, chances in zip(readouts.ids, readouts.probabilities, strict=True)
-        ]
-        super().__init__(sheets, title, words)
+        self._word = word
+        super().__init__(sheets, title, _words(readouts, word))
         self.sheet = STATISTICS.index(statistic)
+
+    def fill(self, readouts: Readouts) -> None:
+        """Show readouts of the same layers and tokens, more of which have come."""
+        self.readouts = readouts
+        for place, sheet in enumerate(self._sheets):
+            sheet.values = arrays.as_float32(readouts.statistics[..., place])
+        self.redraw(_words(readouts, self._word))
+
+
+def _words(readouts: Readouts, word: Callable[[int], str]) -> Words:
+    """The likeliest tokens of every cell."""
+    ids, places = np.unique(readouts.ids, return_inverse=True)
+    unread = int((ids < 0).sum())  # one that stands for all of them, or none
+    names = [label(str(word(token))) for token in ids[unread:].tolist()]
+    return Words(names, places.reshape(readouts.ids.shape) - unread, readouts.probabilities)

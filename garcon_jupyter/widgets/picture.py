@@ -96,9 +96,16 @@ class Picture(anywidget.AnyWidget):
 
         self.worker.submit(kind, untroubled)
 
+    @cached_property
+    def _links(self) -> list[Any]:
+        """What ties its selection to that of others."""
+        return []
+
     def close(self) -> None:
-        """End the widget, and what it waits for."""
+        """End the widget, what it waits for, and its links."""
         self.worker.close()
+        for each in self._links:
+            each.close()
         super().close()
 
     def _work_changed(self, busy: bool) -> None:
@@ -121,10 +128,11 @@ class Picture(anywidget.AnyWidget):
         return f"<{type(self).__name__} {title}{self.summary}>"
 
 
-def link(*widgets: anywidget.AnyWidget) -> None:
+def link(*widgets: Picture) -> None:
     """Let the selected token of several widgets be one and the same.
 
-    The widgets follow each other in the browser, so they do it while the kernel is busy too.
+    The widgets follow each other in the browser, so they do it while the kernel is busy too. A link ends
+    with either of its widgets.
 
     Args:
         widgets: of tokens, activations, attention (its query token), lens or patching, of one text.
@@ -141,4 +149,6 @@ def link(*widgets: anywidget.AnyWidget) -> None:
             raise TypeError(f"{type(widget).__name__} has no selected token to link.")
         ends.append((widget, trait))
     for end in ends[1:]:
-        ipywidgets.jslink(ends[0], end)
+        tie = ipywidgets.jslink(ends[0], end)
+        for widget, _ in (ends[0], end):
+            widget._links.append(tie)

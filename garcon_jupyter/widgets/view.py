@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anywidget
 import numpy as np
-import plotly.graph_objects as go
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import arrays, still, svg
@@ -20,12 +19,15 @@ from garcon_jupyter.widgets.labels import token_labels
 from garcon_jupyter.widgets.picture import display_twice
 from garcon_jupyter.widgets.sources import Source
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 Tokens = Sequence[str] | Sequence[Sequence[str]] | None
 
 UNIT_NAMES = {
     "D": "dimension",
     "M": "neuron",
-    "V": "vocabulary id",
+    "V": "token id",
     "E": "expert",
     "H": "head",
     "K": "head",

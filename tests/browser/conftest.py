@@ -22,6 +22,7 @@ expect.set_options(timeout=20_000)  # milliseconds; a machine may be busy with o
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # there is no other host
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",

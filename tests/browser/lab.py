@@ -12,11 +12,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request
 
 START = 60.0
 """Seconds in which JupyterLab starts."""
@@ -121,28 +122,26 @@ class Lab:
         path.write_text(nbformat.writes(notebook))
         return path
 
-    def context(self, **options: Any) -> BrowserContext:
-        """A browser window's worth of state, logged in, which reaches this JupyterLab alone."""
-        size = {"width": 1280, "height": 900}
-        context = self.browser.new_context(**{"viewport": size, **options})
+    @cached_property
+    def window(self) -> BrowserContext:
+        """A browser window's worth of state, logged in, with one cache for all its pages."""
+        context = self.browser.new_context()
         context.set_default_timeout(40_000)
-
-        def guard(route: Route) -> None:
-            url = route.request.url
-            if url.startswith((self.address, "data:", "blob:", "file:")):
-                route.continue_()
-            else:
-                self.refused.append(url)
-                route.abort()
-
-        context.route("**/*", guard)
+        context.on("request", self._note)
         return context
 
+    def _note(self, request: Request) -> None:
+        """Remember what is asked of another host; Chromium finds none (:data:`tests.browser.conftest.FLAGS`)."""
+        if not request.url.startswith((self.address, "data:", "blob:", "file:")):
+            self.refused.append(request.url)
+
     @contextmanager
-    def page(self, path: str = "/lab?reset", **options: Any) -> Iterator[Page]:
+    def page(
+        self, path: str = "/lab?reset", viewport: tuple[int, int] = (1280, 900)
+    ) -> Iterator[Page]:
         """A page of JupyterLab, started as far as ``window.jupyterapp.restored``."""
-        context = self.context(**options)
-        page = context.new_page()
+        page = self.window.new_page()
+        page.set_viewport_size({"width": viewport[0], "height": viewport[1]})
         joint = "&" if "?" in path else "?"
         page.goto(f"{self.address}{path}{joint}token={self.token}")
         page.wait_for_function("() => window.jupyterapp")
@@ -150,23 +149,40 @@ class Lab:
         try:
             yield page
         finally:
-            context.close()
+            page.close()
 
     @contextmanager
     def notebook(
-        self, path: Path, where: str = "/doc/tree/{}?reset", **options: Any
+        self,
+        path: Path,
+        where: str = "/doc/tree/{}?reset",
+        viewport: tuple[int, int] = (1280, 900),
     ) -> Iterator[Notebook]:
         """A notebook, alone in its window, whose kernel is ready. Its kernel is shut down after.
 
         Args:
             where: the page of a notebook: JupyterLab's, or that of :data:`NOTEBOOK_7`.
+            viewport: width and height of the page.
         """
         name = path.relative_to(self.directory).as_posix()
-        with self.page(where.format(name), **options) as page:
+        with self.page(where.format(name), viewport) as page:
             notebook = Notebook(page)
             notebook.wait_until_ready()
             yield notebook
             notebook.command("kernelmenu:shutdown")
+
+
+@dataclass(frozen=True)
+class Paint:
+    """Seconds from running a cell.
+
+    Attributes:
+        shown: until its picture was on the screen.
+        answered: until the kernel had done with it.
+    """
+
+    shown: float
+    answered: float
 
 
 class Notebook:
@@ -174,7 +190,7 @@ class Notebook:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.paints: dict[str, float] = {}
+        self.paints: dict[str, Paint] = {}
 
     def command(self, name: str) -> None:
         """One of JupyterLab's commands; returns when it has been carried out."""
@@ -261,27 +277,33 @@ class Notebook:
             }"""
         )
 
-    def paint(self, number: int) -> float:
-        """Run one cell; seconds until its widget was on the screen (of other cells: until done)."""
-        return self.page.evaluate(
+    def paint(self, number: int) -> Paint:
+        """Run one cell, and wait for its widget (of other cells: for their end)."""
+        shown, answered = self.page.evaluate(
             """async (number) => {
                 const { content } = window.jupyterapp.shell.currentWidget;
                 content.activeCellIndex = number;
                 const cell = content.activeCell;
                 await content.scrollToItem(number);
                 const start = performance.now();
+                const passed = () => (performance.now() - start) / 1000;
                 const frame = () => new Promise(requestAnimationFrame);
-                let ended = false;
+                let answered = 0;
                 const run = window.jupyterapp.commands.execute("notebook:run-cell");
-                run.then(() => (ended = true));
-                while (!cell.node.querySelector(".garcon-live[data-drawn]") && !ended) await frame();
+                run.then(() => (answered = passed()));
+                const drawn = () => cell.node.querySelector(".garcon-live[data-drawn]")?.clientWidth;
+                const outputs = () => cell.model.sharedModel.getOutputs();
+                const widget = "application/vnd.jupyter.widget-view+json";
+                const plain = () => answered && !outputs().some((each) => each.data?.[widget]);
+                while (!drawn() && !plain() && passed() < 120) await frame();
                 await frame();
-                const seconds = (performance.now() - start) / 1000;
+                const shown = passed();
                 await run;
-                return seconds;
+                return [shown, answered];
             }""",
             number,
         )
+        return Paint(shown, answered)
 
     def save(self) -> None:
         self.command("docmanager:save")

@@ -49,10 +49,10 @@ SWEEP = 150_000
 
 @pytest.fixture(scope="module")
 def gallery(lab: Lab, smollm2_server: garcon.Server) -> Iterator[Notebook]:
-    """The gallery after a run from above, one cell at a time; `paints` has the seconds to each first paint."""
+    """The gallery after a run from above, one cell at a time; `paints` has the times of each first paint."""
     path = lab.directory / "gallery.ipynb"
     shutil.copy(GALLERY, path)
-    with lab.notebook(path, viewport={"width": 1180, "height": 1300}) as notebook:
+    with lab.notebook(path, viewport=(1180, 1300)) as notebook:
         cells = notebook.content()["cells"]
         for number, cell in enumerate(cells):
             if cell["cell_type"] == "code":
@@ -79,8 +79,8 @@ def test_every_widget_is_drawn(gallery: Notebook, images: Path) -> None:
     tables = gallery.page.locator(".garcon-table")
     for number, name in enumerate(TABLES):
         tables.nth(number).screenshot(path=images / f"{name}.png")
-    for source, seconds in gallery.paints.items():
-        print(f"{seconds:6.2f} s  {source.splitlines()[-1]}")
+    for source, paint in gallery.paints.items():
+        print(f"{paint.shown:6.2f} s  {source.splitlines()[-1]}")
 
 
 def test_it_knows_that_paris_is_in_france(gallery: Notebook) -> None:

@@ -79,7 +79,7 @@ second""",
 def notebook(lab: Lab) -> Iterator[Notebook]:
     """A notebook in which all widgets have been drawn."""
     path = lab.write("widgets", CELLS)
-    with lab.notebook(path, viewport={"width": 1200, "height": 1000}) as notebook:
+    with lab.notebook(path, viewport=(1200, 1000)) as notebook:
         notebook.run()
         yield notebook
     assert lab.refused == []  # nothing was asked of any other host
@@ -183,9 +183,13 @@ def test_attention_opens_draws_its_weights_and_turns_layers(notebook: Notebook) 
     kernel(notebook, "(attention.selected_head, attention.matrix_head)", "(1, 1)")
     widget.get_by_role("button", name="lines", exact=True).click()
     kernel(notebook, "attention.view", "'lines'")
-    notebook.page.wait_for_function("() => document.querySelector('.garcon-matrix').height > 50")
-    drawn = pixels(widget.locator(".garcon-matrix"))
-    assert ((drawn[..., 2] > 180) & (drawn[..., 0] < 100) & (drawn[..., 3] > 30)).sum() > 200
+
+    def lines_are_drawn() -> bool:
+        drawn = pixels(widget.locator(".garcon-matrix"))
+        blue = (drawn[..., 2] > 180) & (drawn[..., 0] < 100) & (drawn[..., 3] > 30)
+        return drawn.shape[0] > 50 and bool(blue.sum() > 200)
+
+    become(notebook.page, lines_are_drawn, True)
     widget.get_by_role("button", name="the next layer").click()
     kernel(notebook, "(attention.layer, attention.busy)", "(1, False)")
     kernel(

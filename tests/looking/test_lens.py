@@ -13,7 +13,7 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest
-from garcon_jupyter.looking.lens import final_norm, read_layers
+from garcon_jupyter.looking.lens import _groups, final_norm, read_by_layers, read_layers
 from tests import checkpoints, oracle
 from tests.conftest import quiet
 from tests.looking.conftest import TEXT, lens_oracle
@@ -57,8 +57,61 @@ def test_it_leaves_nothing_behind_and_runs_no_attached_probe(rmodel: garcon.Remo
     assert len(rmodel.recordings()) == 0
 
 
+def test_layers_come_in_groups_that_grow_down_to_the_first() -> None:
+    assert [list(group) for group in _groups(7, 12)] == [[5, 6], [1, 2, 3, 4], [0]]
+    assert [len(group) for group in _groups(30, 13)] == [2, 4, 8, 16]
+    assert [len(group) for group in _groups(30, 800)] == [
+        2
+    ] * 15  # others wait for so many positions
+    assert [len(group) for group in _groups(2, 5000)] == [1, 1]
+
+
+def test_it_fills_from_the_last_layer_down(either: garcon.RemoteModel) -> None:
+    whole = read_layers(either, TEXT)
+    growing = read_by_layers(either, either.encode(TEXT), "last")
+    first = next(growing)
+    assert np.array_equal(first.statistics[2:], whole.statistics[2:])
+    assert np.array_equal(first.ids[2:], whole.ids[2:])
+    assert np.isnan(first.statistics[:2]).all() and (first.ids[:2] == -1).all()
+    assert (
+        len(either.recordings()) == 5
+    )  # four layers' streams and the prediction wait on the server
+    growing.close()
+    assert len(either.recordings()) == 0
+
+
+def test_the_text_is_run_once(rmodel: garcon.RemoteModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    final_norm(rmodel)
+    length, forward = rmodel.encode(TEXT).shape[1], rmodel.forward
+    lengths: list[int] = []
+
+    def counted(tokens: Any, **rest: Any) -> Any:
+        lengths.append(np.shape(getattr(tokens, "ids", tokens))[1])
+        return forward(tokens, **rest)
+
+    monkeypatch.setattr(rmodel, "forward", counted)
+    read_layers(rmodel, TEXT)
+    assert lengths == [length, 1, 1]  # the text, and a token for each group of layers
+
+
+def test_the_picture_grows_and_leaves_nothing(rmodel: garcon.RemoteModel) -> None:
+    whole = read_layers(rmodel, TEXT, "next")
+    widget = rmodel.lens(TEXT, "next")
+    assert not np.isnan(widget.readouts.statistics[-1]).any()
+    assert widget.worker.wait() and not widget.trouble
+    shown = np.frombuffer(widget.sheets[4]["values"], "<f4").reshape(4, -1)
+    assert np.array_equal(shown, whole.statistics[..., 4])
+    tops = np.frombuffer(widget.tops, "<i4").reshape(whole.ids.shape)
+    assert (tops >= 0).all() and max(tops.flat) == len(widget.words) - 1
+    assert len(rmodel.recordings()) == 0
+    closed = rmodel.lens(TEXT, "next")
+    closed.close()  # while it fills
+    assert closed.worker.wait() and len(rmodel.recordings()) == 0
+
+
 def test_the_widget_names_tokens(rmodel: garcon.RemoteModel) -> None:
     widget = rmodel.lens(TEXT, statistic="entropy")
+    assert widget.worker.wait()
     first = int(widget.readouts.ids[2, 1, 0])
     shown = widget.words[np.frombuffer(widget.tops, "<i4").reshape(4, -1, 5)[2, 1, 0]]
     assert shown.strip("·") == str(rmodel.decode(first)).strip() or shown

@@ -66,6 +66,29 @@ def test_a_lens_shows_words_and_every_statistic() -> None:
     assert widget.sheets[0]["columns"] == ["a", "·b", "⏎"]
 
 
+def test_a_lens_that_fills_shows_what_has_come() -> None:
+    whole = Readouts.of_logits(LOGITS)
+    part = Readouts.missing(4, 3)
+    for here, there in zip(
+        (part.statistics, part.ids, part.probabilities),
+        (whole.statistics, whole.ids, whole.probabilities),
+        strict=True,
+    ):
+        here[2:] = there[2:]
+    widget = LensWidget(part, ["a", " b", "\n"], lambda token: f" w{token}")
+    tops = np.frombuffer(widget.tops, "<i4").reshape(4, 3, 5)
+    assert (tops[:2] == -1).all() and (tops[2:] >= 0).all()
+    assert widget.words[tops[2, 1, 0]] == f"·w{LOGITS[2, 1].argmax()}"
+    assert (codes_of(widget, 0)[:2] == 128).all() and np.isnan(values_of(widget, 3)[:2]).all()
+    early = widget.still()
+    widget.fill(whole)
+    tops = np.frombuffer(widget.tops, "<i4").reshape(4, 3, 5)
+    assert widget.words[tops[0, 2, 0]] == f"·w{LOGITS[0, 2].argmax()}"
+    for place in range(5):
+        assert np.array_equal(values_of(widget, place), whole.statistics[..., place])
+    assert widget.still() != early
+
+
 def test_a_rank_of_zero_has_the_strongest_colour() -> None:
     sheet = Sheet("rank", np.array([[0.0, 1.0, 99.0, np.nan]]), ["0"], list("abcd"), scale="rank")
     assert sheet.codes().tolist()[0][0] == 255

@@ -53,6 +53,25 @@ def test_what_has_tokens_can_be_linked() -> None:
         link(tokens, NeuronWidget({}))
 
 
+def test_a_closed_picture_leaves_no_widget_and_no_link() -> None:
+    from ipywidgets.widgets import widget as registry
+
+    before = set(registry._instances)
+    tokens, activations = (
+        TokensWidget(list("abc"), [1, 2, 3]),
+        ActivationsWidget(np.zeros((1, 3, 4))),
+    )
+    link(tokens, activations)
+    names = {type(each).__name__ for key, each in registry._instances.items() if key not in before}
+    assert {"TokensWidget", "ActivationsWidget", "Link"} <= names
+    tokens.close()
+    left = {type(each).__name__ for key, each in registry._instances.items() if key not in before}
+    assert "ActivationsWidget" in left and not left & {"TokensWidget", "Link"}
+    activations.close()
+    left = {type(each).__name__ for key, each in registry._instances.items() if key not in before}
+    assert "ActivationsWidget" not in left
+
+
 def test_a_histogram_stands_beside_the_activations() -> None:
     drawn = np.random.default_rng(0).standard_normal((2, 5, 30)).astype(np.float32)
     widget = ActivationsWidget(drawn)
