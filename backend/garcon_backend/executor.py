@@ -257,6 +257,9 @@ class Executor:
                 what = f"{ref.point}.{attribute}"
                 if isinstance(value, Lost):
                     raise NoRecording(f"{what} was {value!r}.", "Run the request again.")
+                if of is not None and not of.counts:  # another rank's is the same
+                    found[number] = merging.Part(None, of)
+                    continue
                 value = merging.cut(value, steps, what) if of is None else value
                 found[number] = merging.Part(merging.as_dtype(value, request.dtype), of)
             return found
