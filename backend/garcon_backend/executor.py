@@ -26,6 +26,7 @@ from garcon_backend.models.sharding import stage_layers
 from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
 from garcon_backend.passes import Passes
+from garcon_backend.pieces import Piece, cut
 from garcon_backend.probing.backups import Lost
 from garcon_backend.probing.calls import Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts, Source, describe
@@ -187,16 +188,32 @@ class Executor:
 
     def _prepare_forward(self, request: wire.Forward) -> Callable[[], Any]:
         batch = self.passes.batch(request.batch)
-        self.admission.check(request)
+        most = request.batch_tokens
+        pieces = () if most is None else cut(request.batch, most if isinstance(most, int) else 1)
+        self.admission.check(request, pieces)
         probes = self._probes(request.probes)
         logits = request.logits
         reduce = self.load(logits) if isinstance(logits, Code) else None
 
         def run() -> Any:
             self.supply(request.session, probes)
-            return self.passes.forward(request, batch, probes, reduce)
+            if most is None:
+                return self.passes.forward(request, batch, probes, reduce)
+            chosen = pieces if isinstance(most, int) else self._largest_pieces(request)
+            return self.passes.forward_in_pieces(request, chosen, probes, reduce)
 
         return run
+
+    def _largest_pieces(self, request: wire.Forward) -> Sequence[Piece]:
+        """As few pieces as fit on every rank, which all ranks find out together; a row each at least."""
+        rows, length = torch.as_tensor(request.batch.ids).shape
+        most = rows * length
+        while True:
+            pieces = cut(request.batch, most)
+            fits = len(pieces) == rows or self.admission.fits(request, pieces)
+            if not self.mesh.everyone.any(not fits):
+                return pieces
+            most //= 2
 
     def _prepare_backward(self, request: wire.Backward) -> Callable[[], Any]:
         if request.loss is None:
