@@ -13,6 +13,11 @@ from benchmarks.peers import Worker, python_of_peers
 from benchmarks.servers import every_layer, recorded, save, served, tiny
 
 ALLOWED = 1.5e-3
+PEERS = {
+    "nnsight": "nnsight in process",
+    "nnsight remote": 'nnsight `remote="local"`',
+    "ipyparallel": "ipyparallel, which brings the four values too,",
+}
 
 
 def rows(folder: Path) -> Iterator[Row]:
@@ -22,17 +27,19 @@ def rows(folder: Path) -> Iterator[Row]:
         served(path, "bench-tiny") as model,
         Worker("bare") as bare,
         Worker("nnsight_reads", peer) as nnsight,
+        Worker("ipyparallel_reads", peer) as engine,
     ):
-        bare.do("load", str(path))
-        nnsight.do("load", str(path))
+        for worker in (bare, nnsight, engine):
+            worker.do("load", str(path))
         probes = every_layer(model)
 
         def agree(results: Mapping[str, Any]) -> None:
             close(results["garcon"], results["bare"], "logits")
-            logits, *reads = results["nnsight"]
-            close(results["garcon"], logits, "logits of nnsight")
-            for mine, theirs in zip(recorded(model), reads, strict=True):
-                close(mine, theirs, "reads")
+            for peer in ("nnsight", "ipyparallel"):
+                logits, *reads = results[peer]
+                close(results["garcon"], logits, f"logits of {peer}")
+                for mine, theirs in zip(recorded(model), reads, strict=True):
+                    close(mine, theirs, f"reads of {peer}")
 
         times = interleaved(
             {
@@ -40,6 +47,7 @@ def rows(folder: Path) -> Iterator[Row]:
                 "garcon": local(lambda ids: model.forward(ids, probes=probes)),
                 "nnsight": nnsight.side("here"),
                 "nnsight remote": nnsight.side("remote"),
+                "ipyparallel": engine.side("reads"),
             },
             lambda: torch.randint(3, 263, (1, 8)),
             rounds=100,
@@ -48,8 +56,8 @@ def rows(folder: Path) -> Iterator[Row]:
         )
         over = times["garcon"].median - times["bare"].median
         others = "; ".join(
-            f"nnsight {how} {told(times[name].median - times['bare'].median)} over it"
-            for name, how in (("nnsight", "in process"), ("nnsight remote", '`remote="local"`'))
+            f"{how} {told(times[name].median - times['bare'].median)} over it"
+            for name, how in PEERS.items()
         )
         yield Row(
             "whole request with 4 reads, tiny Llama",
