@@ -192,8 +192,15 @@ class Lockstep:
             if kind == b"output":
                 self._emit(int(name), rest[0].decode(), rest[1].decode())
             else:
-                answers[name] = self.lent.opened(rest)
+                answers[name] = self._opened(rest)
         return [answers[name] for name in self._names]
+
+    def _opened(self, frames: Sequence[Any]) -> Outcome:
+        """A worker's outcome; that it cannot be read is one too, for those of the others are to be heard."""
+        try:
+            return self.lent.opened(frames)
+        except Exception as error:  # noqa: BLE001 - memory may end, or files that may be open
+            return Outcome(failure=_failure(error))
 
     def stop(self) -> None:
         """End the workers' loops."""
