@@ -94,6 +94,7 @@ class Whole:
             sizes = self._shape if logits.dim() == 3 else self._shape[:1]
             self.logits = logits.new_zeros(*sizes, logits.shape[-1])
         if logits.dim() == 3:
-            self.logits[piece.rows, piece.columns] = logits
+            padding = ~torch.as_tensor(piece.batch.mask).to(logits.device)
+            self.logits[piece.rows, piece.columns] = logits.masked_fill(padding[..., None], 0)
         else:
             self.logits[piece.rows] = logits

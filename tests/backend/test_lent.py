@@ -200,16 +200,18 @@ def test_copies_of_a_replicated_value_travel_once(rmodel_tp2: garcon.RemoteModel
     point = rmodel_tp2.probe_points["layers.1.resid_post"]
     rmodel_tp2.forward([[5, 6]], probes=[point.probe(keep, sharded=True)], logits="none")
     handle = rmodel_tp2.recordings()[point.name].handle("value")
-    before = written(rmodel_tp2)
-    value = handle.fetch()
-    added = [now - then for now, then in zip(written(rmodel_tp2), before, strict=True)]
+    added = []
+    for _ in range(3):  # backups of what was saved are written meanwhile, once
+        before = written(rmodel_tp2)
+        value = handle.fetch()
+        added.append(sum(written(rmodel_tp2)) - sum(before))
     assert value.shape == (1, 10000, rmodel_tp2.catalog.sizes["D"])
-    assert sum(added) < 1.5 * value.nbytes
+    assert value.nbytes <= min(added) < 1.5 * value.nbytes
 
 
 def test_a_rank_that_is_killed_while_it_writes(stages: garcon.RemoteModel) -> None:
     point = stages.probe_points[f"layers.{stages.catalog.n_layers - 1}.resid_post"]
-    stages.forward([[5]], probes=[point.probe(fill(1 << 27))], logits="none")
+    stages.forward([[5]], probes=[point.probe(fill(1 << 26))], logits="none")
     handle = stages.recordings()[point.name].handle("value")
     pid = registry.find("lent").facts["ranks"][1]["pid"]
     over = threading.Event()
