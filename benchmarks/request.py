@@ -13,11 +13,6 @@ from benchmarks.peers import Worker, python_of_peers
 from benchmarks.servers import every_layer, recorded, save, served, tiny
 
 ALLOWED = 1.5e-3
-PEERS = {
-    "nnsight": "nnsight in process",
-    "nnsight remote": 'nnsight `remote="local"`',
-    "ipyparallel": "ipyparallel, which brings the four values too,",
-}
 
 
 def rows(folder: Path) -> Iterator[Row]:
@@ -27,19 +22,17 @@ def rows(folder: Path) -> Iterator[Row]:
         served(path, "bench-tiny") as model,
         Worker("bare") as bare,
         Worker("nnsight_reads", peer) as nnsight,
-        Worker("ipyparallel_reads", peer) as engine,
     ):
-        for worker in (bare, nnsight, engine):
-            worker.do("load", str(path))
+        bare.do("load", str(path))
+        nnsight.do("load", str(path))
         probes = every_layer(model)
 
         def agree(results: Mapping[str, Any]) -> None:
             close(results["garcon"], results["bare"], "logits")
-            for peer in ("nnsight", "ipyparallel"):
-                logits, *reads = results[peer]
-                close(results["garcon"], logits, f"logits of {peer}")
-                for mine, theirs in zip(recorded(model), reads, strict=True):
-                    close(mine, theirs, f"reads of {peer}")
+            logits, *reads = results["nnsight"]
+            close(results["garcon"], logits, "logits of nnsight")
+            for mine, theirs in zip(recorded(model), reads, strict=True):
+                close(mine, theirs, "reads")
 
         times = interleaved(
             {
@@ -47,7 +40,6 @@ def rows(folder: Path) -> Iterator[Row]:
                 "garcon": local(lambda ids: model.forward(ids, probes=probes)),
                 "nnsight": nnsight.side("here"),
                 "nnsight remote": nnsight.side("remote"),
-                "ipyparallel": engine.side("reads"),
             },
             lambda: torch.randint(3, 263, (1, 8)),
             rounds=100,
@@ -56,8 +48,8 @@ def rows(folder: Path) -> Iterator[Row]:
         )
         over = times["garcon"].median - times["bare"].median
         others = "; ".join(
-            f"{how} {told(times[name].median - times['bare'].median)} over it"
-            for name, how in PEERS.items()
+            f"nnsight {how} {told(times[name].median - times['bare'].median)} over it"
+            for name, how in (("nnsight", "in process"), ("nnsight remote", '`remote="local"`'))
         )
         yield Row(
             "whole request with 4 reads, tiny Llama",
@@ -67,6 +59,8 @@ def rows(folder: Path) -> Iterator[Row]:
             over / ALLOWED,
         )
         yield from _where_it_goes(model, bare)
+        nnsight.close()
+        yield from _beside_an_engine(model, bare, path, peer)
 
 
 def _where_it_goes(model: Any, bare: Worker) -> Iterator[Row]:
@@ -89,4 +83,37 @@ def _where_it_goes(model: Any, bare: Worker) -> Iterator[Row]:
         f"there and back with nothing to do {told(times['empty'].median)}; "
         f"without probes {told(times['none'].median - bare_time)} over the bare forward, "
         f"with one {told(times['one'].median - bare_time)}",
+    )
+
+
+def _beside_an_engine(model: Any, bare: Worker, path: Path, peer: Path) -> Iterator[Row]:
+    """ipyparallel: the model in another process, too, and the four values brought here."""
+    probes = every_layer(model)
+
+    def ours(ids: torch.Tensor) -> list[Any]:
+        logits = model.forward(ids, probes=probes)
+        return [logits, *recorded(model)]
+
+    def agree(results: Mapping[str, Any]) -> None:
+        for mine, theirs in zip(results["garcon"], results["ipyparallel"], strict=True):
+            close(mine, theirs, "logits and reads of ipyparallel")
+
+    with Worker("ipyparallel_reads", peer) as engine:
+        engine.do("load", str(path))
+        times = interleaved(
+            {
+                "bare": bare.side("forward"),
+                "garcon": local(ours),
+                "ipyparallel": engine.side("reads"),
+            },
+            lambda: torch.randint(3, 263, (1, 8)),
+            rounds=60,
+            agree=agree,
+            warm=10,
+        )
+    bare_time = times["bare"].median
+    yield Row(
+        "the same, with the four values brought here, beside ipyparallel",
+        f"{told(times['garcon'].median - bare_time)} over the bare forward; ipyparallel "
+        f"{told(times['ipyparallel'].median - bare_time)}",
     )

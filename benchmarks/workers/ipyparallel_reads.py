@@ -12,7 +12,7 @@ held: dict[str, Any] = {}
 
 
 def load(path: str) -> None:
-    held["cluster"] = ipyparallel.Cluster(n=1)
+    held["cluster"] = ipyparallel.Cluster(n=1, engine_timeout=300)
     engines = held["cluster"].start_and_connect_sync()
     held["engine"] = engines[0]
     held["engine"].apply_sync(_load, path, int(os.environ["BENCH_THREADS"]))
