@@ -135,11 +135,12 @@ def test_over_ranks_in_a_notebook(either: garcon.RemoteModel) -> None:
         seen = getattr(save_ctx, "seen", [])
         save_ctx.seen = [*seen, (here.step, here.document[:, 0].tolist())]
 
-    probes = [point.probe(Moments()), point.probe(where, name="where", read_only=True)]
-    one = either.forward(tokens, probes=probes)
+    moments, places = point.probe(Moments()), point.probe(where, name="where", read_only=True)
+    one = either.forward(tokens, probes=[moments])
     first = either.recordings()[point.name].state
     either.clear_recordings()
-    found = either.forward(tokens, probes=probes, batch_tokens=int(tokens.lengths[0]) * 2)
+    most = int(tokens.lengths[0]) * 2
+    found = either.forward(tokens, probes=[moments, places], batch_tokens=most)
     recordings = either.recordings()
     assert far(found[tokens.mask], one[tokens.mask]) < 1e-5
     again = recordings[point.name].state
