@@ -137,15 +137,15 @@ def test_over_ranks_in_a_notebook(either: garcon.RemoteModel) -> None:
 
     moments, places = point.probe(Moments()), point.probe(where, name="where", read_only=True)
     one = either.forward(tokens, probes=[moments])
-    first = either.recordings()[point.name].state
+    first = either.recordings()[point.name].moments
     either.clear_recordings()
     most = int(tokens.lengths[0]) * 2
     found = either.forward(tokens, probes=[moments, places], batch_tokens=most)
     recordings = either.recordings()
     assert far(found[tokens.mask], one[tokens.mask]) < 1e-5
-    again = recordings[point.name].state
+    again = recordings[point.name].moments
     for mine, theirs in zip(again.tensors().values(), first.tensors().values(), strict=True):
-        assert torch.allclose(mine.double(), theirs.double(), rtol=1e-4, atol=1e-6)
+        assert torch.allclose(mine.double(), theirs.double(), rtol=1e-4, atol=1e-4)
     seen = recordings[point.name, "where"].seen
     assert [step for step, _ in seen] == list(range(len(seen))) and len(seen) > 1
     assert sorted(row for _, rows in seen for row in rows) == [0, 1, 2, 3]
