@@ -1,6 +1,7 @@
-"""Run the benchmarks: ``make bench``, or ``python -m benchmarks [GROUP …]``.
+"""Run the benchmarks: ``make bench``, or ``python -m benchmarks [--quick] [GROUP …]``.
 
-All of them take about a quarter of an hour, and write ``docs/performance.md``; some groups alone only print.
+All of them take a quarter of an hour, and write ``docs/performance.md`` after each group; some groups alone only
+print. With ``--quick`` everything is done but a few times, which shows that it runs and not how fast.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import time
 import traceback
 from pathlib import Path
 
+from benchmarks import harness, report
+from benchmarks.harness import Row, machine
+
 GROUPS = ("request", "reads", "fetching", "notebook", "launching", "sharded", "growth", "atlas")
 
 
 def main(chosen: list[str]) -> int:
     """Run groups of rows; the exit code says whether all of them could be measured."""
+    quick = "--quick" in chosen
+    chosen = [word for word in chosen if word != "--quick"]
     unknown = set(chosen) - set(GROUPS)
     if unknown:
         print(f"There is no group {', '.join(sorted(unknown))}. There are: {', '.join(GROUPS)}.")
@@ -28,33 +34,44 @@ def main(chosen: list[str]) -> int:
         folder = Path(name)
         os.environ["GARCON_RUNTIME"] = str(folder / "runtime")
         os.environ["HF_HUB_OFFLINE"] = "1"
-        return _run(chosen or list(GROUPS), folder, whole=not chosen)
+        if quick:
+            harness.most_rounds, harness.most_warm = 2, 1
+        return _run(chosen or list(GROUPS), folder, whole=not chosen and not quick)
 
 
 def _run(groups: list[str], folder: Path, whole: bool) -> int:
-    from benchmarks import report
-    from benchmarks.harness import Row, machine
-
     on, began, failed = machine(), time.monotonic(), 0
     print(on, flush=True)
     rows: list[Row] = []
     for group in groups:
+        start = time.monotonic()
         try:
             for row in importlib.import_module(f"benchmarks.{group}").rows(folder):
                 rows.append(row)
-                target = f" (target {row.target})" if row.target else ""
-                print(
-                    f"{report.verdict(row):10} {row.what}{target}\n           {row.measured}",
-                    flush=True,
-                )
+                _tell(row)
         except Exception as error:  # noqa: BLE001 - the others can be measured all the same
             failed += 1
             traceback.print_exc()
-            rows.append(Row(f"group `{group}`", f"could not be measured: {error}", met=False))
+            rows.append(
+                Row(f"group `{group}`", f"could not be measured: {_line(error)}", met=False)
+            )
+        print(f"({group}: {time.monotonic() - start:.0f} s)", flush=True)
+        if whole:  # after each group, for a later one may take the machine down
+            report.write(rows, on, time.monotonic() - began)
     if whole:
-        report.write(rows, on, time.monotonic() - began)
         print(f"Written to {report.PAGE} and {report.PICTURE}.")
     return 1 if failed else 0
+
+
+def _tell(row: Row) -> None:
+    target = f" (target {row.target})" if row.target else ""
+    print(f"{report.verdict(row):10} {row.what}{target}\n           {row.measured}", flush=True)
+
+
+def _line(error: Exception) -> str:
+    """The last line of an error: what stands in a table has one."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}".replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ POINT = "layers.0.resid_pre"
 
 def rows(folder: Path) -> Iterator[Row]:
     with served(tiny(folder), "bench-fetching") as model, Worker("bare") as bare:
-        yield _large(model, bare)
+        yield large(model, bare, "fetch 1 GiB on one host, over one copy of it in memory", GIB)
         yield _many_small(model)
         yield _tokens_up(model, bare, "on one host")
     with elsewhere(folder, "127.0.0.1") as model, Worker("bare") as bare:
@@ -37,16 +37,16 @@ def rows(folder: Path) -> Iterator[Row]:
         yield _embedding(model, bare)
 
 
-def _recorded(model: Any, floats: int) -> Any:
+def _recorded(model: Any, floats: int, point: str = POINT) -> Any:
     """A fresh recording of so many float32, filled with a number of this call; and the number."""
     seed = int(torch.randint(1, 1 << 20, ()))
 
     def fill(save_ctx: Any, tensor: Any) -> None:
         save_ctx.value = tensor.new_full((floats,), float(seed))
 
-    probe = model.probe_points[POINT].probe(fill, read_only=True)
+    probe = model.probe_points[point].probe(fill, read_only=True)
     model.forward([[5, 6]], probes=[probe], logits="none")
-    return seed, model.recordings()[POINT]
+    return seed, model.recordings()[point]
 
 
 def _fetched(made: Any) -> tuple[float, Any]:
@@ -61,18 +61,23 @@ def _fetched(made: Any) -> tuple[float, Any]:
     return took, None
 
 
-def _large(model: Any, bare: Worker) -> Row:
-    floats = GIB // 4
+def large(model: Any, bare: Worker, what: str, size: int, point: str = POINT) -> Row:
+    """Fetch so many bytes that were recorded at a point, from the rank that has it."""
+    floats = size // 4
 
     def copied(made: Any) -> tuple[float, Any]:
         return bare.do("copy", made[0], floats)
 
     times = interleaved(
-        {"memcpy": copied, "garcon": _fetched}, lambda: _recorded(model, floats), rounds=5, warm=1
+        {"memcpy": copied, "garcon": _fetched},
+        lambda: _recorded(model, floats, point),
+        rounds=5,
+        warm=1,
     )
+    model.clear_recordings()
     ratio = times["garcon"].median / times["memcpy"].median
     return at_most(
-        "fetch 1 GiB on one host, over one copy of it in memory",
+        what,
         ratio,
         1.4,
         f"{ratio:.2f}: {times['garcon']} over {times['memcpy']}",

@@ -6,6 +6,7 @@ so both sides run the very same ones, and installing takes seconds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -23,6 +24,9 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE.parent / "build" / "peers"
 PEERS = ("nnsight==0.8.1", "transformer-lens==4.3.0", "ipyparallel==9.2.0")
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+PARTING = 10.0
+"""Seconds in which a worker ends by itself."""
 
 
 class NoPeer(Exception):
@@ -89,9 +93,15 @@ class Worker:
         )
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
+        """End the process, which may have processes of its own to end."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(PARTING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def __enter__(self) -> Worker:
         return self

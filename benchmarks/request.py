@@ -59,6 +59,8 @@ def rows(folder: Path) -> Iterator[Row]:
             over / ALLOWED,
         )
         yield from _where_it_goes(model, bare)
+        nnsight.close()
+        yield from _beside_an_engine(model, bare, path, peer)
 
 
 def _where_it_goes(model: Any, bare: Worker) -> Iterator[Row]:
@@ -81,4 +83,37 @@ def _where_it_goes(model: Any, bare: Worker) -> Iterator[Row]:
         f"there and back with nothing to do {told(times['empty'].median)}; "
         f"without probes {told(times['none'].median - bare_time)} over the bare forward, "
         f"with one {told(times['one'].median - bare_time)}",
+    )
+
+
+def _beside_an_engine(model: Any, bare: Worker, path: Path, peer: Path) -> Iterator[Row]:
+    """ipyparallel: the model in another process, too, and the four values brought here."""
+    probes = every_layer(model)
+
+    def ours(ids: torch.Tensor) -> list[Any]:
+        logits = model.forward(ids, probes=probes)
+        return [logits, *recorded(model)]
+
+    def agree(results: Mapping[str, Any]) -> None:
+        for mine, theirs in zip(results["garcon"], results["ipyparallel"], strict=True):
+            close(mine, theirs, "logits and reads of ipyparallel")
+
+    with Worker("ipyparallel_reads", peer) as engine:
+        engine.do("load", str(path))
+        times = interleaved(
+            {
+                "bare": bare.side("forward"),
+                "garcon": local(ours),
+                "ipyparallel": engine.side("reads"),
+            },
+            lambda: torch.randint(3, 263, (1, 8)),
+            rounds=60,
+            agree=agree,
+            warm=10,
+        )
+    bare_time = times["bare"].median
+    yield Row(
+        "the same, with the four values brought here, beside ipyparallel",
+        f"{told(times['garcon'].median - bare_time)} over the bare forward; ipyparallel "
+        f"{told(times['ipyparallel'].median - bare_time)}",
     )

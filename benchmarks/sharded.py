@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.fetching import large
 from benchmarks.harness import Row, Times, at_most, close, interleaved, local
+from benchmarks.peers import Worker
 from benchmarks.servers import divisible, every_layer, recorded, served, smollm2
 
 
@@ -25,6 +27,7 @@ def rows(folder: Path) -> Iterator[Row]:
         with served(path, f"bench-{word.replace('=', '')}", **degrees) as model:
             yield _forward(model, word)
             yield _backward(model, word)
+            yield _fetch(model, word)
 
 
 def _fresh() -> Any:
@@ -63,6 +66,15 @@ def _backward(model: Any, word: str) -> Row:
         warm=1,
     )
     return _row(f"forward and backward with 30 reads, {word}, over the same without", times)
+
+
+def _fetch(model: Any, word: str) -> Row:
+    """What the last layer's rank recorded, which goes straight from there."""
+    point = f"layers.{model.catalog.n_layers - 1}.resid_post"
+    what = f"fetch 256 MiB from the last layer's rank, {word}, over one copy of it in memory"
+    model.clear_recordings()
+    with Worker("bare") as bare:
+        return large(model, bare, what, 256 << 20, point)
 
 
 def _row(what: str, times: dict[str, Times]) -> Row:

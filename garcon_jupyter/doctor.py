@@ -17,7 +17,7 @@ from garcon_jupyter import listings, registry
 from garcon_jupyter.channel import read_connection_file
 from garcon_jupyter.embedded import EMBEDDED, cache_dir, is_whole
 from garcon_jupyter.errors import BadConnectionFile, GarconError
-from garcon_jupyter.wire.transport import shared_memory_root
+from garcon_jupyter.wire.shared_files import shared_memory_root
 
 Level = Literal["ok", "note", "wrong"]
 

@@ -37,7 +37,7 @@ from garcon_jupyter.errors import (
 from garcon_jupyter.hosts import Several
 from garcon_jupyter.limits import Limits
 from garcon_jupyter.wire import protocol
-from garcon_jupyter.wire.transport import shared_memory_root
+from garcon_jupyter.wire.shared_files import shared_memory_root
 
 if TYPE_CHECKING:
     from garcon_jupyter.tunnels import Tunnel

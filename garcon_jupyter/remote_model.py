@@ -170,6 +170,7 @@ class RemoteModel(Looking):
         probes: Iterable[Probe] | None = None,
         logits: str | Callable[[Tensor], Any] = "all",
         seed: int | None = None,
+        batch_tokens: int | str | None = None,
     ) -> Any:
         """Run the model forward.
 
@@ -179,6 +180,11 @@ class RemoteModel(Looking):
             logits: what to answer with: "all" [b, p, V], "last" (of each row's last real token) [b, V],
                 "none", or a function that is run on the logits on the server and whose result travels.
             seed: of the randomness inside probes; the same seed gives the same, whatever the sharding.
+            batch_tokens: read the rows in pieces of so many tokens at most, or, with "auto", of as many as fit
+                into memory. Rows of about one length are read together, without the padding that they do not
+                need. Numbers are those of one pass, and logits at padding are zeros; but a probe sees one piece
+                after the other, so one that saves ``save_ctx.x = tensor`` keeps the last.
+                ``save_ctx.here.document`` and ``.offset`` say which rows and tokens it sees.
 
         Returns:
             The logits as asked for.
@@ -193,6 +199,11 @@ class RemoteModel(Looking):
             raise BadRequest(
                 f"There are no logits {logits!r}.", f"Use {', '.join(LOGITS)} or a function."
             )
+        if batch_tokens not in (None, "auto") and not _is_count(batch_tokens):
+            raise BadRequest(
+                f"batch_tokens={batch_tokens!r} is no number of tokens.",
+                'Give at least 1, or "auto" for as many as fit.',
+            )
         wanted: str | wire.Code = (
             logits if isinstance(logits, str) else shipping.pack(logits, "logits function")
         )
@@ -202,6 +213,7 @@ class RemoteModel(Looking):
                 probes=self._probes(probes),
                 logits=wanted,
                 seed=_seed(seed),
+                batch_tokens=batch_tokens,
             ),
             tokens,
         )
@@ -782,6 +794,10 @@ def _floating(dtype: Any) -> str:
 
 def _batch(tokens: Tokens) -> wire.Batch:
     return wire.Batch(tokens.ids, None if bool(tokens.mask.all()) else tokens.mask)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _seed(seed: int | None) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.hosts import Place, address_towards, ranks_per_node
-from garcon_jupyter.wire.transport import shared_memory_root
+from garcon_jupyter.wire.shared_files import shared_memory_root
 
 
 def place(where: Path, spec: Mapping[str, Any], environment: Mapping[str, str]) -> Place:

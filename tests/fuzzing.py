@@ -141,8 +141,8 @@ class Fuzzer:
         paths = [str(self.victim), f"{self._shared}/../{self.victim}", str(self._shared), "x", "\0"]
         return self.rng.choice(
             [
-                {**right, "file": self.rng.choice(paths), "spans": [[0, 10]]},
-                {**right, "file": self.junk(), "spans": self.junk()},
+                {**right, "files": [self.rng.choice(paths)], "places": [[0, 0, 10]]},
+                {**right, "files": self.junk(), "places": self.junk()},
                 {**right, "digests": self.junk()},
                 {**right, "digests": right["digests"][::-1] * 1000},
                 {},

@@ -116,7 +116,8 @@ def test_an_answer_in_shared_memory_is_its_owners(bare: Bare, tmp_path: Path) ->
         content, _ = transport.pack(torch.ones(50_000), tmp_path)
     finally:
         os.umask(before)
-    assert mode(Path(content["value"]["file"])) == 0o600
+    (file,) = content["value"]["files"]
+    assert mode(Path(file)) == 0o600
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

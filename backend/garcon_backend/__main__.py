@@ -41,7 +41,7 @@ def main(spec_file: str) -> int:
     else:
         from garcon_backend.lockstep import Worker
 
-        worker = Worker(part.executor, link)
+        worker = Worker(part.executor, link, spec.shared if spec.first else None)
         part.executor.output.to(worker.emit)
         worker.introduce(part.facts, part.catalog)
         if spec.hosts:

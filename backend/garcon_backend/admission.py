@@ -12,6 +12,7 @@ get out of their collective. So there a pass is refused that might not fit.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import nn
 
 from garcon_backend import memory
 from garcon_backend.engine.mesh import Mesh
+from garcon_backend.pieces import Piece
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.sizes import sized
@@ -59,14 +61,22 @@ class Admission:
         self.alone = mesh.degrees.world == 1
         self.itemsize = next((p.itemsize for p in model.parameters()), 4)
 
-    def check(self, request: Any) -> None:
+    def check(self, request: Any, pieces: Sequence[Piece] = ()) -> None:
         """Refuse a pass that cannot fit on this rank.
+
+        Args:
+            pieces: in which it is read one after the other; none where it is read at once.
 
         Raises:
             DoesNotFit: with the bytes that it needs and those that there are.
         """
-        needs = [need for need in self._needs(request) if need.count]
-        least = sum(need.count for need in needs)
+        each_needs = [self._needs(request, piece.shape) for piece in pieces]
+        largest = max(each_needs, key=_least) if pieces else self._needs(request)
+        if pieces:
+            rows, length = _shape(request)
+            largest.append(Need("all logits", self._logits(request, rows, length), _SMALLER))
+        needs = [need for need in largest if need.count]
+        least = _least(needs)
         if least < NEGLIGIBLE:
             return
         there = memory.left(self.mesh.device)
@@ -79,8 +89,16 @@ class Admission:
             count += f", with copies up to {sized(needed)}"
         raise DoesNotFit(
             f"The pass needs {count}; {sized(there)} are there.",
-            max(needs, key=lambda need: need.count).remedy,
+            max(needs, key=lambda need: need.count).remedy + _in_pieces(request),
         )
+
+    def fits(self, request: Any, pieces: Sequence[Piece]) -> bool:
+        """Whether a pass in these pieces may run on this rank."""
+        try:
+            self.check(request, pieces)
+        except DoesNotFit:
+            return False
+        return True
 
     def check_answer(self, request: wire.Request, shared: Path | None) -> None:
         """Refuse a pass whose answer has no room in shared memory.
@@ -108,8 +126,8 @@ class Admission:
             return 0
         return rows * (length if request.logits == "all" else 1) * self.sizes["V"] * self.itemsize
 
-    def _needs(self, request: Any) -> list[Need]:
-        rows, length = _shape(request)
+    def _needs(self, request: Any, shape: tuple[int, int] | None = None) -> list[Need]:
+        rows, length = shape or _shape(request)
         mine = -(-rows // self.mesh.degrees.dp)
         if isinstance(request, wire.Generate):
             return self._of_generation(request, rows, mine, length)
@@ -156,6 +174,17 @@ def _shape(request: Any) -> tuple[int, int]:
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return 0, 0
     return int(rows), int(length)
+
+
+def _least(needs: Sequence[Need]) -> int:
+    return sum(need.count for need in needs)
+
+
+def _in_pieces(request: Any) -> str:
+    """Another remedy, where there is one."""
+    if not isinstance(request, wire.Forward) or request.batch_tokens or _shape(request)[0] < 2:
+        return ""
+    return ' Or run it in pieces: batch_tokens="auto".'
 
 
 def _number(option: Any) -> int:

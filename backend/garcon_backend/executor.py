@@ -26,6 +26,7 @@ from garcon_backend.models.sharding import stage_layers
 from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
 from garcon_backend.passes import Passes
+from garcon_backend.pieces import Piece, cut
 from garcon_backend.probing.backups import Lost
 from garcon_backend.probing.calls import Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts, Source, describe
@@ -178,13 +179,17 @@ class Executor:
                 if probe.spec.source == ref and contents is not None:
                     probe.source = Source(contents.values)
 
-    def _admitted(self, request: wire.Forward | wire.Backward | wire.Generate) -> list[Probe]:
-        """The probes of a pass that fits.
+    def _admitted(
+        self,
+        request: wire.Forward | wire.Backward | wire.Generate,
+        pieces: Sequence[Piece] = (),
+    ) -> list[Probe]:
+        """The probes of a pass that fits, whole or in pieces.
 
         Raises:
             DoesNotFit: the pass does not, or what its recorders will keep.
         """
-        self.admission.check(request)
+        self.admission.check(request, pieces)
         probes = self._probes(request.probes)
         with self.interrupts.user_code("preparing"):
             self.room.check(request.session, probes, self.contexts)
@@ -197,15 +202,31 @@ class Executor:
 
     def _prepare_forward(self, request: wire.Forward) -> Callable[[], Any]:
         batch = self.passes.batch(request.batch)
-        probes = self._admitted(request)
+        most = request.batch_tokens
+        pieces = () if most is None else cut(request.batch, most if isinstance(most, int) else 1)
+        probes = self._admitted(request, pieces)
         logits = request.logits
         reduce = self.load(logits) if isinstance(logits, Code) else None
 
         def run() -> Any:
             self.supply(request.session, probes)
-            return self.passes.forward(request, batch, probes, reduce)
+            if most is None:
+                return self.passes.forward(request, batch, probes, reduce)
+            chosen = pieces if isinstance(most, int) else self._largest_pieces(request)
+            return self.passes.forward_in_pieces(request, chosen, probes, reduce)
 
         return run
+
+    def _largest_pieces(self, request: wire.Forward) -> Sequence[Piece]:
+        """As few pieces as fit on every rank, which all ranks find out together; a row each at least."""
+        rows, length = torch.as_tensor(request.batch.ids).shape
+        most = rows * length
+        while True:
+            pieces = cut(request.batch, most)
+            fits = len(pieces) == rows or self.admission.fits(request, pieces)
+            if not self.mesh.everyone.any(not fits):
+                return pieces
+            most //= 2
 
     def _prepare_backward(self, request: wire.Backward) -> Callable[[], Any]:
         if request.loss is None:
@@ -264,6 +285,9 @@ class Executor:
                 what = f"{ref.point}.{attribute}"
                 if isinstance(value, Lost):
                     raise NoRecording(f"{what} was {value!r}.", "Run the request again.")
+                if of is not None and not of.counts:  # another rank's is the same
+                    found[number] = merging.Part(None, of)
+                    continue
                 value = merging.cut(value, steps, what) if of is None else value
                 found[number] = merging.Part(merging.as_dtype(value, request.dtype), of)
             return found

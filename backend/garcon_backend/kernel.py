@@ -249,14 +249,23 @@ class GarconKernel(Questions):
         self.sessions.seen(request.session)
         self.installed.fill(request)
         self.served.lockstep.executor.admission.check_answer(request, self._shared(parent))
-        value = self.served.lockstep.run(item.id, request)
-        if isinstance(request, GetParameter) and self._give(request, parent) and value is not None:
+        try:
+            return self._packed(request, self.served.lockstep.run(item.id, request), parent)
+        finally:
+            self.served.lockstep.lent.end()
+
+    def _packed(
+        self, request: Request, value: Any, parent: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[Any]]:
+        """An answer as content and buffers of a message."""
+        way, lent = self._give(request, parent), self.served.lockstep.lent
+        if isinstance(request, GetParameter) and way and value is not None:
             value = value.clone()  # others may change weights in place while they travel
         try:
-            way = self._give(request, parent)
-            content, buffers = transport.pack(value, self._shared(parent), give=way)
+            content, buffers = transport.pack(value, self._shared(parent), give=way, find=lent.find)
         except CannotTravel as error:
             raise merging.name_culprit(request, value, error) from None
+        lent.hand_on(content["value"].get("files", ()))
         return {"status": "ok", **content}, buffers
 
     def _shared(self, parent: dict[str, Any]) -> Path | None:

@@ -22,6 +22,7 @@ from typing import Any
 from garcon_backend import memory, merging
 from garcon_backend.executor import COMBINE, Executor
 from garcon_backend.interrupts import Cancelled
+from garcon_backend.lent import Lent, frames
 from garcon_backend.link import Link
 from garcon_backend.probing.calls import PassFailed, UserFailure
 from garcon_backend.watch import Watch, answer_watch
@@ -93,13 +94,18 @@ def _performed(executor: Executor, run: Callable[[], Any]) -> Outcome:
 
 
 class Lockstep:
-    """Rank 0's side: runs requests on all ranks."""
+    """Rank 0's side: runs requests on all ranks.
+
+    Attributes:
+        lent: the files in shared memory that the ranks wrote for the answer of the last request.
+    """
 
     def __init__(self, executor: Executor, workers: int, link: Link) -> None:
         self.executor = executor
         self.workers = workers
         self._link = link
         self._number = 0
+        self.lent = Lent()
         self._emit: Callable[[int, str, str], None] = lambda rank, stream, text: None
         self._names: list[bytes] = []
         self._watch: Watch | None = None
@@ -108,8 +114,8 @@ class Lockstep:
         """What every worker says of itself, by rank; waits for them."""
         heard: dict[bytes, Any] = {}
         while len(heard) < self.workers:
-            name, *frames = self._link.commands.recv_multipart()
-            heard[name] = codec.loads(frames[0], frames[1:])
+            name, payload, *buffers = self._link.commands.recv_multipart()
+            heard[name] = codec.loads(payload, buffers)
         self._names = sorted(heard, key=int)
         return [heard[name] for name in self._names]
 
@@ -156,6 +162,7 @@ class Lockstep:
 
     def _run(self, request_id: str, request: Request) -> Any:
         self._number += 1
+        self.lent.end()
         if self.workers:
             self._tell([b"prepare", request_id.encode(), *_encoded(request)])
         prepared, outcome = attempt(self.executor, request)
@@ -181,12 +188,19 @@ class Lockstep:
         """One outcome of every worker; their prints are passed on meanwhile."""
         answers: dict[bytes, Outcome] = {}
         while len(answers) < self.workers:
-            name, kind, *frames = self._link.commands.recv_multipart()
+            name, kind, *rest = self._link.commands.recv_multipart()
             if kind == b"output":
-                self._emit(int(name), frames[0].decode(), frames[1].decode())
+                self._emit(int(name), rest[0].decode(), rest[1].decode())
             else:
-                answers[name] = codec.loads(frames[0], frames[1:])
+                answers[name] = self._opened(rest)
         return [answers[name] for name in self._names]
+
+    def _opened(self, frames: Sequence[Any]) -> Outcome:
+        """A worker's outcome; that it cannot be read is one too, for those of the others are to be heard."""
+        try:
+            return self.lent.opened(frames)
+        except Exception as error:  # noqa: BLE001 - memory may end, or files that may be open
+            return Outcome(failure=_failure(error))
 
     def stop(self) -> None:
         """End the workers' loops."""
@@ -213,11 +227,15 @@ def _encoded(value: Any) -> list[Any]:
 
 
 class Worker:
-    """The side of every other rank: does what it is told until it is told to stop."""
+    """The side of every other rank: does what it is told until it is told to stop.
 
-    def __init__(self, executor: Executor, link: Link) -> None:
+    Args:
+        shared: directory in shared memory by which it answers; None on another host than rank 0's.
+    """
+
+    def __init__(self, executor: Executor, link: Link, shared: Path | None = None) -> None:
         self.executor = executor
-        self._link = link
+        self._link, self._shared = link, shared
         self._failed = ""
         self._number = 0
         mesh = executor.mesh
@@ -275,8 +293,8 @@ class Worker:
 
     def _answer(self, outcome: Outcome, request: Request | None = None) -> None:
         try:
-            frames = _encoded(outcome)
+            answer = frames(outcome, self._shared)
         except CannotTravel as error:
             named = merging.name_culprit(request, outcome.value, error)
-            frames = _encoded(Outcome(failure=describe(named)))
-        self._link.commands.send_multipart([b"answer", *frames])
+            answer = frames(Outcome(failure=describe(named)), self._shared)
+        self._link.commands.send_multipart([b"answer", *answer])

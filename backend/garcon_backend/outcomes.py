@@ -46,7 +46,7 @@ class Outcome:
 
     def release(self) -> None:
         """Free the shared memory of an answer that nobody fetched."""
-        if file := self._described("file"):
+        for file in self._described("files") or ():
             with contextlib.suppress(OSError):
                 Path(file).unlink(missing_ok=True)
 

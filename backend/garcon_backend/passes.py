@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import backward_through
 from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
+from garcon_backend.pieces import Piece, Whole
 from garcon_backend.probing.calls import PassFailed, Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts
 from garcon_backend.probing.visits import PassRun
@@ -221,6 +222,28 @@ class Passes:
         if reduce is None:
             return logits
         return self.user(request.seed, reduce, "the logits function", logits)
+
+    def forward_in_pieces(
+        self,
+        request: wire.Forward,
+        pieces: Sequence[Piece],
+        probes: Sequence[Probe],
+        reduce: Callable[..., Any] | None,
+    ) -> Any:
+        """As :meth:`forward`, piece by piece; what the logits function is given are the logits of all."""
+        rows, length = _tensor(request.batch.ids).shape
+        whole = Whole((rows, length))
+        for number, piece in enumerate(pieces):
+            one = replace(
+                request,
+                batch=piece.batch,
+                logits="all" if reduce else request.logits,
+                seed=request.seed + number,
+            )
+            whole.put(piece, self.forward(one, self.batch(piece.batch), probes, None))
+        if reduce is None or whole.logits is None:
+            return whole.logits
+        return self.user(request.seed, reduce, "the logits function", whole.logits)
 
     def user(self, seed: int, function: Callable[..., Any], what: str, *args: Any) -> Any:
         """Call code of the user: its own random stream, its prints and its errors.

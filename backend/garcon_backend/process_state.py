@@ -114,9 +114,10 @@ def kept(settings: Sequence[Setting] = OF_THE_PASS) -> Iterator[None]:
 
 
 def _put_back(setting: Setting, value: Any) -> None:
-    now: Any = None
-    with contextlib.suppress(Exception):  # such as a working directory that was removed
+    try:  # no context manager: this is done for each call of each probe
         now = setting.read()
+    except Exception:  # noqa: BLE001 - such as a working directory that was removed
+        now = None
     if now != value:
         with contextlib.suppress(Exception):
             setting.write(value)

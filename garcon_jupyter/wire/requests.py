@@ -95,13 +95,19 @@ class Request:
 @dataclass
 class Forward(Request):
     """Run the model; answer with logits [b, p, V] ("all"), [b, V] ("last"), nothing ("none"), or
-    what a function makes of them on the server."""
+    what a function makes of them on the server.
+
+    Attributes:
+        batch_tokens: read it in pieces of so many tokens at most, or, with "auto", of what fits; None for all
+            at once.
+    """
 
     batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
     probes: tuple[ProbeSpec, ...] = ()
     probe_set: ProbeSet | None = None
     logits: str | Code = "all"
     seed: int = 0
+    batch_tokens: int | str | None = None
 
 
 @dataclass

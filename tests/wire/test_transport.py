@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from garcon_jupyter.errors import BadRequest, DoesNotFit
-from garcon_jupyter.wire import transport
+from garcon_jupyter.wire import shared_files, transport
 from garcon_jupyter.wire.transport import Corrupted
 
 LARGE = torch.arange(50_000, dtype=torch.float32)  # 200 kB: more than travels inline
@@ -89,7 +89,7 @@ def test_nothing_stays_in_shared_memory_when_writing_fails(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(transport.os, "pwrite", full)
+    monkeypatch.setattr(shared_files.os, "pwrite", full)
     with pytest.raises(DoesNotFit, match="No space left"):
         transport.pack(LARGE, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -103,7 +103,7 @@ def test_a_file_is_taken_only_from_the_directory_of_the_server(tmp_path: Path, h
     victim.write_bytes(b"a" * 1_000_000)
     (shared / "link").symlink_to(victim)
     content, buffers = transport.pack(LARGE, shared)
-    content["value"]["file"] = {
+    named = {
         "elsewhere": str(victim),
         "above": f"{shared}/../victim",
         "link": f"{shared}/link",
@@ -111,15 +111,28 @@ def test_a_file_is_taken_only_from_the_directory_of_the_server(tmp_path: Path, h
         "nothing": f"{shared}/nothing",
         "no name": str(shared),
     }[how]
+    content["value"]["files"] = [named]
     with pytest.raises(Corrupted):
         transport.unpack(content, buffers, shared=shared)
     assert victim.read_bytes() == b"a" * 1_000_000
 
 
-@pytest.mark.parametrize("span", [[0], [0, 1, 2], [-1, 10], [0, 10**9], [10**9, 0], [0, -5]])
-def test_parts_that_the_file_does_not_have_are_refused(tmp_path: Path, span: list[int]) -> None:
+@pytest.mark.parametrize(
+    "place",
+    [
+        [0, 0],
+        [0, 0, 1, 2],
+        [0, -1, 10],
+        [0, 0, 10**9],
+        [0, 10**9, 0],
+        [0, 0, -5],
+        [1, 0, 5],
+        [-1, 0, 5],
+    ],
+)
+def test_parts_that_the_file_does_not_have_are_refused(tmp_path: Path, place: list[int]) -> None:
     content, buffers = transport.pack(LARGE, tmp_path)
-    content["value"]["spans"] = [span]
+    content["value"]["places"] = [place]
     with pytest.raises(Corrupted, match="parts that its file does not have"):
         transport.unpack(content, buffers, shared=tmp_path)
 
