@@ -20,7 +20,11 @@ Found = dict[str, dict[str, Any]]
 
 
 def compute_all(
-    folder: str, layout: dict[str, int], edited: dict[str, list[str]], dtype: str | None = None
+    folder: str,
+    layout: dict[str, int],
+    edited: dict[str, list[str]],
+    dtype: str | None = None,
+    in_place: bool = True,
 ) -> None:
     """One group of ranks loads all cases in turn and writes down what it leads.
 
@@ -29,11 +33,12 @@ def compute_all(
         layout: the degrees.
         edited: for each case, the points to edit.
         dtype: to load in.
+        in_place: edit in place as well.
     """
     torch.set_num_threads(1)
     mesh = Mesh.form(Degrees(**layout))
     for name, points in edited.items():
-        found = compute(Path(folder) / name, mesh, points, dtype)
+        found = compute(Path(folder) / name, mesh, points, dtype, in_place)
         torch.save(found, Path(folder) / f"{name}-{label(layout)}-{mesh.rank}.pt")
     mesh.leave()
 
@@ -42,7 +47,7 @@ def label(layout: dict[str, int]) -> str:
     return "-".join(f"{word}{degree}" for word, degree in layout.items())
 
 
-def compute(path: Path, mesh: Mesh, points: list[str], dtype: str | None) -> Found:
+def compute(path: Path, mesh: Mesh, points: list[str], dtype: str | None, in_place: bool) -> Found:
     """All numbers of one checkpoint that this rank is told."""
     ours = InProcess(path, dtype, mesh)
     catalogs: list[Any] = [None] * mesh.world
@@ -53,7 +58,9 @@ def compute(path: Path, mesh: Mesh, points: list[str], dtype: str | None) -> Fou
         "values": ours.values(IDS, MASK, ours.catalog.names()),
         "gradients": ours.gradients(loss, IDS, MASK, ours.floating_points()),
         "edited": {n: ours.forward(IDS, MASK, {n: changed}) for n in points},
-        "edited in place": {n: ours.forward(IDS, MASK, {n: changed_in_place}) for n in points},
+        "edited in place": {
+            n: ours.forward(IDS, MASK, {n: changed_in_place}) for n in points if in_place
+        },
         "parameters": {n: ours.executor.parameters.get(n) for n in parameters},
         "generated": {"ids": ours.generate(IDS, NEW)},
         "gradients of parameters": ours.backward(loss, IDS, MASK, parameters=parameters),
