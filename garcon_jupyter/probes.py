@@ -35,6 +35,11 @@ class Probe:
         """Name of the point."""
         return self.spec.point
 
+    @property
+    def name(self) -> str | None:
+        """Name of its own save context; None where it shares that of the point."""
+        return self.spec.name
+
     def __repr__(self) -> str:
         spec = self.spec
         words = [word for word in ("grad", "sharded", "read_only") if getattr(spec, word)]
