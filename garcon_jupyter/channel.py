@@ -248,10 +248,10 @@ class Channel:
         taken may have lost it."""
         asked: set[str] = set()
         end = time.monotonic() + ANSWER_TIME
-        while time.monotonic() < end:
+        while (left := end - time.monotonic()) > 0:
             if not asked or kind != protocol.HELLO:  # which would open another session
                 asked.add(self._send(self._control, kind, content, buffers))
-            reply = self._await_reply(self._control, asked, AGAIN)
+            reply = self._await_reply(self._control, asked, min(AGAIN, left))
             if reply is not None:
                 return reply
         raise self._hangs()
