@@ -325,8 +325,10 @@ def test_two_copies_are_two(notebook: Notebook) -> None:
 
 def test_a_cleared_output_ends_its_view_and_no_other(notebook: Notebook) -> None:
     expect(notebook.widgets("tokens")).to_have_count(2)
+    number = next(n for n, cell in enumerate(CELLS) if cell.endswith("\nsecond"))
     notebook.page.evaluate(
-        "() => window.jupyterapp.shell.currentWidget.content.widgets[9].outputArea.model.clear()"
+        "n => window.jupyterapp.shell.currentWidget.content.widgets[n].outputArea.model.clear()",
+        number,
     )
     expect(notebook.widgets("tokens")).to_have_count(1)
     notebook.execute("second.metric = 0; second.selected_token = 1")  # nobody draws it any more
@@ -380,8 +382,8 @@ def test_a_restart_leaves_the_still_pictures(notebook: Notebook) -> None:
     )
     notebook.wait_until_ready()
     pictures = notebook.page.locator("figure.garcon-still img")
-    expect(pictures).to_have_count(8)
-    for number in range(8):
+    expect(pictures).to_have_count(9)
+    for number in range(9):
         picture = pictures.nth(number)
         picture.scroll_into_view_if_needed()
         expect(picture).to_be_visible()
