@@ -26,7 +26,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import garcon_jupyter as garcon
 from garcon_jupyter import cli, registry
 from garcon_jupyter.magics import load, unload
-from garcon_jupyter.wire import protocol, transport
+from garcon_jupyter.wire import protocol, shared_files, transport
 from garcon_jupyter.wire.private_files import write_private
 from tests import network
 from tests.network import Host
@@ -120,7 +120,9 @@ def save(save_ctx, tensor) -> None:
 def test_through_a_tunnel_the_numbers_are_those_of_here(
     there: There, plain: Plain, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "_map", lambda *_: pytest.fail("shared memory of another host"))
+    monkeypatch.setattr(
+        shared_files, "_mapped", lambda *_: pytest.fail("shared memory of another host")
+    )
     before = there.host.processes()
     model = garcon.connect(there.address())
     directory = model.server.file.parent

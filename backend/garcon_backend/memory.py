@@ -62,12 +62,12 @@ def limit(count: int | None = None) -> int | None:
     Returns:
         The bytes of this rank; None where the system knows no such limit.
     """
-    global _limit, _most
+    global _limit, _raised
     used = _data_bytes()
     if used is None:
         return None
     mine = int(available_bytes("cpu") * SHARE if count is None else count) // sharers("cpu")
-    _limit, _most = used + mine, used + mine + int(mine * RAISED)
+    _limit, _raised = used + mine, int(mine * RAISED)
     _set(_limit)
     return mine
 
@@ -75,8 +75,8 @@ def limit(count: int | None = None) -> int | None:
 _limit: int | None = None
 """What :func:`limit` set; None before."""
 
-_most = 0
-"""What it is raised to at most."""
+_raised = 0
+"""By how much it is raised at most."""
 
 
 def _set(count: int) -> None:
@@ -101,9 +101,20 @@ def adjust() -> None:
     """
     if _limit is None:
         return
-    if (heap := _heap()) is not None and _limit - (_data_bytes() or 0) < _most - _limit:
+    if (heap := _heap()) is not None and _limit - (_data_bytes() or 0) < _raised:
         heap.malloc_trim(0)
-    _set(min(_most, _limit + _unused()))
+    _set(_allowed())
+
+
+def _allowed() -> int:
+    """The limit as it is now.
+
+    A heap that stays large all the same leaves room for as much as was raised, so that the server goes on.
+    """
+    assert _limit is not None
+    used, unused = _data_bytes() or 0, _unused()
+    left = max(0, _limit - used + unused)
+    return max(min(_limit + _raised, _limit + unused), used + min(left, _raised))
 
 
 def _unused() -> int:
@@ -184,7 +195,7 @@ def left(device: torch.device | str = "cpu") -> int:
         return available_bytes(device) + cached
     there = available_bytes(device) // sharers(device)
     if _limit is not None and (used := _data_bytes()) is not None:
-        there = min(there, min(_most, _limit + _unused()) - used)
+        there = min(there, _allowed() - used)
     return max(0, there)
 
 
