@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 AGAIN = 4.0
 """Seconds after which a question that was not answered is asked again."""
 
+ASKED_ONCE = (protocol.HELLO, protocol.TOKENIZE)
+"""Questions that are not: one would open another session, the other may be work that takes so long."""
+
 ANSWER_TIME = 20.0
 """Seconds in which a living server answers a question on its control channel."""
 
@@ -249,7 +252,7 @@ class Channel:
         asked: set[str] = set()
         end = time.monotonic() + ANSWER_TIME
         while (left := end - time.monotonic()) > 0:
-            if not asked or kind != protocol.HELLO:  # which would open another session
+            if not asked or kind not in ASKED_ONCE:
                 asked.add(self._send(self._control, kind, content, buffers))
             reply = self._await_reply(self._control, asked, min(AGAIN, left))
             if reply is not None:
