@@ -156,9 +156,12 @@ def test_a_kept_answer_is_fetched_later(
     packed, buffers = transport.pack(_forward(elsewhere))
     told = {"session": elsewhere.session, "kind": "forward", "same_host": False, "by_socket": True}
     message: Any = channel._session.msg(protocol.REQUEST, {**told, **packed})
-    channel._session.send(channel._shell, message, buffers=list(buffers))
     name = message["header"]["msg_id"]
+    # The two travel on two sockets, and either may be the first.
     channel.ask(protocol.DETACH, {"request": name, "session": elsewhere.session})
+    asked = {"request": name, "session": elsewhere.session, "heard": 0}
+    assert channel.ask(protocol.OUTCOME, asked)["state"] == "waiting"
+    channel._session.send(channel._shell, message, buffers=list(buffers))
     value = elsewhere.result(name)
     assert close(value, plain.logits(LONG))
 

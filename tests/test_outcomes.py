@@ -19,7 +19,7 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_backend.data_plane import DataPlane
 from garcon_backend.orphans import ORPHANED, Orphans
-from garcon_backend.outcomes import KEPT, LARGEST, LONG, Outcome, Outcomes
+from garcon_backend.outcomes import KEPT, LARGEST, LONG, REMEMBERED, SOON, Outcome, Outcomes
 from garcon_backend.sessions import Queued
 from garcon_jupyter import BadRequest, Interrupted, RemoteModel, Server
 from garcon_jupyter.wire import transport
@@ -210,6 +210,23 @@ def test_short_requests_are_forgotten_and_long_ones_kept(data: DataPlane) -> Non
         outcomes.take("somebody else", "r2")
     outcomes.received("me", "r2")
     assert [o["request"] for o in outcomes.of("me")] == ["r3"]
+
+
+def test_a_client_may_detach_before_its_request_came(
+    data: DataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = Outcomes(data)
+    assert not outcomes.expected("r1")
+    outcomes.detach("r1")
+    assert outcomes.expected("r1")
+    outcomes.keep(outcome(1), time.time())
+    assert not outcomes.expected("r1") and outcomes.take("me", "r1")
+    outcomes.detach("r2")
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic() + SOON: now)
+    assert not outcomes.expected("r2")
+    for number in range(REMEMBERED):
+        outcomes.detach(f"junk {number}")
+    assert not outcomes.detached("r2") and outcomes.detached("junk 0")
 
 
 def test_newer_answers_take_the_room_of_older_ones(data: DataPlane) -> None:

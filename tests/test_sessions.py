@@ -231,6 +231,13 @@ def test_turns_go_round_the_sessions() -> None:
         turns.put(Queued(session, str(request), "forward", None))
     assert [item.id for item in turns.waiting()] == ["1", "4", "5", "2", "6", "3"]
     assert turns.remove("2") is not None and turns.remove("2") is None
-    taken = [turns.next() for _ in range(5)]
+    first, second = turns.next(), turns.next()
+    assert first and second and turns.running is second
+    assert [item.id for item in turns.unfinished()] == ["4", "5", "3", "6"]
+    turns.end(first)  # it had ended before
+    assert turns.running is second
+    turns.end(second)
+    assert turns.running is None
+    taken = [first, second, *(turns.next() for _ in range(3))]
     assert [item.id for item in taken if item] == ["1", "4", "5", "3", "6"]
     assert turns.next() is None

@@ -183,14 +183,13 @@ class GarconKernel(Questions):
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            self.running = item
             try:
                 if not self._abandoned(item):
                     self._answer(item)
             except Exception:
                 self.log.exception("A request that could not be answered")
             finally:
-                self.running = None
+                self.turns.end(item)
                 self.served.clock.end()
             await asyncio.sleep(0)  # a console may have a turn too
 
@@ -237,8 +236,7 @@ class GarconKernel(Questions):
         buffers = list(buffers)
         outcome = Outcome(item.session, item.id, item.kind, content, buffers, item.prints)
         self.outcomes.keep(outcome, item.since)
-        if self.running is item:  # whoever has the answer and asks what runs must not be told of it
-            self.running = None
+        self.turns.end(item)  # whoever has the answer and asks what runs must not be told of it
         self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
 
     def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:

@@ -28,6 +28,12 @@ KEPT = 8
 LARGEST = 64 << 20
 """Bytes of an answer that is kept; larger ones only in shared memory."""
 
+SOON = 5.0
+"""Seconds within which a request comes from which its client detached, or never: they travel on two sockets."""
+
+REMEMBERED = 256
+"""Requests from which clients detached and that have not ended."""
+
 Print = tuple[int, str, str]
 """(rank, stream, text)"""
 
@@ -78,23 +84,32 @@ class Outcomes:
     def __init__(self, data: DataPlane) -> None:
         self._data = data
         self._kept: dict[str, OrderedDict[str, Outcome]] = {}
-        self._detached: set[str] = set()
+        self._detached: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def detach(self, request: str) -> None:
-        """The client no longer waits for a request."""
-        self._detached.add(request)
+        """The client no longer waits for a request, which may be on its way still."""
+        with self._lock:
+            self._detached[request] = time.monotonic()
+            while len(self._detached) > REMEMBERED:
+                self._detached.popitem(last=False)
 
     def detached(self, request: str) -> bool:
         """Whether its client no longer waits for a request."""
         return request in self._detached
 
+    def expected(self, request: str) -> bool:
+        """Whether a request of which nothing is known may still come."""
+        with self._lock:
+            since = self._detached.get(request)
+        return since is not None and time.monotonic() - since < SOON
+
     def keep(self, outcome: Outcome, since: float) -> None:
         """Keep the answer to a request that came at `since`, if it is worth it."""
-        detached = outcome.request in self._detached
+        with self._lock:
+            detached = self._detached.pop(outcome.request, None) is not None
         if not detached and time.time() - since < LONG:
             return
-        self._detached.discard(outcome.request)
         if outcome.nbytes > LARGEST:
             return
         if outcome.transfer:

@@ -51,7 +51,11 @@ class Questions(IPythonKernel):
         self.sessions = Sessions()
         self.turns = Turns()
         self.outcomes = Outcomes(self.served.data)
-        self.running: Queued | None = None
+
+    @property
+    def running(self) -> Queued | None:
+        """The request whose turn it is."""
+        return self.turns.running
 
     def _reply(self, item: Queued, stream: Any, content: dict[str, Any], buffers: Any = ()) -> None:
         """Answer a request."""
@@ -200,8 +204,7 @@ class Questions(IPythonKernel):
 
         def answer() -> dict[str, Any]:
             request = str(parent["content"].get("request"))
-            if any(item.id == request for item in self._unfinished()):
-                self.outcomes.detach(request)
+            self.outcomes.detach(request)
             return {}
 
         self._question(stream, ident, parent, answer)
@@ -223,10 +226,12 @@ class Questions(IPythonKernel):
         heard = int(content.get("heard", 0))
 
         def answer() -> dict[str, Any]:
-            going = [item for item in self._unfinished() if item.id == request]
+            going = [item for item in self.turns.unfinished() if item.id == request]
             if going and going[0].session == session:
                 state = "running" if going[0] is self.running else "waiting"
                 return {"state": state, "prints": going[0].prints[heard:]}
+            if self.outcomes.expected(request):
+                return {"state": "waiting", "prints": []}
             ended = self.outcomes.take(session, request)
             return {
                 "state": "ended",
@@ -250,16 +255,12 @@ class Questions(IPythonKernel):
                     "state": "running" if item is self.running else "waiting",
                     "since": item.since,
                 }
-                for item in self._unfinished()
+                for item in self.turns.unfinished()
                 if item.session == session
             ]
             return {"requests": [*self.outcomes.of(session), *going]}
 
         self._question(stream, ident, parent, answer)
-
-    def _unfinished(self) -> list[Queued]:
-        running = self.running
-        return [*([running] if running else []), *self.turns.waiting()]
 
     def garcon_run(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Begin a run over data, look at one, or steer it."""

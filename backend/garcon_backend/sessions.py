@@ -204,9 +204,13 @@ class Turns:
     """Requests waiting, taken from the sessions in turn: nobody waits behind another's whole queue.
 
     Requests come on one thread, are asked about on a second and run on a third.
+
+    Attributes:
+        running: the request whose turn it is, None between two.
     """
 
     def __init__(self) -> None:
+        self.running: Queued | None = None
         self._queues: OrderedDict[str, deque[Queued]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -216,7 +220,7 @@ class Turns:
             self._queues.setdefault(item.session, deque()).append(item)
 
     def next(self) -> Queued | None:
-        """The next request; its session then goes to the end of the row."""
+        """Begin the turn of the next request; its session then goes to the end of the row."""
         with self._lock:
             if not self._queues:
                 return None
@@ -224,7 +228,14 @@ class Turns:
             item = queue.popleft()
             if queue:
                 self._queues[session] = queue
+            self.running = item
             return item
+
+    def end(self, item: Queued) -> None:
+        """End the turn of a request, if it still has it."""
+        with self._lock:
+            if self.running is item:
+                self.running = None
 
     def remove(self, request_id: str) -> Queued | None:
         """Take a waiting request out of the row; None where it does not wait."""
@@ -241,7 +252,15 @@ class Turns:
     def waiting(self) -> list[Queued]:
         """All waiting requests, in the order in which their turns will come."""
         with self._lock:
-            rows = [list(queue) for queue in self._queues.values()]
+            return self._in_order()
+
+    def unfinished(self) -> list[Queued]:
+        """The one that runs, and all that wait."""
+        with self._lock:
+            return [*([self.running] if self.running else []), *self._in_order()]
+
+    def _in_order(self) -> list[Queued]:
+        rows = [list(queue) for queue in self._queues.values()]
         depth = max(map(len, rows), default=0)
         return [row[n] for n in range(depth) for row in rows if n < len(row)]
 
