@@ -25,7 +25,8 @@ ROUNDS = 3
 
 BEGIN, END = "<!-- first paint: made by python -m benchmarks.painting -->", "<!-- end -->"
 
-WARM_UP = """import garcon_jupyter as garcon
+WARM_UP = """%load_ext garcon_jupyter
+import garcon_jupyter as garcon
 from garcon_jupyter.widgets import Edit
 rmodel = garcon.connect("painting")
 short = "The capital of France is"

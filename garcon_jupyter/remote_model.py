@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter import prints, shipping
+from garcon_jupyter import prints, shipping, warming
 from garcon_jupyter.channel import Channel
 from garcon_jupyter.errors import BadProbe, BadRequest, ProbesUnknown, ServerRestarted
 from garcon_jupyter.installing import Installing
@@ -61,6 +61,7 @@ class RemoteModel(Looking):
     def __init__(
         self, server: Server, session: str | None = None, prefer: str | None = None
     ) -> None:
+        warming.begin()
         self.server = server
         self._released: list[int] = []
         self._channel = Channel(server.file, server.why_gone, server.tunnel)

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, Unpack
 
-from garcon_jupyter import limits, registry
+from garcon_jupyter import limits, registry, warming
 from garcon_jupyter.easy import Look
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.limits import LaunchWords
@@ -137,6 +137,7 @@ def launch_and_connect(
     Raises:
         ServerGone: this is another host than the first, and the server has ended.
     """
+    warming.begin()
     settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
     server, started = _launch(path, name, *settings, progress, more)
     rmodel = in_notebook_session(server, session)

@@ -28,9 +28,36 @@ def ablate(save_ctx, tensor):
     tensor[:, :, 37:43] = 0
 
 
+FAULT = """
+if rank == 1:
+    last = [layer for layer in model.model.layers if hasattr(layer, "mlp")][-1]
+
+    def once(*args, former=last.__dict__["forward"], **kwargs):
+        last.__dict__["forward"] = former
+        torch.empty(1 << 45)
+
+    last.__dict__["forward"] = once
+"""
+"""Memory of rank 1 ends in a layer of the next pass."""
+
+
+def fail_alone(model, tokens):
+    """Afterwards the same ranks go on."""
+    pids = [rank["pid"] for rank in model.status()["ranks"]]
+    model.run_on_ranks(FAULT)
+    try:
+        model.forward(tokens, probes=[])
+    except garcon.OutOfMemory as error:
+        print(error)
+    else:
+        raise AssertionError("it did not fail")
+    assert [rank["pid"] for rank in model.status()["ranks"]] == pids
+
+
 def main(server: str, ids: str, file: str) -> None:
     tokens = json.loads(ids)
     model = garcon.connect(server)
+    fail_alone(model, tokens)
     points = [model.probe_points[name] for name in (POINT, LATE)]
     found = {"logits": model.forward(tokens, probes=[point.probe(save) for point in points])}
     found["many"] = model.forward(tokens * MANY, probes=[])

@@ -5,6 +5,10 @@ would time out and block signals), in two steps. PREPARE: every rank unpickles a
 READY or why not; a failure here costs nothing. GO: every rank runs, and says DONE with its part of the
 answer, or ERROR. The parts become one answer on rank 0.
 
+What users' code raises is agreed upon, so that all ranks end the pass together. A rank that fails alone, where
+memory ended in the middle of a layer for instance, would leave the others waiting in a collective: so it *leaves*
+its groups, by which theirs end too, and when all have answered they join anew. The model stays in memory.
+
 By which sockets, and how they are protected, is the business of :mod:`garcon_backend.link`.
 """
 
@@ -24,6 +28,7 @@ from garcon_backend.executor import COMBINE, Executor
 from garcon_backend.interrupts import Cancelled
 from garcon_backend.lent import Lent, frames
 from garcon_backend.link import Link
+from garcon_backend.output import log
 from garcon_backend.probing.calls import PassFailed, UserFailure
 from garcon_backend.watch import Watch, answer_watch
 from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
@@ -39,6 +44,10 @@ class Outcome:
 
     value: Any = None
     failure: dict[str, Any] | None = None
+    alone: bool = False
+    """Whether it failed in the middle of a pass, where others may wait for it."""
+    follows: bool = False
+    """Whether it failed only because another did."""
 
 
 class RequestFailed(Exception):
@@ -72,12 +81,15 @@ def attempt(executor: Executor, request: Request) -> tuple[Callable[[], Any] | N
 
 
 def perform(executor: Executor, run: Callable[[], Any]) -> Outcome:
-    """Run a prepared request; nothing escapes."""
+    """Run a prepared request; nothing escapes. A rank that failed alone has left its groups then."""
     try:
-        return _performed(executor, run)
+        outcome = _performed(executor, run)
     except Cancelled as error:  # it came again while the first was dealt with
         executor.interrupts.shut()
         return Outcome(failure=_failure(error))
+    if outcome.alone and executor.mesh.may_rejoin:  # by now no traceback knows the groups
+        executor.mesh.leave()
+    return outcome
 
 
 def _performed(executor: Executor, run: Callable[[], Any]) -> Outcome:
@@ -87,10 +99,23 @@ def _performed(executor: Executor, run: Callable[[], Any]) -> Outcome:
             return Outcome(run())
     except BaseException as error:  # noqa: BLE001 - every failure is an answer
         executor.interrupts.shut()
-        return Outcome(failure=_failure(error))
+        agreed = isinstance(
+            error, (GarconError, UserFailure, PassFailed, Cancelled, KeyboardInterrupt)
+        )
+        follows = isinstance(error, PassFailed) or _cut_off(error)
+        return Outcome(failure=_failure(error), alone=not agreed, follows=follows)
     finally:
         executor.interrupts.shut()
         executor.output.end()
+
+
+def _cut_off(error: BaseException) -> bool:
+    """Whether an error says that a rank for which this one waited has gone."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _GONE)
+
+
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""Gloo's words for it."""
 
 
 class Lockstep:
@@ -172,12 +197,27 @@ class Lockstep:
             raise RequestFailed(_worst(outcomes))
         self._tell([b"go"])
         outcomes = [perform(self.executor, prepared), *self._hear()]
+        if any(o.alone for o in outcomes):
+            self._join_anew()
         if any(o.failure for o in outcomes):
             raise RequestFailed(_worst(outcomes))
         try:
             return COMBINE[type(request)]([o.value for o in outcomes], request, self.executor)
         except BaseException as error:  # a merge rule of the user's may raise anything
             raise RequestFailed(_failure(error)) from error
+
+    def _join_anew(self) -> None:
+        """Some ranks have left their groups: so do the others, and all join anew."""
+        assert self._watch is not None
+        mesh = self.executor.mesh
+        if not mesh.may_rejoin:
+            return
+        log("a rank failed alone; the ranks join anew")
+        for step, mine in (b"leave", mesh.leave), (b"rejoin", mesh.rejoin):
+            self._tell([step])
+            outcomes = [_done(mine), *self._hear()]
+            if failure := next((o.failure for o in outcomes if o.failure), None):
+                self._watch.restart(f"its ranks could not join anew: {failure['problem']}")
 
     def _tell(self, frames: Sequence[Any]) -> None:
         if self.workers:
@@ -210,9 +250,17 @@ class Lockstep:
 
 def _worst(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The failure to report: the user's own before those that merely followed."""
-    failures = [o.failure for o in outcomes if o.failure]
+    failures = [(o.follows, o.failure) for o in outcomes if o.failure]
     order = {"ProbeError": 0, "ServerError": 2}
-    return min(failures, key=lambda failure: order.get(failure["class"], 1))
+    return min(failures, key=lambda told: (told[0], order.get(told[1]["class"], 1)))[1]
+
+
+def _done(step: Callable[[], Any]) -> Outcome:
+    """The outcome of something between two requests."""
+    try:
+        return Outcome(step())
+    except Exception as error:  # noqa: BLE001 - rank 0 is told
+        return Outcome(failure=_failure(error))
 
 
 def _title(number: int, request: Request | None) -> str:
@@ -260,6 +308,10 @@ class Worker:
                 return
             if kind == b"catalog":
                 self.executor.bound.catalog = codec.loads(frames[0], frames[1:])
+            elif kind == b"leave":
+                self._answer(_done(self.executor.mesh.leave))
+            elif kind == b"rejoin":
+                self._answer(_done(self.executor.mesh.rejoin))
             elif kind == b"prepare":
                 self._serve_one(frames[0].decode(), frames[1:])
                 memory.give_back()

@@ -52,6 +52,7 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
     mesh = Mesh.form(spec.degrees, spec.device)
     if spec.loader:
         progress(f"calling {spec.loader}")
+        mesh.lent = True
         model, tokenizer = loading.load_with(spec.loader, spec.model, mesh, spec.dtype)
         config = getattr(model, "config", None)
     else:

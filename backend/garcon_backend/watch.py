@@ -66,7 +66,7 @@ class Watch:
     ) -> None:
         self._pulse = pulse
         self._interrupts = executor.interrupts
-        self._stages, self._link, self._restart = stages, link, restart
+        self._stages, self._link, self.restart = stages, link, restart
         self._lock = threading.Lock()  # of the socket for signals
         self._since: tuple[str, float] | None = None
         self._cancelled: OrderedDict[str, float] = OrderedDict()
@@ -171,7 +171,7 @@ class Watch:
         stuck = [mine, *(where for _, where in self._heard.values())]
         users = [where for where in stuck if where.in_user_code]
         if users:
-            self._restart(
+            self.restart(
                 f"a request was interrupted, and {users[0]} for {STUBBORN:.0f} seconds more"
             )
 
@@ -184,7 +184,7 @@ class Watch:
         for rank in range(1, len(self._stages)):
             heard = self._heard[rank][0] if rank in self._heard else started
             if now - heard > SILENCE:
-                self._restart(f"rank {rank} has not answered for {SILENCE:.0f} seconds")
+                self.restart(f"rank {rank} has not answered for {SILENCE:.0f} seconds")
         everywhere = [where for _, where in self._heard.values()]
         if len(everywhere) < len(self._stages) or not all(w.stuck for w in everywhere):
             return
@@ -193,7 +193,7 @@ class Watch:
         patience = DIVERGED if any(where.failed for where in everywhere) else HANG
         if now - self._moved > patience:
             told = "; ".join(str(where) for where in sorted(everywhere, key=lambda w: w.rank))
-            self._restart(f"its ranks wait for one another: {told}")
+            self.restart(f"its ranks wait for one another: {told}")
 
 
 def answer_watch(

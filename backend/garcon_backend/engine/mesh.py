@@ -9,12 +9,14 @@ it and owns all groups.
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
 from garcon_backend.engine.collectives import Ranks
 from garcon_backend.engine.losses import epoch
@@ -57,7 +59,9 @@ class Mesh:
         pipeline: the ranks of the same `tp_rank` and replica over all stages, first stage first.
         replicas: the ranks of the same stage and `tp_rank` over all replicas.
         everyone: all ranks.
-        device_mesh: torch's own view of the same, (pp, dp, tp); None for a process of its own.
+        lent: whether code that is not ours knows the groups, and would keep those that were left.
+        device_mesh: torch's own view of the same, (pp, dp, tp); None for a process of its own, and for
+            a rank that has left.
     """
 
     def __init__(
@@ -66,15 +70,16 @@ class Mesh:
         rank: int,
         device: torch.device,
         device_mesh: DeviceMesh | None = None,
+        store: dist.Store | None = None,
     ) -> None:
         self.degrees, self.rank, self.device, self.device_mesh = degrees, rank, device, device_mesh
+        self._store, self._turn, self.lent = store, 0, False
         if device_mesh is None:
             self.tp = self.pipeline = self.replicas = self.everyone = Ranks(None, device)
         else:
-            self.tp = Ranks(device_mesh.get_group("tp"), device)
-            self.pipeline = Ranks(device_mesh.get_group("pp"), device)
-            self.replicas = Ranks(device_mesh.get_group("dp"), device)
-            self.everyone = Ranks(dist.group.WORLD, device)
+            self.tp, self.pipeline, self.replicas, self.everyone = (
+                Ranks(group, device) for group in _groups_of(device_mesh)
+            )
 
     @classmethod
     def solo(cls, device: torch.device | str = "cpu") -> Mesh:
@@ -106,16 +111,48 @@ class Mesh:
                 f"{degrees} needs {degrees.world} processes, but {world} were started.",
                 "Start as many processes as the product of the degrees.",
             )
+        store = None
         if not dist.is_initialized():
-            _join("nccl" if kind.type == "cuda" else "gloo", world)
-        shape, names = (degrees.pp, degrees.dp, degrees.tp), ("pp", "dp", "tp")
-        device_mesh = init_device_mesh(kind.type, shape, mesh_dim_names=names)
-        return cls(degrees, dist.get_rank(), kind, device_mesh)
+            store = _meeting_place(world)
+            _join(_backend(kind), store, int(os.environ["RANK"]), world)
+        return cls(degrees, dist.get_rank(), kind, _device_mesh(degrees, kind), store)
+
+    @property
+    def may_rejoin(self) -> bool:
+        """Whether a rank that leaves in the middle of a pass is noticed at once, and all can join anew.
+
+        So it is with gloo, whose connections end. NCCL's ranks would go on waiting in their kernels.
+        """
+        return self._store is not None and not self.lent and self.device.type == "cpu"
 
     def leave(self) -> None:
-        """Leave all groups; afterwards the mesh is of no use."""
-        if self.device_mesh is not None and dist.is_initialized():
-            dist.destroy_process_group()
+        """Leave all groups: whoever waits for this rank in one of them gets an error.
+
+        A collective on a group that was left would be wrong, so they are forgotten here as well.
+        """
+        if self.device_mesh is None:
+            return
+        # Torch remembers meshes by which tensors were cut, and a mesh its groups.
+        getattr(self.device_mesh, "_pg_registry", {}).clear()
+        self.device_mesh = None
+        for ranks in self._groups:
+            ranks.group = None
+        dist.destroy_process_group()
+        gc.collect()  # the connections end with the last one who knows of a group
+
+    def rejoin(self) -> None:
+        """Join anew, after all ranks have left. Collective."""
+        assert self._store is not None and self.device_mesh is None
+        self._turn += 1
+        again = dist.PrefixStore(f"turn-{self._turn}", self._store)
+        _join(_backend(self.device), again, self.rank, self.world)
+        self.device_mesh = _device_mesh(self.degrees, self.device)
+        for ranks, group in zip(self._groups, _groups_of(self.device_mesh), strict=True):
+            ranks.group = group
+
+    @property
+    def _groups(self) -> tuple[Ranks, ...]:
+        return self.tp, self.pipeline, self.replicas, self.everyone
 
     @property
     def world(self) -> int:
@@ -161,11 +198,30 @@ class Mesh:
         return f"<rank {self.rank} of {self.world}: {self.degrees}, on {self.device}>"
 
 
-def _join(backend: str, world: int) -> None:
-    store = os.environ.get(GROUP_STORE)
-    if store is None:
-        dist.init_process_group(backend)
-    else:
-        rank = int(os.environ["RANK"])
-        method = f"file://{store}-{epoch()}"
-        dist.init_process_group(backend, init_method=method, rank=rank, world_size=world)
+def _backend(device: torch.device) -> str:
+    return "nccl" if device.type == "cuda" else "gloo"
+
+
+def _meeting_place(world: int) -> dist.Store:
+    """The store through which ranks find each other; it serves every time that they join."""
+    file = os.environ.get(GROUP_STORE)
+    if file is not None:
+        return dist.FileStore(f"{file}-{epoch()}", world)
+    store, *_ = next(rendezvous("env://"))
+    return store
+
+
+def _join(backend: str, store: dist.Store, rank: int, world: int) -> None:
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+
+
+def _device_mesh(degrees: Degrees, device: torch.device) -> DeviceMesh:
+    shape, names = (degrees.pp, degrees.dp, degrees.tp), ("pp", "dp", "tp")
+    return init_device_mesh(device.type, shape, mesh_dim_names=names)
+
+
+def _groups_of(device_mesh: DeviceMesh) -> tuple[dist.ProcessGroup, ...]:
+    """The groups of a rank, as :class:`Mesh` names them: tp, pipeline, replicas, everyone."""
+    world = dist.group.WORLD
+    assert world is not None
+    return *(device_mesh.get_group(name) for name in ("tp", "pp", "dp")), world

@@ -1,0 +1,30 @@
+"""What the first answer needs is imported before it comes.
+
+Importing torch takes about a second. ``import garcon_jupyter`` does without it, so that listing servers and
+completing names are quick; but the first tensor that arrives needs it. So it is imported on a thread of its own
+as soon as it is clear that one will, while the notebook waits for the server or its user types.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import sys
+import threading
+
+NEEDED = "torch"
+
+
+@functools.cache
+def begin() -> None:
+    """Begin the import, once; returns without waiting."""
+    if NEEDED in sys.modules:
+        return
+    # Not a daemon: a process that ends in the middle of it waits, where it could crash.
+    threading.Thread(target=_import, name="garcon-warming").start()
+
+
+def _import() -> None:
+    with contextlib.suppress(Exception):  # the process ends; else whoever needs it meets the error
+        importlib.import_module(NEEDED)
