@@ -88,3 +88,12 @@ def test_a_host_with_another_secret_is_not_believed(store: TCPStore) -> None:
     assert state == b"a state"
     assert mine.set_state(b"the next", token) == (b"the next", mine.get_state()[1], True)
     assert mine.set_state(b"too late", token) == (b"the next", mine.get_state()[1], False)
+
+
+def test_one_host_meets_nobody() -> None:
+    parameters = RendezvousParameters(
+        backend=rendezvous.ALONE, endpoint="", run_id=RUN, min_nodes=1, max_nodes=1
+    )
+    alone = get_rendezvous_handler(parameters)
+    met = alone.next_rendezvous()
+    assert (met.rank, met.world_size, alone.num_nodes_waiting()) == (0, 1, 0)

@@ -1,4 +1,8 @@
-"""Torch's rendezvous, sealed with the secret of the hosts.
+"""Torch's rendezvous: within one process, or sealed with the secret of the hosts.
+
+The launcher of a single host meets nobody, so its store is its own memory. Torch would have it in a file, to which
+the launcher adds a record every second; where the disk was full for a moment it waits for the rest of one for ever,
+and no longer sees to its ranks.
 
 The launchers of several hosts agree on who takes part through a state that each of them pickles into torch's
 store. The store listens on the network and asks for no key, so whoever reaches it could leave a pickle there
@@ -12,13 +16,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+from torch.distributed import HashStore
 from torch.distributed.elastic.rendezvous import (
     RendezvousHandler,
     RendezvousParameters,
     RendezvousStateError,
     rendezvous_handler_registry,
 )
-from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
+from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import (
+    C10dRendezvousBackend,
+    create_backend,
+)
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
     RendezvousBackend,
     Token,
@@ -26,7 +34,10 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
 )
 
 BACKEND = "garcon"
-"""What torch's launcher calls this rendezvous; its parameter ``seal`` is the key, as hexadecimal digits."""
+"""What torch's launcher calls that of several hosts; its parameter ``seal`` is the key, as hexadecimal digits."""
+
+ALONE = "garcon-alone"
+"""What it calls that of one host."""
 
 _SEAL = hashlib.sha256().digest_size
 
@@ -83,4 +94,18 @@ def _create(parameters: RendezvousParameters) -> RendezvousHandler:
     return create_handler(store, Sealed(inner, bytes.fromhex(parameters.get("seal"))), parameters)
 
 
+class Alone(C10dRendezvousBackend):
+    """A backend that keeps its states in a store of this process."""
+
+    @property
+    def name(self) -> str:
+        return ALONE
+
+
+def _create_alone(parameters: RendezvousParameters) -> RendezvousHandler:
+    store = HashStore()
+    return create_handler(store, Alone(store, parameters.run_id), parameters)
+
+
 rendezvous_handler_registry.register(BACKEND, _create)
+rendezvous_handler_registry.register(ALONE, _create_alone)

@@ -80,8 +80,8 @@ def _stop(signum: int, frame: Any) -> None:
 
 
 def _on_one_host(spec: LaunchSpec) -> dict[str, Any]:
-    """Meet through files of the server's own directory: a store that listens on a port would take
-    pickles from whoever reaches it."""
+    """Nobody else is to be met. The ranks find each other through a file of the server's own directory: a store
+    that listens on a port would take words from whoever reaches it."""
     os.environ[GROUP_STORE] = str(spec.directory / "group")
     if "lo" in psutil.net_if_addrs():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -89,9 +89,8 @@ def _on_one_host(spec: LaunchSpec) -> dict[str, Any]:
         "nodes": 1,
         "ranks": spec.degrees.world,
         "run_id": spec.name,
-        "backend": "c10d",
-        "endpoint": str(spec.directory / "rendezvous"),
-        "store_type": "file",
+        "backend": rendezvous.ALONE,
+        "endpoint": "",
     }
 
 
