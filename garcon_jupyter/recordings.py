@@ -187,17 +187,22 @@ class Recording:
         return tables.recording(self)
 
 
+class _Snapshot:
+    """Keeps a snapshot on the server as long as anybody here holds it: no cycle goes through it, so that gigabytes
+    there need not wait for the collector here."""
+
+
 class Recordings(Mapping[Key, Recording]):
     """A snapshot of a session's recordings by point name, or (point, name) for named probes."""
 
     def __init__(self, model: RemoteModel, index: SnapshotIndex, lazy: bool) -> None:
-        self._model = model
+        self._model, self._snapshot = model, _Snapshot()
         self._entries: dict[Key, Recording] = {}
         for (point, name), attributes in index.contexts.items():
             ref = RecordingRef(index.snapshot, point, name)
             key: Key = point if name is None else (point, name)
-            self._entries[key] = Recording(model, ref, attributes, lazy, self)
-        weakref.finalize(self, model._released.append, index.snapshot).atexit = False
+            self._entries[key] = Recording(model, ref, attributes, lazy, self._snapshot)
+        weakref.finalize(self._snapshot, model._released.append, index.snapshot).atexit = False
 
     def __getitem__(self, key: Key) -> Recording:
         if key in self._entries:
