@@ -348,8 +348,18 @@ class Channel:
 
     # -- requests ----------------------------------------------------------------------------
 
-    def request(self, content: dict[str, Any], value: Any, show: prints.Show = prints.plain) -> Any:
-        """Send a request and wait for its answer; `show` shows meanwhile what it prints.
+    def request(
+        self,
+        content: dict[str, Any],
+        value: Any,
+        show: prints.Show = prints.plain,
+        into: memoryview | None = None,
+    ) -> Any:
+        """Send a request and wait for its answer.
+
+        Args:
+            show: shows meanwhile what it prints.
+            into: memory for an answer that travels over the socket for data, if it is of that size.
 
         Raises:
             Interrupted: the user interrupted it; the server is intact.
@@ -374,14 +384,14 @@ class Channel:
                     self.request_id = None
                 transport.discard(packed)  # where the server refused to look at it
                 try:
-                    return self._opened(_checked(reply))
+                    return self._opened(_checked(reply), into)
                 finally:
                     if time.monotonic() - waiting.since > LONG:
                         self._say(protocol.RECEIVED, waiting.session, waiting)
 
-    def _opened(self, content: dict[str, Any]) -> Any:
+    def _opened(self, content: dict[str, Any], into: memoryview | None = None) -> Any:
         """The value of an answer."""
-        take = self._data.take if self._by_socket else None
+        take = partial(self._data.take, into=into) if self._by_socket else None
         return transport.unpack(content, content["buffers"], shared=self._shared, take=take)
 
     def _give(self, session: str) -> transport.Give | None:

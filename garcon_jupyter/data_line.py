@@ -66,8 +66,11 @@ class DataLine:
         self._socket: zmq.Socket[bytes] | None = None
         self._heard = self._renewed = 0.0
 
-    def take(self, transfer: str, size: int) -> memoryview:
+    def take(self, transfer: str, size: int, into: memoryview | None = None) -> memoryview:
         """Fetch a transfer; its bytes.
+
+        Args:
+            into: memory to receive into, if it is of that size.
 
         Raises:
             DoesNotFit: there is no memory for it.
@@ -75,7 +78,8 @@ class DataLine:
             Interrupted: the user did not want it any more.
             ServerGone: the server ended.
         """
-        incoming = Incoming(size)
+        fits = into is not None and into.nbytes == size
+        incoming = Incoming(size, into if fits else None)
         with self._moving(transfer, "fetching", size) as amount:
             while not incoming.whole:
                 while run := incoming.wanted():

@@ -94,9 +94,9 @@ class Handle:
         steps = (*self._steps, step)
         return Handle(self._model, self._ref, self._attribute, self.info, self._owner, steps)
 
-    def fetch(self, dtype: Any = None) -> Any:
-        """The value. A floating dtype to travel in may be chosen."""
-        return self._model.fetch(self, dtype=dtype)
+    def fetch(self, dtype: Any = None, out: Any = None) -> Any:
+        """The value. A floating dtype to travel in may be chosen, and a tensor to put it into."""
+        return self._model.fetch(self, dtype=dtype, out=out)
 
     def __repr__(self) -> str:
         info = self.info

@@ -33,9 +33,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all that was received over the socket for data by this process."""
     sizes: list[int] = []
 
-    def counted(size: int) -> Incoming:
+    def counted(size: int, into: memoryview | None = None) -> Incoming:
         sizes.append(size)
-        return Incoming(size)
+        return Incoming(size, into)
 
     monkeypatch.setattr(data_line, "Incoming", counted)
     return sizes
@@ -121,13 +121,50 @@ def test_parameters_arrive_as_they_were_asked_for(
     assert torch.equal(elsewhere.get_parameter(name), weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_value_comes_into_memory_that_is_there(
+    elsewhere: garcon.RemoteModel, taken: list[int], dtype: torch.dtype
+) -> None:
+    def big(save_ctx: Any, tensor: torch.Tensor) -> None:
+        save_ctx.value = torch.arange(3 * CHUNK // 4 + 5).remainder(251).to(dtype).view(-1, 1)
+
+    elsewhere.forward(PROMPT, probes=[elsewhere.probe_points[POINT].probe(big)], logits="none")
+    handle = elsewhere.recordings()[POINT].handle("value")
+    out = torch.zeros(handle.shape, dtype=dtype)
+    place = out.data_ptr()
+    assert handle.fetch(out=out) is out
+    assert out.data_ptr() == place and torch.equal(out, handle.fetch())
+    assert taken == [out.nbytes, out.nbytes]
+    elsewhere._channel.same_host = True
+    assert torch.equal(handle.fetch(out=torch.zeros_like(out)), out)
+    assert torch.equal(handle[:7].fetch(out=torch.zeros(7, 1, dtype=dtype)), out[:7])
+
+
+def test_memory_that_does_not_fit_is_refused(elsewhere: garcon.RemoteModel) -> None:
+    probe = elsewhere.probe_points[POINT].probe(lambda save_ctx, x: setattr(save_ctx, "x", x))
+    elsewhere.forward(PROMPT, probes=[probe], logits="none")
+    handle = elsewhere.recordings()[POINT].handle("x")
+    wide = torch.zeros(2, 6, 80)
+    for out, words in [
+        (torch.zeros(2, 80, 6), r"is \[2, 6, 80\] torch.float32, out= is \[2, 80, 6\]"),
+        (wide.double(), "torch.float64"),
+        (wide.transpose(0, 1), "no contiguous tensor"),
+        (wide.clone().requires_grad_(), "requires a gradient"),
+        (wide.numpy(), "no contiguous tensor"),
+    ]:
+        with pytest.raises(garcon.BadRequest, match=words):
+            handle.fetch(out=out)
+    with pytest.raises(garcon.BadRequest, match="one value, not 2"):
+        elsewhere.fetch(handle, handle, out=wide)
+
+
 def test_what_a_client_leaves_behind_is_dropped(
     elsewhere: garcon.RemoteModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another connection cannot fetch what was meant for one that said goodbye."""
     names: list[tuple[str, int]] = []
 
-    def forget(self: Any, name: str, size: int) -> Any:
+    def forget(self: Any, name: str, size: int, into: Any = None) -> Any:
         names.append((name, size))
         raise garcon.Interrupted("", "")
 

@@ -111,6 +111,9 @@ class Outgoing:
 class Incoming:
     """A transfer on the side that wants it: its memory, and what of it is there.
 
+    Args:
+        into: memory to receive into, of that size; else it is made.
+
     Attributes:
         memory: the bytes; right where they have come.
 
@@ -118,9 +121,10 @@ class Incoming:
         DoesNotFit: there is no such memory.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, into: memoryview | None = None) -> None:
         try:
-            self.memory = np.empty(size, np.uint8).data  # which clears nothing
+            # Which clears nothing.
+            self.memory = np.empty(size, np.uint8).data if into is None else into
         except MemoryError:
             raise DoesNotFit(
                 f"There is no memory for {sized(size)} that are to be received.",
