@@ -52,9 +52,11 @@ def main(spec_file: str) -> int:
     # Elastic restarts over a shared store can meet keys of the group before (pytorch #135712).
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ["PYTHONHASHSEED"] = "0"
-    # Idle threads of a pass wait a moment, and then sleep: a core that they spin on is one that the notebook,
-    # or another server, does not have. (OpenMP's own habit made requests 20 times slower on a busy machine.)
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # Idle threads of a pass wait for a millisecond, which bridges what Python does between two operations, and
+    # then sleep: a core that they spin on is one that the notebook, or another server, does not have. (Sleeping
+    # at once made a pass of SmolLM2 slower by a twentieth, and OpenMP's own habit of spinning for long made
+    # requests 20 times slower on a busy machine.)
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     reason, well = "ended", False
     try:
         meeting = _over_hosts(spec, spec.hosts) if spec.hosts else _on_one_host(spec)
