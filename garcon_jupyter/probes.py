@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import shipping
@@ -218,3 +218,20 @@ class ProbePoints(Mapping[str, ProbePoint]):
         from garcon_jupyter import tables
 
         return tables.points(self)
+
+
+def checked(probes: Iterable[Probe]) -> list[Probe]:
+    """Probes that a user gave, as a list.
+
+    Raises:
+        BadProbe: they are none.
+    """
+    if isinstance(probes, Probe) or not isinstance(probes, Iterable):
+        raise BadProbe(f"probes={probes!r} is no list.", "Give a list of probes: probes=[probe].")
+    chosen = list(probes)
+    for probe in chosen:
+        if not isinstance(probe, Probe):
+            raise BadProbe(
+                f"{probe!r} is no probe.", "rmodel.probe_points[name].probe(function) makes one."
+            )
+    return chosen

@@ -10,39 +10,39 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import prints, receiving, shipping, warming
 from garcon_jupyter.channel import Channel
-from garcon_jupyter.errors import BadProbe, BadRequest, ProbesUnknown, ServerRestarted
+from garcon_jupyter.errors import BadRequest, ProbesUnknown
 from garcon_jupyter.installing import Installing
 from garcon_jupyter.looking.entry import Looking
 from garcon_jupyter.points import Address, Catalog
-from garcon_jupyter.probes import Probe, ProbePoints
+from garcon_jupyter.probes import Probe, ProbePoints, checked
 from garcon_jupyter.recordings import Handle, Recordings
 from garcon_jupyter.registry import Server, stop
+from garcon_jupyter.running import Running
 from garcon_jupyter.tokens import Tokens, as_tokens
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire import questions as ask
 from garcon_jupyter.wire import requests as wire
-from garcon_jupyter.wire import runs as runs_wire
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.atlas import Atlas
     from garcon_jupyter.easy import Look
-    from garcon_jupyter.runs import Run
     from garcon_jupyter.showing import Shown
     from garcon_jupyter.widgets import AttentionWidget, View
 
 LOGITS = ("all", "last", "none")
+MANY = 1 << 16
+"""Tokens from which on their ids travel in half of the bytes."""
+
 AttachedKey = tuple[str, bool, str | None]
 """(point, on the gradient, name)"""
 
 
-class RemoteModel(Looking):
+class RemoteModel(Looking, Running):
     """A connection to a served model, with a session of its own.
 
     Attributes:
@@ -355,7 +355,7 @@ class RemoteModel(Looking):
             once: only to the next such pass, in place of those that are attached for longer.
         """
         chosen = self.attached_once if once else self.attached
-        for probe in _checked_probes(probes):
+        for probe in checked(probes):
             chosen[probe.spec.point, probe.spec.grad, probe.spec.name] = probe
 
     def detach(self, pattern: str | None = None) -> list[Probe]:
@@ -373,177 +373,10 @@ class RemoteModel(Looking):
         if probes is None:
             probes = {**self.attached, **self.attached_once}.values()
             self.attached_once = {}
-        return tuple(probe.spec for probe in _checked_probes(probes))
+        return tuple(probe.spec for probe in checked(probes))
 
     def _select(self, pattern: str) -> list[Address]:
         return self.catalog.select(pattern)
-
-    # -- runs --------------------------------------------------------------------------------
-
-    def run(
-        self,
-        data: Any = None,
-        probes: Iterable[Probe] = (),
-        batch_tokens: int = 2048,
-        length: int | None = None,
-        packed: bool | None = None,
-        long: str = "refuse",
-        field: str = "",
-        documents: str = "line",
-        special: bool | None = None,
-        between: int | None = None,
-        skip: bool = False,
-        most_tokens: int | None = None,
-        first_document: int = 0,
-        fresh: bool = True,
-        seed: int = 0,
-        checkpoint: str | Path | None = None,
-        every: float = 30.0,
-        resume: str | Path | None = None,
-        blocking: bool = True,
-        show: bool = True,
-    ) -> Run:
-        """Stream data past probes, on the server.
-
-        Batches take turns with the requests of others, and with your own: what is recorded can be read while
-        it runs. It goes on when the notebook is closed, and :meth:`runs` finds it again. In probes,
-        ``save_ctx.here.document`` and ``.offset`` say where in the data each token is, [b, p].
-
-        Args:
-            data: texts; rows of token ids, or an array of them; or the path of a file on the server's host:
-                text, JSON lines, Parquet, Arrow, .npy or safetensors tokens, or a data set on disk.
-            probes: recorders, mostly (:mod:`garcon_jupyter.recorders`); attached probes do not run.
-            batch_tokens: tokens of a batch at most.
-            length: tokens of a row at most; by default 256 where packed, else what the model reads.
-            packed: documents one after the other in rows of equal length, or one a row; by default packed where
-                they are texts. What stands before a document in its row is seen by attention.
-            long: of an unpacked document that is too long: "refuse" it, "cut" it, or "split" it into rows.
-            field: the column or key that holds the text or the tokens; by default the usual names.
-            documents: what a document of a text file is: "line", "paragraph" or "file".
-            special: whether the tokenizer adds its special tokens to each document; None is its own habit.
-            between: token after each packed document; None is the tokenizer's end-of-text token, −1 none.
-            skip: leave out documents that cannot be read, instead of stopping there.
-            most_tokens: stop after so many.
-            first_document: number of the first document, where the data is a part of more: so that runs over
-                all parts, on any servers, can be merged as if they were one.
-            fresh: forget first what is recorded where these probes save; else go on with it.
-            seed: of the randomness inside probes.
-            checkpoint: directory on the server's hosts for checkpoints that outlive the server.
-            every: seconds between two checkpoints. A run that a lost rank cut short goes on from the last.
-            resume: a directory of checkpoints to go on from, in place of data and probes.
-            blocking: wait for the end; else return at once.
-            show: how far it is, while waiting.
-
-        Returns:
-            The run: poll, pause, resume, cancel, wait.
-
-        Raises:
-            BadData: the data, or a document, cannot be read; what was recorded before it is there.
-            ProbeError: a probe raised.
-            Interrupted: you interrupted it; what was recorded is there.
-        """
-        from garcon_jupyter.runs import Run, as_data
-
-        if resume is not None:
-            status = self._ask_run("resume_from", str(resume))
-        else:
-            plan = runs_wire.Plan(
-                packed,
-                length,
-                batch_tokens,
-                long,
-                special,
-                between,
-                skip,
-                most_tokens,
-                first_document,
-            )
-            asked = runs_wire.StartRun(
-                as_data(data, field, documents),
-                tuple(probe.spec for probe in _checked_probes(probes)),
-                plan,
-                seed,
-                fresh,
-                None if checkpoint is None else str(checkpoint),
-                every,
-            )
-            status = self._ask_run("start", asked)
-        run = Run(self, status)
-        return run.wait(show) if blocking else run
-
-    def atlas(
-        self,
-        points: str | list[str],
-        data: Any,
-        path: str | Path,
-        k: int = 20,
-        before: int = 10,
-        after: int = 5,
-        each: int = 4,
-        correlated: bool = True,
-        logits: bool | None = None,
-        mergeable: bool = False,
-        **options: Any,
-    ) -> Atlas:
-        """Record what feature dashboards show, of all units of all these points, in one pass over data.
-
-        Memory on the server is :func:`garcon_jupyter.atlas.making.memory`; what travels here is the summary.
-
-        Args:
-            points: a pattern, such as "layers.*.mlp.post_activation", or several.
-            data: as for :meth:`run`.
-            path: the directory to write, on this side.
-            k: examples of largest value of each unit.
-            before: tokens of an example before its own.
-            after: and after it.
-            each: examples of each interval of a uniform sample.
-            correlated: whether to correlate the units of each point: 8 bytes for each pair of them.
-            logits: whether to follow neurons through the unembedding; None for where all points are
-                ``mlp.post_activation``.
-            mergeable: whether to write all correlations, not the strongest only, so that
-                :func:`garcon_jupyter.merge_atlases` can put those of several parts of the data together.
-            options: as for :meth:`run`: batch_tokens, length, checkpoint, ….
-
-        Returns:
-            The atlas; ``garcon.open_atlas(path)`` opens it again, without a server.
-
-        Raises:
-            BadData: the data cannot be read, or the directory not be written.
-        """
-        from garcon_jupyter.atlas import making
-
-        return making.make(
-            self,
-            points,
-            data,
-            path,
-            k=k,
-            before=before,
-            after=after,
-            each=each,
-            correlated=correlated,
-            logits=logits,
-            mergeable=mergeable,
-            run=lambda data, probes: self.run(data, probes, **options),
-        )
-
-    def runs(self) -> list[Run]:
-        """The runs of this session, also those that an earlier notebook began."""
-        from garcon_jupyter.runs import Run
-
-        return [Run(self, status) for status in self._ask_run("list")]
-
-    def _ask_run(self, verb: str, question: Any = None, **content: Any) -> Any:
-        self._follow()
-        packed, buffers = transport.pack(question)
-        told = {"verb": verb, "session": self.session, **content, **packed}
-        try:
-            reply = self._channel.ask(protocol.RUN, told, buffers)
-        except ServerRestarted:
-            if verb in ("start", "resume_from"):  # it may have begun
-                raise
-            return self._ask_run(verb, question, **content)
-        return transport.unpack(reply, reply["buffers"])
 
     # -- state -------------------------------------------------------------------------------
 
@@ -783,18 +616,6 @@ def _tell(line: str) -> None:
     print(f"[garcon] {line}", file=sys.stderr, flush=True)
 
 
-def _checked_probes(probes: Iterable[Probe]) -> list[Probe]:
-    if isinstance(probes, Probe) or not isinstance(probes, Iterable):
-        raise BadProbe(f"probes={probes!r} is no list.", "Give a list of probes: probes=[probe].")
-    chosen = list(probes)
-    for probe in chosen:
-        if not isinstance(probe, Probe):
-            raise BadProbe(
-                f"{probe!r} is no probe.", "rmodel.probe_points[name].probe(function) makes one."
-            )
-    return chosen
-
-
 def _floating(dtype: Any) -> str:
     """Name of a floating-point dtype, given as torch.float16 or "float16"."""
     import torch
@@ -807,7 +628,17 @@ def _floating(dtype: Any) -> str:
 
 
 def _batch(tokens: Tokens) -> wire.Batch:
-    return wire.Batch(tokens.ids, None if bool(tokens.mask.all()) else tokens.mask)
+    return wire.Batch(_narrow(tokens.ids), None if bool(tokens.mask.all()) else tokens.mask)
+
+
+def _narrow(ids: Tensor) -> Tensor:
+    """Many token ids in half of the bytes, where they fit."""
+    import torch
+
+    if ids.dtype != torch.int64 or ids.numel() < MANY:
+        return ids
+    narrow = ids.to(torch.int32)
+    return narrow if bool((narrow == ids).all()) else ids
 
 
 def _is_count(value: Any) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import prints, progress
-from garcon_jupyter.errors import BadData, Interrupted
+from garcon_jupyter.errors import BadData, Interrupted, ServerRestarted
+from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.failures import revive
 from garcon_jupyter.wire.runs import Data, RunStatus
 
@@ -106,7 +107,7 @@ class Run:
 
         def poll() -> dict[str, Any]:
             # What was printed is left to whoever waits for the run.
-            status = self._model._ask_run("poll", run=self.id, prints=self._heard)
+            status = ask(self._model, "poll", run=self.id, prints=self._heard)
             known = {"state": status.state, "fraction": status.fraction, "over": status.over}
             return known | {"words": describe(status)}
 
@@ -128,7 +129,7 @@ class Run:
             time.sleep(POLLED)
 
     def _ask(self, verb: str) -> RunStatus:
-        self.status = self._model._ask_run(verb, run=self.id, prints=self._heard)
+        self.status = ask(self._model, verb, run=self.id, prints=self._heard)
         self._heard = self.status.prints
         return self.status
 
@@ -207,3 +208,17 @@ def _rows(data: Any, items: Sequence[Any]) -> tuple[Any, ...]:
             "Give texts, rows of integers, an array of them, or the path of a file.",
         ) from None
     return tuple(found)
+
+
+def ask(rmodel: RemoteModel, verb: str, question: Any = None, **content: Any) -> Any:
+    """Ask the server about runs of this session."""
+    rmodel._follow()
+    packed, buffers = transport.pack(question)
+    told = {"verb": verb, "session": rmodel.session, **content, **packed}
+    try:
+        reply = rmodel._channel.ask(protocol.RUN, told, buffers)
+    except ServerRestarted:
+        if verb in ("start", "resume_from"):  # it may have begun
+            raise
+        return ask(rmodel, verb, question, **content)
+    return transport.unpack(reply, reply["buffers"])

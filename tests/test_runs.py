@@ -18,6 +18,7 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_jupyter import recorders
 from garcon_jupyter.recorders import State, alone, seen
+from garcon_jupyter.runs import ask
 from tests.conftest import quiet
 from tests.oracle import close
 
@@ -248,7 +249,7 @@ def test_a_notebook_finds_its_run_again(llama_server: garcon.Server) -> None:
     other = garcon.connect("tiny")
     assert other.runs() == []
     with pytest.raises(garcon.UnknownName, match="no run"):
-        other._ask_run("poll", run=run.id)
+        ask(other, "poll", run=run.id)
     again.close(), other.close()
 
 
