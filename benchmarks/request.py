@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from jupyter_client.manager import start_new_kernel
 
 from benchmarks.harness import Row, close, interleaved, local, told
 from benchmarks.peers import Worker, python_of_peers
@@ -78,12 +81,38 @@ def _where_it_goes(model: Any, bare: Worker) -> Iterator[Row]:
         warm=10,
     )
     bare_time = times["bare"].median
+    kernel = _stock_kernel()
     yield Row(
         "… where it goes",
-        f"there and back with nothing to do {told(times['empty'].median)}; "
+        f"there and back with nothing to do {told(times['empty'].median)} (a stock ipykernel takes "
+        f"{told(kernel['kernel_info'])} to say who it is, {told(kernel['pass'])} to run `pass`); "
         f"without probes {told(times['none'].median - bare_time)} over the bare forward, "
         f"with one {told(times['one'].median - bare_time)}",
     )
+
+
+def _stock_kernel() -> dict[str, float]:
+    """Median seconds of a round trip to a kernel that is nothing but ipykernel: the bound of every request here."""
+    manager, client = start_new_kernel(kernel_name="python3")
+
+    def seconds(ask: Callable[[], str]) -> float:
+        taken = []
+        for _ in range(120):
+            start = time.perf_counter()
+            asked = ask()
+            while client.get_shell_msg(timeout=30)["parent_header"]["msg_id"] != asked:
+                pass
+            taken.append(time.perf_counter() - start)
+        return statistics.median(taken[20:])
+
+    try:
+        return {
+            "kernel_info": seconds(client.kernel_info),
+            "pass": seconds(lambda: client.execute("pass", silent=True, store_history=False)),
+        }
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def _beside_an_engine(model: Any, bare: Worker, path: Path, peer: Path) -> Iterator[Row]:
