@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from garcon_backend import orphans, outcomes, watch
+from garcon_backend import link, orphans, outcomes, watch
 from garcon_backend.engine import agent, losses
 from garcon_backend.probing import backups
 from garcon_jupyter import errors
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reliability.md").read_text()
 MODULES = {
-    m.__name__.rpartition(".")[2]: m for m in (agent, backups, losses, orphans, outcomes, watch)
+    m.__name__.rpartition(".")[2]: m
+    for m in (agent, backups, link, losses, orphans, outcomes, watch)
 }
 
 
 def test_constants_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)\.(\w+)` \| (\d+)( s| bytes)? \|", PAGE, re.MULTILINE)
-    assert len(rows) == 12
+    assert len(rows) == 13
     for module, name, value, _ in rows:
         assert getattr(MODULES[module], name) == float(value), f"{module}.{name}"
 
