@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from garcon_jupyter.widgets import AttentionWidget, View
 
 LOGITS = ("all", "last", "none")
-MANY = 1 << 16
-"""Tokens from which on their ids travel in half of the bytes."""
-
 AttachedKey = tuple[str, bool, str | None]
 """(point, on the gradient, name)"""
 
@@ -628,17 +625,7 @@ def _floating(dtype: Any) -> str:
 
 
 def _batch(tokens: Tokens) -> wire.Batch:
-    return wire.Batch(_narrow(tokens.ids), None if bool(tokens.mask.all()) else tokens.mask)
-
-
-def _narrow(ids: Tensor) -> Tensor:
-    """Many token ids in half of the bytes, where they fit."""
-    import torch
-
-    if ids.dtype != torch.int64 or ids.numel() < MANY:
-        return ids
-    narrow = ids.to(torch.int32)
-    return narrow if bool((narrow == ids).all()) else ids
+    return wire.Batch(tokens.ids, None if bool(tokens.mask.all()) else tokens.mask)
 
 
 def _is_count(value: Any) -> bool:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest, RemoteModel
-from garcon_jupyter.remote_model import MANY
 from tests.oracle import PROMPT, Plain, close
 
 NEURONS = "layers.2.mlp.post_activation"
@@ -113,25 +112,6 @@ def test_one_row_and_plain_text_are_tokens_too(rmodel: RemoteModel, plain: Plain
     assert close(rmodel.forward(PROMPT[0]), plain.logits(PROMPT[:1]))
     ids = plain.tokenizer("Hello there")["input_ids"]
     assert close(rmodel.forward("Hello there"), plain.logits([ids]))
-
-
-def test_many_tokens_travel_in_half_of_the_bytes(rmodel: RemoteModel, plain: Plain) -> None:
-    ids = torch.randint(3, 260, (MANY // 100 + 1, 100), generator=torch.Generator().manual_seed(1))
-    sent: list[torch.dtype] = []
-    request = rmodel._channel.request
-
-    def seen(about: Any, value: Any, *more: Any) -> Any:
-        sent.append(value.batch.ids.dtype)
-        return request(about, value, *more)
-
-    rmodel._channel.request = seen  # type: ignore[method-assign]
-    last = rmodel.forward(ids, probes=[], logits="last")
-    assert close(last[::300], plain.logits(ids[::300].tolist())[:, -1])
-    ids[0, 0] = 1 << 40  # which half of the bytes would make a zero
-    with pytest.raises(garcon.BadTokens, match="1099511627776 is out of range"):
-        rmodel.forward(ids, probes=[], logits="last")
-    assert sent == [torch.int32, torch.int64]
-    rmodel._channel.request = request  # type: ignore[method-assign]
 
 
 def test_last_none_and_reduced_logits(either: RemoteModel, plain: Plain) -> None:

@@ -65,7 +65,7 @@ class Batch:
     """Tokens to read.
 
     Attributes:
-        ids: int64 [b, p], or int32.
+        ids: int64 [b, p].
         mask: bool [b, p], False at padding; None where nothing is padded.
         documents: in a run, int64 [b, p], the document that each token is from.
         offsets: in a run, int64 [b, p], its place in that document.
