@@ -328,10 +328,10 @@ class RemoteModel(Looking, Running):
             return self._channel.request(about, request, show, into)
         named = dataclasses.replace(request, probes=(), probe_set=self._installing.named(probes))
         try:
-            return self._channel.request(about, named, show)
+            return self._channel.request(about, named, show, into)
         except ProbesUnknown:
             named.probe_set = self._installing.named(probes, again=True)
-            return self._channel.request(about, named, show)
+            return self._channel.request(about, named, show, into)
 
     def _follow(self) -> None:
         """Where the server was started anew, greet it in the same session."""
