@@ -77,6 +77,48 @@ def test_what_is_kept_in_a_global_and_changed_later_reaches_nothing(
     assert close(either.recordings()[RESID].saved, saved)
 
 
+def test_what_a_reader_saves_is_its_own(either: RemoteModel, plain: Plain) -> None:
+    """The value of several ranks is put together for the probe alone, so it is kept without a copy; once."""
+
+    def saves(save_ctx: Any, tensor: Tensor) -> None:
+        import builtins
+
+        save_ctx.first = tensor
+        save_ctx.second = tensor
+        save_ctx.listed = [tensor]
+        if save_ctx.here.layer == 2:
+            builtins.hoard = tensor  # type: ignore[attr-defined]
+
+    def spoils(save_ctx: Any, tensor: Tensor) -> None:
+        import builtins
+
+        builtins.hoard.fill_(99.0)  # type: ignore[attr-defined]
+
+    def changes_the_first(save_ctx: Any, tensor: Tensor) -> None:
+        save_ctx.first.zero_()
+
+    points, before = either.probe_points, "layers.1.mlp.post_activation"
+    readers = [
+        points[name].probe(saves, name=reader, read_only=True)
+        for name in (NEURONS, before)
+        for reader in ("one", "two")
+    ]
+    either.forward(PROMPT, probes=readers)
+    run(either, spoils)
+    change = points[before].probe(changes_the_first, name="two", read_only=True)
+    either.forward(PROMPT, probes=[change])
+    found = either.recordings()
+    for name, layer in ((NEURONS, 2), (before, 1)):
+        expected = plain.neurons(layer, PROMPT)
+        for reader in ("one", "two"):
+            entry = found[name, reader]
+            if (name, reader) == (before, "two"):
+                assert not entry.first.any()
+            else:
+                assert close(entry.first, expected)
+            assert close(entry.second, expected) and close(entry.listed[0], expected)
+
+
 def test_what_was_returned_and_is_changed_later_reaches_nothing(
     either: RemoteModel, plain: Plain
 ) -> None:

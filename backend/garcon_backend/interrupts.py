@@ -153,15 +153,9 @@ class Interrupts:
         finally:
             self._depth = depth
 
-    @contextlib.contextmanager
-    def user_code(self, phase: str = "user code") -> Iterator[None]:
-        """While code of the user runs."""
-        outer, self.in_user_code = self.in_user_code, True
-        try:
-            with self.during(phase), self._may_raise():
-                yield
-        finally:
-            self.in_user_code = outer
+    def user_code(self, phase: str = "user code") -> _UserCode:
+        """While this is entered, code of the user runs."""
+        return _UserCode(self, phase)
 
     @contextlib.contextmanager
     def _may_raise(self) -> Iterator[None]:
@@ -176,6 +170,24 @@ class Interrupts:
     def shut(self) -> None:
         """From now on nothing is raised: what remains is to answer."""
         self._depth, self.in_user_code = 0, False
+
+
+class _UserCode:
+    __slots__ = ("_interrupts", "_outer", "_phase")
+
+    def __init__(self, interrupts: Interrupts, phase: str) -> None:
+        self._interrupts, self._phase = interrupts, phase
+
+    def __enter__(self) -> None:
+        interrupts = self._interrupts
+        interrupts.check()
+        self._outer = interrupts.phase, interrupts.in_user_code, interrupts._depth
+        interrupts.phase, interrupts.in_user_code = self._phase, True
+        interrupts._depth += 1
+
+    def __exit__(self, *raised: object) -> None:
+        interrupts = self._interrupts
+        interrupts.phase, interrupts.in_user_code, interrupts._depth = self._outer
 
 
 def _half_done(frame: FrameType | None) -> bool:

@@ -8,12 +8,11 @@ goes to the server's log, for the cell of somebody else is not theirs.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 LIMIT = 1 << 20
 """Characters that one request may print on one rank."""
@@ -56,16 +55,9 @@ class Output:
         if self._withheld:
             self._emit("stderr", f"\n[{self._withheld:,} more characters were not shown]\n")
 
-    @contextlib.contextmanager
-    def captured(self) -> Iterator[None]:
-        """While user code runs."""
-        out, err = _Stream(self, "stdout"), _Stream(self, "stderr")
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                yield
-            finally:
-                out.flush()
-                err.flush()
+    def captured(self) -> _Captured:
+        """While this is entered, user code runs."""
+        return _Captured(_Stream(self, "stdout"), _Stream(self, "stderr"))
 
     def withhold(self, text: str) -> None:
         """Do not pass on text."""
@@ -78,6 +70,22 @@ class Output:
         self._withheld += len(text) - len(shown)
         if shown:
             self._emit(stream, shown)
+
+
+class _Captured:
+    __slots__ = ("_err", "_former", "_out")
+
+    def __init__(self, out: _Stream, err: _Stream) -> None:
+        self._out, self._err = out, err
+
+    def __enter__(self) -> None:
+        self._former = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = self._out, self._err
+
+    def __exit__(self, *raised: object) -> None:
+        sys.stdout, sys.stderr = self._former
+        self._out.flush()
+        self._err.flush()
 
 
 class _Stream(io.TextIOBase):
@@ -115,7 +123,7 @@ class _Stream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if not self._parts or threading.current_thread() is not threading.main_thread():
             return
         self._size = 0
         parts = []

@@ -91,7 +91,8 @@ class Passes:
                 "Give at least one token, integers [b, p].",
             )
         sizes = self.bound.catalog.sizes
-        low, high, vocabulary = int(ids.min()), int(ids.max()), sizes.get("V", 1 << 62)
+        low, high = map(int, torch.aminmax(ids))
+        vocabulary = sizes.get("V", 1 << 62)
         if low < 0 or high >= vocabulary:
             bad = low if low < 0 else high
             raise BadTokens(
@@ -259,8 +260,8 @@ class Passes:
         try:
             with (
                 randomness.kept(device),
-                randomness.stream(device, randomness.seed_of(seed, what)),
-                process_state.kept(),
+                randomness.Stream(device, randomness.seed_of(seed, what)),
+                process_state.Kept(),
                 self.output.captured(),
                 self.interrupts.user_code(),
             ):

@@ -14,8 +14,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,22 +98,30 @@ OF_THE_PROCESS = (
 """What the next request depends on."""
 
 
-@contextmanager
-def kept(settings: Sequence[Setting] = OF_THE_PASS) -> Iterator[None]:
-    """Whatever is set inside, these settings are afterwards what they were. On the main thread."""
-    before = [setting.read() for setting in settings]
-    process = os.getpid()
-    try:
-        yield
-    finally:
-        if os.getpid() != process:  # user code forked: a second server must not go on
+class Kept:
+    """Whatever is set while this is entered, these settings are afterwards what they were.
+
+    On the main thread, around each call of each probe.
+    """
+
+    __slots__ = ("_before", "_process", "_settings")
+
+    def __init__(self, settings: Sequence[Setting] = OF_THE_PASS) -> None:
+        self._settings = settings
+
+    def __enter__(self) -> None:
+        self._before = [setting.read() for setting in self._settings]
+        self._process = os.getpid()
+
+    def __exit__(self, *raised: object) -> None:
+        if os.getpid() != self._process:  # user code forked: a second server must not go on
             os._exit(0)
-        for setting, value in zip(settings, before, strict=True):
+        for setting, value in zip(self._settings, self._before, strict=True):
             _put_back(setting, value)
 
 
 def _put_back(setting: Setting, value: Any) -> None:
-    try:  # no context manager: this is done for each call of each probe
+    try:
         now = setting.read()
     except Exception:  # noqa: BLE001 - such as a working directory that was removed
         now = None
@@ -127,7 +134,7 @@ def unchanged(run: Callable[[], Any]) -> Callable[[], Any]:
     """What runs a request, so that it leaves the process as it was."""
 
     def guarded() -> Any:
-        with warnings.catch_warnings(), kept(OF_THE_PROCESS):
+        with warnings.catch_warnings(), Kept(OF_THE_PROCESS):
             return run()
 
     return guarded

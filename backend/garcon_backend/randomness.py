@@ -30,39 +30,42 @@ def generator(device: torch.device, seed: int) -> torch.Generator:
 def kept(device: torch.device) -> Iterator[None]:
     """Whatever is drawn or seeded inside, all states are afterwards what they were."""
     python, numpy = random.getstate(), np.random.get_state()
+    torchs = [(one, one.get_state()) for one in _generators(device)]
     try:
-        with _torch_kept(device):
-            yield
+        yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+        for one, state in torchs:
+            one.set_state(state)
 
 
-@contextmanager
-def stream(device: torch.device, seed: int) -> Iterator[None]:
-    """A call's own stream, of torch, numpy and Python. Used inside :func:`kept`.
+class Stream:
+    """A call's own stream, of torch, numpy and Python, while this is entered. Used inside :func:`kept`.
 
     torch's state is put back at once, since sampling draws from it between the calls; those of numpy and
     Python, which nothing else draws from, once for all calls by :func:`kept`.
     """
-    random.seed(seed)
-    np.random.seed(seed)
-    with _torch_kept(device) as generators:
-        for one in generators:
-            one.manual_seed(seed)
-        yield
 
+    __slots__ = ("_device", "_seed", "_states")
 
-@contextmanager
-def _torch_kept(device: torch.device) -> Iterator[list[torch.Generator]]:
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [one.get_state() for one in generators]
-    dtype = torch.get_default_dtype()
-    try:
-        yield generators
-    finally:
-        for one, state in zip(generators, states, strict=True):
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self._device, self._seed = device, seed
+
+    def __enter__(self) -> None:
+        self._states = [(one, one.get_state()) for one in _generators(self._device)]
+        for one, _ in self._states:
+            one.manual_seed(self._seed)
+        random.seed(self._seed)
+        np.random.seed(self._seed)
+
+    def __exit__(self, *raised: object) -> None:
+        for one, state in self._states:
             one.set_state(state)
-        torch.set_default_dtype(dtype)
+
+
+def _generators(device: torch.device) -> list[torch.Generator]:
+    """torch's own generators that code which works on a device draws from."""
+    if device.type == "cuda":
+        return [torch.default_generator, torch.cuda.default_generators[device.index or 0]]
+    return [torch.default_generator]

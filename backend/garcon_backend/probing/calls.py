@@ -20,9 +20,9 @@ from garcon_backend.engine.mesh import Mesh
 from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.merging import Sharded
 from garcon_backend.output import Output
-from garcon_backend.probing.contexts import Contexts, Source, lent, release_aliases, uses
+from garcon_backend.probing.contexts import Contexts, Lent, Source, release_aliases, took, uses
 from garcon_backend.probing.results import plain, unshared
-from garcon_backend.randomness import generator, seed_of, stream
+from garcon_backend.randomness import Stream, generator, seed_of
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.points import Address
 from garcon_jupyter.wire.failures import text_of
@@ -98,15 +98,26 @@ class Calls:
         self._calls: dict[str, int] = {}
 
     def ask(
-        self, point: Point, probes: list[Probe], value: Tensor, sharded: bool = False
+        self,
+        point: Point,
+        probes: list[Probe],
+        value: Tensor,
+        sharded: bool = False,
+        own: bool = False,
     ) -> tuple[Tensor, bool]:
-        """Run probes in order, each on the result of the one before; (value, whether changed)."""
+        """Run probes in order, each on the result of the one before; (value, whether changed).
+
+        Args:
+            sharded: the value is this rank's part.
+            own: nobody else has the value's memory, which may be kept.
+        """
         start, changed = value, False
         for probe in probes:
             if self.failure or self.interrupts.stop.skipping:
                 return start, False
             version, had = value._version, _kind(value)
-            result = self._call(point, probe, value, sharded, had)
+            given = value if own and probe.spec.read_only and probe is probes[-1] else None
+            result = self._call(point, probe, value, sharded, had, given)
             if self.failure:
                 return start, False
             result = value if result is None else result
@@ -122,7 +133,13 @@ class Calls:
         return value, changed
 
     def _call(
-        self, point: Point, probe: Probe, value: Tensor, sharded: bool, had: dict[str, Any]
+        self,
+        point: Point,
+        probe: Probe,
+        value: Tensor,
+        sharded: bool,
+        had: dict[str, Any],
+        given: Tensor | None,
     ) -> Any:
         """Call user code: its own random stream, its own save context, its errors kept."""
         name = point.address.name + (".grad" if probe.spec.grad else "")
@@ -136,15 +153,15 @@ class Calls:
             told = {"params": probe.params, "source": probe.source, "shard": here.shard}
             users = uses(value)
             with (
-                lent(context, of, here=here, **told),
-                stream(self.mesh.device, seed),
-                process_state.kept(),
+                Lent(context, of, given, here=here, **told),
+                Stream(self.mesh.device, seed),
+                process_state.Kept(),
                 self.output.captured(),
                 self.interrupts.user_code(),
             ):
                 result = plain(probe.function(context, value))
             changed = isinstance(result, Tensor) and result is not value
-            if changed or uses(value) > users:
+            if changed or uses(value) > users + took(context):
                 release_aliases(context, value, *([result] if changed else ()))
             if not (torch.is_grad_enabled() or probe.spec.read_only):
                 result = unshared(result, value, users)

@@ -48,14 +48,16 @@ class SaveContext:
     """
 
     # Slots, so that the dictionary of a context is exactly what was saved.
-    __slots__ = ("__dict__", "_admit", "_of", "_parts", *LENT)
+    __slots__ = ("__dict__", "_admit", "_given", "_of", "_parts", "_taken", *LENT)
 
     here: SimpleNamespace
     params: dict[str, Tensor]
     source: Source | None
     shard: SimpleNamespace | None
+    _given: Tensor | None
     _of: Sharded | None
     _parts: dict[str, Sharded]
+    _taken: str | None
     _admit: Callable[[int], None]
 
     def __init__(self, admit: Callable[[int], None] = lambda count: None) -> None:
@@ -70,7 +72,11 @@ class SaveContext:
             )
         if isinstance(value, Tensor) and value.nbytes >= COUNTED_AT_ONCE:
             self._admit(value.nbytes)
-        object.__setattr__(self, name, detached(value))
+        if value is self._given and value is not None:  # once: what is saved has its own memory
+            _set(self, _given=None, _taken=name)
+            object.__setattr__(self, name, value.detach())
+        else:
+            object.__setattr__(self, name, detached(value))
         self._parts.pop(name, None)
         if self._of is not None:
             self._parts[name] = self._of
@@ -82,24 +88,40 @@ class SaveContext:
         raise TypeError("a save context holds others' values; save its attributes")
 
 
+def _set(context: SaveContext, **slots: Any) -> None:
+    for name, value in slots.items():
+        object.__setattr__(context, name, value)
+
+
 def _lend(context: SaveContext, of: Sharded | None = None, **things: Any) -> None:
-    object.__setattr__(context, "_of", of)
-    for name in LENT:
-        object.__setattr__(context, name, things.get(name))
+    _set(context, _of=of, _given=None, **(_NOTHING | things))
 
 
-@contextmanager
-def lent(context: SaveContext, of: Sharded | None, **things: Any) -> Iterator[None]:
+_NOTHING = dict.fromkeys(LENT)
+
+
+class Lent:
     """What a probe is told while it runs, and no longer: a context must not keep weights alive.
 
     Args:
         of: what the values that are saved meanwhile are a part of; None where they are whole.
+        given: the value, where its memory may become what is saved of it, without a copy: nobody else
+            has it, and the probe must not change it.
     """
-    _lend(context, of, **things)
-    try:
-        yield
-    finally:
-        _lend(context)
+
+    __slots__ = ("_context", "_given", "_of", "_things")
+
+    def __init__(
+        self, context: SaveContext, of: Sharded | None, given: Tensor | None, **things: Any
+    ) -> None:
+        self._context, self._of, self._given, self._things = context, of, given, things
+
+    def __enter__(self) -> None:
+        _lend(self._context, self._of, **self._things)
+        _set(self._context, _given=self._given, _taken=None)
+
+    def __exit__(self, *raised: object) -> None:
+        _lend(self._context)
 
 
 class Source:
@@ -149,18 +171,27 @@ def uses(tensor: Tensor) -> int:
     return sys.getrefcount(tensor) + torch._C._storage_Use_Count(storage)
 
 
-def _memory(tensor: Tensor) -> int | None:
+def took(context: SaveContext) -> bool:
+    """Whether the probe that ran last saved the value that it was given, without a copy."""
+    return context._taken is not None
+
+
+def memory_of(tensor: Tensor) -> int | None:
     """Where a tensor's memory begins; None where it has none of the common kind."""
     has_some = tensor.layout is torch.strided and tensor.device.type != "meta" and tensor.numel()
     return tensor.untyped_storage().data_ptr() if has_some else None
 
 
 def release_aliases(context: SaveContext, *values: Tensor) -> None:
-    """Copy what a probe put into a saved container behind our back: views of the point's values."""
-    memories = {_memory(value) for value in values} - {None}
+    """Copy what a probe put into a saved container behind our back: views of the point's values; and what
+    was saved without a copy, as somebody else has it now."""
+    name = context._taken
+    if name is not None and name in vars(context):
+        setattr(context, name, vars(context)[name])
+    memories = {memory_of(value) for value in values} - {None}
 
     def owned(tensor: Tensor) -> Tensor:
-        return tensor.detach().clone() if _memory(tensor) in memories else tensor
+        return tensor.detach().clone() if memory_of(tensor) in memories else tensor
 
     for name, kept in vars(context).items():
         if isinstance(kept, (list, tuple, dict)):
@@ -247,7 +278,9 @@ class Contexts:
     def open(self, session: str, point: str, name: str | None) -> SaveContext:
         """The context to save into; made where there is none, copied where a snapshot holds it."""
         key = (session, point, name)
-        context = self._live.setdefault(key, SaveContext(self.check_room))
+        context = self._live.get(key)
+        if context is None:
+            context = self._live[key] = SaveContext(self.check_room)
         held = [
             contents[point, name].values
             for (owner, _), contents in self._snapshots.items()

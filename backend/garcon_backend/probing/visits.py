@@ -33,7 +33,7 @@ from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import Elsewhere, module_layout
 from garcon_backend.output import Output
 from garcon_backend.probing.calls import Calls, Point, Probe, UserFailure, own
-from garcon_backend.probing.contexts import Contexts
+from garcon_backend.probing.contexts import Contexts, memory_of
 from garcon_backend.probing.places import LogitsOf, Place
 from garcon_backend.probing.sites import Enter, Graft, Site, nodes_behind
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec
@@ -214,7 +214,8 @@ class PassRun(Calls):
             whole = self._gather(point, x)
             if self.team.leads:
                 assert whole is not None
-                self._run_on_leader(site, probes, whole, on, read_only)
+                own = read_only and not on and memory_of(whole) != memory_of(x)
+                self._run_on_leader(site, probes, whole, on, read_only, own)
             if not read_only:
                 site.changed = bool(self.team.say([site.changed])[0])
             if site.changed:
@@ -254,14 +255,20 @@ class PassRun(Calls):
         return index[index < self.team.rows * self.batch[1]]
 
     def _run_on_leader(
-        self, site: Site, probes: list[Probe], whole: Tensor, on: bool, read_only: bool
+        self,
+        site: Site,
+        probes: list[Probe],
+        whole: Tensor,
+        on: bool,
+        read_only: bool,
+        own: bool,
     ) -> None:
         with torch.set_grad_enabled(on):
             if (on and not read_only) or isinstance(whole, nn.Parameter):
                 whole = whole.clone()  # what autograd saved, and weights, are not the user's
             value = Enter.apply(self.anchor, site, [whole.detach()]) if on else whole
             site.enter = value.grad_fn
-            site.y, site.changed = self.ask(site.point, probes, value)
+            site.y, site.changed = self.ask(site.point, probes, value, own=own)
             if self.failure:
                 site.y, site.enter, site.changed = (None if on else whole), None, False
             elif on:
