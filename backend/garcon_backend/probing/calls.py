@@ -112,11 +112,13 @@ class Calls:
             own: nobody else has the value's memory, which may be kept.
         """
         start, changed = value, False
+        users = uses(value)
         for probe in probes:
             if self.failure or self.interrupts.stop.skipping:
                 return start, False
             version, had = value._version, _kind(value)
-            given = value if own and probe.spec.read_only and probe is probes[-1] else None
+            last = probe is probes[-1] and probe.spec.read_only
+            given = value if own and last and uses(value) == users else None
             result = self._call(point, probe, value, sharded, had, given)
             if self.failure:
                 return start, False
