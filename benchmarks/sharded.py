@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.fetching import large
-from benchmarks.harness import Row, Times, at_most, close, interleaved, local
+from benchmarks.harness import Row, Times, at_most, close, interleaved, local, told
 from benchmarks.peers import Worker
 from benchmarks.servers import divisible, every_layer, recorded, served, smollm2
 
@@ -29,6 +29,8 @@ def rows(folder: Path) -> Iterator[Row]:
         word = ", ".join(f"{key}={size}" for key, size in degrees.items())
         with served(path, f"bench-{word.replace('=', '')}", **degrees) as model:
             yield _forward(model, word)
+            if "tp" in degrees:
+                yield _bound(model, degrees["tp"], word)
             yield _backward(model, word)
             yield _fetch(model, word)
 
@@ -50,6 +52,28 @@ def _forward(model: Any, word: str) -> Row:
     )
     assert len(recorded(model)) == len(probes)
     return _row(f"forward with 30 reads, {word}, over the same without", times)
+
+
+def _bound(model: Any, ranks: int, word: str) -> Row:
+    """What the reads must cost: ranks that do nothing but a pass's products and meetings, by torch alone."""
+    sizes = model.catalog.sizes
+    with Worker("gloo_reads") as bare:
+        bare.do("load", ranks, model.catalog.n_layers, sizes["D"], sizes["M"])
+        times = interleaved(
+            {
+                name: lambda shape, reads=reads: bare.do("forward", shape, reads)  # type: ignore[misc]
+                for name, reads in (("without", False), ("with", True))
+            },
+            lambda: (2, 64, sizes["D"]),
+            rounds=15,
+        )
+        bare.do("end")
+    ratio = times["with"].median / times["without"].median
+    each = (times["with"].median - times["without"].median) / model.catalog.n_layers
+    return Row(
+        f"… the bound, {word}: as many products, meetings and reads by torch and gloo alone",
+        f"{ratio:.3f}: {times['with']} over {times['without']}; {told(each)} for each read",
+    )
 
 
 def _backward(model: Any, word: str) -> Row:
