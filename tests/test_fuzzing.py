@@ -40,9 +40,9 @@ PORTS = {
 
 BATCH = 500
 
-MEMORY = 64 << 20
+MEMORY = 24 << 20
 """Bytes that the server may grow by after the first tenth: 65,536 signatures that must not come again are 12 MiB,
-the rest is slack of the allocator."""
+the rest is slack of the allocator. (What clients said that they want to hear once took twice as much.)"""
 
 LOG = 2 << 20
 

@@ -10,6 +10,10 @@ from ipykernel.kernelapp import IPKernelApp
 
 from garcon_backend import log_limit
 
+TOPIC = 1024
+"""Bytes of what a client says that it wants to hear; all say "everything". ZMQ keeps some thirty bytes for each of
+them, until the client is gone."""
+
 _PARTING = 5.0
 """Seconds that a channel's thread has to come to its end."""
 
@@ -24,6 +28,7 @@ class Application(IPKernelApp):
         """
         self.iopub_socket = context.socket(zmq.XPUB)
         self.iopub_socket.linger = 1000
+        self.iopub_socket.maxmsgsize = TOPIC
         self._apply_curve_server_options(self.iopub_socket)
         self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
         self.configure_tornado_logger()
