@@ -13,6 +13,7 @@ import torch
 
 from garcon_backend import memory
 from garcon_backend.engine.mesh import Mesh
+from garcon_backend.engine.secret import RANKS_KEY, derived
 from garcon_backend.executor import Executor
 from garcon_backend.interrupts import Interrupts
 from garcon_backend.models import fit, loading, sharding
@@ -50,6 +51,7 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
     _share_cores()
     attention.register()
     mesh = Mesh.form(spec.degrees, spec.device)
+    mesh.seal = _seal(spec)
     if spec.loader:
         progress(f"calling {spec.loader}")
         mesh.lent = True
@@ -86,6 +88,13 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
         _facts(mesh, model),
         _model_facts(model, config, family),
     )
+
+
+def _seal(spec: LaunchSpec) -> bytes:
+    """The key that the ranks of this server have, and nobody else."""
+    if spec.hosts:
+        return derived(spec.hosts.secret_file, f"values of {spec.name}")
+    return bytes.fromhex(os.environ[RANKS_KEY])
 
 
 def _limit_memory(spec: LaunchSpec, mesh: Mesh, executor: Executor) -> None:

@@ -60,6 +60,7 @@ class Mesh:
         replicas: the ranks of the same stage and `tp_rank` over all replicas.
         everyone: all ranks.
         lent: whether code that is not ours knows the groups, and would keep those that were left.
+        seal: the key with which ranks seal what they unpickle of each other.
         device_mesh: torch's own view of the same, (pp, dp, tp); None for a process of its own, and for
             a rank that has left.
     """
@@ -74,6 +75,7 @@ class Mesh:
     ) -> None:
         self.degrees, self.rank, self.device, self.device_mesh = degrees, rank, device, device_mesh
         self._store, self._turn, self.lent = store, 0, False
+        self.seal = b""
         if device_mesh is None:
             self.tp = self.pipeline = self.replicas = self.everyone = Ranks(None, device)
         else:

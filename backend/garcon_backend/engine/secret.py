@@ -15,6 +15,9 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
+RANKS_KEY = "GARCON_RANKS_KEY"
+"""Environment variable in which the ranks of one host find the key that they share."""
+
 
 def derived(secret_file: Path, purpose: str) -> bytes:
     """32 bytes for one purpose: HMAC-SHA256 of the purpose, keyed by the secret."""

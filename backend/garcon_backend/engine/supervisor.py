@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ from garcon_backend.engine.agent import RanksLost, run
 from garcon_backend.engine.meeting import Meeting, await_store, run_id
 from garcon_backend.engine.mesh import GROUP_STORE
 from garcon_backend.engine.parent import end_with_parent
-from garcon_backend.engine.secret import derived
+from garcon_backend.engine.secret import RANKS_KEY, derived
 from garcon_backend.spec import Hosts, LaunchSpec
 from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.wire.failures import describe
@@ -84,6 +85,7 @@ def _stop(signum: int, frame: Any) -> None:
 def _on_one_host(spec: LaunchSpec) -> dict[str, Any]:
     """Nobody else is to be met. The ranks find each other through a file of the server's own directory: a store
     that listens on a port would take words from whoever reaches it."""
+    os.environ[RANKS_KEY] = secrets.token_hex(32)
     os.environ[GROUP_STORE] = str(spec.directory / "group")
     if "lo" in psutil.net_if_addrs():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
