@@ -93,7 +93,7 @@ def servers(found: Sequence[Server]) -> str:
                 server.name,
                 f"{server.facts['model']['architecture']} {server.facts['model']['dtype']}",
                 degrees(server.facts),
-                str(server.facts["pid"]),
+                "starts anew" if server.facts.get("restarting") else str(server.facts["pid"]),
                 server.facts["path"],
             )
             for server in found

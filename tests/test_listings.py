@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from garcon_jupyter import listings
 from garcon_jupyter.points import Catalog
+from garcon_jupyter.registry import Server
 
 
 def test_columns_are_aligned() -> None:
@@ -33,6 +36,22 @@ def test_sizes_and_durations() -> None:
         "60 min",
         "2.5 h",
     ]
+
+
+def test_a_server_that_starts_anew_says_so() -> None:
+    facts = {
+        "model": {"architecture": "LlamaForCausalLM", "dtype": "float32"},
+        "degrees": {"tp": 2, "pp": 1},
+        "pid": 4711,
+        "path": "/models/llama",
+    }
+    running = Server("one", Path("one.json"), facts)
+    lost = Server(
+        "two", Path("two.json"), {**facts, "restarting": "rank 1 was lost (signal SIGKILL)"}
+    )
+    _, first, second = listings.servers([running, lost]).splitlines()
+    assert "4711" in first and "starts anew" not in first
+    assert "starts anew" in second and "4711" not in second
 
 
 def test_shapes_have_numbers_where_the_model_has_them() -> None:
