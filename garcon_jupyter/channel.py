@@ -8,10 +8,8 @@ that died, and turns a first interrupt into a cancellation of that very request.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +21,8 @@ import zmq
 from jupyter_client.session import Session
 
 from garcon_jupyter import prints
+from garcon_jupyter.attending import Pulse, Waiting
+from garcon_jupyter.connection_file import process_lives, read_connection_file, version
 from garcon_jupyter.data_line import DataLine
 from garcon_jupyter.errors import (
     BadConnectionFile,
@@ -61,39 +61,6 @@ RESTART_TIME = 1800.0
 """Seconds in which a server that lost a rank has loaded its model again."""
 
 
-def read_connection_file(file: Path) -> dict[str, Any]:
-    """The content of a connection file of a Garçon server.
-
-    Raises:
-        BadConnectionFile: it is not one, or others can read it.
-    """
-    try:
-        info = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise BadConnectionFile(
-            f"{file} cannot be read as a connection file: {error}.",
-            "garcon list names the servers.",
-        ) from error
-    needed = {"key", "ip", "transport", "shell_port", "control_port", "iopub_port", "hb_port"}
-    if not isinstance(info, dict) or not needed <= set(info):
-        raise BadConnectionFile(
-            f"{file} is no connection file: it lacks {', '.join(sorted(needed - set(info)))}.",
-            "garcon list names the servers.",
-        )
-    facts = info.get("garcon")
-    if not isinstance(facts, dict) or not {"name", "host", "pid", "supervisor"} <= set(facts):
-        raise BadConnectionFile(
-            f"{file} belongs to a Jupyter kernel that is no Garçon server.",
-            "garcon list names the servers.",
-        )
-    if stat.S_IMODE(file.stat().st_mode) & 0o077:
-        raise BadConnectionFile(
-            f"Others can read {file}, which holds the key of the server.",
-            f"chmod 600 {file}; whoever has the key can run code.",
-        )
-    return info
-
-
 class Channel:
     """Talks to one server. Safe to use from several threads, one request at a time.
 
@@ -126,7 +93,7 @@ class Channel:
 
     def _open(self) -> None:
         """Read the connection file and connect."""
-        version = _version(self._file)
+        as_of = version(self._file)
         self.info = read_connection_file(self._file)
         self.facts: dict[str, Any] = self.info["garcon"]
         self.same_host = self.facts.get("host") == socket.gethostname()
@@ -135,11 +102,11 @@ class Channel:
         self._control = self._connect(zmq.DEALER, "control_port")
         self._shell = self._connect(zmq.DEALER, "shell_port")
         self._iopub = self._connect(zmq.SUB, "iopub_port")
-        self._pulse = _Pulse(self._connect(zmq.DEALER, "hb_port"))
+        self._pulse = Pulse(self._connect(zmq.DEALER, "hb_port"))
         self._data = DataLine(
             self.info["key"].encode(), self._connect_for_data, self._patience, self._check_alive
         )
-        self._version = version
+        self._version = as_of
 
     def follow(self, tell: Callable[[str], None] | None = None) -> None:
         """Connect anew where the server was started anew; free where nothing happened.
@@ -152,7 +119,7 @@ class Channel:
             ServerRestarted: it is being started anew, and nobody is to wait.
             ServerGone: it has ended.
         """
-        if _version(self._file) == self._version:
+        if version(self._file) == self._version:
             return
         with self._request_lock, self._control_lock:
             if reason := self._news():
@@ -160,7 +127,7 @@ class Channel:
                     raise self._restarts(reason)
                 tell(f"the server starts anew, because {reason}")
                 self._await_restart()
-            if _version(self._file) == self._version:
+            if version(self._file) == self._version:
                 return
             self._disconnect()
             self._open()
@@ -306,7 +273,7 @@ class Channel:
         """
         if self.same_host and process_lives(self.facts["pid"]):
             return
-        if not self.same_host and _version(self._file) == self._version:
+        if not self.same_host and version(self._file) == self._version:
             return
         end = time.monotonic() + _BURIAL_TIME
         while self._file.exists() and time.monotonic() < end:
@@ -375,7 +342,7 @@ class Channel:
             message: Any = self._session.msg(protocol.REQUEST, content)
             with self._patience:
                 self._drain()
-                waiting = _Waiting(message["header"]["msg_id"], session, show)
+                waiting = Waiting(message["header"]["msg_id"], session, show)
                 self.request_id = waiting.message_id
                 try:
                     self._session.send(self._shell, message, buffers=buffers)
@@ -425,7 +392,7 @@ class Channel:
         finally:
             self.ask(protocol.RECEIVED, {"session": session, "request": request})
 
-    def _say(self, kind: str, session: str, waiting: _Waiting) -> None:
+    def _say(self, kind: str, session: str, waiting: Waiting) -> None:
         """Tell the server something of a request; nobody waits for an answer."""
         told = {"session": session, "request": waiting.message_id}
         with self._control_lock, self._patience:
@@ -436,7 +403,7 @@ class Channel:
         """The server's directory in shared memory, where it can be reached."""
         return Path(self.facts["shared"]) if self.same_host and "shared" in self.facts else None
 
-    def _attend(self, waiting: _Waiting) -> dict[str, Any]:
+    def _attend(self, waiting: Waiting) -> dict[str, Any]:
         """Wait for the reply and the end of the prints."""
         while True:
             try:
@@ -451,13 +418,13 @@ class Channel:
                     ) from None
                 self._cancel(waiting)
 
-    def _cancel(self, waiting: _Waiting) -> None:
+    def _cancel(self, waiting: Waiting) -> None:
         """Tell the server to stop a request; its reply to the request will say that it did."""
         waiting.cancelled = True
         with self._control_lock:
             self._send(self._control, protocol.CANCEL, {"request": waiting.message_id}, buffers=())
 
-    def _attend_uninterrupted(self, waiting: _Waiting) -> dict[str, Any]:
+    def _attend_uninterrupted(self, waiting: Waiting) -> dict[str, Any]:
         poller = zmq.Poller()
         poller.register(self._shell, zmq.POLLIN)
         poller.register(self._iopub, zmq.POLLIN)
@@ -488,7 +455,7 @@ class Channel:
                 )
                 raise self._hangs()
 
-    def _look_after(self, waiting: _Waiting) -> None:
+    def _look_after(self, waiting: Waiting) -> None:
         """Now and then, ask whether the request has ended: a reply is lost where this machine slept."""
         if waiting.reply is not None or time.monotonic() - waiting.looked < LONG:
             return
@@ -503,7 +470,7 @@ class Channel:
                 waiting.show(rank, stream, text)
             waiting.reply = {"content": told["outcome"], "buffers": told["buffers"]}
 
-    def _hear(self, waiting: _Waiting) -> None:
+    def _hear(self, waiting: Waiting) -> None:
         message = self._receive(self._iopub)
         if message is None or message["parent_header"].get("msg_id") != waiting.message_id:
             return
@@ -538,78 +505,9 @@ class Channel:
         return topic.startswith(self._session.session)
 
 
-class _Pulse:
-    """Whether the server's process still turns: Jupyter's heartbeat, which echoes what it is sent
-    whatever Python is doing there.
-    """
-
-    def __init__(self, socket: Any) -> None:
-        self.socket = socket
-        self._asked = 0.0
-        self.heard()
-
-    def heard(self) -> None:
-        """Something came from the server."""
-        self._last = time.monotonic()
-        while self.socket.poll(0):
-            self.socket.recv_multipart()
-
-    def ask(self) -> None:
-        """Ask for an echo, once in a second."""
-        if time.monotonic() - self._asked > 1.0:
-            self._asked = time.monotonic()
-            self.socket.send_multipart([b"", b"ping"])
-
-    @property
-    def silence(self) -> float:
-        """Seconds since anything came from the server."""
-        return time.monotonic() - self._last
-
-
-class _Waiting:
-    """What a request is still waited for."""
-
-    def __init__(self, message_id: str, session: str, show: prints.Show) -> None:
-        self.message_id, self.session = message_id, session
-        self.since = self.looked = time.monotonic()
-        self.show = show
-        self.reply: dict[str, Any] | None = None
-        self.heard = 0
-        self.until = 0.0
-        self.cancelled = False
-
-    @property
-    def over(self) -> bool:
-        # Prints travel on another socket than the reply, which says how many there are.
-        if self.reply is None:
-            return False
-        return (
-            self.heard >= self.reply["content"].get("printed", 0) or self.until < time.monotonic()
-        )
-
-
 def _checked(reply: dict[str, Any]) -> dict[str, Any]:
     content = reply["content"]
     if content.get("status") != "ok":
         raise revive(content["failure"])
     content["buffers"] = reply["buffers"]
     return content
-
-
-def _version(file: Path) -> tuple[int, int]:
-    """Changes whenever the file is written."""
-    try:
-        found = file.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_ino, found.st_mtime_ns)
-
-
-def process_lives(pid: int) -> bool:
-    """Whether a process of this host runs (a zombie does not)."""
-    import psutil
-
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False

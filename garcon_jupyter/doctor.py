@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from garcon_jupyter import listings, registry
-from garcon_jupyter.channel import read_connection_file
+from garcon_jupyter.connection_file import read_connection_file
 from garcon_jupyter.embedded import EMBEDDED, cache_dir, is_whole
 from garcon_jupyter.errors import BadConnectionFile, GarconError
 from garcon_jupyter.wire.shared_files import shared_memory_root

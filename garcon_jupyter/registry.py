@@ -25,7 +25,8 @@ from filelock import FileLock
 from jupyter_core.paths import jupyter_runtime_dir
 
 from garcon_jupyter import slurm
-from garcon_jupyter.channel import Channel, process_lives, read_connection_file
+from garcon_jupyter.channel import Channel
+from garcon_jupyter.connection_file import process_lives, read_connection_file
 from garcon_jupyter.errors import (
     BadConnectionFile,
     BadDegrees,

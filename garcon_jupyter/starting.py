@@ -28,7 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from garcon_jupyter import hosts, planning, slurm
-from garcon_jupyter.channel import process_lives
+from garcon_jupyter.connection_file import process_lives
 from garcon_jupyter.errors import BadRequest, LaunchFailed
 from garcon_jupyter.hosts import Place, Several
 from garcon_jupyter.limits import Limits

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from garcon_jupyter.channel import read_connection_file
+from garcon_jupyter.connection_file import read_connection_file
 from garcon_jupyter.errors import BadRequest, ServerGone, UnknownServer, Unreachable
 from garcon_jupyter.registry import Server
 from garcon_jupyter.wire.private_files import write_private

@@ -25,6 +25,15 @@ from garcon_jupyter import registry  # noqa: E402
 from tests import checkpoints, oracle  # noqa: E402
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """An interrupt that a test did not expect fails the test; as Ctrl-C it would end all of them."""
+    try:
+        return (yield)
+    except garcon.Interrupted as error:
+        raise AssertionError(f"a request was interrupted: {error}") from error
+
+
 def quiet(line: str) -> None:
     """A progress callback for tests."""
 

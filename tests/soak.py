@@ -29,7 +29,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 import garcon_jupyter as garcon
 from garcon_jupyter import ServerRestarted, registry
-from garcon_jupyter.channel import process_lives
+from garcon_jupyter.connection_file import process_lives
 from tests import checkpoints
 from tests.oracle import Plain, close
 

@@ -10,7 +10,7 @@ import pytest
 import garcon_jupyter as garcon
 from garcon_backend.idle import IdleClock
 from garcon_jupyter import ServerGone, UnknownServer, registry
-from garcon_jupyter.channel import process_lives
+from garcon_jupyter.connection_file import process_lives
 from tests.conftest import quiet
 from tests.oracle import PROMPT
 

@@ -36,6 +36,7 @@ from garcon_jupyter import (
     limits,
     registry,
 )
+from garcon_jupyter.connection_file import process_lives
 from garcon_jupyter.wire import protocol
 from tests import checkpoints
 from tests.conftest import quiet
@@ -67,7 +68,7 @@ def traces(server: Server) -> list[str]:
         registry.shared_directory(server.name),
         server.file,
     ]
-    alive = [f"process {pid}" for pid in processes(server) if channel.process_lives(pid)]
+    alive = [f"process {pid}" for pid in processes(server) if process_lives(pid)]
     return [*alive, *(str(place) for place in places if place.exists())]
 
 
@@ -252,7 +253,7 @@ def test_a_server_that_hangs_dies_and_is_launched_again(
     assert model.recordings()[OUT].x.shape == (2, 6, 48)
 
     os.kill(server.facts["supervisor"], signal.SIGKILL)  # while idle
-    until(lambda: not channel.process_lives(server.facts["pid"]))
+    until(lambda: not process_lives(server.facts["pid"]))
     start = time.monotonic()
     with pytest.raises(ServerGone, match="mortal"):
         model.forward(PROMPT)
