@@ -281,14 +281,15 @@ class GarconKernel(Questions):
 
     def _emit(self, rank: int, stream: str, text: str) -> None:
         """Pass on what user code printed, to the cell whose request it was."""
-        if self.running is None:
+        running = self.running  # a thread of the user may print as its request ends
+        if running is None:
             return
-        if isinstance(self.running.message, Run):
-            self.running.message.print(rank, stream, text)
+        if isinstance(running.message, Run):
+            running.message.print(rank, stream, text)
             return
-        parent = self.running.message[1]
-        self.running.printed += 1
-        self.running.prints.append((rank, stream, text))
+        parent = running.message[1]
+        running.printed += 1
+        running.prints.append((rank, stream, text))
         content = {"name": stream, "text": text, "rank": rank}
         self._send(self.iopub_socket, "stream", content, parent, ident=b"stream")
 

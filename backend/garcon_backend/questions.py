@@ -174,12 +174,17 @@ class Questions(IPythonKernel):
 
         def answer() -> dict[str, Any]:
             request_id = parent["content"]["request"]
+            ran = self._runs(request_id)  # looked at first: once it is told, it may be over at once
             if not self._take_out(request_id):
                 self.served.lockstep.cancel(request_id)
                 self._take_out(request_id)  # where it came at this very moment
-            return {"running": self.running is not None and self.running.id == request_id}
+            return {"running": ran or self._runs(request_id)}
 
         self._question(stream, ident, parent, answer)
+
+    def _runs(self, request_id: str) -> bool:
+        running = self.running
+        return running is not None and running.id == request_id
 
     def _take_out(self, request_id: str) -> bool:
         """Take a waiting request out of the row and answer it; whether it waited."""
