@@ -73,6 +73,12 @@ def kill_idle(server: Server, rank: int) -> None:
     until(lambda: not server.file.exists() or server.file.stat().st_mtime_ns != seen)
 
 
+def own_files(server: Server) -> int:
+    """How many files and directories the server has for itself, without those of saved contexts."""
+    directory = registry.own_directory(server.name)
+    return sum(directory / "contexts" not in path.parents for path in directory.rglob("*"))
+
+
 def endless(save_ctx: Any, tensor: Tensor) -> None:
     while True:
         time.sleep(0.01)
@@ -136,8 +142,10 @@ def test_a_rank_that_is_killed(launch: Launch, plain: Plain, tp: int, rank: int)
     assert model.recordings()[OUT].count == 3  # it goes on from there
     assert "which ended" not in repr(model.recordings()[OUT])
 
+    files = own_files(server)
     kill_idle(server, -1)
     assert lives(model, plain)
+    assert own_files(server) == files  # what an earlier start left behind is gone
     model.shutdown()
     until(lambda: not traces(server))
     assert "shut down by" in registry.why_gone("hurt")

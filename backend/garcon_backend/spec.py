@@ -126,6 +126,11 @@ class LaunchSpec:
         return self.directory / "ready"
 
     @property
+    def group_file(self) -> Path:
+        """Where the ranks of one host meet; each start appends its number."""
+        return self.directory / "group"
+
+    @property
     def pulse_file(self) -> Path:
         """Touched by rank 0 while it lives, so that the launcher notices when it hangs."""
         return self.directory / "pulse"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from typing import Any
@@ -76,6 +77,15 @@ class Agent(LocalElasticAgent):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         return super()._monitor_workers(worker_group)
+
+    def _stop_workers(self, worker_group: WorkerGroup) -> None:
+        super()._stop_workers(worker_group)
+        # Of every start torch keeps a directory, and the ranks a store.
+        directory = self._launch.directory
+        for left in directory.glob("ranks/*/attempt_*"):
+            shutil.rmtree(left, ignore_errors=True)
+        for left in directory.glob(f"{self._launch.group_file.name}-*"):
+            left.unlink(missing_ok=True)
 
     def _hangs(self, rank: int, pid: int) -> str:
         """Whether a rank stands still, every thread of it, and for how long."""

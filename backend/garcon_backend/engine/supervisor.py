@@ -86,7 +86,7 @@ def _on_one_host(spec: LaunchSpec) -> dict[str, Any]:
     """Nobody else is to be met. The ranks find each other through a file of the server's own directory: a store
     that listens on a port would take words from whoever reaches it."""
     os.environ[RANKS_KEY] = secrets.token_hex(32)
-    os.environ[GROUP_STORE] = str(spec.directory / "group")
+    os.environ[GROUP_STORE] = str(spec.group_file)
     if "lo" in psutil.net_if_addrs():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return {
