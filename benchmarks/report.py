@@ -88,8 +88,12 @@ def _bars(rows: Sequence[Row]) -> list[str]:
             f'<rect x="{start:.1f}" y="{y + 3}" width="{max(width, 1):.1f}" height="{_BAR - 8}" '
             f'fill="{colour}"/>'
         )
-        anchor, beside = ("start", end + 4) if end >= one else ("end", end - 4)
-        parts.append(_text(beside, y + 13, f"{row.ratio:.2f}", anchor))
+        told = f"{row.ratio:.2f}" if (row.ratio or 1) >= 0.1 else f"{row.ratio:.1g}"
+        if end < one and end - 30 < _LEFT:  # no room beside the bar: in it
+            parts.append(_text(end + 4, y + 13, told, "start", "white"))
+        else:
+            anchor, beside = ("start", end + 4) if end >= one else ("end", end - 4)
+            parts.append(_text(beside, y + 13, told, anchor))
     return parts
 
 
@@ -124,13 +128,16 @@ def _curve(row: Row, left: float, upper: float) -> list[str]:
     ]
     for (label, _, seconds), (x, y) in zip(row.curve, places, strict=True):
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{_MET}"/>')
-        parts.append(_text(x, y - 7, f"{seconds * 1e3:.3g}", "middle"))
+        milliseconds = seconds * 1e3
+        told = f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
+        parts.append(_text(x, y - 7, told, "middle"))
         parts.append(_text(x, upper + 218, label, "middle"))
     return parts
 
 
-def _text(x: float, y: float, words: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
+def _text(x: float, y: float, words: str, anchor: str, colour: str = _INK) -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"'
+    return f"<text {place}>{html.escape(words)}</text>"
 
 
 def _short(words: str, limit: int) -> str:
