@@ -15,7 +15,9 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A registry of their own, so that tests never meet (or stop) the servers of whoever runs them.
-RUNTIME = Path(tempfile.mkdtemp(prefix="garcon-tests-"))
+# Processes that they start, and that import this file, share it.
+RUNTIME = Path(os.environ.get("GARCON_TESTS") or tempfile.mkdtemp(prefix="garcon-tests-"))
+os.environ["GARCON_TESTS"] = str(RUNTIME)
 os.environ["GARCON_RUNTIME"] = str(RUNTIME)
 os.environ.pop("JPY_SESSION_NAME", None)
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -74,6 +74,7 @@ def there(tmp_path_factory: pytest.TempPathFactory, llama_path: Path) -> Iterato
             machine = There(b, Sshd(directory, b, a, runtime), runtime)
             machine.garcon("launch", str(llama_path), "--name", "tiny")
             yield machine
+            machine.garcon("stop", "--force", "tiny")
     except network.Refused as error:
         pytest.skip(f"the kernel refuses network namespaces: {error}")
 

@@ -48,7 +48,7 @@ def test_pictures_of_a_server_are_drawn_and_answer(lab: Lab, rmodel: garcon.Remo
         tokens = shown(notebook, "tokens")
         pieces = tokens.locator(".garcon-piece")
         expect(pieces).to_have_count(length)
-        assert "".join(pieces.all_inner_texts()) == f"<bos>{TEXT}"
+        assert "".join(pieces.all_text_contents()) == f"<bos>{TEXT}"
         pieces.nth(3).hover()
         loss = -look.logits[0, 2].float().log_softmax(-1)[rmodel.encode(TEXT).ids[0, 3]]
         expect(tokens.locator(".garcon-tip")).to_contain_text(f"loss {float(loss):.4g}"[:9])
