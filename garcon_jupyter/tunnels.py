@@ -19,10 +19,8 @@ import json
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 import weakref
@@ -34,6 +32,7 @@ from typing import IO, Any
 from garcon_jupyter.connection_file import read_connection_file
 from garcon_jupyter.errors import BadRequest, ServerGone, UnknownServer, Unreachable
 from garcon_jupyter.registry import Server
+from garcon_jupyter.temporary import TemporaryDirectory
 from garcon_jupyter.wire.private_files import write_private
 from garcon_jupyter.wire.protocol import PORTS
 
@@ -294,7 +293,8 @@ class _Ssh:
     def __init__(self, address: Address) -> None:
         self._address = address
         runtime = os.environ.get("XDG_RUNTIME_DIR")
-        self.directory = Path(tempfile.mkdtemp(prefix="garcon-ssh-", dir=runtime))
+        self._temporary = TemporaryDirectory("garcon-ssh-", runtime)
+        self.directory = self._temporary.path
         self._owner = os.getpid()
         self._errors = self.directory / "errors"
         script = " ".join(WATCH.split("\n"))
@@ -322,7 +322,7 @@ class _Ssh:
                     start_new_session=True,  # an interrupt of the notebook is not for it
                 )
         except FileNotFoundError:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            self._temporary.remove()
             raise Unreachable(
                 "There is no ssh on this machine.", "Install the OpenSSH client."
             ) from None
@@ -388,7 +388,7 @@ class _Ssh:
         if self._process.stdin:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._temporary.remove()
 
 
 def _addresses(info: dict[str, Any]) -> Iterator[tuple[str, str]]:

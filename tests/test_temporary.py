@@ -1,0 +1,66 @@
+"""Directories of processes: theirs while they live, and cleared up by the next when they were killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from garcon_jupyter.temporary import FRESH, TemporaryDirectory
+
+PREFIX = "kept-"
+
+HOLDER = """
+import signal, sys
+from garcon_jupyter.temporary import TemporaryDirectory
+directory = TemporaryDirectory(sys.argv[1], sys.argv[2])
+(directory.path / "file").write_text("mine")
+print(directory.path, flush=True)
+signal.pause()
+"""
+
+
+def aged(directory: Path) -> Path:
+    """As if it had been made a while ago."""
+    then = time.time() - 2 * FRESH
+    os.utime(directory, (then, then))
+    return directory
+
+
+def test_it_is_private_and_goes(tmp_path: Path) -> None:
+    directory = TemporaryDirectory(PREFIX, str(tmp_path))
+    assert directory.path.parent == tmp_path and directory.path.stat().st_mode & 0o777 == 0o700
+    (directory.path / "file").write_text("mine")
+    directory.remove()
+    directory.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_that_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", HOLDER, PREFIX, str(tmp_path)]
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
+    held = aged(Path(holder.stdout.readline().strip()))
+    TemporaryDirectory(PREFIX, str(tmp_path)).remove()
+    assert (held / "file").read_text() == "mine"
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    TemporaryDirectory(PREFIX, str(tmp_path)).remove()
+    assert not held.exists()
+
+
+def test_what_is_being_made_and_what_is_another_s_stays(tmp_path: Path) -> None:
+    fresh = tmp_path / f"{PREFIX}fresh"
+    fresh.mkdir()
+    other = tmp_path / "other"
+    other.mkdir()
+    aged(other)
+    link = tmp_path / f"{PREFIX}link"
+    link.symlink_to(other)
+    file = tmp_path / f"{PREFIX}file"
+    file.write_text("a file")
+    TemporaryDirectory(PREFIX, str(tmp_path)).remove()
+    assert fresh.exists() and other.exists() and link.exists() and file.exists()
