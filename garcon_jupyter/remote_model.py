@@ -625,7 +625,7 @@ def _floating(dtype: Any) -> str:
 
 
 def _batch(tokens: Tokens) -> wire.Batch:
-    return wire.Batch(tokens.ids, None if bool(tokens.mask.all()) else tokens.mask)
+    return wire.Batch(tokens.ids, tokens.mask if tokens.padded else None)
 
 
 def _is_count(value: Any) -> bool:

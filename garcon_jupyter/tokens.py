@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from garcon_jupyter.errors import BadTokens
 
 if TYPE_CHECKING:
@@ -30,6 +32,15 @@ class Tokens:
     def shape(self) -> tuple[int, ...]:
         """[b, p]."""
         return tuple(self.ids.shape)
+
+    @property
+    def padded(self) -> bool:
+        """Whether some place is padding.
+
+        This, and the masks below, are numpy's work: torch would wake its threads, which on cores that slept
+        takes longer than to read a million of such small values.
+        """
+        return not self.mask.numpy(force=True).all()
 
     @property
     def lengths(self) -> list[int]:
@@ -79,7 +90,7 @@ def as_tokens(tokens: Any) -> Tokens:
             f"Tokens of shape {list(ids.shape)} are no batch.", "Give at least one token, [b, p]."
         )
     ids = ids.detach().cpu().long()
-    return Tokens(ids, torch.ones_like(ids, dtype=torch.bool))
+    return Tokens(ids, torch.from_numpy(np.ones(ids.shape, dtype=bool)))
 
 
 def _tensor(tokens: Any) -> Tensor:
