@@ -2,7 +2,8 @@
 
 Machines are noisy, so only ratios of one run count. The ways take turns, A B A B, on the same fresh input;
 each says how long its own work took; and what they put out is compared before a time counts. Told is the
-median, with the range that the middle 80 % of the rounds span.
+median, with the range that the middle 80 % of the rounds span. Before each turn the machine comes to rest:
+OpenMP's threads spin for a while after their work, and those of one side would do it in the time of the next.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 Side = Callable[[Any], tuple[float, Any]]
@@ -21,6 +23,12 @@ Side = Callable[[Any], tuple[float, Any]]
 
 BUDGET = 60.0
 """Seconds after which a comparison makes do with the rounds that it has."""
+
+UNREST = 0.1
+"""Seconds after which a turn begins although something else runs."""
+
+RUNNING = Path("/proc/loadavg")
+"""Where Linux says how many threads could run; elsewhere turns follow one another at once."""
 
 FEWEST = 3
 """Rounds that it has at least."""
@@ -119,11 +127,22 @@ def interleaved(
         value = fresh()
         results = {}
         for name, side in sides.items():
+            await_rest()
             took, results[name] = side(value)
             if number >= warm:
                 taken[name].append(took)
         agree(results)
     return {name: Times(tuple(values)) for name, values in taken.items()}
+
+
+def await_rest() -> None:
+    """Wait until nothing runs on the machine but this thread, or for :data:`UNREST` seconds."""
+    end = time.monotonic() + UNREST
+    while RUNNING.exists() and time.monotonic() < end:
+        runnable, _, _ = RUNNING.read_text().split()[3].partition("/")
+        if int(runnable) <= 1:
+            return
+        time.sleep(0.0005)
 
 
 def close(mine: Any, theirs: Any, what: str, tolerance: float = 1e-4) -> None:
