@@ -12,7 +12,7 @@ import psutil
 import torch
 
 import garcon_jupyter as garcon
-from benchmarks.harness import Row, Times
+from benchmarks.harness import Row, Times, told
 from benchmarks.servers import divisible, save, served
 
 CLIENT_REQUESTS = 20
@@ -35,10 +35,10 @@ def _curve(what: str, points: Iterator[tuple[int, float]]) -> Row:
     found = list(points)
     (small, fast), (large, slow) = found[0], found[-1]
     growth, linear = slow / fast, large / small
-    told = ", ".join(f"{x}: {seconds * 1e3:.3g} ms" for x, seconds in found)
+    curve = ", ".join(f"{x}: {told(seconds)}" for x, seconds in found)
     return Row(
         f"growth: {what}",
-        f"{told}; ×{growth:.1f} for ×{linear:.0f}",
+        f"{curve}; ×{growth:.1f} for ×{linear:.0f}",
         "no worse than linear",
         growth <= LEEWAY * linear,
         growth / (LEEWAY * linear),

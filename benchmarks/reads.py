@@ -38,7 +38,7 @@ def _neurons(model: Any, path: Path) -> Iterator[Row]:
                 ),
             },
             lambda: torch.randint(3, VOCABULARY, (4, 64)),
-            rounds=15,
+            rounds=60,
             agree=agree,
         )
         for mine, theirs in zip(recorded(model), bare.do("read_back")[1], strict=True):
