@@ -65,7 +65,7 @@ class Executor:
         self.parameters = Parameters(mesh, bound)
         layers = stage_layers(model, mesh)
         self.admission = Admission(mesh, model, len(layers), bound.catalog.sizes)
-        self.room = Room(mesh, layers, bound.catalog, layouts)
+        self.room = Room(mesh, bound, layouts)
         self.passes = Passes(mesh, model, bound, layouts, self.contexts, interrupts, output)
 
     # -- prepare -----------------------------------------------------------------------------

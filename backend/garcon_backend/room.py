@@ -15,10 +15,12 @@ from garcon_backend import memory
 from garcon_backend.admission import NEGLIGIBLE, Need
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.engine.mesh import Mesh
+from garcon_backend.models.family import BoundFamily
 from garcon_backend.probing.calls import Probe
 from garcon_backend.probing.contexts import Contexts
+from garcon_backend.probing.visits import site_here
 from garcon_jupyter.errors import DoesNotFit
-from garcon_jupyter.points import Catalog, PointSpec
+from garcon_jupyter.points import PointSpec
 from garcon_jupyter.wire.sizes import sized
 
 
@@ -26,15 +28,12 @@ class Room:
     """Knows what recorders will keep on one rank.
 
     Args:
-        layers: those that this rank holds.
+        bound: what this rank has of the model.
         layouts: how values are cut, by the letter along which.
     """
 
-    def __init__(
-        self, mesh: Mesh, layers: range, catalog: Catalog, layouts: dict[str, Layout]
-    ) -> None:
-        self._mesh, self._layers = mesh, layers
-        self._catalog, self._layouts = catalog, layouts
+    def __init__(self, mesh: Mesh, bound: BoundFamily, layouts: dict[str, Layout]) -> None:
+        self._mesh, self._bound, self._layouts = mesh, bound, layouts
 
     def check(self, session: str, probes: Sequence[Probe], contexts: Contexts) -> None:
         """Refuse recorders whose states have no room on this rank.
@@ -59,10 +58,11 @@ class Room:
 
     def _state(self, session: str, probe: Probe, contexts: Contexts) -> Need | None:
         """What a probe will keep on this rank beyond what it keeps, as far as it says so: a recorder does."""
-        spec, layer = probe.spec, probe.address.layer
+        spec = probe.spec
         needs = getattr(probe.function, "needs", None)
-        here = layer is None or layer in self._layers
-        if needs is None or not here or not (spec.sharded or self._mesh.runs_probes):
+        if needs is None or not (spec.sharded or self._mesh.runs_probes):
+            return None
+        if site_here(self._mesh, self._bound, probe.address) is None:
             return None
         kept = contexts.names(session, spec.point, spec.name)
         count = needs(spec.point, lambda name: self._units(name, spec.sharded), kept)
@@ -71,10 +71,10 @@ class Room:
 
     def _units(self, name: str, sharded: bool) -> int:
         """Units of a point, of all ranks or of this one; 0 of a module's tensor, whose shape nobody knows."""
-        address = self._catalog.point(name)
+        address = self._bound.catalog.point(name)
         if not isinstance(address.spec, PointSpec):
             return 0
-        dims = self._catalog.shape(address)[1 if address.expert is not None else 2 :]
+        dims = self._bound.catalog.shape(address)[1 if address.expert is not None else 2 :]
         units = math.prod(size for size in dims if isinstance(size, int))
         split = address.spec.split if sharded else ""
         return units // self._layouts[split].chunks if split else units

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from garcon_backend.probing.contexts import Contexts
 from garcon_jupyter import recorders
 from garcon_jupyter.recorders import Recorder, alone
 from garcon_jupyter.wire.sizes import sized
+from tests.conftest import quiet
 from tests.recorders.splits import make
 
 MLP = "layers.1.mlp.post_activation"
@@ -106,6 +108,28 @@ def test_what_does_not_fit_is_refused_before_anything_runs(either: garcon.Remote
     assert run.status.batches == 0 and run.status.tokens == 0
     assert either.recordings()[MLP, "kept"].firing.tokens_seen == 3
     either.run([[5, 6, 7]], [firing], show=False)  # the server goes on
+
+
+def test_each_stage_counts_what_it_records(llama_path: Path) -> None:
+    """Points without a layer, too: the embedding is on the first stage, the logits on the last."""
+
+    def reservoir(units: int) -> Recorder[Any]:
+        recorder = recorders.EqualWidthReservoir(-1, 1, (20 << 20) // (16 * 10 * units), 10)
+        assert 19 << 20 < recorder.memory(units) < 21 << 20
+        return recorder
+
+    server = garcon.launch(llama_path, "stages", pp=2, keep="64MiB", progress=quiet)
+    model = garcon.connect("stages")
+    first, last = (
+        model.probe_points[name].probe(reservoir(units), name="vast")
+        for name, units in (("embed.out", 48), ("logits", 263))
+    )
+    also_last = model.probe_points["final_norm.out"].probe(reservoir(48), name="vast")
+    with pytest.raises(garcon.DoesNotFit, match=r"need 4\d\.\d MiB on a rank .*and 1 more"):
+        model.run([[5, 6, 7]], [last, also_last], show=False)
+    model.run([[5, 6, 7]], [first, last], show=False)
+    model.close()
+    garcon.registry.stop(server, force=True)
 
 
 def test_states_count_towards_what_a_rank_keeps() -> None:

@@ -42,6 +42,17 @@ from garcon_jupyter.wire.requests import Batch
 _ORDER = {spec.template: number for number, spec in enumerate(POINTS)}
 
 
+def site_here(mesh: Mesh, bound: BoundFamily, address: Address) -> tuple[Place, nn.Module] | None:
+    """Where a point is visited on this rank, and the module that it is installed on; None where another stage has it."""
+    place, module = bound.place(address)
+    if module is None or isinstance(module, Elsewhere):
+        return None
+    # The whole model puts out logits on every stage; those of the last one are real.
+    if isinstance(place, LogitsOf) and not mesh.last_stage:
+        return None
+    return place, module
+
+
 class PassRun(Calls):
     """The probes of one request on this rank, for as long as it runs."""
 
@@ -118,19 +129,15 @@ class PassRun(Calls):
         try:
             for name in sorted(self.points, key=self._order):
                 point = self.points[name]
-                place, module = self.bound.place(point.address)
-                if module is None or isinstance(module, Elsewhere) or self._is_elsewhere(place):
+                if (found := site_here(self.mesh, self.bound, point.address)) is None:
                     continue
+                place, module = found
                 visit = self._visitor(point)
                 removals.append(place.install(module, self, visit, point.address.expert))
             yield
         finally:
             for remove in reversed(removals):
                 remove()
-
-    def _is_elsewhere(self, place: Place) -> bool:
-        # The whole model puts out logits on every stage; those of the last one are real.
-        return isinstance(place, LogitsOf) and not self.mesh.last_stage
 
     def _order(self, name: str) -> int:
         # Hooks of one module run in the order of the table: `out` before `contribution`.
