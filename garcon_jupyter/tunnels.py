@@ -31,8 +31,8 @@ from typing import IO, Any
 
 from garcon_jupyter.connection_file import read_connection_file
 from garcon_jupyter.errors import BadRequest, ServerGone, UnknownServer, Unreachable
+from garcon_jupyter.locked_directory import LockedDirectory
 from garcon_jupyter.registry import Server
-from garcon_jupyter.temporary import TemporaryDirectory
 from garcon_jupyter.wire.private_files import write_private
 from garcon_jupyter.wire.protocol import PORTS
 
@@ -293,8 +293,8 @@ class _Ssh:
     def __init__(self, address: Address) -> None:
         self._address = address
         runtime = os.environ.get("XDG_RUNTIME_DIR")
-        self._temporary = TemporaryDirectory("garcon-ssh-", runtime)
-        self.directory = self._temporary.path
+        self._place = LockedDirectory("garcon-ssh-", runtime)
+        self.directory = self._place.path
         self._owner = os.getpid()
         self._errors = self.directory / "errors"
         script = " ".join(WATCH.split("\n"))
@@ -322,7 +322,7 @@ class _Ssh:
                     start_new_session=True,  # an interrupt of the notebook is not for it
                 )
         except FileNotFoundError:
-            self._temporary.remove()
+            self._place.remove()
             raise Unreachable(
                 "There is no ssh on this machine.", "Install the OpenSSH client."
             ) from None
@@ -388,7 +388,7 @@ class _Ssh:
         if self._process.stdin:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        self._temporary.remove()
+        self._place.remove()
 
 
 def _addresses(info: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,9 @@ holds a lock on its own, which the operating system takes back from the dead.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ FRESH = 60.0
 """Seconds for which a directory without a lock may be one that is being made."""
 
 
-class TemporaryDirectory:
+class LockedDirectory:
     """A directory (0700) that :meth:`remove` takes away, or a later process if this one is killed.
 
     Args:
@@ -53,9 +55,12 @@ def _lock(directory: Path) -> FileLock:
 
 
 def _clear(left: Path) -> None:
-    """Remove a directory that no living process has."""
-    with contextlib.suppress(OSError, Timeout):  # of another user, or gone; or held
-        if left.is_symlink() or time.time() - left.stat().st_mtime < FRESH:
+    """Remove a directory of this user that no living process has."""
+    with contextlib.suppress(OSError, Timeout):  # gone; or held
+        facts = left.lstat()
+        # Nothing is touched in what another user may have filled: a lock there could be a link to a file of ours.
+        mine = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
+        if not mine or time.time() - facts.st_mtime < FRESH:
             return
         lock = _lock(left)
         shutil.rmtree(left, ignore_errors=True)

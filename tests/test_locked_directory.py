@@ -8,14 +8,16 @@ import sys
 import time
 from pathlib import Path
 
-from garcon_jupyter.temporary import FRESH, TemporaryDirectory
+import pytest
+
+from garcon_jupyter.locked_directory import FRESH, LockedDirectory
 
 PREFIX = "kept-"
 
 HOLDER = """
 import signal, sys
-from garcon_jupyter.temporary import TemporaryDirectory
-directory = TemporaryDirectory(sys.argv[1], sys.argv[2])
+from garcon_jupyter.locked_directory import LockedDirectory
+directory = LockedDirectory(sys.argv[1], sys.argv[2])
 (directory.path / "file").write_text("mine")
 print(directory.path, flush=True)
 signal.pause()
@@ -30,7 +32,7 @@ def aged(directory: Path) -> Path:
 
 
 def test_it_is_private_and_goes(tmp_path: Path) -> None:
-    directory = TemporaryDirectory(PREFIX, str(tmp_path))
+    directory = LockedDirectory(PREFIX, str(tmp_path))
     assert directory.path.parent == tmp_path and directory.path.stat().st_mode & 0o777 == 0o700
     (directory.path / "file").write_text("mine")
     directory.remove()
@@ -43,12 +45,12 @@ def test_that_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path: 
     holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert holder.stdout
     held = aged(Path(holder.stdout.readline().strip()))
-    TemporaryDirectory(PREFIX, str(tmp_path)).remove()
+    LockedDirectory(PREFIX, str(tmp_path)).remove()
     assert (held / "file").read_text() == "mine"
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    TemporaryDirectory(PREFIX, str(tmp_path)).remove()
+    LockedDirectory(PREFIX, str(tmp_path)).remove()
     assert not held.exists()
 
 
@@ -62,5 +64,18 @@ def test_what_is_being_made_and_what_is_another_s_stays(tmp_path: Path) -> None:
     link.symlink_to(other)
     file = tmp_path / f"{PREFIX}file"
     file.write_text("a file")
-    TemporaryDirectory(PREFIX, str(tmp_path)).remove()
+    LockedDirectory(PREFIX, str(tmp_path)).remove()
     assert fresh.exists() and other.exists() and link.exists() and file.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+def test_what_another_user_filled_is_not_touched(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    trap = tmp_path / f"{PREFIX}trap"
+    trap.mkdir()
+    (trap / ".lock").symlink_to(precious)
+    os.chown(trap, 12345, 12345)
+    aged(trap)
+    LockedDirectory(PREFIX, str(tmp_path)).remove()
+    assert trap.exists() and precious.read_text() == "mine"
