@@ -49,7 +49,7 @@ def _lock(directory: Path) -> FileLock:
     Raises:
         Timeout: a living process has it.
     """
-    lock = FileLock(directory / ".lock", timeout=0, thread_local=False)
+    lock = FileLock(directory / ".lock", timeout=0, mode=0o600, thread_local=False)
     lock.acquire()
     return lock
 

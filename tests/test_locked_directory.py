@@ -34,6 +34,7 @@ def aged(directory: Path) -> Path:
 def test_it_is_private_and_goes(tmp_path: Path) -> None:
     directory = LockedDirectory(PREFIX, str(tmp_path))
     assert directory.path.parent == tmp_path and directory.path.stat().st_mode & 0o777 == 0o700
+    assert (directory.path / ".lock").stat().st_mode & 0o777 == 0o600
     (directory.path / "file").write_text("mine")
     directory.remove()
     directory.remove()
