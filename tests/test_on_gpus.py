@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -16,10 +15,13 @@ from garcon_jupyter import ProbeError, RemoteModel, Server
 from garcon_jupyter.errors import OutOfMemory
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
+from tests.unharmed import OUT, unharmed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 
-OUT = "layers.2.mlp.out"
+NEAR = 1e-4
+"""As close as two devices come in float32."""
+
 CHUNK = 1 << 28
 """Bytes that a hoarder asks for at a time."""
 
@@ -36,25 +38,13 @@ def on_gpus(request: pytest.FixtureRequest, llama_path: Path) -> Iterator[Server
 
 @pytest.fixture
 def model(on_gpus: Server, plain: Plain) -> Iterator[RemoteModel]:
-    """A session; afterwards another has what it saved, the right numbers, and the same processes."""
-    mine, other = garcon.connect(on_gpus.name), garcon.connect(on_gpus.name)
-    processes = [psutil.Process(rank["pid"]) for rank in mine.status()["ranks"]]
-    other.forward(PROMPT, probes=[other.probe_points[OUT].probe(keep)], logits="none")
-    yield mine
-    mine.clear_recordings()
-    assert near(other.forward(PROMPT), plain.logits(PROMPT))
-    assert near(other.recordings()[OUT].tensor, plain.output("model.layers.2.mlp", PROMPT))
-    assert all(process.is_running() for process in processes)
-    mine.close(), other.close()
-
-
-def keep(save_ctx: Any, tensor: Tensor) -> None:
-    save_ctx.tensor = tensor
+    """A session on it."""
+    with unharmed(on_gpus, plain, NEAR) as mine:
+        yield mine
 
 
 def near(mine: Tensor, theirs: Tensor) -> bool:
-    """As close as two devices come in float32."""
-    return close(mine.cpu(), theirs, 1e-4)
+    return close(mine.cpu(), theirs, NEAR)
 
 
 def run(model: RemoteModel, function: Any) -> Any:

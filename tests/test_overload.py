@@ -28,15 +28,11 @@ from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.sizes import sized
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
+from tests.unharmed import OUT, keep, unharmed
 
-OUT = "layers.2.mlp.out"
 MIB = 1 << 20
 MEMORY, KEEP = 600 * MIB, 64 * MIB
 """What each rank here may use beside the model, and keep."""
-
-
-def keep(save_ctx: Any, tensor: Tensor) -> None:
-    save_ctx.tensor = tensor
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
@@ -57,16 +53,9 @@ def small(request: pytest.FixtureRequest, llama_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def model(small: Server, plain: Plain) -> Iterator[RemoteModel]:
-    """A session on it; afterwards another gets the reference's numbers, and no process was lost."""
-    mine, other = garcon.connect(small.name), garcon.connect(small.name)
-    processes = [psutil.Process(rank["pid"]) for rank in mine.status()["ranks"]]
-    other.forward(PROMPT, probes=[other.probe_points[OUT].probe(keep)], logits="none")
-    yield mine
-    mine.clear_recordings()
-    assert close(other.forward(PROMPT), plain.logits(PROMPT))
-    assert close(other.recordings()[OUT].tensor, plain.output("model.layers.2.mlp", PROMPT))
-    assert all(process.is_running() for process in processes)
-    mine.close(), other.close()
+    """A session on it."""
+    with unharmed(small, plain) as mine:
+        yield mine
 
 
 def run(model: RemoteModel, function: Any, **more: Any) -> Any:
