@@ -18,6 +18,7 @@ from garcon_jupyter.connection_file import read_connection_file
 from garcon_jupyter.embedded import EMBEDDED, cache_dir, is_whole
 from garcon_jupyter.errors import BadConnectionFile, GarconError
 from garcon_jupyter.wire.shared_files import shared_memory_root
+from garcon_jupyter.wire.sizes import sized
 
 Level = Literal["ok", "note", "wrong"]
 
@@ -99,7 +100,7 @@ def _devices() -> Iterator[Finding]:
     yield Finding(
         "ok",
         "cpu",
-        f"{cores} cores, {listings.size(memory.available)} of {listings.size(memory.total)} free",
+        f"{cores} cores, {sized(memory.available)} of {sized(memory.total)} free",
     )
     if not torch.cuda.is_available():
         yield Finding("note", "gpu", "torch sees none: models run on the CPU, in one process")
@@ -109,7 +110,7 @@ def _devices() -> Iterator[Finding]:
         yield Finding(
             "ok",
             f"cuda:{number}",
-            f"{name}, {listings.size(free)} of {listings.size(total)} free",
+            f"{name}, {sized(free)} of {sized(total)} free",
         )
 
 
@@ -143,7 +144,7 @@ def _registry() -> Iterator[Finding]:
 def _shared_memory() -> Iterator[Finding]:
     root = shared_memory_root()
     free = shutil.disk_usage(root).free
-    text = f"{root}, {listings.size(free)} free"
+    text = f"{root}, {sized(free)} free"
     if free < ROOMY:
         remedy = "Give it more (docker run --shm-size=8g), or fetch slices of large tensors."
         yield Finding("wrong", "memory files", text, remedy)
@@ -156,13 +157,13 @@ def _cache() -> Iterator[Finding]:
     for model in EMBEDDED.values():
         if is_whole(models / model.name, model):
             used = sum(file.stat().st_size for file in (models / model.name).iterdir())
-            yield Finding("ok", "models", f"{model.name} is in {models}, {listings.size(used)}")
+            yield Finding("ok", "models", f"{model.name} is in {models}, {sized(used)}")
             continue
         yield Finding(
             "note",
             "models",
             f"{model.name} is not in {models} yet",
-            f"garcon fetch {model.name} (once, {listings.size(model.download_bytes)}).",
+            f"garcon fetch {model.name} (once, {sized(model.download_bytes)}).",
         )
     if not _can_write(models):
         yield Finding(

@@ -20,6 +20,7 @@ from garcon_jupyter.points import (
 )
 from garcon_jupyter.probes import Probe
 from garcon_jupyter.registry import Server, log_file, why_gone
+from garcon_jupyter.wire.sizes import sized
 
 if TYPE_CHECKING:
     from garcon_jupyter.remote_model import RemoteModel
@@ -47,15 +48,6 @@ def spans(numbers: Sequence[int]) -> str:
         else:
             runs.append([number, number])
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-
-
-def size(nbytes: float) -> str:
-    """Bytes as a person says them."""
-    for unit in ("bytes", "kB", "MB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:,.1f} GB"
 
 
 def duration(seconds: float) -> str:
@@ -125,7 +117,7 @@ def _work(item: dict[str, Any]) -> str:
 
 
 def _rank(rank: dict[str, Any], say_host: bool) -> str:
-    memory = f", uses {size(rank['memory'])}" if rank.get("memory") else ""
+    memory = f", uses {sized(rank['memory'])}" if rank.get("memory") else ""
     layers = f", layers {spans(rank['layers'])}" if rank.get("layers") else ""
     host = f" on {rank['host']}" if say_host else ""
     return f"{rank['device']}, process {rank['pid']}{host}{layers}{memory}"

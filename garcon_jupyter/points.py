@@ -199,6 +199,7 @@ def _parameters() -> Iterator[ParameterSpec]:
 PARAMETERS: tuple[ParameterSpec, ...] = tuple(_parameters())
 
 MODULE_PREFIX = "module:"
+MODULE_SIDES = ("input", "output")
 _HOLE = re.compile(r"\{([ie])\}")
 
 
@@ -236,7 +237,7 @@ def parse_point(name: str) -> Address | None:
     if name.startswith(MODULE_PREFIX):
         path = name[len(MODULE_PREFIX) :]
         stem, _, side = path.rpartition(".")
-        return Address(name, None) if side in ("input", "output") and (stem or path) else None
+        return Address(name, None) if side in MODULE_SIDES and (stem or path) else None
     return _parse(name, _POINT_REGEXES)
 
 
@@ -342,7 +343,7 @@ class Catalog:
         return address
 
     def _check_module(self, name: str) -> None:
-        path = name[len(MODULE_PREFIX) :].rpartition(".")[0]
+        path = _module_of(name)
         if path not in self.modules:
             raise UnknownPoint.among(
                 "module", path, self.modules, "rmodel.modules lists the dotted paths."
@@ -370,15 +371,17 @@ class Catalog:
         """All points that a pattern selects, in the order of the forward pass.
 
         ``*`` stands for any number, ``4-7`` and ``{4,8}`` for those layers. A pattern without
-        wildcards is a name. A wildcard over layers skips the layers that lack the point.
+        wildcards is a name. A wildcard over layers skips the layers that lack the point. In
+        ``module:model.layers.*.mlp.output`` it stands for any one part of the modules' paths.
 
         Raises:
             UnknownPoint, PointUnavailable: as :meth:`point`, or where nothing is selected.
         """
-        if not is_pattern(pattern):
+        if not is_pattern(pattern) or self._is_module(pattern):
             return [self.point(pattern)]
         regex = pattern_regex(pattern)
-        chosen = [self.point(name) for name in self.names() if regex.fullmatch(name)]
+        sides = self.module_names() if pattern.startswith(MODULE_PREFIX) else self.names()
+        chosen = [self.point(name) for name in sides if regex.fullmatch(name)]
         if not chosen:
             # One concrete address of the pattern tells whether the point or the numbers are wrong.
             address = self.point(_an_example(pattern))
@@ -386,6 +389,15 @@ class Catalog:
                 f"{pattern!r} selects nothing.", f"{address.name} is a point of this model."
             )
         return chosen
+
+    def _is_module(self, name: str) -> bool:
+        """Whether a name is that of a module, though a part of it may look like a wildcard."""
+        address = parse_point(name)
+        return bool(address and address.spec is None and _module_of(name) in self.modules)
+
+    def module_names(self) -> list[str]:
+        """All ``module:`` points: each module's input and output."""
+        return [f"{MODULE_PREFIX}{path}.{side}" for path in self.modules for side in MODULE_SIDES]
 
     def parameter(self, name: str) -> Address:
         """The address of one parameter.
@@ -404,7 +416,12 @@ class Catalog:
 
 def is_pattern(name: str) -> bool:
     """Whether a name has wildcards: ``*``, ``4-7`` or ``{4,8}``."""
-    return not name.startswith(MODULE_PREFIX) and bool(re.search(r"[*{]|\.\d+-\d+(\.|$)", name))
+    return bool(re.search(r"[*{]|\.\d+-\d+(\.|$)", name))
+
+
+def _module_of(name: str) -> str:
+    """The dotted path in the name of a module's side."""
+    return name[len(MODULE_PREFIX) :].rpartition(".")[0]
 
 
 def pattern_regex(pattern: str) -> re.Pattern[str]:

@@ -7,14 +7,18 @@ server first.
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.errors import NoRecording
+from garcon_jupyter.errors import BadRequest, NoRecording
+from garcon_jupyter.points import is_pattern
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef, SnapshotIndex
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from garcon_jupyter.remote_model import RemoteModel
 
 Key = str | tuple[str, str]
@@ -193,7 +197,11 @@ class _Snapshot:
 
 
 class Recordings(Mapping[Key, Recording]):
-    """A snapshot of a session's recordings by point name, or (point, name) for named probes."""
+    """A snapshot of a session's recordings by point name, or (point, name) for named probes.
+
+    A pattern of points selects a part of it: ``recordings["layers.*.attn.pattern"]`` has the recordings of
+    these points, ``recordings["layers.*.attn.pattern", "name"]`` those of the probes of a name.
+    """
 
     def __init__(self, model: RemoteModel, index: SnapshotIndex, lazy: bool) -> None:
         self._model, self._snapshot = model, _Snapshot()
@@ -204,13 +212,24 @@ class Recordings(Mapping[Key, Recording]):
             self._entries[key] = Recording(model, ref, attributes, lazy, self._snapshot)
         weakref.finalize(self._snapshot, model._released.append, index.snapshot).atexit = False
 
-    def __getitem__(self, key: Key) -> Recording:
+    def __getitem__(self, key: Key) -> Any:
         if key in self._entries:
             return self._entries[key]
-        name = key if isinstance(key, str) else key[0]
-        self._model.catalog.point(name)  # says so where the name itself is wrong
+        point, name = _parted(key)
+        addresses = self._model.catalog.select(point)  # says so where the name itself is wrong
+        if is_pattern(point):
+            keys: list[Key] = [a.name if name is None else (a.name, name) for a in addresses]
+            found = {each: self._entries[each] for each in keys if each in self._entries}
+            if found:
+                return self._part(found)
         known = ", ".join(str(k) for k in list(self._entries)[:8]) or "nothing"
         raise NoRecording(f"Nothing is recorded at {key}.", f"Recorded: {known}.")
+
+    def _part(self, entries: dict[Key, Recording]) -> Recordings:
+        """Some of the recordings of the same snapshot."""
+        part = copy.copy(self)
+        part._entries = entries
+        return part
 
     def __contains__(self, key: object) -> bool:
         return key in self._entries
@@ -218,6 +237,36 @@ class Recordings(Mapping[Key, Recording]):
     def get(self, key: Any, default: Any = None) -> Any:
         """As of a dictionary: `default` where nothing is recorded."""
         return self._entries.get(key, default)
+
+    def stack(self, pattern: str, attribute: str = "tensor", name: str | None = None) -> Tensor:
+        """What was saved at all points of a pattern as one tensor, fetched in one go.
+
+        Args:
+            pattern: of points, such as ``layers.*.attn.pattern``.
+            attribute: under which name it was saved there: tensors of one shape, or numbers.
+            name: of the probes that saved it, where they have one.
+
+        Returns:
+            [point, …]: its first axis is the points in the order of the forward pass, so that of
+            ``layers.*`` it is the layers.
+
+        Raises:
+            NoRecording: at one of the points nothing is recorded, or nothing under that name. So the place in the
+                stack is always that in the pattern.
+            BadRequest: what was saved is of several shapes, or no numbers.
+        """
+        addresses = [address.name for address in self._model.catalog.select(pattern)]
+        keys: list[Key] = [point if name is None else (point, name) for point in addresses]
+        missing = [key for key in keys if key not in self._entries]
+        if missing:
+            few = ", ".join(map(str, missing[:4])) + (", …" if len(missing) > 4 else "")
+            raise NoRecording(
+                f"Of the {len(keys)} points of {pattern} nothing is recorded at {len(missing)}: {few}.",
+                "Say those that have a recording, such as layers.{0,2}.mlp.out or layers.0-3.mlp.out.",
+            )
+        handles = [Recording.handle(self._entries[key], attribute) for key in keys]
+        values = self._model.fetch(*handles)
+        return _stacked(keys, attribute, [values] if len(handles) == 1 else values)
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._entries)
@@ -236,3 +285,40 @@ class Recordings(Mapping[Key, Recording]):
         from garcon_jupyter import tables
 
         return tables.recordings(self)
+
+
+def _parted(key: Any) -> tuple[str, str | None]:
+    """A key as (point or pattern, name of the probe or None).
+
+    Raises:
+        BadRequest: it is no key.
+    """
+    match key:
+        case str():
+            return key, None
+        case (str() as point, str() | None as name):
+            return point, name
+    raise BadRequest(
+        f"{key!r} is no key of recordings.", "Give a point, or (point, name of the probe)."
+    )
+
+
+def _stacked(keys: list[Key], attribute: str, values: list[Any]) -> Tensor:
+    """Values of one shape as one tensor, [key, …]."""
+    import torch
+
+    tensors = []
+    for key, value in zip(keys, values, strict=True):
+        try:
+            tensors.append(torch.as_tensor(value))
+        except (TypeError, ValueError, RuntimeError):
+            raise BadRequest(
+                f"{attribute!r} at {key} is a {type(value).__name__}, which cannot be stacked.",
+                "Stack tensors or numbers; recordings()[pattern] has everything else.",
+            ) from None
+        if tensors[-1].shape != tensors[0].shape:
+            raise BadRequest(
+                f"{attribute!r} is {list(tensors[-1].shape)} at {key} and {list(tensors[0].shape)} at {keys[0]}.",
+                "Stack points of one shape; recordings()[pattern] has them one by one.",
+            )
+    return torch.stack(tensors)

@@ -444,19 +444,27 @@ class RemoteModel(Looking, Running):
         return Look(self, text)
 
     def show(
-        self, what: Shown, text: Any = None, attribute: str | None = None
+        self,
+        what: Shown,
+        text: Any = None,
+        attribute: str | None = None,
+        rows: str | Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
+        title: str = "",
     ) -> View | AttentionWidget:
         """A picture of a point: what was recorded there, or, with `text`, of a clean pass over it.
 
         Args:
             what: name of the point, or (point, name of the probe); or a probe point, a recording, or a
-                handle itself. "layers.*.attn.pattern" is all layers at a glance.
+                handle itself. "layers.*.attn.pattern" is all layers at a glance. Or an array of your own.
             text: tokens or text to run; None to show the recording.
             attribute: which saved tensor to show; by default the first of the point's shape.
+            rows, columns: what the axes of an array are: ``rmodel.show(scores, rows="layer", columns="head")``.
+            title: of an array.
         """
         from garcon_jupyter.showing import show
 
-        return show(self, what, text, attribute)
+        return show(self, what, text, attribute, rows, columns, title)
 
     def show_sharding(self) -> Any:
         """A picture of which rank holds what, and how much memory it uses."""

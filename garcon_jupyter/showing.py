@@ -19,33 +19,59 @@ from garcon_jupyter.widgets import AttentionWidget, View
 if TYPE_CHECKING:
     from garcon_jupyter.remote_model import RemoteModel
 
-Shown = Key | ProbePoint | Recording | Handle
-"""What a picture can be made of: a point, or what was recorded at one."""
+Shown = Key | ProbePoint | Recording | Handle | Any
+"""What a picture can be made of: a point, what was recorded at one, or an array of your own."""
 
 EVERY_PATTERN = "layers.*.attn.pattern"
 """The one pattern of points that is one picture: the attention of all layers."""
 
 
 def show(
-    rmodel: RemoteModel, what: Shown, text: Any = None, attribute: str | None = None
+    rmodel: RemoteModel,
+    what: Shown,
+    text: Any = None,
+    attribute: str | None = None,
+    rows: widgets.view.Axis | None = None,
+    columns: widgets.view.Axis | None = None,
+    title: str = "",
 ) -> View | AttentionWidget:
     """A picture of a point: what was recorded there, or, with `text`, of a clean pass over it.
 
     Args:
         what: the point, by name; (name, name of the probe) of a named probe's recording; or a point, a
-            recording, or a handle itself. "layers.*.attn.pattern" is all layers at a glance.
+            recording, or a handle itself. "layers.*.attn.pattern" is all layers at a glance. Or an array of
+            your own, whose axes `rows` and `columns` name.
         text: tokens or text to run without any other probe; None to show the recording.
         attribute: which saved tensor; by default the first of the point's shape, else the first.
+        rows, columns, title: of an array; see :func:`garcon_jupyter.widgets.show`.
 
     Raises:
         UnknownPoint: no such point.
         NoRecording: nothing is recorded there, or nothing that can be drawn.
+        BadRequest: it is nothing that can be drawn, or the options do not go with it.
     """
+    if _is_array(what):
+        if text is not None or attribute is not None:
+            raise BadRequest(
+                "An array is drawn as it is: text and attribute are for points.",
+                'Say what its axes are: show(array, rows="layer", columns="head").',
+            )
+        return widgets.show(what, title=title, rows=rows, columns=columns)
+    if rows is not None or columns is not None or title:
+        raise BadRequest(
+            "rows, columns and title are of an array; what a point's axes mean is known.",
+            "Leave them out, or give an array.",
+        )
     if isinstance(what, Handle):
         return _of_handle(rmodel, what)
     if isinstance(what, Recording):
         return _of_recording(rmodel, what, attribute)
     point = what.name if isinstance(what, ProbePoint) else what
+    if not isinstance(point, (str, tuple)):
+        raise BadRequest(
+            f"A {type(what).__name__} cannot be shown.",
+            "Give the name of a point, a recording, a handle, or an array of numbers.",
+        )
     if point == EVERY_PATTERN and rmodel.catalog.n_layers > 1:
         return _every_layer(rmodel, text, attribute)
     name = _one_point(rmodel.catalog, point)
@@ -53,6 +79,13 @@ def show(
         return _clean(rmodel, name, text)
     recordings = rmodel.recordings(fetch=False)
     return _of_recording(rmodel, recordings[_recorded(recordings, point, name)], attribute)
+
+
+def _is_array(what: Any) -> bool:
+    """Whether something is an array itself: a tensor, of numpy, or lists of numbers."""
+    if isinstance(what, (Handle, Recording, ProbePoint, str)):
+        return False
+    return hasattr(what, "shape") or isinstance(what, list)
 
 
 def show_values(rmodel: RemoteModel, point: str, value: Any, tokens: Any) -> View:

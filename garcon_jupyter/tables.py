@@ -12,9 +12,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.listings import degrees, size, spans
+from garcon_jupyter.listings import degrees, spans
 from garcon_jupyter.points import POINTS, Address, Catalog, PointSpec, is_pattern
 from garcon_jupyter.recordings import Handle, Key, Recording, Recordings
+from garcon_jupyter.wire.sizes import sized
 
 if TYPE_CHECKING:
     from garcon_jupyter.probes import ProbePoint, ProbePoints
@@ -65,7 +66,7 @@ def model(rmodel: RemoteModel) -> str:
             *(str(rank[word]) for word in place),
             rank["device"],
             spans(rank["layers"]) if rank.get("layers") else "none",
-            size(rank["parameter_bytes"]) if rank.get("parameter_bytes") else "",
+            sized(rank["parameter_bytes"]) if rank.get("parameter_bytes") else "",
         ]
         for rank in facts["ranks"]
     ]
@@ -111,7 +112,7 @@ def recordings(chosen: Recordings) -> str:
     """Everything that a session has recorded."""
     rows = [row for key in chosen for row in _saved(key, chosen[key])]
     total = sum(info.nbytes or 0 for key in chosen for info in chosen[key]._attributes.values())
-    note = f"{size(total)} on the server, none of it fetched by looking at this table"
+    note = f"{sized(total)} on the server, none of it fetched by looking at this table"
     return _framed(
         _heading(f"{len(chosen):,} recordings", note if chosen else "no probe has saved anything"),
         _table(["point", "saved as", "shape", "dtype", "bytes", "look at it"], rows),
@@ -237,7 +238,7 @@ def _text(words: str) -> str:
 
 
 def _bytes(nbytes: int | None) -> str:
-    return "" if nbytes is None else size(nbytes)
+    return "" if nbytes is None else sized(nbytes)
 
 
 # -- HTML ----------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def test_too_little_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage(64 << 20, 0, 64 << 20))
     finding = wrong()["memory files"]
-    assert "67 MB free" in finding.text and "--shm-size" in finding.remedy
+    assert "64.0 MiB free" in finding.text and "--shm-size" in finding.remedy
 
 
 def test_a_package_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:

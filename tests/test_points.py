@@ -111,6 +111,31 @@ def test_a_star_does_not_cross_a_dot() -> None:
     ]
 
 
+def test_a_star_stands_for_a_part_of_a_modules_path() -> None:
+    catalog = Catalog(
+        sizes={},
+        n_layers=0,
+        modules=("h", "h.0.mlp", "h.1.mlp", "h.10.mlp", "h.0-1", "h.0.mlp.act", "h.1.attn"),
+    )
+
+    def chosen(pattern: str) -> list[str]:
+        return [address.name for address in catalog.select(pattern)]
+
+    assert chosen("module:h.*.mlp.output") == [f"module:h.{n}.mlp.output" for n in (0, 1, 10)]
+    assert chosen("module:h.0-1.mlp.input") == ["module:h.0.mlp.input", "module:h.1.mlp.input"]
+    assert chosen("module:h.1.*.*") == [
+        "module:h.1.mlp.input",
+        "module:h.1.mlp.output",
+        "module:h.1.attn.input",
+        "module:h.1.attn.output",
+    ]
+    assert chosen("module:h.0-1.output") == ["module:h.0-1.output"]  # the module of that name
+    with pytest.raises(UnknownPoint, match=r"module 'h.0.mpl'.*h\.0\.mlp"):
+        catalog.select("module:h.*.mpl.output")
+    with pytest.raises(UnknownPoint, match=r"End it with \.input or \.output"):
+        catalog.select("module:h.*.mlp")
+
+
 def test_a_pattern_that_selects_nothing_says_what_is_wrong() -> None:
     with pytest.raises(UnknownPoint, match=r"out of range: the model has layers 0 to 11"):
         CATALOG.select("layers.20-30.attn.z")

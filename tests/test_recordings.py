@@ -694,3 +694,66 @@ def test_a_read_only_probe_that_edits_is_refused(either: RemoteModel, plain: Pla
             either.forward(PROMPT, probes=[point.probe(edit, read_only=True)])
     logits = either.forward(PROMPT, probes=[point.probe(keep, read_only=True)])
     assert close(logits, plain.logits(PROMPT))
+
+
+# -- many points at once -------------------------------------------------------------------------
+
+
+def test_a_pattern_is_a_part_of_the_recordings(rmodel: RemoteModel) -> None:
+    points = rmodel.probe_points["layers.*.mlp.out"]
+    named = rmodel.probe_points[OUT].probe(keep, name="again")
+    rmodel.forward(PROMPT, probes=[*points.probes(keep), named], logits="none")
+    recordings = rmodel.recordings()
+    assert list(recordings["layers.1-2.mlp.out"]) == ["layers.1.mlp.out", OUT]
+    assert recordings["layers.*.mlp.out"][OUT] is recordings[OUT]
+    assert list(recordings["layers.*.mlp.out", "again"]) == [(OUT, "again")]
+    with pytest.raises(NoRecording, match=r"Nothing is recorded at layers\.\*\.attn\.z"):
+        recordings["layers.*.attn.z"]
+    with pytest.raises(UnknownPoint, match=r"layers\.0\.mlp\.outt"):
+        recordings["layers.*.mlp.outt"]
+    for wrong in (0, None, ("a", 1), ("a", "b", "c")):
+        with pytest.raises(BadRequest, match="is no key of recordings"):
+            recordings[wrong]  # type: ignore[index]
+
+
+def test_what_all_layers_saved_is_one_tensor(either: RemoteModel, plain: Plain) -> None:
+    def last_row(save_ctx: Any, tensor: Tensor) -> None:
+        save_ctx.score = tensor[:, :, -1]
+        save_ctx.largest = tensor.max().item()
+        save_ctx.note = "no number"
+
+    expected = torch.stack([plain.output(f"model.layers.{n}.mlp", PROMPT) for n in range(4)])
+    modules = either.probe_points["module:model.layers.*.mlp.output"].probes(keep)
+    patterns = either.probe_points["layers.*.attn.pattern"].probes(last_row, name="rows")
+    either.forward(PROMPT, probes=[*modules, *patterns], logits="none")
+    recordings = either.recordings()
+    assert close(recordings.stack("module:model.layers.*.mlp.output"), expected)
+    scores = recordings.stack("layers.*.attn.pattern", "score", name="rows")
+    largest = recordings.stack("layers.*.attn.pattern", "largest", name="rows")
+    assert scores.shape == (4, 2, 6, 6)
+    for layer in range(4):
+        one = recordings[f"layers.{layer}.attn.pattern", "rows"]
+        assert torch.equal(scores[layer], one.score) and largest[layer] == one.largest
+    assert not torch.equal(scores[0], scores[1])
+    with pytest.raises(BadRequest, match="is a str, which cannot be stacked"):
+        recordings.stack("layers.*.attn.pattern", "note", name="rows")
+    with pytest.raises(NoRecording, match="has no 'scores'.*score, largest, note"):
+        recordings.stack("layers.*.attn.pattern", "scores", name="rows")
+
+
+def test_a_stack_has_every_point_at_its_place(rmodel: RemoteModel) -> None:
+    """Layer 2 must not be found at place 0 because layers 0 and 1 have no recording."""
+    points = rmodel.probe_points["layers.2-3.mlp.out"]
+    wide = rmodel.probe_points["layers.2.mlp.post_activation"].probe(keep)
+    rmodel.forward(PROMPT, probes=[*points.probes(keep), wide], logits="none")
+    recordings = rmodel.recordings()
+    with pytest.raises(NoRecording, match=r"at 2: layers\.0\.mlp\.out, layers\.1\.mlp\.out"):
+        recordings.stack("layers.*.mlp.out")
+    assert torch.equal(
+        recordings.stack("layers.2-3.mlp.out")[1], recordings["layers.3.mlp.out"].tensor
+    )
+    with pytest.raises(
+        BadRequest,
+        match=r"\[2, 6, 80\] at layers.2.mlp.post_activation and \[2, 6, 48\]|\[2, 6, 48\] at layers.2.mlp.out and \[2, 6, 80\]",
+    ):
+        recordings.stack("layers.2.mlp.{out,post_activation}")

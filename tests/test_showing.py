@@ -175,3 +175,23 @@ def test_what_cannot_be_shown(rmodel: garcon.RemoteModel) -> None:
         show(rmodel, "logits")
     with pytest.raises(NoRecording, match="has no 'wrod'"):
         show(rmodel, "logits", attribute="wrod")
+
+
+def test_an_array_with_the_words_of_its_axes(rmodel: garcon.RemoteModel) -> None:
+    scores = torch.arange(12.0).reshape(4, 3)
+    view = rmodel.show(scores, rows="layer", columns="head", title="scores")
+    assert repr(view) == "<View scores: 4 layers × 3 heads>"
+    assert np.array_equal(view._sheet.values, scores)
+    assert drawn(rmodel.show(scores)).shape == (1, 4, 3)
+    assert repr(rmodel.show([[1.0, 2.0]], columns=["yes", "no"])) == "<View 1 rows × 2 columns>"
+
+
+def test_what_is_no_point_and_no_array(rmodel: garcon.RemoteModel) -> None:
+    with pytest.raises(BadRequest, match="A int cannot be shown"):
+        rmodel.show(5)
+    with pytest.raises(BadRequest, match="A NoneType cannot be shown"):
+        rmodel.show(None)
+    with pytest.raises(BadRequest, match="rows, columns and title are of an array"):
+        rmodel.show(NEURONS, rows="layer")
+    with pytest.raises(BadRequest, match="text and attribute are for points"):
+        rmodel.show(torch.zeros(2, 2), "a text")

@@ -88,7 +88,7 @@ def test_recordings_and_handles_are_shown_without_fetching(rmodel: garcon.Remote
     assert rows(shown) == [
         [NEURONS, "tensor", "1 × 3 × 80", "float32", "960 bytes", look],
         [NEURONS, "note", "'<b>&'", "str", "", ""],
-        [named, "tensor", "1 × 3 × 263", "float32", "3 kB", look_named],
+        [named, "tensor", "1 × 3 × 263", "float32", "3.1 KiB", look_named],
         [named, "note", "'<b>&'", "str", "", ""],
     ]
     assert "<b>&'" not in shown  # what a user saved is no markup

@@ -192,8 +192,11 @@ class Record:
         return looking.probe_cell(self, text)
 
     def __repr__(self) -> str:
+        from garcon_jupyter.widgets.shares import of_tokens
+
         best = self.examples[:1]
-        return f"<unit {self.unit} of {self.point}: fires at {self.rate:.2%}; {best[0] if best else 'dead'}>"
+        fires = of_tokens(self.rate, self._atlas.tokens)
+        return f"<unit {self.unit} of {self.point}: {fires}; {best[0] if best else 'dead'}>"
 
 
 class Atlas:

@@ -27,6 +27,7 @@ def dashboard(record: Record) -> dict[str, Any]:
     ends = [float(edge) for edge in edges[shown.start : shown.stop + 1]]
     made: dict[str, Any] = {
         "name": f"{record.point} · unit {record.unit}",
+        "tokens": record._atlas.tokens,
         "density": record.rate,
         "largest": largest,
         "histogram": {

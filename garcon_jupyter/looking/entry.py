@@ -56,16 +56,20 @@ class Looking:
 
         return lens_widget(_model(self), text, target, statistic)
 
-    def show_attention(self, text: Any, layer: int | None = None) -> AttentionWidget:
+    def show_attention(
+        self, text: Any, layer: int | None = None, hide_first: bool = False
+    ) -> AttentionWidget:
         """The attention pattern of every head: all layers at a glance, of which a click opens one.
 
         Args:
             text: one text or its tokens.
             layer: the layer to begin with; None for all of them.
+            hide_first: whether to leave out the first token, on which many heads rest most of their weight; a
+                button of the picture does so too.
         """
         from garcon_jupyter.looking.layers import attention_widget
 
-        return attention_widget(_model(self), text, layer)
+        return attention_widget(_model(self), text, layer, hide_first)
 
     def patching(
         self,

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 PATTERN = "layers.{i}.attn.pattern"
 
 
-def attention_widget(rmodel: RemoteModel, text: Any, layer: int | None = None) -> AttentionWidget:
+def attention_widget(
+    rmodel: RemoteModel, text: Any, layer: int | None = None, hide_first: bool = False
+) -> AttentionWidget:
     """The attention patterns of one text: all layers at a glance, or one of them to begin with."""
     tokens = one_text(rmodel, text)
     first = layer or 0
@@ -31,8 +33,8 @@ def attention_widget(rmodel: RemoteModel, text: Any, layer: int | None = None) -
         name = fill(PATTERN, number)
         return read(rmodel, tokens, [name])[name]
 
-    def glance(layers: Sequence[int], _row: int, side: int) -> list[Any]:
-        return _pooled(rmodel, tokens, layers, side)
+    def glance(layers: Sequence[int], _row: int, side: int, hidden: bool) -> list[Any]:
+        return _pooled(rmodel, tokens, layers, side, hidden)
 
     return AttentionWidget(
         load(first),
@@ -43,6 +45,7 @@ def attention_widget(rmodel: RemoteModel, text: Any, layer: int | None = None) -
         load=load,
         glance=glance,
         overview=layer is None,
+        hide_first=hide_first,
     )
 
 
@@ -70,10 +73,12 @@ def recorded_attention(
     )
 
 
-def _pooled(rmodel: RemoteModel, tokens: Any, layers: Sequence[int], side: int) -> list[Any]:
+def _pooled(
+    rmodel: RemoteModel, tokens: Any, layers: Sequence[int], side: int, hide_first: bool
+) -> list[Any]:
     """The patterns of several layers in one forward, [head, ≤ side, ≤ side] each."""
     names = [fill(PATTERN, layer) for layer in layers]
-    function = _pooler(side)
+    function = _pooler(side, hide_first)
     with contexts(rmodel, "overview") as name:
         points = rmodel.probe_points
         probes = [points[point].probe(function, name=name, read_only=True) for point in names]
@@ -84,13 +89,15 @@ def _pooled(rmodel: RemoteModel, tokens: Any, layers: Sequence[int], side: int) 
     return [fetched] if len(handles) == 1 else fetched
 
 
-def _pooler(side: int) -> Callable[[Any, Any], None]:
+def _pooler(side: int, hide_first: bool) -> Callable[[Any, Any], None]:
     """A probe that saves the first text's heads, of each run of cells the largest weight."""
 
     def keep_small(save_ctx: Any, tensor: Any) -> None:
         import torch
 
         heads = tensor[0].float()
+        if hide_first and heads.shape[-1] > 1:
+            heads[:, :, 0] = heads[:, 0, :] = 0.0
         size = -(-max(heads.shape[-2:]) // side)
         save_ctx.heads = torch.nn.functional.max_pool2d(heads, size, ceil_mode=True)
 

@@ -105,28 +105,22 @@ def _points(current: Current, fragment: str) -> Iterator[str]:
     model = current.peek()
     if model is None:
         return
-    if fragment.startswith(MODULE_PREFIX):
-        modules = (f"{MODULE_PREFIX}{m}.{side}" for m in model.modules for side in _SIDES)
-        yield from _few([name for name in modules if name.startswith(fragment)], fragment)
-    else:
-        yield from point_names(model.catalog, fragment)
-
-
-_SIDES = ("input", "output")
+    yield from point_names(model.catalog, fragment)
 
 
 def point_names(catalog: Catalog, fragment: str) -> list[str]:
     """Points and patterns that begin with a fragment, which may be the beginning of a pattern."""
     head, _, _ = fragment.rpartition(".")
+    everything = catalog.module_names() if fragment.startswith(MODULE_PREFIX) else catalog.names()
     if not is_pattern(head + ".") and not is_pattern(head):
-        names = [name for name in catalog.names() if name.startswith(fragment)]
+        names = [name for name in everything if name.startswith(fragment)]
         patterns = ["layers.*"] if "layers.*".startswith(fragment) and "." in fragment else []
         return patterns + _few(names, fragment)
     depth = head.count(".") + 1
     regex = pattern_regex(head)
     rests = {
         ".".join(parts[depth:]): None
-        for parts in (name.split(".") for name in catalog.names())
+        for parts in (name.split(".") for name in everything)
         if len(parts) > depth and regex.fullmatch(".".join(parts[:depth]))
     }
     return [f"{head}.{rest}" for rest in rests if f"{head}.{rest}".startswith(fragment)]

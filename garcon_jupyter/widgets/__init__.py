@@ -35,13 +35,14 @@ from garcon_jupyter.widgets.run import RunWidget
 from garcon_jupyter.widgets.sharding import ShardingPicture
 from garcon_jupyter.widgets.sources import Source
 from garcon_jupyter.widgets.tokens import TokensWidget
-from garcon_jupyter.widgets.view import FetchingView, View, show, static_html
+from garcon_jupyter.widgets.view import FetchingView, GridView, View, show, static_html
 
 __all__ = [
     "ActivationsWidget",
     "AttentionWidget",
     "Edit",
     "FetchingView",
+    "GridView",
     "GridWidget",
     "LensWidget",
     "LiveWidget",

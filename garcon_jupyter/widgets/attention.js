@@ -7,7 +7,7 @@ import { overviewOf } from "./overview.js";
 // stands in.
 
 const TRAITS = ["title", "query_labels", "key_labels", "row", "rows", "heads", "selected_head", "selected_query", "selected_key", "here",
-  "limit", "root", "thumbnails", "thumbnail_shape", "matrix", "matrix_head", "layer", "layers", "view", "overview", "busy", "trouble"];
+  "limit", "root", "thumbnails", "thumbnail_shape", "matrix", "matrix_head", "layer", "layers", "view", "hide_first", "overview", "busy", "trouble"];
 
 function render({ model, el }) {
   const colours = pixels(model.get("palette"));
@@ -39,12 +39,16 @@ function render({ model, el }) {
   page.all.addEventListener("click", () => set({ selected_head: -1 }));
   page.every.addEventListener("click", () => set({ selected_head: -1, overview: true }));
   page.view.addEventListener("click", () => set({ view: get("view") === "lines" ? "matrix" : "lines" }));
+  const hide = () => set({ hide_first: !get("hide_first") });
+  page.first.addEventListener("click", hide);
   const turn = (step) => get("layers") && set({ layer: clamp(get("layer") + step, 0, get("layers") - 1) });
   page.earlier.addEventListener("click", () => turn(-1));
   page.later.addEventListener("click", () => turn(1));
   page.root.addEventListener("keydown", (event) => {
     const steps = { "[": -1, "]": 1 };
-    if (event.key in steps && !event.ctrlKey && !event.metaKey) turn(steps[event.key]);
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key in steps) turn(steps[event.key]);
+    if (event.key === "f") hide();
   });
   page.matrix.addEventListener("pointermove", (event) => {
     local.over = get("view") === "lines" ? lineAt(model, page, event) : cellAt(model, page, event);
@@ -102,6 +106,7 @@ function layout(model, colours) {
   page.all = button("all heads", "back to the grid of heads (Escape)", () => {});
   page.every = button("all layers", "all heads of all layers at a glance", () => {});
   page.view = element("button", { type: "button", title: "lines between tokens instead of a matrix (l)" }, "lines");
+  page.first = element("button", { type: "button", title: "leave out the first token, on which many heads rest (f)" }, "hide first token");
   page.layerChooser = chooser("layer", Array.from({ length: model.get("layers") }, (_, layer) => String(layer)), 0, model.get("layer"), (layer) => {
     model.set("layer", layer);
     model.save_changes();
@@ -123,7 +128,7 @@ function layout(model, colours) {
     { class: "garcon garcon-live garcon-attention", "data-lm-suppress-shortcuts": "true" },
     element("div", { class: "garcon-head" },
       element("div", { class: "garcon-words" }, page.title, page.subtitle),
-      element("div", { class: "garcon-tools" }, page.layerChooser.group, page.rowChooser.group, page.view, page.all, page.every)),
+      element("div", { class: "garcon-tools" }, page.layerChooser.group, page.rowChooser.group, page.first, page.view, page.all, page.every)),
     page.body,
     foot,
   );
@@ -163,6 +168,7 @@ function draw(model, page, local, colours) {
   page.rowChooser.select.value = model.get("row");
   page.layerChooser.select.value = model.get("layer");
   page.view.setAttribute("aria-pressed", String(model.get("view") === "lines"));
+  page.first.setAttribute("aria-pressed", String(model.get("hide_first")));
   page.view.style.display = head >= 0 ? "" : "none";
   const empty = !model.get("thumbnails").byteLength;
   page.subtitle.textContent = empty ? "Nothing to draw: no values." : subtitle(model, page, head);
@@ -175,7 +181,7 @@ function draw(model, page, local, colours) {
   page.body.classList.toggle("garcon-open", head >= 0);
   if (every) page.overview.draw(page.ink, colours);
   else drawTiles(model, page, colours, head);
-  if (head >= 0 && !empty && model.get("view") === "lines") drawLines(model, page, local);
+  if (head >= 0 && !empty && model.get("view") === "lines") drawLines(model, page, local, (query, key) => hidden(model, query, key));
   else if (head >= 0 && !empty) drawMatrix(model, page, local, colours, queries, keys);
   readout(model, page, head, queries, keys);
   page.bar(model.get("limit"), model.get("root"));
@@ -262,6 +268,12 @@ function drawMatrix(model, page, local, colours, queries, keys) {
   if (selected.query >= 0 && selected.key >= 0) outline(selected, page.ink.ink, 2);
 }
 
+/** Whether a cell is left out: the first token as a key, and as the query that sees nothing else. */
+function hidden(model, query, key) {
+  if (!model.get("hide_first") || model.get("key_labels").length < 2) return false;
+  return key === 0 || (query === 0 && model.get("query_labels").length === model.get("key_labels").length);
+}
+
 function headImage(model, colours, queries, keys) {
   const head = model.get("selected_head");
   if (model.get("matrix_head") !== head) return thumbnail(model, colours, head);
@@ -270,7 +282,7 @@ function headImage(model, colours, queries, keys) {
   const image = new ImageData(keys, queries);
   const ink = new Uint32Array(image.data.buffer);
   weights.forEach((weight, place) => {
-    if (weight !== -Infinity) ink[place] = colours[codeOf(weight, limit, root)]; // masked: empty
+    if (weight !== -Infinity && !hidden(model, Math.floor(place / keys), place % keys)) ink[place] = colours[codeOf(weight, limit, root)]; // masked: empty
   });
   return image;
 }

@@ -22,8 +22,9 @@ from garcon_jupyter.widgets.picture import Picture
 Load = Callable[[int], Any]
 """A layer to its attention, [row, head, query token, key token]."""
 
-Glance = Callable[[Sequence[int], int, int], Sequence[Any]]
-"""Layers, a row, and the most cells along a side, to each layer's heads, [head, query, key], pooled to that."""
+Glance = Callable[[Sequence[int], int, int, bool], Sequence[Any]]
+"""Layers, a row, the most cells along a side, and whether the first token is hidden, to each layer's heads,
+[head, query, key], pooled to that."""
 
 THUMBNAIL_BYTES = 262_144
 """Most bytes for the thumbnails of all heads together."""
@@ -51,6 +52,8 @@ class AttentionWidget(Picture):
         load: gives the attention of another layer, of the same shape; called beside the kernel.
         glance: gives several layers, pooled where they are; by default they are loaded and pooled here.
         overview: whether to begin with all layers at a glance.
+        hide_first: whether to leave out what is looked at in the first token, on which many heads rest most of
+            their weight (an *attention sink*, Xiao et al. 2023): the rest is then coloured by the largest of what is left.
 
     Attributes:
         selected_head: the open head, -1 for the grid.
@@ -61,6 +64,7 @@ class AttentionWidget(Picture):
         layer: which layer is shown; its values follow when they have come.
         view: how an open head is shown, "matrix" or "lines".
         overview: whether all layers are shown at a glance, a row of heads for each.
+        hide_first: whether the first token is left out.
 
     Raises:
         BadRequest: the array has another number of axes, or no numbers; tokens do not fit it.
@@ -83,6 +87,7 @@ class AttentionWidget(Picture):
     layer = traitlets.Int(0).tag(sync=True)
     layers = traitlets.Int(0).tag(sync=True)
     view = traitlets.Enum(["matrix", "lines"], "matrix").tag(sync=True)
+    hide_first = traitlets.Bool(False).tag(sync=True)
 
     thumbnails = traitlets.Bytes().tag(sync=True)  # uint8 colour codes [head, *thumbnail_shape]
     thumbnail_shape = traitlets.Tuple(traitlets.Int(), traitlets.Int(), default_value=(0, 0)).tag(
@@ -109,13 +114,14 @@ class AttentionWidget(Picture):
         load: Load | None = None,
         glance: Glance | None = None,
         overview: bool = False,
+        hide_first: bool = False,
     ) -> None:
         self._whole = _four_axes(array)
         self._load, self._glance = load, glance or self._pooled_here
-        self._glanced = 0  # the row that the overview is of
+        self._glanced = (0, hide_first)  # of which row the overview is, and how
         rows, heads, _, keys = self._whole.shape
         self._labels = labels.token_labels(tokens, rows, keys)
-        limit, root = scale(self._whole)
+        limit, root = self._scale(hide_first)
         layers = layers if load else 0
         self.add_traits(**{name: traitlets.Bytes().tag(sync=True) for name in _smalls(layers)})
         super().__init__(
@@ -128,10 +134,12 @@ class AttentionWidget(Picture):
             here=layer,
             layers=layers,
             overview=overview and layers > 1,
-            **self._grid(0, limit, root),
+            hide_first=hide_first,
+            **self._grid(0, limit, root, hide_first),
         )
         self.observe(self._change_layer, "layer")
         self.observe(self._change_row, "row")
+        self.observe(self._change_first, "hide_first")
         self.observe(self._open_head, "selected_head")
         self.observe(self._fill_overview, "overview")
         self._fill_overview()
@@ -165,7 +173,7 @@ class AttentionWidget(Picture):
                 )
             self._whole = whole
             with self.hold_sync():
-                self.limit, self.root = scale(whole)
+                self.limit, self.root = self._scale(self.hide_first)
                 self.here = layer
                 self._change_row()
 
@@ -173,11 +181,19 @@ class AttentionWidget(Picture):
 
     def _change_row(self, change: Any = None) -> None:
         with self.hold_sync():
-            for name, value in self._grid(self.row, self.limit, self.root).items():
+            for name, value in self._grid(self.row, self.limit, self.root, self.hide_first).items():
                 setattr(self, name, value)
             self._open_head()
         if change is not None:
             self._fill_overview()
+
+    def _change_first(self, change: Any) -> None:
+        with self.hold_sync():
+            self.limit, self.root = self._scale(self.hide_first)
+            self._change_row(change)
+
+    def _scale(self, hide_first: bool) -> tuple[float, bool]:
+        return scale(without_first(self._whole), True) if hide_first else scale(self._whole)
 
     def _fill_overview(self, _change: Any = None) -> None:
         """Send the thumbnails of the layers that are missing, a few layers at a time."""
@@ -185,11 +201,11 @@ class AttentionWidget(Picture):
             self.later("overview", self._fill_some)
 
     def _fill_some(self) -> None:
-        row, names = self.row, _smalls(self.layers)
+        row, hidden, names = self.row, self.hide_first, _smalls(self.layers)
         side = overview.side(self.layers * self.heads)
-        if row != self._glanced:  # what has come is of another text
+        if (row, hidden) != self._glanced:  # what has come is of another text
             with self.hold_sync():
-                self._glanced = row
+                self._glanced = row, hidden
                 for name in names:
                     setattr(self, name, b"")
         while missing := [n for n, name in enumerate(names) if not getattr(self, name)]:
@@ -197,16 +213,20 @@ class AttentionWidget(Picture):
                 self._fill_overview()  # after what somebody waits for, such as an open head
                 return
             layers = missing[: overview.TOGETHER]
-            for layer, heads in zip(layers, self._glance(layers, row, side), strict=True):
+            glanced = self._glance(layers, row, side, hidden)
+            for layer, heads in zip(layers, glanced, strict=True):
                 small = thumbnails(without_masked(arrays.as_float32(heads)), side)
                 with self.hold_sync():
                     self.small_shape = small.shape[1:]
                     setattr(self, names[layer], colours.codes(small, *scale(small)).tobytes())
 
-    def _pooled_here(self, layers: Sequence[int], row: int, side: int) -> list[arrays.Floats]:
+    def _pooled_here(
+        self, layers: Sequence[int], row: int, side: int, hide_first: bool
+    ) -> list[arrays.Floats]:
         """A glance at layers that come whole."""
         assert self._load is not None
-        return [thumbnails(_four_axes(self._load(layer))[row], side) for layer in layers]
+        wholes = [_four_axes(self._load(layer))[row] for layer in layers]
+        return [thumbnails(without_first(w) if hide_first else w, side) for w in wholes]
 
     def _open_head(self, _change: Any = None) -> None:
         head = self.selected_head if self.layer == self.here or not self.layers else -1
@@ -214,11 +234,11 @@ class AttentionWidget(Picture):
             self.matrix = self._whole[self.row, head].tobytes() if head >= 0 else b""
             self.matrix_head = head
 
-    def _grid(self, row: int, limit: float, root: bool) -> dict[str, Any]:
+    def _grid(self, row: int, limit: float, root: bool, hide_first: bool) -> dict[str, Any]:
         if not self._whole.shape[0]:
             return {}
         heads = self._whole[row]
-        small = thumbnails(heads)
+        small = thumbnails(without_first(heads) if hide_first else heads)
         keys = self._labels[row]
         return {
             "key_labels": keys,
@@ -245,8 +265,11 @@ class AttentionWidget(Picture):
             return svg.figure(picture, title, self.summary)
         heads = self._whole[self.row] if len(self._whole) else self._whole.reshape(0, 0, 0)
         note = f" · layer {self.here} of {self.layers}" if self.layers else ""
+        if self.hide_first:
+            heads, note = without_first(heads), f"{note} · without the first token"
         labels = self._labels[self.row] if self._labels else []
-        return svg.figure(still.attention(heads, labels, title, note), title, self.summary)
+        picture = still.attention(heads, labels, title, note, self.limit, self.root)
+        return svg.figure(picture, title, self.summary)
 
 
 def _smalls(layers: int) -> list[str]:
@@ -270,11 +293,30 @@ def without_masked(scores: arrays.Floats) -> arrays.Floats:
     return np.where(scores <= MASKED_BELOW, np.float32(-np.inf), scores)
 
 
-def scale(values: arrays.Floats) -> tuple[float, bool]:
-    """Magnitude of full colour, and whether colour grows with the square root (weights)."""
+def without_first(heads: arrays.Floats) -> arrays.Floats:
+    """`heads` [… query, key] with the first token masked: as a key, and as the query that sees nothing else."""
+    queries, keys = heads.shape[-2:]
+    if keys < 2:
+        return heads
+    rest = heads.copy()
+    rest[..., 0] = -np.inf
+    if queries == keys:
+        rest[..., 0, :] = -np.inf
+    return rest
+
+
+def scale(values: arrays.Floats, largest: bool = False) -> tuple[float, bool]:
+    """Magnitude of full colour, and whether colour grows with the square root (weights).
+
+    Args:
+        values: weights or scores, masked ones at -inf.
+        largest: whether the largest weight has full colour, and not a weight of 1.
+    """
     seen = values[np.isfinite(values)]
     weights = bool(seen.size) and seen.min() >= 0.0 and seen.max() <= 1.001
-    return (1.0, True) if weights else (arrays.colour_limit(values), False)
+    if not weights:
+        return arrays.colour_limit(values), False
+    return (float(seen.max()) or 1.0 if largest else 1.0), True
 
 
 def thumbnails(heads: arrays.Floats, side: int = THUMBNAIL_SIDE) -> arrays.Floats:

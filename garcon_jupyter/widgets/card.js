@@ -117,12 +117,12 @@ function time(seconds) {
   return h ? `${h} h ${String(m).padStart(2, "0")} min` : m ? `${m} min ${String(s).padStart(2, "0")} s` : `${s} s`;
 }
 
+/** Bytes, as sizes.sized in Python. */
 function size(count) {
-  for (const unit of ["bytes", "KiB", "MiB"]) {
-    if (count < 1024) return `${Number(count.toPrecision(4))} ${unit}`;
-    count /= 1024;
-  }
-  return `${Number(count.toPrecision(4))} GiB`;
+  const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+  let power = 0;
+  for (; count >= 1024 && power < units.length - 1; power++) count /= 1024;
+  return `${count.toFixed(power ? 1 : 0)} ${units[power]}`;
 }
 
 export default { render };

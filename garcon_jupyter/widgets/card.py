@@ -13,6 +13,7 @@ import traitlets
 
 from garcon_jupyter.widgets import bundle, still, svg
 from garcon_jupyter.widgets.picture import Picture
+from garcon_jupyter.wire.sizes import sized
 
 
 class ServerCard(Picture):
@@ -109,11 +110,11 @@ def _plain(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rank_lines(state: Mapping[str, Any]) -> list[str]:
-    from garcon_jupyter.widgets.sharding import place, size
+    from garcon_jupyter.widgets.sharding import place
 
     ranks = state.get("ranks") or ()
     return [
-        f"rank {rank['rank']} · {place(rank, ranks)} · {size(rank['parameter_bytes'])} of parameters"
-        + (f" · {size(rank['memory'])} in use" if rank.get("memory") else "")
+        f"rank {rank['rank']} · {place(rank, ranks)} · {sized(rank['parameter_bytes'])} of parameters"
+        + (f" · {sized(rank['memory'])} in use" if rank.get("memory") else "")
         for rank in ranks
     ]

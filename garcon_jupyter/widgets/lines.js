@@ -12,7 +12,7 @@ export function lineAt(model, page, event) {
   return null;
 }
 
-export function drawLines(model, page, local) {
+export function drawLines(model, page, local, hidden) {
   const [queryLabels, keyLabels] = [model.get("query_labels"), model.get("key_labels")];
   const [queries, keys] = [queryLabels.length, keyLabels.length];
   const room = page.detail.clientWidth;
@@ -34,6 +34,7 @@ export function drawLines(model, page, local) {
       if (focus.query >= 0 && focus.query !== query) continue;
       for (let key = 0; key < keys; key++) {
         if (focus.query < 0 && focus.key >= 0 && focus.key !== key) continue;
+        if (hidden(query, key)) continue;
         const strength = clamp(Math.abs(weights[query * keys + key]) / limit, 0, 1);
         if (!(strength > 0.01)) continue; // masked, or too faint to see
         context.globalAlpha = Math.pow(strength, 0.8);

@@ -57,8 +57,7 @@ function draw(model, page) {
   const record = model.get("record");
   const largest = record.largest || 1;
   page.title.textContent = model.get("title");
-  const density = record.density === undefined || record.density === null ? [] : [`fires on ${Number((record.density * 100).toPrecision(3))}% of tokens`];
-  page.subtitle.textContent = [...density, `largest value ${number(Number(largest.toPrecision(4)))}`].join(" · ");
+  page.subtitle.textContent = [...(record.fires ? [record.fires] : []), `largest value ${number(Number(largest.toPrecision(4)))}`].join(" · ");
   drawHistogram(page, record.histogram);
   for (const [name, rows, minus] of [["up", record.up, false], ["down", record.down, true], ["others", record.correlated, false]]) {
     page.columns[name].style.display = rows?.length ? "" : "none";
@@ -75,7 +74,7 @@ function draw(model, page) {
   };
   section("strongest examples", "", record.top ?? []);
   for (const part of record.intervals ?? []) {
-    section(`${number(Number(part.low.toPrecision(3)))} to ${number(Number(part.high.toPrecision(3)))}`, ` · ${Number((part.share * 100).toPrecision(3))}% of the tokens it fires on`, part.examples ?? []);
+    section(`${number(Number(part.low.toPrecision(3)))} to ${number(Number(part.high.toPrecision(3)))}`, ` · ${part.said}`, part.examples ?? []);
   }
   for (const row of page.root.querySelectorAll(".garcon-example")) {
     const strongest = row.querySelector("[data-strongest]");

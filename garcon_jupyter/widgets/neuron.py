@@ -17,6 +17,7 @@ import traitlets
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import arrays, bundle, labels, still_neuron
 from garcon_jupyter.widgets.picture import Picture
+from garcon_jupyter.widgets.shares import of_tokens, share
 
 Try = Callable[[str], tuple[Sequence[str], Any]]
 """A text to its token strings and the neuron's value at each."""
@@ -80,8 +81,7 @@ class NeuronWidget(Picture):
 
     @property
     def summary(self) -> str:
-        density = self.record.get("density")
-        return "" if density is None else f"fires on {density:.3%} of tokens"
+        return str(self.record["fires"])
 
     def still(self) -> str:
         return still_neuron.neuron(self.record, self.title)
@@ -113,7 +113,7 @@ def record(
         context: tokens kept on each side of an example's strongest.
 
     Returns:
-        "name", "density" (the share of tokens where it is positive), "largest", "histogram" (of its positive
+        "name", "tokens" (how many were read), "density" (the share of them where it is positive), "largest", "histogram" (of its positive
         values: "counts", "edges"), "top", "intervals" ("low", "high", "share" of the positive tokens,
         "examples"), "up" and "down" (tokens with logits, strongest first), "correlated".
     """
@@ -141,12 +141,15 @@ def record(
     parts = []
     for low, high in zip(bounds[:-1][::-1], bounds[1:][::-1], strict=True):
         inside = [text for text in strongest if low < peak[text] <= high]
-        share = float(((fired > low) & (fired <= high)).mean()) if fired.size else 0.0
+        portion = float(((fired > low) & (fired <= high)).mean()) if fired.size else 0.0
         examples = [example(text) for text in inside[:per_interval]]
-        parts.append({"low": float(low), "high": float(high), "share": share, "examples": examples})
+        parts.append(
+            {"low": float(low), "high": float(high), "share": portion, "examples": examples}
+        )
     falling = sorted(logits or (), key=lambda pair: -pair[1])
     return {
         "name": name,
+        "tokens": int(seen.sum()),
         "density": float(fired.size / max(int(seen.sum()), 1)),
         "largest": largest,
         "histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
@@ -159,11 +162,18 @@ def record(
 
 
 def _written(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as the browser takes it: checked, its tokens visible."""
+    """A record as the browser takes it: checked, its tokens visible, its shares in words."""
     whole = dict(record)
     whole["top"] = [_example(example) for example in record.get("top", ())]
+    density, tokens = record.get("density"), record.get("tokens")
+    whole["fires"] = "" if density is None else of_tokens(density, tokens)
+    fired = None if density is None or tokens is None else round(density * tokens)
     whole["intervals"] = [
-        {**part, "examples": [_example(example) for example in part.get("examples", ())]}
+        {
+            **part,
+            "said": f"{share(part['share'], fired)} of the tokens it fires on",
+            "examples": [_example(example) for example in part.get("examples", ())],
+        }
         for part in record.get("intervals", ())
     ]
     for side in ("up", "down"):

@@ -97,7 +97,7 @@ export function overviewOf(model, open, ask, tip) {
       if (!room) return;
       const { blocks, tile } = arrangement(layers, heads, room);
       Object.assign(placed, { tile, down: Math.ceil(layers / blocks) });
-      const context = sized(canvas, blocks * (GUTTER + heads * tile) + 1, ABOVE + placed.down * tile + 1);
+      const context = sized(canvas, blocks * (GUTTER + heads * tile) + 1, 2 * ABOVE + placed.down * tile + 1);
       context.font = `10px ${ink.text}`;
       const corner = ({ layer, head }) => [
         Math.floor(layer / placed.down) * (GUTTER + heads * tile) + GUTTER + head * tile,
@@ -114,9 +114,11 @@ export function overviewOf(model, open, ask, tip) {
           if (come) blit(context, come[head], x + head * tile, y, tile, tile, 0, come[head].width, tile < come[head].width);
           context.strokeStyle = ink.line;
           context.strokeRect(x + head * tile + 0.5, y + 0.5, tile, tile);
-          if (layer % placed.down || (tile < 18 && head % 4)) continue;
+          if (tile < 18 && head % 4) continue;
           context.textAlign = "center";
-          context.fillText(String(head), x + (head + 0.5) * tile, 8);
+          const last = layer % placed.down === placed.down - 1 || layer === layers - 1;
+          if (layer % placed.down === 0) context.fillText(String(head), x + (head + 0.5) * tile, 8);
+          if (last) context.fillText(String(head), x + (head + 0.5) * tile, y + tile + 8);
         }
       }
       context.lineWidth = 2;

@@ -71,16 +71,18 @@ def still(smalls: Sequence[bytes], heads: int, shape: tuple[int, int], title: st
         marks.append(
             svg.text(x - 6, y + tile / 2 + 3, str(layer), 9.5, anchor="end", colour=svg.SOFT)
         )
-        if layer % down == 0:
-            marks += [
-                svg.text(x + (head + 0.5) * tile, y - 4, str(head), 9, "middle", svg.SOFT)
-                for head in range(heads)
-                if tile >= 18 or head % 4 == 0
-            ]
+        ends = [y - 4] if layer % down == 0 else []
+        ends += [y + tile + 10] if layer % down == down - 1 or layer == layers - 1 else []
+        marks += [
+            svg.text(x + (head + 0.5) * tile, end, str(head), 9, "middle", svg.SOFT)
+            for end in ends
+            for head in range(heads)
+            if tile >= 18 or head % 4 == 0
+        ]
     for first in range(0, layers, down):
         marks += _block(smalls[first : first + down], heads, shape, first // down, tile)
     note = "rows: layers · columns: heads · in a tile query tokens down, key tokens across"
-    bottom = _TOP + down * tile + 18
+    bottom = _TOP + down * tile + 28
     marks.append(svg.text(_MARGIN, bottom, note, 11, colour=svg.SOFT))
     return svg.document(marks, bottom + 16)
 

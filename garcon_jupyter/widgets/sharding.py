@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from garcon_jupyter.widgets import svg
+from garcon_jupyter.wire.sizes import sized
 
 _TOP, _GAP, _BOX, _MARGIN = 74.0, 12.0, 84.0, 24.0
 
@@ -54,7 +55,7 @@ class ShardingPicture:
             rows.append(
                 f"  rank {rank['rank']} on {place(rank, self.ranks)}: {_layers(rank)}, "
                 f"shard {rank['tp_rank'] + 1} of {self.degrees['tp']}, "
-                f"{size(rank['parameter_bytes'])} of parameters"
+                f"{sized(rank['parameter_bytes'])} of parameters"
             )
         return "\n".join(rows)
 
@@ -76,8 +77,8 @@ class ShardingPicture:
         lines = [
             place(rank, self.ranks),
             f"{_layers(rank)} · {self._share(rank['tp_rank'], degree)}",
-            f"{size(rank['parameter_bytes'])} of parameters"
-            + (f" · {size(rank['memory'])} in use" if rank.get("memory") else ""),
+            f"{sized(rank['parameter_bytes'])} of parameters"
+            + (f" · {sized(rank['memory'])} in use" if rank.get("memory") else ""),
         ]
         replica = f" · replica {rank['replica'] + 1}" if self.degrees["dp"] > 1 else ""
         room = int(width / 6.6)
@@ -114,12 +115,3 @@ def _layers(rank: Mapping[str, Any]) -> str:
     if not layers:
         return "no layers"
     return f"layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"layer {layers[0]}"
-
-
-def size(count: float) -> str:
-    """Bytes in words, such as 513.2 MiB."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.3g} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError

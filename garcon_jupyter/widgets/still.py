@@ -65,7 +65,14 @@ def activations(
     return svg.document(marks, bottom + 34)
 
 
-def attention(values: arrays.Floats, labels: list[str], title: str, note: str = "") -> str:
+def attention(
+    values: arrays.Floats,
+    labels: list[str],
+    title: str,
+    note: str = "",
+    limit: float | None = None,
+    root: bool = True,
+) -> str:
     """SVG of one text: `values` [head, query, key], a tile for every head.
 
     Args:
@@ -73,10 +80,13 @@ def attention(values: arrays.Floats, labels: list[str], title: str, note: str = 
         labels: one for each key token; queries are the last of them.
         title: heading.
         note: added to the line under the heading.
+        limit, root: the magnitude of full colour, and whether colour grows with the square root; None to choose
+            them by the values.
     """
     heads, queries, keys = values.shape
     values = without_masked(values)
-    limit, root = scale(values)
+    if limit is None:
+        limit, root = scale(values)
     marks = _heading(title, f"{heads} heads · {queries} query × {keys} key tokens{note}")
     if not values.size:
         marks.append(svg.text(_MARGIN, _TOP + 20, "Nothing to draw: no values.", colour=svg.SOFT))

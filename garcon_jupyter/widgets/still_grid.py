@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 400
 """Columns in a still picture; a note says how many more there are."""
 
+STRONG = 78
+"""Colour codes further than this from no colour are dark enough for white letters."""
+
 _MARGIN, _TOP = 16.0, 62.0
 
 
@@ -23,7 +26,7 @@ def grid(sheet: Sheet, words: list[str], title: str) -> str:
 
     Args:
         sheet: what to draw.
-        words: [row · column], written into cells that have room; or none.
+        words: [row · column], written into cells that have room; where there are none, the numbers are.
         title: heading.
     """
     rows, every = sheet.values.shape
@@ -42,7 +45,7 @@ def grid(sheet: Sheet, words: list[str], title: str) -> str:
         codes = np.ascontiguousarray(sheet.codes()[::-1, :columns])
         marks.append(svg.raster(codes, left, _TOP, width, height))
         marks.append(svg.box(left, _TOP, width, height))
-        marks += _words(words, rows, every, columns, left, width, height)
+        marks += _words(sheet, words, columns, left, width, height)
         marks += _labels(sheet, columns, left, width, height)
     bottom = _TOP + height + (22 if width / max(columns, 1) >= 40 else 66)
     first = 1 if sheet.scale == "signed" else colours.ZERO
@@ -51,25 +54,38 @@ def grid(sheet: Sheet, words: list[str], title: str) -> str:
 
 
 def _words(
-    words: list[str], rows: int, every: int, columns: int, left: float, width: float, height: float
+    sheet: Sheet, words: list[str], columns: int, left: float, width: float, height: float
 ) -> list[str]:
+    """What stands in the cells, as in the browser (grid.js): the word of each, or its number."""
+    rows, every = sheet.values.shape
     wide, tall = width / columns, height / rows
-    if not words or wide < 30:
+    if wide < 30 or tall < 14:
         return []
+    written = words or [number(float(value)) for value in sheet.values.flat]
+    strong = np.abs(sheet.codes().astype(int) - colours.ZERO) > STRONG
     room = int((wide - 4) / 6.2)
     return [
         svg.text(
             left + (column + 0.5) * wide,
             _TOP + (rows - row - 0.5) * tall + 3.5,
-            svg.shorten(words[row * every + column], room),
+            svg.shorten(written[row * every + column], room),
             10,
             "middle",
-            code=True,
+            svg.PAPER if strong[row, column] else svg.INK,
+            code=bool(words),
         )
         for row in range(rows)
         for column in range(columns)
-        if words[row * every + column]
+        if written[row * every + column]
     ]
+
+
+def number(value: float) -> str:
+    """A value in a cell: two places behind the point, or none where it is large."""
+    if math.isnan(value):
+        return ""
+    said = f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
+    return said.removeprefix("-") if said == "-0.00" else said.replace("-", "\N{MINUS SIGN}")
 
 
 def _labels(sheet: Sheet, columns: int, left: float, width: float, height: float) -> list[str]:

@@ -14,9 +14,8 @@ _MARGIN, _CELL, _LINE = 18.0, 7.2, 22.0
 
 def neuron(record: Mapping[str, Any], title: str) -> str:
     """A record as HTML that loads nothing."""
-    density = record.get("density")
-    caption = "" if density is None else f"fires on {density:.3%} of tokens"
-    caption += f" · largest value {svg.number(record.get('largest', 0.0))}"
+    largest = f"largest value {svg.number(record.get('largest', 0.0))}"
+    caption = " · ".join(filter(None, (record.get("fires"), largest)))
     marks = [
         svg.text(_MARGIN, 28, svg.shorten(title, 90), 15, bold=True),
         svg.text(_MARGIN, 47, caption, 11.5, colour=svg.SOFT),

@@ -15,6 +15,7 @@ from garcon_jupyter.widgets import arrays, still, svg
 from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget
 from garcon_jupyter.widgets.distribution import distribution
+from garcon_jupyter.widgets.grid import GridWidget, Sheet
 from garcon_jupyter.widgets.labels import token_labels
 from garcon_jupyter.widgets.picture import display_twice
 from garcon_jupyter.widgets.sources import Source
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Tokens = Sequence[str] | Sequence[Sequence[str]] | None
+
+Axis = str | Sequence[str]
+"""What an axis is: a word for one step along it, or a label for each."""
 
 UNIT_NAMES = {
     "D": "dimension",
@@ -181,14 +185,42 @@ class FetchingView(View):
         return f"<View {self._words[1]}: {shape}, fetched as they are looked at>"
 
 
+class GridView(View):
+    """A view of an array of two axes that are no tokens: a cell with its number for each value."""
+
+    def __init__(self, sheet: Sheet, title: str) -> None:
+        self._sheet, self._title = sheet, title
+
+    @cached_property
+    def widget(self) -> anywidget.AnyWidget:
+        return GridWidget([self._sheet], self._title)
+
+    @cached_property
+    def figure(self) -> go.Figure:
+        return distribution(self._sheet.values, self._title)
+
+    @cached_property
+    def html(self) -> str:
+        return self.widget.still()
+
+    def __repr__(self) -> str:
+        rows, columns = self._sheet.values.shape
+        title = f"{self._title}: " if self._title else ""
+        return f"<View {title}{rows:,} {self._sheet.row_name}s × {columns:,} {self._sheet.column_name}s>"
+
+
 def show(
     array: Any,
-    dims: Sequence[str] | None,
+    dims: Sequence[str] | None = None,
     tokens: Tokens = None,
     title: str = "",
     unit_name: str | None = None,
+    rows: Axis | None = None,
+    columns: Axis | None = None,
 ) -> View:
-    """Look at an array: the view that suits the letters of its axes.
+    """Look at an array: the view that suits the letters of its axes, or the words that you give.
+
+    ``show(scores, rows="layer", columns="head")`` draws layer × head, each cell with its number.
 
     Args:
         array: numpy array or torch tensor, any real dtype, any device. It is copied: later changes
@@ -200,10 +232,19 @@ def show(
         tokens: a list of token strings for each text; None numbers the positions.
         title: what is shown, such as the point's name.
         unit_name: what one unit is called; by default it follows from `dims`.
+        rows, columns: of an array of two axes (or one, a single row), what a row and a column are: a word, or
+            a label for each.
 
     Raises:
         BadRequest: `dims` names another number of axes; tokens do not fit; no numbers.
     """
+    if rows is not None or columns is not None:
+        if dims is not None or tokens is not None:
+            raise BadRequest(
+                "rows and columns say what the axes are, and so do dims and tokens.",
+                "Give one or the other.",
+            )
+        return GridView(_sheet(array, rows or "row", columns or "column", title), title)
     return View(_checked(Subject.of(array, dims, tokens, title, unit_name)))
 
 
@@ -220,6 +261,33 @@ def static_html(
     colour bar are text. Of a batch it shows the first text. Arguments and errors as :func:`show`.
     """
     return _checked(Subject.of(array, dims, tokens, title, unit_name)).html()
+
+
+def _sheet(array: Any, rows: Axis, columns: Axis, title: str) -> Sheet:
+    """An array of two axes as a sheet; of one axis, as a sheet of one row."""
+    values = arrays.as_float32(array)
+    if values.ndim == 1:
+        values = values[None]
+    if values.ndim != 2:
+        raise BadRequest(
+            f"rows and columns name two axes, and the array has {values.ndim}.",
+            "Choose or reduce the others first, as in array[0] or array.mean(0).",
+        )
+    (row, row_labels), (column, column_labels) = (
+        _named(axis, word, length)
+        for axis, word, length in zip((rows, columns), ("row", "column"), values.shape, strict=True)
+    )
+    kind: Literal["signed", "positive"] = (
+        "signed" if np.nanmin(values, initial=0) < 0 else "positive"
+    )
+    return Sheet(title or "value", values, row_labels, column_labels, row, column, kind)
+
+
+def _named(axis: Axis, word: str, length: int) -> tuple[str, list[str]]:
+    """What one step along an axis is called, and the label of each."""
+    if isinstance(axis, str):
+        return axis, [str(place) for place in range(length)]
+    return word, [str(label) for label in axis]
 
 
 def _checked(subject: Subject) -> Subject:

@@ -1,4 +1,4 @@
-"""Numbers of bytes, as errors on both sides say them."""
+"""Numbers of bytes, as errors, tables and pictures say them: in KiB, MiB, GiB, as limits are given."""
 
 from __future__ import annotations
 

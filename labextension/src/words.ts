@@ -11,15 +11,14 @@ export function duration(seconds: number): string {
   return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-/** Bytes. */
+/** Bytes, as sizes.sized in Python. */
 export function size(bytes: number): string {
-  const units = ['bytes', 'kB', 'MB', 'GB'];
-  let unit = 0;
-  while (bytes >= 1000 && unit < units.length - 1) {
-    bytes /= 1000;
-    unit += 1;
+  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let power = 0;
+  for (; bytes >= 1024 && power < units.length - 1; power++) {
+    bytes /= 1024;
   }
-  return `${bytes.toFixed(unit === 3 ? 1 : 0)} ${units[unit]}`;
+  return `${bytes.toFixed(power ? 1 : 0)} ${units[power]}`;
 }
 
 /** A number of parameters. */

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -178,7 +178,9 @@ def test_the_overview_gives_way_to_an_open_head() -> None:
         order.append(f"load {layer}")
         return softmax(scores(2, 4))
 
-    def glance(layers: Sequence[int], row: int, side: int) -> list[NDArray[np.float32]]:
+    def glance(
+        layers: Sequence[int], row: int, side: int, hide_first: bool
+    ) -> list[NDArray[np.float32]]:
         order.append(f"glance {layers[0]}")
         begun.set()
         assert go.wait(20)
@@ -207,3 +209,64 @@ def test_another_text_is_another_overview() -> None:
 def test_all_layers_fit_beside_each_other(layers: int) -> None:
     blocks, tile = overview.arrangement(layers, 12, 900.0, 620.0)
     assert blocks * (24 + 12 * tile) <= 900.001 and -(-layers // blocks) * tile <= 620.001
+
+
+# -- without the first token ---------------------------------------------------------------------
+
+
+def sink() -> NDArray[np.float32]:
+    """One head over four tokens that rests nine tenths of its weight on the first: [1, 1, 4, 4]."""
+    rest = np.tril(np.ones((4, 4)), 0)
+    rest[:, 0] = 0
+    rest[1:] /= rest[1:].sum(1, keepdims=True)
+    weights = 0.1 * rest
+    weights[:, 0] = [1.0, 0.9, 0.9, 0.9]
+    return weights[None, None].astype(np.float32)
+
+
+def test_the_first_token_can_be_left_out(read_svg: Callable[[str], str]) -> None:
+    widget = AttentionWidget(sink(), ["<s>", "a", "b", "c"])
+    with_sink = np.frombuffer(widget.thumbnails, np.uint8).reshape(4, 4)
+    assert widget.limit == 1.0 and (with_sink[:, 0] > 245).all()
+    widget.hide_first = True
+    without = np.frombuffer(widget.thumbnails, np.uint8).reshape(4, 4)
+    assert (without[:, 0] == 128).all() and (without[0] == 128).all()
+    assert (
+        widget.limit == pytest.approx(0.1) and without[1, 1] == 255
+    )  # what is left has full colour
+    assert with_sink[1, 1] < 170
+    widget.selected_head = 0
+    assert np.frombuffer(widget.matrix, "<f4")[4] == np.float32(
+        0.9
+    )  # values stay those of the model
+    assert "without the first token" in read_svg(widget.still())
+    widget.hide_first = False
+    assert widget.limit == 1.0
+    assert np.array_equal(np.frombuffer(widget.thumbnails, np.uint8).reshape(4, 4), with_sink)
+
+
+def test_queries_of_a_generation_are_no_first_tokens() -> None:
+    one_query = sink()[:, :, 3:]
+    widget = AttentionWidget(one_query, ["<s>", "a", "b", "c"], hide_first=True)
+    codes = np.frombuffer(widget.thumbnails, np.uint8).reshape(1, 4)
+    assert codes[0, 0] == 128 and (codes[0, 1:] > 200).all()
+
+
+def test_the_overview_leaves_it_out_too() -> None:
+    asked = []
+
+    def glance(
+        layers: Sequence[int], row: int, side: int, hide_first: bool
+    ) -> list[NDArray[np.float32]]:
+        asked.append((list(layers), hide_first))
+        return [sink()[0] * (0 if hide_first else 1) for _ in layers]
+
+    widget = AttentionWidget(
+        sink(), None, layers=2, load=lambda layer: sink(), glance=glance, overview=True
+    )
+    widget.worker.wait()
+    first = widget.small_0
+    widget.hide_first = True
+    widget.worker.wait()
+    assert [hidden for _, hidden in asked] == [False, True]
+    assert widget.small_0 != first

@@ -10,6 +10,7 @@ import pytest
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import NeuronWidget, neuron_record
+from garcon_jupyter.widgets.shares import share
 
 NAN = float("nan")
 VALUES = [[0.0, 4.0, -1.0], [1.0, NAN, NAN], [2.0, 3.0, 0.5], [-1.0, -2.0, NAN]]
@@ -62,3 +63,19 @@ def test_the_still_dashboard_has_examples_and_logits(read_svg: Callable[[str], s
     svg = read_svg(NeuronWidget(made(logits=[("up!", 1.0), ("down!", -1.0)])).still())
     assert "up!" in svg and "down!" in svg and ">⏎<" in svg
     assert "rgba(32,112,220,0.620)" in svg  # the strongest token of all
+
+
+@pytest.mark.parametrize(
+    ("fraction", "of", "said"),
+    [
+        (1 / 9, 9, "11%"),
+        (0.0671, 150, "6.7%"),
+        (0.00671, 15_000, "0.671%"),
+        (0.5352, 1_000, "53.5%"),
+        (0.1234567, 10_000_000, "12.346%"),
+        (0.0, 0, "0%"),
+        (0.1234567, None, "12.3%"),
+    ],
+)
+def test_a_share_is_as_precise_as_its_sample(fraction: float, of: int | None, said: str) -> None:
+    assert share(fraction, of) == said

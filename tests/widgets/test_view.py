@@ -188,3 +188,29 @@ def test_one_bundle_for_both_would_lose_the_picture(executed: nbformat.NotebookN
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata=executed.metadata)
     html, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
     assert '<figure class="garcon-still"' not in html
+
+
+def test_words_say_what_the_axes_are(read_svg: Callable[[str], str]) -> None:
+    scores = np.array([[0.25, -1.5, np.nan], [3.0, 250.0, -0.001]])
+    view = show(scores, rows="layer", columns="head", title="scores")
+    assert (view.widget.sheets[0]["row_name"], view.widget.sheets[0]["column_name"]) == (
+        "layer",
+        "head",
+    )
+    assert view.widget.sheets[0]["columns"] == ["0", "1", "2"] and view.widget.sheets[0]["signed"]
+    assert "2 layers × 3 heads" in repr(view)
+    words = [node.text or "" for node in ElementTree.fromstring(read_svg(view.html)).iter(SVG_TEXT)]
+    assert {"0.25", "−1.50", "3.00", "250", "0.00"} <= set(words)
+    assert "nan" not in "".join(words).lower()
+    labelled = show([1.0, 2.0], columns=["yes", "no"])
+    assert labelled.widget.sheets[0]["columns"] == ["yes", "no"]
+    assert not labelled.widget.sheets[0]["signed"]
+
+
+def test_words_that_do_not_fit() -> None:
+    with pytest.raises(BadRequest, match="name two axes, and the array has 3"):
+        show(np.zeros((2, 3, 4)), rows="layer", columns="head")
+    with pytest.raises(BadRequest, match="so do dims and tokens"):
+        show(np.zeros((1, 3, 4)), ("b", "p", "M"), rows="layer")
+    with pytest.raises(BadRequest, match="2 rows × 2 columns"):
+        show(np.zeros((2, 3)), columns=["yes", "no"])
