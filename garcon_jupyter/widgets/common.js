@@ -104,7 +104,8 @@ export function colourBar(parent, colours) {
     const ticks = root
       ? [0, 0.1, 0.25, 0.5, 1].map((part) => [Math.sqrt(part), part * limit])
       : [[0, -limit], [0.5, 0], [1, limit]];
-    bar(root ? 128 : 1, ticks.map(([place, value]) => [place, number(Number(value.toPrecision(3)))]));
+    const digits = root && limit !== 1 ? 2 : 3; // ticks by the root are close to each other
+    bar(root ? 128 : 1, ticks.map(([place, value]) => [place, number(Number(value.toPrecision(digits)))]));
   };
 }
 

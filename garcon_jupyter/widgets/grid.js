@@ -2,6 +2,7 @@ import { bars, blit, chooser, clamp, element, fitted, number, pixels, plural, re
 
 // Rows × columns of one sheet at a time. Row 0 is at the bottom: the residual stream flows upwards.
 
+const TALL = 16;
 const TRAITS = ["title", "sheets", "sheet", "selected_row", "selected_column", "detail", "words", "tops", "busy", "trouble", "hint"];
 
 function render({ model, el }) {
@@ -185,8 +186,9 @@ function measure(model, page, sheet, room) {
   page.tall = sheet.rows.length <= 16 ? 24 : sheet.rows.length <= 40 ? 17 : 12;
   page.flat = page.wide >= 42;
   page.above = page.flat ? 22 : 70;
+  page.below = page.flat && sheet.rows.length > TALL ? 20 : 2; // labels at both ends of what is tall
   const width = Math.max(page.gutter + page.wide * sheet.columns.length + 2, page.flat ? 0 : Math.min(room, page.gutter + page.wide * sheet.columns.length + 50));
-  return sized(page.plot, Math.ceil(width), Math.ceil(page.above + page.tall * sheet.rows.length + 2));
+  return sized(page.plot, Math.ceil(width), Math.ceil(page.above + page.tall * sheet.rows.length + page.below));
 }
 
 function drawCells(model, page, sheet, colours, context) {
@@ -248,6 +250,7 @@ function drawLabels(model, page, local, sheet, context) {
     context.textAlign = page.flat ? "center" : "left";
     if (!page.flat) context.rotate(-Math.PI / 4);
     fitted(context, label, 0, 0, page.flat ? page.wide - 3 : 84);
+    if (page.below > 2) fitted(context, label, 0, 20 + page.tall * sheet.rows.length, page.wide - 3);
     context.restore();
   });
 }

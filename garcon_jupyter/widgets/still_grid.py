@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 400
 """Columns in a still picture; a note says how many more there are."""
 
+TALL = 16
+"""Rows from which on the columns are labelled at both ends."""
+
 STRONG = 78
 """Colour codes further than this from no colour are dark enough for white letters."""
 
@@ -99,8 +102,11 @@ def _labels(sheet: Sheet, columns: int, left: float, width: float, height: float
     flat = wide >= 40
     each = 1 if flat else max(1, math.ceil(13 / wide))
     for column in range(0, columns, each):
-        x, y = left + (column + 0.5) * wide, _TOP + height + 13
+        x = left + (column + 0.5) * wide
+        ends = [_TOP + height + 13]
+        if flat and len(sheet.rows) > TALL:
+            ends.append(_TOP - 4)
         words = svg.shorten(sheet.columns[column], max(int(wide / 6.6), 4) if flat else 12)
         turned = (words, 10.5, "middle") if flat else (words, 9.5, "end")
-        marks.append(svg.text(x, y, *turned, code=True, turn=0 if flat else -50))
+        marks += [svg.text(x, y, *turned, code=True, turn=0 if flat else -50) for y in ends]
     return marks

@@ -90,7 +90,9 @@ def raster(
 def colour_bar(x: float, y: float, limit: float, root: bool = False, signed: bool = True) -> str:
     """The scale of colour: -limit to limit, or from 0 by the root, or (not signed) from 0."""
     if root:
-        ticks = [(part**0.5, f"{part * limit:g}") for part in (0.0, 0.1, 0.25, 0.5, 1.0)]
+        digits = 3 if limit == 1 else 2  # ticks by the root are close to each other
+        parts = (0.0, 0.1, 0.25, 0.5, 1.0)
+        ticks = [(part**0.5, f"{part * limit:.{digits}g}") for part in parts]
     elif signed:
         ticks = [(0.0, number(-limit)), (0.5, "0"), (1.0, number(limit))]
     else:

@@ -182,6 +182,19 @@ def test_attention_opens_draws_its_weights_and_turns_layers(notebook: Notebook) 
     assert np.abs(codes[..., 3].astype(int) - expected).max() <= 1
     tile.click()
     kernel(notebook, "(attention.selected_head, attention.matrix_head)", "(1, 1)")
+
+    def cells_with_colour() -> int:
+        drawn = pixels(widget.locator(".garcon-matrix"))
+        return int(((drawn[..., 2] > 180) & (drawn[..., 0] < 100) & (drawn[..., 3] > 30)).sum())
+
+    whole = cells_with_colour()
+    first = widget.get_by_role("button", name="hide first token")
+    first.click()
+    kernel(notebook, "(attention.hide_first, attention.limit)", "(True, 0.5)")
+    # Of the triangle's 36 cells, the 8 of the first key are gone.
+    become(notebook.page, lambda: abs(cells_with_colour() / whole - 28 / 36) < 0.05, True)
+    first.click()
+    kernel(notebook, "(attention.hide_first, attention.limit)", "(False, 1.0)")
     widget.get_by_role("button", name="lines", exact=True).click()
     kernel(notebook, "attention.view", "'lines'")
 

@@ -202,6 +202,9 @@ def test_words_say_what_the_axes_are(read_svg: Callable[[str], str]) -> None:
     words = [node.text or "" for node in ElementTree.fromstring(read_svg(view.html)).iter(SVG_TEXT)]
     assert {"0.25", "−1.50", "3.00", "250", "0.00"} <= set(words)
     assert "nan" not in "".join(words).lower()
+    assert words.count("2") == 1  # head 2; what is tall is labelled at both ends
+    tall = read_svg(show(np.zeros((20, 3)), rows="layer", columns=["a", "b", "c"]).html)
+    assert tall.count(">b</text>") == 2
     labelled = show([1.0, 2.0], columns=["yes", "no"])
     assert labelled.widget.sheets[0]["columns"] == ["yes", "no"]
     assert not labelled.widget.sheets[0]["signed"]
