@@ -102,6 +102,8 @@ def described(infos: Sequence[Part]) -> AttributeInfo:
     """What is known of a value of which each rank describes its part."""
     first: AttributeInfo = infos[0].value
     of = infos[0].of
+    if lost := next((part.value for part in infos if part.value.kind == "lost"), None):
+        return lost
     if of is None or of.rule not in (None, "cat") or not first.shape:
         return first
     counting = [part for part in infos if part.of is not None and part.of.counts]
