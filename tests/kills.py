@@ -35,6 +35,9 @@ OUT = "layers.2.mlp.out"
 NEURONS = "layers.1.mlp.post_activation"
 FIRST = "layers.0.mlp.post_activation"
 
+SIZES = {"num_key_value_heads": 3, "intermediate_size": 96}
+"""Three ranks divide it."""
+
 LARGE = 2_000_000
 """Numbers in a large value: 8 MB."""
 
@@ -331,7 +334,7 @@ def main(words: list[str]) -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="garcon-kills-") as name:
         os.environ["GARCON_RUNTIME"] = f"{name}/runtime"
-        path = checkpoints.make("llama", Path(name) / "llama")
+        path = checkpoints.make("llama", Path(name) / "llama", **SIZES)
         degrees = {"tp": asked.tp, "pp": asked.pp, "dp": asked.dp}
         server = garcon.launch(path, "hammer", progress=lambda line: None, **degrees)
         try:
@@ -343,7 +346,8 @@ def main(words: list[str]) -> int:
                 told = ", ".join(f"{count} {what}" for what, count in hammer.seen.items())
                 print(f"{degrees}: {number + 1} kills: {told}", flush=True)
         except Wrong as error:
-            print(f"WRONG: {error}\n{registry.log_file("hammer").read_text()[-3000:]}", flush=True)
+            log = registry.log_file("hammer").read_text()
+            print(f"WRONG: {error}\n{log[-3000:]}", flush=True)
             return 1
         finally:
             registry.kill(registry.find("hammer"))
