@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from garcon_backend.probing.journal import Piece
 from garcon_jupyter.recorders.states import State
+from garcon_jupyter.wire import codec
 
 _BASE = 12 << 10
 _PACKED = 16 << 10
@@ -106,3 +110,33 @@ class AsLeft:
 
 
 _RECORDERS = State.__module__.rpartition(".")[0] + "."
+
+
+def pickled(value: Any) -> list[Piece]:
+    """A value's pickle, and the bytes beside it.
+
+    Raises:
+        CannotTravel: something inside cannot be pickled.
+    """
+    kind = None
+    if type(value) is Tensor and value.is_contiguous() and value.device.type == "cpu":
+        kind = (value.dtype, value.shape, value.is_conj(), value.is_neg(), value.requires_grad)
+        if (payload := _payloads.get(kind)) is not None:
+            return [payload, value.view(-1).view(torch.uint8).numpy().data]
+    payload, buffers = codec.dumps(value)
+    if kind is not None and not any(kind[2:]) and len(_payloads) < _REMEMBERED:
+        _payloads[kind] = payload
+    return [payload, *buffers]
+
+
+_payloads: dict[Any, bytes] = {}
+"""The pickles of tensors, whose bytes are beside them: those of one shape are alike. It takes a fifth of the time."""
+
+_REMEMBERED = 1024
+
+
+def unpickled(whole: bytearray, spans: Sequence[int]) -> Any:
+    """The value of :func:`pickled`, of which the pieces are so long. Each has memory of its own."""
+    ends = itertools.accumulate(spans)
+    payload, *buffers = (whole[end - size : end] for end, size in zip(ends, spans, strict=True))
+    return codec.loads(payload, buffers)

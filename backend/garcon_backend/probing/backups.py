@@ -25,15 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from garcon_backend.output import log
-from garcon_backend.probing.as_left import AsLeft
+from garcon_backend.probing.as_left import AsLeft, pickled, unpickled
 from garcon_backend.probing.journal import Piece
-from garcon_backend.probing.ledger import Backup, Entry, Key, Ledger, Record, beyond, no_room
+from garcon_backend.probing.ledger import Backup, Entry, Key, Ledger, Record, beyond, no_room, tell
 from garcon_jupyter.errors import CannotTravel
-from garcon_jupyter.wire import codec
 from garcon_jupyter.wire.failures import text_of
 
 LIMIT = int(os.environ.get("GARCON_BACKUP_BYTES", 1 << 30))
@@ -66,8 +61,11 @@ SHARE = 0.05
 REST = 0.25
 """Seconds without a request after which writing may take all of the time."""
 
-Hold = Callable[[Key], tuple[dict[str, Any], dict[str, Any]] | None]
-"""What a context holds, and what of it are parts; None where it is no more."""
+Content = tuple[dict[str, Any], dict[str, Any]]
+"""What a context holds, and what of it are parts."""
+
+Held = dict[Key, Content | None]
+"""That of several; None where one is no more."""
 
 
 class Lost:
@@ -169,13 +167,13 @@ class Backups:
 
     def _value(self, backup: Backup) -> Any:
         if backup.spans:
-            return codec.loads(*_cut(self._ledger.bytes_of(backup), backup.spans))
+            return unpickled(self._ledger.bytes_of(backup), backup.spans)
         with (self._directory / backup.file).open("rb") as stream:
             spans = pickle.load(stream)
             whole = bytearray(sum(spans))
             if stream.readinto(whole) < len(whole):
                 raise EOFError("its file was cut off")
-            return codec.loads(*_cut(whole, spans))
+            return unpickled(whole, spans)
 
     # -- told by the main thread -------------------------------------------------------------
 
@@ -204,7 +202,7 @@ class Backups:
                 if self._ledger.full:
                     self._ledger.begin_anew()
 
-    def keep(self, number: int, request: str, hold: Hold) -> None:
+    def keep(self, number: int, request: str, hold: Callable[[Key], Content | None]) -> None:
         """Put down what a request leaves; it has run, and others may still.
 
         Args:
@@ -217,30 +215,46 @@ class Backups:
         now = time.monotonic()
         allowed = max(AT_ONCE, int(PACE * (now - (self._busy_since or now))))
         with self._lock:
-            record = Record(number)
-            values: list[tuple[AsLeft, Key, str]] = []
-            for key in self._touched:
-                self._forget(key)
-                held = hold(key)
-                if not held or not held[0]:
-                    self._ledger.index.pop(key, None)
-                    record.contexts[key] = None
-                else:
-                    self._ledger.index[key] = record.contexts[key] = Entry(held[1], {})
-                    values += [(AsLeft(value), key, name) for name, value in held[0].items()]
+            held = {key: hold(key) for key in self._touched}
             self._touched.clear()
-            pieces: list[Piece] = []
-            for left, key, name in sorted(values, key=lambda value: value[0].cost):
-                start = self._ledger.next + sum(map(len, pieces))
-                backup, written = self._backup(left, request, allowed, start)
-                if written:
-                    allowed -= left.cost
-                    pieces += written
-                elif backup.file:
-                    self._due[backup.file] = _Due(key, name, backup, left)
-                self._ledger.count(backup)
-                self._ledger.index[key].backups[name] = backup
-            self._ledger.put_down(record, pieces)
+            try:
+                self._put_down(number, request, held, allowed)
+            except Exception as error:  # noqa: BLE001 - a request does not fail for want of a backup
+                tell(f"no backup of {request}: {text_of(error)}")
+                self._name(request, held)
+
+    def _put_down(self, number: int, request: str, held: Held, allowed: int) -> None:
+        record = Record(number)
+        values: list[tuple[AsLeft, Key, str]] = []
+        for key, content in held.items():
+            self._forget(key)
+            if not content or not content[0]:
+                self._ledger.index.pop(key, None)
+                record.contexts[key] = None
+            else:
+                self._ledger.index[key] = record.contexts[key] = Entry(content[1], {})
+                values += [(AsLeft(value), key, name) for name, value in content[0].items()]
+        pieces: list[Piece] = []
+        for left, key, name in sorted(values, key=lambda value: value[0].cost):
+            start = self._ledger.next + sum(map(len, pieces))
+            backup, written = self._backup(left, request, allowed, start)
+            if written:
+                allowed -= left.cost
+                pieces += written
+            elif backup.file:
+                self._due[backup.file] = _Due(key, name, backup, left)
+            self._ledger.count(backup)
+            self._ledger.index[key].backups[name] = backup
+        self._ledger.put_down(record, pieces)
+
+    def _name(self, request: str, held: Held) -> None:
+        """Put down the names of what there is no backup of, and no more."""
+        for key, content in held.items():
+            if content and content[0]:
+                none = Backup(request, 0).none("a value that could not be backed up")
+                backups = dict.fromkeys(content[0], none)
+                self._ledger.index[key] = Entry(content[1], backups)
+        self._ledger.begin_anew()
 
     def _forget(self, key: Key) -> None:
         """What there was of a context is of no use when the request is finished."""
@@ -262,7 +276,7 @@ class Backups:
             return backup.none(beyond(left.size, self._ledger.room)), []
         if left.plain and left.cost <= allowed and self._ledger.takes(left.size):
             with contextlib.suppress(Exception):  # memory may have ended: the thread tries again
-                pieces = _pickled(left.value)
+                pieces = pickled(left.value)
                 spans = tuple(map(len, pieces))
                 return Backup(request, sum(spans), start, spans), pieces
         return backup, []
@@ -307,7 +321,7 @@ class Backups:
             try:
                 self._write(some)
             except Exception as error:  # noqa: BLE001 - the request is long over, the log tells
-                log(f"no backup of {some[0].key[1]}: {text_of(error)}")
+                tell(f"no backup of {some[0].key[1]}: {text_of(error)}")
             finally:
                 self._writing = ()
 
@@ -356,7 +370,7 @@ class Backups:
         if isinstance(nbytes, int) and nbytes > there:
             return backup.none(beyond(nbytes, there)), b""
         try:
-            pieces = _pickled(value)
+            pieces = pickled(value)
         except CannotTravel as error:
             return backup.none(error.problem.rstrip(".")), b""
         spans = tuple(map(len, pieces))
@@ -367,7 +381,7 @@ class Backups:
         try:
             self._write_file(due, [pickle.dumps(spans, protocol=5), *pieces])
         except OSError as error:
-            log(f"no backup of {due.key[1]}: {text_of(error)}")
+            tell(f"no backup of {due.key[1]}: {text_of(error)}")
             return backup.none(no_room(size)), b""
         return backup._replace(size=size), b""
 
@@ -392,31 +406,6 @@ def _gone(backup: Backup, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{size}, not written yet"
     return f"{size}, which cannot be read again ({text_of(error)})"
-
-
-def _pickled(value: Any) -> list[Piece]:
-    kind = None
-    if type(value) is Tensor and value.is_contiguous() and value.device.type == "cpu":
-        kind = (value.dtype, value.shape, value.is_conj(), value.is_neg(), value.requires_grad)
-        if (payload := _PAYLOADS.get(kind)) is not None:
-            return [payload, value.view(-1).view(torch.uint8).numpy().data]
-    payload, buffers = codec.dumps(value)
-    if kind is not None and not any(kind[2:]) and len(_PAYLOADS) < _REMEMBERED:
-        _PAYLOADS[kind] = payload
-    return [payload, *buffers]
-
-
-_PAYLOADS: dict[Any, bytes] = {}
-"""The pickles of tensors, whose bytes are beside them: those of one shape are alike. It takes a fifth of the time."""
-
-_REMEMBERED = 1024
-
-
-def _cut(whole: bytearray, spans: Sequence[int]) -> tuple[bytearray, list[bytearray]]:
-    """The pickle and its buffers, each in memory of its own."""
-    ends = itertools.accumulate(spans)
-    payload, *buffers = (whole[end - size : end] for end, size in zip(ends, spans, strict=True))
-    return payload, buffers
 
 
 def _number(file: str) -> int:

@@ -140,7 +140,7 @@ class Ledger:
                 self._journal.append(record, pieces)
                 return
             except OSError as error:
-                log(f"the journal of backups: {text_of(error)}")
+                tell(f"the journal of backups: {text_of(error)}")
         self._lose(lambda backup: backup.start >= self._journal.next)
         self.begin_anew()
 
@@ -151,7 +151,7 @@ class Ledger:
 
     def begin_anew(self) -> None:
         """Go on in the other file with what counts now; where there is no room, with the names of it."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MemoryError):
             self._renew()
             return
         self._lose(lambda backup: True)
@@ -203,6 +203,12 @@ def _told_by(records: Iterable[Record], finished: int) -> dict[Key, Entry]:
         for name, backup in entry.backups.items():
             entry.backups[name] = later.get(backup.file, backup)
     return index
+
+
+def tell(line: str) -> None:
+    """Into the server's log, should there be room for it."""
+    with contextlib.suppress(OSError):
+        log(line)
 
 
 def beyond(size: int, there: int) -> str:
