@@ -282,10 +282,10 @@ class Executor:
                 of, value = contents.parts.get(attribute), contents.values[attribute]
                 # Steps on a part would mean something else than on the whole.
                 what = f"{ref.point}.{attribute}"
-                value = there(value, what)
                 if of is not None and not of.counts:  # another rank's is the same
                     found[number] = merging.Part(None, of)
                     continue
+                value = there(value, what)
                 value = merging.cut(value, steps, what) if of is None else value
                 found[number] = merging.Part(merging.as_dtype(value, request.dtype), of)
             return found

@@ -23,6 +23,7 @@ _COUNTED = 256
 
 _IMMUTABLE = (int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Size)
 _TEXTS = (str, bytes)
+_NUMBERS = {int, float, bool, complex, type(None)}
 
 
 class AsLeft:
@@ -75,6 +76,8 @@ class AsLeft:
         if id(value) not in around:
             inside = (*around, id(value))
             if kind in (list, tuple, set, frozenset):
+                if _NUMBERS.issuperset(map(type, value)):  # there may be millions
+                    return self._counted(kind(value), 8 * len(value), 64 * len(value))
                 return kind([self._frozen(item, inside) for item in value])
             if kind is dict:
                 return {

@@ -174,6 +174,7 @@ class Ledger:
         self._journal.renew()
         self._journal.append(Record(0, dict(self.index), True, self.finished), pieces)
         self._most = max(CAPACITY, 2 * self._journal.end)
+        self._count_all()
         self._behind = False
 
     def _lose(self, which: Callable[[Backup], bool]) -> None:
