@@ -1,6 +1,7 @@
 # make demo   set everything up and run the main job on a real model
 # make test   set everything up, then lint, types and tests
 # make soak   twenty minutes of mixed clients and faults; the figures go to build/soak.json
+# make kills  a hundred and fifty ranks killed at any moment, on one rank, tp=3 and pp=2
 # make bench  measure how fast it is, beside what one would do without it
 # make lab    open the examples in JupyterLab
 # make side-bar   build the side bar anew, which takes Node; its bundle is under version control
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test soak bench lint types docs lab side-bar clean
+.PHONY: setup demo test soak kills bench lint types docs lab side-bar clean
 
 setup: $(READY)
 
@@ -37,6 +38,9 @@ types: $(READY)
 soak: $(READY)
 	@mkdir -p build
 	$(BIN)/python -m tests.soak --json build/soak.json
+
+kills: $(READY)
+	for degrees in "--tp 1" "--tp 3" "--pp 2"; do $(BIN)/python -m tests.kills --kills 50 $$degrees || exit 1; done
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -7,6 +7,6 @@
 ``report``    the table and the picture of ``docs/performance.md``
 ``painting``  how soon each picture is on the screen of a real browser, which has a table of its own
 
-Each other module is one group of rows: ``request``, ``reads``, ``fetching``, ``notebook``, ``launching``,
-``sharded``, ``growth``. A row prints what was measured, its target, and whether it was met.
+Each other module is one group of rows: ``request``, ``reads``, ``backups``, ``fetching``, ``notebook``,
+``launching``, ``sharded``, ``growth``. A row prints what was measured, its target, and whether it was met.
 """

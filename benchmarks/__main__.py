@@ -18,7 +18,17 @@ from pathlib import Path
 from benchmarks import harness, report
 from benchmarks.harness import Row, machine
 
-GROUPS = ("request", "reads", "fetching", "notebook", "launching", "sharded", "growth", "atlas")
+GROUPS = (
+    "request",
+    "reads",
+    "backups",
+    "fetching",
+    "notebook",
+    "launching",
+    "sharded",
+    "growth",
+    "atlas",
+)
 
 
 def main(chosen: list[str]) -> int:

@@ -73,6 +73,12 @@ def kill_idle(server: Server, rank: int) -> None:
     until(lambda: not server.file.exists() or server.file.stat().st_mtime_ns != seen)
 
 
+def backed_up(name: str, words: bytes) -> bool:
+    """Whether a journal of the server's ranks has these words."""
+    directory = registry.own_directory(name) / "contexts"
+    return any(words in file.read_bytes() for file in directory.glob("*/journal-*"))
+
+
 def own_files(server: Server) -> int:
     """How many files and directories the server has for itself, without those of saved contexts."""
     directory = registry.own_directory(server.name)
@@ -114,13 +120,7 @@ def test_a_rank_that_is_killed(launch: Launch, plain: Plain, tp: int, rank: int)
     shards = model.probe_points[NEURONS].probe(keep_shard, sharded=True)
     model.forward(PROMPT, probes=[point.probe(keep), shards])
     before = model.recordings()
-    directory = registry.own_directory("hurt") / "contexts"
-    until(
-        lambda: (
-            [b"forward 2" in f.read_bytes() for f in directory.glob("*/*.context")].count(True) > tp
-        )
-    )
-
+    until(lambda: backed_up("hurt", b"_thread.lock"))
     with (
         once_it_runs(server, lambda: os.kill(pids(server)[rank], signal.SIGKILL)),
         fails_within(5, rf"'hurt' starts anew, because rank {rank} was lost \(signal SIGKILL\)"),
@@ -133,7 +133,9 @@ def test_a_rank_that_is_killed(launch: Launch, plain: Plain, tp: int, rank: int)
     assert close(found[OUT].tensor, plain.output("model.layers.2.mlp", PROMPT))
     assert found[OUT].count == 2
     assert close(found[NEURONS].tensor, plain.neurons(1, PROMPT))
-    with pytest.raises(NoRecording, match=r"lost with its rank: .*lock.* cannot be pickled"):
+    with pytest.raises(
+        NoRecording, match=r"lost with rank 0: .*lock.* cannot be pickled.* saved by forward 2"
+    ):
         found[OUT].lock  # noqa: B018
     with pytest.raises(NoRecording, match="released on the server"):
         before[OUT].tensor  # noqa: B018
@@ -181,12 +183,13 @@ def test_what_does_not_fit_into_the_backup_is_named(
         save_ctx.big = torch.zeros(1000, 1000)
 
     model.forward(PROMPT, probes=[model.probe_points[OUT].probe(keep)])
-    until(lambda: list((registry.own_directory("small") / "contexts").glob("*/*.context")))
     kill_idle(server, 0)
     found = model.recordings()
     expected = plain.output("model.layers.2.mlp", PROMPT).mean()
     assert close(found[OUT].mean, expected)
-    with pytest.raises(NoRecording, match=r"4,000,000 bytes, with .* left for backups"):
+    with pytest.raises(
+        NoRecording, match=r"4,000,000 bytes, with .* left for backups, saved by forward 1"
+    ):
         found[OUT].big  # noqa: B018
 
 

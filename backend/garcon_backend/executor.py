@@ -27,9 +27,8 @@ from garcon_backend.output import Output
 from garcon_backend.parameters import Parameters
 from garcon_backend.passes import Passes
 from garcon_backend.pieces import Piece, cut
-from garcon_backend.probing.backups import Lost
 from garcon_backend.probing.calls import Probe, UserFailure
-from garcon_backend.probing.contexts import Contexts, Source, describe
+from garcon_backend.probing.contexts import Contexts, Source, describe, there
 from garcon_backend.room import Room
 from garcon_backend.stateless import is_stateless
 from garcon_jupyter.errors import BadRequest, MissingModule, NoRecording
@@ -283,11 +282,10 @@ class Executor:
                 of, value = contents.parts.get(attribute), contents.values[attribute]
                 # Steps on a part would mean something else than on the whole.
                 what = f"{ref.point}.{attribute}"
-                if isinstance(value, Lost):
-                    raise NoRecording(f"{what} was {value!r}.", "Run the request again.")
                 if of is not None and not of.counts:  # another rank's is the same
                     found[number] = merging.Part(None, of)
                     continue
+                value = there(value, what)
                 value = merging.cut(value, steps, what) if of is None else value
                 found[number] = merging.Part(merging.as_dtype(value, request.dtype), of)
             return found

@@ -129,7 +129,7 @@ class Lockstep:
         self.executor = executor
         self.workers = workers
         self._link = link
-        self._number = 0
+        self._number = executor.contexts.finished
         self.lent = Lent()
         self._emit: Callable[[int, str, str], None] = lambda rank, stream, text: None
         self._names: list[bytes] = []
@@ -183,20 +183,23 @@ class Lockstep:
                 return self._run(request_id, request)
             finally:
                 self._watch.end()
-                self.executor.contexts.end(_title(self._number, request))
+                self.executor.contexts.end(self._number)  # by now all ranks have put it down
 
     def _run(self, request_id: str, request: Request) -> Any:
         self._number += 1
         self.lent.end()
         if self.workers:
-            self._tell([b"prepare", request_id.encode(), *_encoded(request)])
+            number = str(self._number).encode()
+            self._tell([b"prepare", request_id.encode(), number, *_encoded(request)])
         prepared, outcome = attempt(self.executor, request)
         outcomes = [outcome, *self._hear()]
         if any(o.failure for o in outcomes) or prepared is None:
             self._tell([b"skip"])
             raise RequestFailed(_worst(outcomes))
         self._tell([b"go"])
-        outcomes = [perform(self.executor, prepared), *self._hear()]
+        outcome = perform(self.executor, prepared)
+        self.executor.contexts.keep(self._number, _title(self._number, request))
+        outcomes = [outcome, *self._hear()]
         if any(o.alone for o in outcomes):
             self._join_anew()
         if any(o.failure for o in outcomes):
@@ -285,7 +288,6 @@ class Worker:
         self.executor = executor
         self._link, self._shared = link, shared
         self._failed = ""
-        self._number = 0
         mesh = executor.mesh
         told = (link, mesh.rank, mesh.stage, executor.interrupts, lambda: self._failed)
         threading.Thread(target=answer_watch, args=told, daemon=True, name="signals").start()
@@ -313,20 +315,19 @@ class Worker:
             elif kind == b"rejoin":
                 self._answer(_done(self.executor.mesh.rejoin))
             elif kind == b"prepare":
-                self._serve_one(frames[0].decode(), frames[1:])
+                self._serve_one(frames[0].decode(), int(frames[1]), frames[2:])
                 memory.give_back()
 
-    def _serve_one(self, request_id: str, frames: Sequence[bytes]) -> None:
-        self._failed, self._number = "", self._number + 1
+    def _serve_one(self, request_id: str, number: int, frames: Sequence[bytes]) -> None:
+        self._failed = ""
         self.executor.contexts.begin()
-        request = None
         try:
             with self.executor.interrupts.running(request_id):
-                request = self._run(frames)
+                self._run(number, frames)
         finally:
-            self.executor.contexts.end(_title(self._number, request))
+            self.executor.contexts.end()
 
-    def _run(self, frames: Sequence[bytes]) -> Request | None:
+    def _run(self, number: int, frames: Sequence[bytes]) -> None:
         request = None
         try:
             request = codec.loads(frames[0], frames[1:])
@@ -336,12 +337,12 @@ class Worker:
         self._answer(outcome)
         (kind,) = self._link.commands.recv_multipart()
         if kind != b"go" or prepared is None:
-            return request
+            return
         outcome = perform(self.executor, prepared)
         if outcome.failure and outcome.failure["class"] != "ProbeError":
             self._failed = str(outcome.failure.get("problem"))
+        self.executor.contexts.keep(number, _title(number, request))
         self._answer(outcome, request)
-        return request
 
     def _answer(self, outcome: Outcome, request: Request | None = None) -> None:
         try:

@@ -100,11 +100,13 @@ def merged(parts: Sequence[Part], what: str, load: Callable[[Code], Any]) -> Any
 
 def described(infos: Sequence[Part]) -> AttributeInfo:
     """What is known of a value of which each rank describes its part."""
-    first: AttributeInfo = infos[0].value
     of = infos[0].of
+    counting = [part for part in infos if part.of is None or part.of.counts] or infos
+    first: AttributeInfo = counting[0].value
+    if lost := next((part.value for part in counting if part.value.kind == "lost"), None):
+        return lost
     if of is None or of.rule not in (None, "cat") or not first.shape:
         return first
-    counting = [part for part in infos if part.of is not None and part.of.counts]
     shards = [part.value for part in counting if part.of and part.of.replica == of.replica]
     replicas = {part.of.replica: part.value for part in counting if part.of}
     shape = list(first.shape)

@@ -79,7 +79,9 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
     )
     _limit_memory(spec, mesh, executor)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    executor.contexts.back_up(Backups(spec.contexts / f"rank-{mesh.rank}", LIMIT // local))
+    backups = Backups(spec.contexts / f"rank-{mesh.rank}", LIMIT // local, mesh.rank)
+    (finished,) = mesh.everyone.say([backups.finished])
+    executor.contexts.back_up(backups, finished)
     return Part(
         mesh,
         executor,

@@ -80,7 +80,7 @@ class Recorder(Generic[S]):
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
         """Bring the state in a save context up to date."""
-        state = vars(save_ctx).get(self.name)
+        state = getattr(save_ctx, self.name, None)
         setattr(save_ctx, self.name, self.update(state, observed))
 
     def check(self, dims: Sequence[str], point: str) -> None:

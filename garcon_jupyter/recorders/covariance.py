@@ -186,7 +186,7 @@ class CrossCovariance(Covariance):
                 f"CrossCovariance({self.first!r}, {self.second!r}) has not seen {self.first}.",
                 "Put it on both points, first the one that a pass reaches first, on one stage.",
             )
-        state = vars(save_ctx).get(self.name)
+        state = getattr(save_ctx, self.name, None)
         setattr(save_ctx, self.name, self._with(state, self._held, observed.values))
         self._held = None
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from garcon_backend import memory
 from garcon_backend.merging import Sharded
-from garcon_backend.probing.backups import Backups, Lost
+from garcon_backend.probing.backups import Backups, Lost, Restored
 from garcon_backend.probing.keeping import COUNTED_AT_ONCE, Keeping, Kept
 from garcon_jupyter.errors import NoRecording
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef
@@ -88,6 +88,26 @@ class SaveContext:
         raise TypeError("a save context holds others' values; save its attributes")
 
 
+class Bereft(SaveContext):
+    """One in which something was lost with its rank: whoever asks for that is told, and does not begin anew."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        return there(super().__getattribute__(name), f"save_ctx.{name}")
+
+
+def there(value: Any, what: str) -> Any:
+    """A saved value that somebody asks for.
+
+    Raises:
+        NoRecording: it was lost; says with which rank, and why.
+    """
+    if isinstance(value, Lost):
+        raise NoRecording(f"{what} was {value}.", "Run the request again, or clear the recording.")
+    return value
+
+
 def _set(context: SaveContext, **slots: Any) -> None:
     for name, value in slots.items():
         object.__setattr__(context, name, value)
@@ -136,7 +156,7 @@ class Source:
             raise AttributeError(
                 f"The source has no {name!r}; saved there: {', '.join(self._values)}."
             )
-        return detached(self._values[name])
+        return detached(there(self._values[name], f"source.{name}"))
 
     def __dir__(self) -> list[str]:
         return list(self._values)
@@ -245,31 +265,41 @@ class Contexts:
         self._live: dict[Key, SaveContext] = {}
         self._snapshots: dict[tuple[str, int], dict[tuple[str, str | None], Saved]] = {}
         self._backups: Backups | None = None
-        self._origins: dict[Key, tuple[str, dict[str, Any]]] = {}
+        self._origins: dict[Key, Restored] = {}
+        self.finished = 0
+        """Number of the last request that was finished before this process began."""
 
-    def back_up(self, backups: Backups) -> None:
-        """Keep backups, and begin with what they have."""
-        self._backups = backups
-        for key, held in backups.restored():
-            context = self._live[key] = SaveContext(self.check_room)
-            vars(context).update(held.values)
-            context._parts.update(held.parts)
-            self._origins[key] = (held.request, dict(held.values))
+    def back_up(self, backups: Backups, finished: int = -1) -> None:
+        """Keep backups, and begin with what they have of the last finished request."""
+        self._backups, self.finished = backups, max(0, finished)
+        for key, restored in backups.restore(finished).items():
+            lossy = any(isinstance(value, Lost) for value in restored.values.values())
+            context = self._live[key] = (Bereft if lossy else SaveContext)(self.check_room)
+            vars(context).update(restored.values)
+            context._parts.update(restored.parts)
+            self._origins[key] = restored
 
     def origin(self, session: str, ref: tuple[str, str | None], name: str, value: Any) -> str:
         """Of which finished request a value was left, where it was brought back after a loss."""
-        request, values = self._origins.get((session, *ref), ("", {}))
-        return request if values.get(name) is value and value is not None else ""
+        restored = self._origins.get((session, *ref))
+        if restored is None or restored.values.get(name) is not value or value is None:
+            return ""
+        return restored.requests[name]
 
     def begin(self) -> None:
         """A request begins."""
         if self._backups:
             self._backups.begin()
 
-    def end(self, request: str) -> None:
-        """A request is over; `request` is what to call it."""
+    def keep(self, number: int, request: str) -> None:
+        """A request has run on this rank; `request` is what to call it."""
         if self._backups:
-            self._backups.end(request, self._hold)
+            self._backups.keep(number, request, self._hold)
+
+    def end(self, finished: int | None = None) -> None:
+        """A request is over; where it is known to be on all ranks, its number."""
+        if self._backups:
+            self._backups.end(finished)
 
     def _hold(self, key: Key) -> tuple[dict[str, Any], dict[str, Sharded]] | None:
         context = self._live.get(key)
