@@ -22,7 +22,7 @@ from transformers import (
 from garcon_backend.engine.collectives import Layout
 from garcon_backend.models.sharding import shared_logits
 from garcon_backend.passes import Inputs, Passes, positions_of
-from garcon_backend.probing.attention import VisitedCache
+from garcon_backend.probing.attention import fresh_cache
 from garcon_backend.probing.calls import Probe
 from garcon_backend.probing.visits import PassRun
 from garcon_jupyter.errors import BadRequest, BadTokens
@@ -54,7 +54,7 @@ def generate(
             ids = model.generate(
                 mine.ids,
                 attention_mask=mine.mask.long(),
-                past_key_values=VisitedCache(model),
+                past_key_values=fresh_cache(model),
                 **options,
             )
         except (ValueError, TypeError) as error:
