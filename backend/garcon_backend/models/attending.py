@@ -40,10 +40,20 @@ class Attending:
 
 
 def attending(model_class: Any, config: Any) -> Attending:
-    """How a model of this class is to be loaded."""
+    """How a model of this class is to be loaded.
+
+    Its own implementation is what transformers takes by itself, torch's kernel mostly, where the class hands its
+    attention over to a function by name. Where it has code for each name instead, only the eager one is the
+    reference: Falcon's for torch's kernel adds ALiBi without the scale that the other gives it.
+    """
     family = FAMILIES.get(getattr(config, "model_type", ""))
-    if family is None:
-        return Attending(None, "its own: no family file maps this architecture")
-    if not getattr(model_class, "_supports_attention_backend", False):
-        return Attending(None, f"its own: {model_class.__name__} takes no other")
-    return Attending(HOUSE, f"the house's: points of {family.name} are inside it")
+    exchangeable = _hands_attention_over(model_class)
+    if family is not None and exchangeable:
+        return Attending(HOUSE, f"the house's: points of {family.name} are inside it")
+    why = "no family file maps this architecture" if exchangeable else "its class takes no other"
+    return Attending(None if exchangeable else "eager", f"its own: {why}")
+
+
+def _hands_attention_over(model_class: Any) -> bool:
+    """Whether attention of a class is a function that is looked up by name; transformers itself can tell."""
+    return bool(model_class._can_set_attn_implementation())

@@ -151,7 +151,7 @@ def standard_sizes(config: object) -> dict[str, int]:
         "k": first("num_experts_per_tok") or 0,
         "P": 0 if extends_context(config) else first("max_position_embeddings", "n_positions") or 0,
     }
-    return {letter: size for letter, size in sizes.items() if size}
+    return {letter: size for letter, size in sizes.items() if size > 0}
 
 
 def norm_points(

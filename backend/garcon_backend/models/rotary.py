@@ -6,8 +6,9 @@ and dynamic NTK remembers the longest text of before: what a short text is read 
 Here a row is turned by its own length, whatever else is in the batch and whatever was read before: the module is
 called once for the rows of each set of frequencies.
 
-In a generation such a model may read its prompt again when the length passes the switch, as the keys it keeps were
-turned by the other set. transformers goes by the width of the batch; here it is done when a row passes.
+Some models with longrope read their text again when a generation passes the switch between the two sets, as the
+keys that are kept were turned by the other. transformers goes by the width of the batch; here it is done when a row
+passes, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationMixin
+
+from garcon_backend.probing.attention import fresh_cache
 
 EXTENDING = frozenset({"linear", "dynamic", "yarn", "longrope", "llama3"})
 """Kinds of rotary positions that read more than what ``max_position_embeddings`` may say."""
@@ -95,3 +99,47 @@ def _together(turned: list[tuple[Tensor, Any]]) -> Any:
         return type(first)(parts)
     order = torch.cat([rows for rows, _ in turned]).argsort()
     return torch.cat([out for _, out in turned])[order]
+
+
+# -- generation ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def read_again_when_a_row_passes(model: Any, mask: Tensor) -> Iterator[None]:
+    """While this lasts, a generation begins its cache anew when any row passes the switch of longrope.
+
+    Args:
+        mask: of all prompts, padded on the left, [b, p]; the same on all ranks, so that all do alike.
+    """
+    switch = _switch(model)
+    if switch is None:
+        yield
+        return
+    inner = model.prepare_inputs_for_generation
+    padding = mask.shape[1] - mask.sum(1)
+
+    def prepare(input_ids: Tensor, past_key_values: Any = None, **kwargs: Any) -> dict[str, Any]:
+        kept = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        passes = (kept - padding <= switch) & (input_ids.shape[1] - padding > switch)
+        if kept and bool(passes.any()):
+            past_key_values, kwargs["next_sequence_length"] = None, None
+        inputs = inner(input_ids, past_key_values=past_key_values, **kwargs)
+        if inputs.get("past_key_values") is None and kwargs.get("use_cache", True):
+            inputs["past_key_values"] = fresh_cache(model)
+        return inputs
+
+    model.prepare_inputs_for_generation = prepare
+    try:
+        yield
+    finally:
+        del model.prepare_inputs_for_generation
+
+
+def _switch(model: Any) -> int | None:
+    """The length beyond which a model that reads its text again does so; None for all others."""
+    own = getattr(type(model), "prepare_inputs_for_generation", None)
+    if own in (None, GenerationMixin.prepare_inputs_for_generation):
+        return None
+    if "longrope" not in _kinds(getattr(model.config, "rope_parameters", None)):
+        return None
+    return getattr(model.config, "original_max_position_embeddings", None)
