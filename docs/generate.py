@@ -88,7 +88,8 @@ FAMILIES_OPENING = """\
 
 ✓ means that the point is there, a number why it is not (below), in a model of the architecture's default
 configuration; `%garcon points` says it of yours. A model of any other architecture still loads, with
-`module:` points only.
+`module:` points only. It attends by its own function, as transformers runs it (sinks, sparse indices, biases by
+position and whatever it has), and its numbers are the reference's.
 """
 
 

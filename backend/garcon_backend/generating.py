@@ -20,9 +20,10 @@ from transformers import (
 )
 
 from garcon_backend.engine.collectives import Layout
+from garcon_backend.models.rotary import read_again_when_a_row_passes
 from garcon_backend.models.sharding import shared_logits
 from garcon_backend.passes import Inputs, Passes, positions_of
-from garcon_backend.probing.attention import VisitedCache
+from garcon_backend.probing.attention import fresh_cache
 from garcon_backend.probing.calls import Probe
 from garcon_backend.probing.visits import PassRun
 from garcon_jupyter.errors import BadRequest, BadTokens
@@ -37,11 +38,13 @@ def generate(
     if not hasattr(model, "generate"):
         raise BadRequest("This model cannot generate.", "Only transformers' causal models can.")
     inputs = left_padded(inputs)
+    assert inputs.mask is not None
     with (
         passes.open(request, inputs, probes, caching=True) as run,
         torch.no_grad(),
         shared_logits(model),
         _each_step(passes, run, inputs),
+        read_again_when_a_row_passes(model, inputs.mask),
     ):
         torch.manual_seed(request.seed)
         mine = inputs.dealt(run.team)
@@ -54,7 +57,7 @@ def generate(
             ids = model.generate(
                 mine.ids,
                 attention_mask=mine.mask.long(),
-                past_key_values=VisitedCache(model),
+                past_key_values=fresh_cache(model),
                 **options,
             )
         except (ValueError, TypeError) as error:

@@ -6,6 +6,7 @@ forwards by the same means.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -71,6 +72,7 @@ class Passes:
     ) -> None:
         self.mesh, self.model, self.bound, self.layouts = mesh, model, bound, layouts
         self.contexts, self.interrupts, self.output = contexts, interrupts, output
+        self._takes_positions = _takes_positions(model)
 
     @property
     def answers(self) -> bool:
@@ -181,9 +183,8 @@ class Passes:
         mask = inputs.mask
         if mapped:
             kwargs["logits_to_keep"] = keep
-        if (
-            mapped and mask is not None
-        ):  # else they are the model's own, which it need not look through
+        # Where nothing is padded they are the model's own, which it need not look through.
+        if mask is not None and self._takes_positions:
             kwargs["position_ids"] = inputs.positions
         return self.model(
             input_ids=inputs.ids, attention_mask=None if mask is None else mask.long(), **kwargs
@@ -369,6 +370,17 @@ def _logits(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     return output.logits if hasattr(output, "logits") else output[0]
+
+
+def _takes_positions(model: nn.Module) -> bool:
+    """Whether a model can be told the position of each token, counted from 0.
+
+    RoBERTa and its kin count from the id of padding, which they do by themselves, by looking for that id.
+    """
+    told = "position_ids" in inspect.signature(model.forward).parameters
+    return told and not any(
+        hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()
+    )
 
 
 def positions_of(mask: Tensor) -> Tensor:

@@ -14,8 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from garcon_backend.probing import steps
-from garcon_backend.probing.places import Input, Inside, Output, Place, StagedForward
+from garcon_backend.models.configuration import of_all_layers
+from garcon_backend.models.rotary import extends_context
+from garcon_backend.probing import attention, steps
+from garcon_backend.probing.places import (
+    InAttention,
+    Input,
+    Inside,
+    Output,
+    Place,
+    StagedForward,
+)
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
 
 Sizes = Mapping[str, int]
@@ -120,10 +129,14 @@ class Family:
 
 
 def standard_sizes(config: object) -> dict[str, int]:
-    """Sizes of the letters from a transformers configuration, by the usual names."""
+    """Sizes of the letters from a transformers configuration, by the usual names.
+
+    A size that differs from layer to layer is none of the model's. Neither is P where rotary positions are
+    made for longer texts than the configuration says.
+    """
 
     def first(*names: str) -> int | None:
-        return next((v for n in names if isinstance(v := getattr(config, n, None), int)), None)
+        return next((v for n in names if isinstance(v := of_all_layers(config, n), int)), None)
 
     heads = first("num_attention_heads", "n_head") or 1
     width = first("hidden_size", "n_embd") or 0
@@ -136,9 +149,9 @@ def standard_sizes(config: object) -> dict[str, int]:
         "V": first("vocab_size") or 0,
         "E": first("num_local_experts", "num_experts") or 0,
         "k": first("num_experts_per_tok") or 0,
-        "P": first("max_position_embeddings", "n_positions") or 0,
+        "P": 0 if extends_context(config) else first("max_position_embeddings", "n_positions") or 0,
     }
-    return {letter: size for letter, size in sizes.items() if size}
+    return {letter: size for letter, size in sizes.items() if size > 0}
 
 
 def norm_points(
@@ -229,6 +242,7 @@ def _has_parameter(model: nn.Module, path: str) -> bool:
     return holder is not None and isinstance(getattr(holder, name, None), torch.Tensor)
 
 
+OWN_ATTENTION = "this model attends by a function of its own, which cannot be looked into"
 UNMAPPED = "no family file maps this architecture; its modules are module:{path}.output"
 
 
@@ -251,6 +265,10 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
     n_experts = sizes.get("E", 0)
     layers, refused = _find_points(model, family, n_layers)
     refused |= family.lacks(config)
+    if not attention.serves(model):
+        for template in [t for t in layers if isinstance(family.points[t], InAttention)]:
+            del layers[template]
+            refused[template] = OWN_ATTENTION
     parameters = tuple(_find_parameters(model, family, n_layers, n_experts))
     catalog = Catalog(sizes, n_layers, n_experts, layers, refused, modules, parameters)
     return BoundFamily(model, family, catalog)

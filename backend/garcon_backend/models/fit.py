@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from garcon_backend.engine.mesh import Degrees
+from garcon_backend.models.configuration import of_each_layer
 from garcon_backend.models.stages import split_layers
 from garcon_backend.models.styles import OWN_PLANS
 from garcon_jupyter.errors import BadDegrees, DoesNotFit, GarconError, NotAModel
@@ -35,21 +36,29 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of a configuration that degrees must divide."""
+    """Numbers of a configuration that degrees must divide.
+
+    Where layers differ in one, it is what divides them all.
+    """
 
     heads: int
     kv_heads: int
     neurons: tuple[int, ...]
     """Widths of the MLPs: one, or that of the experts as well."""
     layers: int
+    alike: bool = True
+    """Whether all layers have as many key/value heads."""
 
 
 def sizes_of(config: Any) -> Sizes:
     """The sizes of a transformers configuration, by the usual names."""
 
     def first(*names: str) -> int | None:
-        found = (getattr(config, name, None) for name in names)
-        return next((value for value in found if isinstance(value, int) and value), None)
+        for name in names:
+            found = [value for value in of_each_layer(config, name) if isinstance(value, int)]
+            if size := math.gcd(*found):
+                return size
+        return None
 
     heads = first("num_attention_heads", "n_head") or 1
     width = first("hidden_size", "n_embd") or 1
@@ -61,6 +70,7 @@ def sizes_of(config: Any) -> Sizes:
         first("num_key_value_heads") or heads,
         tuple(sorted(neurons)),
         first("num_hidden_layers", "n_layer") or 1,
+        len(of_each_layer(config, "num_key_value_heads")) < 2,
     )
 
 
@@ -70,10 +80,10 @@ def sizes_of(config: Any) -> Sizes:
 def divides(config: Any, tp: int) -> bool:
     """Whether a tensor-parallel degree cuts heads and neurons evenly.
 
-    Key/value heads may be fewer than ranks: then each is held by the same number of neighbours.
+    Key/value heads may be fewer than ranks: then each is held by the same number of neighbours, in all layers.
     """
     sizes = sizes_of(config)
-    kv_even = sizes.kv_heads % tp == 0 or tp % sizes.kv_heads == 0
+    kv_even = sizes.kv_heads % tp == 0 or (sizes.alike and tp % sizes.kv_heads == 0)
     return sizes.heads % tp == 0 and kv_even and all(n % tp == 0 for n in sizes.neurons)
 
 

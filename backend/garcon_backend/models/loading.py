@@ -1,8 +1,9 @@
 """Loading a model from a directory onto the ranks of a mesh.
 
-What comes back is the module as transformers wrote it, in evaluation mode and frozen, whose
-attention runs through the registered function that probes can look into. Nothing here reaches for
-the network, and no code of a checkpoint is ever run.
+What comes back is the module as transformers wrote it, in evaluation mode and frozen. Its attention runs
+through the function that probes can look into where the architecture is mapped, and through its own where it
+is not (:mod:`garcon_backend.models.attending`). Nothing here reaches for the network, and no code of a
+checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -19,12 +20,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from garcon_backend.engine.mesh import Mesh
-from garcon_backend.models import sharding
+from garcon_backend.models import rotary, sharding
+from garcon_backend.models.attending import attending
 from garcon_backend.models.fit import check_degrees
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, NotAModel, UnknownName
-
-ATTENTION = "garcon"
-"""Name under which the attention function is registered with transformers."""
 
 DTYPES = {
     "float32": torch.float32,
@@ -61,10 +60,11 @@ def load(
     directory = Path(snapshot_dir)
     config = read_config(directory)
     check_degrees(config, mesh.degrees)
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     options: dict[str, Any] = {
         "config": config,
         "dtype": "auto" if dtype is None else torch_dtype(dtype),
-        "attn_implementation": ATTENTION,
+        "attn_implementation": attending(model_class, config).implementation,
         "local_files_only": True,
         "ignore_mismatched_sizes": True,  # to be refused by name, with those that are missing
     }
@@ -77,9 +77,9 @@ def load(
         sharding.refuse_missing(directory, found)
         model.to(mesh.device)
     else:
-        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         model = sharding.load_sharded(model_class, directory, mesh, options)
     model.eval().requires_grad_(False)
+    rotary.turn_each_row_by_its_length(model)
     progress(f"loaded {sum(p.numel() for p in model.parameters()):,} parameters")
     return model
 

@@ -12,7 +12,8 @@ see :func:`backward_through`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +24,19 @@ from transformers.cache_utils import Cache
 
 from garcon_backend.engine.collectives import receive_from_before, send_on
 from garcon_backend.engine.mesh import Mesh
+from garcon_jupyter.errors import BadDegrees
+
+SAME_ON_EVERY_STAGE = frozenset(
+    {
+        *("self", "hidden_states", "x", "args", "kwargs"),
+        *("attention_mask", "mamba_attention_mask", "causal_mask", "alibi", "position_bias"),
+        *("position_ids", "position_embeddings", "cache_position"),
+        *("past_key_values", "past_key_value", "layer_past", "use_cache"),
+        *("encoder_hidden_states", "encoder_attention_mask"),  # none, in a model that only decodes
+        *("output_attentions", "output_router_logits"),
+    }
+)
+"""What a layer may be called with: the residual stream, and what every stage makes of the tokens by itself."""
 
 _STAGE = "_garcon_stage"  # attribute of a model
 
@@ -35,10 +49,11 @@ class Stage:
         tokens: of the boundaries passed in the running forward; see :func:`backward_through`.
         tied: whether the unembedding, on the last stage, is the embedding of the first.
         shares_logits: whether every stage is given the last one's logits.
+        beside: how many values a layer puts out after the residual stream; None where it puts out that alone.
     """
 
-    def __init__(self, mesh: Mesh, count: int, tied: bool) -> None:
-        self.mesh, self.tied = mesh, tied
+    def __init__(self, mesh: Mesh, count: int, tied: bool, beside: int | None = None) -> None:
+        self.mesh, self.tied, self.beside = mesh, tied, beside
         self.layers = split_layers(count, mesh.degrees.pp, mesh.stage)
         self.tokens: list[tuple[Tensor, float]] = []
         self.shares_logits = False
@@ -80,17 +95,18 @@ class LayerElsewhere(Elsewhere):
         super().__init__()
         self.index, self.stage = index, stage
 
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
             if isinstance(value, Cache):
                 # transformers asks the first layer's cache how many positions there are.
                 counted = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
                 value.update(counted, counted, self.index)
         if self.index == self.stage.layers.start - 1:
-            return self.stage.arrive(hidden)
-        if self.index == self.stage.layers.stop:
-            return self.stage.depart(hidden)
-        return hidden
+            hidden = self.stage.arrive(hidden)
+        elif self.index == self.stage.layers.stop:
+            hidden = self.stage.depart(hidden)
+        beside = self.stage.beside
+        return hidden if beside is None else (hidden, *[None] * beside)
 
 
 class EmbeddingElsewhere(Elsewhere):
@@ -141,10 +157,14 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
 
     On the last stage of a model with tied embeddings the embedding stays, to be loaded as the
     unembedding; :func:`settle` then takes it away.
+
+    Raises:
+        BadDegrees: more than the residual stream goes from layer to layer.
     """
     holder, name = find_layers(model)
     layers = getattr(holder, name)
-    stage = Stage(mesh, len(layers), tied)
+    _check_boundaries(model, layers)
+    stage = Stage(mesh, len(layers), tied, _put_out_beside(model, layers[0]))
     setattr(model, _STAGE, stage)
     for index in range(len(layers)):
         if index not in stage.layers:
@@ -161,6 +181,47 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
         model.set_output_embeddings(HeadElsewhere(model.get_output_embeddings().out_features))
     model.register_forward_pre_hook(lambda *_: stage.tokens.clear())
     model.register_forward_hook(_share_logits)
+
+
+def _check_boundaries(model: nn.Module, layers: Sequence[nn.Module]) -> None:
+    """Refuse a model whose layers hand on, or are handed, more than a boundary carries.
+
+    Raises:
+        BadDegrees: it is one.
+    """
+    for layer in layers:
+        more = set(inspect.signature(type(layer).forward).parameters) - SAME_ON_EVERY_STAGE
+        if more:
+            raise BadDegrees(
+                f"{type(model).__name__} cannot be cut into stages: its layers are given "
+                f"{' and '.join(sorted(more))} beside the residual stream.",
+                "Launch it with pp=1.",
+            )
+
+
+class _PutOut(Exception):
+    """Ends a forward at its first layer."""
+
+
+def _put_out_beside(model: Any, layer: nn.Module) -> int | None:
+    """How many values a layer puts out after the residual stream, found out without memory; None where it
+    puts out a tensor."""
+    found: list[Any] = []
+
+    def stop(module: nn.Module, args: Any, output: Any) -> None:
+        found.append(output)
+        raise _PutOut
+
+    handle = layer.register_forward_hook(stop)
+    try:
+        with torch.no_grad():
+            ids = torch.zeros(1, 2, dtype=torch.long, device=next(layer.parameters()).device)
+            model(input_ids=ids, use_cache=False)
+    except Exception:  # noqa: BLE001 - what cannot run without memory; most put out a tensor
+        pass
+    finally:
+        handle.remove()
+    return len(found[0]) - 1 if found and isinstance(found[0], tuple) else None
 
 
 def settle(model: Any, mesh: Mesh) -> None:

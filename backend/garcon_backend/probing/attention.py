@@ -7,10 +7,18 @@ the pattern of that very layer are probed, in which case it computes them in ste
 
 Where nothing is padded and no window cuts the past short, the mask is no tensor at all: the fast kernel is
 told that attention is causal, and skips half of the work.
+
+An architecture may hand over more than this function knows: a sink beside the keys, a bias by position. Nothing
+that it is given is ever dropped. What has no meaning here is listed (:data:`SAID_ELSEWHERE`); with anything else
+the layer attends by its own module's function, if that one can know of it, and otherwise the pass is refused.
+Which models attend by this function at all is decided in :mod:`garcon_backend.models.attending`.
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +28,34 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from garcon_backend.probing.places import visited
+from garcon_jupyter.errors import NotAModel, PointUnavailable
 
 NAME = "garcon"
+
+SAID_ELSEWHERE = frozenset(
+    {
+        "sliding_window",  # in the mask
+        "position_ids",  # in queries and keys, which are rotated already
+        "position_embeddings",
+        "cache_position",
+        "token_type_ids",
+        "past_key_values",  # keys and values are those of the cache already
+        "use_cache",
+        "cu_seq_lens_q",  # the rows of a kernel that is given no padding; here the mask tells
+        "cu_seq_lens_k",
+        "max_length_q",
+        "max_length_k",
+        "deterministic",  # of a kernel's backward
+        "output_attentions",  # what is asked of the model besides
+        "output_hidden_states",
+        "output_router_logits",
+        "return_dict",
+        "logits_to_keep",
+        "num_items_in_batch",
+    }
+)
+"""What modules and transformers pass along that says nothing more to an attention function than its other
+arguments do."""
 
 
 def register() -> None:
@@ -43,6 +77,11 @@ def additive_mask(
     return torch.where(seen, torch.zeros((), dtype=dtype, device=device), torch.finfo(dtype).min)
 
 
+def serves(model: Any) -> bool:
+    """Whether a loaded model attends by this function."""
+    return getattr(getattr(model, "config", None), "_attn_implementation", None) == NAME
+
+
 def attention(
     module: nn.Module,
     query: Tensor,
@@ -52,25 +91,88 @@ def attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention over query [b, H, p_q, d] and key, value [b, K, p_k, d].
 
     Returns:
         The mix of values [b, p_q, H, d], and the pattern [b, H, p_q, p_k] where it was probed.
+
+    Raises:
+        NotAModel: the module hands over something that nothing here can compute.
     """
     taps = module.__dict__.get("_garcon_attention", {})
     if taps:
         query = _rotated(taps, "q_rot", query)
         if not taps["run"].caching:
             key = _rotated(taps, "k_rot", key)
-    if softcap is None and not ("scores" in taps or "pattern" in taps):
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    probed = "scores" in taps or "pattern" in taps
+    if kwargs and (more := _unknown(kwargs)):
+        own = _own_function(module, more)
+        if probed:
+            raise PointUnavailable(
+                f"{type(module).__name__} attends by a function of its own here, because of {_names(more)}: "
+                "scores and pattern cannot be seen.",
+                "Probe what goes in and out of it: q_rot, k_rot, z.",
+            )
+        if attention_mask is None and causal:
+            attention_mask = _causal(query, key)[None, None]
+        given = {"scaling": scaling, "dropout": dropout, "softcap": softcap, **kwargs}
+        given = {name: value for name, value in given.items() if value is not None}
+        return own(module, query, key, value, attention_mask, **given)
+    if softcap is None and not probed:
         fast = ALL_ATTENTION_FUNCTIONS["sdpa"]
         output, _ = fast(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=is_causal,
         )
         return output, None
+    if attention_mask is None and causal:
+        attention_mask = _causal(query, key)
     return _in_steps(taps, query, key, value, attention_mask, scaling, softcap)
+
+
+def _unknown(given: dict[str, Any]) -> dict[str, Any]:
+    """Of further arguments those that may mean something to attention."""
+    return {
+        name: value
+        for name, value in given.items()
+        if value is not None and value is not False and name not in SAID_ELSEWHERE
+    }
+
+
+def _own_function(module: nn.Module, more: dict[str, Any]) -> Callable[..., Any]:
+    """The eager function beside a module's class, which computes what the module hands over.
+
+    It knows of an argument by its name, or because it is a parameter that the module holds. What it would
+    drop in its turn, such as the few keys chosen for each query, which a module makes a part of the mask for the
+    implementations that it knows, is refused.
+
+    Raises:
+        NotAModel: it would not.
+    """
+    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    named = inspect.signature(own).parameters if own is not None else {}
+    held = {id(parameter) for parameter in module.parameters(recurse=False)}
+    lost = {n: v for n, v in more.items() if n not in named and id(v) not in held}
+    if own is None or lost:
+        raise NotAModel(
+            f"{type(module).__name__} hands {_names(lost or more)} to attention, which would be dropped.",
+            "This architecture cannot be served by the house's attention function.",
+        )
+    return own
+
+
+def _names(more: dict[str, Any]) -> str:
+    return " and ".join(repr(name) for name in sorted(more))
 
 
 def _rotated(taps: dict[str, Any], part: str, tensor: Tensor) -> Tensor:
@@ -93,20 +195,26 @@ def _in_steps(
     scores = query @ key.transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    scores = scores + (_causal(scores) if mask is None else mask[..., : key.shape[2]])
+    if mask is not None:
+        scores = scores + mask[..., : key.shape[2]]
     scores = visited(taps, "scores", scores)
     pattern = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
     pattern = visited(taps, "pattern", pattern)
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
 
 
-def _causal(scores: Tensor) -> Tensor:
+def _causal(query: Tensor, key: Tensor) -> Tensor:
     """The mask that is no tensor, as one: [p_q, p_k]. A single query sees all keys."""
-    queries, keys = scores.shape[-2:]
+    queries, keys = query.shape[2], key.shape[2]
     lowest = torch.full(
-        (queries, keys), torch.finfo(scores.dtype).min, dtype=scores.dtype, device=scores.device
+        (queries, keys), torch.finfo(query.dtype).min, dtype=query.dtype, device=query.device
     )
     return lowest.triu(keys if queries == 1 else 1)
+
+
+def fresh_cache(model: Any) -> DynamicCache | None:
+    """The cache that a generation is to begin with; None where the model makes its own."""
+    return VisitedCache(model) if serves(model) else None
 
 
 class VisitedCache(DynamicCache):
