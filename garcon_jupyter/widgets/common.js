@@ -73,6 +73,51 @@ export function button(words, title, press) {
   return node;
 }
 
+/** What a picture that fills has: a button that leaves off, in sight while there is something to leave off, and the key
+ * to cells without a value. `show` is told whether there are any. Its traits are FILLING. */
+export function filling(model) {
+  const stop = button("■ stop", "leave off filling; what is there stays", () => {
+    stop.disabled = true;
+    model.send({ do: "leave off" });
+  });
+  const said = element("span", {});
+  const key = element("span", { class: "garcon-missing", hidden: "" }, element("i", {}), said);
+  return {
+    stop,
+    key,
+    show(missing) {
+      if (!model.get("filling")) stop.disabled = false;
+      stop.hidden = !model.get("filling");
+      key.hidden = !missing;
+      said.textContent = model.get("unfinished") ? "not computed yet" : "no value";
+    },
+  };
+}
+
+export const FILLING = ["busy", "filling", "unfinished"];
+
+/** How far a picture is, to be put behind its subtitle. */
+export function progress(model) {
+  if (model.get("filling") || (model.get("busy") && !model.get("unfinished"))) return " · computing …";
+  return model.get("unfinished") ? ` · ${model.get("unfinished")}` : "";
+}
+
+/** Lines, to fill with what has no value (yet): it must not look like a zero. */
+export function hatch(context, line, shade) {
+  const tile = document.createElement("canvas");
+  tile.width = tile.height = 7;
+  const ink = tile.getContext("2d");
+  ink.fillStyle = shade;
+  ink.fillRect(0, 0, 7, 7);
+  ink.strokeStyle = line;
+  for (const shift of [-7, 0, 7]) {
+    ink.moveTo(shift - 1, 8);
+    ink.lineTo(shift + 8, -1);
+  }
+  ink.stroke();
+  return context.createPattern(tile, "repeat");
+}
+
 /** Words with their probabilities as small bars: [[word, probability, before?], …]. */
 export function bars(title, rows) {
   const list = element("div", { class: "garcon-bars" });
@@ -186,7 +231,8 @@ export function tip(root) {
 }
 
 /** Call `draw` once per frame at most, whenever a trait, the size, or the theme changes. The root says
- * by `data-drawn` that it has been drawn, and by `aria-busy` whether more is to come.
+ * by `data-drawn` that it has been drawn, and by `aria-busy` whether more is to come; the kernel is told
+ * that somebody looks.
  * Returns {ask, end}: `ask` for a frame; `end` stops all listening. */
 export function redrawn(model, root, traits, draw) {
   let asked = 0;
@@ -194,6 +240,7 @@ export function redrawn(model, root, traits, draw) {
     asked ||= requestAnimationFrame(() => {
       asked = 0;
       draw();
+      if (!("drawn" in root.dataset)) model.send({ do: "seen" });
       root.dataset.drawn = "";
       root.setAttribute("aria-busy", String(Boolean(model.get("busy"))));
     });
