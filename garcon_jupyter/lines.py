@@ -7,6 +7,7 @@ waits here for an answer that a picture waits for; who is first is for the serve
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 
@@ -29,6 +30,7 @@ class Lines:
         self._beside: Channel | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self._owner = os.getpid()
 
     def here(self) -> Channel:
         """The line for a request of this thread (:mod:`garcon_jupyter.background`)."""
@@ -46,6 +48,8 @@ class Lines:
 
     def close(self) -> None:
         """Hang up the line beside that of cells; what is asked on it is asked for nobody now."""
+        if os.getpid() != self._owner:  # a fork has copies of locks whose holders it lacks
+            return
         with self._lock:
             line, self._beside, self._closed = self._beside, None, True
         if line is None:

@@ -8,10 +8,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_jupyter import background
+from garcon_jupyter import background, recorders
 from garcon_jupyter.background import MOMENT, Filling, Pace
 from garcon_jupyter.looking import patching
 
@@ -187,3 +188,45 @@ def test_what_failed_is_raised_by_who_waits(rmodel: garcon.RemoteModel) -> None:
     with pytest.raises(ZeroDivisionError, match="in a sweep"):
         widget.wait(60)
     assert "failed, not finished" in repr(widget)
+
+
+def test_a_slow_batch_of_a_run_yields_and_its_numbers_are_those_of_a_whole_one(
+    either: garcon.RemoteModel,
+) -> None:
+    def slowly(save_ctx: Any, tensor: Tensor) -> None:
+        import time
+
+        rows = f"{save_ctx.here.step}: {len(tensor)}"
+        builtins.__dict__.setdefault("order", []).append(rows)
+        time.sleep(0.1 * len(tensor))
+
+    point = either.probe_points["layers.1.mlp.post_activation"]
+    data = torch.randint(3, 259, (36, 8), generator=torch.manual_seed(0)).numpy()
+    counts = [recorders.Firing(), recorders.Moments(), recorders.TopK(3)]
+    either.run(data, [point.probe(r) for r in counts], batch_tokens=96, show=False)
+    whole = {r.name: either.recordings()[point.name] for r in counts}
+    whole = {name: getattr(recording, name) for name, recording in whole.items()}
+    asked(either)
+    probes = [point.probe(r) for r in counts] + [point.probe(slowly, name="slowly")]
+    run = either.run(data, probes, batch_tokens=96, show=False, blocking=False)
+    while (
+        run.poll().tokens <= 96
+    ):  # the first batch, of whose time nothing was known, and a portion
+        pass
+    either.forward(CLEAN, probes=[], logits=mine)
+    run.wait(show=False)
+    served = asked(either)
+    assert served[0] == "0: 12" and "mine" in served
+    portions = [tuple(map(int, part.split(": "))) for part in served if part != "mine"]
+    assert max(rows for step, rows in portions if step) * 0.1 <= 1.0
+    assert [sum(r for s, r in portions if s == step) for step in range(3)] == [12, 12, 12]
+    assert served.index("mine") < len(served) - 2  # it did not wait for the batch
+    for name, before in whole.items():
+        after = getattr(either.recordings()[point.name], name)
+        assert after.numbers() == before.numbers()
+        for key, tensor in before.tensors().items():
+            mine_now = after.tensors()[key]
+            if tensor.is_floating_point():
+                torch.testing.assert_close(mine_now, tensor, equal_nan=True)
+            else:
+                assert torch.equal(mine_now, tensor), (name, key)
