@@ -202,7 +202,7 @@ class GridView(View):
         self._sheet, self._title = sheet, title
 
     @cached_property
-    def widget(self) -> anywidget.AnyWidget:
+    def widget(self) -> Picture:
         return GridWidget([self._sheet], self._title)
 
     @cached_property
