@@ -110,6 +110,7 @@ export function hatch(context, line, shade) {
   ink.fillStyle = shade;
   ink.fillRect(0, 0, 7, 7);
   ink.strokeStyle = line;
+  ink.globalAlpha = 0.45;
   for (const shift of [-7, 0, 7]) {
     ink.moveTo(shift - 1, 8);
     ink.lineTo(shift + 8, -1);

@@ -200,7 +200,7 @@ function drawCells(model, page, sheet, colours, context) {
   const ink = new Uint32Array(image.data.buffer);
   for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) ink[(rows - 1 - row) * columns + column] = colours[codes[row * columns + column]];
   blit(context, image, page.gutter, page.above, page.wide * columns, page.tall * rows);
-  context.fillStyle = hatch(context, page.ink.line, page.ink.shade);
+  context.fillStyle = hatch(context, page.ink.soft, page.ink.shade);
   typed(sheet.values, Float32Array).forEach((value, place) => {
     if (!Number.isNaN(value)) return;
     context.fillRect(page.gutter + (place % columns) * page.wide, page.above + (rows - 1 - Math.floor(place / columns)) * page.tall, page.wide, page.tall);

@@ -99,7 +99,7 @@ export function overviewOf(model, open, ask, tip) {
       Object.assign(placed, { tile, down: Math.ceil(layers / blocks) });
       const context = sized(canvas, blocks * (GUTTER + heads * tile) + 1, 2 * ABOVE + placed.down * tile + 1);
       context.font = `10px ${ink.text}`;
-      const empty = hatch(context, ink.line, ink.shade);
+      const empty = hatch(context, ink.soft, ink.shade);
       const corner = ({ layer, head }) => [
         Math.floor(layer / placed.down) * (GUTTER + heads * tile) + GUTTER + head * tile,
         ABOVE + (layer % placed.down) * tile,
