@@ -33,7 +33,7 @@ def one_token_each(rmodel: RemoteModel, answers: Sequence[Any], after: Tokens) -
             ids.append(int(answer))
             continue
         pieces = _pieces(rmodel, answer)
-        with_space = None if answer[:1].isspace() else _pieces(rmodel, f" {answer}")
+        with_space = _pieces(rmodel, f" {answer}") if answer[:1].isalnum() else None  # a word
         wants_space = with_space is not None and len(with_space) == 1 and not spaced
         if len(pieces) != 1:
             raise _several(rmodel, answer, pieces, wants_space)

@@ -78,7 +78,7 @@ export function button(words, title, press) {
 export function filling(model) {
   const stop = button("■ stop", "leave off filling; what is there stays", () => {
     stop.disabled = true;
-    model.send({ do: "leave off" });
+    tell(model, "leave off");
   });
   const said = element("span", {});
   const key = element("span", { class: "garcon-missing", hidden: "" }, element("i", {}), said);
@@ -231,6 +231,15 @@ export function tip(root) {
   };
 }
 
+/** Send word to the kernel; where there is none any more, nobody needs to know. */
+function tell(model, word) {
+  try {
+    model.send({ do: word });
+  } catch {
+    // a picture of a saved notebook
+  }
+}
+
 /** Call `draw` once per frame at most, whenever a trait, the size, or the theme changes. The root says
  * by `data-drawn` that it has been drawn, and by `aria-busy` whether more is to come; the kernel is told
  * that somebody looks.
@@ -241,9 +250,10 @@ export function redrawn(model, root, traits, draw) {
     asked ||= requestAnimationFrame(() => {
       asked = 0;
       draw();
-      if (!("drawn" in root.dataset)) model.send({ do: "seen" });
+      const first = !("drawn" in root.dataset);
       root.dataset.drawn = "";
       root.setAttribute("aria-busy", String(Boolean(model.get("busy"))));
+      if (first) tell(model, "seen");
     });
   };
   for (const trait of traits) model.on(`change:${trait}`, ask);
