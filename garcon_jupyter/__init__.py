@@ -28,6 +28,7 @@ from garcon_jupyter.remote_model import RemoteModel
 from garcon_jupyter.serving import connect, easy_garcon, launch, launch_and_connect
 from garcon_jupyter.shipping import ship
 from garcon_jupyter.tokens import Tokens
+from garcon_jupyter.values import Values
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ __all__ = [
     "RemoteModel",
     "Server",
     "Tokens",
+    "Values",
     "connect",
     "easy_garcon",
     "launch",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 from jupyter_client.session import Session
 
-from garcon_jupyter import prints
+from garcon_jupyter import background, prints
 from garcon_jupyter.attending import Pulse, Waiting
 from garcon_jupyter.connection_file import process_lives, read_connection_file, version
 from garcon_jupyter.data_line import DataLine
@@ -182,10 +182,19 @@ class Channel:
         joint = "-" if self.info["transport"] == "ipc" else ":"  # as Jupyter names its sockets
         sock.connect(f"{self.info['transport']}://{self.info['ip']}{joint}{self.info[port]}")
 
-    def close(self) -> None:
-        """Hang up."""
-        self._disconnect()
-        self._kept.close()
+    def close(self, patience: float = 0.0) -> None:
+        """Hang up.
+
+        Args:
+            patience: seconds in which a request of another thread may end before.
+        """
+        ended = patience > 0 and self._request_lock.acquire(timeout=patience)
+        try:
+            self._disconnect()
+            self._kept.close()
+        finally:
+            if ended:
+                self._request_lock.release()
 
     def _disconnect(self) -> None:
         if os.getpid() == self._owner:
@@ -350,6 +359,7 @@ class Channel:
                 finally:
                     self.request_id = None
                 transport.discard(packed)  # where the server refused to look at it
+                background.spend(reply["content"].get("seconds", 0.0))
                 try:
                     return self._opened(_checked(reply), into)
                 finally:

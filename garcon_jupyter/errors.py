@@ -149,6 +149,10 @@ class Interrupted(GarconError, KeyboardInterrupt):
     """The request was stopped by an interrupt; the server, the model and recordings are intact."""
 
 
+class NotFinished(GarconError, TimeoutError):
+    """What was waited for goes on beyond the time that it was given."""
+
+
 class NotAModel(GarconError, ValueError):
     """A path that holds no model which can be served."""
 

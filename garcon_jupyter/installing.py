@@ -6,6 +6,7 @@ was started anew or kept others instead, it says so before anything runs, and th
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 from garcon_jupyter.wire import codec
@@ -16,9 +17,10 @@ KEPT = 64
 
 
 class Installing:
-    """What one client has sent to its server."""
+    """What one client has sent to its server. Cells and pictures ask from several threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._packed: OrderedDict[tuple[int, ...], tuple[tuple[ProbeSpec, ...], ProbeSet]] = (
             OrderedDict()
         )
@@ -30,16 +32,17 @@ class Installing:
         Args:
             again: whole, since the server does not know them.
         """
-        # By identity, which is quick to ask: what is remembered keeps the probes, and so their ids, alive.
-        key = tuple(map(id, probes))
-        if key not in self._packed:
-            payload, _ = codec.dumps(probes)
-            self._packed[key] = probes, ProbeSet(codec.digest(payload), payload)
-            while len(self._packed) > KEPT:
-                self._packed.popitem(last=False)
-        self._packed.move_to_end(key)
-        whole = self._packed[key][1]
-        if whole.digest in self._sent and not again:
-            return ProbeSet(whole.digest)
-        self._sent.add(whole.digest)
-        return whole
+        with self._lock:
+            # By identity, which is quick to ask: what is remembered keeps the probes, and so their ids, alive.
+            key = tuple(map(id, probes))
+            if key not in self._packed:
+                payload, _ = codec.dumps(probes)
+                self._packed[key] = probes, ProbeSet(codec.digest(payload), payload)
+                while len(self._packed) > KEPT:
+                    self._packed.popitem(last=False)
+            self._packed.move_to_end(key)
+            whole = self._packed[key][1]
+            if whole.digest in self._sent and not again:
+                return ProbeSet(whole.digest)
+            self._sent.add(whole.digest)
+            return whole

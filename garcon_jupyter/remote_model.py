@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter import prints, receiving, shipping, warming
+from garcon_jupyter import background, prints, receiving, shipping, warming
 from garcon_jupyter.channel import Channel
 from garcon_jupyter.errors import BadRequest, ProbesUnknown
 from garcon_jupyter.installing import Installing
+from garcon_jupyter.lines import Lines
 from garcon_jupyter.looking.entry import Looking
 from garcon_jupyter.points import Address, Catalog
 from garcon_jupyter.probes import Probe, ProbePoints, checked
@@ -63,6 +64,9 @@ class RemoteModel(Looking, Running):
         self._released: list[int] = []
         self._channel = Channel(server.file, server.why_gone, server.tunnel)
         self._channel.warn = partial(_warn, server.name)
+        self._lines = Lines(
+            self._channel, partial(Channel, server.file, server.why_gone, server.tunnel)
+        )
         try:
             self._channel.follow(_tell)
             self._greet(session, prefer)
@@ -78,6 +82,7 @@ class RemoteModel(Looking, Running):
         self._installing = Installing()
         _HOLDING[self._channel.info["key"], self.session] += 1
         self._close = weakref.finalize(self, _hang_up, self._channel, self.session)
+        weakref.finalize(self, self._lines.close)
         self._channel.wait_for_prints()
 
     def _greet(self, session: str | None, prefer: str | None = None) -> None:
@@ -303,7 +308,8 @@ class RemoteModel(Looking, Running):
             self.tokens_at.pop(key, None)
         value = self._run(request)
         self.tokens_at |= dict.fromkeys(probed, tokens)
-        self.last_tokens = tokens
+        if not background.is_beside():
+            self.last_tokens = tokens
         return value
 
     def _run(
@@ -314,24 +320,36 @@ class RemoteModel(Looking, Running):
     ) -> Any:
         self._follow()
         request.session = self.session
-        request.released = tuple(self._released)
-        self.requests += 1
-        value = self._send(request, show, into)
-        del self._released[: len(request.released)]
-        return value
+        request.released = self._take_released()
+        if not background.is_behind():  # what a picture asks for leaves nothing behind
+            self.requests += 1
+        try:
+            return self._send(request, show, into)
+        except BaseException:
+            self._released += request.released  # nobody may have been told of them
+            raise
+
+    def _take_released(self) -> tuple[int, ...]:
+        """The snapshots that nobody holds any more, each for one request to tell of, whichever thread sends it."""
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._released.pop())
+        return tuple(taken)
 
     def _send(self, request: Any, show: prints.Show, into: memoryview | None) -> Any:
         """The answer to a request, whose probes travel once."""
-        about = {"session": self.session, "kind": type(request).__name__.lower()}
+        line, behind = self._lines.here(), background.is_behind()
+        about = {"session": self.session, "kind": type(request).__name__.lower(), "behind": behind}
         probes = getattr(request, "probes", ())
         if not probes or not hasattr(request, "probe_set"):
-            return self._channel.request(about, request, show, into)
+            return line.request(about, request, show, into)
         named = dataclasses.replace(request, probes=(), probe_set=self._installing.named(probes))
         try:
-            return self._channel.request(about, named, show, into)
+            return line.request(about, named, show, into)
         except ProbesUnknown:
             named.probe_set = self._installing.named(probes, again=True)
-            return self._channel.request(about, named, show, into)
+            return line.request(about, named, show, into)
 
     def _follow(self) -> None:
         """Where the server was started anew, greet it in the same session."""
@@ -415,6 +433,9 @@ class RemoteModel(Looking, Running):
         """
         points = None if pattern is None else tuple(a.name for a in self._select(pattern))
         self._run(wire.Clear(points=points, name=name))
+        for key in list(self.tokens_at):
+            if (points is None or key[0] in points) and name in (None, key[1]):
+                self.tokens_at.pop(key, None)
 
     def get_parameter(self, name: str, index: Any = None) -> Tensor:
         """A parameter by its name in the table, oriented [out, in]; cut by `index` on the server.
@@ -571,6 +592,7 @@ class RemoteModel(Looking, Running):
 
     def close(self) -> None:
         """Let go of the session, which stays on the server, and hang up."""
+        self._lines.close()
         self._close()
 
     @property

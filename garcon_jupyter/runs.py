@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import prints, progress
+from garcon_jupyter.background import answering
 from garcon_jupyter.errors import BadData, Interrupted, ServerRestarted
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.failures import revive
@@ -115,7 +116,8 @@ class Run:
             getattr(self, word)()
 
         picture = None if draw is None else lambda: _html(draw(self.recordings()))
-        return RunWidget(poll, steer, picture, f"{self.id} on {self._model.server.name}")
+        drawn = picture and answering(picture)
+        return RunWidget(poll, steer, drawn, f"{self.id} on {self._model.server.name}")
 
     def _follow(self, line: progress.Line | None) -> None:
         while True:

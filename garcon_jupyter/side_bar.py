@@ -18,6 +18,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
+from garcon_jupyter import background
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.magics.current import VARIABLE
 from garcon_jupyter.recordings import Recordings
@@ -114,12 +115,15 @@ def _contents(model: RemoteModel) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _look(model: RemoteModel, known: _Known) -> None:
-    """Fetch the table of contents. It counts as a request, but only ever follows one of the user's."""
+    """Fetch the table of contents, behind what persons run. It counts as a request, but only ever follows one of
+    the user's."""
     requests = model.requests
+    about = {"session": model.session, "kind": "snapshot", "behind": True}
     snapshot = wire.Snapshot(number=secrets.randbits(62))
     snapshot.session = model.session
     try:
-        index = model._channel.request({"session": model.session, "kind": "snapshot"}, snapshot)
+        with background.behind():
+            index = model._lines.here().request(about, snapshot)
     except (GarconError, OSError):
         known.rows = []  # the server has gone, and the recordings with it
     else:

@@ -19,7 +19,8 @@ import pytest
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.sessions import Client, Queued, Sessions, Turns
+from garcon_backend.sessions import Client, Sessions
+from garcon_backend.turns import Queued, Turns
 from garcon_backend.waiting import MOMENT, Waiting
 from garcon_jupyter import BadRequest, RemoteModel, Server, registry
 from tests.conftest import quiet

@@ -20,7 +20,7 @@ import garcon_jupyter as garcon
 from garcon_backend.data_plane import DataPlane
 from garcon_backend.orphans import ORPHANED, Orphans
 from garcon_backend.outcomes import KEPT, LARGEST, LONG, REMEMBERED, SOON, Outcome, Outcomes
-from garcon_backend.sessions import Queued
+from garcon_backend.turns import Queued
 from garcon_jupyter import BadRequest, Interrupted, RemoteModel, Server
 from garcon_jupyter.wire import transport
 from tests.conftest import quiet

@@ -13,7 +13,7 @@ import pytest
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.sessions import Client, Queued, Sessions, Turns
+from garcon_backend.sessions import Client, Sessions
 from garcon_jupyter import RemoteModel, Server, SessionInUse
 from tests.oracle import PROMPT, Plain, close
 
@@ -223,21 +223,3 @@ def test_leaving_a_session_that_another_process_took_over_changes_nothing() -> N
     assert session.held
     sessions.leave("s", me())
     assert not session.held and sessions.known("s")
-
-
-def test_turns_go_round_the_sessions() -> None:
-    turns = Turns()
-    for session, request in ("a", 1), ("a", 2), ("a", 3), ("b", 4), ("c", 5), ("b", 6):
-        turns.put(Queued(session, str(request), "forward", None))
-    assert [item.id for item in turns.waiting()] == ["1", "4", "5", "2", "6", "3"]
-    assert turns.remove("2") is not None and turns.remove("2") is None
-    first, second = turns.next(), turns.next()
-    assert first and second and turns.running is second
-    assert [item.id for item in turns.unfinished()] == ["4", "5", "3", "6"]
-    turns.end(first)  # it had ended before
-    assert turns.running is second
-    turns.end(second)
-    assert turns.running is None
-    taken = [first, second, *(turns.next() for _ in range(3))]
-    assert [item.id for item in taken if item] == ["1", "4", "5", "3", "6"]
-    assert turns.next() is None

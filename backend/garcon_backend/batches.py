@@ -22,6 +22,9 @@ from garcon_jupyter.wire.runs import Plan
 AT_ONCE = 64
 """Documents tokenized at a time."""
 
+LONG = 200_000
+"""Characters (or tokens) of documents after which no more are taken at a time: a turn is not to be spent on reading."""
+
 PACKED_LENGTH = 256
 
 
@@ -202,10 +205,12 @@ class Batches:
         return head
 
     def _read(self) -> list[tuple[Document, float]]:
-        found = []
-        for document in self._documents:
-            found.append(document)
-            if len(found) == AT_ONCE:
+        found: list[tuple[Document, float]] = []
+        length = 0
+        for document, fraction in self._documents:
+            found.append((document, fraction))
+            length += 0 if isinstance(document, BadData) else len(document)
+            if len(found) == AT_ONCE or length >= LONG:
                 break
         return found
 

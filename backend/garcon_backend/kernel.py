@@ -8,6 +8,7 @@ interrupt reaches them; short questions are answered meanwhile (:mod:`garcon_bac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from garcon_backend.outcomes import Outcome
 from garcon_backend.output import log
 from garcon_backend.questions import Questions, typed
 from garcon_backend.runs import Run, Runs
-from garcon_backend.sessions import Queued
+from garcon_backend.turns import Queued
 from garcon_backend.waiting import MOMENT, Waiting
 from garcon_jupyter.errors import BadRequest, CannotTravel
 from garcon_jupyter.wire import contents, protocol, transport
@@ -135,7 +136,8 @@ class GarconKernel(Questions):
             return
         parent["take"] = self._claimed(content)
         session, kind = content.get("session", ""), content.get("kind", "?")
-        self._queue(Queued(session, parent["header"]["msg_id"], kind, message))
+        behind = content.get("behind", False)
+        self._queue(Queued(session, parent["header"]["msg_id"], kind, message, behind))
 
     def _claimed(self, content: dict[str, Any]) -> transport.Take:
         """What came over the socket for data before a request; it waits its turn together with it."""
@@ -181,7 +183,8 @@ class GarconKernel(Questions):
             item = self.turns.next()
             if item is None:
                 self._wake.clear()
-                await self._wake.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self.turns.pause)
                 continue
             try:
                 if not self._abandoned(item):
@@ -214,12 +217,14 @@ class GarconKernel(Questions):
             self.runs.turn(item.message)
             return
         buffers: list[Any] = []
+        began = time.monotonic()
         try:
             content, buffers = self._run(item, item.message[1])
         except RequestFailed as error:
             content = {"status": "error", "failure": error.failure}
         except BaseException as error:  # noqa: BLE001 - every request is answered
             content = {"status": "error", "failure": describe(typed(error))}
+        item.seconds = time.monotonic() - began
         manager = self.shell_channel_thread.manager
         self._reply(item, manager.get_subshell_to_shell_channel_socket(None), content, buffers)
 
@@ -232,7 +237,7 @@ class GarconKernel(Questions):
         ident, parent = item.message
         reply = protocol.reply_type(protocol.REQUEST)
         # Prints travel on another socket: the client knows by their number when it has heard the last.
-        content = {**content, "printed": item.printed}
+        content = {**content, "printed": item.printed, "seconds": item.seconds}
         buffers = list(buffers)
         outcome = Outcome(item.session, item.id, item.kind, content, buffers, item.prints)
         self.outcomes.keep(outcome, item.since)

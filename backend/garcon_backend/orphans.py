@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from garcon_backend.sessions import Queued
+from garcon_backend.turns import Queued
 
 ORPHANED = float(os.environ.get("GARCON_ORPHANED", "60"))
 """Seconds after the end of its client for which a request runs on, where another waits for its turn."""

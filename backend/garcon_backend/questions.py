@@ -20,7 +20,8 @@ from garcon_backend.outcomes import Outcomes
 from garcon_backend.output import log
 from garcon_backend.runs import Run, Runs
 from garcon_backend.served import Served
-from garcon_backend.sessions import Client, Queued, Sessions, Turns
+from garcon_backend.sessions import Client, Sessions
+from garcon_backend.turns import Queued, Turns
 from garcon_backend.waiting import Waiting
 from garcon_jupyter.errors import BadRequest, GarconError, Interrupted
 from garcon_jupyter.wire import contents, protocol, transport

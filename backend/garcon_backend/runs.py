@@ -1,11 +1,13 @@
 """Runs: data streamed past probes, batch by batch, in the turns of the session that began them.
 
-A run is one item in the row of requests (:class:`~garcon_backend.sessions.Turns`). When its turn comes it reads one
-batch, which every rank runs as any other forward, and goes to the end of the row: other sessions have their turns
-in between, and so have requests of its own session, such as reading what it has recorded so far.
+A run is one item in the row of requests (:class:`~garcon_backend.turns.Turns`), behind those of persons. When its
+turn comes it reads one batch, which every rank runs as any other forward, and goes to the end of the row: other
+sessions have their turns in between, and so have requests of its own session, such as reading what it has recorded so
+far. A batch that takes longer than a second is run in portions, each in a turn of its own
+(:mod:`garcon_backend.portions`).
 
-It belongs to the server and not to a client. Between two batches it may be paused or cancelled, and writes
-checkpoints from which it goes on after a rank was lost.
+It belongs to the server and not to a client. Between two turns it may be paused or cancelled, and between two batches
+it writes checkpoints from which it goes on after a rank was lost.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from typing import Any
 from garcon_backend import checkpoints
 from garcon_backend.batches import Batches, Position
 from garcon_backend.lockstep import Lockstep, RequestFailed
-from garcon_backend.sessions import Queued
+from garcon_backend.portions import Portions
 from garcon_backend.sources import open_source
+from garcon_backend.turns import Queued
 from garcon_jupyter.errors import BadData, BadRequest, GarconError, UnknownName
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.failures import describe, revive
@@ -31,6 +34,9 @@ from garcon_jupyter.wire.runs import RunStatus, StartRun
 
 KEPT_PRINTS = 1000
 """Prints of probes that a run keeps for whoever looks at it."""
+
+_NEXT_SEED = 1 << 32
+"""How far seeds of portions of a batch are from one another: further than those of batches ever come."""
 
 POSITION = "position"
 ASKED = "run"
@@ -43,6 +49,8 @@ class Where:
     position: Position
     seconds: float
     directory: str
+    each: float = 0.0
+    """Seconds that a token takes, by which batches are cut into portions."""
 
 
 class Run:
@@ -52,6 +60,7 @@ class Run:
         directory: of its checkpoints.
         tokenizer: of the model, or None.
         sizes: of the model, by letter.
+        portions: of its batches.
         where: a checkpoint to go on from.
 
     Raises:
@@ -66,12 +75,16 @@ class Run:
         directory: Path,
         tokenizer: Any,
         sizes: dict[str, int],
+        portions: Portions,
         where: Where | None = None,
     ) -> None:
         self.id, self.session, self.asked, self.directory = id, session, asked, directory
         source = open_source(asked.data)
         position = where.position if where else Position()
         self.batches = Batches(source, asked.plan, tokenizer, sizes, position)
+        self._portions = portions
+        self._at = position
+        """Where the batch began that is being run, or the next one will."""
         self.state = "running"
         self.wanted = ""
         self.failure: dict[str, Any] | None = None
@@ -90,26 +103,34 @@ class Run:
     # -- one turn --------------------------------------------------------------------------------
 
     def step(self, lockstep: Lockstep) -> bool:
-        """Run one batch; whether there may be more."""
-        before = self.batches.position
+        """Run a portion of a batch, mostly all of it; whether there may be more."""
         began = time.monotonic()
         try:
             if not self._ready:
                 self._begin(lockstep)
-            found = self.batches.next()
-            if found is not None:
+            if not self._portions.left and (found := self.batches.next()) is not None:
+                self._portions.put(found[0])
+            over = not self._portions.left
+            if not over:
                 self._torn = True
-                lockstep.run(self.id, self._forward(found[0]))
+                self._run_portion(lockstep)
                 self._torn = False
             self._seconds += time.monotonic() - began
-            if found is None:
+            if over:
                 self.state = "done"
-            self._write_checkpoint(lockstep)
+            if not self._portions.left:
+                self._at = self.batches.position
+                self._write_checkpoint(lockstep)
         except RequestFailed as error:
-            self._fail(error.failure, before)
+            self._fail(error.failure)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the run ends and the server goes on
-            self._fail(describe(error), before)
+            self._fail(describe(error))
         return self.state == "running"
+
+    def _run_portion(self, lockstep: Lockstep) -> None:
+        began = time.monotonic()
+        lockstep.run(self.id, self._forward(self._portions.next()))
+        self._portions.ran(time.monotonic() - began)
 
     def _begin(self, lockstep: Lockstep) -> None:
         """Bring back what the checkpoint has, or forget what was recorded there before."""
@@ -133,7 +154,9 @@ class Run:
                 f"{self.id} failed in the midst of a batch, and has no checkpoint.",
                 "Begin it anew, with fresh=True or with checkpoints.",
             )
-        self.batches.back(self._where.position if self._where else Position())
+        self._at = self._where.position if self._where else Position()
+        self.batches.back(self._at)
+        self._portions.drop()
         self._seconds = self._where.seconds if self._where else 0.0
         self._restore = self._where.directory if self._where else None
         self._ready = self._torn = False
@@ -144,11 +167,11 @@ class Run:
             batch=batch,
             probes=self.asked.probes,
             logits="none",
-            seed=self.asked.seed + batch.step,
+            seed=self.asked.seed + batch.step + self._portions.done * _NEXT_SEED,
         )
 
-    def _fail(self, failure: dict[str, Any], before: Position) -> None:
-        self.batches.back(before)
+    def _fail(self, failure: dict[str, Any]) -> None:
+        self.batches.back(self._at)
         if failure["class"] == "Interrupted":
             self.state = "cancelled"
         else:
@@ -168,7 +191,7 @@ class Run:
         try:
             request = wire.Checkpoint(self.session, contexts=self._contexts, directory=str(target))
             lockstep.run(self.id, request)
-            where = Where(position, self._seconds, str(target))
+            where = Where(position, self._seconds, str(target), self._portions.each)
             checkpoints.put(self.directory / POSITION, where)
             self._where, self.lost = where, ""
         except RequestFailed as error:
@@ -200,7 +223,7 @@ class Run:
 
     def status(self, prints_from: int = 0) -> RunStatus:
         """How far it is, with the prints since a number."""
-        position = self.batches.position
+        position = replace(self._at, tokens=self._at.tokens + self._portions.done)
         new = max(0, self.prints - prints_from)
         return RunStatus(
             self.id,
@@ -244,6 +267,9 @@ class Runs:
     ) -> None:
         self.lockstep, self._tokenizer, self._sizes = lockstep, tokenizer, sizes
         self._directory, self._put = directory, put
+        executor = lockstep.executor
+        self._parameters = sum(p.numel() for p in executor.model.parameters())
+        self._replicas = executor.mesh.degrees.dp
         self._runs: dict[str, Run] = {}
         self._numbers = itertools.count(1)
         self.lock = threading.RLock()
@@ -286,7 +312,7 @@ class Runs:
         directory = (
             Path(asked.checkpoint).expanduser() if asked.checkpoint else self._directory / id
         )
-        run = Run(id, session, asked, directory, self._tokenizer, self._sizes)
+        run = self._made(id, session, asked, directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             (directory / POSITION).unlink(missing_ok=True)
@@ -295,6 +321,13 @@ class Runs:
         except OSError as error:
             raise checkpoints.unwritten(directory, error) from None
         return self._begin(run)
+
+    def _made(
+        self, id: str, session: str, asked: StartRun, directory: Path, where: Where | None = None
+    ) -> Run:
+        each = where.each if where else 0.0
+        portions = Portions(self._parameters, self._replicas, each)
+        return Run(id, session, asked, directory, self._tokenizer, self._sizes, portions, where)
 
     def _note(self, run: Run) -> None:
         """Put down in the server's own directory, too, that a run is there, so that a lost rank does not end it."""
@@ -313,7 +346,7 @@ class Runs:
         where = checkpoints.get(directory / POSITION)
         asked = replace(asked, checkpoint=str(directory))
         id = self._fresh_id()
-        run = Run(id, session, asked, directory, self._tokenizer, self._sizes, where)
+        run = self._made(id, session, asked, directory, where)
         try:
             self._note(run)
         except OSError as error:
@@ -327,7 +360,7 @@ class Runs:
 
     def _queue(self, run: Run) -> None:
         run.state, run.wanted = "running", ""
-        self._put(Queued(run.session, run.id, "run", run))
+        self._put(Queued(run.session, run.id, "run", run, behind=True))
 
     def _pause(self, run: Run) -> None:
         if run.state == "running":
@@ -351,7 +384,7 @@ class Runs:
     # -- run -------------------------------------------------------------------------------------
 
     def turn(self, run: Run) -> None:
-        """Run one batch of a run and put it back into the row, unless it is over."""
+        """Run one portion of a run and put it back into the row, unless it is over."""
         with self.lock:
             if run.wanted:
                 run.state, run.wanted = run.wanted, ""
@@ -383,5 +416,5 @@ class Runs:
                 where = None
                 if (directory / POSITION).exists():
                     where = checkpoints.get(directory / POSITION)
-                run = Run(own.name, session, asked, directory, self._tokenizer, self._sizes, where)
+                run = self._made(own.name, session, asked, directory, where)
                 self._begin(run)

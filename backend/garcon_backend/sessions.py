@@ -1,4 +1,4 @@
-"""Sessions: whose save contexts a request touches, who is there, and who is next.
+"""Sessions: whose save contexts a request touches, and who is there.
 
 A session outlives its client: a restarted notebook resumes it by name. It is held by at most one living
 client process at a time; on this host a process lives while its pid does, from elsewhere while it was
@@ -12,10 +12,8 @@ import re
 import socket
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import psutil
 
@@ -181,88 +179,6 @@ class Sessions:
         """Sessions whose client lives."""
         with self._lock:
             return [session for session in self._sessions.values() if session.held]
-
-
-@dataclass
-class Queued:
-    """A request that waits for its turn."""
-
-    session: str
-    id: str
-    kind: str
-    message: Any
-    since: float = field(default_factory=time.time)
-    printed: int = 0
-    """Messages of what its code printed."""
-    told: int = 0
-    """The place in the row that its client was told last; 0 for none."""
-    prints: list[Any] = field(default_factory=list)
-    """What they said, as (rank, stream, text)."""
-
-
-class Turns:
-    """Requests waiting, taken from the sessions in turn: nobody waits behind another's whole queue.
-
-    Requests come on one thread, are asked about on a second and run on a third.
-
-    Attributes:
-        running: the request whose turn it is, None between two.
-    """
-
-    def __init__(self) -> None:
-        self.running: Queued | None = None
-        self._queues: OrderedDict[str, deque[Queued]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def put(self, item: Queued) -> None:
-        """Put a request at the end of its session's queue."""
-        with self._lock:
-            self._queues.setdefault(item.session, deque()).append(item)
-
-    def next(self) -> Queued | None:
-        """Begin the turn of the next request; its session then goes to the end of the row."""
-        with self._lock:
-            if not self._queues:
-                return None
-            session, queue = self._queues.popitem(last=False)
-            item = queue.popleft()
-            if queue:
-                self._queues[session] = queue
-            self.running = item
-            return item
-
-    def end(self, item: Queued) -> None:
-        """End the turn of a request, if it still has it."""
-        with self._lock:
-            if self.running is item:
-                self.running = None
-
-    def remove(self, request_id: str) -> Queued | None:
-        """Take a waiting request out of the row; None where it does not wait."""
-        with self._lock:
-            for session, queue in self._queues.items():
-                for item in queue:
-                    if item.id == request_id:
-                        queue.remove(item)
-                        if not queue:
-                            del self._queues[session]
-                        return item
-        return None
-
-    def waiting(self) -> list[Queued]:
-        """All waiting requests, in the order in which their turns will come."""
-        with self._lock:
-            return self._in_order()
-
-    def unfinished(self) -> list[Queued]:
-        """The one that runs, and all that wait."""
-        with self._lock:
-            return [*([self.running] if self.running else []), *self._in_order()]
-
-    def _in_order(self) -> list[Queued]:
-        rows = [list(queue) for queue in self._queues.values()]
-        depth = max(map(len, rows), default=0)
-        return [row[n] for n in range(depth) for row in rows if n < len(row)]
 
 
 def safe_name(text: str) -> str:

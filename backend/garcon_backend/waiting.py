@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from garcon_backend.sessions import Queued, Turns
+from garcon_backend.turns import Queued, Turns
 
 MOMENT = 0.5
 """Seconds of waiting before a client is told; and between two looks at whether the places changed."""

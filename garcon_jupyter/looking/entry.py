@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 class Looking:
     """Pictures of a :class:`~garcon_jupyter.RemoteModel`. None of them runs attached probes, or leaves
-    anything in the session's recordings."""
+    anything in the session's recordings.
+
+    What takes long fills a picture that is there already, behind what you run meanwhile. ``picture.wait()`` waits for
+    it, ``picture.stop()`` leaves off, and ``picture.values`` are its numbers.
+    """
 
     def show_tokens(
         self, text: Any, metrics: Mapping[str, Any] | None = None, title: str = ""
@@ -39,7 +43,11 @@ class Looking:
         return tokens_widget(_model(self), text, metrics, title)
 
     def lens(
-        self, text: Any, target: Target = "last", statistic: str = "top probability"
+        self,
+        text: Any,
+        target: Target = "last",
+        statistic: str = "top probability",
+        answer: str | int | None = None,
     ) -> LensWidget:
         """The logit lens: layer × position of what every layer would predict.
 
@@ -48,13 +56,14 @@ class Looking:
             target: of which token "answer probability" and "answer rank" tell: "last", what the model
                 predicts in the end, or "next", what follows in the text.
             statistic: which is shown first; see :data:`garcon_jupyter.widgets.lens.STATISTICS`.
+            answer: a token, as text (" Mary", with its space) or id, that they tell of instead, at every position.
 
         Raises:
-            BadRequest: the model's logits are more than its final norm and unembedding.
+            BadRequest: an answer of several tokens; the model's logits are more than its final norm and unembedding.
         """
         from garcon_jupyter.looking.lens import lens_widget
 
-        return lens_widget(_model(self), text, target, statistic)
+        return lens_widget(_model(self), text, target, statistic, answer)
 
     def show_attention(
         self, text: Any, layer: int | None = None, hide_first: bool = False
@@ -83,7 +92,8 @@ class Looking:
 
         Args:
             clean, corrupted: texts of equally many tokens.
-            answers: the token that answers each, as text or id; by default what the model predicts.
+            answers: the token that answers each, as text (" Mary", with its space) or id; by default what the
+                model predicts.
             metric: logits [cell, p, V] to [cell], run on the server; by default the logit of the clean
                 answer less that of the corrupted one. 0 is the corrupted run, 1 the clean one.
             points: a pattern for each heatmap; a point with heads is swept by head, else by position.

@@ -7,10 +7,13 @@ units), of which the stronger is kept here.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from garcon_jupyter import background
 from garcon_jupyter.recordings import Handle
 from garcon_jupyter.widgets import Source, arrays
 from garcon_jupyter.widgets.sources import SAMPLE, Order
@@ -35,6 +38,7 @@ class RecordedSource(Source):
     def __init__(self, rmodel: RemoteModel, handle: Handle) -> None:
         assert handle.shape is not None and len(handle.shape) == 3
         self._rmodel, self._handle = rmodel, handle
+        self._home = threading.get_ident()
         rows, tokens, units = handle.shape
         self.shape = (rows, tokens, units)
         self._limits: tuple[float, float] | None = None
@@ -46,7 +50,7 @@ class RecordedSource(Source):
         text = self._handle[row]
         part = text[:, first:end] if order is None else text[:, order[first:end].tolist()]
         if pooled <= 1:
-            return arrays.as_float32(part.fetch())
+            return arrays.as_float32(self._fetch(part))
         runs, rest = divmod(end - first, pooled)
         wanted: list[Handle] = []
         if runs:
@@ -54,7 +58,7 @@ class RecordedSource(Source):
             wanted += [body.amax(-1), body.amin(-1)]
         if rest:
             wanted += [part[:, runs * pooled :].amax(-1), part[:, runs * pooled :].amin(-1)]
-        found = self._rmodel.fetch(*wanted)
+        found = self._fetch(*wanted)
         pieces = [
             _stronger(found[at], found[at + 1]).reshape(self.shape[1], -1)
             for at in range(0, len(found), 2)
@@ -62,13 +66,13 @@ class RecordedSource(Source):
         return np.ascontiguousarray(np.concatenate(pieces, axis=1))
 
     def order(self, row: int, head: int, token: int) -> Order:
-        values = arrays.as_float32(self._handle[row, token].fetch())
+        values = arrays.as_float32(self._fetch(self._handle[row, token]))
         return np.argsort(-values, kind="stable").astype("<i4")
 
     def scale(self, head: int) -> tuple[float, float]:
         if self._limits is None:
             sample = self.sample(0, head)
-            high, low = self._rmodel.fetch(self._handle.amax(), self._handle.amin())
+            high, low = self._fetch(self._handle.amax(), self._handle.amin())
             largest = max(abs(float(high)), abs(float(low)))
             if not np.isfinite(largest):  # masked logits: scale by what is finite
                 largest = float(np.abs(sample[np.isfinite(sample)]).max(initial=0.0))
@@ -80,8 +84,14 @@ class RecordedSource(Source):
         if row not in self._samples:
             text = self._handle[row].reshape(-1)
             stride = max(1, -(-self.shape[1] * self.shape[2] // (SAMPLE // 4)))
-            self._samples[row] = arrays.as_float32(text[::stride].fetch())
+            self._samples[row] = arrays.as_float32(self._fetch(text[::stride]))
         return self._samples[row]
+
+    def _fetch(self, *handles: Handle) -> Any:
+        """What the widget's own thread asks for keeps no cell waiting."""
+        own = threading.get_ident() != self._home
+        with background.beside() if own else contextlib.nullcontext():
+            return self._rmodel.fetch(*handles)
 
 
 def _stronger(high: Any, low: Any) -> arrays.Floats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter.background import answering, standing_behind
 from garcon_jupyter.easy import read
 from garcon_jupyter.looking.passes import contexts, one_text, whole_pieces
 from garcon_jupyter.points import fill
@@ -42,8 +43,8 @@ def attention_widget(
         "attention pattern",
         layers=rmodel.catalog.n_layers,
         layer=first,
-        load=load,
-        glance=glance,
+        load=answering(load),
+        glance=standing_behind(glance),
         overview=layer is None,
         hide_first=hide_first,
     )
@@ -68,7 +69,7 @@ def recorded_attention(
         None if read_there is None else rmodel.token_strings(read_there),
         "attention pattern",
         layers=rmodel.catalog.n_layers,
-        load=load,
+        load=answering(load),
         overview=True,
     )
 

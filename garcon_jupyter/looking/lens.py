@@ -8,13 +8,14 @@ token to carry the readers there; so a picture can begin with the last layers an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
+from garcon_jupyter.background import Filling, Pace
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.looking.answers import one_token_each
 from garcon_jupyter.looking.passes import (
     contexts,
     decoder,
@@ -36,8 +37,11 @@ Target = Literal["last", "next"]
 FIRST = 2
 """Layers that are read before the picture is there."""
 
+CHUNK = 64
+"""Positions of a layer that are read at a time: of so many, logits are in memory at once."""
+
 TOGETHER = 2048
-"""Positions of all layers that are read in one request: others have their turn in between."""
+"""Positions of all layers that are read in one request at most."""
 
 FARTHEST = 0.01
 """Nats that the readout of the last layer may be from the model's own prediction, by rounding."""
@@ -76,7 +80,11 @@ def final_norm(rmodel: RemoteModel) -> Norm:
 
 
 def read_layers(
-    rmodel: RemoteModel, text: Any, target: Target = "last", choices: int = 5
+    rmodel: RemoteModel,
+    text: Any,
+    target: Target = "last",
+    choices: int = 5,
+    answer: str | int | None = None,
 ) -> Readouts:
     """What every layer would predict of one text.
 
@@ -85,24 +93,30 @@ def read_layers(
         target: of which token probability and rank are told: "last", what the model predicts in the end,
             or "next", the token that follows in the text (at the last position, what the model predicts).
         choices: how many likely tokens are kept of each prediction.
+        answer: a token, as text or id, that probability and rank are told of instead, everywhere.
 
     Raises:
-        BadRequest: several texts; a model whose logits are more than final norm and unembedding.
+        BadRequest: several texts; an answer of several tokens; a model whose logits are more than final norm and unembedding.
     """
-    *_, readouts = read_by_layers(rmodel, one_text(rmodel, text), target, choices)
+    *_, readouts = read_by_layers(rmodel, one_text(rmodel, text), target, choices, answer)
     return readouts
 
 
 def read_by_layers(
-    rmodel: RemoteModel, tokens: Tokens, target: Target, choices: int = 5
+    rmodel: RemoteModel,
+    tokens: Tokens,
+    target: Target,
+    choices: int = 5,
+    answer: str | int | None = None,
 ) -> Generator[Readouts, None, None]:
-    """As :func:`read_layers`, a group of layers after the other, from the last one down.
+    """As :func:`read_layers`, a few layers after the other, from the last one down, or as much of one as the model
+    does in a moment.
 
     Yields:
         The readouts so far, always the same arrays with more of them filled.
     """
     norm = final_norm(rmodel)
-    following = tokens.tolist()[0][1:] if target == "next" else []
+    following = _told_of(rmodel, tokens, target, answer)
     points = [address.name for address in rmodel.catalog.select("layers.*.resid_post")]
     readouts = Readouts.missing(len(points), tokens.shape[1], choices)
     with contexts(rmodel, "lens") as name:
@@ -114,60 +128,100 @@ def read_by_layers(
         prediction = rmodel.recordings(fetch=False)["logits", name]
         readouts.answers[:] = prediction.handle("best").fetch()
         readouts.answers[: len(following)] = following
-        read = _reader(norm, following, choices)
-        for layers in _groups(len(points), tokens.shape[1]):
-            names = [points[layer] for layer in layers]
-            for layer, parts in zip(
-                layers, _read(rmodel, names, name, read, prediction), strict=True
-            ):
-                statistics, ids, probabilities = parts
-                readouts.statistics[layer] = statistics
-                readouts.ids[layer], readouts.probabilities[layer] = ids, probabilities
-            if len(points) - 1 in layers:
-                _check(float(readouts.statistics[-1, :, 4].max()))
+        todo = _chunks(len(points), tokens.shape[1])
+        pace = Pace(_first(tokens.shape[1]), TOGETHER // CHUNK)
+        while todo:
+            part, todo = todo[: pace.size], todo[pace.size :]
+            with pace.piece(len(part)):
+                found = _read(
+                    rmodel, points, name, _spans(part), norm, following, choices, prediction
+                )
+            for (layer, span), (statistics, ids, probabilities) in found:
+                readouts.statistics[layer, span] = statistics
+                readouts.ids[layer, span], readouts.probabilities[layer, span] = ids, probabilities
+                if layer == len(points) - 1:
+                    _check(float(statistics[:, 4].max()))
             yield readouts
 
 
-def _groups(layers: int, positions: int) -> Iterator[range]:
-    """Layers from the last one down, in groups each twice as large as the one before: the first is there
-    soon, and all of them take few passes."""
-    end, size = layers, FIRST
-    while end > 0:
-        start = max(0, end - max(1, min(size, TOGETHER // positions)))
-        yield range(start, end)
-        end, size = start, 2 * size
+def _told_of(
+    rmodel: RemoteModel, tokens: Tokens, target: Target, answer: str | int | None
+) -> list[int]:
+    """The tokens whose probability is told at the first positions; what the model predicts at the others."""
+    if answer is not None:
+        return one_token_each(rmodel, [answer], after=tokens) * tokens.shape[1]
+    return tokens.tolist()[0][1:] if target == "next" else []
+
+
+Span = tuple[int, slice]
+"""A layer, and some of its positions."""
+
+
+def _chunks(layers: int, positions: int) -> list[Span]:
+    """All that is to be read, from the last layer down."""
+    return [
+        (layer, slice(start, min(start + CHUNK, positions)))
+        for layer in reversed(range(layers))
+        for start in range(0, positions, CHUNK)
+    ]
+
+
+def _first(positions: int) -> int:
+    """Chunks of the first piece: those of the last layers."""
+    return min(FIRST * -(-positions // CHUNK), TOGETHER // CHUNK)
+
+
+def _spans(chunks: list[Span]) -> list[Span]:
+    """Chunks that follow one another, put together."""
+    spans: list[Span] = []
+    for layer, chunk in chunks:
+        if spans and spans[-1][0] == layer:
+            spans[-1] = layer, slice(spans[-1][1].start, chunk.stop)
+        else:
+            spans.append((layer, chunk))
+    return spans
 
 
 def _read(
     rmodel: RemoteModel,
     points: list[str],
     name: str,
-    read: Callable[[Any, Any], None],
+    spans: list[Span],
+    norm: Norm,
+    following: list[int],
+    choices: int,
     prediction: Recording,
-) -> list[list[Any]]:
-    """Statistics, ids and probabilities of layers whose streams the server keeps."""
+) -> list[tuple[Span, list[Any]]]:
+    """Statistics, ids and probabilities of positions of layers whose streams the server keeps."""
     params = ["final_norm.weight", "final_norm.bias", "unembed.weight", "unembed.bias"]
     params = [parameter for parameter in params if parameter in rmodel.catalog.parameters]
     probes = [
-        rmodel.probe_points[point].probe(
-            read, name=name, read_only=True, params=params, source=prediction
+        rmodel.probe_points[points[layer]].probe(
+            _reader(norm, following, choices, span),
+            name=name,
+            read_only=True,
+            params=params,
+            source=prediction,
         )
-        for point in points
+        for layer, span in spans
     ]
     rmodel.forward([[0]], probes=probes, logits="none")
     recordings = rmodel.recordings(fetch=False)
     parts = ("statistics", "ids", "probabilities")
-    handles = [recordings[point, name].handle(part) for point in points for part in parts]
+    handles = [recordings[points[layer], name].handle(part) for layer, _ in spans for part in parts]
     fetched = rmodel.fetch(*handles)
-    return [fetched[at : at + len(parts)] for at in range(0, len(fetched), len(parts))]
+    each = [fetched[at : at + len(parts)] for at in range(0, len(fetched), len(parts))]
+    return list(zip(spans, each, strict=True))
 
 
-def _reader(norm: Norm, following: list[int], choices: int) -> Callable[[Any, Any], None]:
-    """A probe that reads the kept residual stream [p, D] of its layer as if it were the last.
+def _reader(
+    norm: Norm, following: list[int], choices: int, span: slice
+) -> Callable[[Any, Any], None]:
+    """A probe that reads positions of the kept residual stream [p, D] of its layer as if it were the last.
 
     What passes it is a token that nobody asked for, which only brings it to the layer's rank.
     """
-    centred, epsilon = norm.centred, norm.epsilon
+    centred, epsilon, step = norm.centred, norm.epsilon, CHUNK
 
     def read(save_ctx: Any, tensor: Any) -> None:
         import torch
@@ -178,8 +232,9 @@ def _reader(norm: Norm, following: list[int], choices: int) -> Callable[[Any, An
         if following:
             answers[: len(following)] = torch.tensor(following)
         statistics, ids, chances = [], [], []
-        for start in range(0, len(stream), 64):
-            x = stream[start : start + 64].float()
+        for start in range(span.start, span.stop, step):
+            end = min(start + step, span.stop)
+            x = stream[start:end].float()
             if centred:
                 x = x - x.mean(-1, keepdim=True)
             x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
@@ -190,8 +245,8 @@ def _reader(norm: Norm, following: list[int], choices: int) -> Callable[[Any, An
             logits = (unembed @ x.to(unembed.dtype).T).T.float().contiguous()
             if "unembed.bias" in params:
                 logits = logits + params["unembed.bias"].float()
-            final = last[start : start + 64].to(logits.device)
-            of_answer = logits.gather(1, answers[start : start + 64, None].to(logits.device))
+            final = last[start:end].to(logits.device)
+            of_answer = logits.gather(1, answers[start:end, None].to(logits.device))
             best = logits.topk(choices, -1)
             # Few passes over the vocabulary: of log-probabilities, logits less their logsumexp, only sums are needed.
             shares = (logits - best.values[:, :1]).exp()
@@ -228,7 +283,11 @@ def _check(divergence: float) -> None:
 
 
 def lens_widget(
-    rmodel: RemoteModel, text: Any, target: Target = "last", statistic: str = "top probability"
+    rmodel: RemoteModel,
+    text: Any,
+    target: Target = "last",
+    statistic: str = "top probability",
+    answer: str | int | None = None,
 ) -> LensWidget:
     """Layer × position of what every layer would predict; it fills from the last layer down."""
     tokens = one_text(rmodel, text)
@@ -239,17 +298,9 @@ def lens_widget(
         words.update(decoder(rmodel, new))
         return readouts
 
-    growing = read_by_layers(rmodel, tokens, target)
+    growing = read_by_layers(rmodel, tokens, target, answer=answer)
     first = name(next(growing))
     strings = whole_pieces(rmodel, tokens)
     widget = LensWidget(first, strings, words.__getitem__, statistic=statistic)
-
-    def fill() -> None:
-        with closing(growing):
-            for readouts in growing:
-                if widget.worker.closed:
-                    return
-                widget.fill(name(readouts))
-
-    widget.later("layers", fill)
+    widget.later("layers", Filling(growing, lambda readouts: widget.fill(name(readouts))))
     return widget

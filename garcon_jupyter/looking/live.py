@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter.background import answering
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.looking.passes import contexts, decoder, keep_flat, one_text, whole_pieces
 from garcon_jupyter.probes import Probe
@@ -136,4 +137,4 @@ def live_widget(
             )
     bench = Bench(rmodel, names[:8], directions or {})
     chosen = list(edits) or [Edit(name, on=False) for name in names[:1]]
-    return LiveWidget(bench.outcome, text, names, chosen, list(directions or {}))
+    return LiveWidget(answering(bench.outcome), text, names, chosen, list(directions or {}))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from garcon_jupyter.background import answering
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.looking.passes import contexts, decoder, one_text
 from garcon_jupyter.widgets import NeuronWidget, neuron_record
@@ -42,7 +43,7 @@ def neuron_widget(
         return rmodel.token_strings(tokens)[0], values[0]
 
     made = record if record is not None else unit_record(rmodel, point, unit, texts)
-    return NeuronWidget(made, run, text, f"{point} · unit {unit}")
+    return NeuronWidget(made, answering(run), text, f"{point} · unit {unit}")
 
 
 def unit_record(rmodel: RemoteModel, point: str, unit: int, texts: Any) -> dict[str, Any]:

@@ -3,18 +3,20 @@
 The corrupted text stands in a batch once for each cell, and each row is given its own cell of the clean
 recording, which never leaves the server. Cells of several layers share a forward (each layer's probe
 changes its own rows), so a sweep costs far fewer passes than it has cells, and the picture fills from the
-first layer on.
+first layer on. How many share one is measured: a forward takes a moment, so that others wait no longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from garcon_jupyter.background import Filling, Pace, answering
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.looking.answers import one_token_each
 from garcon_jupyter.looking.passes import contexts, decoder, keep, one_text, whole_pieces
 from garcon_jupyter.recordings import Recording
 from garcon_jupyter.tokens import Tokens
@@ -29,8 +31,14 @@ if TYPE_CHECKING:
 Metric = Callable[[Any], Any]
 """logits [cell, p, V] to one number for each cell, [cell]; runs on the server."""
 
-TOKENS = 512
-"""Tokens of one forward of a sweep: what bounds its logits on the server."""
+TOKENS = 4096
+"""Tokens of one forward of a sweep at most: what bounds its logits on the server."""
+
+FIRST_TOKENS = 256
+"""Tokens of the first one, before it is known how long that takes."""
+
+Cell = tuple[str, int]
+"""A point, and one of its cells."""
 
 POINTS = ("layers.*.resid_pre", "layers.*.attn.z")
 
@@ -53,6 +61,10 @@ class Sweep:
     answers: tuple[int, int] | None = None
     extremes: tuple[float, float] = (0.0, 1.0)
     _recordings: dict[str, Recording] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        first, most = (max(1, tokens // self.clean.shape[1]) for tokens in (FIRST_TOKENS, TOKENS))
+        self._pace = Pace(first, most)
 
     @classmethod
     def of(
@@ -101,13 +113,24 @@ class Sweep:
 
         Cells are the heads of a point that has heads, else the positions.
         """
+        import torch
+
+        found: dict[str, list[float]] = {point: [] for point in points}
+        for piece in self.pieces(points):
+            for (point, _), value in piece:
+                found[point].append(value)
+                if len(found[point]) == self.cells(point):
+                    yield point, torch.tensor(found[point])
+
+    def pieces(self, points: Sequence[str]) -> Iterator[list[tuple[Cell, float]]]:
+        """As :meth:`run`, as many cells at a time as the model does in a moment, in order."""
+        cells = [(point, number) for point in points for number in range(self.cells(point))]
         low, high = self.extremes
-        together = max(1, TOKENS // (self.cells(points[0]) * self.clean.shape[1]))
-        for start in range(0, len(points), together):
-            group = points[start : start + together]
-            cells = [(point, cell) for point in group for cell in range(self.cells(point))]
-            values = (self._run(points, cells, self.metric).float() - low) / (high - low)
-            yield from zip(group, values.split(self.cells(points[0])), strict=True)
+        while cells:
+            part, cells = cells[: self._pace.size], cells[self._pace.size :]
+            with self._pace.piece(len(part)):
+                values = (self._run(points, part, self.metric).float() - low) / (high - low)
+            yield list(zip(part, values.tolist(), strict=True))
 
     def cell(self, point: str, number: int) -> tuple[float, list[tuple[int, float, float]]]:
         """One cell run again: its value, and the last position's likeliest tokens.
@@ -142,7 +165,7 @@ class Sweep:
     def _run(
         self,
         points: Sequence[str],
-        cells: Sequence[tuple[str, int]],
+        cells: Sequence[Cell],
         logits: Callable[[Any], Any],
         unpatched: int = 0,
     ) -> Any:
@@ -202,17 +225,8 @@ def _answers(
     if answers is None:
         best = [rmodel.forward(t, probes=[], logits="last")[0].argmax() for t in (clean, corrupted)]
         return int(best[0]), int(best[1])
-    ids = []
-    for answer in answers:
-        if isinstance(answer, str):
-            tokens = rmodel.encode(answer, special=False).tolist()[0]
-            if len(tokens) != 1:
-                raise BadRequest(
-                    f"{answer!r} is {len(tokens)} tokens.", "An answer is one; mind its space."
-                )
-            answer = tokens[0]
-        ids.append(int(answer))
-    return ids[0], ids[1]
+    first, second = one_token_each(rmodel, answers, after=clean)
+    return first, second
 
 
 def patching_widget(
@@ -243,16 +257,15 @@ def patching_widget(
             ],
         }
 
-    widget = PatchingWidget(sheets, rerun, _title(rmodel, sweep))
+    widget = PatchingWidget(sheets, answering(rerun), _title(rmodel, sweep))
 
-    def fill() -> None:
+    def swept() -> Generator[tuple[int, list[tuple[int, int, float]]], None, None]:
         for number, rows in enumerate(names):
-            for row, (_, values) in enumerate(sweep.run(rows)):
-                if widget.worker.closed:
-                    return
-                widget.fill(number, row, values)
+            places = {point: row for row, point in enumerate(rows)}
+            for piece in sweep.pieces(rows):
+                yield number, [(places[point], at, value) for (point, at), value in piece]
 
-    widget.later("sweep", fill)
+    widget.later("sweep", Filling(swept(), lambda found: widget.fill_cells(*found)))
     return widget
 
 

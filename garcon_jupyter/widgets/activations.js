@@ -6,7 +6,7 @@ import { cellAt, columnAt, columnOf, middleOf, unitAt, words } from "./frames.js
 // drawing.js draws the finest that covers the visible range; here traits are set for whatever needs
 // another.
 
-const TRAITS = ["title", "labels", "unit_name", "row", "rows", "head", "heads", "units", "values", "pooled", "order", "detail",
+const TRAITS = ["title", "labels", "unit_name", "row", "rows", "head", "heads", "units", "frame", "pooled", "order", "detail",
   "detail_pooled", "detail_window", "window", "limit", "selected_token", "selected_unit", "sort_token", "counts", "spread", "busy", "trouble"];
 
 function render({ model, el }) {

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import traitlets
 
+from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, bundle, labels
 from garcon_jupyter.widgets.bins import histogram
 from garcon_jupyter.widgets.picture import Picture
@@ -75,10 +76,10 @@ class ActivationsWidget(Picture):
     )
     counted = traitlets.Int(0).tag(sync=True)  # how many values the histogram is of
 
-    values = traitlets.Bytes().tag(sync=True)  # float32 [token, ceil(units / pooled)]
-    pooled = traitlets.Int(1).tag(sync=True)  # units in one column of `values`
+    frame = traitlets.Bytes().tag(sync=True)  # float32 [token, ceil(units / pooled)]
+    pooled = traitlets.Int(1).tag(sync=True)  # units in one column of `frame`
     order = traitlets.Bytes().tag(sync=True)  # int32 [unit]: the unit in each column, if sorted
-    detail = traitlets.Bytes().tag(sync=True)  # float32, as `values`, for `detail_window` alone
+    detail = traitlets.Bytes().tag(sync=True)  # float32, as `frame`, for `detail_window` alone
     detail_pooled = traitlets.Int(0).tag(sync=True)  # 0: there is no detail
     detail_window = traitlets.Tuple(traitlets.Int(), traitlets.Int(), default_value=(0, 0)).tag(
         sync=True
@@ -188,7 +189,7 @@ class ActivationsWidget(Picture):
             "labels": self._labels[row] if self._labels else [],
             "units": units,
             "window": (0, units),
-            "values": whole.tobytes(),
+            "frame": whole.tobytes(),
             "pooled": size,
             "order": b"" if self._order is None else self._order.tobytes(),
             "sort_token": sort_token,
@@ -200,6 +201,16 @@ class ActivationsWidget(Picture):
         }
 
     @property
+    def values(self) -> Values:
+        """All of them, [text, position, unit] or [text, position, head, unit], whatever part is shown; of values that
+        stay on a server, they are fetched."""
+        whole = self._source.whole()
+        heads = ("head",) if self._source.heads else ()
+        axes = ("text", "position", *heads, self.unit_name)
+        labels = {"position": tuple(self._labels[0])} if self.rows == 1 else {}
+        return Values(whole, axes, labels, self.title or "activations")
+
+    @property
     def summary(self) -> str:
         rows, tokens, units = self._source.shape
         return f"{rows:,} × {tokens:,} × {units:,}"
@@ -209,7 +220,7 @@ class ActivationsWidget(Picture):
         from garcon_jupyter.widgets import still, svg
 
         tokens, columns = len(self.labels), -(-self.units // self.pooled)
-        values = np.frombuffer(self.values, np.float32).reshape(tokens, columns)
+        values = np.frombuffer(self.frame, np.float32).reshape(tokens, columns)
         title = self.title or "activations"
         name = "head" if self.heads and self.head < 0 else self.unit_name
         picture = still.activations(values, self.labels, title, name, self.limit, units=self.units)

@@ -1,4 +1,4 @@
-import { blit, button, chooser, clamp, codeOf, colourBar, element, fitted, number, pixels, redrawn, sized, tip, token, typed } from "./common.js";
+import { FILLING, blit, button, chooser, clamp, codeOf, colourBar, element, filling, fitted, number, pixels, progress, redrawn, sized, tip, token, typed } from "./common.js";
 import { drawLines, lineAt } from "./lines.js";
 import { overviewOf } from "./overview.js";
 
@@ -7,7 +7,7 @@ import { overviewOf } from "./overview.js";
 // stands in.
 
 const TRAITS = ["title", "query_labels", "key_labels", "row", "rows", "heads", "selected_head", "selected_query", "selected_key", "here",
-  "limit", "root", "thumbnails", "thumbnail_shape", "matrix", "matrix_head", "layer", "layers", "view", "hide_first", "overview", "busy", "trouble"];
+  "limit", "root", "thumbnails", "thumbnail_shape", "matrix", "matrix_head", "layer", "layers", "view", "hide_first", "overview", ...FILLING, "trouble"];
 
 function render({ model, el }) {
   const colours = pixels(model.get("palette"));
@@ -121,14 +121,15 @@ function layout(model, colours) {
   page.detail = element("div", { class: "garcon-detail", tabindex: "0", role: "application" }, page.matrix);
   page.body = element("div", { class: "garcon-body" }, page.grid, page.detail);
   page.readout = element("div", { class: "garcon-readout", "aria-live": "polite" });
-  const foot = element("div", { class: "garcon-foot" }, page.readout);
+  page.filling = filling(model);
+  const foot = element("div", { class: "garcon-foot" }, page.readout, page.filling.key);
   page.bar = colourBar(foot, colours);
   page.root = element(
     "div",
     { class: "garcon garcon-live garcon-attention", "data-lm-suppress-shortcuts": "true" },
     element("div", { class: "garcon-head" },
       element("div", { class: "garcon-words" }, page.title, page.subtitle),
-      element("div", { class: "garcon-tools" }, page.layerChooser.group, page.rowChooser.group, page.first, page.view, page.all, page.every)),
+      element("div", { class: "garcon-tools" }, page.filling.stop, page.layerChooser.group, page.rowChooser.group, page.first, page.view, page.all, page.every)),
     page.body,
     foot,
   );
@@ -160,7 +161,7 @@ function cellAt(model, page, event) {
 function draw(model, page, local, colours) {
   const style = getComputedStyle(page.root);
   const css = (name) => style.getPropertyValue(name);
-  page.ink = { ink: css("--ink"), soft: css("--soft"), line: css("--line"), accent: css("--accent"), code: css("--code-font"), text: css("--text-font") };
+  page.ink = { ink: css("--ink"), soft: css("--soft"), line: css("--line"), shade: css("--shade"), accent: css("--accent"), code: css("--code-font"), text: css("--text-font") };
   const every = model.get("overview");
   const head = every ? -1 : model.get("selected_head");
   const [queries, keys] = [model.get("query_labels"), model.get("key_labels")];
@@ -179,6 +180,7 @@ function draw(model, page, local, colours) {
   page.all.style.display = head >= 0 ? "" : "none";
   page.detail.style.display = head >= 0 ? "" : "none";
   page.body.classList.toggle("garcon-open", head >= 0);
+  page.filling.show(every && page.overview.loaded() < model.get("layers"));
   if (every) page.overview.draw(page.ink, colours);
   else drawTiles(model, page, colours, head);
   if (head >= 0 && !empty && model.get("view") === "lines") drawLines(model, page, local, (query, key) => hidden(model, query, key));
@@ -192,7 +194,7 @@ function subtitle(model, page, head) {
   const size = `${model.get("query_labels").length} query × ${model.get("key_labels").length} key tokens`;
   if (model.get("overview")) {
     const loaded = page.overview.loaded();
-    return `${layers} layers × ${heads} heads · ${size}${loaded < layers ? ` · ${loaded} layers loaded …` : ""}`;
+    return `${layers} layers × ${heads} heads · ${size}${loaded < layers ? ` · ${loaded} layers loaded${progress(model)}` : ""}`;
   }
   const what = head >= 0 ? `head ${head} of ${heads}` : `${heads} heads`;
   return `${what} · ${size}${layers && model.get("here") !== layer ? ` · loading layer ${layer} …` : ""}`;

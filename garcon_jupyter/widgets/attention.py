@@ -9,13 +9,14 @@ thumbnails of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import traitlets
 
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, bundle, colours, labels, overview
 from garcon_jupyter.widgets.picture import Picture
 
@@ -198,9 +199,10 @@ class AttentionWidget(Picture):
     def _fill_overview(self, _change: Any = None) -> None:
         """Send the thumbnails of the layers that are missing, a few layers at a time."""
         if self.overview:
-            self.later("overview", self._fill_some)
+            self.later("overview", self._fill_some())
 
-    def _fill_some(self) -> None:
+    def _fill_some(self) -> Iterator[None]:
+        """A few layers at a time; what somebody waits for, such as an open head, has its turn in between."""
         row, hidden, names = self.row, self.hide_first, _smalls(self.layers)
         side = overview.side(self.layers * self.heads)
         if (row, hidden) != self._glanced:  # what has come is of another text
@@ -209,9 +211,8 @@ class AttentionWidget(Picture):
                 for name in names:
                     setattr(self, name, b"")
         while missing := [n for n, name in enumerate(names) if not getattr(self, name)]:
-            if self.worker.superseded or not self.overview:
-                self._fill_overview()  # after what somebody waits for, such as an open head
-                return
+            if not self.overview:
+                return  # an open head is looked at; the rest comes when all are
             layers = missing[: overview.TOGETHER]
             glanced = self._glance(layers, row, side, hidden)
             for layer, heads in zip(layers, glanced, strict=True):
@@ -219,6 +220,7 @@ class AttentionWidget(Picture):
                 with self.hold_sync():
                     self.small_shape = small.shape[1:]
                     setattr(self, names[layer], colours.codes(small, *scale(small)).tobytes())
+            yield
 
     def _pooled_here(
         self, layers: Sequence[int], row: int, side: int, hide_first: bool
@@ -248,6 +250,22 @@ class AttentionWidget(Picture):
         }
 
     @property
+    def values(self) -> Values:
+        """Of the layer that is loaded, [head, query, key], or [text, head, query, key] where there are several; -inf
+        where the model masks. Of all layers at a glance only thumbnails are here."""
+        keys = self._labels[self.row] if self._labels else []
+        queries = keys[len(keys) - self._whole.shape[2] :]
+        axes: tuple[str, ...] = ("text", "head", "query", "key")
+        whole = self._whole
+        if whole.shape[0] == 1:
+            axes, whole = axes[1:], whole[0]
+        labels = {} if self.rows > 1 else {"query": tuple(queries), "key": tuple(keys)}
+        title = self.title or "attention"
+        return Values(
+            whole.copy(), axes, labels, f"{title}, layer {self.here}" if self.layers else title
+        )
+
+    @property
     def summary(self) -> str:
         _, heads, queries, keys = self._whole.shape
         if self.overview:
@@ -261,8 +279,9 @@ class AttentionWidget(Picture):
         title = self.title or "attention"
         if self.overview:
             smalls = [getattr(self, name) for name in _smalls(self.layers)]
-            picture = overview.still(smalls, self.heads, self.small_shape, title)
-            return svg.figure(picture, title, self.summary)
+            left = self.unfinished
+            picture = overview.still(smalls, self.heads, self.small_shape, title, left)
+            return svg.figure(picture, title, " · ".join(filter(None, [self.summary, left])))
         heads = self._whole[self.row] if len(self._whole) else self._whole.reshape(0, 0, 0)
         note = f" · layer {self.here} of {self.layers}" if self.layers else ""
         if self.hide_first:

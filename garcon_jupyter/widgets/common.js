@@ -73,6 +73,52 @@ export function button(words, title, press) {
   return node;
 }
 
+/** What a picture that fills has: a button that leaves off, in sight while there is something to leave off, and the key
+ * to cells without a value. `show` is told whether there are any. Its traits are FILLING. */
+export function filling(model) {
+  const stop = button("■ stop", "leave off filling; what is there stays", () => {
+    stop.disabled = true;
+    tell(model, "leave off");
+  });
+  const said = element("span", {});
+  const key = element("span", { class: "garcon-missing", hidden: "" }, element("i", {}), said);
+  return {
+    stop,
+    key,
+    show(missing) {
+      if (!model.get("filling")) stop.disabled = false;
+      stop.hidden = !model.get("filling");
+      key.hidden = !missing;
+      said.textContent = model.get("unfinished") ? "not computed yet" : "no value";
+    },
+  };
+}
+
+export const FILLING = ["busy", "filling", "unfinished"];
+
+/** How far a picture is, to be put behind its subtitle. */
+export function progress(model) {
+  if (model.get("filling") || (model.get("busy") && !model.get("unfinished"))) return " · computing …";
+  return model.get("unfinished") ? ` · ${model.get("unfinished")}` : "";
+}
+
+/** Lines, to fill with what has no value (yet): it must not look like a zero. */
+export function hatch(context, line, shade) {
+  const tile = document.createElement("canvas");
+  tile.width = tile.height = 7;
+  const ink = tile.getContext("2d");
+  ink.fillStyle = shade;
+  ink.fillRect(0, 0, 7, 7);
+  ink.strokeStyle = line;
+  ink.globalAlpha = 0.45;
+  for (const shift of [-7, 0, 7]) {
+    ink.moveTo(shift - 1, 8);
+    ink.lineTo(shift + 8, -1);
+  }
+  ink.stroke();
+  return context.createPattern(tile, "repeat");
+}
+
 /** Words with their probabilities as small bars: [[word, probability, before?], …]. */
 export function bars(title, rows) {
   const list = element("div", { class: "garcon-bars" });
@@ -185,8 +231,18 @@ export function tip(root) {
   };
 }
 
+/** Send word to the kernel; where there is none any more, nobody needs to know. */
+function tell(model, word) {
+  try {
+    model.send({ do: word });
+  } catch {
+    // a picture of a saved notebook
+  }
+}
+
 /** Call `draw` once per frame at most, whenever a trait, the size, or the theme changes. The root says
- * by `data-drawn` that it has been drawn, and by `aria-busy` whether more is to come.
+ * by `data-drawn` that it has been drawn, and by `aria-busy` whether more is to come; the kernel is told
+ * that somebody looks.
  * Returns {ask, end}: `ask` for a frame; `end` stops all listening. */
 export function redrawn(model, root, traits, draw) {
   let asked = 0;
@@ -194,8 +250,10 @@ export function redrawn(model, root, traits, draw) {
     asked ||= requestAnimationFrame(() => {
       asked = 0;
       draw();
+      const first = !("drawn" in root.dataset);
       root.dataset.drawn = "";
       root.setAttribute("aria-busy", String(Boolean(model.get("busy"))));
+      if (first) tell(model, "seen");
     });
   };
   for (const trait of traits) model.on(`change:${trait}`, ask);

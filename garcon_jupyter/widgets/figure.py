@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import plotly.graph_objects as go
 
+from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import still, svg
 
 
@@ -18,6 +19,18 @@ class Distribution(go.Figure):
     this one shows interactive plotly in JupyterLab and Notebook (by plotly's bundled extension)
     and carries an SVG for everything else.
     """
+
+    @property
+    def values(self) -> Values:
+        """How many values are in each bin, [bin]; the labels are the bins' centres."""
+        bars = self.data[0]
+        centres = tuple(f"{centre:.6g}" for centre in np.asarray(bars.x).tolist())
+        title = str(self.layout.title.text or "count")
+        return Values(np.asarray(bars.y), ("bin",), {"bin": centres}, title)
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Itself: it is whole from the beginning."""
+        return self
 
     def _ipython_display_(self) -> None:
         from IPython.display import display

@@ -41,7 +41,7 @@ export function frameOf(model) {
 
 export function wholeFrame(model) {
   const pooled = model.get("pooled");
-  return { values: typed(model.get("values"), Float32Array), first: 0, columns: Math.ceil(model.get("units") / pooled), pooled };
+  return { values: typed(model.get("frame"), Float32Array), first: 0, columns: Math.ceil(model.get("units") / pooled), pooled };
 }
 
 /** Index of the strongest value of row `row` in frame columns [from, to); NaN is strongest. */

@@ -1,9 +1,9 @@
-import { bars, blit, chooser, clamp, element, fitted, number, pixels, plural, redrawn, scaleBar, sized, tip, token, typed } from "./common.js";
+import { FILLING, bars, blit, chooser, clamp, element, filling, fitted, hatch, number, pixels, plural, progress, redrawn, scaleBar, sized, tip, token, typed } from "./common.js";
 
 // Rows × columns of one sheet at a time. Row 0 is at the bottom: the residual stream flows upwards.
 
 const TALL = 16;
-const TRAITS = ["title", "sheets", "sheet", "selected_row", "selected_column", "detail", "words", "tops", "busy", "trouble", "hint"];
+const TRAITS = ["title", "sheets", "sheet", "selected_row", "selected_column", "detail", "words", "tops", ...FILLING, "trouble", "hint"];
 
 function render({ model, el }) {
   const colours = pixels(model.get("palette"));
@@ -77,7 +77,8 @@ function layout(model, colours) {
   page.scroller = element("div", { class: "garcon-scroller", tabindex: "0", role: "application" }, page.plot);
   page.readout = element("div", { class: "garcon-readout", "aria-live": "polite" });
   page.detail = element("div", { class: "garcon-detail", hidden: "" });
-  const foot = element("div", { class: "garcon-foot" }, page.readout);
+  page.filling = filling(model);
+  const foot = element("div", { class: "garcon-foot" }, page.readout, page.filling.key);
   page.bar = scaleBar(foot, colours);
   foot.append(page.detail);
   page.root = element(
@@ -85,7 +86,7 @@ function layout(model, colours) {
     { class: "garcon garcon-live garcon-grid-of", "data-lm-suppress-shortcuts": "true" },
     element("div", { class: "garcon-head" },
       element("div", { class: "garcon-words" }, page.title, page.subtitle),
-      element("div", { class: "garcon-tools" }, page.chooser.group)),
+      element("div", { class: "garcon-tools" }, page.filling.stop, page.chooser.group)),
     page.scroller,
     foot,
   );
@@ -146,8 +147,9 @@ function draw(model, page, local, colours) {
   const sheet = sheetOf(model);
   const style = getComputedStyle(page.root);
   const css = (name) => style.getPropertyValue(name);
-  page.ink = { ink: css("--ink"), soft: css("--soft"), line: css("--line"), accent: css("--accent"), code: css("--code-font"), text: css("--text-font") };
+  page.ink = { ink: css("--ink"), soft: css("--soft"), line: css("--line"), shade: css("--shade"), accent: css("--accent"), code: css("--code-font"), text: css("--text-font") };
   describe(model, page, sheet);
+  page.filling.show(typed(sheet.values, Float32Array).some(Number.isNaN));
   const room = page.scroller.clientWidth;
   if (!room || !sheet.rows.length || !sheet.columns.length) return;
   const context = measure(model, page, sheet, room);
@@ -159,7 +161,7 @@ function draw(model, page, local, colours) {
 
 function describe(model, page, sheet) {
   page.title.textContent = model.get("title") || sheet.name;
-  page.subtitle.textContent = `${plural(sheet.rows.length, sheet.row_name)} × ${plural(sheet.columns.length, sheet.column_name)} · ${sheet.name}${model.get("busy") ? " · computing …" : ""}`;
+  page.subtitle.textContent = `${plural(sheet.rows.length, sheet.row_name)} × ${plural(sheet.columns.length, sheet.column_name)} · ${sheet.name}${progress(model)}`;
   page.chooser.select.value = model.get("sheet");
   page.scroller.setAttribute("aria-label", `${page.title.textContent}: ${page.subtitle.textContent}. Arrow keys move the selected cell.`);
   page.readout.replaceChildren();
@@ -198,6 +200,11 @@ function drawCells(model, page, sheet, colours, context) {
   const ink = new Uint32Array(image.data.buffer);
   for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) ink[(rows - 1 - row) * columns + column] = colours[codes[row * columns + column]];
   blit(context, image, page.gutter, page.above, page.wide * columns, page.tall * rows);
+  context.fillStyle = hatch(context, page.ink.soft, page.ink.shade);
+  typed(sheet.values, Float32Array).forEach((value, place) => {
+    if (!Number.isNaN(value)) return;
+    context.fillRect(page.gutter + (place % columns) * page.wide, page.above + (rows - 1 - Math.floor(place / columns)) * page.tall, page.wide, page.tall);
+  });
   for (let row = 1; row < rows && page.tall >= 8; row++) context.clearRect(page.gutter, page.above + row * page.tall - 0.5, page.wide * columns, 1);
   for (let column = 1; column < columns && page.wide >= 8; column++) context.clearRect(page.gutter + column * page.wide - 0.5, page.above, 1, page.tall * rows);
   context.strokeStyle = page.ink.line;

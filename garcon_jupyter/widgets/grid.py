@@ -17,6 +17,7 @@ import traitlets
 from numpy.typing import NDArray
 
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, bundle, colours, still_grid
 from garcon_jupyter.widgets.labels import label
 from garcon_jupyter.widgets.picture import Picture
@@ -64,9 +65,21 @@ class Sheet:
         """The magnitude of full colour (of a rank: the first that has none)."""
         return self.limit if self.limit is not None else arrays.colour_limit(self.values)
 
+    def missing(self) -> NDArray[np.bool_]:
+        """Which cells have no value (yet)."""
+        return np.isnan(self.values)
+
+    def numbers(self) -> Values:
+        """Its values by the names of its axes."""
+        axes = tuple(
+            "position" if name == "token" else name for name in (self.row_name, self.column_name)
+        )
+        labels = dict(zip(axes, (tuple(self.rows), tuple(self.columns)), strict=True))
+        return Values(self.values.copy(), axes, labels, self.name)
+
     def codes(self) -> NDArray[np.uint8]:
         """The colour code of every cell; a cell without a value (yet) is empty."""
-        empty = np.isnan(self.values)
+        empty = self.missing()
         if self.scale != "rank":
             return np.where(empty, colours.ZERO, colours.codes(self.values, self.full()))
         rising = 1.0 - np.log1p(self.values) / math.log1p(max(self.full(), 1.0))
@@ -200,6 +213,23 @@ class GridWidget(Picture):
             self.sheets = [sheet.packed() for sheet in self._sheets]
 
     @property
+    def values(self) -> Values:
+        """Of the sheet that is shown, [layer, position] or what its rows and columns are."""
+        return self._sheets[self.sheet].numbers()
+
+    def values_of(self, sheet: str) -> Values:
+        """Of any sheet, by its name.
+
+        Raises:
+            BadRequest: there is none of this name.
+        """
+        for each in self._sheets:
+            if each.name == sheet:
+                return each.numbers()
+        names = ", ".join(each.name for each in self._sheets)
+        raise BadRequest(f"There is no sheet {sheet!r}.", f"There are {names}.")
+
+    @property
     def summary(self) -> str:
         rows, columns = self._sheets[0].values.shape
         names = ", ".join(sheet.name for sheet in self._sheets)
@@ -211,4 +241,4 @@ class GridWidget(Picture):
         names, places = self._words.names, self._words.places
         if places.size and places.shape[:2] == shown.values.shape:
             cells = [names[place] if place >= 0 else "" for place in places[:, :, 0].flat]
-        return still_grid.grid(shown, cells, self.title or shown.name)
+        return still_grid.grid(shown, cells, self.title or shown.name, self.unfinished)

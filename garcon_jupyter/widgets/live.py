@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import traitlets
 
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, bundle, labels, still, svg
 from garcon_jupyter.widgets.picture import Picture
 
@@ -142,12 +144,25 @@ class LiveWidget(Picture):
             self.milliseconds = round((time.perf_counter() - start) * 1000)
 
     @property
+    def values(self) -> Values:
+        """Probabilities of the next tokens that are shown, [run, token]: with the edits and without them."""
+        words = tuple(word for word, _, _ in self.predictions)
+        both = np.array([row[1:] for row in self.predictions], dtype=np.float64).reshape(-1, 2)
+        labels = {"run": ("edited", "plain"), "token": words}
+        return Values(both.T.copy(), ("run", "token"), labels, "probability of the next token")
+
+    @property
     def summary(self) -> str:
         return f"{self.text!r} with {sum(edit['on'] for edit in self.edits)} edits"
 
+    def _why_unfinished(self) -> str:
+        if self.outcome is not None:
+            return super()._why_unfinished()
+        return "failed, nothing computed" if self.trouble else "not finished: nothing computed yet"
+
     def still(self) -> str:
         rows = [(word, after, before) for word, after, before in self.predictions]
-        lines = [f"“{self.text}”"]
+        lines = [f"“{self.text}”", *filter(None, [self._why_unfinished()])]
         lines += [
             f"{edit['kind']} {edit['point']}"
             f"{' · unit ' + str(edit['unit']) if edit['unit'] >= 0 else ''}"

@@ -15,6 +15,7 @@ import numpy as np
 import traitlets
 
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, bundle, labels, still_neuron
 from garcon_jupyter.widgets.picture import Picture
 from garcon_jupyter.widgets.shares import of_tokens, share
@@ -78,6 +79,18 @@ class NeuronWidget(Picture):
             self.tried = _example({"tokens": tokens, "values": values})
 
         self.later("text", task)
+
+    @property
+    def values(self) -> Values:
+        """Of the strongest examples, [example, position]; NaN beyond the end of an example. Of a text that was tried:
+        the first."""
+        examples = [*filter(None, [self.tried]), *self.record.get("top", ())]
+        longest = max((len(example["values"]) for example in examples), default=0)
+        whole = np.full((len(examples), longest), np.nan, np.float32)
+        for row, example in zip(whole, examples, strict=True):
+            row[: len(example["values"])] = example["values"]
+        texts = tuple("".join(example["tokens"]) for example in examples)
+        return Values(whole, ("example", "position"), {"example": texts}, self.title)
 
     @property
     def summary(self) -> str:

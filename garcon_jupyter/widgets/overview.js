@@ -1,4 +1,4 @@
-import { blit, clamp, element, sized, typed } from "./common.js";
+import { blit, clamp, element, hatch, sized, typed } from "./common.js";
 
 // All heads of all layers: a row of thumbnails for each layer, in blocks side by side so that all can
 // be seen at once. A layer appears when it has come.
@@ -65,7 +65,7 @@ export function overviewOf(model, open, ask, tip) {
     const image = images(layer)?.[head];
     const context = sized(large, 160, 160);
     if (image) blit(context, image, 0, 0, 160, 160);
-    return [`layer ${layer} · head ${head}${image ? "" : " · on its way"}`, large];
+    return [`layer ${layer} · head ${head}${image ? "" : ` · ${model.get("unfinished") || "on its way"}`}`, large];
   };
 
   const made = new Map();
@@ -99,6 +99,7 @@ export function overviewOf(model, open, ask, tip) {
       Object.assign(placed, { tile, down: Math.ceil(layers / blocks) });
       const context = sized(canvas, blocks * (GUTTER + heads * tile) + 1, 2 * ABOVE + placed.down * tile + 1);
       context.font = `10px ${ink.text}`;
+      const empty = hatch(context, ink.soft, ink.shade);
       const corner = ({ layer, head }) => [
         Math.floor(layer / placed.down) * (GUTTER + heads * tile) + GUTTER + head * tile,
         ABOVE + (layer % placed.down) * tile,
@@ -111,11 +112,15 @@ export function overviewOf(model, open, ask, tip) {
         context.textBaseline = "middle";
         context.fillText(String(layer), x - 6, y + tile / 2);
         for (let head = 0; head < heads; head++) {
-          if (come) blit(context, come[head], x + head * tile, y, tile, tile, 0, come[head].width, tile < come[head].width);
+          if (!come) {
+            context.fillStyle = empty;
+            context.fillRect(x + head * tile, y, tile, tile);
+          } else blit(context, come[head], x + head * tile, y, tile, tile, 0, come[head].width, tile < come[head].width);
           context.strokeStyle = ink.line;
           context.strokeRect(x + head * tile + 0.5, y + 0.5, tile, tile);
           if (tile < 18 && head % 4) continue;
           context.textAlign = "center";
+          context.fillStyle = ink.soft;
           const last = layer % placed.down === placed.down - 1 || layer === layers - 1;
           if (layer % placed.down === 0) context.fillText(String(head), x + (head + 0.5) * tile, 8);
           if (last) context.fillText(String(head), x + (head + 0.5) * tile, y + tile + 8);

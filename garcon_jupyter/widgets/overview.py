@@ -48,7 +48,9 @@ def arrangement(layers: int, heads: int, width: float, height: float) -> tuple[i
     return best[0], max(best[1], 12.0)
 
 
-def still(smalls: Sequence[bytes], heads: int, shape: tuple[int, int], title: str) -> str:
+def still(
+    smalls: Sequence[bytes], heads: int, shape: tuple[int, int], title: str, unfinished: str = ""
+) -> str:
     """SVG of all layers.
 
     Args:
@@ -56,9 +58,11 @@ def still(smalls: Sequence[bytes], heads: int, shape: tuple[int, int], title: st
         heads: how many a layer has.
         shape: cells of a thumbnail.
         title: heading.
+        unfinished: why layers are missing; "" where none is.
     """
     layers, have = len(smalls), [layer for layer, codes in enumerate(smalls) if codes]
     missing = f" · {len(have)} loaded" if len(have) < layers else ""
+    missing += f" · {unfinished}" if unfinished else ""
     marks = [
         svg.text(_MARGIN, 26, svg.shorten(title, 100), 15, bold=True),
         svg.text(_MARGIN, 44, f"{layers} layers × {heads} heads{missing}", 11.5, colour=svg.SOFT),
@@ -84,6 +88,8 @@ def still(smalls: Sequence[bytes], heads: int, shape: tuple[int, int], title: st
     note = "rows: layers · columns: heads · in a tile query tokens down, key tokens across"
     bottom = _TOP + down * tile + 28
     marks.append(svg.text(_MARGIN, bottom, note, 11, colour=svg.SOFT))
+    if len(have) < layers:
+        marks.append(svg.missing_key(svg.WIDTH - _MARGIN - 130, bottom - 9, "not computed yet"))
     return svg.document(marks, bottom + 16)
 
 
@@ -108,5 +114,9 @@ def _block(
     lines += [f"M{x:.1f} {_TOP + row * tile:.1f}h{width:.1f}" for row in range(len(smalls) + 1)]
     return [
         svg.raster(cells.astype(np.uint8), x, _TOP, width, height),
+        *(
+            svg.hatched(x, _TOP + row * tile, width, down * tile)
+            for row, _, down, _ in svg.blocks(np.array([[not codes] for codes in smalls]))
+        ),
         f'<path d="{"".join(lines)}" stroke="{svg.LINE}"/>',
     ]

@@ -46,6 +46,12 @@ class PatchingWidget(GridWidget):
         self._sheets[sheet].values[row] = values
         self.redraw()
 
+    def fill_cells(self, sheet: int, cells: Sequence[tuple[int, int, float]]) -> None:
+        """Set (row, column, value) of some cells of a sheet, and show them."""
+        for row, column, value in cells:
+            self._sheets[sheet].values[row, column] = value
+        self.redraw()
+
     def _ask(self, _change: Any) -> None:
         cell = (self.sheet, self.selected_row, self.selected_column)
         if min(cell) < 0:

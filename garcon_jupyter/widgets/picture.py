@@ -10,15 +10,17 @@ reopened) the picture is there again, and the "model not found" line is hidden i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import anywidget
 import traitlets
 
-from garcon_jupyter.widgets import colours
-from garcon_jupyter.widgets.worker import Worker
+from garcon_jupyter.errors import BadRequest, NotFinished
+from garcon_jupyter.values import Values
+from garcon_jupyter.widgets import colours, headless
+from garcon_jupyter.widgets.worker import Task, Worker
 
 WIDGET_MIMETYPE = "application/vnd.jupyter.widget-view+json"
 
@@ -54,11 +56,15 @@ class Picture(anywidget.AnyWidget):
     Attributes:
         title: what is shown.
         busy: whether it waits for values.
+        filling: whether it fills piece by piece, which :meth:`stop` ends.
+        unfinished: why it is not whole, in a few words; "" where it is.
         trouble: what went wrong with the last of them; "" where nothing did.
     """
 
     title = traitlets.Unicode().tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
+    filling = traitlets.Bool(False).tag(sync=True)
+    unfinished = traitlets.Unicode().tag(sync=True)
     trouble = traitlets.Unicode().tag(sync=True)
     palette = traitlets.Bytes().tag(sync=True)
 
@@ -66,7 +72,10 @@ class Picture(anywidget.AnyWidget):
     """The trait that says which token is selected, for :func:`link`."""
 
     def __init__(self, **traits: Any) -> None:
+        self._telling = threading.RLock()
+        self._failure: Exception | None = None
         super().__init__(palette=colours.palette().tobytes(), **traits)
+        self.on_msg(self._told)
 
     @cached_property
     def _displayed(self) -> list[Any]:
@@ -83,18 +92,63 @@ class Picture(anywidget.AnyWidget):
         raise NotImplementedError
 
     @property
+    def values(self) -> Values:
+        """The plain numbers of what is shown, by named axes; NaN where there is none (yet).
+
+        Raises:
+            BadRequest: it is no picture of numbers.
+        """
+        raise BadRequest(
+            f"{type(self).__name__} is no picture of numbers.", "Its traits tell what it shows."
+        )
+
+    @property
     def summary(self) -> str:
         """What is shown, in a few words."""
         return ""
 
-    def later(self, kind: str, task: Callable[[], None]) -> None:
-        """Do something that may take time, beside the kernel."""
+    # -- what takes time -------------------------------------------------------------------------
 
-        def untroubled() -> None:
-            self.trouble = ""
-            task()
+    def later(self, kind: str, task: Task) -> None:
+        """Do something that may take time, beside the kernel: a function, or the pieces of something long."""
+        self.trouble, self._failure = "", None
+        self.worker.submit(kind, task)
+        self._tell_state()
 
-        self.worker.submit(kind, untroubled)
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait until nothing is left to do, so that what is drawn is there: ``rmodel.lens(text).wait().values``.
+
+        Args:
+            timeout: seconds after which to give up; None for never.
+
+        Returns:
+            The picture. One that was stopped is as it was left.
+
+        Raises:
+            NotFinished: it was given up.
+            GarconError: what the drawing failed with, as any other exception.
+        """
+        if not self.worker.wait(timeout):
+            raise NotFinished(
+                f"{self!r} is not finished after {timeout:.3g} seconds.",
+                "wait() goes on waiting, stop() leaves off; what is there is in .values.",
+            )
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def stop(self) -> Self:
+        """Leave off filling, after the piece that is computed now; the picture keeps what it has, and says so."""
+        self.worker.stop()
+        return self
+
+    def _told(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        """What the page says: that somebody looks, or has pressed the button."""
+        word = content.get("do") if isinstance(content, dict) else None
+        if word == "seen":
+            headless.watched()
+        elif word == "leave off":
+            self.stop()
 
     @cached_property
     def _links(self) -> list[Any]:
@@ -108,24 +162,44 @@ class Picture(anywidget.AnyWidget):
             each.close()
         super().close()
 
-    def _work_changed(self, busy: bool) -> None:
-        self.busy = busy
-        if not busy and self._displayed:  # what is saved from now on is what is seen now
+    def _tell_state(self) -> None:
+        with self._telling, self.hold_sync():  # the last word is the latest
+            self.busy, self.filling = self.worker.busy, self.worker.filling
+            self.unfinished = self._why_unfinished()
+
+    def _work_changed(self) -> None:
+        self._tell_state()
+        if not self.busy:  # what is saved from now on is what is seen now
+            self.refresh_still()
+
+    def _why_unfinished(self) -> str:
+        if self.worker.filling:
+            return "not finished"
+        if self.worker.stopped:
+            return "stopped, not finished"
+        return "failed, not finished" if self.worker.left else ""
+
+    def _work_failed(self, error: Exception) -> None:
+        self._failure = error
+        self.trouble = f"{type(error).__name__}: {error}"
+
+    def refresh_still(self) -> None:
+        """Put what is seen now in the place of the still pictures that were displayed."""
+        if self._displayed:
             still = _still(self.still(), repr(self))
             for handle in self._displayed:
                 handle.update(still, raw=True)
-
-    def _work_failed(self, error: Exception) -> None:
-        self.trouble = f"{type(error).__name__}: {error}"
 
     def _ipython_display_(self) -> None:
         handle = display_twice(self.still(), self, repr(self))
         if handle is not None:  # there is none outside of a notebook
             self._displayed.append(handle)
+            headless.shown(self)
 
     def __repr__(self) -> str:
         title = f"{self.title}: " if self.title else ""
-        return f"<{type(self).__name__} {title}{self.summary}>"
+        left = f", {self.unfinished}" if self.unfinished else ""
+        return f"<{type(self).__name__} {title}{self.summary}{left}>"
 
 
 def link(*widgets: Picture) -> None:

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
+
+from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import svg
 from garcon_jupyter.wire.sizes import sized
+
+WHAT = ("parameters", "memory")
+"""Of what the bytes are, in a picture's values."""
 
 _TOP, _GAP, _BOX, _MARGIN = 74.0, 12.0, 84.0, 24.0
 
@@ -45,6 +51,18 @@ class ShardingPicture:
         said = [f"{words[w]}-parallel degree {n}" for w, n in self.degrees.items() if n > 1]
         count = len(self.ranks)
         return f"{count} rank{'s' if count > 1 else ''}" + (": " + ", ".join(said) if said else "")
+
+    @property
+    def values(self) -> Values:
+        """Bytes of each rank, [rank, what]: of its parameters, and in use (NaN where that is not known)."""
+        rows = [[rank["parameter_bytes"], rank.get("memory") or np.nan] for rank in self.ranks]
+        labels = {"rank": tuple(str(rank["rank"]) for rank in self.ranks), "what": WHAT}
+        whole = np.array(rows, dtype=np.float64).reshape(-1, len(WHAT))
+        return Values(whole, ("rank", "what"), labels, f"{self.title}, bytes")
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Itself: it is whole from the beginning."""
+        return self
 
     def _repr_html_(self) -> str:
         return self.html

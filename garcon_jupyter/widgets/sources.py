@@ -50,6 +50,12 @@ class Source(ABC):
             order: the unit in each column; None for their natural order.
         """
 
+    def whole(self) -> arrays.Floats:
+        """All values, [row, token, unit], or [row, token, head, unit]."""
+        rows, tokens, units = self.shape
+        texts = [self.frame(row, -1, 0, units, 1, None) for row in range(rows)]
+        return np.stack(texts) if texts else np.zeros((0, tokens, units), np.float32)
+
     @abstractmethod
     def order(self, row: int, head: int, token: int) -> Order:
         """Units in order of falling value at a token; NaN last."""
@@ -83,6 +89,9 @@ class ArraySource(Source):
         if whole.ndim == 4:
             self.heads, self.width = whole.shape[2:]
         self.shape = (*whole.shape[:2], int(np.prod(whole.shape[2:], dtype=int)))
+
+    def whole(self) -> arrays.Floats:
+        return self._whole.copy()
 
     def _text(self, row: int, head: int) -> arrays.Floats:
         if head >= 0:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from garcon_jupyter.widgets import colours, svg
 
@@ -24,18 +25,21 @@ STRONG = 78
 _MARGIN, _TOP = 16.0, 62.0
 
 
-def grid(sheet: Sheet, words: list[str], title: str) -> str:
+def grid(sheet: Sheet, words: list[str], title: str, unfinished: str = "") -> str:
     """A sheet as HTML that loads nothing; its first row is at the bottom, as the model flows up.
 
     Args:
         sheet: what to draw.
         words: [row · column], written into cells that have room; where there are none, the numbers are.
         title: heading.
+        unfinished: why it is not whole; "" where it is.
     """
     rows, every = sheet.values.shape
     columns = min(every, MOST_COLUMNS)
     more = f" · the first {columns}" if every > columns else ""
     caption = f"{sheet.name} · {rows} {sheet.row_name}s × {every} {sheet.column_name}s{more}"
+    caption += f" · {unfinished}" if unfinished else ""
+    missing = sheet.missing()[::-1, :columns]
     gutter = 14 + 7 * max((len(row) for row in sheet.rows), default=0)
     left, width = _MARGIN + gutter, svg.WIDTH - 2 * _MARGIN - gutter
     width = min(width, columns * 96.0)
@@ -47,13 +51,27 @@ def grid(sheet: Sheet, words: list[str], title: str) -> str:
     if rows and columns:
         codes = np.ascontiguousarray(sheet.codes()[::-1, :columns])
         marks.append(svg.raster(codes, left, _TOP, width, height))
+        marks += _hatched(missing, left, width, height)
         marks.append(svg.box(left, _TOP, width, height))
         marks += _words(sheet, words, columns, left, width, height)
         marks += _labels(sheet, columns, left, width, height)
     bottom = _TOP + height + (22 if width / max(columns, 1) >= 40 else 66)
     first = 1 if sheet.scale == "signed" else colours.ZERO
     marks.append(svg.scale_bar(svg.WIDTH - _MARGIN - 200, bottom, first, sheet.ticks()))
+    if missing.any():
+        words_of_key = "not computed yet" if unfinished else "no value"
+        marks.append(svg.missing_key(_MARGIN + gutter, bottom, words_of_key))
     return svg.figure(svg.document(marks, bottom + 34), title, caption)
+
+
+def _hatched(missing: NDArray[np.bool_], left: float, width: float, height: float) -> list[str]:
+    """The cells without a value, the uppermost row first."""
+    rows, columns = missing.shape
+    tall, wide = height / rows, width / columns
+    return [
+        svg.hatched(left + column * wide, _TOP + row * tall, across * wide, down * tall)
+        for row, column, down, across in svg.blocks(missing)
+    ]
 
 
 def _words(

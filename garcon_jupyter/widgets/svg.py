@@ -20,6 +20,9 @@ WIDTH = 900
 """Width of every picture, in CSS pixels."""
 
 INK, SOFT, LINE, PAPER = "#1d2430", "#667085", "#d5d9e0", "#ffffff"
+MISSING, HATCH = "#f2f4f7", "#c3c9d2"
+"""Paper and lines of cells that have no value (yet)."""
+
 _CODE_FONT = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 _TEXT_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -73,6 +76,46 @@ def bar(x: float, y: float, width: float, height: float, code: int) -> str:
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
         f'fill="{colours.css(code)}"/>'
     )
+
+
+def hatched(x: float, y: float, width: float, height: float, pitch: float = 7.0) -> str:
+    """A rectangle that says: there is nothing here, not even a zero."""
+    steps = np.arange(pitch, width + height, pitch)
+    lines = "".join(
+        f"M{x + max(0.0, at - height):.1f} {y + min(height, at):.1f}"
+        f"L{x + min(width, at):.1f} {y + max(0.0, at - width):.1f}"
+        for at in steps.tolist()
+    )
+    return (
+        f'<rect class="missing" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{MISSING}"/>'
+        f'<path d="{lines}" stroke="{HATCH}"/>'
+    )
+
+
+def missing_key(x: float, y: float, words: str) -> str:
+    """What hatched cells are, for the legend."""
+    return (
+        hatched(x, y, 18, 10, 5.0)
+        + box(x, y, 18, 10)
+        + text(x + 25, y + 9, words, 10.5, colour=SOFT)
+    )
+
+
+def blocks(cells: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
+    """The true cells of [row, column] as rectangles: first row and column, rows and columns."""
+    found: list[tuple[int, int, int, int]] = []
+    open_: dict[tuple[int, int], int] = {}
+    for row in range(len(cells) + 1):
+        runs: set[tuple[int, int]] = set()
+        if row < len(cells):
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], cells[row].astype(np.int8), [0]])))
+            runs = set(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+        for run in open_.keys() - runs:
+            first = open_.pop(run)
+            found.append((first, run[0], row - first, run[1] - run[0]))
+        for run in runs:
+            open_.setdefault(run, row)
+    return sorted(found)
 
 
 def raster(

@@ -3,7 +3,7 @@ import { bars, clamp, element, number, pixels, redrawn, scaleBar, sized, tip, to
 // A text in which every token is an element: the browser breaks lines and orders directions. Colour
 // is the background, so that a text of thousands is coloured anew without being laid out anew.
 
-const TRAITS = ["title", "metric", "metrics", "values", "limits", "selected_token", "busy", "trouble"];
+const TRAITS = ["title", "metric", "metrics", "numbers", "limits", "selected_token", "busy", "trouble"];
 const BEHIND_TEXT = 0.62; // colours.BEHIND_TEXT
 
 function render({ model, el }) {
@@ -110,7 +110,7 @@ function span(piece, place) {
 
 function rowOf(model, metric) {
   const tokens = model.get("pieces").length;
-  return typed(model.get("values"), Float32Array).subarray(metric * tokens, (metric + 1) * tokens);
+  return typed(model.get("numbers"), Float32Array).subarray(metric * tokens, (metric + 1) * tokens);
 }
 
 function draw(model, page, colours) {

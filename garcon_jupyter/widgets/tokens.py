@@ -14,6 +14,7 @@ import numpy as np
 import traitlets
 
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, bundle, labels, still_text
 from garcon_jupyter.widgets.picture import Picture
 
@@ -52,7 +53,7 @@ class TokensWidget(Picture):
     pieces = traitlets.List(traitlets.Unicode()).tag(sync=True)
     metrics = traitlets.List(traitlets.Unicode()).tag(sync=True)
     metric = traitlets.Int(0).tag(sync=True)
-    values = traitlets.Bytes().tag(sync=True)  # float32 [metric, token]
+    numbers = traitlets.Bytes().tag(sync=True)  # float32 [metric, token]
     limits = traitlets.List(traitlets.Float()).tag(sync=True)  # magnitude of full colour
     selected_token = traitlets.Int(-1).tag(sync=True)
 
@@ -79,7 +80,7 @@ class TokensWidget(Picture):
             pieces=[labels.written(str(token)) for token in tokens],
             metrics=names,
             metric=names.index(metric) if metric else 0,
-            values=self._values.tobytes(),
+            numbers=self._values.tobytes(),
             limits=[arrays.colour_limit(row) for row in self._values],
             words=words,
             predicted=ids.tobytes(),
@@ -92,6 +93,12 @@ class TokensWidget(Picture):
         if not 0 <= value < max(len(self._values), 1):
             raise traitlets.TraitError(f"metric is {value}; there are {len(self._values)}.")
         return value
+
+    @property
+    def values(self) -> Values:
+        """Of every metric, [metric, position]."""
+        labels = {"metric": tuple(self.metrics), "position": tuple(self.pieces)}
+        return Values(self._values.copy(), ("metric", "position"), labels, self.title or "tokens")
 
     @property
     def summary(self) -> str:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import anywidget
 import numpy as np
 
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, still, svg
 from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget
 from garcon_jupyter.widgets.distribution import distribution
 from garcon_jupyter.widgets.grid import GridWidget, Sheet
 from garcon_jupyter.widgets.labels import token_labels
-from garcon_jupyter.widgets.picture import display_twice
+from garcon_jupyter.widgets.picture import Picture, display_twice
 from garcon_jupyter.widgets.sources import Source
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Subject:
             tokens = None  # these axes may not be tokens at all
         return cls("activations", values, tokens, title, name or "column")
 
-    def widget(self) -> anywidget.AnyWidget:
+    def widget(self) -> Picture:
         if self.kind == "attention":
             return AttentionWidget(self.values, self.tokens, self.title)
         return ActivationsWidget(self.values, self.tokens, self.title, self.unit_name)
@@ -141,7 +141,7 @@ class View:
         self._subject = subject
 
     @cached_property
-    def widget(self) -> anywidget.AnyWidget:
+    def widget(self) -> Picture:
         return self._subject.widget()
 
     @cached_property
@@ -151,6 +151,16 @@ class View:
     @cached_property
     def html(self) -> str:
         return self._subject.html()
+
+    @property
+    def values(self) -> Values:
+        """What is drawn, by named axes."""
+        return self.widget.values
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait until it is whole; see :meth:`~garcon_jupyter.widgets.Picture.wait`."""
+        self.widget.wait(timeout)
+        return self
 
     def __repr__(self) -> str:
         title = f"{self._subject.title}: " if self._subject.title else ""
@@ -168,7 +178,7 @@ class FetchingView(View):
         self._words = (tokens, title, unit_name)
 
     @cached_property
-    def widget(self) -> anywidget.AnyWidget:
+    def widget(self) -> Picture:
         return ActivationsWidget(self._source, *self._words)
 
     @cached_property
@@ -192,7 +202,7 @@ class GridView(View):
         self._sheet, self._title = sheet, title
 
     @cached_property
-    def widget(self) -> anywidget.AnyWidget:
+    def widget(self) -> Picture:
         return GridWidget([self._sheet], self._title)
 
     @cached_property

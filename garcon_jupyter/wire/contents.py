@@ -74,11 +74,12 @@ class Nothing(TypedDict):
 
 
 class Request(TypedDict, total=False):
-    """Whose request it is, what it is called in lists, and how a large answer may come: by shared memory, or by
-    the socket for data; else it comes in the reply."""
+    """Whose request it is, what it is called in lists, whether it stands behind those of persons, and how a large
+    answer may come: by shared memory, or by the socket for data; else it comes in the reply."""
 
     session: str
     kind: str
+    behind: bool
     same_host: bool
     by_socket: bool
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,20 @@ run""",
     """record = neuron_record([[0, 1, 0.5], [2, 0, 0]], [["a", " b", "c"], ["d", "e", "f"]], "n", logits=[("up", 1.0), ("down", -2.0)])
 neuron = NeuronWidget(record, lambda text: (text.split(), np.arange(len(text.split()))), "x y")
 neuron""",
+    """import threading
+gate = threading.Semaphore(0)
+slow = PatchingWidget([Sheet("slow", np.full((4, 8), np.nan), range(4), words, limit=1.0)], title="fills")
+def pieces():
+    for row in range(4):
+        gate.acquire()
+        slow.fill(0, row, np.zeros(8))
+        yield
+slow.later("sweep", pieces())
+slow""",
+    """door = threading.Semaphore(0)
+glance = AttentionWidget(pattern[:1], [words], "fills too", layers=2, load=lambda layer: pattern[:1], overview=True,
+                         glance=lambda layers, *how: door.acquire() and [pattern[0]] * len(layers))
+glance""",
     """second = TokensWidget(words, {"loss": loss[::-1]}, None, "a second copy")
 second""",
 ]
@@ -267,6 +282,59 @@ def test_a_click_on_a_patching_cell_runs_it_again(notebook: Notebook) -> None:
     expect(widget.locator(".garcon-detail")).to_contain_text("90.0%")
     widget.get_by_label("show").select_option("by head")
     kernel(notebook, "(patching.sheet, patching.selected_column)", "(1, -1)")
+
+
+def test_what_fills_can_be_stopped_and_what_is_missing_is_no_zero(
+    notebook: Notebook, images: Path
+) -> None:
+    widget, plot = (
+        shown(notebook, "grid-of", 2),
+        shown(notebook, "grid-of", 2).locator("canvas").first,
+    )
+    said, key = widget.locator(".garcon-subtitle"), widget.locator(".garcon-missing")
+    stop = widget.get_by_role("button", name="leave off filling")
+    expect(said).to_contain_text("computing …")
+    expect(key).to_have_text("not computed yet")
+    kernel(notebook, "gate.release()", "None")
+    kernel(notebook, "int(np.isnan(slow.values.array).sum())", "24")
+
+    def row(layer: int) -> NDArray[np.uint8]:
+        """The inside of the cells of a layer, without their words."""
+        drawn, box = pixels(plot), plot.bounding_box()
+        assert box
+        scale = drawn.shape[0] / box["height"]
+        top = 22 + (4 - layer - 1) * 24
+        inside = drawn[
+            int((top + 2) * scale) : int((top + 5) * scale), int(60 * scale) : -int(20 * scale)
+        ]
+        return inside.reshape(-1, 4)
+
+    become(notebook.page, lambda: int(row(0)[:, 3].max()), 0)  # zero is nothing
+    missing = row(3)
+    assert (missing[:, 3] > 200).mean() > 0.9  # all but the lines between cells
+    paper, lines = missing[:, :3].max(), missing[missing[:, 3] > 200, :3].min()
+    assert int(paper) - int(lines) > 30  # lines that are seen on paper
+    widget.screenshot(path=images / "filling.png")
+    stop.click()
+    kernel(notebook, "(slow.filling, slow.unfinished)", "(False, 'stopped, not finished')")
+    expect(stop).to_be_hidden()
+    kernel(notebook, "gate.release()", "None")  # the piece that was computed when it was stopped
+    kernel(notebook, "(slow.busy, int(np.isnan(slow.values.array).sum()))", "(False, 16)")
+    expect(said).to_contain_text("stopped, not finished")
+    expect(key).to_be_visible()
+    widget.screenshot(path=images / "stopped.png")
+
+
+def test_layers_that_are_on_their_way_are_no_zeros_either(notebook: Notebook, images: Path) -> None:
+    widget = shown(notebook, "attention", 1)
+    expect(widget.locator(".garcon-subtitle")).to_contain_text("0 layers loaded · computing …")
+    tiles = pixels(widget.locator(".garcon-overview canvas"))
+    assert tiles[tiles.shape[0] // 3, tiles.shape[1] // 2, 3] > 200
+    widget.screenshot(path=images / "overview-filling.png")
+    kernel(notebook, "door.release()", "None")
+    expect(widget.locator(".garcon-missing")).to_be_hidden()
+    kernel(notebook, "(glance.wait(20).unfinished, glance.filling)", "('', False)")
+    expect(widget.get_by_role("button", name="leave off filling")).to_be_hidden()
 
 
 def test_live_follows_text_and_slider(notebook: Notebook) -> None:

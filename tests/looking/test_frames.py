@@ -74,7 +74,7 @@ def test_a_large_recording_stays_where_it_is(
     widget.row = 2
     assert widget.worker.wait() and widget.trouble == ""
     look = rmodel.look([list(range(3, 103))])["logits"][0]
-    values = np.frombuffer(widget.values, "<f4").reshape(100, -1)
+    values = np.frombuffer(widget.frame, "<f4").reshape(100, -1)
     assert np.allclose(values, look, atol=1e-4)
     widget.sort_token = 5
     assert widget.worker.wait() and widget.trouble == ""

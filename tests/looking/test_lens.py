@@ -12,8 +12,17 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_jupyter import BadRequest
-from garcon_jupyter.looking.lens import _groups, final_norm, read_by_layers, read_layers
+from garcon_jupyter import BadRequest, background
+from garcon_jupyter.looking.lens import (
+    CHUNK,
+    TOGETHER,
+    _chunks,
+    _first,
+    _spans,
+    final_norm,
+    read_by_layers,
+    read_layers,
+)
 from tests import checkpoints, oracle
 from tests.conftest import quiet
 from tests.looking.conftest import TEXT, lens_oracle
@@ -57,13 +66,30 @@ def test_it_leaves_nothing_behind_and_runs_no_attached_probe(rmodel: garcon.Remo
     assert len(rmodel.recordings()) == 0
 
 
-def test_layers_come_in_groups_that_grow_down_to_the_first() -> None:
-    assert [list(group) for group in _groups(7, 12)] == [[5, 6], [1, 2, 3, 4], [0]]
-    assert [len(group) for group in _groups(30, 13)] == [2, 4, 8, 16]
-    assert [len(group) for group in _groups(30, 800)] == [
-        2
-    ] * 15  # others wait for so many positions
-    assert [len(group) for group in _groups(2, 5000)] == [1, 1]
+def test_layers_come_from_the_last_one_down_and_long_ones_in_parts() -> None:
+    every = _chunks(3, 150)
+    assert [layer for layer, _ in every] == [2, 2, 2, 1, 1, 1, 0, 0, 0]
+    assert [(span.start, span.stop) for _, span in every[:3]] == [(0, 64), (64, 128), (128, 150)]
+    # What is read together of a layer is read as one.
+    assert _spans(every[1:4]) == [(2, slice(64, 150)), (1, slice(0, 64))]
+    assert _first(12) == 2 and _first(150) == 6 and _first(10**6) == TOGETHER // CHUNK
+
+
+def test_a_long_text_is_read_in_parts_of_a_layer(
+    rmodel: garcon.RemoteModel, plain: Plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "MOMENT", 0.0)  # on a machine that needs a moment for anything
+    tokens = torch.randint(3, 259, (1, 100), generator=torch.manual_seed(0))
+    growing = read_by_layers(rmodel, rmodel._tokens(tokens), "next")
+    filled = [int((~np.isnan(readouts.statistics[..., 0])).sum()) for readouts in growing]
+    assert filled == [200, 264, 300, 364, 400]
+    readouts = read_layers(rmodel, tokens, "next")
+    logs = lens_oracle(plain, tokens)
+    assert np.allclose(readouts.statistics[..., 0], logs.exp().amax(-1).numpy(), atol=2e-5)
+    following = torch.cat([tokens[0, 1:], logs[-1, -1:].argmax(-1)])
+    assert np.array_equal(readouts.answers, following.numpy())
+    of_answer = logs.gather(-1, following.expand(len(logs), -1)[..., None])[..., 0].exp()
+    assert np.allclose(readouts.statistics[..., 1], of_answer.numpy(), atol=2e-5)
 
 
 def test_it_fills_from_the_last_layer_down(either: garcon.RemoteModel) -> None:

@@ -14,7 +14,7 @@ from garcon_jupyter.widgets.arrays import CELLS
 
 
 def sent(widget: ActivationsWidget) -> NDArray[np.float32]:
-    return np.frombuffer(widget.values, "<f4").reshape(len(widget.labels), -1)
+    return np.frombuffer(widget.frame, "<f4").reshape(len(widget.labels), -1)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_nan_and_infinity_arrive_and_do_not_set_the_scale() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 0, 8), (1, 4, 0), (0, 4, 8), (1, 0, 0), (1, 3, 0, 4)])
 def test_an_empty_array_is_no_error(shape: tuple[int, ...]) -> None:
-    assert ActivationsWidget(np.zeros(shape)).values == b""
+    assert ActivationsWidget(np.zeros(shape)).frame == b""
 
 
 def test_one_token_one_unit() -> None:

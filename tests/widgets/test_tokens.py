@@ -21,7 +21,7 @@ def test_values_are_sent_exactly() -> None:
     drawn = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
     metrics = {"loss": torch.tensor(drawn[0]), "rank": drawn[1].tolist()}
     widget = TokensWidget(list("abcde"), metrics, metric="rank")
-    assert np.array_equal(np.frombuffer(widget.values, "<f4").reshape(2, 5), drawn)
+    assert np.array_equal(np.frombuffer(widget.numbers, "<f4").reshape(2, 5), drawn)
     assert widget.metrics == ["loss", "rank"] and widget.metric == 1
     assert widget.limits == pytest.approx(np.abs(drawn).max(axis=1))
 
@@ -46,7 +46,7 @@ def test_four_thousand_tokens_are_small() -> None:
     tokens = [f" w{n % 700}" for n in range(4000)]
     choices = [[(f" w{(n + k) % 700}", 0.1) for k in range(5)] for n in range(4000)]
     widget = TokensWidget(tokens, {"loss": np.ones(4000)}, choices)
-    assert len(widget.predicted) + len(widget.probabilities) + len(widget.values) == 176_000
+    assert len(widget.predicted) + len(widget.probabilities) + len(widget.numbers) == 176_000
     assert len(widget.words) == 700
     assert len(widget.still()) < 250_000
 

@@ -47,7 +47,7 @@ def test_unknown_dims_draw_the_last_two_axes() -> None:
     widget = show(values, None, tokens=["does", "not", "fit"]).widget
     assert (widget.rows, widget.units, len(widget.labels)) == (6, 5, 4)
     widget.row = 4
-    assert np.array_equal(np.frombuffer(widget.values, "<f4").reshape(4, 5), values[1, 1])
+    assert np.array_equal(np.frombuffer(widget.frame, "<f4").reshape(4, 5), values[1, 1])
     assert show(torch.tensor(3.0), ()).widget.units == 1
     assert show(np.arange(7), ("x",)).widget.units == 7
 
