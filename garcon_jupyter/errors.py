@@ -202,6 +202,10 @@ class BadConnectionFile(GarconError, ValueError):
     """A file that is no connection file of a Garçon server."""
 
 
+class NotConnected(GarconError, ConnectionError):
+    """A connection that was closed, or that belongs to the process of which this one is a fork."""
+
+
 class SessionInUse(GarconError):
     """Another living client holds the session."""
 

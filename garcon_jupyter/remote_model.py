@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import secrets
 import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from garcon_jupyter import prints, receiving, shipping, warming
 from garcon_jupyter.channel import Channel
-from garcon_jupyter.errors import BadRequest, ProbesUnknown
+from garcon_jupyter.errors import BadRequest, CannotTravel, ProbesUnknown
 from garcon_jupyter.installing import Installing
 from garcon_jupyter.looking.entry import Looking
 from garcon_jupyter.points import Address, Catalog
@@ -578,6 +579,13 @@ class RemoteModel(Looking, Running):
         """Whether :meth:`close` was called."""
         return not self._close.alive
 
+    def __reduce__(self) -> NoReturn:
+        raise CannotTravel(
+            f"The connection to {self.server.name!r} cannot be pickled: it belongs to this process.",
+            f'Where it is needed, connect: garcon.connect("{self.server.name}"). '
+            "A probe is given what it needs by save_ctx, params= and source=.",
+        )
+
     def __repr__(self) -> str:
         model, degrees = self.facts["model"], self.facts["degrees"]
         sharding = ", ".join(f"{word}={n}" for word, n in degrees.items() if n > 1) or "one process"
@@ -594,6 +602,7 @@ class RemoteModel(Looking, Running):
 
 _HOLDING: Counter[tuple[str, str]] = Counter()
 """Open connections of this process by (key of the server, session): the last one says goodbye."""
+os.register_at_fork(after_in_child=_HOLDING.clear)
 
 
 def _warn(server: str, seconds: float) -> None:
@@ -606,6 +615,10 @@ def _warn(server: str, seconds: float) -> None:
 
 
 def _hang_up(channel: Channel, session: str) -> None:
+    """Let go of a session, if nobody else in this process has it. A fork has nothing to let go of: the session is
+    its parent's."""
+    if not channel.mine:
+        return
     _HOLDING[channel.info["key"], session] -= 1
     if _HOLDING[channel.info["key"], session]:
         channel.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import os
 import sys
 import threading
 
@@ -22,7 +23,10 @@ def begin() -> None:
     if NEEDED in sys.modules:
         return
     # Not a daemon: a process that ends in the middle of it waits, where it could crash.
-    threading.Thread(target=_import, name="garcon-warming").start()
+    thread = threading.Thread(target=_import, name="garcon-warming")
+    thread.start()
+    # A fork in the middle of it would have the lock of the import, and not the thread that gives it back.
+    os.register_at_fork(before=thread.join)
 
 
 def _import() -> None:
