@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import secrets
-import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -57,7 +56,11 @@ class RemoteModel(Looking, Running):
     """
 
     def __init__(
-        self, server: Server, session: str | None = None, prefer: str | None = None
+        self,
+        server: Server,
+        session: str | None = None,
+        prefer: str | None = None,
+        lasting: bool = True,
     ) -> None:
         warming.begin()
         self.server = server
@@ -65,8 +68,8 @@ class RemoteModel(Looking, Running):
         self._channel = Channel(server.file, server.why_gone, server.tunnel)
         self._channel.warn = partial(_warn, server.name)
         try:
-            self._channel.follow(_tell)
-            self._greet(session, prefer)
+            self._channel.follow(prints.notice)
+            self._greet(session, prefer, lasting)
         except BaseException:
             self._channel.close()
             raise
@@ -81,13 +84,14 @@ class RemoteModel(Looking, Running):
         self._close = weakref.finalize(self, _hang_up, self._channel, self.session)
         self._channel.wait_for_prints()
 
-    def _greet(self, session: str | None, prefer: str | None = None) -> None:
+    def _greet(self, session: str | None, prefer: str | None = None, lasting: bool = True) -> None:
         """Open or resume a session."""
         protocol.check_versions(self._channel.facts, protocol.client_facts())
-        asked = {**self._channel.client_facts(), "session": session, "prefer": prefer}
-        hello = self._channel.ask(protocol.HELLO, asked)
+        asked = {"session": session, "prefer": prefer, "lasting": lasting}
+        hello = self._channel.ask(protocol.HELLO, {**self._channel.client_facts(), **asked})
         self.session: str = hello["session"]
         self.resumed: bool = hello["resumed"]
+        self._lasting: bool = hello["lasting"]
         self.facts: dict[str, Any] = hello["facts"]
         self.catalog: Catalog = transport.unpack(hello, hello["buffers"])
 
@@ -336,11 +340,13 @@ class RemoteModel(Looking, Running):
 
     def _follow(self) -> None:
         """Where the server was started anew, greet it in the same session."""
-        self._channel.follow(_tell)
+        self._channel.follow(prints.notice)
         if self._channel.facts["launched"] != self.facts["launched"]:
-            self._greet(self.session)
+            self._greet(self.session, lasting=self._lasting)
             self._channel.wait_for_prints()
-            _tell("the server is back; recordings() tells of which request each saved value is")
+            prints.notice(
+                "the server is back; recordings() tells of which request each saved value is"
+            )
 
     # -- probes ------------------------------------------------------------------------------
 
@@ -628,10 +634,6 @@ def _hang_up(channel: Channel, session: str) -> None:
             channel._check_alive()
         channel.ask(protocol.GOODBYE, {**channel.client_facts(), "session": session})
     channel.close()
-
-
-def _tell(line: str) -> None:
-    print(f"[garcon] {line}", file=sys.stderr, flush=True)
 
 
 def _floating(dtype: Any) -> str:

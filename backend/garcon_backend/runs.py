@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from garcon_backend import checkpoints
-from garcon_backend.batches import Batches, Position
+from garcon_backend.batches import Batches, Piece, Position
 from garcon_backend.lockstep import Lockstep, RequestFailed
 from garcon_backend.sessions import Queued
 from garcon_backend.sources import open_source
-from garcon_jupyter.errors import BadData, BadRequest, GarconError, UnknownName
+from garcon_jupyter.errors import BadRequest, GarconError, UnknownName
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.failures import describe, revive
 from garcon_jupyter.wire.runs import RunStatus, StartRun
@@ -72,6 +72,7 @@ class Run:
         source = open_source(asked.data)
         position = where.position if where else Position()
         self.batches = Batches(source, asked.plan, tokenizer, sizes, position)
+        self._done = position
         self.state = "running"
         self.wanted = ""
         self.failure: dict[str, Any] | None = None
@@ -102,6 +103,7 @@ class Run:
                 lockstep.run(self.id, self._forward(found[0]))
                 self._torn = False
             self._seconds += time.monotonic() - began
+            self._done = self.batches.position
             if found is None:
                 self.state = "done"
             self._write_checkpoint(lockstep)
@@ -133,7 +135,8 @@ class Run:
                 f"{self.id} failed in the midst of a batch, and has no checkpoint.",
                 "Begin it anew, with fresh=True or with checkpoints.",
             )
-        self.batches.back(self._where.position if self._where else Position())
+        self._done = self._where.position if self._where else Position()
+        self.batches.back(self._done)
         self._seconds = self._where.seconds if self._where else 0.0
         self._restore = self._where.directory if self._where else None
         self._ready = self._torn = False
@@ -199,14 +202,14 @@ class Run:
         return max(position.fraction, position.tokens / most if most else 0.0)
 
     def status(self, prints_from: int = 0) -> RunStatus:
-        """How far it is, with the prints since a number."""
-        position = self.batches.position
+        """How far the model is, with the prints since a number. What was read ahead counts for nothing."""
+        position = self._done
         new = max(0, self.prints - prints_from)
         return RunStatus(
             self.id,
             self.state,
             position.batches,
-            position.document - sum(not isinstance(p, BadData) for p in position.waiting),
+            position.document - len({p.document for p in position.waiting if isinstance(p, Piece)}),
             position.tokens,
             position.skipped,
             1.0 if self.state == "done" else self._fraction(position),
@@ -368,6 +371,11 @@ class Runs:
     def cancel_waiting(self, run: Run) -> None:
         """A run that was taken out of the row by hand."""
         run.state, run.wanted = "cancelled", ""
+
+    def count(self, session: str) -> int:
+        """How many runs of a session there are that have not come to their end."""
+        with self.lock:
+            return sum(run.state not in ("done", "cancelled") for run in self._of(session).values())
 
     def active(self, session: str) -> bool:
         """Whether a run of a session goes on."""
