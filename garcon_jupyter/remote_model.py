@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from garcon_jupyter import prints, receiving, shipping, warming
+from garcon_jupyter import prints, receiving, resuming, shipping, warming
 from garcon_jupyter.channel import Channel
 from garcon_jupyter.errors import BadRequest, CannotTravel, ProbesUnknown
 from garcon_jupyter.installing import Installing
@@ -62,6 +62,7 @@ class RemoteModel(Looking, Running):
         prefer: str | None = None,
         lasting: bool = True,
     ) -> None:
+        resuming.check_name(session)
         warming.begin()
         self.server = server
         self._released: list[int] = []

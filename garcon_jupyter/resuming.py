@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from garcon_jupyter import imported, registry
+from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.registry import Server
 from garcon_jupyter.wire import protocol
 
@@ -56,6 +57,19 @@ _HAD: dict[tuple[Any, ...], str] = {}
 """The session that this process had last, by server and by the name that it would have liked."""
 
 os.register_at_fork(after_in_child=_HAD.clear)  # they are its parent's
+
+
+def check_name(session: Any) -> None:
+    """Refuse what is no name of a session; None is for the one that nobody has named.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    if session is not None and (not isinstance(session, str) or not session):
+        raise BadRequest(
+            f"{session!r} is no name of a session.",
+            "Give a text; garcon.sessions() lists those there are.",
+        )
 
 
 def own(server: Server) -> Own:

@@ -9,6 +9,7 @@ from garcon_jupyter import imported, limits, prints, registry, resuming, warming
 from garcon_jupyter.easy import Look
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.limits import LaunchWords
+from garcon_jupyter.options import LAUNCH_WORDS, check_words
 from garcon_jupyter.registry import Progress, Server, Settings
 from garcon_jupyter.remote_model import RemoteModel
 from garcon_jupyter.resuming import notebook_session  # noqa: F401 - its former place
@@ -50,6 +51,7 @@ def launch(
 
     Raises:
         NotAModel: the path holds no model; says what it is.
+        BadRequest, UnknownName: an option makes no sense, or there is none of that name.
         ServerMismatch: a server of that name runs with another model, degrees, dtype or loader.
         BadDegrees, DoesNotFit: the model cannot be cut so, or is too large; with the numbers.
         LaunchFailed: it did not come up; with the end of its log.
@@ -71,6 +73,9 @@ def _launch(
     progress: Progress,
     more: LaunchWords,
 ) -> tuple[Server, bool]:
+    dtype = None if dtype is None else str(dtype).removeprefix("torch.")
+    words = (name, tp, pp, dp, dtype, device, idle_timeout, loader)
+    check_words(path, {**dict(zip(LAUNCH_WORDS, words, strict=True)), **more})
     where, automatic = _resolved(path, loader, progress)
     allowed, several = limits.taken(idle_timeout, more)
     settings = Settings(where, tp, pp, dp, dtype, device, loader)
