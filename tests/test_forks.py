@@ -95,9 +95,11 @@ def test_locks_that_a_thread_held_do_not_matter(rmodel: garcon.RemoteModel) -> N
 def test_a_fork_connects_and_has_a_session_of_its_own(
     rmodel: garcon.RemoteModel, plain: Plain
 ) -> None:
+    expected = plain.logits(PROMPT)
+
     def work() -> Any:
         mine = garcon.connect("tiny")
-        return mine.session != rmodel.session, close(mine.forward(PROMPT), plain.logits(PROMPT))
+        return mine.session != rmodel.session, close(mine.forward(PROMPT), expected)
 
     assert in_a_fork(work) == "(True, True)"
 
