@@ -187,13 +187,8 @@ def test_a_kernel_that_was_restarted_finds_its_session(
         manager.restart_kernel(now=True)
         client.wait_for_ready(timeout=100)
         assert run(launch) == (name, True, [OUT])
-        assert run(
-            "%load_ext garcon_jupyter\n%garcon launch {rmodel.server.facts['path']} --name tiny"
-        ) == (
-            name,
-            True,
-            [OUT],
-        )
+        magics = f"%load_ext garcon_jupyter\n%garcon launch {llama_path} --name tiny"
+        assert run(magics) == (name, True, [OUT])
         # Another kernel has another file: after this one it would be found by nobody.
         assert row(name).held
     finally:
@@ -218,7 +213,7 @@ def test_sessions_are_listed_with_what_is_in_them(
     probes = [
         point.probe(keep),
         point.probe(keep, name="b"),
-        *either.probe_points["*.resid_post"].probes(edit),
+        *either.probe_points["layers.*.resid_post"].probes(edit),
     ]
     either.forward(PROMPT, probes=probes)
     assert mine().recordings == len(either.recordings()) == 2  # those that edit save nothing

@@ -72,7 +72,8 @@ class Run:
         source = open_source(asked.data)
         position = where.position if where else Position()
         self.batches = Batches(source, asked.plan, tokenizer, sizes, position)
-        self._done = position
+        self._at = position
+        """Where the batch began that is being run, or the next one will."""
         self.state = "running"
         self.wanted = ""
         self.failure: dict[str, Any] | None = None
@@ -92,7 +93,6 @@ class Run:
 
     def step(self, lockstep: Lockstep) -> bool:
         """Run one batch; whether there may be more."""
-        before = self.batches.position
         began = time.monotonic()
         try:
             if not self._ready:
@@ -103,14 +103,14 @@ class Run:
                 lockstep.run(self.id, self._forward(found[0]))
                 self._torn = False
             self._seconds += time.monotonic() - began
-            self._done = self.batches.position
+            self._at = self.batches.position
             if found is None:
                 self.state = "done"
             self._write_checkpoint(lockstep)
         except RequestFailed as error:
-            self._fail(error.failure, before)
+            self._fail(error.failure)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the run ends and the server goes on
-            self._fail(describe(error), before)
+            self._fail(describe(error))
         return self.state == "running"
 
     def _begin(self, lockstep: Lockstep) -> None:
@@ -135,8 +135,8 @@ class Run:
                 f"{self.id} failed in the midst of a batch, and has no checkpoint.",
                 "Begin it anew, with fresh=True or with checkpoints.",
             )
-        self._done = self._where.position if self._where else Position()
-        self.batches.back(self._done)
+        self._at = self._where.position if self._where else Position()
+        self.batches.back(self._at)
         self._seconds = self._where.seconds if self._where else 0.0
         self._restore = self._where.directory if self._where else None
         self._ready = self._torn = False
@@ -150,8 +150,8 @@ class Run:
             seed=self.asked.seed + batch.step,
         )
 
-    def _fail(self, failure: dict[str, Any], before: Position) -> None:
-        self.batches.back(before)
+    def _fail(self, failure: dict[str, Any]) -> None:
+        self.batches.back(self._at)
         if failure["class"] == "Interrupted":
             self.state = "cancelled"
         else:
@@ -203,7 +203,7 @@ class Run:
 
     def status(self, prints_from: int = 0) -> RunStatus:
         """How far the model is, with the prints since a number. What was read ahead counts for nothing."""
-        position = self._done
+        position = self._at
         new = max(0, self.prints - prints_from)
         return RunStatus(
             self.id,
