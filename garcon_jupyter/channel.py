@@ -126,7 +126,7 @@ class Channel:
             ServerGone: it has ended.
         """
         self._check_usable()
-        if version(self._file) == self._version:
+        if version(self._file) == self._version and not self.facts.get("restarting"):
             return
         with self._request_lock, self._control_lock:
             if reason := self._news():

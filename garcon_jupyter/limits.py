@@ -73,8 +73,8 @@ def seconds(duration: float | str) -> float:
     Raises:
         BadRequest: it is no duration.
     """
-    number = isinstance(duration, int | float) and not isinstance(duration, bool)
-    if number and 0 <= duration < math.inf:
+    countable = isinstance(duration, int | float) and not isinstance(duration, bool)
+    if countable and 0 <= float(duration) < math.inf:
         return float(duration)
     if duration == "never":
         return 0.0
