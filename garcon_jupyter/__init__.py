@@ -25,6 +25,7 @@ from garcon_jupyter.probes import Probe, ProbePoint, ProbePoints
 from garcon_jupyter.recordings import Handle, Recording, Recordings
 from garcon_jupyter.registry import Server, servers
 from garcon_jupyter.remote_model import RemoteModel
+from garcon_jupyter.resuming import Session, sessions
 from garcon_jupyter.serving import connect, easy_garcon, launch, launch_and_connect
 from garcon_jupyter.shipping import ship
 from garcon_jupyter.tokens import Tokens
@@ -58,6 +59,7 @@ __all__ = [
     "Recordings",
     "RemoteModel",
     "Server",
+    "Session",
     "Tokens",
     "Values",
     "connect",
@@ -67,5 +69,6 @@ __all__ = [
     "merge_atlases",
     "open_atlas",
     "servers",
+    "sessions",
     "ship",
 ]

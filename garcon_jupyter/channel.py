@@ -28,6 +28,7 @@ from garcon_jupyter.errors import (
     BadConnectionFile,
     BadRequest,
     Interrupted,
+    NotConnected,
     ServerGone,
     ServerRestarted,
 )
@@ -64,6 +65,9 @@ RESTART_TIME = 1800.0
 class Channel:
     """Talks to one server. Safe to use from several threads, one request at a time.
 
+    It belongs to the process that made it. A fork has copies of its sockets, whose other ends know nothing of that,
+    and of its locks, which a thread may hold that the fork does not have: so a fork is refused before it touches any.
+
     Args:
         file: the connection file.
         why_gone: tells why the server ended, when it has.
@@ -87,6 +91,7 @@ class Channel:
         self.request_id: str | None = None
         self.warn: Callable[[float], None] = lambda seconds: None
         self._heeded = 0
+        self._closed = False
         self._open()
         if tunnel:
             self._kept.enter_context(tunnel)
@@ -116,10 +121,12 @@ class Channel:
                 that is an error.
 
         Raises:
+            NotConnected: this connection is closed, or another process's.
             ServerRestarted: it is being started anew, and nobody is to wait.
             ServerGone: it has ended.
         """
-        if version(self._file) == self._version:
+        self._check_usable()
+        if version(self._file) == self._version and not self.facts.get("restarting"):
             return
         with self._request_lock, self._control_lock:
             if reason := self._news():
@@ -131,6 +138,30 @@ class Channel:
                 return
             self._disconnect()
             self._open()
+
+    @property
+    def mine(self) -> bool:
+        """Whether this process made it; else it is a fork of the one that did."""
+        return os.getpid() == self._owner
+
+    def _check_usable(self) -> None:
+        """Refuse a connection that cannot be used here; touches no socket and no lock.
+
+        Raises:
+            NotConnected: it was closed, or this process is a fork of its own.
+        """
+        name = self.facts["name"]
+        if not self.mine:
+            raise NotConnected(
+                f"This connection to {name!r} is that of process {self._owner}, which was forked: its sockets cannot "
+                "be used here.",
+                f'Connect in this process: rmodel = garcon.connect("{name}").',
+            )
+        if self._closed:
+            raise NotConnected(
+                f"This connection to {name!r} was closed.",
+                f'garcon.connect("{name}", session=…) goes on in its session, which stays on the server.',
+            )
 
     def _news(self) -> str:
         """Why the server is being started anew, or nothing.
@@ -183,13 +214,16 @@ class Channel:
         sock.connect(f"{self.info['transport']}://{self.info['ip']}{joint}{self.info[port]}")
 
     def close(self, patience: float = 0.0) -> None:
-        """Hang up.
+        """Hang up; in a fork, nothing.
 
         Args:
             patience: seconds in which a request of another thread may end before.
         """
+        if not self.mine:
+            return
         ended = patience > 0 and self._request_lock.acquire(timeout=patience)
         try:
+            self._closed = True
             self._disconnect()
             self._kept.close()
         finally:
@@ -197,8 +231,7 @@ class Channel:
                 self._request_lock.release()
 
     def _disconnect(self) -> None:
-        if os.getpid() == self._owner:
-            self._context.destroy(linger=0)
+        self._context.destroy(linger=0)
 
     def client_facts(self) -> dict[str, Any]:
         """What this client says of itself. Through a tunnel its process number means nothing to the server,
@@ -212,9 +245,11 @@ class Channel:
         """Ask on the control channel; answered even while the model is busy.
 
         Raises:
+            NotConnected: this connection is closed, or another process's.
             ServerGone: no answer.
             GarconError: what the server answered.
         """
+        self._check_usable()
         with self._control_lock:
             self.follow()
             with self._patience:
@@ -342,6 +377,7 @@ class Channel:
             ServerGone: the server ended.
             GarconError: what the server answered.
         """
+        self._check_usable()
         with self._request_lock:
             session = content.get("session", "")
             packed, raw = transport.pack(value, self._shared, give=self._give(session))

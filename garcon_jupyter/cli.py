@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     command("list", _list, "list the running servers")
     status = command("status", _status, "say what servers do, who is there and what they use")
     status.add_argument("name", metavar="NAME", nargs="?", help="default: all")
+    sessions = command("sessions", _sessions, "list sessions: who has them, and what is in them")
+    sessions.add_argument("name", metavar="NAME", nargs="?", help="of a server; default: all")
     logs = command("logs", _logs, "show what a server wrote")
     logs.add_argument("name", metavar="NAME")
     logs.add_argument("-n", dest="lines", type=int, default=40, help="last lines (default: 40)")
@@ -117,6 +119,13 @@ def _status(given: argparse.Namespace) -> int:
         print(listings.servers([]))
     for server in chosen:
         print(listings.status(server, registry.status(server)))
+    return 0
+
+
+def _sessions(given: argparse.Namespace) -> int:
+    from garcon_jupyter.resuming import sessions
+
+    print(listings.sessions(sessions(given.name)))
     return 0
 
 
@@ -175,7 +184,7 @@ def _the_server(name: str | None, running: dict[str, Server]) -> Server:
 def _catalog(server: Server) -> Catalog:
     from garcon_jupyter.remote_model import RemoteModel
 
-    model = RemoteModel(server, prefer="garcon points")
+    model = RemoteModel(server, prefer="garcon points", lasting=False)
     try:
         return model.catalog
     finally:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import linecache
-import sys
 from collections.abc import Iterable
+
+from garcon_jupyter import imported
 
 
 class GarconError(Exception):
@@ -140,7 +141,7 @@ class ProbeError(GarconError):
 
 def _shown(file: str) -> str:
     """A file as a traceback names it; a notebook's cells have names of their own."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell = imported.shell()
     named = shell.compile.format_code_name(file) if shell else None
     return " ".join(named) if named else f'File "{file}"'
 
@@ -203,6 +204,10 @@ class VersionMismatch(GarconError, ConnectionError):
 
 class BadConnectionFile(GarconError, ValueError):
     """A file that is no connection file of a Garçon server."""
+
+
+class NotConnected(GarconError, ConnectionError):
+    """A connection that was closed, or that belongs to the process of which this one is a fork."""
 
 
 class SessionInUse(GarconError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TypedDict, cast
@@ -72,11 +73,13 @@ def seconds(duration: float | str) -> float:
     Raises:
         BadRequest: it is no duration.
     """
-    if isinstance(duration, int | float):
+    countable = isinstance(duration, int | float) and not isinstance(duration, bool)
+    if countable and 0 <= float(duration) < math.inf:
         return float(duration)
     if duration == "never":
         return 0.0
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", duration.strip())
+    written = duration.strip() if isinstance(duration, str) else ""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", written)
     if not found:
         raise BadRequest(f"{duration!r} is no duration.", 'Write seconds, or "30m", "1h", "never".')
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]

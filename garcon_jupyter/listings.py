@@ -24,6 +24,7 @@ from garcon_jupyter.wire.sizes import sized
 
 if TYPE_CHECKING:
     from garcon_jupyter.remote_model import RemoteModel
+    from garcon_jupyter.resuming import Session
 
 INDENT = "  "
 
@@ -135,6 +136,21 @@ def pending(requests: Sequence[dict[str, Any]]) -> str:
         f"{columns(rows)}\n%garcon result REQUEST waits for one and shows what it printed; "
         "%garcon cancel REQUEST stops it."
     )
+
+
+def sessions(found: Sequence[Session]) -> str:
+    """The sessions of servers, one a line."""
+    if not found:
+        return "There are no sessions."
+    rows = [("SESSION", "SERVER", "USER", "HELD BY", "SINCE", "WHAT IS IN IT")]
+    for one in found:
+        holder = f"process {one.pid} on {one.host}" if one.held else "nobody"
+        since = time.strftime("%H:%M:%S", time.localtime(one.since))
+        rows.append(
+            (one.name, one.server, one.user or "?", holder, since, one.contents or "nothing")
+        )
+    resume = "garcon.connect(SERVER, session=SESSION) goes on in one that nobody holds."
+    return f"{columns(rows)}\n{resume}"
 
 
 def log_tail(name: str, lines: int) -> str:

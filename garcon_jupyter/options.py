@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Mapping
 from typing import Any
 
+from garcon_jupyter.errors import BadDegrees, BadRequest, UnknownName
 from garcon_jupyter.hosts import Several
 from garcon_jupyter.limits import LimitWords
+
+DEVICES = ("cpu", "cuda")
 
 LAUNCH_WORDS = ("name", "tp", "pp", "dp", "dtype", "device", "idle_timeout", "loader")
 LIMIT_WORDS = tuple(LimitWords.__annotations__)
@@ -21,7 +26,7 @@ def add_launch_options(parser: argparse.ArgumentParser) -> None:
     add("--pp", type=int, metavar="N", help="degree of pipeline parallelism (default: 1)")
     add("--dp", type=int, metavar="N", help="degree of data parallelism (default: 1)")
     add("--dtype", help="to load in, e.g. bfloat16 (default: the checkpoint's)")
-    add("--device", choices=("cpu", "cuda"), help="default: the GPUs, where there are some")
+    add("--device", choices=DEVICES, help="default: the GPUs, where there are some")
     add(
         "--idle-timeout",
         default="1h",
@@ -63,6 +68,40 @@ def _add_hosts_options(parser: argparse.ArgumentParser) -> None:
     add("--partition", metavar="NAME", help="of the job")
     add("--time", metavar="TIME", help="limit of the job, as sbatch takes it")
     add("--sbatch", action="append", metavar="OPTION", help="another option of sbatch; repeatable")
+
+
+DEGREES = ("tp", "pp", "dp")
+
+TEXTS = ("name", "dtype", "device", "loader")
+
+
+def check_words(path: Any, words: Mapping[str, Any]) -> None:
+    """Refuse what a launch cannot be asked for, in a sentence, before anything is begun.
+
+    What a word's value means is checked by whoever reads it; here, that it is of the right kind.
+
+    Raises:
+        UnknownName: there is no such word; names the nearest.
+        BadRequest, BadDegrees: a value is of the wrong kind.
+    """
+    known = (*LAUNCH_WORDS, *LIMIT_WORDS, *HOSTS_WORDS)
+    given = isinstance(path, (str, os.PathLike)) and (os.fspath(path) or words.get("loader"))
+    if not given:
+        raise BadRequest(
+            f"{path!r} is no path of a model.", "Give smollm2, a directory, or a hub id, as a text."
+        )
+    for word, value in words.items():
+        if word not in known:
+            raise UnknownName.among("option of a launch", word, known, "help(garcon.launch)")
+        if value is None and word != "idle_timeout":
+            continue
+        if word in DEGREES and (not isinstance(value, int) or isinstance(value, bool)):
+            raise BadDegrees(f"{word}={value!r} is no degree.", "Degrees are whole numbers from 1.")
+        if word in TEXTS and (not isinstance(value, str) or not value):
+            how = 'Write "package.module:function".' if word == "loader" else "Give it as a text."
+            raise BadRequest(f"{word}={value!r} is no text.", how)
+        if word == "device" and value not in DEVICES:
+            raise BadRequest(f"There is no device {value!r}.", f"Use {' or '.join(DEVICES)}.")
 
 
 def launch_options(given: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What code prints on the server, shown here."""
+"""What code prints on the server, shown here; and what Garçon itself has to say."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def plain(rank: int, stream: str, text: str) -> None:
     out = sys.stderr if stream == "stderr" else sys.stdout
     out.write(text)
     out.flush()
+
+
+def notice(line: str) -> None:
+    """Tell the person at the notebook something that no cell asked for; nothing where it is ""."""
+    if line:
+        print(f"[garcon] {line}", file=sys.stderr, flush=True)
 
 
 class ByRank:

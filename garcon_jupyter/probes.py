@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter import shipping
+from garcon_jupyter import imported, shipping
 from garcon_jupyter.errors import BadProbe
 from garcon_jupyter.points import Address, Catalog, PointSpec, is_pattern
 from garcon_jupyter.wire.requests import Code, ProbeSpec, RecordingRef
@@ -175,7 +174,7 @@ class ProbePoint:
 
 def _as_recorder(fn: Any) -> Recorder[Any] | None:
     """A probe that is a recorder; nothing is one before that module was imported."""
-    module = sys.modules.get("garcon_jupyter.recorders.base")
+    module = imported.whole("garcon_jupyter.recorders.base")
     return fn if module is not None and isinstance(fn, module.Recorder) else None
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from garcon_jupyter import imported
 from garcon_jupyter.wire.sizes import sized
 
 SHORTEST = 0.1
@@ -91,7 +92,7 @@ class Amount:
 
 
 def _in_a_notebook() -> bool:
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell = imported.shell()
     return shell is not None and hasattr(shell, "kernel")
 
 

@@ -102,16 +102,25 @@ def servers() -> list[Server]:
     return found
 
 
-def find(name: str) -> Server:
+def find(name: str | Server) -> Server:
     """The running server of a name, or at an address: ``ssh://user@host/name``.
 
     Raises:
+        BadRequest: that is no name.
         UnknownServer: none runs; says why the last one ended, and which names there are.
         BadConnectionFile: the file of that name is no connection file of a server.
         Unreachable: by ssh; says why.
     """
     from garcon_jupyter import tunnels
 
+    if isinstance(name, Server):
+        name = name.name
+    if not isinstance(name, str) or not name:
+        names = ", ".join(server.name for server in servers())
+        raise BadRequest(
+            f"{name!r} is no name of a server.",
+            f"Give one as a text. Running: {names or 'none; garcon launch starts one'}.",
+        )
     if name.startswith(tunnels.SCHEME):
         return tunnels.find(name)
     file = registry_directory() / f"{name}.json"
@@ -281,6 +290,16 @@ def status(server: Server) -> dict[str, Any]:
     """
     with _calling(server) as channel:
         return channel.ask(protocol.STATUS, {})
+
+
+def sessions(server: Server) -> list[dict[str, Any]]:
+    """Which sessions a server has, who has them, and what is in them.
+
+    Raises:
+        ServerGone: it does not answer.
+    """
+    with _calling(server) as channel:
+        return channel.ask(protocol.SESSIONS, {})["sessions"]
 
 
 def keep_alive(server: Server) -> float | None:

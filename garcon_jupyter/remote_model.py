@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import secrets
-import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from garcon_jupyter import background, prints, receiving, shipping, warming
+from garcon_jupyter import background, prints, receiving, resuming, shipping, warming
 from garcon_jupyter.channel import Channel
-from garcon_jupyter.errors import BadRequest, ProbesUnknown
+from garcon_jupyter.errors import BadRequest, CannotTravel, ProbesUnknown
 from garcon_jupyter.installing import Installing
 from garcon_jupyter.lines import Lines
 from garcon_jupyter.looking.entry import Looking
@@ -57,8 +57,13 @@ class RemoteModel(Looking, Running):
     """
 
     def __init__(
-        self, server: Server, session: str | None = None, prefer: str | None = None
+        self,
+        server: Server,
+        session: str | None = None,
+        prefer: str | None = None,
+        lasting: bool = True,
     ) -> None:
+        resuming.check_name(session)
         warming.begin()
         self.server = server
         self._released: list[int] = []
@@ -68,8 +73,8 @@ class RemoteModel(Looking, Running):
             self._channel, partial(Channel, server.file, server.why_gone, server.tunnel)
         )
         try:
-            self._channel.follow(_tell)
-            self._greet(session, prefer)
+            self._channel.follow(prints.notice)
+            self._greet(session, prefer, lasting)
         except BaseException:
             self._channel.close()
             raise
@@ -85,13 +90,14 @@ class RemoteModel(Looking, Running):
         weakref.finalize(self, self._lines.close)
         self._channel.wait_for_prints()
 
-    def _greet(self, session: str | None, prefer: str | None = None) -> None:
+    def _greet(self, session: str | None, prefer: str | None = None, lasting: bool = True) -> None:
         """Open or resume a session."""
         protocol.check_versions(self._channel.facts, protocol.client_facts())
-        asked = {**self._channel.client_facts(), "session": session, "prefer": prefer}
-        hello = self._channel.ask(protocol.HELLO, asked)
+        asked = {"session": session, "prefer": prefer, "lasting": lasting}
+        hello = self._channel.ask(protocol.HELLO, {**self._channel.client_facts(), **asked})
         self.session: str = hello["session"]
         self.resumed: bool = hello["resumed"]
+        self._lasting: bool = hello["lasting"]
         self.facts: dict[str, Any] = hello["facts"]
         self.catalog: Catalog = transport.unpack(hello, hello["buffers"])
 
@@ -353,11 +359,13 @@ class RemoteModel(Looking, Running):
 
     def _follow(self) -> None:
         """Where the server was started anew, greet it in the same session."""
-        self._channel.follow(_tell)
+        self._channel.follow(prints.notice)
         if self._channel.facts["launched"] != self.facts["launched"]:
-            self._greet(self.session)
+            self._greet(self.session, lasting=self._lasting)
             self._channel.wait_for_prints()
-            _tell("the server is back; recordings() tells of which request each saved value is")
+            prints.notice(
+                "the server is back; recordings() tells of which request each saved value is"
+            )
 
     # -- probes ------------------------------------------------------------------------------
 
@@ -600,6 +608,13 @@ class RemoteModel(Looking, Running):
         """Whether :meth:`close` was called."""
         return not self._close.alive
 
+    def __reduce__(self) -> NoReturn:
+        raise CannotTravel(
+            f"The connection to {self.server.name!r} cannot be pickled: it belongs to this process.",
+            f'Where it is needed, connect: garcon.connect("{self.server.name}"). '
+            "A probe is given what it needs by save_ctx, params= and source=.",
+        )
+
     def __repr__(self) -> str:
         model, degrees = self.facts["model"], self.facts["degrees"]
         sharding = ", ".join(f"{word}={n}" for word, n in degrees.items() if n > 1) or "one process"
@@ -616,6 +631,7 @@ class RemoteModel(Looking, Running):
 
 _HOLDING: Counter[tuple[str, str]] = Counter()
 """Open connections of this process by (key of the server, session): the last one says goodbye."""
+os.register_at_fork(after_in_child=_HOLDING.clear)
 
 
 def _warn(server: str, seconds: float) -> None:
@@ -628,6 +644,10 @@ def _warn(server: str, seconds: float) -> None:
 
 
 def _hang_up(channel: Channel, session: str) -> None:
+    """Let go of a session, if nobody else in this process has it. A fork has nothing to let go of: the session is
+    its parent's."""
+    if not channel.mine:
+        return
     _HOLDING[channel.info["key"], session] -= 1
     if _HOLDING[channel.info["key"], session]:
         channel.close()
@@ -637,10 +657,6 @@ def _hang_up(channel: Channel, session: str) -> None:
             channel._check_alive()
         channel.ask(protocol.GOODBYE, {**channel.client_facts(), "session": session})
     channel.close()
-
-
-def _tell(line: str) -> None:
-    print(f"[garcon] {line}", file=sys.stderr, flush=True)
 
 
 def _floating(dtype: Any) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import re
 from typing import Any, Unpack
 
-from garcon_jupyter import limits, registry, warming
+from garcon_jupyter import imported, limits, prints, registry, resuming, warming
 from garcon_jupyter.easy import Look
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.limits import LaunchWords
+from garcon_jupyter.options import LAUNCH_WORDS, check_words
 from garcon_jupyter.registry import Progress, Server, Settings
 from garcon_jupyter.remote_model import RemoteModel
+from garcon_jupyter.resuming import notebook_session  # noqa: F401 - its former place
 
 
 def launch(
@@ -51,6 +51,7 @@ def launch(
 
     Raises:
         NotAModel: the path holds no model; says what it is.
+        BadRequest, UnknownName: an option makes no sense, or there is none of that name.
         ServerMismatch: a server of that name runs with another model, degrees, dtype or loader.
         BadDegrees, DoesNotFit: the model cannot be cut so, or is too large; with the numbers.
         LaunchFailed: it did not come up; with the end of its log.
@@ -72,6 +73,9 @@ def _launch(
     progress: Progress,
     more: LaunchWords,
 ) -> tuple[Server, bool]:
+    dtype = None if dtype is None else str(dtype).removeprefix("torch.")
+    words = (name, tp, pp, dp, dtype, device, idle_timeout, loader)
+    check_words(path, {**dict(zip(LAUNCH_WORDS, words, strict=True)), **more})
     where, automatic = _resolved(path, loader, progress)
     allowed, several = limits.taken(idle_timeout, more)
     settings = Settings(where, tp, pp, dp, dtype, device, loader)
@@ -92,20 +96,27 @@ def _resolved(
     return str(directory), snapshots.server_name(directory)
 
 
-def connect(name: str, session: str | None = None) -> RemoteModel:
+def connect(name: str | Server | None = None, session: str | None = None) -> RemoteModel:
     """Connect to a running server.
+
+    Each call has a session of its own, so that a process can have several that do not see each other.
+    :func:`launch_and_connect` and ``%garcon connect`` go on in the one that the notebook had.
 
     Args:
         name: of the server; ``ssh://user@host/name`` for one of another machine.
-        session: of the session to resume, or to make; by default a fresh one.
+        session: of the session to resume, or to make; by default a fresh one. :func:`sessions` lists them.
 
     Raises:
+        BadRequest: that is no name.
         UnknownServer: none of that name runs; says why the last one ended.
         Unreachable: ssh cannot connect; with what it said.
         SessionInUse: another living client holds the session.
         VersionMismatch: server and client do not understand each other.
     """
-    return RemoteModel(registry.find(name), session=session)
+    model = RemoteModel(registry.find(name), session=session)  # type: ignore[arg-type]  # None is told so
+    if session is None and imported.shell():  # a script has no cell that is run again
+        prints.notice(resuming.tell(model))
+    return model
 
 
 def launch_and_connect(
@@ -125,9 +136,9 @@ def launch_and_connect(
 ) -> RemoteModel:
     """Launch a server, or find the one that runs, and connect to it.
 
-    Running the same line again reconnects. The session is named after the user and the notebook, so that a
-    notebook whose kernel was restarted finds its recordings; where another living client holds it, the
-    session is a fresh one.
+    Running the same line again goes on in the same session. It is named after the user and the notebook or
+    script, so that a notebook whose kernel was restarted finds its recordings (:mod:`garcon_jupyter.resuming`);
+    where another living client holds it, the session is a fresh one, and a line says so.
 
     Args:
         session: of the session to resume, instead.
@@ -147,7 +158,8 @@ def launch_and_connect(
 
 
 def in_notebook_session(server: Server, session: str | None = None) -> RemoteModel:
-    """Connect to a server in a named session, else in that of this notebook, else in a fresh one.
+    """Connect to a server in a named session, else in that of this process or notebook, else in a fresh one,
+    and say so where others could be resumed.
 
     Raises:
         ServerGone: the server has ended.
@@ -157,15 +169,13 @@ def in_notebook_session(server: Server, session: str | None = None) -> RemoteMod
             f"Server {server.name!r} has ended.",
             "To connect, launch on the first host; on the others launch is enough.",
         )
-    return RemoteModel(server, session=session, prefer=notebook_session())
-
-
-def notebook_session() -> str | None:
-    """Session name of this notebook and user; None outside of one."""
-    notebook = os.environ.get("JPY_SESSION_NAME")
-    if not notebook:
-        return None
-    return re.sub(r"[^\w.@/-]+", "-", f"{getpass.getuser()}@{notebook}")
+    if session is not None:
+        return RemoteModel(server, session=session)
+    wish = resuming.own(server)
+    model = RemoteModel(server, prefer=wish.name, lasting=wish.lasting)
+    resuming.remember(model)
+    prints.notice(resuming.tell(model, wish))
+    return model
 
 
 def easy_garcon(model: RemoteModel | str, text: Any) -> Look:

@@ -18,7 +18,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
-from garcon_jupyter import background
+from garcon_jupyter import background, imported
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.magics.current import VARIABLE
 from garcon_jupyter.recordings import Recordings
@@ -45,9 +45,7 @@ def told(shell: Any = None) -> Told:
         is the latest.
     """
     if shell is None:
-        from IPython.core.getipython import get_ipython
-
-        shell = get_ipython()
+        shell = imported.shell()
     model = shell.user_ns.get(VARIABLE)
     content: dict[str, Any] = {
         "magics": "probe" in shell.magics_manager.magics["cell"],

@@ -216,6 +216,7 @@ class Tunnel:
 
 
 _OPEN: weakref.WeakValueDictionary[str, Tunnel] = weakref.WeakValueDictionary()
+os.register_at_fork(after_in_child=_OPEN.clear)  # a fork has not the threads that watch them
 _FINDING = threading.Lock()
 
 

@@ -10,10 +10,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import os
 import sys
 import threading
+from functools import partial
 
 NEEDED = "torch"
+
+LONGEST = 60.0
+"""Seconds for which a fork waits for it."""
 
 
 @functools.cache
@@ -21,8 +26,13 @@ def begin() -> None:
     """Begin the import, once; returns without waiting."""
     if NEEDED in sys.modules:
         return
+    # Torch imports this, and it locks around forks from then on: not in the midst of one that waits for torch.
+    importlib.import_module("concurrent.futures.thread")
     # Not a daemon: a process that ends in the middle of it waits, where it could crash.
-    threading.Thread(target=_import, name="garcon-warming").start()
+    thread = threading.Thread(target=_import, name="garcon-warming")
+    thread.start()
+    # A fork in the middle of it would have the lock of the import, and not the thread that gives it back.
+    os.register_at_fork(before=partial(thread.join, LONGEST))
 
 
 def _import() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import garcon_jupyter as garcon
 from garcon_jupyter.serving import notebook_session
@@ -58,3 +62,45 @@ def test_the_automatic_name_and_the_settings_are_checked(
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(garcon.UnknownServer, match="no running server 'nobody'"):
         garcon.connect("nobody")
+
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "nothing": (lambda: garcon.connect(), "None is no name of a server"),
+    "a number": (lambda: garcon.connect(5), "5 is no name of a server"),  # type: ignore[arg-type]
+    "an empty name": (lambda: garcon.connect(""), "'' is no name of a server"),
+    "a session": (lambda: garcon.connect("tiny", session=5), "5 is no name of a session"),  # type: ignore[arg-type]
+    "no session": (lambda: garcon.connect("tiny", session=""), "'' is no name of a session"),
+    "sessions": (lambda: garcon.sessions(5), "5 is no name of a server"),  # type: ignore[arg-type]
+    "a path": (lambda: garcon.launch(5), "5 is no path of a model"),  # type: ignore[arg-type]
+    "a server": (lambda: garcon.launch(garcon.servers()[0]), "is no path of a model"),  # type: ignore[arg-type]
+    "a text": (lambda: garcon.easy_garcon(5, "hi"), "5 is no path of a model"),  # type: ignore[arg-type]
+    "a name": (lambda: garcon.launch("smollm2", 5), "name=5 is no text"),  # type: ignore[arg-type]
+    "a degree": (lambda: garcon.launch("smollm2", tp="2"), "tp='2' is no degree"),  # type: ignore[arg-type]
+    "half a degree": (lambda: garcon.launch("smollm2", pp=1.5), "pp=1.5 is no degree"),  # type: ignore[arg-type]
+    "a word": (lambda: garcon.launch("smollm2", memry="8GiB"), "'memry'. Did you mean memory"),  # type: ignore[call-arg]
+    "a device": (
+        lambda: garcon.launch("smollm2", device="gpu"),
+        "no device 'gpu'. Use cpu or cuda",
+    ),
+    "a loader": (lambda: garcon.launch("smollm2", loader=len), "package.module:function"),  # type: ignore[arg-type]
+    "a time": (lambda: garcon.launch("smollm2", idle_timeout=None), "None is no duration"),  # type: ignore[arg-type]
+    "a negative time": (lambda: garcon.launch("smollm2", idle_timeout=-1), "-1 is no duration"),
+    "no time": (lambda: garcon.launch("smollm2", idle_timeout=float("nan")), "nan is no duration"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_call_gets_a_sentence(what: str, llama_server: garcon.Server) -> None:
+    call, said = WRONG[what]
+    with pytest.raises(garcon.GarconError, match=re.escape(said)):
+        call()
+
+
+def test_a_server_and_dtypes_are_taken_as_they_are(
+    llama_path: Path, llama_server: garcon.Server
+) -> None:
+    rmodel = garcon.connect(llama_server)
+    assert rmodel.server == llama_server
+    rmodel.close()
+    same = garcon.launch(llama_path, "tiny", dtype=torch.float32, progress=quiet)  # type: ignore[arg-type]
+    assert same == llama_server

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,25 +35,37 @@ class Piece:
 
     Attributes:
         first: offset of the first of them.
+        span: the fractions of the data that are before it and up to its end; a part of a document is so much of the
+            document's.
     """
 
     ids: np.ndarray
     document: int
     first: int = 0
+    span: tuple[float, float] = (0.0, 0.0)
 
     def cut(self, at: int) -> tuple[Piece, Piece]:
         """What is before, and what is after."""
-        return replace(self, ids=self.ids[:at]), Piece(
-            self.ids[at:], self.document, self.first + at
+        begin, end = self.span
+        middle = begin + (end - begin) * min(1.0, at / max(1, len(self.ids)))
+        return (
+            replace(self, ids=self.ids[:at], span=(begin, middle)),
+            Piece(self.ids[at:], self.document, self.first + at, (middle, end)),
         )
 
 
 @dataclass(frozen=True)
 class Position:
-    """Between two batches: the next document to read, and what was read and not yet used."""
+    """Between two batches: the next document to read, and what was read and not yet used.
+
+    Attributes:
+        read: the fraction of the data that was read, which is ahead of what is in batches.
+        fraction: of the data that is in batches.
+    """
 
     document: int = 0
     waiting: tuple[Piece | BadData, ...] = ()
+    read: float = 0.0
     fraction: float = 0.0
     tokens: int = 0
     skipped: int = 0
@@ -153,7 +166,10 @@ class Batches:
         tokens = sum(len(piece.ids) for row in rows for piece in row)
         step = self._position.batches
         self._position = replace(
-            self._position, tokens=self._position.tokens + tokens, batches=step + 1
+            self._position,
+            tokens=self._position.tokens + tokens,
+            batches=step + 1,
+            fraction=rows[-1][-1].span[1],
         )
         return _batch(rows, step), tokens
 
@@ -191,12 +207,11 @@ class Batches:
             read = self._read()
             if not read:
                 return None
+            spans = list(pairwise([self._position.read, *(end for _, end in read)]))
             self._position = replace(
-                self._position,
-                document=self._position.document + len(read),
-                fraction=read[-1][1],
+                self._position, document=self._position.document + len(read), read=read[-1][1]
             )
-            self._take([document for document, _ in read])
+            self._take([document for document, _ in read], spans)
         head = self._waiting[0]
         if isinstance(head, BadData):
             if begun:
@@ -214,11 +229,11 @@ class Batches:
                 break
         return found
 
-    def _take(self, documents: list[Document]) -> None:
+    def _take(self, documents: list[Document], spans: list[tuple[float, float]]) -> None:
         first = self._position.document - len(documents)
         texts = [document for document in documents if isinstance(document, str)]
         ids = iter(self._tokenized(texts))
-        for number, document in enumerate(documents, first):
+        for number, (document, span) in enumerate(zip(documents, spans, strict=True), first):
             row = next(ids) if isinstance(document, str) else document
             row = row if isinstance(row, BadData) else self._problem(row, number) or row
             if isinstance(row, BadData) and self._plan.skip:
@@ -226,7 +241,7 @@ class Batches:
             elif isinstance(row, BadData):
                 self._waiting.append(row)
             elif len(row):
-                piece = Piece(row, self._plan.first_document + number)
+                piece = Piece(row, self._plan.first_document + number, span=span)
                 self._waiting.extend(self._pieces(piece))
 
     def _tokenized(self, texts: list[str]) -> Iterator[np.ndarray]:

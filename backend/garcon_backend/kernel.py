@@ -31,7 +31,7 @@ from garcon_jupyter.errors import BadRequest, CannotTravel
 from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content
 from garcon_jupyter.wire.failures import describe
-from garcon_jupyter.wire.requests import Drop, GetParameter, Request
+from garcon_jupyter.wire.requests import Clear, Drop, GetParameter, Request
 
 _CLOSED = ("debug_request", "create_subshell_request", "delete_subshell_request")
 """What Jupyter's kernels do and this one does not: a debugger listens on a port that asks for no key, and every
@@ -82,6 +82,7 @@ class GarconKernel(Questions):
         return {**super().kernel_info, "supported_features": [], "garcon": self.served.facts}
 
     def start(self) -> None:
+        self._find_sessions()
         with self.runs.lock:  # nobody is told of runs before those that were cut short are back
             super().start()
             self.runs.revive()
@@ -329,7 +330,7 @@ class GarconKernel(Questions):
     def _forget_sessions(self) -> None:
         """Drop what sessions recorded whose clients are gone for good; between two requests."""
         after, now = self.served.facts["forget"], time.monotonic()
-        for name in self.sessions.forget(after, now, self.runs.active):
+        for name in self.sessions.forget(after, now, self.runs.active, self._empty):
             log(f"forgot the session {name}, whose client is gone")
             self.outcomes.drop(name)
             self.served.data.leave(name)
@@ -337,6 +338,17 @@ class GarconKernel(Questions):
                 self.served.lockstep.run(f"forget {name}", Drop(session=name))
             except RequestFailed as error:
                 log(f"session {name} cannot be dropped: {error}")
+            self.served.lockstep.recorded.drop(name)
+
+    def _find_sessions(self) -> None:
+        """Know the sessions again whose recordings outlived a lost rank, before anybody asks for them."""
+        lockstep = self.served.lockstep
+        try:
+            lockstep.run("begin", Clear(points=()))  # clears nothing; the ranks say what they have
+        except RequestFailed as error:
+            log(f"what is recorded is not known: {error}")
+        for name in lockstep.recorded.sessions():
+            self.sessions.found(name)
 
     def _stop(self, reason: str) -> None:
         self.served.stop(reason)

@@ -18,8 +18,8 @@ import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from garcon_backend.lent import Lent, frames
 from garcon_backend.link import Link
 from garcon_backend.output import log
 from garcon_backend.probing.calls import PassFailed, UserFailure
+from garcon_backend.sessions import Context, Recorded
 from garcon_backend.watch import Watch, answer_watch
 from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
 from garcon_jupyter.points import Catalog
@@ -48,6 +49,8 @@ class Outcome:
     """Whether it failed in the middle of a pass, where others may wait for it."""
     follows: bool = False
     """Whether it failed only because another did."""
+    news: Mapping[Context, bool] = field(default_factory=dict)
+    """The contexts that were touched, and whether something is in them on that rank."""
 
 
 class RequestFailed(Exception):
@@ -87,6 +90,7 @@ def perform(executor: Executor, run: Callable[[], Any]) -> Outcome:
     except Cancelled as error:  # it came again while the first was dealt with
         executor.interrupts.shut()
         return Outcome(failure=_failure(error))
+    outcome.news = executor.contexts.news()
     if outcome.alone and executor.mesh.may_rejoin:  # by now no traceback knows the groups
         executor.mesh.leave()
     return outcome
@@ -123,6 +127,7 @@ class Lockstep:
 
     Attributes:
         lent: the files in shared memory that the ranks wrote for the answer of the last request.
+        recorded: what is recorded where, as of the last request.
     """
 
     def __init__(self, executor: Executor, workers: int, link: Link) -> None:
@@ -131,6 +136,7 @@ class Lockstep:
         self._link = link
         self._number = executor.contexts.finished
         self.lent = Lent()
+        self.recorded = Recorded()
         self._emit: Callable[[int, str, str], None] = lambda rank, stream, text: None
         self._names: list[bytes] = []
         self._watch: Watch | None = None
@@ -200,6 +206,7 @@ class Lockstep:
         outcome = perform(self.executor, prepared)
         self.executor.contexts.keep(self._number, _title(self._number, request))
         outcomes = [outcome, *self._hear()]
+        self.recorded.learn(o.news for o in outcomes)
         if any(o.alone for o in outcomes):
             self._join_anew()
         if any(o.failure for o in outcomes):
@@ -349,5 +356,5 @@ class Worker:
             answer = frames(outcome, self._shared)
         except CannotTravel as error:
             named = merging.name_culprit(request, outcome.value, error)
-            answer = frames(Outcome(failure=describe(named)), self._shared)
+            answer = frames(Outcome(failure=describe(named), news=outcome.news), self._shared)
         self._link.commands.send_multipart([b"answer", *answer])

@@ -20,7 +20,7 @@ from garcon_backend.outcomes import Outcomes
 from garcon_backend.output import log
 from garcon_backend.runs import Run, Runs
 from garcon_backend.served import Served
-from garcon_backend.sessions import Client, Sessions
+from garcon_backend.sessions import Client, Session, Sessions
 from garcon_backend.turns import Queued, Turns
 from garcon_backend.waiting import Waiting
 from garcon_jupyter.errors import BadRequest, GarconError, Interrupted
@@ -131,18 +131,57 @@ class Questions(IPythonKernel):
             protocol.check_versions(self.served.facts, content)
             client = _client(content)
             session, resumed = self.sessions.open(
-                content.get("session"), client, content.get("prefer")
+                content.get("session"),
+                client,
+                content.get("prefer"),
+                content.get("lasting", True),
             )
             packed, buffers = transport.pack(self.served.catalog)
             return {
                 "session": session.name,
                 "resumed": resumed,
+                "lasting": session.named,
                 "facts": self.served.facts,
                 **packed,
                 "buffers": buffers,
             }
 
         self._question(stream, ident, parent, answer)
+
+    def garcon_sessions(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Which sessions there are, who has them, and what is in them."""
+        self._question(
+            stream,
+            ident,
+            parent,
+            lambda: {"sessions": [self._session_row(s) for s in self.sessions.all()]},
+        )
+
+    def _session_row(self, session: Session) -> dict[str, Any]:
+        last = session.last
+        return {
+            "session": session.name,
+            "user": last.user if last else None,
+            "host": last.host if last else None,
+            "pid": last.pid if last else None,
+            "held": session.held,
+            "since": session.changed,
+            **self._contents(session.name),
+        }
+
+    def _contents(self, session: str) -> dict[str, int]:
+        """How much there is in a session."""
+        unfinished = [item for item in self.turns.unfinished() if item.session == session]
+        requests = [item for item in unfinished if not isinstance(item.message, Run)]
+        return {
+            "recordings": self.served.lockstep.recorded.count(session),
+            "requests": len(requests) + len(self.outcomes.of(session)),
+            "runs": self.runs.count(session),
+        }
+
+    def _empty(self, session: str) -> bool:
+        """Whether there is nothing in a session."""
+        return not any(self._contents(session).values())
 
     def garcon_status(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """What runs, what waits, who is there."""

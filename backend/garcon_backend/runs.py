@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from garcon_backend import checkpoints
-from garcon_backend.batches import Batches, Position
+from garcon_backend.batches import Batches, Piece, Position
 from garcon_backend.lockstep import Lockstep, RequestFailed
 from garcon_backend.portions import Portions
 from garcon_backend.sources import open_source
 from garcon_backend.turns import Queued
-from garcon_jupyter.errors import BadData, BadRequest, GarconError, UnknownName
+from garcon_jupyter.errors import BadRequest, GarconError, UnknownName
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.failures import describe, revive
 from garcon_jupyter.wire.runs import RunStatus, StartRun
@@ -229,7 +229,7 @@ class Run:
             self.id,
             self.state,
             position.batches,
-            position.document - sum(not isinstance(p, BadData) for p in position.waiting),
+            position.document - len({p.document for p in position.waiting if isinstance(p, Piece)}),
             position.tokens,
             position.skipped,
             1.0 if self.state == "done" else self._fraction(position),
@@ -401,6 +401,11 @@ class Runs:
     def cancel_waiting(self, run: Run) -> None:
         """A run that was taken out of the row by hand."""
         run.state, run.wanted = "cancelled", ""
+
+    def count(self, session: str) -> int:
+        """How many runs of a session there are that have not come to their end."""
+        with self.lock:
+            return sum(run.state not in ("done", "cancelled") for run in self._of(session).values())
 
     def active(self, session: str) -> bool:
         """Whether a run of a session goes on."""

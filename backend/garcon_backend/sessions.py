@@ -3,7 +3,7 @@
 A session outlives its client: a restarted notebook resumes it by name. It is held by at most one living
 client process at a time; on this host a process lives while its pid does, from elsewhere while it was
 heard of lately. One without a name of its own, whose client is gone, is forgotten after a while with all that
-it recorded; one with a name stays until the server ends.
+it recorded, and soon where that is nothing; one with a name stays until the server ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import psutil
@@ -59,18 +59,29 @@ class Session:
     """A name, and the client that holds it.
 
     Attributes:
-        named: whether a client chose the name; else the server did.
+        named: whether it has a name by which it is found again; else it is forgotten after a while.
         since: when it was first seen that nobody holds it; None while somebody does.
+        last: the client that held it last.
+        changed: when it was taken or let go, in seconds since the epoch.
     """
 
     name: str
     client: Client | None = None
     named: bool = True
     since: float | None = None
+    last: Client | None = None
+    changed: float = field(default_factory=time.time)
 
     @property
     def held(self) -> bool:
         return self.client is not None and self.client.alive
+
+    def take(self, client: Client) -> None:
+        """A client holds it from now on."""
+        if not (self.client and client.same(self.client)):
+            self.changed = time.time()
+        self.client = self.last = client
+        self.since = None
 
 
 class Sessions:
@@ -82,13 +93,14 @@ class Sessions:
         self._number = 0
 
     def open(
-        self, name: str | None, client: Client, prefer: str | None = None
+        self, name: str | None, client: Client, prefer: str | None = None, lasting: bool = True
     ) -> tuple[Session, bool]:
         """A session for a client.
 
         Args:
             name: resume this one, or make it.
             prefer: as `name`, but where another living client holds it, a fresh one instead.
+            lasting: whether the client will know that name again, when its process has ended.
 
         Returns:
             The session, and whether it was resumed.
@@ -110,9 +122,10 @@ class Sessions:
                 wanted, held = None, None
             if held is None:
                 fresh = wanted or self._fresh()
-                held = self._sessions[fresh] = Session(fresh, client, named=bool(wanted))
+                held = self._sessions[fresh] = Session(fresh, named=bool(wanted) and lasting)
+                held.take(client)
                 return held, False
-            held.client, held.since = client, None
+            held.take(client)
             return held, True
 
     def _fresh(self) -> str:
@@ -126,7 +139,7 @@ class Sessions:
         with self._lock:
             session = self._sessions.get(name)
             if session and session.client and session.client.same(client):
-                session.client = None
+                session.client, session.changed = None, time.time()
 
     def seen(self, name: str) -> None:
         """The client of a session was heard of."""
@@ -148,7 +161,11 @@ class Sessions:
         return session is not None and session.client is not None and session.client.dead
 
     def forget(
-        self, after: float, now: float, busy: Callable[[str], bool] = lambda name: False
+        self,
+        after: float,
+        now: float,
+        busy: Callable[[str], bool] = lambda name: False,
+        empty: Callable[[str], bool] = lambda name: False,
     ) -> list[str]:
         """Forget sessions without a name that nobody has held for so long.
 
@@ -156,6 +173,8 @@ class Sessions:
             after: seconds; 0 for never.
             now: the time, by any clock that the last call was told by.
             busy: whether something of a session goes on without a client.
+            empty: whether there is nothing in a session that anybody could come back for; of such it is
+                forgotten at once that they were there.
 
         Returns:
             Their names; what they recorded is the caller's to drop.
@@ -166,19 +185,71 @@ class Sessions:
                     session.since = None
                 elif session.since is None:
                     session.since = now
+                    session.changed = session.changed if session.client is None else time.time()
             gone = [
                 session.name
                 for session in self._sessions.values()
-                if not session.named and session.since is not None and now - session.since >= after
+                if not session.named
+                and session.since is not None
+                and ((after > 0 and now - session.since >= after) or empty(session.name))
             ]
-            for name in gone if after > 0 else ():
+            for name in gone:
                 del self._sessions[name]
-        return gone if after > 0 else []
+        return gone
+
+    def found(self, name: str) -> None:
+        """Know a session again that there was before the server was started anew."""
+        with self._lock:
+            if name not in self._sessions:
+                named = re.fullmatch(r"session-\d+", name) is None
+                self._sessions[name] = Session(name, named=named)
+
+    def all(self) -> list[Session]:
+        """All sessions, in the order in which they came."""
+        with self._lock:
+            return list(self._sessions.values())
 
     def living(self) -> list[Session]:
         """Sessions whose client lives."""
         with self._lock:
             return [session for session in self._sessions.values() if session.held]
+
+
+Context = tuple[str, str, str | None]
+"""(session, point, name of the probe or None)"""
+
+
+class Recorded:
+    """What is recorded where, by session: a table of contents on rank 0, though contexts live on any rank.
+
+    It is brought up to date by what the ranks say of the contexts that a request touched, so that it can be looked
+    at while the model is busy.
+    """
+
+    def __init__(self) -> None:
+        self._points: dict[str, set[tuple[str, str | None]]] = {}
+
+    def learn(self, told: Iterable[Mapping[Context, bool]]) -> None:
+        """Take in what ranks say: of each context that was touched, whether something is in it there."""
+        touched: dict[Context, bool] = {}
+        for contexts in told:
+            for context, filled in contexts.items():
+                touched[context] = touched.get(context, False) or filled
+        for (session, point, name), filled in touched.items():
+            points = self._points.setdefault(session, set())
+            (points.add if filled else points.discard)((point, name))
+
+    def count(self, session: str) -> int:
+        """How many recordings a session has."""
+        return len(self._points.get(session, ()))
+
+    def sessions(self) -> list[str]:
+        """Those that have recordings."""
+        return [session for session, points in list(self._points.items()) if points]
+
+    def drop(self, session: str) -> None:
+        """Forget a session."""
+        self._points.pop(session, None)
 
 
 def safe_name(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter import imported
 from garcon_jupyter.atlas.files import Atlas, Example, Record
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ def show(record: Record, rmodel: RemoteModel | None = None, text: str = "") -> N
 def probe_cell(record: Record, text: str = "") -> str:
     """The source of a cell that probes the unit live; in a notebook it becomes the next cell."""
     import re
-    import sys
 
     if not text:
         text = "".join(record.examples[0].tokens) if record.examples else "Hello"
@@ -85,7 +85,7 @@ def probe_cell(record: Record, text: str = "") -> str:
     quoted = '"' + re.sub(r'(["\\])', r"\\\1", line) + '"'
     head = f"%%probe {record.point} --name unit_{record.unit} --on {quoted}"
     source = f"{head}\nsave_ctx.values = tensor.flatten(2)[:, :, {record.unit}]"
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell = imported.shell()
     if shell is not None:
         shell.set_next_input(source)
     return source

@@ -144,6 +144,16 @@ def _status() -> Parser:
     return parser
 
 
+def _sessions() -> Parser:
+    parser = Parser(
+        "%garcon sessions",
+        "List the sessions of a server: who has them, and what is in them.",
+        epilog="In Python: garcon.sessions(NAME)",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="default: the current model's")
+    return parser
+
+
 def _keep_alive() -> Parser:
     parser = Parser(
         "%garcon keep-alive",
@@ -308,6 +318,7 @@ PARSERS: dict[str, Parser] = {
         _connect(),
         _list(),
         _status(),
+        _sessions(),
         _keep_alive(),
         _stop(),
         _points(),

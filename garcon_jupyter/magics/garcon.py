@@ -8,7 +8,7 @@ from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
-from garcon_jupyter import listings, registry, serving
+from garcon_jupyter import listings, registry, resuming, serving
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.magics import arguments
 from garcon_jupyter.magics.arguments import HelpShown
@@ -134,6 +134,11 @@ def _status(current: Current, given: argparse.Namespace) -> None:
     print(listings.status(server, registry.status(server)))
 
 
+def _sessions(current: Current, given: argparse.Namespace) -> None:
+    server = registry.find(given.name) if given.name else current.model().server
+    print(listings.sessions(resuming.sessions(server)))
+
+
 def _keep_alive(current: Current, given: argparse.Namespace) -> None:
     server = registry.find(given.name) if given.name else current.model().server
     left = registry.keep_alive(server)
@@ -212,6 +217,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "connect": _connect,
     "list": _list,
     "status": _status,
+    "sessions": _sessions,
     "keep-alive": _keep_alive,
     "stop": _stop,
     "points": _points,

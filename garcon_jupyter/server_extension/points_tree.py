@@ -26,7 +26,8 @@ def catalog(server: Server) -> Catalog:
     channel = Channel(server.file, lambda: why_gone(server.name))
     try:
         me = protocol.client_facts()
-        hello = channel.ask(protocol.HELLO, {**me, "session": None, "prefer": SESSION})
+        mine = {"session": None, "prefer": SESSION, "lasting": False}
+        hello = channel.ask(protocol.HELLO, {**me, **mine})
         channel.ask(protocol.GOODBYE, {**me, "session": hello["session"]})
         return transport.unpack(hello, hello["buffers"])
     finally:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import cloudpickle
 import numpy as np
 
+from garcon_jupyter import imported
 from garcon_jupyter.errors import CannotTravel
 
 Buffer = bytes | bytearray | memoryview
@@ -27,7 +27,7 @@ class _Pickler(cloudpickle.Pickler):
     """cloudpickle, with tensors out of band."""
 
     def reducer_override(self, obj: Any) -> Any:
-        torch = sys.modules.get("torch")
+        torch = imported.whole("torch")
         if torch is not None and isinstance(obj, torch.Tensor):
             return _reduce_tensor(obj)
         return super().reducer_override(obj)

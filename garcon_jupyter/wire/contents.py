@@ -26,12 +26,14 @@ class Client(TypedDict, total=False):
 
 
 class Hello(Client, total=False):
-    """Which session it wants: this one, or if nobody holds it that one, or a fresh one."""
+    """Which session it wants: this one, or if nobody holds it that one, or a fresh one; and whether it will know
+    that name again."""
 
     protocol: Any
     python: Any
     session: str | None
     prefer: str | None
+    lasting: bool
 
 
 class OfSession(Client):

@@ -16,7 +16,7 @@ from garcon_jupyter.errors import VersionMismatch
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port", "data_port")
 """The sockets of a server, as its connection file names them: Jupyter's own, and the one for data."""
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever an old client and a new server would misunderstand each other."""
 
 REQUEST = "garcon_request"
@@ -27,6 +27,9 @@ HELLO = "garcon_hello"
 
 STATUS = "garcon_status"
 """Control: what runs, what waits, the idle clock. Never counts as activity."""
+
+SESSIONS = "garcon_sessions"
+"""Control: which sessions there are, who has them, and what is in them. Never counts as activity."""
 
 CANCEL = "garcon_cancel"
 """Control: stop one request, by its message id."""
@@ -83,6 +86,7 @@ REFUSED = "refused"
 CONTROL_MESSAGES = (
     HELLO,
     STATUS,
+    SESSIONS,
     CANCEL,
     DETACH,
     OUTCOME,

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from garcon_backend.batches import Batches, Position
+from garcon_backend.batches import Batches, Piece, Position
 from garcon_backend.sources import Source, open_source
 from garcon_jupyter.errors import BadData, BadRequest
 from garcon_jupyter.wire.requests import Batch
@@ -260,3 +260,33 @@ def test_texts_need_a_tokenizer() -> None:
         found.next()
     no_end = SimpleNamespace(eos_token_id=None)
     assert Batches(open_source(Data(texts=("a",))), Plan(), no_end, SIZES)._between is None
+
+
+# -- how far they are ------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents, st.integers(1, 9), st.integers(1, 30), st.booleans())
+def test_the_fraction_is_that_of_what_is_in_batches(
+    texts: tuple[str, ...], length: int, batch_tokens: int, packed: bool
+) -> None:
+    """Against a count by hand; the wrong answer is that of what was read ahead, 1 from the first batch on."""
+    options: dict[str, Any] = {"length": length, "packed": packed, "long": "split"}
+    found = batches(Data(texts=texts), batch_tokens=batch_tokens, **options)
+    lengths = [len(text) + (packed and bool(text)) for text in texts]
+    while batch := found.next():
+        last = int(batch[0].documents.max())
+        read = found.position.tokens - sum(lengths[:last])
+        expected = (last + read / lengths[last]) / len(texts)
+        assert found.position.fraction == pytest.approx(expected)
+        begun = {p.document for p in found.position.waiting if isinstance(p, Piece)}
+        done = found.position.document - len(begun)
+        assert done >= sum(np.cumsum(lengths) <= found.position.tokens)
+
+
+def test_the_fraction_within_one_long_document() -> None:
+    found = batches(Data(rows=(np.arange(3, 103),)), length=10, batch_tokens=20)
+    fractions = []
+    while found.next():
+        fractions.append(found.position.fraction)
+    assert fractions == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])

@@ -266,8 +266,14 @@ class Contexts:
         self._snapshots: dict[tuple[str, int], dict[tuple[str, str | None], Saved]] = {}
         self._backups: Backups | None = None
         self._origins: dict[Key, Restored] = {}
+        self._touched: set[Key] = set()
         self.finished = 0
         """Number of the last request that was finished before this process began."""
+
+    def news(self) -> dict[Key, bool]:
+        """Of the contexts that were opened or cleared since this was asked last: whether anything is in them."""
+        touched, self._touched = self._touched, set()
+        return {key: key in self._live and bool(vars(self._live[key])) for key in touched}
 
     def back_up(self, backups: Backups, finished: int = -1) -> None:
         """Keep backups, and begin with what they have of the last finished request."""
@@ -278,6 +284,7 @@ class Contexts:
             vars(context).update(restored.values)
             context._parts.update(restored.parts)
             self._origins[key] = restored
+            self._touched.add(key)
 
     def origin(self, session: str, ref: tuple[str, str | None], name: str, value: Any) -> str:
         """Of which finished request a value was left, where it was brought back after a loss."""
@@ -308,6 +315,7 @@ class Contexts:
     def open(self, session: str, point: str, name: str | None) -> SaveContext:
         """The context to save into; made where there is none, copied where a snapshot holds it."""
         key = (session, point, name)
+        self._touched.add(key)
         context = self._live.get(key)
         if context is None:
             context = self._live[key] = SaveContext(self.check_room)
@@ -373,6 +381,7 @@ class Contexts:
         for key in [k for k in self._live if k[0] == session]:
             if (chosen is None or key[1] in chosen) and name in (None, key[2]):
                 del self._live[key]
+                self._touched.add(key)
                 self._origins.pop(key, None)
                 if self._backups:
                     self._backups.cleared(key)
