@@ -1,5 +1,5 @@
-# make demo   set everything up and run the main job on a real model
-# make test   set everything up, then lint, types and tests
+# make demo   set up what it needs, and run the main job on a real model; says first what that takes
+# make test   set up the rest too, then lint, types and tests
 # make soak   twenty minutes of mixed clients and faults; the figures go to build/soak.json
 # make bench  measure how fast it is, beside what one would do without it
 # make lab    open the examples in JupyterLab
@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_FOR_TESTS := $(VENV)/.ready-for-tests
 
 .PHONY: setup demo test soak bench lint types docs lab side-bar clean
 
@@ -16,7 +17,13 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt garcon_jupyter/labextension/package.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Garçon needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
+	@echo "Once: some minutes for Python packages in $(VENV), 2.0 GB (torch; of PyPI's build for GPUs more)."
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebook]"
+	@touch $@
+
+$(READY_FOR_TESTS): $(READY)
+	@echo "Once: what the tests need besides, 0.2 GB."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebook,test]"
 	@touch $@
 
@@ -27,21 +34,21 @@ test: lint types
 	@sh tests/system.sh
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(READY_FOR_TESTS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(READY_FOR_TESTS)
 	$(BIN)/mypy
 
-soak: $(READY)
+soak: $(READY_FOR_TESTS)
 	@mkdir -p build
 	$(BIN)/python -m tests.soak --json build/soak.json
 
-bench: $(READY)
+bench: $(READY_FOR_TESTS)
 	$(BIN)/python -m benchmarks
 
-docs: $(READY)
+docs: $(READY_FOR_TESTS)
 	$(BIN)/python docs/generate.py
 
 lab: $(READY)
