@@ -17,13 +17,14 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt garcon_jupyter/labextension/package.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Garçon needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
-	@echo "Once: some minutes for Python packages in $(VENV), 2.0 GB (torch; of PyPI's build for GPUs more)."
+	@echo "Once, about five minutes and 2 GB: Python packages into $(VENV) (1.5 GB; more where pip takes torch for GPUs),"
+	@echo "and, with the first use, SmolLM2 (93 MB to download, 0.5 GB on disk)."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebook]"
 	@touch $@
 
 $(READY_FOR_TESTS): $(READY)
-	@echo "Once: what the tests need besides, 0.2 GB."
+	@echo "Once: what the tests need besides, 0.7 GB."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebook,test]"
 	@touch $@
 
