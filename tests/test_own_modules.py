@@ -495,6 +495,24 @@ def test_equal_code_has_equal_digests(project: Project) -> None:
     assert shipping.pack(probe).digest != one
 
 
+def test_code_with_many_names_is_read_as_well(project: Project) -> None:
+    project({"my_tools.py": "VALUE = 7\ndef value():\n    return VALUE\n"})
+    many = "\n".join(f"    x{n} = {n}.5; y.a{n}" for n in range(300))
+    source = f"def long(y):\n{many}\n    import my_tools as t\n    return t.value() + x7\n"
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(source, names)
+    sent = pickling.dumps(names["long"])
+    del sys.modules["my_tools"]
+
+    class Any300:
+        def __getattr__(self, name: str) -> None: ...
+
+    import pickle
+
+    assert pickle.loads(sent)(Any300()) == 14.5
+    assert "my_tools" not in sys.modules
+
+
 # -- whose a module is ----------------------------------------------------------------------------
 
 

@@ -108,11 +108,11 @@ class Recorder(Generic[S]):
         """Bring the state in a save context up to date."""
         setattr(save_ctx, self.name, self.update(self.kept(save_ctx), observed))
 
-    def kept(self, save_ctx: Any, of: str = "") -> Any:
+    def kept(self, save_ctx: Any, of: str | None = None) -> Any:
         """The state so far, None at first.
 
         Args:
-            of: the name of the function whose values it is of; "" for the tensor's own.
+            of: the name of the function whose values it is of; None for the tensor's own.
 
         Raises:
             BadProbe: what is kept under this name is of something else.

@@ -28,7 +28,7 @@ class State:
     Attributes:
         start: number of the first unit.
         tokens_seen: how many tokens went into it.
-        of: name of the function whose values were recorded; "" for those of the point itself.
+        of: name of the function whose values were recorded; None for those of the point itself.
         labels: what its units are called, where that was said; else ().
     """
 
@@ -37,7 +37,7 @@ class State:
 
     start: int = 0
     tokens_seen: int = 0
-    of: str = field(default="", kw_only=True)
+    of: str | None = field(default=None, kw_only=True)
     labels: tuple[str, ...] = field(default=(), kw_only=True)
 
     @classmethod

@@ -21,7 +21,7 @@ from garcon_jupyter import own_modules
 from garcon_jupyter.wire import guests
 from garcon_jupyter.wire.reaching import reached
 
-_FACTS = ("__name__", "__package__", "__path__", "__file__", "__doc__")
+_FACTS = ("__name__", "__package__", "__path__", "__file__")
 _MACHINERY = {*_FACTS, "__builtins__", "__loader__", "__spec__", "__cached__"}
 _MOST_TRIES = 50
 _COMPILED = (types.BuiltinFunctionType, types.ModuleType, type)

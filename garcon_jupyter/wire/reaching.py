@@ -74,7 +74,7 @@ def reached(function: types.FunctionType) -> Reached:
         bound |= dict(_imported(code, function.__globals__, found))
     if bound:
         for code in codes:
-            _follow(list(dis.get_instructions(code)), bound, found)
+            _follow(_steps(code), bound, found)
     home = own_modules.own(own_modules.loaded(function.__globals__.get("__name__")))
     if home and any(map(_sees_all, codes)):
         found.all_of(home)
@@ -97,6 +97,11 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
+def _steps(code: types.CodeType) -> list[dis.Instruction]:
+    """The instructions of code; those that only lengthen the next one's argument are left out."""
+    return [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+
+
 def _own_modules_bound(function: types.FunctionType) -> dict[str, types.ModuleType]:
     """Own modules by the global names, and by those of the closure, under which code has them."""
     names = {name for code in _codes(function.__code__) for name in code.co_names}
@@ -116,7 +121,7 @@ def _imported(
     """(name, module) of each import statement of own modules; what ``from … import …`` takes is noted."""
     if _IMPORT not in code.co_code[::2]:
         return
-    steps = list(dis.get_instructions(code))
+    steps = _steps(code)
     for number, step in enumerate(steps):
         if step.opname != "IMPORT_NAME":
             continue

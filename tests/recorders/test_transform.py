@@ -147,7 +147,7 @@ def test_points_without_units_can_be_recorded_by_what_is_made_of_them(
     rmodel.forward(tokens, probes, logits="none")
     found = rmodel.recordings()
     assert torch.equal(
-        found[PATTERN].topk.values, torch.ones(4, 1)
+        found[PATTERN].topk.values, torch.ones(6, 1)
     )  # the first token attends to itself
     own = found[HEADS].own.values.view(6, -1)
     assert torch.equal(found[HEADS].topk.values.view(6, 2), own[:, :2])
