@@ -449,7 +449,7 @@ def test_a_large_module_does_not_slow_each_request(rmodel: RemoteModel, project:
             start = time.perf_counter()
             rmodel.forward(PROMPT, probes=side, logits="none")
             best[number] = min(best[number], time.perf_counter() - start)
-    assert best[0] < best[1] + 2e-3
+    assert best[0] < 2 * best[1] + 5e-3  # taking it apart anew takes ten times as much
 
 
 def arrived(function: Any) -> Any:
