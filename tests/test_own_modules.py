@@ -120,7 +120,7 @@ def test_two_sessions_have_two_versions_at_once(
 ) -> None:
     source = "class Kind:\n    number = {0}\ndef value():\n    return {0}, Kind.number\n"
     helpers = project({"my_tools.py": source.format(1)})
-    models = [garcon.connect(llama_server.name) for _ in range(2)]
+    models = [garcon.connect(llama_server.name, session=f"version-{n}") for n in (1, 2)]
     try:
         probes = []
         for number in (1, 2):
