@@ -1,5 +1,5 @@
-# make demo   set everything up and run the main job on a real model
-# make test   set everything up, then lint, types and tests
+# make demo   set up what it needs, and run the main job on a real model; says first what that takes
+# make test   set up the rest too, then lint, types and tests
 # make soak   twenty minutes of mixed clients and faults; the figures go to build/soak.json
 # make kills  a hundred and fifty ranks killed at any moment, on one rank, tp=3 and pp=2
 # make bench  measure how fast it is, beside what one would do without it
@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_FOR_TESTS := $(VENV)/.ready-for-tests
 
 .PHONY: setup demo test soak kills bench lint types docs lab side-bar clean
 
@@ -17,7 +18,14 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt garcon_jupyter/labextension/package.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Garçon needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
+	@echo "Once, about five minutes and 2 GB: Python packages into $(VENV) (1.5 GB; more where pip takes torch for GPUs),"
+	@echo "and, with the first use, SmolLM2 (93 MB to download, 0.5 GB on disk)."
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebook]"
+	@touch $@
+
+$(READY_FOR_TESTS): $(READY)
+	@echo "Once: what the tests need besides, 0.7 GB."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebook,test]"
 	@touch $@
 
@@ -28,24 +36,24 @@ test: lint types
 	@sh tests/system.sh
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(READY_FOR_TESTS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(READY_FOR_TESTS)
 	$(BIN)/mypy
 
-soak: $(READY)
+soak: $(READY_FOR_TESTS)
 	@mkdir -p build
 	$(BIN)/python -m tests.soak --json build/soak.json
 
-kills: $(READY)
+kills: $(READY_FOR_TESTS)
 	for degrees in "--tp 1" "--tp 3" "--pp 2"; do $(BIN)/python -m tests.kills --kills 50 $$degrees || exit 1; done
 
-bench: $(READY)
+bench: $(READY_FOR_TESTS)
 	$(BIN)/python -m benchmarks
 
-docs: $(READY)
+docs: $(READY_FOR_TESTS)
 	$(BIN)/python docs/generate.py
 
 lab: $(READY)

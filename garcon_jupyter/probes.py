@@ -134,6 +134,8 @@ class ProbePoint:
                     recorder.check(address.spec.dims, address.name)
             sharded, read_only = recorder.sharded, True
             merge = recorder.merge if sharded else None
+            given = (params,) if isinstance(params, str) else tuple(params)
+            params = tuple(dict.fromkeys((*given, *recorder.params)))
         if isinstance(merge, str) and merge not in MERGE_RULES:
             raise BadProbe(
                 f"There is no merge rule {merge!r}.", f"Use {', '.join(MERGE_RULES)} or a function."

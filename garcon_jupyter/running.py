@@ -12,6 +12,7 @@ from garcon_jupyter.wire import runs as runs_wire
 
 if TYPE_CHECKING:
     from garcon_jupyter.atlas import Atlas
+    from garcon_jupyter.recorders import Transform
     from garcon_jupyter.remote_model import RemoteModel
 
 
@@ -49,7 +50,8 @@ class Running:
 
         Args:
             data: texts; rows of token ids, or an array of them; or the path of a file on the server's host:
-                text, JSON lines, Parquet, Arrow, .npy or safetensors tokens, or a data set on disk.
+                text, JSON lines, Parquet, Arrow, .npy or safetensors tokens, or a data set on disk. A relative path
+                starts where the notebook is, if the server is on the same host, and else where the server is.
             probes: recorders, mostly (:mod:`garcon_jupyter.recorders`); attached probes do not run.
             batch_tokens: tokens of a batch at most.
             length: tokens of a row at most; by default 256 where packed, else what the model reads.
@@ -82,7 +84,7 @@ class Running:
         """
         rmodel = _model(self)
         if resume is not None:
-            status = ask(rmodel, "resume_from", str(resume))
+            status = ask(rmodel, "resume_from", _path(rmodel, resume))
         else:
             plan = runs_wire.Plan(
                 packed,
@@ -95,13 +97,15 @@ class Running:
                 most_tokens,
                 first_document,
             )
+            if isinstance(data, (str, Path)):
+                data = _path(rmodel, data, must_exist=True)
             asked = runs_wire.StartRun(
                 as_data(data, field, documents),
                 tuple(probe.spec for probe in checked(probes)),
                 plan,
                 seed,
                 fresh,
-                None if checkpoint is None else str(checkpoint),
+                None if checkpoint is None else _path(rmodel, checkpoint),
                 every,
             )
             status = ask(rmodel, "start", asked)
@@ -120,6 +124,7 @@ class Running:
         correlated: bool = True,
         logits: bool | None = None,
         mergeable: bool = False,
+        of: Transform | None = None,
         **options: Any,
     ) -> Atlas:
         """Record what feature dashboards show, of all units of all these points, in one pass over data.
@@ -139,6 +144,7 @@ class Running:
                 ``mlp.post_activation``.
             mergeable: whether to write all correlations, not the strongest only, so that
                 :func:`garcon_jupyter.merge_atlases` can put those of several parts of the data together.
+            of: ``recorders.Transform(fn, units)``: an atlas of what a function makes of each point's tensor.
             options: as for :meth:`run`: batch_tokens, length, checkpoint, ….
 
         Returns:
@@ -161,6 +167,7 @@ class Running:
             correlated=correlated,
             logits=logits,
             mergeable=mergeable,
+            of=of,
             run=lambda data, probes: self.run(data, probes, **options),
         )
 
@@ -168,6 +175,17 @@ class Running:
         """The runs of this session, also those that an earlier notebook began."""
         rmodel = _model(self)
         return [Run(rmodel, status) for status in ask(rmodel, "list")]
+
+
+def _path(rmodel: RemoteModel, path: str | Path, must_exist: bool = False) -> str:
+    """A path as the server is told it: whole, where both are on one host.
+
+    Args:
+        must_exist: else it is left to start where the server is.
+    """
+    mine = Path(path).expanduser().absolute()
+    here = rmodel._channel.same_host and (mine.exists() or not must_exist)
+    return str(mine) if here else str(path)
 
 
 def _model(running: Running) -> RemoteModel:

@@ -1,8 +1,8 @@
 """Functions on their way to the server.
 
 A function is pickled once, when it becomes a probe, with the free variables that it uses at that
-moment. Functions and classes of a notebook travel by value; installed modules by name; a local module
-after :func:`ship`.
+moment. Functions and classes of a notebook travel by value, and so does what they use of the user's own modules
+(:mod:`garcon_jupyter.own_modules`), as it is loaded at that moment. Installed modules travel by name.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from typing import Any
 
 import cloudpickle
 
+from garcon_jupyter import own_modules
 from garcon_jupyter.errors import BadProbe, CannotTravel
+from garcon_jupyter.wire import pickling
 from garcon_jupyter.wire.codec import dumps
 from garcon_jupyter.wire.requests import Code
 
 
 def ship(module: types.ModuleType) -> None:
-    """Let a module of your own travel with the functions that use it.
+    """Let a module travel with the functions that use it, which modules of your own do by themselves.
 
-    From now on its functions and classes are sent by value, so that the server need not have it.
+    From now on the functions and classes of an installed module, and of those below it, are sent by value as well, so
+    that the server need not have it. Other libraries of this process that use cloudpickle send them so, too.
     """
     cloudpickle.register_pickle_by_value(module)
 
@@ -42,7 +45,7 @@ def pack(function: Callable[..., Any], what: str = "probe") -> Code:
         )
     name = getattr(function, "__qualname__", type(function).__name__)
     try:
-        payload = cloudpickle.dumps(function, protocol=5)
+        payload = pickling.dumps(function)
     except Exception as error:
         culprit = _culprit(function)
         captured = f"{culprit[0]!r}, a {culprit[1]}," if culprit else "something it uses"
@@ -93,18 +96,20 @@ def _sizes(function: Callable[..., Any]) -> Iterator[tuple[str, int]]:
 
 
 def _by_name(value: Any) -> bool:
-    """Whether a function or class travels by name: it is of an importable module."""
+    """Whether a function or class travels by name: it is of an installed module."""
     module = getattr(value, "__module__", None)
     if not isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
         return False
-    return module != "__main__" and module in sys.modules
+    if module == "__main__" or module not in sys.modules:
+        return False
+    return own_modules.own(sys.modules[module]) is None
 
 
 def _culprit(function: Callable[..., Any]) -> tuple[str, str] | None:
     """Name and type of the captured variable that cannot be pickled."""
     for name, value in captured(function).items():
         try:
-            cloudpickle.dumps(value)
+            pickling.dumps(value)
         except Exception:  # noqa: BLE001 - whatever it raises, this is the one
             return name, type(value).__name__
     return None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -10,6 +13,7 @@ import pytest
 import torch
 from nbformat import NotebookNode
 
+import garcon_jupyter as garcon
 from docs import generate
 from examples import demo
 from garcon_jupyter import embedded
@@ -57,6 +61,52 @@ def test_the_rooms_of_the_house_are_there() -> None:
             assert (house / name).exists(), f"{house.name}/{name}"
             found += 1
     assert found > 40
+
+
+# -- blocks of pages --------------------------------------------------------------------------------
+
+ELSEWHERE = "<!-- needs another machine -->"
+"""Stands before a block that a single machine cannot run; other tests have what it shows."""
+
+
+def blocks(page: Path) -> Iterator[tuple[str, bool]]:
+    """The Python of a page, and whether one machine can run it."""
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(rf"({ELSEWHERE}\n)?^```python\n(.*?)^```$", text, flags=re.M | re.S):
+        yield found[2], found[1] is None
+
+
+def script(page: Path) -> str:
+    """What a newcomer pastes, from top to bottom."""
+    found = list(blocks(page))
+    if page.name == "coming-from.md":  # three columns, of which the last is ours
+        assert len(found) % 3 == 0
+        found = found[2::3]
+    return "\n".join(source for source, here in found if here)
+
+
+WITH_BLOCKS = [page for page in PAGES if page != README and any(blocks(page))]
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: page.name)
+def test_every_block_is_python(page: Path) -> None:
+    for source, _ in blocks(page):
+        compile(source, page.name, "exec")
+
+
+@pytest.mark.parametrize("page", [p for p in WITH_BLOCKS if script(p)], ids=lambda page: page.name)
+def test_a_page_runs_as_printed(page: Path, smollm2_server: garcon.Server, tmp_path: Path) -> None:
+    """In a fresh process, in an empty directory, by pasting."""
+    (tmp_path / "pasted.py").write_text(script(page), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "pasted.py"], cwd=tmp_path, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_few_blocks_need_another_machine() -> None:
+    left_out = {page.name for page in PAGES for _, here in blocks(page) if not here}
+    assert left_out == {"multi-host.md", "security.md"}
 
 
 # -- the tour ------------------------------------------------------------------------------------

@@ -127,47 +127,49 @@ def test_capturing_the_model_itself_is_named(rmodel: RemoteModel) -> None:
 
 
 @pytest.fixture
-def local_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A module of the user's own, beside the notebook, which the server cannot import."""
+def installed_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module that is installed where the notebook runs, and that the server cannot import."""
+    place = tmp_path / "site-packages"
+    place.mkdir()
     source = "OFFSET = 5\ndef helper(x):\n    return x + OFFSET\n"
-    (tmp_path / "my_helpers.py").write_text(source)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    module = importlib.import_module("my_helpers")
+    (place / "my_installed.py").write_text(source)
+    monkeypatch.syspath_prepend(str(place))
+    module = importlib.import_module("my_installed")
     yield module
-    del sys.modules["my_helpers"]
+    del sys.modules["my_installed"]
 
 
 def test_a_module_that_the_server_lacks_is_named_before_anything_runs(
-    rmodel: RemoteModel, local_module: ModuleType
+    rmodel: RemoteModel, installed_module: ModuleType
 ) -> None:
     def before(save_ctx: Any, tensor: Tensor) -> None:
         save_ctx.ran = True
 
     def uses(save_ctx: Any, tensor: Tensor) -> None:
-        save_ctx.tensor = local_module.helper(tensor)
+        save_ctx.tensor = installed_module.helper(tensor)
 
     point = rmodel.probe_points[OUT]
     probes = [point.probe(before), point.probe(uses, name="b")]
-    with pytest.raises(MissingModule, match=r"needs the module 'my_helpers'.*garcon\.ship"):
+    with pytest.raises(MissingModule, match=r"needs the module 'my_installed'.*garcon\.ship"):
         rmodel.forward(PROMPT, probes=probes)
     assert list(rmodel.recordings()) == []
 
 
 def test_a_shipped_module_travels_by_value(
-    rmodel_tp2: RemoteModel, local_module: ModuleType
+    rmodel_tp2: RemoteModel, installed_module: ModuleType
 ) -> None:
-    garcon.ship(local_module)
+    garcon.ship(installed_module)
     try:
 
         def uses(save_ctx: Any, tensor: Tensor) -> None:
-            save_ctx.tensor = local_module.helper(tensor)
+            save_ctx.tensor = installed_module.helper(tensor)
             save_ctx.clean = tensor
 
         rmodel_tp2.forward(PROMPT, probes=[rmodel_tp2.probe_points[OUT].probe(uses)])
         saved = rmodel_tp2.recordings()[OUT]
         assert torch.equal(saved.tensor, saved.clean + 5)
     finally:
-        cloudpickle.unregister_pickle_by_value(local_module)
+        cloudpickle.unregister_pickle_by_value(installed_module)
 
 
 def test_imports_inside_a_function_happen_on_the_server(rmodel: RemoteModel) -> None:

@@ -17,11 +17,13 @@ from garcon_backend.engine.meeting import Meeting
 from garcon_backend.engine.parent import end_with_parent
 from garcon_backend.link import open_link
 from garcon_backend.spec import LaunchSpec
+from garcon_jupyter.wire import guests
 from garcon_jupyter.wire.failures import describe
 
 
 def main(spec_file: str) -> int:
     """Serve a model until told to stop; the exit code."""
+    guests.host()
     spec = LaunchSpec.read(Path(spec_file))
     end_with_parent(lambda: os._exit(1))
     meeting = Meeting.of_rank(spec, spec.hosts) if spec.hosts else None

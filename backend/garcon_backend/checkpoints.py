@@ -16,6 +16,7 @@ from typing import Any
 
 from garcon_backend.probing.contexts import Contexts, Exported
 from garcon_jupyter.errors import BadData
+from garcon_jupyter.wire import pickling
 from garcon_jupyter.wire import requests as wire
 
 
@@ -59,7 +60,7 @@ def put(file: Path, value: Any) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
-            pickle.dump(value, stream, protocol=5)
+            pickling.Pickler(stream).dump(value)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)

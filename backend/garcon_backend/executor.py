@@ -113,11 +113,13 @@ class Executor:
                 if is_stateless(function):
                     self._remember(code.digest, function)
             return self._loaded[code.digest]
+        except MissingModule:
+            raise
         except ImportError as error:
             module = getattr(error, "name", None) or str(error)
             raise MissingModule(
                 f"{code.name} needs the module {module!r}, which the server cannot import.",
-                "Install it where the server runs, or garcon.ship(module) if it is your own file.",
+                "Install it where the server runs, or garcon.ship(module) to send it along.",
             ) from None
         except Exception as error:
             raise BadRequest(

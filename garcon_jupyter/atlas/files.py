@@ -98,6 +98,17 @@ class Record:
         return self._atlas.array(name)[self._row]
 
     @property
+    def label(self) -> str:
+        """What the unit is called: as was said, or by its number."""
+        labels = self._atlas.index.get("labels") or ()
+        return labels[self.unit] if self.unit < len(labels) else f"unit {self.unit}"
+
+    @property
+    def of(self) -> str:
+        """Name of the function of the point's tensor whose value the unit is; "" for one of the point itself."""
+        return str(self._atlas.index.get("of", ""))
+
+    @property
     def examples(self) -> list[Example]:
         """Where the unit was largest, best first."""
         return self._examples("top", range(self._atlas.index["k"]))
@@ -196,7 +207,8 @@ class Record:
 
         best = self.examples[:1]
         fires = of_tokens(self.rate, self._atlas.tokens)
-        return f"<unit {self.unit} of {self.point}: {fires}; {best[0] if best else 'dead'}>"
+        of = f"{self.of} at {self.point}" if self.of else self.point
+        return f"<{self.label} of {of}: {fires}; {best[0] if best else 'dead'}>"
 
 
 class Atlas:

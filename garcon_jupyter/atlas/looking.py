@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import imported
 from garcon_jupyter.atlas.files import Atlas, Example, Record
+from garcon_jupyter.errors import BadRequest
 
 if TYPE_CHECKING:
     from garcon_jupyter.remote_model import RemoteModel
@@ -27,7 +28,7 @@ def dashboard(record: Record) -> dict[str, Any]:
     largest = record.moments["high"]
     ends = [float(edge) for edge in edges[shown.start : shown.stop + 1]]
     made: dict[str, Any] = {
-        "name": f"{record.point} · unit {record.unit}",
+        "name": f"{record.point} · {record.label}",
         "tokens": record._atlas.tokens,
         "density": record.rate,
         "largest": largest,
@@ -72,13 +73,25 @@ def show(record: Record, rmodel: RemoteModel | None = None, text: str = "") -> N
     made = dashboard(record)
     if rmodel is None:
         return NeuronWidget(made)
+    _refuse_transformed(record, "Show it without a model: record.show().")
     return rmodel.show_neuron(record.point, record.unit, [], text=text, record=made)
+
+
+def _refuse_transformed(record: Record, remedy: str) -> None:
+    """A unit that a function makes cannot be computed anew from the atlas alone, which has not got the function.
+
+    Raises:
+        BadRequest: it is one.
+    """
+    if record.of:
+        raise BadRequest(f"{record.label} is made by {record.of}, which the atlas has not.", remedy)
 
 
 def probe_cell(record: Record, text: str = "") -> str:
     """The source of a cell that probes the unit live; in a notebook it becomes the next cell."""
     import re
 
+    _refuse_transformed(record, "Probe the point with that function.")
     if not text:
         text = "".join(record.examples[0].tokens) if record.examples else "Hello"
     line = " ".join(text.splitlines())  # options of a magic stand on one line

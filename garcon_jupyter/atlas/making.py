@@ -64,6 +64,7 @@ class Making:
         correlated: whether to correlate units, of each point and of different points.
         logits: whether to follow neurons to the logits.
         mergeable: whether to keep all correlations, from which those of several atlases are put together.
+        of: what makes the units of each point's tensor; None for the tensor's own.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class Making:
         correlated: bool,
         logits: bool,
         mergeable: bool,
+        of: recorders.Transform | None,
     ) -> None:
         self._model, self.path = model, Path(path).expanduser()
         self._k, self._before, self._after, self._each = k, before, after, each
         self._correlated, self._logits, self._mergeable = correlated, logits, mergeable
+        self._of = of
         self._names = list(dict.fromkeys(names))
         self._across = correlated and len(self._names) > 1
 
@@ -101,10 +104,14 @@ class Making:
         made = []
         for name in self._names:
             point = self._model.probe_points[name]
-            made.append(point.probe(together, name=NAME))
+            made.append(point.probe(self._made(together), name=NAME))
             if self._correlated:
-                made.append(point.probe(recorders.Covariance(double=False), name=NAME))
+                pairs = recorders.Covariance(double=False)
+                made.append(point.probe(self._made(pairs), name=NAME))
         return made
+
+    def _made(self, recorder: recorders.Recorder[Any]) -> recorders.Recorder[Any]:
+        return recorder if self._of is None else recorder.of(self._of)
 
     def write(self, run: Run) -> Atlas:
         """Bring the summaries here, point by point, and write them.
@@ -135,6 +142,9 @@ class Making:
     def _units(self) -> dict[str, int]:
         found = {}
         for name in self._names:
+            if self._of is not None:
+                found[name] = self._of.units
+                continue
             size = 1
             for letter in self._model.probe_points[name].shape[2:]:
                 size *= int(letter)
@@ -181,7 +191,7 @@ class Making:
             "intervals": INTERVALS,
             "sums": SUMS if self._across else 0,
             "edges": [str(edge) for edge in recorders.Histogram().edges.tolist()],
-        }
+        } | ({"of": self._of.name, "labels": list(self._of.labels)} if self._of else {})
 
 
 def make(
@@ -197,15 +207,17 @@ def make(
     correlated: bool,
     logits: bool | None,
     mergeable: bool,
+    of: recorders.Transform | None,
     run: Callable[..., Run],
 ) -> Atlas:
     """Make an atlas; see :meth:`garcon_jupyter.RemoteModel.atlas`."""
     patterns = [points] if isinstance(points, str) else list(points)
     names = [a.name for pattern in patterns for a in model.probe_points[pattern].addresses]
     neurons = all(name.endswith(_NEURONS) and ".experts." not in name for name in names)
+    neurons = neurons and of is None
     follow = neurons if logits is None else logits
     if follow and not neurons:
         raise BadData("Only neurons of an MLP have output weights.", "Give logits=False.")
-    making = Making(model, names, path, k, before, after, each, correlated, follow, mergeable)
+    making = Making(model, names, path, k, before, after, each, correlated, follow, mergeable, of)
     prepare(making.path)
     return making.write(run(data, making.probes()))

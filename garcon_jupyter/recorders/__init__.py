@@ -35,6 +35,7 @@ from garcon_jupyter.recorders.sketch import Sketch, SketchState
 from garcon_jupyter.recorders.states import State, load, save
 from garcon_jupyter.recorders.tokens import TokenState, TokenStatistics
 from garcon_jupyter.recorders.topk import BottomK, TopK
+from garcon_jupyter.recorders.transform import Of, Transform
 
 WORDS: dict[str, tuple[Callable[..., Recorder[Any]], str, str]] = {
     "topk": (lambda k=10: TopK(k), "K", "the K largest values of each unit (default 10)"),
@@ -110,6 +111,7 @@ __all__ = [
     "HistogramState",
     "Moments",
     "MomentsState",
+    "Of",
     "Own",
     "Quantiles",
     "Recorder",
@@ -122,6 +124,7 @@ __all__ = [
     "TokenState",
     "TokenStatistics",
     "TopK",
+    "Transform",
     "alone",
     "equal_count",
     "from_word",

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe, BadRequest
 from garcon_jupyter.recorders.observing import Seen, seen
 from garcon_jupyter.recorders.states import S, beside
+
+if TYPE_CHECKING:
+    from garcon_jupyter.recorders.transform import Of, Transform
 
 
 class Recorder(Generic[S]):
@@ -31,11 +34,13 @@ class Recorder(Generic[S]):
         name: under which the state is saved.
         sharded: whether it can work on a shard of the units.
         state: the class of its state.
+        params: names of the model's parameters that it is given.
     """
 
     name = "recorder"
     sharded = True
     state: type[Any] = object
+    params: tuple[str, ...] = ()
 
     def update(self, state: S | None, seen: Seen) -> S:
         """The state after one more batch; `state` may be changed in place, and is None at first."""
@@ -74,14 +79,51 @@ class Recorder(Generic[S]):
             units[state.start] = copy.deepcopy(state) if known is None else self.add(known, state)
         return beside([units[start] for start in sorted(units)])
 
+    def of(
+        self,
+        fn: Callable[..., Tensor] | Transform,
+        units: int | Sequence[str] | None = None,
+        params: str | Sequence[str] = (),
+    ) -> Of:
+        """This recorder, of what a function makes of the tensor (:mod:`garcon_jupyter.recorders.transform`).
+
+        Args:
+            fn: ``fn(tensor)`` returns one value for each token and unit: [b, p, units]. It sees the whole tensor,
+                and may not change it.
+            units: how many units that are, or a list of what they are called.
+            params: parameters of the model that it needs: then ``fn(tensor, params)`` is given them by name.
+
+        Raises:
+            BadProbe: it is no function, `units` is no number, or this recorder is a probe of its own.
+        """
+        from garcon_jupyter.recorders.transform import Of, Transform
+
+        return Of(self, Transform.made(fn, units, params))
+
     def __call__(self, save_ctx: Any, tensor: Tensor) -> None:
         """As a probe."""
         self.take(save_ctx, seen(tensor, save_ctx.here))
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
         """Bring the state in a save context up to date."""
+        setattr(save_ctx, self.name, self.update(self.kept(save_ctx), observed))
+
+    def kept(self, save_ctx: Any, of: str | None = None) -> Any:
+        """The state so far, None at first.
+
+        Args:
+            of: the name of the function whose values it is of; None for the tensor's own.
+
+        Raises:
+            BadProbe: what is kept under this name is of something else.
+        """
         state = getattr(save_ctx, self.name, None)
-        setattr(save_ctx, self.name, self.update(state, observed))
+        if state is not None and (other := getattr(state, "of", of)) != of:
+            raise BadProbe(
+                f"{self.name!r} holds what was recorded of {other or 'the tensor itself'}.",
+                f'Give one of them a name of its own: {type(self).__name__}(…, name="other").',
+            )
+        return state
 
     def check(self, dims: Sequence[str], point: str) -> None:
         """Refuse a point that has no value for each token.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadRequest
+
+_SAID_OF_UNITS = ("of", "labels")
 
 
 @dataclass(repr=False)
@@ -26,6 +28,8 @@ class State:
     Attributes:
         start: number of the first unit.
         tokens_seen: how many tokens went into it.
+        of: name of the function whose values were recorded; None for those of the point itself.
+        labels: what its units are called, where that was said; else ().
     """
 
     SHARED: ClassVar[tuple[str, ...]] = ()
@@ -33,6 +37,8 @@ class State:
 
     start: int = 0
     tokens_seen: int = 0
+    of: str | None = field(default=None, kw_only=True)
+    labels: tuple[str, ...] = field(default=(), kw_only=True)
 
     @classmethod
     def tensor_names(cls) -> tuple[str, ...]:
@@ -47,9 +53,10 @@ class State:
     def numbers(self) -> dict[str, Any]:
         """Everything else, by name."""
         names = set(self.tensor_names())
-        return {
+        found = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in names
         }
+        return {name: value for name, value in found.items() if value or name not in _SAID_OF_UNITS}
 
     @property
     def nbytes(self) -> int:
@@ -109,7 +116,9 @@ def load(file: str | Path) -> Any:
             f"{file} holds no state of a recorder: {type(error).__name__}: {error}.",
             "recorders.save(file, state) writes one.",
         ) from error
-    return kind(**json.loads(said["numbers"]), **tensors)
+    numbers = json.loads(said["numbers"])
+    numbers["labels"] = tuple(numbers.get("labels", ()))
+    return kind(**numbers, **tensors)
 
 
 def _all_states(kind: type[State]) -> Iterator[type[State]]:

@@ -1,6 +1,7 @@
 """Any Python value to one pickle and a list of raw buffers, and back.
 
-cloudpickle carries functions and classes of a notebook by value. Tensors and arrays leave the
+Functions and classes of a notebook, and of the user's own modules, go by value
+(:mod:`garcon_jupyter.wire.pickling`). Tensors and arrays leave the
 pickle *out of band* (pickle protocol 5): their bytes are never copied into it, so that a transport
 can send, share or map them as they are. A Jupyter signature does not cover buffers, hence
 :func:`digest`: it goes into the signed part of a message and is checked before anything is unpickled.
@@ -9,22 +10,21 @@ can send, share or map them as they are. A Jupyter signature does not cover buff
 from __future__ import annotations
 
 import hashlib
-import io
 import pickle
 from collections.abc import Sequence
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
 from garcon_jupyter import imported
 from garcon_jupyter.errors import CannotTravel
+from garcon_jupyter.wire import pickling
 
 Buffer = bytes | bytearray | memoryview
 
 
-class _Pickler(cloudpickle.Pickler):
-    """cloudpickle, with tensors out of band."""
+class _Pickler(pickling.Pickler):
+    """With tensors out of band."""
 
     def reducer_override(self, obj: Any) -> Any:
         torch = imported.whole("torch")
@@ -71,15 +71,14 @@ def dumps(value: Any) -> tuple[bytes, list[memoryview]]:
         CannotTravel: something inside cannot be pickled; names its type.
     """
     buffers: list[pickle.PickleBuffer] = []
-    stream = io.BytesIO()
     try:
-        _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
+        payload = pickling.dumps(value, _Pickler, buffers.append)
     except (Exception, SystemExit) as error:  # objects may raise anything when asked for this
         raise CannotTravel(
             f"A value of type {type(value).__name__} cannot be pickled: {error}.",
             "Send or save plain data, arrays and tensors; open files and locks cannot travel.",
         ) from error
-    return stream.getvalue(), [_flat(buffer) for buffer in buffers]
+    return payload, [_flat(buffer) for buffer in buffers]
 
 
 def _flat(buffer: pickle.PickleBuffer) -> memoryview:

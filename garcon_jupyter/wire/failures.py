@@ -14,9 +14,8 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-import cloudpickle
-
 from garcon_jupyter.errors import ERRORS, GarconError, ProbeError, ServerError
+from garcon_jupyter.wire import pickling
 
 Frame = tuple[str, int, str]
 
@@ -95,7 +94,7 @@ def _pickled(error: BaseException) -> str | None:
     ways: tuple[tuple[type, dict[str, Any]], ...] = ((kind, vars(error)), (kind, {}), (known, {}))
     for what in ways:
         try:
-            payload = cloudpickle.dumps(what)
+            payload = pickling.dumps(what)
             pickle.loads(payload)
         except Exception:  # noqa: BLE001 - it cannot travel
             continue

@@ -11,11 +11,11 @@ import hmac
 import io
 from typing import Any
 
-import cloudpickle
 import torch
 
 from garcon_backend.engine.mesh import Mesh
 from garcon_jupyter.errors import CannotTravel
+from garcon_jupyter.wire import pickling
 
 _SEAL = hashlib.sha256().digest_size
 
@@ -62,7 +62,7 @@ def sealed(key: bytes, value: Any) -> bytes:
     """The pickle of a value with the seal before it; nothing where it does not pickle."""
     stream = io.BytesIO()
     try:
-        torch.save(value, stream, pickle_module=cloudpickle)
+        torch.save(value, stream, pickle_module=pickling)
     except Exception:  # noqa: BLE001 - objects may raise anything when they are asked for that
         return b""
     return hmac.digest(key, stream.getbuffer(), "sha256") + stream.getbuffer()
