@@ -18,7 +18,7 @@ from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe, BadRequest
 from garcon_jupyter.recorders.observing import Seen, seen
-from garcon_jupyter.recorders.states import S, beside
+from garcon_jupyter.recorders.states import S, State, beside
 
 
 class Recorder(Generic[S]):
@@ -80,8 +80,12 @@ class Recorder(Generic[S]):
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
         """Bring the state in a save context up to date."""
-        state = vars(save_ctx).get(self.name)
-        setattr(save_ctx, self.name, self.update(state, observed))
+        state: Any = self.update(vars(save_ctx).get(self.name), observed)
+        keep = getattr(type(save_ctx), "_keep", None)
+        if keep is None or not isinstance(state, State) or _within(state, observed.values):
+            setattr(save_ctx, self.name, state)
+        else:  # it has memory of its own: no need to copy all of it after every batch
+            keep(save_ctx, self.name, state)
 
     def check(self, dims: Sequence[str], point: str) -> None:
         """Refuse a point that has no value for each token.
@@ -104,6 +108,12 @@ class Recorder(Generic[S]):
         return (
             f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in self.options().items())})"
         )
+
+
+def _within(state: State, values: Tensor) -> bool:
+    """Whether some tensor of a state is a view of these values."""
+    memory = values.untyped_storage().data_ptr()
+    return any(t.untyped_storage().data_ptr() == memory for t in state.tensors().values())
 
 
 class Together(Recorder[Any]):

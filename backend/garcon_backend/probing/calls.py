@@ -21,7 +21,8 @@ from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.merging import Sharded
 from garcon_backend.output import Output
 from garcon_backend.probing.contexts import Contexts, Lent, Source, release_aliases, took, uses
-from garcon_backend.probing.results import plain, unshared
+from garcon_backend.probing.copies import memory_of
+from garcon_backend.probing.results import ALONE, plain, unshared
 from garcon_backend.randomness import Stream, generator, seed_of
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.points import Address
@@ -162,9 +163,10 @@ class Calls:
                 self.interrupts.user_code(),
             ):
                 result = plain(probe.function(context, value))
-            changed = isinstance(result, Tensor) and result is not value
-            if changed or uses(value) > users + took(context):
-                release_aliases(context, value, *([result] if changed else ()))
+            new = result if isinstance(result, Tensor) and result is not value else None
+            if _is_shared(new) or uses(value) > users + took(context):
+                release_aliases(context, value, *([] if new is None else [new]))
+            del new
             if not (torch.is_grad_enabled() or probe.spec.read_only):
                 result = unshared(result, value, users)
             return result
@@ -231,6 +233,11 @@ class Calls:
             self.mesh.replica,
             self.mesh.tp_rank % copies == 0,
         )
+
+
+def _is_shared(new: Tensor | None) -> bool:
+    """Whether user code may have kept what it returned, beside the two names of the caller and this one."""
+    return new is not None and memory_of(new) is not None and uses(new) > ALONE + 2
 
 
 def own(told: Tensor | None) -> Tensor | None:

@@ -2,8 +2,8 @@
 
 One :class:`SaveContext` per (session, point), or per (session, point, name) where a probe is named. It
 lives on the rank where its probe runs, until it is cleared. What is assigned to it is kept as it is at
-that moment: tensors are detached copies, so that a later change of the value in place, by this probe or
-by the next, does not reach what was saved.
+that moment: a copy with memory of its own (``copies``), so that a later change of the value in place, by this
+probe or by the next, does not reach what was saved.
 
 A *snapshot* is what ``recordings()`` sees. Taking one copies nothing; the first probe that runs in a
 context after it makes the copy, so that snapshots never change and cost nothing where nobody goes on.
@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from garcon_backend import memory
 from garcon_backend.merging import Sharded
 from garcon_backend.probing.backups import Backups, Lost
+from garcon_backend.probing.copies import IMMUTABLE, apart, copied
 from garcon_backend.probing.keeping import COUNTED_AT_ONCE, Keeping, Kept
 from garcon_jupyter.errors import NoRecording
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef
@@ -70,13 +72,17 @@ class SaveContext:
             raise AttributeError(
                 f"save_ctx.{name} is what Garçon tells the probe; save under another name."
             )
-        if isinstance(value, Tensor) and value.nbytes >= COUNTED_AT_ONCE:
-            self._admit(value.nbytes)
+        if (count := _bytes_at_once(value)) >= COUNTED_AT_ONCE:
+            self._admit(count)
         if value is self._given and value is not None:  # once: what is saved has its own memory
             _set(self, _given=None, _taken=name)
-            object.__setattr__(self, name, value.detach())
+            SaveContext._keep(self, name, value.detach())
         else:
-            object.__setattr__(self, name, detached(value))
+            SaveContext._keep(self, name, copied(value))
+
+    def _keep(self, name: str, value: Any) -> None:
+        """Save a value that has memory of its own, without a copy: recorders use this for their states."""
+        object.__setattr__(self, name, value)
         self._parts.pop(name, None)
         if self._of is not None:
             self._parts[name] = self._of
@@ -86,6 +92,13 @@ class SaveContext:
 
     def __reduce__(self) -> Any:
         raise TypeError("a save context holds others' values; save its attributes")
+
+
+def _bytes_at_once(value: Any) -> int:
+    """Bytes of a tensor or an array, where they are quickly told."""
+    if isinstance(value, Tensor):
+        return value.nbytes if value.layout is torch.strided else 0
+    return value.nbytes if isinstance(value, np.ndarray) else 0
 
 
 def _set(context: SaveContext, **slots: Any) -> None:
@@ -136,32 +149,10 @@ class Source:
             raise AttributeError(
                 f"The source has no {name!r}; saved there: {', '.join(self._values)}."
             )
-        return detached(self._values[name])
+        return copied(self._values[name])
 
     def __dir__(self) -> list[str]:
         return list(self._values)
-
-
-def detached(value: Any) -> Any:
-    """A copy of all tensors in plain containers, off the graph; other objects as they are."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, tuple):
-        return _tuple_like(value, [detached(item) for item in value])
-    if type(value) is list:
-        return [detached(item) for item in value]
-    if type(value) is dict:
-        return {key: detached(item) for key, item in value.items()}
-    return value
-
-
-def _tuple_like(value: tuple[Any, ...], items: list[Any]) -> Any:
-    """A tuple of the same type: a named tuple, or one of torch's, such as topk returns."""
-    make = getattr(type(value), "_make", type(value))
-    try:
-        return make(items)
-    except TypeError:  # a tuple that is made from something else than its items
-        return tuple(items)
 
 
 def uses(tensor: Tensor) -> int:
@@ -176,48 +167,15 @@ def took(context: SaveContext) -> bool:
     return context._taken is not None
 
 
-def memory_of(tensor: Tensor) -> int | None:
-    """Where a tensor's memory begins; None where it has none of the common kind."""
-    has_some = tensor.layout is torch.strided and tensor.device.type != "meta" and tensor.numel()
-    return tensor.untyped_storage().data_ptr() if has_some else None
-
-
 def release_aliases(context: SaveContext, *values: Tensor) -> None:
-    """Copy what a probe put into a saved container behind our back: views of the point's values; and what
-    was saved without a copy, as somebody else has it now."""
+    """Copy what a probe put into something saved behind our back: memory of the point's values; and what was
+    saved without a copy, as somebody else has it now."""
     name = context._taken
     if name is not None and name in vars(context):
         setattr(context, name, vars(context)[name])
-    memories = {memory_of(value) for value in values} - {None}
-
-    def owned(tensor: Tensor) -> Tensor:
-        return tensor.detach().clone() if memory_of(tensor) in memories else tensor
-
     for name, kept in vars(context).items():
-        if isinstance(kept, (list, tuple, dict)):
-            object.__setattr__(context, name, _with_tensors(kept, owned, set()))
-
-
-def _with_tensors(value: Any, change: Callable[[Tensor], Tensor], seen: set[int]) -> Any:
-    """A value with its tensors changed: lists and dictionaries in place, as others may hold them."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if not isinstance(value, (list, dict, tuple)) or id(value) in seen:
-        return value
-    seen.add(id(value))
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            if (new := _with_tensors(item, change, seen)) is not item:
-                value[index] = new
-    elif isinstance(value, dict):
-        for key, item in list(value.items()):
-            if (new := _with_tensors(item, change, seen)) is not item:
-                value[key] = new
-    else:
-        items = [_with_tensors(item, change, seen) for item in value]
-        if any(new is not item for new, item in zip(items, value, strict=True)):
-            return _tuple_like(value, items)
-    return value
+        if not isinstance(kept, Tensor):
+            object.__setattr__(context, name, apart(kept, *values))
 
 
 @dataclass(frozen=True)
@@ -383,12 +341,9 @@ class Contexts:
         return found.get((ref.point, ref.name))
 
 
-_IMMUTABLE = (int, float, complex, str, bytes, bool, type(None))
-
-
 def _shares(snapshot: dict[str, Any], mine: dict[str, Any]) -> bool:
     return any(
-        snapshot.get(name) is value and not isinstance(value, _IMMUTABLE)
+        snapshot.get(name) is value and not isinstance(value, IMMUTABLE)
         for name, value in mine.items()
     )
 

@@ -152,6 +152,8 @@ def _bytes(value: Any, seen: set[Any], depth: int) -> int:
         identity, size = id(value), value.nbytes
     elif isinstance(value, (str, bytes, bytearray)):
         identity, size = id(value), sys.getsizeof(value)
+    elif isinstance(vars(value) if hasattr(value, "__dict__") else None, dict):
+        return _bytes(vars(value), seen, depth)  # a namespace, or an object of the user's
     else:
         return 0
     if identity in seen:

@@ -1,0 +1,180 @@
+"""What is saved is saved then: whatever holds memory of a tensor has its own from that moment on."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from garcon_backend.probing.contexts import SaveContext, release_aliases
+from garcon_jupyter.wire import codec
+
+
+@dataclasses.dataclass
+class Box:
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slots:
+    value: Any
+
+
+class Mine:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Mine({self.value!r})"
+
+
+class Cell:
+    """As attrs makes them: slots, and no dictionary."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+Named = collections.namedtuple("Named", "first second")
+
+
+def closure(tensor: Tensor) -> Callable[[], Tensor]:
+    def inner() -> Tensor:
+        return tensor
+
+    return inner
+
+
+KINDS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Any]]] = {
+    "tensor": (lambda t: t, lambda v: v),
+    "view": (lambda t: t[:, 1], lambda v: v),
+    "list": (lambda t: [t], lambda v: v[0]),
+    "tuple": (lambda t: (0, t), lambda v: v[1]),
+    "dict": (lambda t: {"a": {"b": t}}, lambda v: v["a"]["b"]),
+    "set": (lambda t: {t}, lambda v: next(iter(v))),
+    "frozenset": (lambda t: frozenset([t]), lambda v: next(iter(v))),
+    "deque": (lambda t: collections.deque([t]), lambda v: v[0]),
+    "defaultdict": (lambda t: collections.defaultdict(list, a=[t]), lambda v: v["a"][0]),
+    "array": (lambda t: t.numpy(), lambda v: v),
+    "array, a view": (lambda t: t.numpy()[:, ::2], lambda v: v),
+    "array of objects": (lambda t: _objects(t), lambda v: v[0]),
+    "arrays": (lambda t: [t.numpy().T], lambda v: v[0]),
+    "dataclass": (lambda t: Box(t), lambda v: v.value),
+    "frozen": (lambda t: Slots(t), lambda v: v.value),
+    "slots": (lambda t: Cell(t), lambda v: v.value),
+    "namespace": (lambda t: types.SimpleNamespace(a=t), lambda v: v.a),
+    "named tuple": (lambda t: Named(t, t.numpy()), lambda v: v.second),
+    "class of one's own": (lambda t: Mine([Box(t.numpy())]), lambda v: v.value[0].value),
+    "parameter": (lambda t: torch.nn.Parameter(t), lambda v: v),
+    "module": (lambda t: _linear(t), lambda v: v.weight),
+    "sparse": (lambda t: t.to_sparse(), lambda v: v.to_dense()),
+    "partial": (lambda t: functools.partial(torch.add, t), lambda v: v.args[0]),
+    "closure": (closure, lambda v: v()),
+    "iterator": (lambda t: iter([t]), lambda v: next(v)),
+    "memoryview": (lambda t: memoryview(t.numpy()), lambda v: np.frombuffer(v, np.float32)),
+    "beside a lock": (
+        lambda t: {"lock": threading.Lock(), "t": [Box(t)]},
+        lambda v: v["t"][0].value,
+    ),
+}
+
+
+def _objects(tensor: Tensor) -> Any:
+    array = np.empty(1, dtype=object)
+    array[0] = tensor
+    return array
+
+
+def _linear(tensor: Tensor) -> torch.nn.Linear:
+    linear = torch.nn.Linear(3, 2, bias=False)
+    linear.weight = torch.nn.Parameter(tensor)
+    return linear
+
+
+def fresh() -> Tensor:
+    return torch.arange(1.0, 7.0).reshape(2, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_edit_in_place_does_not_reach_what_was_saved(kind: str) -> None:
+    make, inside = KINDS[kind]
+    context, tensor = SaveContext(), fresh()
+    context.saved = make(tensor)
+    tensor.data.zero_()
+    assert np.array_equal(np.asarray(_plain(inside(context.saved))), _expected(make, inside))
+
+
+def _plain(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _expected(make: Callable[[Tensor], Any], inside: Callable[[Any], Any]) -> Any:
+    return np.array(_plain(inside(make(fresh()))))
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "namespace", "list", "class of one's own"])
+def test_it_stays_what_it_is_and_travels(kind: str) -> None:
+    make, inside = KINDS[kind]
+    context = SaveContext()
+    context.saved = make(fresh())
+    assert type(context.saved).__name__ == type(make(fresh())).__name__
+    arrived = codec.loads(*codec.dumps(context.saved))
+    assert np.array_equal(np.asarray(inside(arrived)), _expected(make, inside))
+
+
+def test_what_is_shared_in_a_value_is_shared_in_its_copy() -> None:
+    context, tensor = SaveContext(), fresh()
+    box = Box(tensor)
+    context.saved = {"a": tensor, "box": box, "same": [box, tensor]}
+    saved = context.saved
+    assert saved["box"] is saved["same"][0] and saved["box"] is not box
+    assert saved["a"] is saved["same"][1] is saved["box"].value
+
+
+def test_values_off_the_graph() -> None:
+    context = SaveContext()
+    on = fresh().requires_grad_() * 2
+    context.saved = Box([on])
+    assert not context.saved.value[0].requires_grad
+
+
+def test_a_large_array_is_counted_when_it_is_saved() -> None:
+    asked: list[int] = []
+    context = SaveContext(asked.append)
+    context.array = np.zeros(1 << 20)
+    assert asked == [8 << 20]
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda context, t: context.box.value.append(t),
+        lambda context, t: context.rows.append(t.numpy()),
+        lambda context, t: context.queue.append(t[1:]),
+        lambda context, t: setattr(context.mine, "value", t.numpy()),
+        lambda context, t: context.table.update(x=Box(t)),
+    ],
+    ids=["dataclass", "array", "deque", "class of one's own", "dict"],
+)
+def test_what_was_put_there_behind_our_back_is_copied_when_the_probe_is_done(put: Any) -> None:
+    context, tensor = SaveContext(), fresh()
+    context.box, context.rows, context.queue = Box([]), [], collections.deque()
+    context.mine, context.table = Mine(None), {}
+    object.__setattr__(context, "_taken", None)
+    put(context, tensor)
+    before = repr(vars(context))
+    assert "2." in before
+    release_aliases(context, tensor)
+    tensor.zero_()
+    assert repr(vars(context)) == before
