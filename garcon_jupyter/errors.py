@@ -11,6 +11,7 @@ import difflib
 import linecache
 import sys
 from collections.abc import Iterable
+from itertools import zip_longest
 
 
 class GarconError(Exception):
@@ -105,6 +106,10 @@ class ServerError(GarconError):
     """The server failed in its own code: a bug of Garçon, shown with its traceback."""
 
 
+class ModelError(GarconError, RuntimeError):
+    """The model's own code raised in the middle of a pass: in which module, and what probes had edited before."""
+
+
 class ProbeError(GarconError):
     """User code raised on the server.
 
@@ -114,19 +119,21 @@ class ProbeError(GarconError):
         original: name of the original exception type.
         where: the point (and call) at which the code ran, with shape, dtype and sharding.
         frames: the user's frames, outermost first, as ``(file, line, function)``.
+        sources: the line of each frame, as it was shipped.
     """
 
     original: str = ""
     where: str = ""
     frames: tuple[tuple[str, int, str], ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def location(self) -> str:
         """Where user code failed: the point, and the lines of the user's cell."""
         lines = [f"  at {self.where}"] if self.where else []
-        for file, line, name in self.frames:
+        for (file, line, name), source in zip_longest(self.frames, self.sources, fillvalue=""):
             lines.append(f"  {_shown(file)}, line {line}, in {name}")
-            if source := linecache.getline(file, line).strip():
+            if source := source or linecache.getline(file, line).strip():
                 lines.append(f"    {source}")
         return "\n".join(lines)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import cloudpickle
 
+from garcon_jupyter import sources
 from garcon_jupyter.errors import BadProbe, CannotTravel
 from garcon_jupyter.wire.codec import dumps
 from garcon_jupyter.wire.requests import Code
@@ -42,7 +43,7 @@ def pack(function: Callable[..., Any], what: str = "probe") -> Code:
         )
     name = getattr(function, "__qualname__", type(function).__name__)
     try:
-        payload = cloudpickle.dumps(function, protocol=5)
+        payload = sources.dumps(function)
     except Exception as error:
         culprit = _culprit(function)
         captured = f"{culprit[0]!r}, a {culprit[1]}," if culprit else "something it uses"

@@ -96,6 +96,7 @@ class Calls:
         self.documents: Tensor | None = None
         self.offsets: Tensor | None = None
         self.failure: UserFailure | None = None
+        self.edits: list[str] = []  # "function at point", of those that changed a value
         self._calls: dict[str, int] = {}
 
     def ask(
@@ -132,8 +133,16 @@ class Calls:
                 remedy = "Leave out read_only=True, or do not change the value."
                 self._fail(point, probe, WrongValue("A read-only probe edited.", remedy), had)
                 return start, False
+            if edited:
+                self._note_edit(probe)
             value, changed = result, changed or edited
         return value, changed
+
+    def _note_edit(self, probe: Probe) -> None:
+        spec = probe.spec
+        edit = f"{spec.code.name} at {spec.point}{' (gradient)' if spec.grad else ''}"
+        if edit not in self.edits:
+            self.edits.append(edit)
 
     def _call(
         self,
