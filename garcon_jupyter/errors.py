@@ -132,7 +132,7 @@ class ProbeError(GarconError):
         """Where user code failed: the point, and the lines of the user's cell."""
         lines = [f"  at {self.where}"] if self.where else []
         for (file, line, name), source in zip_longest(self.frames, self.sources, fillvalue=""):
-            lines.append(f"  {_shown(file)}, line {line}, in {name}")
+            lines.append(f"  {file_shown(file)}, line {line}, in {name}")
             if source := source or linecache.getline(file, line).strip():
                 lines.append(f"    {source}")
         return "\n".join(lines)
@@ -145,7 +145,7 @@ class ProbeError(GarconError):
         return ["-" * 75, self.original or type(self).__name__, self.location, "", self.problem]
 
 
-def _shown(file: str) -> str:
+def file_shown(file: str) -> str:
     """A file as a traceback names it; a notebook's cells have names of their own."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     named = shell.compile.format_code_name(file) if shell else None

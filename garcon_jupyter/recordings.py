@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.errors import NoRecording
+from garcon_jupyter.errors import BadRequest, NoRecording
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef, SnapshotIndex
 
 if TYPE_CHECKING:
@@ -81,6 +81,12 @@ class Handle:
 
     def __getitem__(self, index: Any) -> Handle:
         return self._with(("item", index))
+
+    def __iter__(self) -> Any:
+        raise BadRequest(
+            f"{self!r} is on the server, and cannot be gone through here.",
+            "Fetch it first: for row in handle.fetch().",
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name in _REDUCTIONS:
@@ -156,6 +162,14 @@ class Recording:
         saved = ", ".join(self._attributes) or "nothing"
         raise AttributeError(f"{self._ref.point} has no {name!r}. Saved there: {saved}.")
 
+    def __getitem__(self, name: str) -> Any:
+        if isinstance(name, str) and name in self._attributes:
+            return self._saved(name)
+        raise NoRecording(
+            f"{self._ref.point} has no {name!r}.",
+            f"Saved there: {', '.join(self._attributes) or 'nothing'}; recording.name gives it.",
+        )
+
     def _saved(self, name: str) -> Any:
         if name not in self._fetched:
             handle = Recording.handle(self, name)
@@ -207,7 +221,7 @@ class Recordings(Mapping[Key, Recording]):
     def __getitem__(self, key: Key) -> Recording:
         if key in self._entries:
             return self._entries[key]
-        name = key if isinstance(key, str) else key[0]
+        name = key[0] if isinstance(key, tuple) and len(key) == 2 else key
         self._model.catalog.point(name)  # says so where the name itself is wrong
         known = ", ".join(str(k) for k in list(self._entries)[:8]) or "nothing"
         raise NoRecording(f"Nothing is recorded at {key}.", f"Recorded: {known}.")
