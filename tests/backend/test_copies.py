@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import functools
 import threading
@@ -15,8 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from garcon_backend.probing.contexts import SaveContext, release_aliases
+from garcon_backend.probing.contexts import Contexts, SaveContext, describe, release_aliases
+from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.wire import codec
+from garcon_jupyter.wire.requests import AttributeInfo
 
 
 @dataclasses.dataclass
@@ -123,13 +126,14 @@ def _expected(make: Callable[[Tensor], Any], inside: Callable[[Any], Any]) -> An
     return np.array(_plain(inside(make(fresh()))))
 
 
-@pytest.mark.parametrize("kind", ["dataclass", "namespace", "list", "class of one's own"])
+@pytest.mark.parametrize("kind", ["dataclass", "namespace", "list", "dict", "class of one's own"])
 def test_it_stays_what_it_is_and_travels(kind: str) -> None:
     make, inside = KINDS[kind]
     context = SaveContext()
     context.saved = make(fresh())
-    assert type(context.saved).__name__ == type(make(fresh())).__name__
+    assert isinstance(context.saved, type(make(fresh())))
     arrived = codec.loads(*codec.dumps(context.saved))
+    assert type(arrived) is type(make(fresh()))
     assert np.array_equal(np.asarray(inside(arrived)), _expected(make, inside))
 
 
@@ -156,25 +160,93 @@ def test_a_large_array_is_counted_when_it_is_saved() -> None:
     assert asked == [8 << 20]
 
 
-@pytest.mark.parametrize(
-    "put",
-    [
-        lambda context, t: context.box.value.append(t),
-        lambda context, t: context.rows.append(t.numpy()),
-        lambda context, t: context.queue.append(t[1:]),
-        lambda context, t: setattr(context.mine, "value", t.numpy()),
-        lambda context, t: context.table.update(x=Box(t)),
-    ],
-    ids=["dataclass", "array", "deque", "class of one's own", "dict"],
-)
-def test_what_was_put_there_behind_our_back_is_copied_when_the_probe_is_done(put: Any) -> None:
-    context, tensor = SaveContext(), fresh()
-    context.box, context.rows, context.queue = Box([]), [], collections.deque()
-    context.mine, context.table = Mine(None), {}
-    object.__setattr__(context, "_taken", None)
+PUTS: dict[str, Callable[[Any, Tensor], Any]] = {
+    "append": lambda c, t: c.rows.append(t),
+    "a view": lambda c, t: c.rows.append(t[0]),
+    "an array": lambda c, t: c.rows.append(t.numpy()),
+    "insert": lambda c, t: c.rows.insert(0, t),
+    "extend": lambda c, t: c.rows.extend(row for row in t),
+    "+=": lambda c, t: exec("c.rows += [t]", {"c": c, "t": t}),
+    "an item": lambda c, t: c.table["deep"].append(Box(t)),
+    "a slice": lambda c, t: c.rows.__setitem__(slice(0, 0), [t, t]),
+    "a key": lambda c, t: c.table.__setitem__("x", t),
+    "update": lambda c, t: c.table.update(x=(t,)),
+    "setdefault": lambda c, t: c.table.setdefault("y", []).append(t),
+    "|=": lambda c, t: c.table.__ior__({"z": t}),
+}
+
+
+def with_containers() -> SaveContext:
+    context = SaveContext()
+    context.rows, context.table = [], {"deep": []}
+    return context
+
+
+@pytest.mark.parametrize("put", PUTS.values(), ids=PUTS)
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "in a copy of a snapshot"])
+def test_what_is_put_into_a_saved_container_is_as_it_was_then(put: Any, again: bool) -> None:
+    context, tensor = with_containers(), fresh()
+    if again:
+        vars(context).update(copy.deepcopy(vars(context)))
+    put(context, tensor)
+    before = repr(vars(context))
+    assert "3." in before
+    tensor.zero_()
+    assert repr(vars(context)) == before
+    assert repr(codec.loads(*codec.dumps(vars(context)))) == before
+
+
+BEHIND: dict[str, Callable[[Any, Tensor], Any]] = {
+    "dataclass": lambda c, t: c.box.value.append(t),
+    "deque": lambda c, t: c.queue.append(t[1:]),
+    "array in an object": lambda c, t: setattr(c.mine, "value", t.numpy()),
+    "defaultdict": lambda c, t: c.lists["x"].append(t),
+}
+
+
+def with_others() -> SaveContext:
+    context = SaveContext()
+    context.box, context.queue, context.mine = Box([]), collections.deque(), Mine(None)
+    context.lists = collections.defaultdict(list)
+    object.__setattr__(context, "_taken", None)  # as when a probe ran
+    return context
+
+
+@pytest.mark.parametrize("put", BEHIND.values(), ids=BEHIND)
+def test_what_was_put_elsewhere_is_copied_when_the_probe_is_done(put: Any) -> None:
+    context, tensor = with_others(), fresh()
     put(context, tensor)
     before = repr(vars(context))
     assert "5." in before
     release_aliases(context, tensor)
     tensor.zero_()
     assert repr(vars(context)) == before
+
+
+@pytest.mark.parametrize("put", BEHIND.values(), ids=BEHIND)
+def test_or_refused_where_nobody_knows_what_it_was(put: Any) -> None:
+    context, tensor = with_others(), fresh()
+    put(context, tensor)
+    tensor.zero_()
+    with pytest.raises(WrongValue, match=r"save_ctx\.\w+ was given is the tensor itself.*clone"):
+        release_aliases(context, tensor, edited=True)
+    context, other = with_others(), fresh()
+    put(context, other)
+    release_aliases(context, tensor, edited=True)  # memory of something else
+
+
+def test_lists_that_came_back_own_what_is_put_in() -> None:
+    contexts, tensor = Contexts(), fresh()
+    contexts.install("me", {("point", None): ({"rows": [1], "table": {}}, {})})
+    context = contexts.open("me", "point", None)
+    context.rows.append(tensor)
+    context.table["x"] = tensor
+    tensor.zero_()
+    assert torch.equal(context.rows[1], fresh()) and torch.equal(context.table["x"], fresh())
+
+
+def test_containers_are_described_as_what_they_are() -> None:
+    context = with_containers()
+    context.rows.append([1, [2]])
+    assert describe(context.rows) == AttributeInfo("list", preview="[[1, [2]]]")
+    assert describe(context.table) == AttributeInfo("dict", preview="{'deep': []}")

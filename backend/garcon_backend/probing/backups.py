@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
+from garcon_backend.probing.containers import Rows, Table
 from garcon_jupyter.errors import CannotTravel
 from garcon_jupyter.wire import codec
 from garcon_jupyter.wire.failures import text_of
@@ -78,9 +79,10 @@ class Held:
         inside = (*around, id(value))
         if type(value) is Tensor and not value.is_inference():  # which count no versions
             self.versions.append((value, value._version))
-        elif type(value) in (list, tuple) and id(value) not in around:
-            return type(value)(self._frozen(item, inside) for item in value)
-        elif type(value) is dict and id(value) not in around:
+        elif type(value) in (list, tuple, Rows) and id(value) not in around:
+            kind = tuple if isinstance(value, tuple) else list
+            return kind(self._frozen(item, inside) for item in value)
+        elif type(value) in (dict, Table) and id(value) not in around:
             return {key: self._frozen(item, inside) for key, item in value.items()}
         elif not isinstance(value, _IMMUTABLE):
             self.opaque = True

@@ -163,7 +163,7 @@ class Calls:
             here = self._here(point, value, seed, sharded)
             of = self._sharded(point, probe, value) if sharded else None
             told = {"params": probe.params, "source": probe.source, "shard": here.shard}
-            users = uses(value)
+            users, version = uses(value), value._version
             with (
                 Lent(context, of, given, here=here, **told),
                 Stream(self.mesh.device, seed),
@@ -174,7 +174,8 @@ class Calls:
                 result = plain(probe.function(context, value))
             new = result if isinstance(result, Tensor) and result is not value else None
             if _is_shared(new) or uses(value) > users + took(context):
-                release_aliases(context, value, *([] if new is None else [new]))
+                edited = value._version != version
+                release_aliases(context, value, *([] if new is None else [new]), edited=edited)
             del new
             if not (torch.is_grad_enabled() or probe.spec.read_only):
                 result = unshared(result, value, users)

@@ -27,9 +27,10 @@ from torch import Tensor
 from garcon_backend import memory
 from garcon_backend.merging import Sharded
 from garcon_backend.probing.backups import Backups, Lost
+from garcon_backend.probing.containers import Rows, Table
 from garcon_backend.probing.copies import IMMUTABLE, apart, copied
 from garcon_backend.probing.keeping import COUNTED_AT_ONCE, Keeping, Kept
-from garcon_jupyter.errors import NoRecording
+from garcon_jupyter.errors import NoRecording, WrongValue
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef
 
 Key = tuple[str, str, str | None]
@@ -167,15 +168,30 @@ def took(context: SaveContext) -> bool:
     return context._taken is not None
 
 
-def release_aliases(context: SaveContext, *values: Tensor) -> None:
+def release_aliases(context: SaveContext, *values: Tensor, edited: bool = False) -> None:
     """Copy what a probe put into something saved behind our back: memory of the point's values; and what was
-    saved without a copy, as somebody else has it now."""
+    saved without a copy, as somebody else has it now.
+
+    Args:
+        edited: whether the probe changed the value in place: before it saved it, or after, which nobody knows.
+
+    Raises:
+        WrongValue: it was edited, and somewhere in what was saved is its memory.
+    """
     name = context._taken
     if name is not None and name in vars(context):
         setattr(context, name, vars(context)[name])
     for name, kept in vars(context).items():
-        if not isinstance(kept, Tensor):
-            object.__setattr__(context, name, apart(kept, *values))
+        if isinstance(kept, Tensor):
+            continue
+        own, found = apart(kept, *values)
+        object.__setattr__(context, name, own)
+        if found and edited:
+            raise WrongValue(
+                f"What save_ctx.{name} was given is the tensor itself, which the probe changes in place: whether "
+                "it is meant as it was before or after, nobody knows.",
+                "Save a copy: tensor.clone().",
+            )
 
 
 @dataclass(frozen=True)
@@ -210,7 +226,7 @@ class Contexts:
         self._backups = backups
         for key, held in backups.restored():
             context = self._live[key] = SaveContext(self.check_room)
-            vars(context).update(held.values)
+            vars(context).update(_owning(held.values))
             context._parts.update(held.parts)
             self._origins[key] = (held.request, dict(held.values))
 
@@ -317,7 +333,7 @@ class Contexts:
             self._live.pop(key, None)
             self._origins.pop(key, None)
             context = self.open(session, point, name)
-            vars(context).update(values)
+            vars(context).update(_owning(values))
             context._parts.update(parts)
 
     def drop(self, session: str) -> None:
@@ -348,6 +364,11 @@ def _shares(snapshot: dict[str, Any], mine: dict[str, Any]) -> bool:
     )
 
 
+def _owning(values: dict[str, Any]) -> dict[str, Any]:
+    """Values that were saved once and came back: their lists and dictionaries own what will be put in."""
+    return {n: copied(v) if type(v) in (list, dict) else v for n, v in values.items()}
+
+
 def _copied(values: dict[str, Any]) -> dict[str, Any]:
     """A deep copy; what cannot be copied, such as an open file, stays shared."""
     with _unless_memory_ended():
@@ -370,9 +391,14 @@ def _unless_memory_ended() -> Iterator[None]:
             raise
 
 
+class _Preview(reprlib.Repr):
+    repr_Rows = reprlib.Repr.repr_list
+    repr_Table = reprlib.Repr.repr_dict
+
+
 def describe(value: Any) -> AttributeInfo:
     """What a handle may know of a value without fetching it."""
-    kind = type(value).__name__
+    kind = {Rows: "list", Table: "dict"}.get(type(value), type(value).__name__)
     if isinstance(value, Lost):
         return AttributeInfo("lost", preview=repr(value))
     if isinstance(value, Tensor):
@@ -384,7 +410,7 @@ def describe(value: Any) -> AttributeInfo:
             value.numel() * value.element_size(),
         )
     try:
-        preview = reprlib.repr(value)
+        preview = _Preview().repr(value)
     except (Exception, SystemExit):  # noqa: BLE001 - objects may raise anything when asked that
         preview = f"<{kind}>"
     return AttributeInfo(kind, preview=preview if len(preview) < 80 else preview[:77] + "…")

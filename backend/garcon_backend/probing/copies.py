@@ -21,43 +21,59 @@ import torch
 from torch import Tensor
 
 from garcon_backend import memory
+from garcon_backend.probing.containers import Rows, Table
 
 IMMUTABLE = (int, float, complex, str, bytes, bool, type(None))
 
 
-def copied(value: Any) -> Any:
+Memo = dict[int, tuple[Any, Any]]
+"""(value, its copy) of what was copied already, by the value's id."""
+
+
+def copied(value: Any, memo: Memo | None = None) -> Any:
     """A value with memory of its own, off the graph; what is referred to twice in it is so in the copy."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
     if type(value) in IMMUTABLE:
         return value
+    if memo is None:
+        if isinstance(value, Tensor):
+            return value.detach().clone()
+        memo = {}
+    elif (known := memo.get(id(value))) is not None:
+        return known[1]
+    made = _made(value, memo)
+    memo.setdefault(id(value), (value, made))
+    return made
+
+
+def _made(value: Any, memo: Memo) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
     if _is_array(value):
         return value.copy(order="K")
+    if type(value) in (list, Rows):
+        rows = memo.setdefault(id(value), (value, Rows(copied)))[1]
+        list.extend(rows, [copied(item, memo) for item in value])
+        return rows
+    if type(value) in (dict, Table):
+        table = memo.setdefault(id(value), (value, Table(copied)))[1]
+        dict.update(table, {key: copied(item, memo) for key, item in value.items()})
+        return table
+    if isinstance(value, tuple):
+        return tuple_like(value, [copied(item, memo) for item in value])
     try:
-        return _as_it_travels(value)
+        return _as_it_travels(value, memo)
     except (Exception, SystemExit) as error:  # objects may raise anything when asked for this
         if memory.ended(error):
             raise
-    return _piecewise(value)
+    return value
 
 
-def _as_it_travels(value: Any) -> Any:
+def _as_it_travels(value: Any, memo: Memo) -> Any:
     stream = io.BytesIO()
-    copying = _Copying(stream)
+    copying = _Copying(stream, memo)
     copying.dump(value)
     stream.seek(0)
     return _Copied(stream, copying.beside).load()
-
-
-def _piecewise(value: Any) -> Any:
-    """What in plain containers can be copied, though the whole cannot."""
-    if isinstance(value, tuple):
-        return tuple_like(value, [copied(item) for item in value])
-    if type(value) is list:
-        return [copied(item) for item in value]
-    if type(value) is dict:
-        return {key: copied(item) for key, item in value.items()}
-    return value
 
 
 class _Beside(cloudpickle.Pickler):
@@ -97,8 +113,12 @@ _AS_THEY_ARE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctio
 
 
 class _Copying(_Beside):
+    def __init__(self, stream: io.BytesIO, memo: Memo) -> None:
+        super().__init__(stream)
+        self._memo = memo
+
     def instead(self, value: Any) -> Any:
-        return copied(value)
+        return copied(value, self._memo)
 
 
 class _Looking(_Beside):
@@ -137,17 +157,21 @@ def memory_of(tensor: Tensor) -> int | None:
     return tensor.untyped_storage().data_ptr() if has_some else None
 
 
-def apart(value: Any, *tensors: Tensor) -> Any:
-    """A value without memory of these tensors: what holds some is copied. Lists and dictionaries stay the same
-    ones, as others may hold them."""
+def apart(value: Any, *tensors: Tensor) -> tuple[Any, bool]:
+    """A value without memory of these tensors, and whether it had some: what has is copied. Lists and
+    dictionaries stay the same ones, as others may hold them."""
     memories = [m for m in map(_memory, tensors) if m]
+    found = False
 
     def owned(item: Any) -> Any:
-        if isinstance(item, Tensor) or _is_array(item):
-            return copied(item) if _within(item, memories) else item
-        return copied(item) if _holds(item, memories) else item
+        nonlocal found
+        plain = isinstance(item, Tensor) or _is_array(item)
+        if not (_within(item, memories) if plain else _holds(item, memories)):
+            return item
+        found = True
+        return copied(item)
 
-    return _changed(value, owned, set())
+    return _changed(value, owned, set()), found
 
 
 def _memory(tensor: Tensor) -> range | None:
@@ -184,11 +208,11 @@ def _changed(value: Any, change: Callable[[Any], Any], seen: set[int]) -> Any:
     if isinstance(value, list):
         for index, item in enumerate(value):
             if (new := _changed(item, change, seen)) is not item:
-                value[index] = new
+                list.__setitem__(value, index, new)
     elif isinstance(value, dict):
         for key, item in list(value.items()):
             if (new := _changed(item, change, seen)) is not item:
-                value[key] = new
+                dict.__setitem__(value, key, new)
     else:
         items = [_changed(item, change, seen) for item in value]
         if any(new is not item for new, item in zip(items, value, strict=True)):
