@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import linecache
 from collections.abc import Iterable
+from itertools import zip_longest
 
 from garcon_jupyter import imported
 
@@ -106,6 +107,10 @@ class ServerError(GarconError):
     """The server failed in its own code: a bug of Garçon, shown with its traceback."""
 
 
+class ModelError(GarconError, RuntimeError):
+    """The model's own code raised in the middle of a pass: in which module, and what probes had edited before."""
+
+
 class ProbeError(GarconError):
     """User code raised on the server.
 
@@ -115,19 +120,21 @@ class ProbeError(GarconError):
         original: name of the original exception type.
         where: the point (and call) at which the code ran, with shape, dtype and sharding.
         frames: the user's frames, outermost first, as ``(file, line, function)``.
+        sources: the line of each frame, as it was shipped.
     """
 
     original: str = ""
     where: str = ""
     frames: tuple[tuple[str, int, str], ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def location(self) -> str:
         """Where user code failed: the point, and the lines of the user's cell."""
         lines = [f"  at {self.where}"] if self.where else []
-        for file, line, name in self.frames:
-            lines.append(f"  {_shown(file)}, line {line}, in {name}")
-            if source := linecache.getline(file, line).strip():
+        for (file, line, name), source in zip_longest(self.frames, self.sources, fillvalue=""):
+            lines.append(f"  {file_shown(file)}, line {line}, in {name}")
+            if source := source or linecache.getline(file, line).strip():
                 lines.append(f"    {source}")
         return "\n".join(lines)
 
@@ -139,7 +146,7 @@ class ProbeError(GarconError):
         return ["-" * 75, self.original or type(self).__name__, self.location, "", self.problem]
 
 
-def _shown(file: str) -> str:
+def file_shown(file: str) -> str:
     """A file as a traceback names it; a notebook's cells have names of their own."""
     shell = imported.shell()
     named = shell.compile.format_code_name(file) if shell else None

@@ -323,6 +323,7 @@ class Catalog:
             UnknownPoint: the grammar has no such name; names the nearest ones.
             PointUnavailable: this model, or this layer, lacks it; says why.
         """
+        check_name(name, "probe point", UnknownPoint)
         address = parse_point(name)
         if address is None:
             remedy = "Patterns like layers.*.mlp.out select many; %garcon points lists all."
@@ -377,6 +378,7 @@ class Catalog:
         Raises:
             UnknownPoint, PointUnavailable: as :meth:`point`, or where nothing is selected.
         """
+        check_name(pattern, "probe point", UnknownPoint)
         if not is_pattern(pattern) or self._is_module(pattern):
             return [self.point(pattern)]
         regex = pattern_regex(pattern)
@@ -405,13 +407,42 @@ class Catalog:
         Raises:
             UnknownParameter: no such parameter in this model; names the nearest ones.
         """
+        check_name(name, "parameter", UnknownParameter)
         for candidate in (name, name.removesuffix(".weight")):
             if candidate in self.parameters:
                 address = parse_parameter(candidate)
                 return address or Address(candidate, None)
+        if is_pattern(name):
+            regex = pattern_regex(name)
+            found = [known for known in self.parameters if regex.fullmatch(known)]
+            raise UnknownParameter(
+                f"{name!r} is a pattern of {len(found)} parameters, where the name of one is needed.",
+                f"Such as {found[0]}; ask for each by its name." if found else "",
+                found,
+            )
         raise UnknownParameter.among(
             "parameter", name, self.parameters, "%garcon params lists all."
         )
+
+
+def check_name(name: object, kind: str, error: type[UnknownName]) -> None:
+    """Refuse what is no name.
+
+    Args:
+        kind: of what it should be the name.
+        error: to raise.
+    """
+    if isinstance(name, str):
+        return
+    own = getattr(name, "name", None) or getattr(name, "point", None)
+    example = own if isinstance(own, str) else _EXAMPLES[kind]
+    several = isinstance(name, (list, tuple, set)) and "Give one name or pattern at a time. "
+    raise error(
+        f"{name!r} is no name of a {kind}: a name is a text.", f"{several or ''}Give {example!r}."
+    )
+
+
+_EXAMPLES = {"probe point": "layers.0.mlp.out", "parameter": "layers.0.mlp.up_proj"}
 
 
 def is_pattern(name: str) -> bool:

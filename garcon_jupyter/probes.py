@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import imported, shipping
-from garcon_jupyter.errors import BadProbe
+from garcon_jupyter.errors import BadProbe, BadRequest
+from garcon_jupyter.inspected import check_call, hint_at_lost_edit
 from garcon_jupyter.points import Address, Catalog, PointSpec, is_pattern
 from garcon_jupyter.wire.requests import Code, ProbeSpec, RecordingRef
 
@@ -128,6 +129,12 @@ class ProbePoint:
         source: Recording | None = None,
     ) -> list[Probe]:
         """As :meth:`probe`, one probe for each point that the pattern selects."""
+        _check_options(grad=grad, sharded=sharded, read_only=read_only)
+        if name is not None and not (isinstance(name, str) and name):
+            raise BadProbe(f"name={name!r} is no name.", 'A name is a text, such as name="before".')
+        if isinstance(fn, type):
+            raise _is_a_class(fn)
+        check_call(fn, "probe", "save_ctx", "tensor")
         if recorder := _as_recorder(fn):
             for address in self.addresses:
                 if isinstance(address.spec, PointSpec):
@@ -144,15 +151,16 @@ class ProbePoint:
             raise BadProbe(
                 "merge is for sharded probes.", "Give sharded=True too, or leave it out."
             )
-        if isinstance(params, str):
-            params = (params,)
+        params = as_names(params, "params")
         for parameter in params:
             self._catalog.parameter(parameter)
         code = shipping.pack(fn)
+        hint_at_lost_edit(fn)
         rule: str | Code | None = merge if isinstance(merge, str) or merge is None else None
         if callable(merge):
+            check_call(merge, "merge", "parts")
             rule = shipping.pack(merge, "merge rule")
-        ref: RecordingRef | None = source._ref if source is not None else None
+        ref = None if source is None else _recorded(source)
         return [
             Probe(
                 ProbeSpec(
@@ -172,6 +180,50 @@ class ProbePoint:
         from garcon_jupyter import tables
 
         return tables.point(self)
+
+
+def _check_options(**options: Any) -> None:
+    for word, value in options.items():
+        if not isinstance(value, bool):
+            raise BadProbe(f"{word}={value!r} is neither True nor False.", f"Give {word}=True.")
+
+
+def _is_a_class(kind: type) -> BadProbe:
+    module = imported.whole("garcon_jupyter.recorders.base")
+    what = "recorder" if module is not None and issubclass(kind, module.Recorder) else "class"
+    if what == "recorder":
+        return BadProbe(
+            f"{kind.__name__} is the class of a recorder, and no recorder yet.",
+            f"Make one: probe({kind.__name__}(…)).",
+        )
+    return BadProbe(
+        f"{kind.__name__} is a class: to call it makes an object, and probes nothing.",
+        "Give a function, or an object that can be called.",
+    )
+
+
+def _recorded(source: Any) -> RecordingRef:
+    ref = getattr(source, "_ref", None)
+    if not isinstance(ref, RecordingRef):
+        raise BadProbe(
+            f"source={source!r} is no recording.", "Give one: source=rmodel.recordings()[name]."
+        )
+    return ref
+
+
+def as_names(names: Any, what: str) -> tuple[str, ...]:
+    """One name or several, as a user gave them.
+
+    Raises:
+        BadRequest: they are none.
+    """
+    if isinstance(names, str):
+        return (names,)
+    if isinstance(names, (ProbePoint, Mapping)) or not isinstance(names, Iterable):
+        raise BadRequest(
+            f"{what}={names!r} is no list of names.", f'Give a list of texts: {what}=["…"].'
+        )
+    return tuple(names)
 
 
 def _as_recorder(fn: Any) -> Recorder[Any] | None:
@@ -227,12 +279,23 @@ def checked(probes: Iterable[Probe]) -> list[Probe]:
     Raises:
         BadProbe: they are none.
     """
-    if isinstance(probes, Probe) or not isinstance(probes, Iterable):
-        raise BadProbe(f"probes={probes!r} is no list.", "Give a list of probes: probes=[probe].")
+    single = isinstance(probes, (Probe, ProbePoint, str, Mapping))
+    if single or not isinstance(probes, Iterable):
+        raise BadProbe(f"probes={probes!r} is no list.", _how_to_make_one(probes))
     chosen = list(probes)
     for probe in chosen:
         if not isinstance(probe, Probe):
-            raise BadProbe(
-                f"{probe!r} is no probe.", "rmodel.probe_points[name].probe(function) makes one."
-            )
+            raise BadProbe(f"{probe!r} is no probe.", _how_to_make_one(probe))
     return chosen
+
+
+def _how_to_make_one(given: Any) -> str:
+    """What would be a probe in place of what was given."""
+    if isinstance(given, Probe):
+        return "Give a list of probes: probes=[probe]."
+    if isinstance(given, (list, tuple)):
+        return "Put all probes into one list: [*some, *others]."
+    point = given.name if isinstance(given, ProbePoint) else given
+    name = repr(point) if isinstance(point, str) else "name"
+    function = getattr(given, "__name__", "function") if callable(given) else "function"
+    return f"A point with a function makes one: probes=[rmodel.probe_points[{name}].probe({function})]."

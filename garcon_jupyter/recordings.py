@@ -86,6 +86,12 @@ class Handle:
     def __getitem__(self, index: Any) -> Handle:
         return self._with(("item", index))
 
+    def __iter__(self) -> Any:
+        raise BadRequest(
+            f"{self!r} is on the server, and cannot be gone through here.",
+            "Fetch it first: for row in handle.fetch().",
+        )
+
     def __getattr__(self, name: str) -> Any:
         if name in _REDUCTIONS:
             return lambda *args, **kwargs: self._with(("call", name, args, kwargs))
@@ -159,6 +165,14 @@ class Recording:
             raise AttributeError(name)
         saved = ", ".join(self._attributes) or "nothing"
         raise AttributeError(f"{self._ref.point} has no {name!r}. Saved there: {saved}.")
+
+    def __getitem__(self, name: str) -> Any:
+        if isinstance(name, str) and name in self._attributes:
+            return self._saved(name)
+        raise NoRecording(
+            f"{self._ref.point} has no {name!r}.",
+            f"Saved there: {', '.join(self._attributes) or 'nothing'}; recording.name gives it.",
+        )
 
     def _saved(self, name: str) -> Any:
         if name not in self._fetched:

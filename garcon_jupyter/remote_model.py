@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import operator
 import os
 import secrets
 import weakref
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from garcon_jupyter import background, prints, receiving, resuming, shipping, warming
 from garcon_jupyter.channel import Channel
-from garcon_jupyter.errors import BadRequest, CannotTravel, ProbesUnknown
+from garcon_jupyter.errors import BadProbe, BadRequest, CannotTravel, ProbesUnknown
+from garcon_jupyter.inspected import check_call
 from garcon_jupyter.installing import Installing
 from garcon_jupyter.lines import Lines
 from garcon_jupyter.looking.entry import Looking
 from garcon_jupyter.points import Address, Catalog
-from garcon_jupyter.probes import Probe, ProbePoints, checked
+from garcon_jupyter.probes import Probe, ProbePoints, as_names, checked
 from garcon_jupyter.recordings import Handle, Recordings
 from garcon_jupyter.registry import Server, stop
 from garcon_jupyter.running import Running
@@ -213,13 +215,15 @@ class RemoteModel(Looking, Running):
                 f"batch_tokens={batch_tokens!r} is no number of tokens.",
                 'Give at least 1, or "auto" for as many as fit.',
             )
+        if not isinstance(logits, str):
+            check_call(logits, "logits", "logits")
         wanted: str | wire.Code = (
             logits if isinstance(logits, str) else shipping.pack(logits, "logits function")
         )
         return self._run_pass(
             wire.Forward(
                 batch=_batch(tokens),
-                probes=self._probes(probes),
+                probes=self._probes(probes, "forward"),
                 logits=wanted,
                 seed=_seed(seed),
                 batch_tokens=batch_tokens,
@@ -252,12 +256,11 @@ class RemoteModel(Looking, Running):
             of a value that a probe detached gets zeros, or is missing where no gradient reached it.
         """
         tokens = self._tokens(tokens)
-        names = [
-            a.name
-            for v in ([values] if isinstance(values, str) else values)
-            for a in self._select(v)
-        ]
-        wanted = (parameters,) if isinstance(parameters, str) else tuple(parameters)
+        names = [a.name for v in as_names(values, "values") for a in self._select(v)]
+        wanted = as_names(parameters, "parameters")
+        for name in wanted:
+            self.catalog.parameter(name)
+        check_call(loss_fn, "loss", "logits", *(["values"] if names else []))
         loss, gradients = self._run_pass(
             wire.Backward(
                 batch=_batch(tokens),
@@ -298,7 +301,7 @@ class RemoteModel(Looking, Running):
         ids = self._run_pass(
             wire.Generate(
                 batch=_batch(tokens),
-                probes=self._probes(probes),
+                probes=self._probes(probes, "generate"),
                 options={**options, "max_new_tokens": int(max_new_tokens)},
                 seed=_seed(seed),
             ),
@@ -391,12 +394,26 @@ class RemoteModel(Looking, Running):
             if points is None or key[0] in points
         ]
 
-    def _probes(self, probes: Iterable[Probe] | None) -> tuple[wire.ProbeSpec, ...]:
-        """What a pass applies: `probes`, or the attached ones, whose turn is over if it was one."""
+    def _probes(
+        self, probes: Iterable[Probe] | None, without_gradients: str = ""
+    ) -> tuple[wire.ProbeSpec, ...]:
+        """What a pass applies: `probes`, or the attached ones, whose turn is over if it was one.
+
+        Args:
+            without_gradients: the pass, where it has none.
+        """
         if probes is None:
-            probes = {**self.attached, **self.attached_once}.values()
+            probes = [*{**self.attached, **self.attached_once}.values()]
             self.attached_once = {}
-        return tuple(probe.spec for probe in checked(probes))
+            return tuple(probe.spec for probe in probes)
+        chosen = checked(probes)
+        useless = [probe for probe in chosen if without_gradients and probe.spec.grad]
+        if useless:
+            raise BadProbe(
+                f"{useless[0]!r} would never run: {without_gradients} has no gradients.",
+                "rmodel.backward(tokens, loss_fn, probes) has.",
+            )
+        return tuple(probe.spec for probe in chosen)
 
     def _select(self, pattern: str) -> list[Address]:
         return self.catalog.select(pattern)
@@ -424,6 +441,12 @@ class RemoteModel(Looking, Running):
         Raises:
             BadRequest: `out` is another tensor than the value; what is in it then is undefined.
         """
+        for handle in handles:
+            if not isinstance(handle, Handle):
+                raise BadRequest(
+                    f"{type(handle).__name__} {handle!r} is no handle.",
+                    "A recording gives them: recording.handle(attribute).",
+                )
         wanted = tuple((h._ref, h._attribute, h._steps) for h in handles)
         name = None if dtype is None else _floating(dtype)
         into = None if out is None else receiving.memory_of(out, len(handles))
@@ -523,6 +546,11 @@ class RemoteModel(Looking, Running):
             SyntaxError: `source` does not compile; nothing has run.
             ProbeError: it raised on a rank.
         """
+        if not isinstance(source, str):
+            raise BadRequest(
+                f"run_on_ranks takes the text of Python statements, not a {type(source).__name__}.",
+                'Give a text: rmodel.run_on_ranks("print(rank)").',
+            )
         compile(source, filename, "exec", dont_inherit=True)
         show = prints.ByRank()
         try:
@@ -679,7 +707,12 @@ def _is_count(value: Any) -> bool:
 
 
 def _seed(seed: int | None) -> int:
-    return secrets.randbits(31) if seed is None else int(seed)
+    if seed is None:
+        return secrets.randbits(31)
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise BadRequest(f"seed={seed!r} is no integer.", "Give one, such as seed=0.") from None
 
 
 def _continued(prompt: Tokens, ids: Tensor) -> Tokens:

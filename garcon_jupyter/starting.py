@@ -322,8 +322,9 @@ def _failed(
     with contextlib.suppress(OSError):
         reason = (directory / "reason").read_text()
     shutil.rmtree(directory, ignore_errors=True)
-    if failure and failure["class"] != "ServerError":
+    if failure and "problem" in failure and "fault" not in failure:
         return revive(failure)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-    problem = failure["problem"] if failure else reason or why_gone(name) or last_word
+    told = failure and (failure.get("problem") or f"{failure['original']}: {failure['text']}")
+    problem = told or reason or why_gone(name) or last_word
     return LaunchFailed(f"Server {name!r} {what}: {problem}.", f"The end of its log:\n{tail}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import garcon_jupyter as garcon
-from garcon_jupyter import OutOfMemory, RemoteModel, Server, ServerError, registry
+from garcon_jupyter import OutOfMemory, RemoteModel, Server, registry
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 
@@ -120,8 +121,11 @@ def test_a_fault_of_one_rank_is_told(model: RemoteModel) -> None:
     """Whichever rank has it, and not that the others lost it."""
     for rank in ranks_of(model):
         model.run_on_ranks(FAULT.format(rank=rank, what="raise KeyError('no such expert')"))
-        with pytest.raises(ServerError, match="KeyError: 'no such expert'"):
+        with pytest.raises(KeyError, match="KeyError: 'no such expert'") as caught:
             model.forward(PROMPT)
+        error: Any = caught.value
+        assert re.search(r"in model\.layers\.\d", error.where)
+        assert error.sources[-1] == "raise KeyError('no such expert')"  # of whom installed it
 
 
 def test_again_and_again(model: RemoteModel) -> None:

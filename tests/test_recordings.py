@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import random
 from typing import Any
 
@@ -10,7 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from garcon_jupyter import BadProbe, BadRequest, NoRecording, RemoteModel, UnknownPoint
+from garcon_jupyter import (
+    BadProbe,
+    BadRequest,
+    NoRecording,
+    RemoteModel,
+    UnknownPoint,
+    WrongValue,
+)
 from tests.oracle import PROMPT, Plain, close
 
 NEURONS = "layers.2.mlp.post_activation"
@@ -157,6 +165,38 @@ def test_saved_then_ablated_by_the_same_probe(either: RemoteModel, plain: Plain)
     assert close(saved.rows[1], clean[1])
     assert close(saved.by_name["all"], clean)
     assert close(saved.by_name["nested"][0][0], clean)
+
+
+def test_gathered_then_ablated_by_the_same_probe(either: RemoteModel, plain: Plain) -> None:
+    def both(save_ctx: Any, tensor: Tensor) -> None:
+        if not hasattr(save_ctx, "rows"):
+            save_ctx.rows, save_ctx.named = [], {}
+        save_ctx.rows.append(tensor)
+        save_ctx.named["view"] = tensor[:, 1]
+        save_ctx.array = tensor.numpy()
+        tensor[:] = 0
+        save_ctx.rows.append(tensor)
+
+    point = either.probe_points[NEURONS]
+    for _ in range(2):
+        either.forward(PROMPT, probes=[point.probe(both)])
+        saved, clean = either.recordings()[NEURONS], plain.neurons(2, PROMPT)
+        assert clean.abs().max() > 0
+        assert close(saved.named["view"], clean[:, 1])
+        assert close(torch.from_numpy(saved.array), clean)
+    assert type(saved.rows) is list and len(saved.rows) == 4
+    for before, after in (saved.rows[:2], saved.rows[2:]):
+        assert close(before, clean) and not after.any()
+
+
+def test_what_cannot_be_told_is_refused(either: RemoteModel) -> None:
+    def hides(save_ctx: Any, tensor: Tensor) -> None:
+        save_ctx.queue = collections.deque()
+        save_ctx.queue.append(tensor)
+        tensor[:] = 0
+
+    with pytest.raises(WrongValue, match="save_ctx.queue was given is the tensor itself"):
+        either.forward(PROMPT, probes=[either.probe_points[NEURONS].probe(hides)])
 
 
 def gathered(save_ctx: Any, tensor: Tensor) -> None:

@@ -31,6 +31,7 @@ from garcon_backend.probing.calls import Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts, Source, describe, there
 from garcon_backend.room import Room
 from garcon_backend.stateless import is_stateless
+from garcon_jupyter import sources
 from garcon_jupyter.errors import BadRequest, MissingModule, NoRecording
 from garcon_jupyter.points import Address, PointSpec
 from garcon_jupyter.wire import requests as wire
@@ -314,6 +315,7 @@ class Executor:
     def _prepare_runonranks(self, request: wire.RunOnRanks) -> Callable[[], Any]:
         try:
             code = compile(request.source, request.filename, "exec")
+            sources.remember(request.filename, 1, request.source.splitlines())
         except (SyntaxError, ValueError) as error:
             raise BadRequest(f"The code does not compile: {error}.", "Correct it.") from None
 

@@ -32,10 +32,11 @@ from garcon_backend.output import log
 from garcon_backend.probing.calls import PassFailed, UserFailure
 from garcon_backend.sessions import Context, Recorded
 from garcon_backend.watch import Watch, answer_watch
+from garcon_backend.where import HAPPENED
 from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire import codec
-from garcon_jupyter.wire.failures import describe
+from garcon_jupyter.wire.failures import describe, with_edits_of
 from garcon_jupyter.wire.requests import Request
 
 
@@ -66,13 +67,14 @@ def _failure(error: BaseException) -> dict[str, Any]:
         return describe(error.error, error.where)
     if isinstance(error, (Cancelled, KeyboardInterrupt)):
         return describe(Interrupted("The request was interrupted.", "Nothing else was lost."))
+    happened = getattr(error, HAPPENED, None)
     error = memory.typed(error)
     if not isinstance(
         error, (GarconError, PassFailed)
     ):  # the latter follows from another's failure
         with contextlib.suppress(OSError):  # a full disk
-            traceback.print_exception(error)  # a fault of ours: into the log too
-    return describe(error)
+            traceback.print_exception(error)  # perhaps a fault of ours: into the log too
+    return describe(error, happened=happened)
 
 
 def attempt(executor: Executor, request: Request) -> tuple[Callable[[], Any] | None, Outcome]:
@@ -262,7 +264,8 @@ def _worst(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The failure to report: the user's own before those that merely followed."""
     failures = [(o.follows, o.failure) for o in outcomes if o.failure]
     order = {"ProbeError": 0, "ServerError": 2}
-    return min(failures, key=lambda told: (told[0], order.get(told[1]["class"], 1)))[1]
+    worst = min(failures, key=lambda told: (told[0], order.get(told[1]["class"], 1)))[1]
+    return with_edits_of(worst, [failure for _, failure in failures])
 
 
 def _done(step: Callable[[], Any]) -> Outcome:

@@ -1,9 +1,10 @@
 """What user code prints appears in the cell that caused it, and nowhere else.
 
 While user code runs, ``sys.stdout`` and ``sys.stderr`` of the rank are this object's: text goes to
-the request that runs, with a limit, so that a probe that prints a gigabyte costs a message and not
+the request that runs, with a limit, so that a probe that prints without end costs a message and not
 the notebook. Threads that a probe started are part of its request while that runs; what they print later
-goes to the server's log, for the cell of somebody else is not theirs.
+goes to the server's log, for the cell of somebody else is not theirs. Nobody sits at the server, so code that
+asks, by ``input()`` or a debugger, is told so at once.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from __future__ import annotations
 import io
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+
+from garcon_jupyter.errors import BadProbe
 
 LIMIT = 1 << 20
 """Characters that one request may print on one rank."""
+
+LINES = 10_000
+"""Lines that it may."""
 
 
 def log(line: str) -> None:
@@ -32,8 +38,8 @@ class Output:
 
     def __init__(self) -> None:
         self._emit: Emit = lambda stream, text: None
-        self._left = LIMIT
-        self._withheld = 0
+        self._left, self._lines = LIMIT, LINES
+        self._withheld = Counter[str]()
         self._earlier: set[threading.Thread] = set()
 
     def to(self, emit: Emit) -> None:
@@ -42,7 +48,8 @@ class Output:
 
     def begin(self) -> None:
         """A new request, with a new limit."""
-        self._left, self._withheld = LIMIT, 0
+        self._left, self._lines = LIMIT, LINES
+        self._withheld.clear()
         self._earlier = set(threading.enumerate()) - {threading.main_thread()}
 
     @property
@@ -51,9 +58,12 @@ class Output:
         return threading.current_thread() in self._earlier
 
     def end(self) -> None:
-        """Say what was withheld."""
-        if self._withheld:
-            self._emit("stderr", f"\n[{self._withheld:,} more characters were not shown]\n")
+        """Say what was cut."""
+        lines, characters = self._withheld["lines"], self._withheld["characters"]
+        if lines:
+            self._emit("stderr", f"\n… and {lines:,} more lines were cut\n")
+        elif characters:
+            self._emit("stderr", f"\n… and {characters:,} more characters were cut\n")
 
     def captured(self) -> _Captured:
         """While this is entered, user code runs."""
@@ -61,15 +71,30 @@ class Output:
 
     def withhold(self, text: str) -> None:
         """Do not pass on text."""
-        self._withheld += len(text)
+        if text and not self._withheld:
+            most = f"{LINES:,} lines or {LIMIT:,} characters"
+            self._emit(
+                "stderr", f"\n… a request prints {most} at most; what follows is counted only\n"
+            )
+        self._withheld.update(characters=len(text), lines=text.count("\n"))
 
     def write(self, stream: str, text: str) -> None:
         """Pass on text within the limit."""
-        shown = text[: self._left]
+        shown = _beginning(text[: self._left], self._lines)
         self._left -= len(shown)
-        self._withheld += len(text) - len(shown)
+        self._lines -= shown.count("\n")
         if shown:
             self._emit(stream, shown)
+        if len(shown) < len(text):
+            self._left = self._lines = 0
+            self.withhold(text[len(shown) :])
+
+
+def _beginning(text: str, lines: int) -> str:
+    """At most so many lines of a text."""
+    if text.count("\n") <= lines and lines:
+        return text
+    return "".join(text.splitlines(keepends=True)[:lines])
 
 
 class _Captured:
@@ -79,11 +104,12 @@ class _Captured:
         self._out, self._err = out, err
 
     def __enter__(self) -> None:
-        self._former = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = self._out, self._err
+        self._former = sys.stdout, sys.stderr, sys.stdin, sys.breakpointhook
+        sys.stdout, sys.stderr, sys.stdin = self._out, self._err, _NOBODY
+        sys.breakpointhook = _no_breakpoint
 
     def __exit__(self, *raised: object) -> None:
-        sys.stdout, sys.stderr = self._former
+        sys.stdout, sys.stderr, sys.stdin, sys.breakpointhook = self._former
         self._out.flush()
         self._err.flush()
 
@@ -131,3 +157,42 @@ class _Stream(io.TextIOBase):
             parts.append(self._parts.popleft())
         if text := "".join(parts):
             self._output.write(self._name, text)
+
+
+def _no_breakpoint(*args: object, **kwargs: object) -> None:
+    """In place of the debugger.
+
+    Raises:
+        BadProbe: always.
+    """
+    raise BadProbe(
+        "Code cannot stop at breakpoint() on the server, where nobody could type.",
+        "print(…) shows here what it is at; or save the tensor, fetch it, and debug the function on it in the "
+        "notebook: fn(types.SimpleNamespace(), tensor).",
+    )
+
+
+class _Nobody(io.TextIOBase):
+    """Standard input where nobody sits."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
+        """In place of what somebody would type.
+
+        Raises:
+            BadProbe: always.
+        """
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if caller in ("cmd", "pdb", "bdb"):
+            _no_breakpoint()
+        raise BadProbe(
+            "Code cannot ask by input() on the server, where nobody could type.",
+            "Give it the answer in a variable of the notebook, which travels with it.",
+        )
+
+    read = readline
+
+
+_NOBODY = _Nobody()

@@ -30,6 +30,7 @@ from garcon_backend.pieces import Piece, Whole
 from garcon_backend.probing.calls import PassFailed, Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts
 from garcon_backend.probing.visits import PassRun
+from garcon_backend.where import noted
 from garcon_jupyter.errors import BadRequest, BadTokens
 from garcon_jupyter.points import Address
 from garcon_jupyter.wire import requests as wire
@@ -144,7 +145,11 @@ class Passes:
         run.comes_from(request.batch)
         run.add(probes, wanted)
         try:
-            with randomness.kept(self.mesh.device), run.installed():
+            with (
+                noted(self.model, run.edits),
+                randomness.kept(self.mesh.device),
+                run.installed(),
+            ):
                 yield run
             # What comes next may be a collective, so all ranks stop where one must.
             if self.mesh.everyone.any(run.failure is not None or self.interrupts.stop.skipping):

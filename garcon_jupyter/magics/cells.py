@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import Any
 
 from garcon_jupyter.errors import BadProbe
+from garcon_jupyter.inspected import hint_at_lost_edit
 from garcon_jupyter.magics.scopes import forbidden, read_before_assigned
 from garcon_jupyter.shipping import global_names
 
@@ -94,7 +95,9 @@ def function(cell: Cell, variables: dict[str, Any], hidden: dict[str, Any]) -> C
     names = global_names(compiled.__code__)
     scope = {name: mine[name] for name in names if name in mine}
     scope |= {"__name__": "__main__", "__builtins__": builtins}
-    return FunctionType(compiled.__code__, scope, compiled.__name__)
+    made = FunctionType(compiled.__code__, scope, compiled.__name__)
+    hint_at_lost_edit(made, body)
+    return made
 
 
 def _objections(body: list[ast.stmt], variables: dict[str, Any]) -> Iterator[tuple[int, str, str]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe, BadRequest
 from garcon_jupyter.recorders.observing import Seen, seen
-from garcon_jupyter.recorders.states import S, beside
+from garcon_jupyter.recorders.states import S, State, beside
 
 if TYPE_CHECKING:
     from garcon_jupyter.recorders.transform import Of, Transform
@@ -106,7 +106,15 @@ class Recorder(Generic[S]):
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
         """Bring the state in a save context up to date."""
-        setattr(save_ctx, self.name, self.update(self.kept(save_ctx), observed))
+        self.leave(save_ctx, self.update(self.kept(save_ctx), observed), observed)
+
+    def leave(self, save_ctx: Any, state: Any, observed: Seen) -> None:
+        """Put a state into a save context: without a copy of all of it after every batch, as it has memory of its own."""
+        keep = getattr(type(save_ctx), "_keep", None)
+        if keep is None or not isinstance(state, State) or _within(state, observed.values):
+            setattr(save_ctx, self.name, state)
+        else:
+            keep(save_ctx, self.name, state)
 
     def kept(self, save_ctx: Any, of: str | None = None) -> Any:
         """The state so far, None at first.
@@ -146,6 +154,12 @@ class Recorder(Generic[S]):
         return (
             f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in self.options().items())})"
         )
+
+
+def _within(state: State, values: Tensor) -> bool:
+    """Whether some tensor of a state is a view of these values."""
+    memory = values.untyped_storage().data_ptr()
+    return any(t.untyped_storage().data_ptr() == memory for t in state.tensors().values())
 
 
 class Together(Recorder[Any]):

@@ -124,7 +124,7 @@ class Of(Recorder[Any]):
         """Bring the states in a save context up to date; each is marked as that of what the function makes."""
         for recorder in self._each():
             state = recorder.update(recorder.kept(save_ctx, self.transform.name), observed)
-            setattr(save_ctx, recorder.name, self._marked(state))
+            recorder.leave(save_ctx, self._marked(state), observed)
 
     def _each(self) -> tuple[Recorder[Any], ...]:
         if isinstance(self.recorder, Together):

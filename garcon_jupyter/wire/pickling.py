@@ -12,12 +12,13 @@ import functools
 import io
 import types
 import typing
+from collections import ChainMap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from cloudpickle import cloudpickle
 
-from garcon_jupyter import own_modules
+from garcon_jupyter import own_modules, sources
 from garcon_jupyter.wire import guests
 from garcon_jupyter.wire.reaching import reached
 
@@ -68,6 +69,10 @@ class Pickler(cloudpickle.Pickler):
     Attributes:
         carried: (module, name, value, whether it goes along unasked) of what own modules hold.
     """
+
+    dispatch_table: ClassVar[Any] = ChainMap(
+        {types.CodeType: sources.reduce_code}, cloudpickle.Pickler.dispatch_table
+    )
 
     def __init__(
         self,

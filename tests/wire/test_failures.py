@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import linecache
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
-from garcon_jupyter import errors
-from garcon_jupyter.errors import ERRORS, GarconError, ProbeError, ServerError
+from garcon_jupyter import errors, sources
+from garcon_jupyter.errors import ERRORS, GarconError, ModelError, ProbeError, ServerError
 from garcon_jupyter.wire import failures
 
 CELL = """
@@ -101,14 +103,76 @@ def test_an_exception_that_cannot_be_pickled_arrives_by_its_class_and_text() -> 
     assert "held" in str(error)
 
 
-def test_our_own_bugs_come_with_a_traceback() -> None:
-    def lookup() -> None:
-        raise KeyError("missing")
+def in_a_file(source: str, name: str, file: str) -> Callable[..., Any]:
+    """A function as a file has it."""
+    scope: dict[str, Any] = {"__name__": "module", "torch": torch, "inner": None}
+    exec(compile(source, file, "exec"), scope)
+    return scope[name]
 
-    error = sent(failed(lookup))
-    assert isinstance(error, ServerError)
-    assert "bug of Garçon" in str(error)
-    assert "test_failures.py" in str(error)
+
+BROKEN = "def forward(*args):\n    return args[0](*args[1:])\n"
+OURS = in_a_file(BROKEN, "forward", "/srv/garcon_backend/passes.py")
+MODEL = in_a_file(BROKEN, "forward", "/srv/site-packages/transformers/models/llama/modeling.py")
+REMOTE = in_a_file(BROKEN, "forward", "/home/me/.cache/transformers_modules/x/modeling.py")
+YOURS = in_a_file(BROKEN, "forward", "/home/me/helpers.py")
+
+
+TORCH = torch.nn.Linear(3, 3)
+WRONG = torch.ones(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("calls", "kind", "sentence"),
+    [
+        ((OURS, MODEL, OURS, TORCH), ServerError, "This is a bug of Garçon"),
+        ((OURS, TORCH), ServerError, "This is a bug of Garçon"),
+        ((OURS, MODEL, TORCH), ModelError, "it is open whose fault it is"),
+        ((OURS, REMOTE, TORCH), ModelError, "it is open whose fault it is"),
+        ((TORCH,), ServerError, "it is open whose fault it is"),
+        ((OURS, YOURS, TORCH), ProbeError, "helpers.py"),
+    ],
+    ids=["ours in the model", "ours", "the model", "code of a checkpoint", "nobody", "yours"],
+)
+def test_whose_fault_an_error_is(calls: Any, kind: type[GarconError], sentence: str) -> None:
+    first, *others = calls
+    raised = failed(first, *others, WRONG)
+    error = sent(raised)
+    assert type(error) is kind or (kind is ProbeError and isinstance(error, ProbeError))
+    assert sentence in str(error) and "mat1 and mat2" in str(error)
+    assert ("bug of Garçon" in str(error)) == (kind is ServerError and first is OURS)
+
+
+def test_where_in_a_pass_it_happened_and_what_was_edited_before() -> None:
+    happened = failures.Happened("Llama", "model.layers.1.mlp", ("steer at layers.0.resid_post",))
+    told = failures.describe(failed(OURS, MODEL, TORCH, WRONG), happened=happened)
+    other = {"edited": ["ablate at layers.0.attn.z", "steer at layers.0.resid_post"]}
+    error = failures.revive(failures.with_edits_of(told, [told, other]))
+    assert "failed (Llama, in model.layers.1.mlp): RuntimeError: mat1" in error.problem
+    assert "steer at layers.0.resid_post, ablate at layers.0.attn.z." in error.remedy
+    assert "bug of Garçon" not in str(error)
+
+
+def test_memory_that_ended_says_in_which_module() -> None:
+    happened = failures.Happened("Llama", "model.layers.1.mlp", ())
+    error = failures.revive(failures.describe(errors.OutOfMemory("It ended."), happened=happened))
+    assert error.problem == "It ended. It happened in model.layers.1.mlp."
+
+
+def test_a_lost_device_is_told_as_one() -> None:
+    source = "def f():\n    raise RuntimeError('CUDA error: an illegal memory access')\n"
+    error = sent(failed(OURS, in_a_file(source, "f", "/srv/transformers/modeling.py")))
+    assert isinstance(error, ModelError) and "launch it anew" in str(error)
+
+
+def test_frames_have_the_lines_as_they_were_shipped() -> None:
+    sources.remember("<shipped>", 2, ("    return helper(tensor)",))
+    function = in_a_file("def probe(tensor):\n    return helper(tensor)\n", "probe", "<shipped>")
+    told = json.loads(json.dumps(failures.describe(failed(function, 1), "a point")))
+    linecache.cache.pop("<shipped>")  # the client may not know it
+    error: Any = failures.revive(told)
+    assert error.frames == (("<shipped>", 2, "probe"),)
+    assert error.sources == ("return helper(tensor)",)
+    assert '<shipped>", line 2, in probe\n    return helper(tensor)' in str(error)
 
 
 def test_errors_survive_pickling() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from garcon_backend.probing.containers import Rows, Table
 from garcon_backend.probing.journal import Piece
 from garcon_jupyter.recorders.states import State
 from garcon_jupyter.wire import codec
@@ -75,11 +76,12 @@ class AsLeft:
             return self._counted(value, value.nbytes, _PACKED)
         if id(value) not in around:
             inside = (*around, id(value))
-            if kind in (list, tuple, set, frozenset):
+            if kind in (list, tuple, set, frozenset, Rows):
+                plain = list if kind is Rows else kind
                 if _NUMBERS.issuperset(map(type, value)):  # there may be millions
-                    return self._counted(kind(value), 8 * len(value), 64 * len(value))
-                return kind([self._frozen(item, inside) for item in value])
-            if kind is dict:
+                    return self._counted(plain(value), 8 * len(value), 64 * len(value))
+                return plain([self._frozen(item, inside) for item in value])
+            if kind in (dict, Table):
                 return {
                     self._frozen(key, inside): self._frozen(item, inside)
                     for key, item in value.items()

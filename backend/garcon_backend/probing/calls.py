@@ -21,7 +21,8 @@ from garcon_backend.interrupts import Cancelled, Interrupts
 from garcon_backend.merging import Sharded
 from garcon_backend.output import Output
 from garcon_backend.probing.contexts import Contexts, Lent, Source, release_aliases, took, uses
-from garcon_backend.probing.results import plain, unshared
+from garcon_backend.probing.copies import memory_of
+from garcon_backend.probing.results import ALONE, plain, unshared
 from garcon_backend.randomness import Stream, generator, seed_of
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.points import Address
@@ -95,6 +96,7 @@ class Calls:
         self.documents: Tensor | None = None
         self.offsets: Tensor | None = None
         self.failure: UserFailure | None = None
+        self.edits: list[str] = []  # "function at point", of those that changed a value
         self._calls: dict[str, int] = {}
 
     def ask(
@@ -131,8 +133,16 @@ class Calls:
                 remedy = "Leave out read_only=True, or do not change the value."
                 self._fail(point, probe, WrongValue("A read-only probe edited.", remedy), had)
                 return start, False
+            if edited:
+                self._note_edit(probe)
             value, changed = result, changed or edited
         return value, changed
+
+    def _note_edit(self, probe: Probe) -> None:
+        spec = probe.spec
+        edit = f"{spec.code.name} at {spec.point}{' (gradient)' if spec.grad else ''}"
+        if edit not in self.edits:
+            self.edits.append(edit)
 
     def _call(
         self,
@@ -153,7 +163,7 @@ class Calls:
             here = self._here(point, value, seed, sharded)
             of = self._sharded(point, probe, value) if sharded else None
             told = {"params": probe.params, "source": probe.source, "shard": here.shard}
-            users = uses(value)
+            users, version = uses(value), value._version
             with (
                 Lent(context, of, given, here=here, **told),
                 Stream(self.mesh.device, seed),
@@ -162,9 +172,11 @@ class Calls:
                 self.interrupts.user_code(),
             ):
                 result = plain(probe.function(context, value))
-            changed = isinstance(result, Tensor) and result is not value
-            if changed or uses(value) > users + took(context):
-                release_aliases(context, value, *([result] if changed else ()))
+            new = result if isinstance(result, Tensor) and result is not value else None
+            if _is_shared(new) or uses(value) > users + took(context):
+                edited = value._version != version
+                release_aliases(context, value, *([] if new is None else [new]), edited=edited)
+            del new
             if not (torch.is_grad_enabled() or probe.spec.read_only):
                 result = unshared(result, value, users)
             return result
@@ -231,6 +243,11 @@ class Calls:
             self.mesh.replica,
             self.mesh.tp_rank % copies == 0,
         )
+
+
+def _is_shared(new: Tensor | None) -> bool:
+    """Whether user code may have kept what it returned, beside the two names of the caller and this one."""
+    return new is not None and memory_of(new) is not None and uses(new) > ALONE + 2
 
 
 def own(told: Tensor | None) -> Tensor | None:

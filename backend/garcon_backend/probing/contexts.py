@@ -2,8 +2,8 @@
 
 One :class:`SaveContext` per (session, point), or per (session, point, name) where a probe is named. It
 lives on the rank where its probe runs, until it is cleared. What is assigned to it is kept as it is at
-that moment: tensors are detached copies, so that a later change of the value in place, by this probe or
-by the next, does not reach what was saved.
+that moment: a copy with memory of its own (``copies``), so that a later change of the value in place, by this
+probe or by the next, does not reach what was saved.
 
 A *snapshot* is what ``recordings()`` sees. Taking one copies nothing; the first probe that runs in a
 context after it makes the copy, so that snapshots never change and cost nothing where nobody goes on.
@@ -20,14 +20,17 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from garcon_backend import memory
 from garcon_backend.merging import Sharded
 from garcon_backend.probing.backups import Backups, Lost, Restored
+from garcon_backend.probing.containers import Rows, Table
+from garcon_backend.probing.copies import IMMUTABLE, apart, copied
 from garcon_backend.probing.keeping import COUNTED_AT_ONCE, Keeping, Kept
-from garcon_jupyter.errors import NoRecording
+from garcon_jupyter.errors import NoRecording, WrongValue
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef
 
 Key = tuple[str, str, str | None]
@@ -70,13 +73,17 @@ class SaveContext:
             raise AttributeError(
                 f"save_ctx.{name} is what Garçon tells the probe; save under another name."
             )
-        if isinstance(value, Tensor) and value.nbytes >= COUNTED_AT_ONCE:
-            self._admit(value.nbytes)
+        if (count := _bytes_at_once(value)) >= COUNTED_AT_ONCE:
+            self._admit(count)
         if value is self._given and value is not None:  # once: what is saved has its own memory
             _set(self, _given=None, _taken=name)
-            object.__setattr__(self, name, value.detach())
+            SaveContext._keep(self, name, value.detach())
         else:
-            object.__setattr__(self, name, detached(value))
+            SaveContext._keep(self, name, copied(value))
+
+    def _keep(self, name: str, value: Any) -> None:
+        """Save a value that has memory of its own, without a copy: recorders use this for their states."""
+        object.__setattr__(self, name, value)
         self._parts.pop(name, None)
         if self._of is not None:
             self._parts[name] = self._of
@@ -106,6 +113,13 @@ def there(value: Any, what: str) -> Any:
     if isinstance(value, Lost):
         raise NoRecording(f"{what} was {value}.", "Run the request again, or clear the recording.")
     return value
+
+
+def _bytes_at_once(value: Any) -> int:
+    """Bytes of a tensor or an array, where they are quickly told."""
+    if isinstance(value, Tensor):
+        return value.nbytes if value.layout is torch.strided else 0
+    return value.nbytes if isinstance(value, np.ndarray) else 0
 
 
 def _set(context: SaveContext, **slots: Any) -> None:
@@ -156,32 +170,10 @@ class Source:
             raise AttributeError(
                 f"The source has no {name!r}; saved there: {', '.join(self._values)}."
             )
-        return detached(there(self._values[name], f"source.{name}"))
+        return copied(there(self._values[name], f"source.{name}"))
 
     def __dir__(self) -> list[str]:
         return list(self._values)
-
-
-def detached(value: Any) -> Any:
-    """A copy of all tensors in plain containers, off the graph; other objects as they are."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, tuple):
-        return _tuple_like(value, [detached(item) for item in value])
-    if type(value) is list:
-        return [detached(item) for item in value]
-    if type(value) is dict:
-        return {key: detached(item) for key, item in value.items()}
-    return value
-
-
-def _tuple_like(value: tuple[Any, ...], items: list[Any]) -> Any:
-    """A tuple of the same type: a named tuple, or one of torch's, such as topk returns."""
-    make = getattr(type(value), "_make", type(value))
-    try:
-        return make(items)
-    except TypeError:  # a tuple that is made from something else than its items
-        return tuple(items)
 
 
 def uses(tensor: Tensor) -> int:
@@ -196,48 +188,30 @@ def took(context: SaveContext) -> bool:
     return context._taken is not None
 
 
-def memory_of(tensor: Tensor) -> int | None:
-    """Where a tensor's memory begins; None where it has none of the common kind."""
-    has_some = tensor.layout is torch.strided and tensor.device.type != "meta" and tensor.numel()
-    return tensor.untyped_storage().data_ptr() if has_some else None
+def release_aliases(context: SaveContext, *values: Tensor, edited: bool = False) -> None:
+    """Copy what a probe put into something saved behind our back: memory of the point's values; and what was
+    saved without a copy, as somebody else has it now.
 
+    Args:
+        edited: whether the probe changed the value in place: before it saved it, or after, which nobody knows.
 
-def release_aliases(context: SaveContext, *values: Tensor) -> None:
-    """Copy what a probe put into a saved container behind our back: views of the point's values; and what
-    was saved without a copy, as somebody else has it now."""
+    Raises:
+        WrongValue: it was edited, and somewhere in what was saved is its memory.
+    """
     name = context._taken
     if name is not None and name in vars(context):
         setattr(context, name, vars(context)[name])
-    memories = {memory_of(value) for value in values} - {None}
-
-    def owned(tensor: Tensor) -> Tensor:
-        return tensor.detach().clone() if memory_of(tensor) in memories else tensor
-
     for name, kept in vars(context).items():
-        if isinstance(kept, (list, tuple, dict)):
-            object.__setattr__(context, name, _with_tensors(kept, owned, set()))
-
-
-def _with_tensors(value: Any, change: Callable[[Tensor], Tensor], seen: set[int]) -> Any:
-    """A value with its tensors changed: lists and dictionaries in place, as others may hold them."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if not isinstance(value, (list, dict, tuple)) or id(value) in seen:
-        return value
-    seen.add(id(value))
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            if (new := _with_tensors(item, change, seen)) is not item:
-                value[index] = new
-    elif isinstance(value, dict):
-        for key, item in list(value.items()):
-            if (new := _with_tensors(item, change, seen)) is not item:
-                value[key] = new
-    else:
-        items = [_with_tensors(item, change, seen) for item in value]
-        if any(new is not item for new, item in zip(items, value, strict=True)):
-            return _tuple_like(value, items)
-    return value
+        if isinstance(kept, Tensor):
+            continue
+        own, found = apart(kept, *values)
+        object.__setattr__(context, name, own)
+        if found and edited:
+            raise WrongValue(
+                f"What save_ctx.{name} was given is the tensor itself, which the probe changes in place: whether "
+                "it is meant as it was before or after, nobody knows.",
+                "Save a copy: tensor.clone().",
+            )
 
 
 @dataclass(frozen=True)
@@ -281,7 +255,7 @@ class Contexts:
         for key, restored in backups.restore(finished).items():
             lossy = any(isinstance(value, Lost) for value in restored.values.values())
             context = self._live[key] = (Bereft if lossy else SaveContext)(self.check_room)
-            vars(context).update(restored.values)
+            vars(context).update(_owning(restored.values))
             context._parts.update(restored.parts)
             self._origins[key] = restored
             self._touched.add(key)
@@ -398,7 +372,7 @@ class Contexts:
             self._live.pop(key, None)
             self._origins.pop(key, None)
             context = self.open(session, point, name)
-            vars(context).update(values)
+            vars(context).update(_owning(values))
             context._parts.update(parts)
 
     def drop(self, session: str) -> None:
@@ -422,14 +396,16 @@ class Contexts:
         return found.get((ref.point, ref.name))
 
 
-_IMMUTABLE = (int, float, complex, str, bytes, bool, type(None))
-
-
 def _shares(snapshot: dict[str, Any], mine: dict[str, Any]) -> bool:
     return any(
-        snapshot.get(name) is value and not isinstance(value, _IMMUTABLE)
+        snapshot.get(name) is value and not isinstance(value, IMMUTABLE)
         for name, value in mine.items()
     )
+
+
+def _owning(values: dict[str, Any]) -> dict[str, Any]:
+    """Values that were saved once and came back: their lists and dictionaries own what will be put in."""
+    return {n: copied(v) if type(v) in (list, dict) else v for n, v in values.items()}
 
 
 def _copied(values: dict[str, Any]) -> dict[str, Any]:
@@ -454,9 +430,14 @@ def _unless_memory_ended() -> Iterator[None]:
             raise
 
 
+class _Preview(reprlib.Repr):
+    repr_Rows = reprlib.Repr.repr_list
+    repr_Table = reprlib.Repr.repr_dict
+
+
 def describe(value: Any) -> AttributeInfo:
     """What a handle may know of a value without fetching it."""
-    kind = type(value).__name__
+    kind = {Rows: "list", Table: "dict"}.get(type(value), type(value).__name__)
     if isinstance(value, Lost):
         return AttributeInfo("lost", preview=repr(value))
     if isinstance(value, Tensor):
@@ -468,7 +449,7 @@ def describe(value: Any) -> AttributeInfo:
             value.numel() * value.element_size(),
         )
     try:
-        preview = reprlib.repr(value)
+        preview = _Preview().repr(value)
     except (Exception, SystemExit):  # noqa: BLE001 - objects may raise anything when asked that
         preview = f"<{kind}>"
     return AttributeInfo(kind, preview=preview if len(preview) < 80 else preview[:77] + "…")

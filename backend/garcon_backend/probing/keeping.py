@@ -110,18 +110,18 @@ class _Former:
     def restore(self) -> None:
         for held, content in self._dictionaries:
             held.clear()
-            held.update(content)
+            dict.update(held, content)
         for row, items in self._lists:
-            row[:] = items
+            list.__setitem__(row, slice(None), items)
 
 
 def _containers(values: Iterable[Any], kind: type, depth: int = _DEPTH) -> Iterator[Any]:
-    """The plain lists, or dictionaries, among saved values and inside them."""
+    """The lists, or dictionaries, among saved values and inside them."""
     for value in values:
-        if type(value) is kind:
+        if isinstance(value, kind):
             yield value
-        if depth and type(value) in (list, tuple, dict):
-            inside = value.values() if type(value) is dict else value
+        if depth and isinstance(value, (list, tuple, dict)):
+            inside = value.values() if isinstance(value, dict) else value
             yield from _containers(inside, kind, depth - 1)
 
 
@@ -152,6 +152,8 @@ def _bytes(value: Any, seen: set[Any], depth: int) -> int:
         identity, size = id(value), value.nbytes
     elif isinstance(value, (str, bytes, bytearray)):
         identity, size = id(value), sys.getsizeof(value)
+    elif isinstance(vars(value) if hasattr(value, "__dict__") else None, dict):
+        return _bytes(vars(value), seen, depth)  # a namespace, or an object of the user's
     else:
         return 0
     if identity in seen:

@@ -40,7 +40,7 @@ def _alone() -> int:
     return uses(fresh)
 
 
-_ALONE = _alone()
+ALONE = _alone()
 """Uses of a tensor that one name holds, and nobody else."""
 
 
@@ -57,4 +57,4 @@ def unshared(result: Any, value: Tensor, users: int) -> Any:
         return value.clone() if uses(value) > users + names else result
     if not isinstance(result, Tensor) or result.layout is not torch.strided:
         return result  # which is no right answer, as will be said
-    return result.clone() if uses(result) > _ALONE + 1 else result
+    return result.clone() if uses(result) > ALONE + 1 else result

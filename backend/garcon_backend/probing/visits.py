@@ -33,7 +33,8 @@ from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import Elsewhere, module_layout
 from garcon_backend.output import Output
 from garcon_backend.probing.calls import Calls, Point, Probe, UserFailure, own
-from garcon_backend.probing.contexts import Contexts, memory_of
+from garcon_backend.probing.contexts import Contexts
+from garcon_backend.probing.copies import memory_of
 from garcon_backend.probing.places import LogitsOf, Place
 from garcon_backend.probing.sites import Enter, Graft, Site, nodes_behind
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec

@@ -1,0 +1,79 @@
+"""Lists and dictionaries of a save context: what is put into them is copied then, too.
+
+``save_ctx.rows.append(tensor)`` assigns nothing to the context, and the next line may change the tensor in place.
+So the plain containers that a probe saves become these. They are lists and dictionaries in all else, and travel as
+such.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Own = Callable[[Any], Any]
+"""What makes a copy with memory of its own of a value."""
+
+
+class Rows(list[Any]):
+    """A list that owns what is in it."""
+
+    def __init__(self, own: Own) -> None:
+        super().__init__()
+        self._own = own
+
+    def append(self, item: Any) -> None:
+        super().append(self._own(item))
+
+    def insert(self, index: Any, item: Any) -> None:
+        super().insert(index, self._own(item))
+
+    def extend(self, items: Iterable[Any]) -> None:
+        super().extend([self._own(item) for item in items])
+
+    def __iadd__(self, items: Iterable[Any]) -> Rows:  # type: ignore[misc,override]
+        self.extend(items)
+        return self
+
+    def __setitem__(self, index: Any, item: Any) -> None:
+        several = isinstance(index, slice)
+        super().__setitem__(index, [self._own(one) for one in item] if several else self._own(item))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return list, (), None, iter(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Rows:
+        made = memo[id(self)] = Rows(self._own)
+        list.extend(made, [copy.deepcopy(item, memo) for item in self])
+        return made
+
+
+class Table(dict[Any, Any]):
+    """A dictionary that owns what is in it."""
+
+    def __init__(self, own: Own) -> None:
+        super().__init__()
+        self._own = own
+
+    def __setitem__(self, key: Any, item: Any) -> None:
+        super().__setitem__(key, self._own(item))
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others: Any, **items: Any) -> None:
+        super().update({key: self._own(item) for key, item in dict(*others, **items).items()})
+
+    def __ior__(self, other: Any) -> Table:  # type: ignore[misc,override]
+        self.update(other)
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return dict, (), None, None, iter(self.items())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Table:
+        made = memo[id(self)] = Table(self._own)
+        dict.update(made, {key: copy.deepcopy(item, memo) for key, item in self.items()})
+        return made
