@@ -25,8 +25,10 @@ from garcon_backend.probing import attention
 from garcon_jupyter.errors import NotAModel, PointUnavailable
 from tests import checkpoints
 from tests.backend.architectures import ARCHITECTURES, make
-from tests.backend.cases import IDS, apart
+from tests.backend.attending_run import NEW, read_all
+from tests.backend.cases import IDS, MASK, apart
 from tests.backend.in_process import InProcess
+from tests.backend.ranks import run_on_ranks
 
 SHORT = 5
 """Real tokens of the second row, where it is padded."""
@@ -130,6 +132,36 @@ def _dropping(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **more: Any
 ) -> Any:
     return attention.attention(module, query, key, value, mask, scaling=more.get("scaling"))
+
+
+# -- over ranks ----------------------------------------------------------------------------------
+
+LAYOUTS = [{"pp": 2}, {"tp": 2}]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids="-".join)
+def test_over_ranks_they_are_equal_or_refused(layout: dict[str, int], tmp_path: Path) -> None:
+    names = [name for name in ARCHITECTURES if name not in ("granitemoe_swa", "falcon_40b")]
+    for name in names:
+        make(name, tmp_path / name)
+    refused, other = run_on_ranks(2, read_all, str(tmp_path), names, layout)
+    assert refused == other
+    for name in set(names) - set(refused):
+        logits, ids = torch.load(tmp_path / f"{name}-{'-'.join(layout)}.pt")
+        plain, real = eager(tmp_path / name), MASK.bool()
+        with torch.no_grad():
+            wanted = plain(IDS, attention_mask=MASK, use_cache=False).logits
+        assert apart(logits[real], wanted[real]) <= 1e-5, name
+        options = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 2}
+        told = plain.generate(IDS, attention_mask=torch.ones_like(IDS), **options)
+        assert torch.equal(ids, told), name
+    if "pp" in layout:
+        assert "prev_topk_indices beside the residual stream" in refused["glm_moe_dsa"]
+        assert {"bloom", "codegen", "falcon", "gpt_neo", "gptj", "mpt", "gpt_oss"} <= set(
+            names
+        ) - set(refused)
+    else:
+        assert "no plan" in refused["bloom"].lower()
 
 
 # -- the decision --------------------------------------------------------------------------------

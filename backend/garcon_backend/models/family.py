@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from garcon_backend.models.configuration import of_all_layers
+from garcon_backend.models.configuration import of_all_layers, of_each_layer
 from garcon_backend.models.rotary import extends_context
 from garcon_backend.probing import attention, steps
 from garcon_backend.probing.places import (
@@ -151,6 +151,13 @@ def standard_sizes(config: object) -> dict[str, int]:
         "k": first("num_experts_per_tok") or 0,
         "P": 0 if extends_context(config) else first("max_position_embeddings", "n_positions") or 0,
     }
+    for letter, name in (
+        ("d", "head_dim"),
+        ("K", "num_key_value_heads"),
+        ("M", "intermediate_size"),
+    ):
+        if len(of_each_layer(config, name)) > 1:
+            del sizes[letter]
     return {letter: size for letter, size in sizes.items() if size > 0}
 
 

@@ -61,14 +61,15 @@ def load(
     config = read_config(directory)
     check_degrees(config, mesh.degrees)
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    attention = attending(model_class, config)
     options: dict[str, Any] = {
         "config": config,
         "dtype": "auto" if dtype is None else torch_dtype(dtype),
-        "attn_implementation": attending(model_class, config).implementation,
+        "attn_implementation": attention.implementation,
         "local_files_only": True,
         "ignore_mismatched_sizes": True,  # to be refused by name, with those that are missing
     }
-    progress(f"loading {directory.name}, {config.model_type}")
+    progress(f"loading {directory.name}, {config.model_type}; attention is {attention.reason}")
     if mesh.world == 1:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, output_loading_info=True, **options

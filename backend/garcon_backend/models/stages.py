@@ -204,23 +204,35 @@ class _PutOut(Exception):
 
 
 def _put_out_beside(model: Any, layer: nn.Module) -> int | None:
-    """How many values a layer puts out after the residual stream, found out without memory; None where it
-    puts out a tensor."""
+    """How many values a layer puts out after the residual stream; None where it puts out a tensor.
+
+    A forward up to the first layer tells, which takes no memory, as the model has none yet. Where it cannot run
+    so, because it looks at numbers, the layer puts out a tensor: those that do not are older than such code.
+    """
     found: list[Any] = []
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:
         found.append(output)
         raise _PutOut
 
+    device = next(layer.parameters()).device
+    ids = torch.zeros(1, 2, dtype=torch.long, device=device)
     handle = layer.register_forward_hook(stop)
-    try:
-        with torch.no_grad():
-            ids = torch.zeros(1, 2, dtype=torch.long, device=next(layer.parameters()).device)
-            model(input_ids=ids, use_cache=False)
-    except Exception:  # noqa: BLE001 - what cannot run without memory; most put out a tensor
-        pass
-    finally:
-        handle.remove()
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    for mask in (
+        None,
+        torch.zeros(1, 1, 2, 2, device=device),
+    ):  # made by the model, or as it is used
+        try:
+            with torch.no_grad():
+                model(input_ids=ids, attention_mask=mask, use_cache=False)
+        except Exception:  # noqa: BLE001 - the layer was reached, or a model that cannot run without memory
+            if found:
+                break
+    for module, attributes in before:  # what a forward notes without memory is of no use
+        vars(module).clear()
+        vars(module).update(attributes)
+    handle.remove()
     return len(found[0]) - 1 if found and isinstance(found[0], tuple) else None
 
 

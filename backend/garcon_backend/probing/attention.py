@@ -101,42 +101,28 @@ def attention(
 
     Raises:
         NotAModel: the module hands over something that nothing here can compute.
+        PointUnavailable: only its own function can, and scores or pattern are probed.
     """
     taps = module.__dict__.get("_garcon_attention", {})
     if taps:
         query = _rotated(taps, "q_rot", query)
         if not taps["run"].caching:
             key = _rotated(taps, "k_rot", key)
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     probed = "scores" in taps or "pattern" in taps
-    if kwargs and (more := _unknown(kwargs)):
-        own = _own_function(module, more)
-        if probed:
-            raise PointUnavailable(
-                f"{type(module).__name__} attends by a function of its own here, because of {_names(more)}: "
-                "scores and pattern cannot be seen.",
-                "Probe what goes in and out of it: q_rot, k_rot, z.",
-            )
-        if attention_mask is None and causal:
-            attention_mask = _causal(query, key)[None, None]
-        given = {"scaling": scaling, "dropout": dropout, "softcap": softcap, **kwargs}
-        given = {name: value for name, value in given.items() if value is not None}
-        return own(module, query, key, value, attention_mask, **given)
-    if softcap is None and not probed:
+    more = _unknown(kwargs) if kwargs else {}
+    if softcap is None and not probed and not more:
         fast = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        output, _ = fast(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            is_causal=is_causal,
-        )
+        options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
+        output, _ = fast(module, query, key, value, attention_mask, **options)
         return output, None
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if attention_mask is None and causal:
         attention_mask = _causal(query, key)
+    if more:
+        own = _own_function(module, more, probed)
+        given = {"scaling": scaling, "dropout": dropout, "softcap": softcap, **kwargs}
+        given = {name: argument for name, argument in given.items() if argument is not None}
+        return own(module, query, key, value, attention_mask, **given)
     return _in_steps(taps, query, key, value, attention_mask, scaling, softcap)
 
 
@@ -149,15 +135,20 @@ def _unknown(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _own_function(module: nn.Module, more: dict[str, Any]) -> Callable[..., Any]:
+def _own_function(module: nn.Module, more: dict[str, Any], probed: bool) -> Callable[..., Any]:
     """The eager function beside a module's class, which computes what the module hands over.
 
     It knows of an argument by its name, or because it is a parameter that the module holds. What it would
     drop in its turn, such as the few keys chosen for each query, which a module makes a part of the mask for the
     implementations that it knows, is refused.
 
+    Args:
+        more: what it is to know of.
+        probed: scores or pattern are to be seen.
+
     Raises:
         NotAModel: it would not.
+        PointUnavailable: it can, and shows neither.
     """
     own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     named = inspect.signature(own).parameters if own is not None else {}
@@ -167,6 +158,12 @@ def _own_function(module: nn.Module, more: dict[str, Any]) -> Callable[..., Any]
         raise NotAModel(
             f"{type(module).__name__} hands {_names(lost or more)} to attention, which would be dropped.",
             "This architecture cannot be served by the house's attention function.",
+        )
+    if probed:
+        raise PointUnavailable(
+            f"{type(module).__name__} attends by a function of its own here, because of {_names(more)}: "
+            "scores and pattern cannot be seen.",
+            "Probe what goes in and out of it: q_rot, k_rot, z.",
         )
     return own
 
@@ -204,12 +201,12 @@ def _in_steps(
 
 
 def _causal(query: Tensor, key: Tensor) -> Tensor:
-    """The mask that is no tensor, as one: [p_q, p_k]. A single query sees all keys."""
+    """The mask that is no tensor, as one: [1, 1, p_q, p_k]. A single query sees all keys."""
     queries, keys = query.shape[2], key.shape[2]
     lowest = torch.full(
         (queries, keys), torch.finfo(query.dtype).min, dtype=query.dtype, device=query.device
     )
-    return lowest.triu(keys if queries == 1 else 1)
+    return lowest.triu(keys if queries == 1 else 1)[None, None]
 
 
 def fresh_cache(model: Any) -> DynamicCache | None:
