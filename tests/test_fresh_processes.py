@@ -21,21 +21,15 @@ rmodel = garcon.connect("smollm2")
 
 SCRIPTS = {
     "encode": 'print(rmodel.encode("hi").ids.tolist())',
-    "decode": "print(rmodel.decode([6004]))",
     "forward": 'print(list(rmodel.forward([[6004]], logits="last").shape))',
     "look": 'print(list(rmodel.look("hi")["layers.4.mlp.post_activation"].shape))',
-    "an array": "import numpy\nprint(list(rmodel.forward(numpy.array([[6004]]), probes=[]).shape))",
-    "recordings": "print(list(rmodel.recordings()))",
     "run": 'print(rmodel.run(["hi"], show=False).status.tokens)',
 }
 
 PRINTED = {
     "encode": "[[6004]]",
-    "decode": "hi",
     "forward": "[1, 49152]",
     "look": "[1, 1, 1536]",
-    "an array": "[1, 1, 49152]",
-    "recordings": "[]",
     "run": "2",  # with the token that ends a text
 }
 

@@ -187,6 +187,7 @@ _POSITIONAL = {
     "launch": "embedded model",
     "connect": "server",
     "status": "server",
+    "sessions": "server",
     "keep-alive": "server",
     "stop": "server",
     "logs": "server",
