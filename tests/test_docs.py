@@ -63,6 +63,17 @@ def test_the_rooms_of_the_house_are_there() -> None:
     assert found > 40
 
 
+def test_the_demo_says_first_what_it_takes_and_installs_no_test_tools(tmp_path: Path) -> None:
+    def would(goal: str) -> str:
+        made = ["make", "--dry-run", f"VENV={tmp_path / 'venv'}", goal]
+        return subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    demo = would("demo")
+    assert demo.index(" GB") < demo.index("-m venv") < demo.index("pip install")
+    assert demo.count("pip install") == 1 and "[notebook]" in demo
+    assert "[notebook,test]" in would("lint")
+
+
 # -- blocks of pages --------------------------------------------------------------------------------
 
 ELSEWHERE = "<!-- needs another machine -->"
