@@ -8,7 +8,8 @@ Everything here takes plain arrays (numpy or torch, any real dtype) and knows no
 
 :func:`show` chooses a view by the letters of the probe-point table and returns a :class:`View`,
 which draws itself as the last value of a cell: an interactive widget while a kernel is there, a
-still picture in the saved notebook, its HTML export, and after the kernel has gone.
+still picture in the saved notebook, its HTML export, and after the kernel has gone. What any picture shows are
+numbers with named axes, ``picture.wait().values``.
 
 The parts can be used alone, each with plain arrays: :class:`TokensWidget` (a text coloured by a value
 per token), :class:`ActivationsWidget` (tokens × units), :class:`AttentionWidget` (query × key tokens of

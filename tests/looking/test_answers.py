@@ -8,6 +8,7 @@ import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest
 from garcon_jupyter.looking import answers
 from garcon_jupyter.looking.answers import one_token_each
+from garcon_jupyter.looking.patching import Sweep
 
 CLEAN = "When Mary and John went to the store, John gave a drink to"
 CORRUPTED = "When Mary and John went to the store, Mary gave a drink to"
@@ -68,5 +69,5 @@ def test_pictures_follow_an_answer(
     assert lens.values.axes == ("layer", "position") and lens.values.name == "answer probability"
     assert lens.values[-1] == pytest.approx(of_answer.numpy(), abs=1e-4)
     assert lens.values.labels["position"][1] == "·Mary"
-    smollm2.patching(CLEAN, CORRUPTED, (" Mary", "John")).stop().wait(120)
+    Sweep.of(smollm2, CLEAN, CORRUPTED, (" Mary", "John"))
     assert "' John'" in capsys.readouterr().err
