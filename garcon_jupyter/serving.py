@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, Unpack
 
-from garcon_jupyter import limits, registry, warming
+from garcon_jupyter import limits, preflight, registry, warming
 from garcon_jupyter.easy import Look
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.limits import LaunchWords
@@ -75,6 +75,8 @@ def _launch(
     where, automatic = _resolved(path, loader, progress)
     allowed, several = limits.taken(idle_timeout, more)
     settings = Settings(where, tp, pp, dp, dtype, device, loader)
+    if not loader:
+        preflight.check(settings)
     return registry.launch(name or automatic, settings, allowed, progress, several)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from garcon_backend.models.configuration import of_all_layers
+from garcon_jupyter.configuration import of_all_layers
 from garcon_backend.models.rotary import extends_context
 from garcon_backend.probing import attention, steps
 from garcon_backend.probing.places import (
