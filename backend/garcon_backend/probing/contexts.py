@@ -268,6 +268,7 @@ class Contexts:
         self._origins: dict[Key, Restored] = {}
         self.finished = 0
         """Number of the last request that was finished before this process began."""
+        self._silent: dict[Key, str] = {}
 
     def back_up(self, backups: Backups, finished: int = -1) -> None:
         """Keep backups, and begin with what they have of the last finished request."""
@@ -285,6 +286,17 @@ class Contexts:
         if restored is None or restored.values.get(name) is not value or value is None:
             return ""
         return restored.requests[name]
+
+    def note_silent(self, session: str, point: str, name: str | None, why: str) -> bool:
+        """Remember why a probe did not run; whether that is news."""
+        key = (session, point, name)
+        news = self._silent.get(key) != why
+        self._silent[key] = why
+        return news
+
+    def silent(self, session: str) -> dict[tuple[str, str | None], str]:
+        """Why probes of a session did not run when they last could have, by point and name."""
+        return {key[1:]: why for key, why in self._silent.items() if key[0] == session}
 
     def begin(self) -> None:
         """A request begins."""
@@ -308,6 +320,7 @@ class Contexts:
     def open(self, session: str, point: str, name: str | None) -> SaveContext:
         """The context to save into; made where there is none, copied where a snapshot holds it."""
         key = (session, point, name)
+        self._silent.pop(key, None)
         context = self._live.get(key)
         if context is None:
             context = self._live[key] = SaveContext(self.check_room)
@@ -370,9 +383,10 @@ class Contexts:
         """Forget contexts of the session: of these points, of this name, or all. Snapshots keep
         theirs."""
         chosen = None if points is None else set(points)
-        for key in [k for k in self._live if k[0] == session]:
+        for key in [k for k in {**self._live, **self._silent} if k[0] == session]:
             if (chosen is None or key[1] in chosen) and name in (None, key[2]):
-                del self._live[key]
+                self._live.pop(key, None)
+                self._silent.pop(key, None)
                 self._origins.pop(key, None)
                 if self._backups:
                     self._backups.cleared(key)
