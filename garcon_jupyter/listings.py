@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.points import (
+    MODULE_PREFIX,
     PARAMETERS,
     POINTS,
     Address,
@@ -102,6 +103,7 @@ def status(server: Server, told: dict[str, Any]) -> str:
         ("path", server.facts["path"]),
         ("running", _work(told["running"]) if told["running"] else "nothing"),
         ("waiting", "; ".join(map(_work, told["waiting"])) or "nothing"),
+        *(("note", note) for note in server.facts["model"].get("notes", ())),
         ("ends", "never by itself" if idle is None else f"after {duration(idle)} without requests"),
     ]
     rows += [
@@ -186,7 +188,28 @@ def points(catalog: Catalog | None, pattern: str | None = None) -> str:
     return _templates(catalog) if pattern is None else _selected(catalog, pattern)
 
 
+def modules_by_name(catalog: Catalog) -> list[tuple[str, str]]:
+    """Points of all modules: those whose names differ by their first number on one line, with the numbers."""
+    found: dict[str, list[int]] = {}
+    for path in catalog.paths:
+        number = re.search(r"\.(\d+)(?=\.|$)", path)
+        name = re.sub(r"\.(\d+)(?=\.|$)", ".*", path, count=1)
+        found.setdefault(name, []).extend([int(number[1])] if number else [])
+    return [(f"{MODULE_PREFIX}{name}.output", spans(numbers)) for name, numbers in found.items()]
+
+
+def _modules(catalog: Catalog) -> str:
+    """The points of a model that has none of the table."""
+    rows = [("POINT", "FOR * OF"), *modules_by_name(catalog)]
+    return (
+        "No family file maps this architecture: its points are those of its modules, .output and .input.\n"
+        f"For example: %%probe {catalog.a_module()}\n\n{columns(rows)}"
+    )
+
+
 def _templates(catalog: Catalog) -> str:
+    if not catalog.mapped:
+        return _modules(catalog)
     rows = [("POINT", "SHAPE", "LAYERS", "WHAT IT IS")]
     for spec in POINTS:
         if spec.template not in catalog.refused:

@@ -46,6 +46,11 @@ def plan(settings: Settings) -> Plan:
     return Plan(device, degrees)
 
 
+def device_of(settings: Settings) -> str:
+    """The kind of device that a model is put on."""
+    return settings.device or ("cuda" if _gpu_bytes() else "cpu")
+
+
 @functools.cache
 def _gpu_bytes() -> tuple[int, ...]:
     """Memory of each GPU of this host; none where torch sees none."""

@@ -15,6 +15,7 @@ names any :class:`torch.nn.Module` of any model.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -289,6 +290,21 @@ class Catalog:
     modules: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
 
+    @property
+    def mapped(self) -> bool:
+        """Whether the model has points of the table, and not those of its modules only."""
+        return any(spec.template not in self.refused for spec in POINTS)
+
+    @property
+    def paths(self) -> list[str]:
+        """Dotted paths of the modules inside the model."""
+        return [path for path in self.modules if path]
+
+    def a_module(self) -> str:
+        """A point of some module, as an example: the output of a block, where there is a list of them."""
+        blocks = [path for path in self.paths if re.search(r"\.\d+$", path)]
+        return f"{MODULE_PREFIX}{[*blocks, *self.paths, ''][0]}.output"
+
     def names(self) -> list[str]:
         """All addresses of the table that this model has, in the order of the forward pass."""
         blocks: list[PointSpec] = []
@@ -331,17 +347,25 @@ class Catalog:
                 raise UnknownPoint(
                     f"{name!r} names no side of a module.", "End it with .input or .output."
                 )
+            if not self.mapped:
+                raise UnknownPoint(f"There is no probe point {name!r}.", self._go_on(name))
             raise UnknownPoint.among("probe point", name, self.names() or _templates(), remedy)
         if address.spec is None:
             self._check_module(name)
         elif address.template in self.refused:
             raise PointUnavailable(
                 f"This model has no {name}: {self.refused[address.template]}.",
-                "%garcon points lists what it has.",
+                "%garcon points lists what it has." if self.mapped else self._go_on(name),
             )
         elif address.layer is not None:
             self._check_layer(address)
         return address
+
+    def _go_on(self, name: str) -> str:
+        """What to name instead in a model that has points of its modules only."""
+        names = [f"{MODULE_PREFIX}{path}.output" for path in self.paths]
+        nearest = difflib.get_close_matches(name, names, n=2, cutoff=0.5) or [self.a_module()]
+        return f"Probe a module, such as {' or '.join(nearest)}; rmodel.modules lists them all."
 
     def _check_module(self, name: str) -> None:
         path = _module_of(name)

@@ -263,6 +263,11 @@ class ProbePoints(Mapping[str, ProbePoint]):
 
     def __repr__(self) -> str:
         catalog = self._catalog
+        if not catalog.mapped:
+            return (
+                f"<probe points of {len(catalog.paths)} modules, such as {catalog.a_module()!r}; "
+                "%garcon points lists them>"
+            )
         return (
             f"<{len(self)} probe points over {catalog.n_layers} layers; %garcon points lists them>"
         )

@@ -220,6 +220,7 @@ class Recordings(Mapping[Key, Recording]):
     def __init__(self, model: RemoteModel, index: SnapshotIndex, lazy: bool) -> None:
         self._model, self._snapshot = model, _Snapshot()
         self._entries: dict[Key, Recording] = {}
+        self._silent = {(p if n is None else (p, n)): why for (p, n), why in index.silent.items()}
         for (point, name), attributes in index.contexts.items():
             ref = RecordingRef(index.snapshot, point, name)
             key: Key = point if name is None else (point, name)
@@ -237,7 +238,8 @@ class Recordings(Mapping[Key, Recording]):
             if found:
                 return self._part(found)
         known = ", ".join(str(k) for k in list(self._entries)[:8]) or "nothing"
-        raise NoRecording(f"Nothing is recorded at {key}.", f"Recorded: {known}.")
+        why = self._silent.get(key, "")
+        raise NoRecording(f"Nothing is recorded at {key}. {why}".rstrip(), f"Recorded: {known}.")
 
     def _part(self, entries: dict[Key, Recording]) -> Recordings:
         """Some of the recordings of the same snapshot."""

@@ -646,9 +646,16 @@ class RemoteModel(Looking, Running):
     def __repr__(self) -> str:
         model, degrees = self.facts["model"], self.facts["degrees"]
         sharding = ", ".join(f"{word}={n}" for word, n in degrees.items() if n > 1) or "one process"
+        catalog = self.catalog
+        points = (
+            f"{catalog.n_layers} layers"
+            if catalog.mapped
+            else f"{len(catalog.paths)} modules to probe, such as {catalog.a_module()!r}"
+        )
+        notes = "".join(f"; note: {note}" for note in model.get("notes", ()))
         return (
-            f"<RemoteModel {self.server.name}: {model['architecture']}, {self.catalog.n_layers} layers, "
-            f"{model['dtype']}, {sharding}; session {self.session!r}>"
+            f"<RemoteModel {self.server.name}: {model['architecture']}, {points}, "
+            f"{model['dtype']}, {sharding}; session {self.session!r}{notes}>"
         )
 
     def _repr_html_(self) -> str:

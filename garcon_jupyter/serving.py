@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Unpack
 
-from garcon_jupyter import imported, limits, prints, registry, resuming, warming
+from garcon_jupyter import imported, limits, preflight, prints, registry, resuming, warming
 from garcon_jupyter.easy import Look
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.limits import LaunchWords
@@ -79,6 +79,8 @@ def _launch(
     where, automatic = _resolved(path, loader, progress)
     allowed, several = limits.taken(idle_timeout, more)
     settings = Settings(where, tp, pp, dp, dtype, device, loader)
+    if not loader:
+        preflight.check(settings)
     return registry.launch(name or automatic, settings, allowed, progress, several)
 
 

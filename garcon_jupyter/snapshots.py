@@ -6,7 +6,8 @@ model whose files are whole. The word is one of three things, tried in this orde
 
 1. the name of an embedded model (``smollm2``), fetched where it is not there yet;
 2. a directory on this machine (write ``./smollm2`` for one with the name of an embedded model);
-3. a Hugging Face hub id (``org/name``), from the local cache if it is there, else from the hub.
+3. a Hugging Face hub id (``org/name``, or an old one such as ``gpt2``), from the local cache if it is
+   there, else from the hub.
 
 Anything else is refused with what it is and what to do. The checks read a few kilobytes, so that a
 mistake is found in the notebook at once, and not by a server that starts for a minute and fails.
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from garcon_jupyter import weights
+from garcon_jupyter import quantised, weights
 from garcon_jupyter.embedded import EMBEDDED, Progress, cache_dir, fetch
 from garcon_jupyter.errors import FetchFailed, GarconError, NotAModel
 
@@ -39,8 +40,8 @@ __all__ = [
     "weight_bytes",
 ]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_CACHE = re.compile(r"models--.*--(?P<name>.+)")
+_HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,95}")
+_HUB_CACHE = re.compile(r"models--(?:.*--)?(?P<name>.+)")
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 _WHAT_WORKS = (
@@ -95,7 +96,7 @@ def _resolve(word: str, progress: Progress) -> Snapshot:
     where = Path(word).expanduser()
     if word and where.is_dir():
         return _checked(where.resolve(), "directory")
-    if _HUB_ID.fullmatch(word) and not os.path.lexists(where):
+    if _HUB_ID.fullmatch(word) and not os.path.lexists(where) and where.suffix != ".gguf":
         return _from_hub(word, progress)
     raise _no_directory(word, where)
 
@@ -132,10 +133,25 @@ def _name(directory: Path) -> str:
 def _checked(directory: Path, source: Literal["directory", "hub"]) -> Snapshot:
     """The snapshot in `directory`, its architecture known and its weight files whole."""
     config = _read_config(directory)
+    quantised.check(config, directory)
+    _refuse_adapter_beside(directory)
     _check_architecture(directory, config)
     for file in weights.weight_files(directory):
         weights.stored_tensors(file)
     return Snapshot(directory, _name(directory), source, config)
+
+
+def _refuse_adapter_beside(directory: Path) -> None:
+    """An adapter beside a whole model: which of the two models is meant, nobody can know.
+
+    transformers applies it where peft is installed, and leaves it out without a word where it is not.
+    """
+    if (directory / "adapter_config.json").is_file():
+        raise NotAModel(
+            f"{directory} holds an adapter (adapter_config.json) beside a whole model.",
+            "Merge it (`merge_and_unload` in peft), save that and give it; or, for the model without "
+            "it, move the adapter's files away.",
+        )
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -228,9 +244,7 @@ def _no_directory(word: str, where: Path) -> NotAModel:
         return NotAModel(f"{where} is a file, not a model's directory.", _suggest(where.parent))
     if where.is_symlink():
         return NotAModel(f"{where} is a link to {where.readlink()}, which is missing.", _WHAT_WORKS)
-    nearest = _nearest(where)
-    hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
-    return NotAModel(f"{_missing(where)}.", hint + _WHAT_WORKS)
+    return NotAModel(f"{_missing(where)}.", _did_you_mean(str(where)) + _WHAT_WORKS)
 
 
 def _is_gguf(file: Path) -> NotAModel:
@@ -293,6 +307,11 @@ def _download(repository: str, progress: Progress) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+    if why := _offline():
+        try:  # a part of it may be here, and says more than that the rest is not
+            return Path(snapshot_download(repository, local_files_only=True))
+        except OSError as error:
+            raise _not_asked(repository, why) from error
     progress(f"Asking the Hugging Face hub for {repository}.")
     try:
         return Path(snapshot_download(repository, allow_patterns=_HUB_FILES, ignore_patterns="*/*"))
@@ -305,14 +324,43 @@ def _download(repository: str, progress: Progress) -> Path:
         raise NotAModel(
             f"{repository!r} is no directory here, and the hub has no model of that name "
             f"(or keeps it private).",
-            _WHAT_WORKS,
+            _did_you_mean(repository) + _WHAT_WORKS,
         ) from error
     except (HfHubHTTPError, OSError) as error:  # the hub's errors of connection are OSErrors
         raise FetchFailed(
-            f"{repository!r} is no directory here; as a hub id it needs network, and the hub "
-            f"cannot be reached ({_cause(error)}).",
-            f"Without network, give an embedded model ({', '.join(EMBEDDED)}) or a directory.",
+            f"{repository!r} is no directory here; as a hub id it needs network, and the hub, which "
+            f"was asked, cannot be reached ({_cause(error)}).",
+            f"{_did_you_mean(repository)}Without network, give an embedded model "
+            f"({', '.join(EMBEDDED)}) or a directory.",
         ) from error
+
+
+def _offline() -> str:
+    """Which setting forbids to ask the hub, or nothing."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        return ""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return f"{next((name for name in names if os.environ.get(name)), names[0])} is set"
+
+
+def _not_asked(repository: str, why: str) -> GarconError:
+    """The error for what may be a hub id, where the hub must not be asked."""
+    not_asked = f"The hub was not asked, as {why}; without that it is."
+    if "/" not in repository:  # as likely a name that was mistyped
+        return NotAModel(
+            f"There is no {repository}.", f"{_did_you_mean(repository)}{not_asked} {_WHAT_WORKS}"
+        )
+    return FetchFailed(
+        f"{repository!r} is no directory here, and not in the hub's local cache.",
+        f"{not_asked} Or give an embedded model ({', '.join(EMBEDDED)}) or a directory.",
+    )
+
+
+def _did_you_mean(word: str) -> str:
+    nearest = _nearest(Path(word).expanduser())
+    return f"Did you mean {' or '.join(nearest)}? " if nearest else ""
 
 
 def _cause(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.listings import degrees, spans
+from garcon_jupyter.listings import degrees, modules_by_name, spans
 from garcon_jupyter.points import POINTS, Address, Catalog, PointSpec, is_pattern
 from garcon_jupyter.recordings import Handle, Key, Recording, Recordings
 from garcon_jupyter.wire.sizes import sized
@@ -72,10 +72,22 @@ def model(rmodel: RemoteModel) -> str:
     ]
     session = rmodel.session.rsplit("/", 1)[-1]  # a notebook's is named after its path
     sizes = ", ".join(f"{letter} {length:,}" for letter, length in catalog.sizes.items())
+    head = (
+        _heading(rmodel.server.name, " · ".join(said)),
+        *(_soft(f"Note: {note}.") for note in served.get("notes", ())),
+        _table(["rank", *place, "device", "layers", "parameters"], ranks),
+    )
+    if not catalog.mapped:
+        example = catalog.a_module()
+        return _framed(
+            *head,
+            _soft(f"Points of its modules; {sizes}. Session {session!r}."),
+            _folded(f"{len(catalog.paths):,} modules", _modules(catalog)),
+            _next(f'rmodel.show("{example}", "a text")', f"%%probe {example}", "%garcon points"),
+        )
     example = "layers.*.attn.pattern" if "layers.{i}.attn.pattern" in catalog.layers else "logits"
     return _framed(
-        _heading(rmodel.server.name, " · ".join(said)),
-        _table(["rank", *place, "device", "layers", "parameters"], ranks),
+        *head,
         _soft(f"{catalog.n_layers} layers; {sizes}. Session {session!r}."),
         _folded(f"{len(rmodel.probe_points):,} probe points", _templates(catalog)),
         _next(f'rmodel.show("{example}", "a text")', "rmodel.card()", "%garcon points"),
@@ -101,6 +113,12 @@ def point(chosen: ProbePoint) -> str:
 def points(chosen: ProbePoints) -> str:
     """All points of a model, by template."""
     catalog = chosen._catalog
+    if not catalog.mapped:
+        return _framed(
+            _heading(f"{len(catalog.paths):,} modules", "no family maps this architecture"),
+            _modules(catalog),
+            _next(f'rmodel.probe_points["{catalog.a_module()}"]', "%garcon points"),
+        )
     return _framed(
         _heading(f"{len(chosen):,} probe points", f"over {catalog.n_layers} layers"),
         _templates(catalog),
@@ -194,6 +212,12 @@ def _templates(catalog: Catalog) -> str:
     ]
     legend = _legend(catalog.shape(address) for address in known)
     return _table(["point", "shape", "layers", "what it is"], rows) + _soft(legend)
+
+
+def _modules(catalog: Catalog) -> str:
+    """The modules of a model without points of the table, those of all blocks on one line."""
+    rows = [[_code(point), _escaped(numbers)] for point, numbers in modules_by_name(catalog)]
+    return _table(["point", "for * of"], rows)
 
 
 def _meaning(catalog: Catalog, address: Address) -> tuple[str, str]:

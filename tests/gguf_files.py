@@ -1,12 +1,13 @@
-"""A Llama checkpoint as a GGUF file: written from the format's description, for the tests.
+"""A checkpoint of Llama's shape as a GGUF file: written from the format's description, for the tests.
 
-GGUF differs from a Hugging Face snapshot in names and in the order of the rows of the query and key
-projections. The functions here know both, and nothing of the code that they test.
+GGUF differs from a Hugging Face snapshot in names and, for Llama, in the order of the rows of the query
+and key projections. The functions here know both, and nothing of the code that they test.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -21,12 +22,17 @@ _NAMES = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
     "model.layers": "blk",
+    "lm_head": "output",
 }
 
 
@@ -39,9 +45,8 @@ def gguf_name(name: str) -> str:
 
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
     """Rows of q or k as GGUF orders them: rotary pairs are neighbours, not half a head apart."""
-    rows, columns = weight.shape
-    halves = weight.reshape(heads, 2, rows // heads // 2, columns)
-    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows, columns))
+    halves = weight.reshape(heads, 2, -1, *weight.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(weight.shape))
 
 
 def heads_of(name: str, config: dict[str, int]) -> int:
@@ -51,14 +56,27 @@ def heads_of(name: str, config: dict[str, int]) -> int:
     return config["num_key_value_heads"] if ".k_proj." in name else 0
 
 
-def write_gguf(checkpoint: Path, file: Path) -> None:
-    """Write the Llama in `checkpoint` (H·d_head = d_model), unquantised, as one GGUF file."""
+def write_gguf(
+    checkpoint: Path,
+    file: Path,
+    more: Callable[[gguf.GGUFWriter], None] = lambda writer: None,
+    architecture: str = "llama",
+    without: str = "",
+) -> None:
+    """Write the model in `checkpoint`, unquantised, as one GGUF file.
+
+    Args:
+        checkpoint: of Llama's shape: Llama, Mistral, Qwen 2 or 3, Phi-3.
+        more: adds keys and tensors of its own.
+        architecture: as GGUF names it.
+        without: parameters whose names contain this are left out.
+    """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     merges = json.loads((checkpoint / "tokenizer.json").read_text())["model"]["merges"]
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     special = set(tokenizer.all_special_ids)
     config = json.loads((checkpoint / "config.json").read_text())
-    writer = gguf.GGUFWriter(file, "llama")
+    writer = gguf.GGUFWriter(file, architecture)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -76,8 +94,11 @@ def write_gguf(checkpoint: Path, file: Path) -> None:
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_pad_token_id(tokenizer.pad_token_id)
     writer.add_chat_template(tokenizer.chat_template)
+    more(writer)
     for name, value in load_file(checkpoint / "model.safetensors").items():
-        heads = heads_of(name, config)
+        if without and without in name:
+            continue
+        heads = heads_of(name, config) if architecture == "llama" else 0
         writer.add_tensor(gguf_name(name), interleaved(value, heads) if heads else value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

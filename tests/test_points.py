@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from garcon_jupyter import points
+from garcon_jupyter import listings, points
 from garcon_jupyter.errors import PointUnavailable, UnknownParameter, UnknownPoint
 from garcon_jupyter.points import PARAMETERS, POINTS, Catalog
+from garcon_jupyter.probes import ProbePoints
 
 OF_EXPERTS = {
     spec.template for spec in POINTS if "router" in spec.template or "{e}" in spec.template
@@ -188,3 +191,39 @@ def test_names_follow_the_forward_pass() -> None:
     assert [name for name in names if name in order] == order
     assert names.index("layers.0.resid_post") < names.index("layers.1.resid_pre")
     assert len(names) == len(set(names))
+
+
+# -- a model that no family maps -------------------------------------------------------------------
+
+UNMAPPED = Catalog(
+    sizes={"V": 263},
+    n_layers=0,
+    refused=dict.fromkeys(
+        (spec.template for spec in POINTS), "no family file maps this architecture"
+    ),
+    modules=(
+        "",
+        *("transformer", "transformer.h", "transformer.h.0", "transformer.h.0.mlp"),
+        *("transformer.h.1", "transformer.h.1.mlp", "lm_head"),
+    ),
+)
+
+
+@pytest.mark.parametrize("name", ["layers.1.mlp.out", "layers.*.attn.z", "logits", "h.1.mlp"])
+def test_a_model_without_points_of_the_table_is_told_how_to_go_on(name: str) -> None:
+    with pytest.raises((PointUnavailable, UnknownPoint)) as refused:
+        UNMAPPED.select(name)
+    said = str(refused.value)
+    assert "Probe a module, such as module:transformer.h." in said
+    assert "rmodel.modules lists them all." in said
+    assert "layers 0 to -1" not in said
+
+
+def test_its_lists_show_modules_and_no_layers() -> None:
+    assert not UNMAPPED.mapped and CATALOG.mapped
+    assert UNMAPPED.a_module() == "module:transformer.h.0.output"
+    listed = listings.points(UNMAPPED)
+    assert re.search(r"^module:transformer\.h\.\*\.mlp\.output +0-1$", listed, re.MULTILINE)
+    assert "module:lm_head.output" in listed
+    shown = repr(ProbePoints(UNMAPPED))
+    assert "7 modules, such as 'module:transformer.h.0.output'" in shown and "0 layers" not in shown

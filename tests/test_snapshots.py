@@ -15,9 +15,9 @@ import huggingface_hub.constants
 import pytest
 from transformers import AutoModelForCausalLM
 
-from garcon_jupyter import snapshots
+from garcon_jupyter import quantised, snapshots
 from garcon_jupyter.embedded import EMBEDDED
-from garcon_jupyter.errors import NotAModel
+from garcon_jupyter.errors import BadDegrees, FetchFailed, GarconError, NotAModel
 from tests.checkpoints import make_gpt2, make_llama
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: connections are refused at once
@@ -139,6 +139,46 @@ def test_a_directory_of_models(tmp_path: Path) -> None:
     assert f"Give one: {tmp_path / 'checkpoint-100'}." in message
 
 
+def test_an_adapter_beside_a_whole_model(tmp_path: Path) -> None:
+    (make_llama(tmp_path) / "adapter_config.json").write_text("{}")
+    assert "holds an adapter (adapter_config.json) beside a whole model." in refusal(tmp_path)
+
+
+QUANTISED = {
+    "gptq": ({"quant_method": "gptq", "bits": 4}, "needs optimum and gptqmodel, and they are not"),
+    "awq": ({"quant_method": "awq"}, "needs gptqmodel, and that is not installed"),
+    "bitsandbytes": ({"quant_method": "bitsandbytes"}, "needs bitsandbytes, and"),
+    "old bitsandbytes": ({"load_in_4bit": True}, "needs bitsandbytes, and"),
+    "compressed-tensors": ({"quant_method": "compressed-tensors"}, "needs compressed-tensors, and"),
+    "quanto": ({"quant_method": "quanto"}, "needs optimum-quanto, and"),
+    "modelopt": ({"quant_method": "modelopt"}, "does not know that way of packing"),
+}
+
+
+@pytest.mark.parametrize("case", QUANTISED)
+def test_packed_weights_that_nothing_here_reads(case: str, tmp_path: Path) -> None:
+    packing, complaint = QUANTISED[case]
+    file = make_llama(tmp_path) / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": packing}))
+    assert complaint in refusal(tmp_path)
+
+
+def test_what_packing_needs_is_known_of_every_method_of_transformers() -> None:
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    ours = set(quantised.METHODS) - {"bitsandbytes"} | {"bitsandbytes_4bit", "bitsandbytes_8bit"}
+    assert ours == set(AUTO_QUANTIZATION_CONFIG_MAPPING)
+
+
+def test_packed_weights_for_a_gpu_or_over_processes() -> None:
+    packed = {"quantization_config": {"quant_method": "eetq"}}
+    with pytest.raises(NotAModel, match="runs on GPUs only"):
+        quantised.check_place(packed, "here", "cpu", {})
+    with pytest.raises(BadDegrees, match="tp=2 asks for it"):
+        quantised.check_place(packed, "here", "cuda", {"tp": 2, "pp": 1})
+    quantised.check_place(packed, "here", "cuda", {"tp": 1})
+
+
 def test_an_adapter(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     assert "holds an adapter, not a whole model. Merge it" in refusal(tmp_path)
@@ -216,6 +256,30 @@ def ask_hub(word: str, endpoint: str, cache: Path) -> str:
         check=True,
     )
     return done.stdout
+
+
+def test_an_old_hub_id_without_a_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    made = make_gpt2(cached(tmp_path, "gpt2"))
+    found = snapshots.resolve("gpt2")
+    assert (found.path, found.name, found.source) == (made, "gpt2", "hub")
+
+
+@pytest.mark.parametrize("word", ["gpt2", "someone/some-model"])
+def test_where_the_hub_must_not_be_asked_the_error_says_so(word: str) -> None:
+    with pytest.raises(GarconError) as refused:  # the tests set HF_HUB_OFFLINE
+        snapshots.resolve(word)
+    assert "The hub was not asked, as HF_HUB_OFFLINE is set" in str(refused.value)
+    assert type(refused.value) is (FetchFailed if "/" in word else NotAModel)
+
+
+def test_an_old_hub_id_is_asked_for_where_there_is_a_hub(hub: str, tmp_path: Path) -> None:
+    said = ask_hub("gpt2", hub, tmp_path)
+    assert "Asking the Hugging Face hub for gpt2.\n" in said
+    assert "NotAModel 'gpt2' is no directory here, and the hub has no model of that name" in said
+    said = ask_hub("smolm2", NOWHERE, tmp_path)
+    assert "the hub, which was asked, cannot be reached" in said
+    assert "Did you mean smollm2?" in said
 
 
 def test_a_hub_id_without_network(tmp_path: Path) -> None:

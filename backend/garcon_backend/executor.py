@@ -257,9 +257,9 @@ class Executor:
         return run
 
     def _prepare_snapshot(self, request: wire.Snapshot) -> Callable[[], Any]:
-        def run() -> Index:
+        def run() -> tuple[Index, dict[tuple[str, str | None], str]]:
             contents = self.contexts.snapshot(request.session, request.number)
-            return {
+            index = {
                 key: {
                     name: merging.Part(
                         replace(
@@ -272,6 +272,7 @@ class Executor:
                 }
                 for key, saved in contents.items()
             }
+            return index, self.contexts.silent(request.session)
 
         return run
 
@@ -354,11 +355,13 @@ def _loss_and_gradients(parts: Sequence[Any], request: wire.Request, executor: E
 
 
 def _one_index(
-    parts: Sequence[Index], request: wire.Request, executor: Executor
+    parts: Sequence[Any], request: wire.Request, executor: Executor
 ) -> wire.SnapshotIndex:
     assert isinstance(request, wire.Snapshot)
     found: dict[Any, dict[str, list[merging.Part]]] = {}
-    for part in parts:
+    silent: dict[Any, str] = {}
+    for part, of_part in parts:
+        silent |= of_part
         for key, attributes in part.items():
             for name, info in attributes.items():
                 found.setdefault(key, {}).setdefault(name, []).append(info)
@@ -366,7 +369,7 @@ def _one_index(
         key: {name: merging.described(infos) for name, infos in attributes.items()}
         for key, attributes in found.items()
     }
-    return wire.SnapshotIndex(request.number, table)
+    return wire.SnapshotIndex(request.number, table, silent)
 
 
 def _all_fetched(

@@ -17,6 +17,7 @@ from garcon_backend.engine.secret import RANKS_KEY, derived
 from garcon_backend.executor import Executor
 from garcon_backend.interrupts import Interrupts
 from garcon_backend.models import fit, loading, sharding
+from garcon_backend.models.account import account_of
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import bind
 from garcon_backend.output import Output
@@ -137,6 +138,7 @@ def _bytes(parameter: Any) -> int:
 
 
 def _model_facts(model: torch.nn.Module, config: Any, family: Any) -> dict[str, Any]:
+    account = account_of(model)
     return {
         "architecture": type(model).__name__,
         "model_type": getattr(config, "model_type", None),
@@ -144,5 +146,7 @@ def _model_facts(model: torch.nn.Module, config: Any, family: Any) -> dict[str, 
         "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix(
             "torch."
         ),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": account.parameters,
+        "unused_weights": list(account.unused),
+        "notes": account.notes(),
     }

@@ -154,6 +154,7 @@ class Passes:
             # What comes next may be a collective, so all ranks stop where one must.
             if self.mesh.everyone.any(run.failure is not None or self.interrupts.stop.skipping):
                 raise PassFailed("User code failed on another rank, or the pass was stopped.")
+            run.note_silent()
         except PassFailed:
             self._raise_failure(run)
             raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.background import answering, standing_behind
 from garcon_jupyter.easy import read
-from garcon_jupyter.looking.passes import contexts, one_text, whole_pieces
+from garcon_jupyter.looking.passes import contexts, need, one_text, whole_pieces
 from garcon_jupyter.points import fill
 from garcon_jupyter.recordings import Recording, Recordings
 from garcon_jupyter.widgets import AttentionWidget
@@ -26,6 +26,7 @@ def attention_widget(
     rmodel: RemoteModel, text: Any, layer: int | None = None, hide_first: bool = False
 ) -> AttentionWidget:
     """The attention patterns of one text: all layers at a glance, or one of them to begin with."""
+    need(rmodel, "The picture of attention", PATTERN)
     tokens = one_text(rmodel, text)
     first = layer or 0
     rmodel.catalog.point(fill(PATTERN, first))  # says so where there is no such layer

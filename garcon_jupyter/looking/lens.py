@@ -22,6 +22,7 @@ from garcon_jupyter.looking.passes import (
     keep,
     keep_prediction,
     keep_stream,
+    need,
     one_text,
     whole_pieces,
 )
@@ -115,6 +116,7 @@ def read_by_layers(
     Yields:
         The readouts so far, always the same arrays with more of them filled.
     """
+    need(rmodel, "The lens", "layers.{i}.resid_post", "final_norm.scale", "logits")
     norm = final_norm(rmodel)
     following = _told_of(rmodel, tokens, target, answer)
     points = [address.name for address in rmodel.catalog.select("layers.*.resid_post")]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -52,6 +52,24 @@ def keep_prediction(save_ctx: Any, tensor: Any) -> None:
     """A probe for the logits that keeps the first text's log-probabilities, and the likeliest tokens."""
     save_ctx.logs = tensor[0].float().log_softmax(-1)
     save_ctx.best = save_ctx.logs.argmax(-1)
+
+
+def need(rmodel: RemoteModel, picture: str, *templates: str) -> None:
+    """Say so where a model lacks points that a picture is made of.
+
+    Args:
+        picture: what it is called, at the beginning of a sentence.
+
+    Raises:
+        PointUnavailable: names the first point that is missing, and what the model has instead.
+    """
+    for template in templates:
+        if (why := rmodel.catalog.refused.get(template)) is not None:
+            example = "" if rmodel.catalog.mapped else f", such as {rmodel.catalog.a_module()}"
+            raise PointUnavailable(
+                f"{picture} is made of {template}, which this model has not: {why}.",
+                f"rmodel.show(point, text) draws any point that the model has{example}.",
+            )
 
 
 def one_text(rmodel: RemoteModel, text: Any, least: int = 1) -> Tokens:

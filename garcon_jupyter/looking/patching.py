@@ -17,7 +17,14 @@ import numpy as np
 from garcon_jupyter.background import Filling, Pace, answering
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.looking.answers import one_token_each
-from garcon_jupyter.looking.passes import contexts, decoder, keep, one_text, whole_pieces
+from garcon_jupyter.looking.passes import (
+    contexts,
+    decoder,
+    keep,
+    need,
+    one_text,
+    whole_pieces,
+)
 from garcon_jupyter.recordings import Recording
 from garcon_jupyter.tokens import Tokens
 from garcon_jupyter.widgets import PatchingWidget, Sheet
@@ -238,9 +245,11 @@ def patching_widget(
     points: Sequence[str] = POINTS,
 ) -> PatchingWidget:
     """A picture that fills with a sweep for each pattern of points; see :class:`Sweep`."""
+    if tuple(points) == POINTS:
+        need(rmodel, "A sweep of patches", "layers.{i}.resid_pre", "layers.{i}.attn.z")
+    names = [[a.name for a in rmodel.catalog.select(pattern)] for pattern in points]
     sweep = Sweep.of(rmodel, clean, corrupted, answers, metric)
     strings = whole_pieces(rmodel, sweep.corrupted)
-    names = [[a.name for a in rmodel.catalog.select(pattern)] for pattern in points]
     sheets = [
         _sheet(sweep, pattern, rows, strings) for pattern, rows in zip(points, names, strict=True)
     ]

@@ -111,10 +111,15 @@ def _points(current: Current, fragment: str) -> Iterator[str]:
 def point_names(catalog: Catalog, fragment: str) -> list[str]:
     """Points and patterns that begin with a fragment, which may be the beginning of a pattern."""
     head, _, _ = fragment.rpartition(".")
-    everything = catalog.module_names() if fragment.startswith(MODULE_PREFIX) else catalog.names()
+    of_modules = fragment.startswith(MODULE_PREFIX) or not catalog.mapped
+    everything = catalog.module_names() if of_modules else catalog.names()
     if not is_pattern(head + ".") and not is_pattern(head):
         names = [name for name in everything if name.startswith(fragment)]
-        patterns = ["layers.*"] if "layers.*".startswith(fragment) and "." in fragment else []
+        patterns = (
+            ["layers.*"]
+            if catalog.mapped and "layers.*".startswith(fragment) and "." in fragment
+            else []
+        )
         return patterns + _few(names, fragment)
     depth = head.count(".") + 1
     regex = pattern_regex(head)

@@ -7,7 +7,7 @@ pickled when the client makes them, so that what a probe captured is what it had
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -259,7 +259,12 @@ class AttributeInfo:
 
 @dataclass(frozen=True)
 class SnapshotIndex:
-    """Table of contents of a snapshot: for each (point, name), its attributes."""
+    """Table of contents of a snapshot: for each (point, name), its attributes.
+
+    Attributes:
+        silent: why probes at (point, name) did not run, where their module was not called.
+    """
 
     snapshot: int
     contexts: dict[tuple[str, str | None], dict[str, AttributeInfo]]
+    silent: dict[tuple[str, str | None], str] = field(default_factory=dict)

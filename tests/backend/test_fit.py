@@ -24,6 +24,8 @@ from garcon_backend.models.fit import (
     possible_tp,
     tensor_bytes,
 )
+from garcon_backend.models.styles import OWN_PLANS
+from garcon_jupyter import degrees
 from garcon_jupyter.errors import BadDegrees, DoesNotFit, NotAModel
 from tests.checkpoints import FAMILIES, make
 
@@ -199,3 +201,7 @@ def test_as_a_program(llama: Path) -> None:
     told = subprocess.run(command, capture_output=True, text=True)
     assert told.returncode == 1
     assert json.loads(told.stdout)["class"] == "DoesNotFit"
+
+
+def test_the_notebook_knows_which_architectures_have_a_plan_of_ours() -> None:
+    assert set(degrees.OWN_PLANS) == set(OWN_PLANS)

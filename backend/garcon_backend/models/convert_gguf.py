@@ -3,7 +3,7 @@
 GGUF packs quantised weights and the tokenizer in one file. Reading it means dequantising every
 weight and rebuilding the tokenizer, which takes longer than all the rest of a launch. The snapshot
 written here (float32 safetensors, tokenizer with chat template) is the same model to the last bit,
-and loads in a second::
+and loads in a second. A file that says or holds something which has no place in it is refused::
 
     python -m garcon_backend.models.convert_gguf SOURCE.gguf DESTINATION
 
@@ -23,6 +23,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from garcon_backend.models import gguf_rope, gguf_tensors
+from garcon_backend.models.gguf_keys import GgufFile, configuration, refusal
 from garcon_jupyter.errors import GarconError, NotAModel
 
 _MAGIC = b"GGUF"
@@ -33,16 +35,17 @@ def convert(source: Path, destination: Path) -> None:
     """Write the model in the GGUF file `source` as a snapshot to the directory `destination`.
 
     Raises:
-        NotAModel: `source` is no GGUF file, or one without tokenizer, or `destination` exists.
+        NotAModel: `source` is no GGUF file, or one without tokenizer, or of a model that
+            transformers cannot be told whole; or `destination` exists.
         GarconError: the snapshot, read back, is not the same model; it is not kept.
     """
     _check(source, destination)
-    where: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
+    file = GgufFile.of(source)
+    config = configuration(file)
     print("Reading the tokenizer.", flush=True)
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, **where)
+    tokenizer = _tokenizer(file)
     print("Dequantising the weights.", flush=True)
-    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **where)
-    _forget_quantisation(model)
+    model = _model(file, config)
     print("Writing the snapshot and comparing it.", flush=True)
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=destination.parent) as work:
         written = Path(work, "snapshot")
@@ -61,6 +64,47 @@ def _check(source: Path, destination: Path) -> None:
     if destination.exists():
         raise NotAModel(f"{destination} exists already.", "Give a directory that does not exist.")
     destination.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _tokenizer(file: GgufFile) -> Any:
+    if "tokenizer.ggml.tokens" not in file.keys:
+        raise NotAModel(
+            f"{file.path.name} has no tokenizer.", "Convert from the original checkpoint instead."
+        )
+    tokenizer = AutoTokenizer.from_pretrained(file.path.parent, **_where(file))
+    if file.keys.get("tokenizer.ggml.add_space_prefix") is False:
+        first = tokenizer.tokenize("a")[:1]
+        if first and first[0].startswith("\u2581"):
+            key = "tokenizer.ggml.add_space_prefix"
+            raise refusal(file, f"says {key} = False", [key])
+    return tokenizer
+
+
+def _model(file: GgufFile, config: Any) -> Any:
+    """The model, with everything that the file says and holds."""
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            file.path.parent,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be refused by name
+            **_where(file),
+        )
+    except Exception as error:
+        raise NotAModel(
+            f"transformers cannot read {file.path.name}: {type(error).__name__}: {error}",
+            "Convert from the original checkpoint instead.",
+        ) from error
+    model, found = loaded
+    gguf_tensors.check(file, model, found)
+    gguf_rope.check(model, file.own, gguf_rope.factors_in(file.path))
+    _forget_quantisation(model)
+    return model
+
+
+def _where(file: GgufFile) -> dict[str, Any]:
+    return {"gguf_file": file.path.name, "local_files_only": True}
 
 
 def _forget_quantisation(model: Any) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from garcon_backend.models.configuration import of_all_layers, of_each_layer
 from garcon_backend.models.rotary import extends_context
 from garcon_backend.probing import attention, steps
 from garcon_backend.probing.places import (
@@ -25,6 +24,7 @@ from garcon_backend.probing.places import (
     Place,
     StagedForward,
 )
+from garcon_jupyter.configuration import of_all_layers, of_each_layer
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
 
 Sizes = Mapping[str, int]

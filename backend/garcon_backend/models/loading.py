@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from garcon_backend.engine.mesh import Mesh
-from garcon_backend.models import rotary, sharding
+from garcon_backend.models import account, rotary, sharding
 from garcon_backend.models.attending import attending
 from garcon_backend.models.fit import check_degrees
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, NotAModel, UnknownName
@@ -76,12 +76,18 @@ def load(
         )
         model, found = loaded
         sharding.refuse_missing(directory, found)
+        account.keep(model, account.Account.of(model, found))
         model.to(mesh.device)
     else:
         model = sharding.load_sharded(model_class, directory, mesh, options)
+        if mesh.rank == 0:  # who tells of the whole
+            account.keep(model, account.of_cut_model(model_class, directory, config))
     model.eval().requires_grad_(False)
     rotary.turn_each_row_by_its_length(model)
-    progress(f"loaded {sum(p.numel() for p in model.parameters()):,} parameters")
+    whole = account.account_of(model)
+    progress(f"loaded {whole.parameters:,} parameters")
+    for note in whole.notes():
+        progress(note)
     return model
 
 

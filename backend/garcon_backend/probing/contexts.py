@@ -243,6 +243,7 @@ class Contexts:
         self._touched: set[Key] = set()
         self.finished = 0
         """Number of the last request that was finished before this process began."""
+        self._silent: dict[Key, str] = {}
 
     def news(self) -> dict[Key, bool]:
         """Of the contexts that were opened or cleared since this was asked last: whether anything is in them."""
@@ -267,6 +268,17 @@ class Contexts:
             return ""
         return restored.requests[name]
 
+    def note_silent(self, session: str, point: str, name: str | None, why: str) -> bool:
+        """Remember why a probe did not run; whether that is news."""
+        key = (session, point, name)
+        news = self._silent.get(key) != why
+        self._silent[key] = why
+        return news
+
+    def silent(self, session: str) -> dict[tuple[str, str | None], str]:
+        """Why probes of a session did not run when they last could have, by point and name."""
+        return {key[1:]: why for key, why in self._silent.items() if key[0] == session}
+
     def begin(self) -> None:
         """A request begins."""
         if self._backups:
@@ -290,6 +302,7 @@ class Contexts:
         """The context to save into; made where there is none, copied where a snapshot holds it."""
         key = (session, point, name)
         self._touched.add(key)
+        self._silent.pop(key, None)
         context = self._live.get(key)
         if context is None:
             context = self._live[key] = SaveContext(self.check_room)
@@ -352,10 +365,12 @@ class Contexts:
         """Forget contexts of the session: of these points, of this name, or all. Snapshots keep
         theirs."""
         chosen = None if points is None else set(points)
-        for key in [k for k in self._live if k[0] == session]:
+        for key in [k for k in {**self._live, **self._silent} if k[0] == session]:
             if (chosen is None or key[1] in chosen) and name in (None, key[2]):
                 del self._live[key]
                 self._touched.add(key)
+                self._live.pop(key, None)
+                self._silent.pop(key, None)
                 self._origins.pop(key, None)
                 if self._backups:
                     self._backups.cleared(key)

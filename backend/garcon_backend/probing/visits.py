@@ -17,6 +17,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +33,7 @@ from garcon_backend.interrupts import Interrupts
 from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import Elsewhere, module_layout
 from garcon_backend.output import Output
+from garcon_backend.probing.called import Called
 from garcon_backend.probing.calls import Calls, Point, Probe, UserFailure, own
 from garcon_backend.probing.contexts import Contexts
 from garcon_backend.probing.copies import memory_of
@@ -82,6 +84,7 @@ class PassRun(Calls):
         self.sites: list[Site] = []
         self.first_step = 0
         self.anchor = torch.zeros((), requires_grad=True, device=mesh.device)
+        self.called = Called(bound.model, ())
 
     # -- what is visited ---------------------------------------------------------------------
 
@@ -127,6 +130,7 @@ class PassRun(Calls):
     def installed(self) -> Iterator[None]:
         """Hooks live exactly as long as this block."""
         removals = []
+        modules = []
         try:
             for name in sorted(self.points, key=self._order):
                 point = self.points[name]
@@ -135,7 +139,11 @@ class PassRun(Calls):
                 place, module = found
                 visit = self._visitor(point)
                 removals.append(place.install(module, self, visit, point.address.expert))
-            yield
+                if name.startswith(MODULE_PREFIX):
+                    modules.append(name)
+            self.called = Called(self.bound.model, modules)
+            with self.called.watched():
+                yield
         finally:
             for remove in reversed(removals):
                 remove()
@@ -143,6 +151,16 @@ class PassRun(Calls):
     def _order(self, name: str) -> int:
         # Hooks of one module run in the order of the table: `out` before `contribution`.
         return _ORDER.get(self.points[name].address.template, 0)
+
+    def note_silent(self) -> None:
+        """Say of probes whose module the pass did not call that it did not: now, and in recordings."""
+        for name, why in self.called.silent().items():
+            point = self.points[name]
+            for probe in (*point.forward, *point.backward):
+                new = self.contexts.note_silent(self.session, name, probe.spec.name, why)
+                if new and self.team.leads:
+                    with self.output.captured():
+                        print(f"[garcon] {why}", file=sys.stderr)
 
     def _visitor(self, point: Point) -> Callable[[Tensor], Tensor | None]:
         return lambda value: self.visit(point, value)

@@ -1,0 +1,25 @@
+"""What is known to fail is refused in the notebook, before any process starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import garcon_jupyter as garcon
+from garcon_jupyter import registry
+
+
+def refused(path: Path, kind: type[garcon.GarconError], **degrees: int) -> str:
+    with pytest.raises(kind) as error:
+        garcon.launch(path, name="never", progress=lambda line: None, **degrees)
+    assert not registry.log_file("never").exists()  # no supervisor was started
+    return str(error.value)
+
+
+def test_degrees_that_do_not_divide(llama_path: Path) -> None:
+    said = refused(llama_path, garcon.BadDegrees, tp=4)
+    assert "tp=4 does not divide the model: it has 6 heads, 2 key/value heads" in said
+    assert "Degrees that do: 1, 2." in said
+    assert "Use pp up to 4." in refused(llama_path, garcon.BadDegrees, pp=5)
+    assert "degree" in refused(llama_path, garcon.BadDegrees, tp=0)
