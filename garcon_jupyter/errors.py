@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import linecache
 from collections.abc import Iterable
-from itertools import zip_longest
 
 from garcon_jupyter import imported
 
@@ -132,9 +131,10 @@ class ProbeError(GarconError):
     def location(self) -> str:
         """Where user code failed: the point, and the lines of the user's cell."""
         lines = [f"  at {self.where}"] if self.where else []
-        for (file, line, name), source in zip_longest(self.frames, self.sources, fillvalue=""):
+        for number, (file, line, name) in enumerate(self.frames):
             lines.append(f"  {file_shown(file)}, line {line}, in {name}")
-            if source := source or linecache.getline(file, line).strip():
+            shipped = self.sources[number] if number < len(self.sources) else ""
+            if source := shipped or linecache.getline(file, line).strip():
                 lines.append(f"    {source}")
         return "\n".join(lines)
 

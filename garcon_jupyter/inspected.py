@@ -87,7 +87,7 @@ def _lost_edit_of(code: types.CodeType, parameter: str) -> int | None:
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError, ValueError, IndexError):
         return None
-    (*_, statement) = tree.body or [None]
+    statement = tree.body[-1] if tree.body else None
     if not isinstance(statement, ast.FunctionDef) or statement.name != code.co_name:
         return None
     line = lost_edit(statement.body, parameter)
@@ -99,7 +99,7 @@ def lost_edit(body: Sequence[ast.stmt], name: str) -> int | None:
     nodes = [node for statement in body for node in _own(statement)]
     if any(_returns(node) or _changes_in_place(node, name) for node in nodes):
         return None
-    renewals = [node for node in nodes if _renews(node, name)]
+    renewals = [node for node in nodes if isinstance(node, ast.Assign) and _renews(node, name)]
     inside = {id(part) for node in renewals for part in ast.walk(node)}
     every = [part for statement in body for part in ast.walk(statement)]
     reads = [n for n in every if isinstance(n, ast.Name) and n.id == name and id(n) not in inside]
@@ -124,9 +124,9 @@ def _returns(node: ast.AST) -> bool:
     return not (isinstance(node.value, ast.Constant) and node.value.value is None)
 
 
-def _renews(node: ast.AST, name: str) -> bool:
+def _renews(node: ast.Assign, name: str) -> bool:
     """Whether this is ``name = …`` where the new value is computed from the old one."""
-    if not isinstance(node, ast.Assign) or len(node.targets) != 1:
+    if len(node.targets) != 1:
         return False
     target = node.targets[0]
     if not isinstance(target, ast.Name) or target.id != name:

@@ -24,6 +24,7 @@ from garcon_jupyter import (
     BadTokens,
     CannotTravel,
     Interrupted,
+    ModelError,
     PointUnavailable,
     ProbeError,
     RemoteModel,
@@ -238,6 +239,41 @@ def test_a_loss_or_a_logits_function_raises(either: RemoteModel) -> None:
         either.backward(PROMPT, lambda logits: logits[:, 99].mean(), parameters=["unembed.weight"])
     with at_once(), pytest.raises(IndexError, match="the logits function"):
         either.forward(PROMPT, logits=lambda logits: logits[:, 99])
+
+
+def beyond(save_ctx: Any, ids: Tensor) -> Tensor:
+    return ids + 10**6
+
+
+def test_the_model_cannot_go_on_with_what_a_probe_put_there(either: RemoteModel) -> None:
+    edits = either.probe_points["module:model.embed_tokens.input"].probe(beyond)
+    for request in (either.forward, either.generate):
+        with (
+            at_once(10.0),
+            pytest.raises(ModelError, match="IndexError: index out of range") as caught,
+        ):
+            request(PROMPT, probes=[edits])
+        assert "in model.embed_tokens)" in caught.value.problem
+        edited = "Edited before it: beyond at module:model.embed_tokens.input."
+        assert edited in caught.value.remedy and "bug of" not in str(caught.value)
+    assert either.forward(PROMPT).shape[:2] == (2, 6)
+
+
+def asks(save_ctx: Any, tensor: Tensor) -> None:
+    save_ctx.answer = input("Which? ")
+
+
+def stops(save_ctx: Any, tensor: Tensor) -> None:
+    breakpoint()
+
+
+@pytest.mark.parametrize(("code", "sentence"), [(asks, "input"), (stops, "print")])
+def test_a_probe_that_waits_for_somebody(either: RemoteModel, code: Any, sentence: str) -> None:
+    with (
+        at_once(),
+        pytest.raises(BadProbe, match=f"nobody could type.*{sentence}|{sentence}.*type"),
+    ):
+        either.forward(PROMPT, probes=[either.probe_points[OUT].probe(code)])
 
 
 def test_it_raises_while_generating(either: RemoteModel) -> None:

@@ -91,11 +91,17 @@ def merged(parts: Sequence[Part], what: str, load: Callable[[Code], Any]) -> Any
         return load(rule)(values)
     if len(values) == 1:
         return values[0]
-    if rule == "sum":
-        return sum(values[1:], values[0])
-    if rule == "topk":
-        return _topk(values, what)
-    return _joined(counting, what)
+    try:
+        if rule == "sum":
+            return sum(values[1:], values[0])
+        return _topk(values, what) if rule == "topk" else _joined(counting, what)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, BadRequest):
+            raise
+        raise BadRequest(
+            f"The parts of {what} cannot be merged by {rule or 'cat'}: {error}.",
+            "Save tensors that fit together, or name another rule: merge=….",
+        ) from error
 
 
 def described(infos: Sequence[Part]) -> AttributeInfo:

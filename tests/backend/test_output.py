@@ -74,8 +74,8 @@ def stops() -> None:
 
 
 def debugs() -> None:
-    pdb.set_trace()
-    debugs()
+    pdb.Pdb().set_trace()  # that of pytest is another
+    print("next")
 
 
 def asks() -> None:

@@ -201,6 +201,37 @@ def test_an_error_in_a_function_of_the_notebook_names_its_cell(connected: Notebo
     assert f"Cell In[{defined + 1}], line 2, in cell_{defined + 1}" in shown
 
 
+def test_an_error_in_a_loss_names_its_line(connected: Notebook) -> None:
+    connected.run("def loss(logits):\n    return logits.nope")
+    defined = connected.shell.execution_count - 1
+    shown = connected.fails("rmodel.backward('Hello', loss)", AttributeError)
+    assert (
+        f"at the loss function\n  Cell In[{defined}], line 2, in loss\n    return logits.nope"
+        in shown
+    )
+
+
+def test_code_on_ranks_names_its_line(connected: Notebook) -> None:
+    shown = connected.fails("rmodel.run_on_ranks('x = 1\\nmodel.nope()')", AttributeError)
+    assert 'File "<garcon>", line 2, in <module>\n    model.nope()' in shown
+
+
+def test_a_warning_shows_its_line(connected: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+    connected.shell.run_cell("%%probe embed.out --on Hello\nimport warnings\nwarnings.warn('odd')")
+    told = capsys.readouterr().err
+    assert ":3: UserWarning: odd\n  warnings.warn('odd')" in told
+
+
+def test_a_lost_edit_is_told_once(connected: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = "%%probe embed.out\nsave_ctx.before = tensor\ntensor = tensor + 1"
+    connected.shell.run_cell(cell, store_history=True)
+    number = connected.shell.execution_count - 1
+    told = capsys.readouterr().err
+    assert f"[garcon] Cell In[{number}], line 3: cell_{number} gives 'tensor' a new value" in told
+    connected.shell.run_cell(f"{cell}\nreturn tensor", store_history=True)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("cell", "kind", "sentence"),
     [

@@ -31,7 +31,7 @@ class Rows(list[Any]):
     def extend(self, items: Iterable[Any]) -> None:
         super().extend([self._own(item) for item in items])
 
-    def __iadd__(self, items: Iterable[Any]) -> Rows:  # type: ignore[misc,override]
+    def __iadd__(self, items: Iterable[Any]) -> Rows:  # type: ignore[misc]
         self.extend(items)
         return self
 
@@ -66,7 +66,7 @@ class Table(dict[Any, Any]):
     def update(self, *others: Any, **items: Any) -> None:
         super().update({key: self._own(item) for key, item in dict(*others, **items).items()})
 
-    def __ior__(self, other: Any) -> Table:  # type: ignore[misc,override]
+    def __ior__(self, other: Any) -> Table:  # type: ignore[misc]
         self.update(other)
         return self
 
