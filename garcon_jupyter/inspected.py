@@ -63,7 +63,7 @@ def hint_at_lost_edit(function: Any, body: Sequence[ast.stmt] | None = None) -> 
     if not isinstance(function, types.FunctionType) or function.__code__ in _told:
         return
     code = function.__code__
-    if code.co_argcount < 2 or function.__module__.startswith("garcon_jupyter."):
+    if code.co_argcount < 2 or (function.__module__ or "").startswith("garcon_jupyter."):
         return
     parameter = code.co_varnames[1]
     line = lost_edit(body, parameter) if body is not None else _lost_edit_of(code, parameter)

@@ -7,6 +7,7 @@ on the error itself, which goes its way unchanged: whether ranks must leave thei
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
@@ -14,6 +15,9 @@ from torch import nn
 
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.wire.failures import Happened
+
+_CALLED = nn.Module._wrapped_call_impl.__name__
+"""The function in whose frame a module that is called is `self`."""
 
 HAPPENED = "_garcon_happened"
 """Name of the attribute of an error that says where it happened."""
@@ -43,8 +47,10 @@ def module_of(trace: TracebackType | None, model: nn.Module) -> str:
     names = {id(module): name for name, module in model.named_modules()}
     found = ""
     while trace is not None:
-        running = trace.tb_frame.f_locals.get("self")
-        if isinstance(running, nn.Module):
-            found = names.get(id(running), found)
+        if trace.tb_frame.f_code.co_name == _CALLED:
+            # Not by f_locals: that would keep all locals, large tensors among them, when frames are cleared.
+            held = gc.get_referents(trace.tb_frame)
+            called = (names.get(id(one), "") for one in held if isinstance(one, nn.Module))
+            found = next(filter(None, called), found)
         trace = trace.tb_next
     return found
