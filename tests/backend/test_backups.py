@@ -194,6 +194,17 @@ def test_a_rank_goes_back_to_what_all_have_finished(tmp_path: Path) -> None:
     until(lambda: not list(tmp_path.glob("*.value")))
 
 
+def test_what_no_request_has_finished_is_not_there(tmp_path: Path) -> None:
+    """The very first, of which rank 0 never heard that all had put it down."""
+    made = contexts(tmp_path)
+    made.begin()
+    made.open(*KEY).total = 1
+    made.keep(1, "forward 1")
+    assert not found(tmp_path)
+    made.end(1)
+    assert found(tmp_path)["total"] == 1
+
+
 def test_a_list_that_grows_in_the_next_request_is_kept_as_it_was(tmp_path: Path) -> None:
     made = contexts(tmp_path)
     save(made, 1, seen=[1], arrays=[np.zeros(4 * LARGE)])

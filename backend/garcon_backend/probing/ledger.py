@@ -95,7 +95,7 @@ class Ledger:
 
     def read(self, finished: int) -> None:
         """Have the index as a finished request left it; -1 for the last that was put down."""
-        self.finished = finished
+        self.finished = max(0, finished)  # from now on somebody knows
         self.index = _told_by(self._journal.contents, finished)
         self._journal.contents.clear()
         self._count_all()
