@@ -214,12 +214,32 @@ def test_progress_counts_what_the_model_has_done(either: garcon.RemoteModel) -> 
         assert (status.tokens, status.documents, status.fraction, status.seconds) == (0, 0, 0.0, 0)
         assert status.left is None and "left" not in repr(run.__class__(either, status))
     for status in seen[len(first) :]:
-        assert status.tokens == status.batches * each and status.documents == status.batches * 2
-        assert status.fraction == pytest.approx(status.batches / 5)
+        assert status.tokens // each == status.batches and status.documents == status.batches * 2
+        assert status.fraction == pytest.approx(status.tokens / rows.size)
         assert status.seconds >= 0.3 * status.batches
         rest = 0.3 * (5 - status.batches)
         assert status.left is not None and rest <= status.left < 10 * rest + 1
     assert {status.batches for status in seen} >= {0, 1, 2, 3, 4}
+
+
+def test_progress_goes_on_within_a_batch_that_takes_long(rmodel: garcon.RemoteModel) -> None:
+    """Such a batch is run in portions: the wrong answer stands still until it is over, or counts all of it."""
+
+    def wait(save_ctx: Any, tensor: Tensor) -> None:
+        import time
+
+        time.sleep(0.2 * len(tensor))
+
+    rows = ROWS[:20]
+    probe = rmodel.probe_points[MLP].probe(wait)
+    run = rmodel.run(rows, [probe], batch_tokens=rows.size // 2, blocking=False)
+    seen = {}
+    while not run.poll().over:
+        seen[run.status.tokens] = run.status.fraction
+        time.sleep(0.02)
+    assert any(tokens % (rows.size // 2) for tokens in seen), "no batch was cut"
+    for tokens, fraction in seen.items():
+        assert fraction == pytest.approx(tokens / rows.size)
 
 
 def test_a_widget_follows_a_run_and_steers_it(rmodel: garcon.RemoteModel) -> None:

@@ -83,8 +83,8 @@ class Run:
         position = where.position if where else Position()
         self.batches = Batches(source, asked.plan, tokenizer, sizes, position)
         self._portions = portions
-        self._at = position
-        """Where the batch began that is being run, or the next one will."""
+        self._at = self._end = position
+        """Where the batch began that is being run, or the next one will; and where it ends."""
         self.state = "running"
         self.wanted = ""
         self.failure: dict[str, Any] | None = None
@@ -109,6 +109,7 @@ class Run:
             if not self._ready:
                 self._begin(lockstep)
             if not self._portions.left and (found := self.batches.next()) is not None:
+                self._end = self.batches.position
                 self._portions.put(found[0])
             over = not self._portions.left
             if not over:
@@ -216,6 +217,13 @@ class Run:
         del self._printed[:-KEPT_PRINTS]
         self.prints += 1
 
+    def _done(self) -> Position:
+        """How far the model is: in the batch that it is at, by its tokens. What was read ahead counts for nothing."""
+        at, end, done = self._at, self._end, self._portions.done
+        share = done / max(1, end.tokens - at.tokens)
+        fraction = at.fraction + share * (end.fraction - at.fraction)
+        return replace(at, tokens=at.tokens + done, fraction=fraction)
+
     def _fraction(self, position: Position) -> float:
         """Of the data, or of the tokens that were asked for, whichever ends first."""
         most = self.asked.plan.most_tokens
@@ -223,7 +231,7 @@ class Run:
 
     def status(self, prints_from: int = 0) -> RunStatus:
         """How far it is, with the prints since a number."""
-        position = replace(self._at, tokens=self._at.tokens + self._portions.done)
+        position = self._done()
         new = max(0, self.prints - prints_from)
         return RunStatus(
             self.id,
