@@ -44,6 +44,8 @@ _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,95}")
 _HUB_CACHE = re.compile(r"models--(?:.*--)?(?P<name>.+)")
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+
 _WHAT_WORKS = (
     f"Give an embedded model ({', '.join(EMBEDDED)}), a directory with a config.json and "
     f"safetensors, or, where there is network, a hub id such as EleutherAI/pythia-70m."
@@ -146,9 +148,10 @@ def _refuse_adapter_beside(directory: Path) -> None:
 
     transformers applies it where peft is installed, and leaves it out without a word where it is not.
     """
-    if (directory / "adapter_config.json").is_file():
+    found = [name for name in _ADAPTER_FILES if (directory / name).is_file()]
+    if found:
         raise NotAModel(
-            f"{directory} holds an adapter (adapter_config.json) beside a whole model.",
+            f"{directory} holds an adapter ({found[0]}) beside a whole model.",
             "Merge it (`merge_and_unload` in peft), save that and give it; or, for the model without "
             "it, move the adapter's files away.",
         )

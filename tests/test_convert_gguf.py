@@ -247,6 +247,14 @@ def test_what_changes_nothing_is_no_obstacle(tmp_path: Path) -> None:
     assert_same_logits(made, converted(made, tmp_path, adds))
 
 
+def test_an_unknown_way_to_cut_texts_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_llama(tmp_path / "tiny", **_OWN_WIDTH)
+    converted(made, tmp_path, lambda writer: writer.add_tokenizer_pre("deepseek-llm"))
+    assert "how 'deepseek-llm' cuts them is not known here." in capsys.readouterr().out
+
+
 # What has no place refuses the file ---------------------------------------------------------------
 
 ONE = np.ones(12, dtype=np.float32)

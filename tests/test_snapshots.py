@@ -140,8 +140,10 @@ def test_a_directory_of_models(tmp_path: Path) -> None:
 
 
 def test_an_adapter_beside_a_whole_model(tmp_path: Path) -> None:
-    (make_llama(tmp_path) / "adapter_config.json").write_text("{}")
-    assert "holds an adapter (adapter_config.json) beside a whole model." in refusal(tmp_path)
+    made = make_llama(tmp_path)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (made / name).write_text("{}")
+        assert f"holds an adapter ({name}) beside a whole model." in refusal(tmp_path)
 
 
 QUANTISED = {

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.utils import logging
 
 from garcon_backend.models import gguf_rope, gguf_tensors
@@ -29,6 +30,10 @@ from garcon_jupyter.errors import GarconError, NotAModel
 
 _MAGIC = b"GGUF"
 _PROBE = "The capital of France is"
+
+_CUT_AS_GPT2 = ("default", "gpt-2", "jais", "mpt", "olmo", "phi-2", "refact", "smollm", "starcoder")
+"""Values of ``tokenizer.ggml.pre`` that mean GPT-2's way to cut a text before its merges, digits aside,
+which have no merges in these vocabularies."""
 
 
 def convert(source: Path, destination: Path) -> None:
@@ -72,6 +77,10 @@ def _tokenizer(file: GgufFile) -> Any:
             f"{file.path.name} has no tokenizer.", "Convert from the original checkpoint instead."
         )
     tokenizer = AutoTokenizer.from_pretrained(file.path.parent, **_where(file))
+    cut = file.keys.get("tokenizer.ggml.pre", _CUT_AS_GPT2[0])
+    of_bytes = file.keys.get("tokenizer.ggml.model") == "gpt2"
+    if of_bytes and cut not in (*_CUT_AS_GPT2, *GGUF_PRE_TOKENIZER_SPLITS):
+        print(f"Texts are cut as GPT-2's are: how {cut!r} cuts them is not known here.", flush=True)
     if file.keys.get("tokenizer.ggml.add_space_prefix") is False:
         first = tokenizer.tokenize("a")[:1]
         if first and first[0].startswith("\u2581"):
