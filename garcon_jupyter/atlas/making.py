@@ -167,7 +167,7 @@ class Making:
 
     def _vocabulary(self) -> list[str]:
         size = self._model.catalog.sizes.get("V", 0)
-        return self._model.token_strings([list(range(size))])[0] if size else []
+        return self._model.token_strings([list(range(size))], alone=True)[0] if size else []
 
     def _facts(self, run: Run) -> dict[str, Any]:
         return {

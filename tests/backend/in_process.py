@@ -63,7 +63,8 @@ class InProcess:
         """Greedy continuations, [b, p + new], on the rank that answers."""
         passes = self.executor.passes
         request = wire.Generate("test", options={"max_new_tokens": new})
-        return generate(passes, request, passes.batch(wire.Batch(ids)), [])
+        found = generate(passes, request, passes.batch(wire.Batch(ids)), [])
+        return None if found is None else found.ids
 
     def values(self, ids: Tensor, mask: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
         """The values of many points in one forward."""
