@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -120,6 +120,7 @@ class Running:
         correlated: bool = True,
         logits: bool | None = None,
         mergeable: bool = False,
+        without: Sequence[str | int] = (),
         **options: Any,
     ) -> Atlas:
         """Record what feature dashboards show, of all units of all these points, in one pass over data.
@@ -139,6 +140,8 @@ class Running:
                 ``mlp.post_activation``.
             mergeable: whether to write all correlations, not the strongest only, so that
                 :func:`garcon_jupyter.merge_atlases` can put those of several parts of the data together.
+            without: tokens that are not recorded, such as ("first", "special"); see
+                :meth:`garcon_jupyter.recorders.Recorder.without`. They still stand in the windows of examples.
             options: as for :meth:`run`: batch_tokens, length, checkpoint, ….
 
         Returns:
@@ -161,6 +164,7 @@ class Running:
             correlated=correlated,
             logits=logits,
             mergeable=mergeable,
+            without=without,
             run=lambda data, probes: self.run(data, probes, **options),
         )
 

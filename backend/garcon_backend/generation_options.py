@@ -204,7 +204,7 @@ def _ids(ends: Any) -> list[int]:
 
 
 def _listed(given: Any, name: str) -> list[Any]:
-    if callable(given) or not isinstance(given, Sequence):
+    if not isinstance(given, Sequence):
         raise ValueError(f"{name} is a {type(given).__name__}, not a list")
     return list(given)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,7 @@ class Making:
         correlated: whether to correlate units, of each point and of different points.
         logits: whether to follow neurons to the logits.
         mergeable: whether to keep all correlations, from which those of several atlases are put together.
+        without: tokens that are not recorded.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class Making:
         correlated: bool,
         logits: bool,
         mergeable: bool,
+        without: Sequence[str | int],
     ) -> None:
+        self._without = (without,) if isinstance(without, (str, int)) else tuple(without)
         self._model, self.path = model, Path(path).expanduser()
         self._k, self._before, self._after, self._each = k, before, after, each
         self._correlated, self._logits, self._mergeable = correlated, logits, mergeable
@@ -97,13 +100,14 @@ class Making:
         ]
         if self._across:
             chosen.append(recorders.Sketch(SUMS))
-        together = recorders.Together(chosen)
+        together = recorders.Together(chosen).without(*self._without)
         made = []
         for name in self._names:
             point = self._model.probe_points[name]
             made.append(point.probe(together, name=NAME))
             if self._correlated:
-                made.append(point.probe(recorders.Covariance(double=False), name=NAME))
+                pairs = recorders.Covariance(double=False).without(*self._without)
+                made.append(point.probe(pairs, name=NAME))
         return made
 
     def write(self, run: Run) -> Atlas:
@@ -178,6 +182,7 @@ class Making:
             "k": self._k,
             "before": self._before,
             "after": self._after,
+            "without": list(self._without),
             "intervals": INTERVALS,
             "sums": SUMS if self._across else 0,
             "edges": [str(edge) for edge in recorders.Histogram().edges.tolist()],
@@ -197,6 +202,7 @@ def make(
     correlated: bool,
     logits: bool | None,
     mergeable: bool,
+    without: Sequence[str | int],
     run: Callable[..., Run],
 ) -> Atlas:
     """Make an atlas; see :meth:`garcon_jupyter.RemoteModel.atlas`."""
@@ -206,6 +212,8 @@ def make(
     follow = neurons if logits is None else logits
     if follow and not neurons:
         raise BadData("Only neurons of an MLP have output weights.", "Give logits=False.")
-    making = Making(model, names, path, k, before, after, each, correlated, follow, mergeable)
+    making = Making(
+        model, names, path, k, before, after, each, correlated, follow, mergeable, without
+    )
     prepare(making.path)
     return making.write(run(data, making.probes()))

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe, BadRequest
 from garcon_jupyter.recorders.observing import Seen, seen
 from garcon_jupyter.recorders.states import S, beside
+
+LEFT_OUT = ("first", "special")
+"""Words for tokens that recorders can leave out."""
 
 
 class Recorder(Generic[S]):
@@ -31,9 +34,11 @@ class Recorder(Generic[S]):
         name: under which the state is saved.
         sharded: whether it can work on a shard of the units.
         state: the class of its state.
+        left_out: tokens that it does not observe; see :meth:`without`.
     """
 
     name = "recorder"
+    left_out: tuple[str | int, ...] = ()
     sharded = True
     state: type[Any] = object
 
@@ -44,6 +49,26 @@ class Recorder(Generic[S]):
     def add(self, one: S, other: S) -> S:
         """One state of two that saw different tokens, and the same units."""
         raise NotImplementedError
+
+    def without(self, *which: str | int) -> Self:
+        """The same, but for some tokens: ``TopK(10).without("first", "special")``.
+
+        A model's attention rests on the first token, whose values are often a hundred times those of others, and
+        special tokens are nobody's text. They still stand in the windows of examples.
+
+        Args:
+            which: "first" for the first token that the model reads in each row; "special" for the tokenizer's special
+                tokens; or the ids of tokens.
+
+        Raises:
+            BadProbe: a word that means no tokens.
+        """
+        for word in which:
+            if word not in LEFT_OUT and (isinstance(word, bool) or not isinstance(word, int)):
+                raise BadProbe(f"{word!r} means no tokens.", 'Use "first", "special" or token ids.')
+        other = copy.copy(self)
+        other.left_out = tuple(dict.fromkeys((*self.left_out, *which)))
+        return other
 
     def memory(self, units: int) -> int:
         """Bytes that the state of so many units takes; 0 where that depends on the data."""
@@ -80,8 +105,10 @@ class Recorder(Generic[S]):
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
         """Bring the state in a save context up to date."""
-        state = getattr(save_ctx, self.name, None)
-        setattr(save_ctx, self.name, self.update(state, observed))
+        observed = observed.without(*self.left_out)
+        if len(observed.tokens) or not self.left_out:  # else the batch has nothing to observe
+            state = getattr(save_ctx, self.name, None)
+            setattr(save_ctx, self.name, self.update(state, observed))
 
     def check(self, dims: Sequence[str], point: str) -> None:
         """Refuse a point that has no value for each token.
@@ -98,12 +125,13 @@ class Recorder(Generic[S]):
 
     def options(self) -> dict[str, Any]:
         """The settings, by name."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        hidden = ("left_out",)
+        return {n: v for n, v in vars(self).items() if not n.startswith("_") and n not in hidden}
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in self.options().items())})"
-        )
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
+        left_out = ", ".join(map(repr, self.left_out))
+        return f"{type(self).__name__}({options})" + (f".without({left_out})" if left_out else "")
 
 
 class Together(Recorder[Any]):
@@ -125,6 +153,7 @@ class Together(Recorder[Any]):
         self.sharded = all(recorder.sharded for recorder in recorders)
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
+        observed = observed.without(*self.left_out)
         for recorder in self.recorders:
             recorder.take(save_ctx, observed)
 
