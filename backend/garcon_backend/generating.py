@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from garcon_backend.choosing import Choosing
-from garcon_backend.generation_options import Settled, refusal, settled
+from garcon_backend.generation_options import REFUSALS, Settled, refusal, settled
 from garcon_backend.models.rotary import read_again_when_a_row_passes
 from garcon_backend.models.sharding import shared_logits
 from garcon_backend.passes import Inputs, Passes, positions_of
 from garcon_backend.probing.attention import VisitedCache, fresh_cache
 from garcon_backend.probing.calls import Probe
 from garcon_backend.probing.visits import PassRun
-from garcon_jupyter.errors import BadRequest, BadTokens
+from garcon_jupyter.errors import BadRequest, BadTokens, GarconError
 from garcon_jupyter.wire import requests as wire
 
 
@@ -59,8 +59,8 @@ def generate(
                 **choosing.options(),
                 **cache,
             )
-        except (ValueError, TypeError) as error:
-            if run.tokens is not None:
+        except REFUSALS as error:
+            if run.tokens is not None or isinstance(error, GarconError):
                 raise
             raise refusal(model, request.options, error) from None  # on every rank: nothing ran
     return _answer(inputs.mask, output, choosing) if passes.answers else None

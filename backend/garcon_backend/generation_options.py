@@ -112,7 +112,7 @@ def settled(model: Any, asked: dict[str, Any], tokenizer: Any, mesh: Mesh) -> Se
             allowed=allowed,
         )
         _endings(made, found, tokenizer, _listed(theirs["stopping_criteria"], "stopping_criteria"))
-    except (ValueError, TypeError) as error:
+    except REFUSALS as error:
         raise refusal(model, asked, error) from None
     options |= {
         "max_new_tokens": found.max_new_tokens,
@@ -211,12 +211,27 @@ def _listed(given: Any, name: str) -> list[Any]:
 
 # -- what cannot be had --------------------------------------------------------------------------
 
-_NO_SETTINGS = ("transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
+REFUSALS = (
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    ImportError,
+    OSError,
+)
+"""What transformers raises where options do not go together, before it reads anything."""
+
+_NO_SETTINGS = (
+    *("transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"),
+    "do_sample",  # which is nobody's but the caller's
+)
 
 
 def refusal(model: Any, asked: dict[str, Any], error: Exception) -> BadRequest:
     """The error for options that transformers refuses: whose they are, the caller's or the checkpoint's."""
-    problem = f"generate cannot work with these options: {str(error).rstrip('.')}."
+    kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
+    problem = f"generate cannot work with these options: {kind}{str(error).rstrip('.')}."
     config = model.generation_config
     settings = {
         name: value
