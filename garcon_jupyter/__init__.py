@@ -28,7 +28,7 @@ from garcon_jupyter.remote_model import RemoteModel
 from garcon_jupyter.resuming import Session, sessions
 from garcon_jupyter.serving import connect, easy_garcon, launch, launch_and_connect
 from garcon_jupyter.shipping import ship
-from garcon_jupyter.tokens import Tokens
+from garcon_jupyter.tokens import Generated, Tokens
 from garcon_jupyter.values import Values
 
 __version__ = "0.1.0"
@@ -51,6 +51,7 @@ def unload_ipython_extension(shell: Any) -> None:
 __all__ = [
     *ERRORS,
     "Atlas",
+    "Generated",
     "Handle",
     "Probe",
     "ProbePoint",

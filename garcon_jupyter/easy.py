@@ -58,8 +58,8 @@ class Look:
     def top(self, k: int = 5, position: int = -1) -> list[tuple[str, float]]:
         """The k likeliest next tokens after a position, with their probabilities."""
         best = self.logits[0, position].float().softmax(-1).topk(k)
-        texts = [self._model.decode([token]) for token in best.indices.tolist()]
-        return list(zip(texts, best.values.tolist(), strict=True))  # type: ignore[arg-type]
+        texts = self._model.token_strings(best.indices, alone=True)[0]
+        return list(zip(texts, best.values.tolist(), strict=True))
 
     def fetch(self, *patterns: str) -> dict[str, Tensor]:
         """The values of points, by name: everything that is missing in one forward."""

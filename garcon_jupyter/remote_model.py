@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from garcon_jupyter import background, prints, receiving, resuming, shipping, warming
+from garcon_jupyter import background, encoding, prints, receiving, resuming, shipping, warming
 from garcon_jupyter.channel import Channel
 from garcon_jupyter.errors import BadProbe, BadRequest, CannotTravel, ProbesUnknown
 from garcon_jupyter.inspected import check_call
@@ -25,7 +25,7 @@ from garcon_jupyter.probes import Probe, ProbePoints, as_names, checked
 from garcon_jupyter.recordings import Handle, Recordings
 from garcon_jupyter.registry import Server, stop
 from garcon_jupyter.running import Running
-from garcon_jupyter.tokens import Tokens, as_tokens
+from garcon_jupyter.tokens import Generated, Tokens, as_tokens, generated
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire import questions as ask
 from garcon_jupyter.wire import requests as wire
@@ -107,10 +107,12 @@ class RemoteModel(Looking, Running):
 
     def encode(
         self,
-        text: str | Sequence[Any],
+        text: Any,
         chat: bool = False,
         padding: str = "right",
         special: bool | None = None,
+        continue_final: bool = False,
+        header: bool | None = None,
     ) -> Tokens:
         """Text to tokens.
 
@@ -122,44 +124,50 @@ class RemoteModel(Looking, Running):
                 says where, and each text gets the numbers that it has alone.
             special: whether the tokenizer adds its special tokens, such as a beginning-of-sequence token.
                 None is its own habit for texts, and no for chats, whose template writes them.
+            continue_final: leave a chat's last message open, so that the model goes on with its words.
+            header: whether a chat ends with the header of an answer, which the model then writes. None is yes,
+                unless the last message is the assistant's.
 
         Returns:
             Tokens, [b, p].
         """
         if padding not in ("right", "left"):
             raise BadRequest(f"There is no padding side {padding!r}.", "Use right or left.")
-        texts: tuple[str, ...] = ()
-        chats: tuple[Any, ...] = ()
-        if chat:
-            chats = (text,) if text and isinstance(text[0], dict) else tuple(text)
-        else:
-            texts = (text,) if isinstance(text, str) else tuple(text)
-        if not (texts or chats) or not all(isinstance(t, str) for t in texts):
+        if continue_final and header:
             raise BadRequest(
-                "encode takes a text or a list of texts.", "For messages give chat=True."
+                "A message that goes on has no header after it.",
+                "Leave out header or continue_final.",
             )
-        encoded = self._ask_tokenizer(ask.Encode(texts, chats, special, padding == "left"))
+        if (continue_final or header is not None) and not chat:
+            raise BadRequest("continue_final and header are of chats.", "Give chat=True too.")
+        question = ask.Encode(
+            texts=() if chat else encoding.texts_of(text),
+            chats=encoding.chats_of(text) if chat else (),
+            special=None if special is None else bool(special),
+            left=padding == "left",
+            continued=bool(continue_final),
+            header=None if header is None else bool(header),
+        )
+        encoded = self._ask_tokenizer(question)
         return Tokens(encoded.ids, encoded.mask, encoded.strings)
 
     def decode(self, ids: Any) -> str | list[str]:
         """Token ids to text: [p] or a list of integers to one text, [b, p] to a list of them."""
-        if isinstance(ids, Tokens):
-            rows = [
-                [t for t, real in zip(row, mask, strict=True) if real]
-                for row, mask in zip(ids.tolist(), ids.mask.tolist(), strict=True)
-            ]
-            return self._ask_tokenizer(ask.Decode(rows))
-        values = ids.tolist() if hasattr(ids, "tolist") else ids
-        values = [values] if isinstance(values, int) else list(values)
-        values = [item.tolist() if hasattr(item, "tolist") else item for item in values]
-        if values and isinstance(values[0], int):
-            return self._ask_tokenizer(ask.Decode([list(values)]))[0]
-        return self._ask_tokenizer(ask.Decode([list(row) for row in values]))
+        rows, alone = encoding.rows_of(ids)
+        texts = self._ask_tokenizer(ask.Decode(rows))
+        return texts[0] if alone else texts
 
-    def token_strings(self, tokens: Any) -> list[list[str]]:
-        """The text of each single token: b lists of p strings."""
+    def token_strings(self, tokens: Any, alone: bool = False) -> list[list[str]]:
+        """The text of each single token: b lists of p strings. Joined, those of a row are its text.
+
+        Args:
+            alone: the rows are no texts but tokens of any kind, each as it is in the midst of a text.
+        """
         tokens = self._tokens(tokens)
-        return tokens.strings or self._ask_tokenizer(ask.Strings(tokens.tolist()))
+        if tokens.strings and not alone:
+            return tokens.strings
+        mask = tokens.mask.tolist() if tokens.padded else None
+        return self._ask_tokenizer(ask.Strings(tokens.tolist(), mask, alone))
 
     def _ask_tokenizer(self, question: Any) -> Any:
         content, buffers = transport.pack(question)
@@ -277,37 +285,44 @@ class RemoteModel(Looking, Running):
     def generate(
         self,
         tokens: Any,
-        max_new_tokens: int = 20,
+        max_new_tokens: int | None = None,
         probes: Iterable[Probe] | None = None,
         seed: int | None = None,
         **options: Any,
-    ) -> Tokens:
+    ) -> Generated:
         """Generate; probes run on every step and see the new positions.
 
         The first step reads the prompt, each later one a single new token (so attention is
-        [b, H, 1, p_key] there); ``save_ctx.here.step`` counts. Edits reach the key-value cache.
+        [b, H, 1, p_key] there); ``save_ctx.here`` says what a step was given: its number, tokens, mask and
+        positions, of beams and samples their own. Edits reach the key-value cache; with ``use_cache=False`` there
+        is none, and each step reads everything anew.
 
         Args:
             tokens: the prompt, as for :meth:`forward`. Unequal rows are padded on the left.
-            max_new_tokens: how many at most.
+            max_new_tokens: how many at most; 20 where no other option says it.
             probes: as for :meth:`forward`.
             seed: of sampling and of the randomness inside probes.
-            options: as for transformers' ``generate``: do_sample, temperature, top_k, top_p, ….
+            options: as for transformers' ``generate``: do_sample, temperature, num_beams, stop_strings, …; also
+                processors and criteria of your own, which run on the server, once for all ranks. The checkpoint's
+                ``generation_config.json`` says the rest, but what is not asked to be sampled is not.
 
         Returns:
-            Tokens: prompt and continuation, [b, p + new].
+            Generated: prompt and continuation, [b, p + new]. The mask leaves out padding, also that after an early
+            end; with ``output_scores=True`` or ``output_logits=True`` it has those of every step.
+
+        Raises:
+            BadRequest: an option makes no sense; where it is the checkpoint's setting, says so.
         """
         tokens = self._tokens(tokens)
-        ids = self._run_pass(
-            wire.Generate(
-                batch=_batch(tokens),
-                probes=self._probes(probes, "generate"),
-                options={**options, "max_new_tokens": int(max_new_tokens)},
-                seed=_seed(seed),
-            ),
-            tokens,
+        if max_new_tokens is not None:
+            options["max_new_tokens"] = max_new_tokens
+        request = wire.Generate(
+            batch=_batch(tokens),
+            probes=self._probes(probes, "generate"),
+            options=options,
+            seed=_seed(seed),
         )
-        return _continued(tokens, ids)
+        return generated(self._run_pass(request, tokens))
 
     def _run_pass(
         self, request: wire.Forward | wire.Backward | wire.Generate, tokens: Tokens
@@ -588,7 +603,7 @@ class RemoteModel(Looking, Running):
                 )
             request = found[-1]["request"]
         kind, value = self._channel.outcome(self.session, request, prints.plain)
-        return as_tokens(value) if kind == "generate" else value
+        return generated(value) if kind == "generate" else value
 
     def cancel(self, request: str | None = None) -> None:
         """Stop requests of this session that wait or run, also those that an earlier notebook sent.
@@ -720,14 +735,3 @@ def _seed(seed: int | None) -> int:
         return operator.index(seed)
     except TypeError:
         raise BadRequest(f"seed={seed!r} is no integer.", "Give one, such as seed=0.") from None
-
-
-def _continued(prompt: Tokens, ids: Tensor) -> Tokens:
-    """Prompt and continuation as tokens; the prompt's padding is on the left now."""
-    import torch
-
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    width = prompt.ids.shape[1]
-    for row, length in enumerate(prompt.lengths):
-        mask[row, : width - length] = False
-    return Tokens(ids, mask)

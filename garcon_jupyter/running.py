@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -125,6 +125,7 @@ class Running:
         logits: bool | None = None,
         mergeable: bool = False,
         of: Transform | None = None,
+        without: Sequence[str | int] = (),
         **options: Any,
     ) -> Atlas:
         """Record what feature dashboards show, of all units of all these points, in one pass over data.
@@ -145,6 +146,8 @@ class Running:
             mergeable: whether to write all correlations, not the strongest only, so that
                 :func:`garcon_jupyter.merge_atlases` can put those of several parts of the data together.
             of: ``recorders.Transform(fn, units)``: an atlas of what a function makes of each point's tensor.
+            without: tokens that are not recorded, such as ("first", "special"); see
+                :meth:`garcon_jupyter.recorders.Recorder.without`. They still stand in the windows of examples.
             options: as for :meth:`run`: batch_tokens, length, checkpoint, ….
 
         Returns:
@@ -168,6 +171,7 @@ class Running:
             logits=logits,
             mergeable=mergeable,
             of=of,
+            without=without,
             run=lambda data, probes: self.run(data, probes, **options),
         )
 

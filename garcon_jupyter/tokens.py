@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from garcon_jupyter.errors import BadTokens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from garcon_jupyter.wire import requests as wire
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +69,48 @@ class Tokens:
         return f"Tokens{list(self.shape)}({shown if len(shown) < 200 else shown[:199] + '…'})"
 
 
+@dataclass(frozen=True, eq=False)
+class Generated(Tokens):
+    """Prompts and what a model went on with, r texts: of each prompt one, or several samples side by side.
+
+    The prompt's padding is on the left; where a text ended before the others, the rest of its row is padding.
+
+    Attributes:
+        scores: where asked for by ``output_scores=True``: of each step what the next tokens were chosen by,
+            [step, rows read, V]. Of beams, all are read.
+        logits: by ``output_logits=True``: the model's own logits, before any of it was changed.
+        sequences_scores: with the scores of beams, that of each text, [r].
+        beam_indices: and of each new token the row of `scores` that it is from, −1 after the end, [r, new].
+    """
+
+    scores: Tensor | None = None
+    logits: Tensor | None = None
+    sequences_scores: Tensor | None = None
+    beam_indices: Tensor | None = None
+
+    @property
+    def sequences(self) -> Tensor:
+        """The ids, by the name that transformers has for them."""
+        return self.ids
+
+    __repr__ = Tokens.__repr__
+
+
+def generated(answer: wire.Generated) -> Generated:
+    """What a server answers to a generation, as tokens."""
+    return Generated(
+        answer.ids,
+        answer.mask,
+        scores=answer.scores,
+        logits=answer.logits,
+        sequences_scores=answer.sequences_scores,
+        beam_indices=answer.beam_indices,
+    )
+
+
 def as_tokens(tokens: Any) -> Tokens:
-    """Tokens from what a user may give: Tokens, a tensor or array [b, p] or [p], lists of integers.
+    """Tokens from what a user may give: Tokens, a tensor or array [b, p] or [p], lists of integers, or what a
+    tokenizer of transformers gives.
 
     Raises:
         BadTokens: empty, ragged, not integers, of another number of dimensions.
@@ -76,12 +118,15 @@ def as_tokens(tokens: Any) -> Tokens:
     import torch
 
     if isinstance(tokens, Tokens):
-        return tokens
+        return _whole(tokens)
+    if isinstance(tokens, Mapping) and "input_ids" in tokens:
+        found = as_tokens(tokens["input_ids"])
+        mask = tokens.get("attention_mask")
+        return found if mask is None else _whole(Tokens(found.ids, as_tokens(mask).ids.bool()))
     ids = tokens if isinstance(tokens, torch.Tensor) else _tensor(tokens)
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         raise BadTokens(
-            f"Tokens are integers; these are {str(ids.dtype).removeprefix('torch.')}.",
-            "rmodel.encode(text) makes tokens.",
+            f"Tokens are integers; these are {str(ids.dtype).removeprefix('torch.')}.", _REMEDY
         )
     if ids.dim() == 1:
         ids = ids[None]
@@ -93,22 +138,47 @@ def as_tokens(tokens: Any) -> Tokens:
     return Tokens(ids, torch.from_numpy(np.ones(ids.shape, dtype=bool)))
 
 
+def _whole(tokens: Tokens) -> Tokens:
+    """Tokens that somebody made by hand may not fit together."""
+    shapes = [tuple(getattr(part, "shape", ())) for part in (tokens.ids, tokens.mask)]
+    if len(shapes[0]) != 2 or shapes[0] != shapes[1]:
+        raise BadTokens(
+            f"Tokens have ids of shape {list(shapes[0])} and a mask of {list(shapes[1])}.",
+            "Both are tensors [b, p].",
+        )
+    return tokens
+
+
+_REMEDY = "rmodel.encode(text) makes tokens."
+
+
 def _tensor(tokens: Any) -> Tensor:
     import torch
 
-    if isinstance(tokens, Sequence) and not isinstance(tokens, str):
-        lengths = {len(row) for row in tokens if isinstance(row, Sequence)}
+    if isinstance(tokens, (str, bytes, bytearray, Mapping)):
+        raise _none(tokens, "")
+    if isinstance(tokens, Sequence):
+        if not tokens:
+            raise BadTokens("There are no tokens.", "Give at least one token, [b, p].")
+        if isinstance(tokens[0], Mapping):
+            raise BadTokens(
+                "These are messages, not tokens.",
+                "rmodel.encode(messages, chat=True) makes tokens.",
+            )
+        rows = [row for row in tokens if isinstance(row, Sequence) or getattr(row, "ndim", None)]
+        lengths = {len(row) for row in rows}
         if len(lengths) > 1:
             raise BadTokens(
                 f"The rows are of unequal lengths: {sorted(lengths)}.",
                 "rmodel.encode(list of texts) pads them and makes the mask.",
             )
-        if not tokens:
-            raise BadTokens("There are no tokens.", "Give at least one token, [b, p].")
+        if rows and all(isinstance(row, torch.Tensor) for row in tokens):
+            return torch.stack(list(tokens))
     try:
         return torch.as_tensor(tokens)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BadTokens(
-            f"A {type(tokens).__name__} cannot be read as tokens: {error}.",
-            "rmodel.encode(text) makes tokens.",
-        ) from error
+    except Exception as error:  # objects may raise anything when they are read
+        raise _none(tokens, f": {error}") from error
+
+
+def _none(tokens: Any, why: str) -> BadTokens:
+    return BadTokens(f"A {type(tokens).__name__} cannot be read as tokens{why}.", _REMEDY)

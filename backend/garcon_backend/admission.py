@@ -156,12 +156,18 @@ class Admission:
     ) -> list[Need]:
         options = request.options
         copies = max(1, *(_number(options.get(w)) for w in ("num_beams", "num_return_sequences")))
-        new = max(0, _number(options.get("max_new_tokens", 20)))
+        most = options.get("max_new_tokens")
+        if most is None:
+            most = _number(options.get("max_length")) - length if "max_length" in options else 20
+        new = max(0, _number(most))
         new = min(new, self.sizes["P"] or new)  # that it is too long is told later
         heads = -(-self.sizes["K"] // self.mesh.degrees.tp)
         each = 2 * heads * self.sizes["d"] * self.layers * self.itemsize
         cache = mine * copies * (length + new) * each
+        kept = sum(bool(options.get(word)) for word in ("output_scores", "output_logits"))
+        scores = kept * new * rows * copies * self.sizes["V"] * 4
         return [
+            Need("the scores of all steps", scores, "Ask for fewer new tokens, or for no scores."),
             Need("the key-value cache", cache, "Ask for fewer new tokens, or a smaller batch."),
             Need("logits", self._logits(request, rows * copies, 1), _SMALLER),
         ]

@@ -55,6 +55,7 @@ class Executor:
         layouts: dict[str, Layout],
         interrupts: Interrupts,
         output: Output,
+        tokenizer: Any | None = None,
     ) -> None:
         self.mesh, self.model, self.bound = mesh, model, bound
         self.interrupts, self.output = interrupts, output
@@ -66,7 +67,9 @@ class Executor:
         layers = stage_layers(model, mesh)
         self.admission = Admission(mesh, model, len(layers), bound.catalog.sizes)
         self.room = Room(mesh, bound, layouts)
-        self.passes = Passes(mesh, model, bound, layouts, self.contexts, interrupts, output)
+        self.passes = Passes(
+            mesh, model, bound, layouts, self.contexts, interrupts, output, tokenizer
+        )
 
     # -- prepare -----------------------------------------------------------------------------
 

@@ -77,6 +77,7 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
         sharding.layouts(model, mesh),
         interrupts,
         Output(),
+        tokenizer,
     )
     _limit_memory(spec, mesh, executor)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

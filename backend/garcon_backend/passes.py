@@ -30,6 +30,7 @@ from garcon_backend.pieces import Piece, Whole
 from garcon_backend.probing.calls import PassFailed, Probe, UserFailure
 from garcon_backend.probing.contexts import Contexts
 from garcon_backend.probing.visits import PassRun
+from garcon_backend.token_strings import special_ids
 from garcon_backend.where import noted
 from garcon_jupyter.errors import BadRequest, BadTokens
 from garcon_jupyter.points import Address
@@ -59,7 +60,12 @@ class Inputs:
 
 
 class Passes:
-    """Runs the model of this rank with probes."""
+    """Runs the model of this rank with probes.
+
+    Attributes:
+        tokenizer: of the model, or None.
+        special: ids of its special tokens, [n].
+    """
 
     def __init__(
         self,
@@ -70,10 +76,14 @@ class Passes:
         contexts: Contexts,
         interrupts: Interrupts,
         output: Output,
+        tokenizer: Any | None = None,
     ) -> None:
         self.mesh, self.model, self.bound, self.layouts = mesh, model, bound, layouts
         self.contexts, self.interrupts, self.output = contexts, interrupts, output
         self._takes_positions = _takes_positions(model)
+        self.tokenizer = tokenizer
+        special = special_ids(tokenizer, getattr(model, "config", None))
+        self.special = torch.tensor(special, dtype=torch.long, device=mesh.device)
 
     @property
     def answers(self) -> bool:
@@ -143,6 +153,7 @@ class Passes:
             **options,
         )
         run.comes_from(request.batch)
+        run.special = self.special.clone()
         run.add(probes, wanted)
         try:
             with (

@@ -5,11 +5,12 @@ Runs on the control thread: encoding a prompt never waits for somebody's long re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from garcon_backend.token_strings import TokenStrings
 from garcon_jupyter.errors import BadRequest, BadTokens
 from garcon_jupyter.wire.questions import Decode, Encode, Encoded, Strings
 
@@ -23,6 +24,10 @@ class Tokenizing:
     """
 
     tokenizer: Any | None
+    _strings: TokenStrings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._strings = TokenStrings(self.tokenizer)
 
     def answer(self, question: Any) -> Any:
         """The answer to a question of :mod:`garcon_jupyter.wire.questions`."""
@@ -31,20 +36,29 @@ class Tokenizing:
         if isinstance(question, Encode):
             return self._encode(question)
         if isinstance(question, Decode):
-            return [self._decode(row) for row in question.rows]
+            return [self._checked(self._decoded, row) for row in question.rows]
         if isinstance(question, Strings):
-            return [[self._decode([token]) for token in row] for row in question.rows]
+            if question.alone:
+                return [self._checked(self._strings.alone, row) for row in question.rows]
+            masks = question.mask or [[True] * len(row) for row in question.rows]
+            return [
+                self._checked(self._strings.in_text, row, mask)
+                for row, mask in zip(question.rows, masks, strict=True)
+            ]
         raise BadRequest(f"{type(question).__name__} is no question about tokens.")
 
-    def _decode(self, row: list[int]) -> str:
-        assert self.tokenizer is not None
+    def _decoded(self, row: list[int]) -> str:
+        tokenizer: Any = self.tokenizer
+        return tokenizer.decode(row)
+
+    def _checked(self, function: Any, row: list[int], *more: Any) -> Any:
         try:
-            return self.tokenizer.decode(row)
+            return function(row, *more)
         except OverflowError as error:
             raise BadTokens(f"A token of {row!r:.100} is no token: {error}.", "") from error
 
     def _encode(self, question: Encode) -> Encoded:
-        texts = [self._chat(m) for m in question.chats] if question.chats else question.texts
+        texts = [self._chat(m, question) for m in question.chats] or question.texts
         # A chat template writes the special tokens itself.
         special = not question.chats if question.special is None else question.special
         tokenizer: Any = self.tokenizer
@@ -61,16 +75,34 @@ class Tokenizing:
             place = slice(width - len(row), width) if question.left else slice(0, len(row))
             ids[number, place] = torch.tensor(row)
             mask[number, place] = True
-        return Encoded(ids, mask, self.answer(Strings(ids.tolist())))
+        return Encoded(ids, mask, self.answer(Strings(ids.tolist(), mask.tolist())))
 
-    def _chat(self, messages: list[dict[str, str]]) -> str:
-        if not getattr(self.tokenizer, "chat_template", None):
+    def _chat(self, messages: list[dict[str, Any]], question: Encode) -> str:
+        """A conversation as the chat template writes it.
+
+        Raises:
+            BadRequest: the model has no template, or the template refuses these messages.
+        """
+        tokenizer: Any = self.tokenizer
+        if not getattr(tokenizer, "chat_template", None):
             raise BadRequest(
                 "This model has no chat template.", "Encode a text, without chat=True."
             )
-        return self.tokenizer.apply_chat_template(  # type: ignore[union-attr]
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        header = question.header
+        if header is None:
+            header = not question.continued and messages[-1].get("role") != "assistant"
+        try:
+            return tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=header,
+                continue_final_message=question.continued,
+            )
+        except Exception as error:  # a template is a program of the model's, and may raise anything
+            raise BadRequest(
+                f"The model's chat template does not take these messages: {error}.",
+                "Its roles, their order and their contents are the model's own.",
+            ) from error
 
     def _padding(self) -> int:
         tokenizer = self.tokenizer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ class Making:
         logits: whether to follow neurons to the logits.
         mergeable: whether to keep all correlations, from which those of several atlases are put together.
         of: what makes the units of each point's tensor; None for the tensor's own.
+        without: tokens that are not recorded.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Making:
         logits: bool,
         mergeable: bool,
         of: recorders.Transform | None,
+        without: Sequence[str | int],
     ) -> None:
+        self._without = (without,) if isinstance(without, (str, int)) else tuple(without)
         self._model, self.path = model, Path(path).expanduser()
         self._k, self._before, self._after, self._each = k, before, after, each
         self._correlated, self._logits, self._mergeable = correlated, logits, mergeable
@@ -100,13 +103,13 @@ class Making:
         ]
         if self._across:
             chosen.append(recorders.Sketch(SUMS))
-        together = recorders.Together(chosen)
+        together = recorders.Together(chosen).without(*self._without)
         made = []
         for name in self._names:
             point = self._model.probe_points[name]
             made.append(point.probe(self._made(together), name=NAME))
             if self._correlated:
-                pairs = recorders.Covariance(double=False)
+                pairs = recorders.Covariance(double=False).without(*self._without)
                 made.append(point.probe(self._made(pairs), name=NAME))
         return made
 
@@ -177,7 +180,7 @@ class Making:
 
     def _vocabulary(self) -> list[str]:
         size = self._model.catalog.sizes.get("V", 0)
-        return self._model.token_strings([list(range(size))])[0] if size else []
+        return self._model.token_strings([list(range(size))], alone=True)[0] if size else []
 
     def _facts(self, run: Run) -> dict[str, Any]:
         return {
@@ -188,6 +191,7 @@ class Making:
             "k": self._k,
             "before": self._before,
             "after": self._after,
+            "without": list(self._without),
             "intervals": INTERVALS,
             "sums": SUMS if self._across else 0,
             "edges": [str(edge) for edge in recorders.Histogram().edges.tolist()],
@@ -208,6 +212,7 @@ def make(
     logits: bool | None,
     mergeable: bool,
     of: recorders.Transform | None,
+    without: Sequence[str | int],
     run: Callable[..., Run],
 ) -> Atlas:
     """Make an atlas; see :meth:`garcon_jupyter.RemoteModel.atlas`."""
@@ -218,6 +223,8 @@ def make(
     follow = neurons if logits is None else logits
     if follow and not neurons:
         raise BadData("Only neurons of an MLP have output weights.", "Give logits=False.")
-    making = Making(model, names, path, k, before, after, each, correlated, follow, mergeable, of)
+    making = Making(
+        model, names, path, k, before, after, each, correlated, follow, mergeable, of, without
+    )
     prepare(making.path)
     return making.write(run(data, making.probes()))

@@ -34,19 +34,9 @@ from garcon_jupyter.errors import BadData
 from garcon_jupyter.recorders import Covariance, CovarianceState, Examples, Moments, MomentsState
 from garcon_jupyter.recorders.examples import WORST, lot, score_of, sortable
 
-_SAME = (
-    "format",
-    "points",
-    "k",
-    "before",
-    "after",
-    "intervals",
-    "sums",
-    "edges",
-    "arrays",
-    "of",
-    "labels",
-)
+_SETTINGS = ("k", "before", "after", "without", "intervals", "sums", "edges", "of", "labels")
+
+_SAME = ("format", "points", *_SETTINGS, "arrays")
 """What two atlases must have in common."""
 
 
@@ -83,7 +73,7 @@ def _check(parts: Sequence[Atlas]) -> None:
     first = parts[0]
     for other in parts[1:]:
         for what in _SAME:
-            if first.index.get(what) != other.index.get(what):
+            if (first.index.get(what) or None) != (other.index.get(what) or None):
                 raise BadData(
                     f"{first.path} and {other.path} differ in their {what}.",
                     "Make both with the same settings.",
@@ -112,7 +102,7 @@ def _same_logits(one: Atlas, other: Atlas) -> bool:
 
 
 def _facts(parts: Sequence[Atlas]) -> dict[str, Any]:
-    kept = ("model", "k", "before", "after", "intervals", "sums", "edges", "of", "labels")
+    kept = ("model", *_SETTINGS)
     return {name: parts[0].index[name] for name in kept if name in parts[0].index} | {
         "tokens": sum(one.tokens for one in parts),
         "documents": sum(one.index["documents"] for one in parts),

@@ -91,7 +91,7 @@ def one_text(rmodel: RemoteModel, text: Any, least: int = 1) -> Tokens:
 def decoder(rmodel: RemoteModel, ids: Any) -> dict[int, str]:
     """The text of each id that occurs, asked for at once."""
     distinct = sorted({int(number) for number in ids})
-    strings = rmodel.token_strings([distinct])[0] if distinct else []
+    strings = rmodel.token_strings([distinct], alone=True)[0] if distinct else []
     return dict(zip(distinct, strings, strict=True))
 
 
@@ -101,16 +101,4 @@ def whole_pieces(rmodel: RemoteModel, tokens: Tokens) -> list[str]:
     A byte-level tokenizer may cut an emoji into tokens of which none is a character. The first of them is
     given the character and the others a sign that it goes on.
     """
-    strings = list(rmodel.token_strings(tokens)[0])
-    row = tokens.tolist()[0]
-    position = 0
-    while position < len(strings):
-        if "\ufffd" in strings[position]:
-            for end in range(position + 2, min(position + 9, len(row) + 1)):
-                whole = rmodel.decode(row[position:end])
-                if isinstance(whole, str) and whole and "\ufffd" not in whole:
-                    strings[position:end] = [whole, *["·"] * (end - position - 1)]
-                    position = end - 1
-                    break
-        position += 1
-    return strings
+    return [string or "·" for string in rmodel.token_strings(tokens)[0]]

@@ -308,6 +308,14 @@ def _probe() -> Parser:
         action="append",
         help="instead of a body: topk=10, moments, histogram, …; may be given again",
     )
+    add(
+        "--without",
+        metavar="TOKENS",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="tokens that are not recorded: first, special, or ids",
+    )
     return parser
 
 

@@ -83,7 +83,9 @@ class ProbeCell:
 
     def _recorder(self) -> Recorder[Any] | None:
         """What ``--record`` asks for; it takes the place of the body."""
-        words = self._given.record
+        words, left_out = self._given.record, self._given.without
+        if not words and left_out:
+            raise BadProbe("--without is for recorders.", "Give --record too.")
         if not words:
             return None
         from garcon_jupyter import recorders
@@ -91,7 +93,8 @@ class ProbeCell:
         if cells.parse(self._cell).body:
             raise BadProbe("--record takes the place of the cell's body.", "Leave one of them out.")
         chosen = [recorders.from_word(word) for word in words]
-        return chosen[0] if len(chosen) == 1 else recorders.Together(chosen)
+        together = chosen[0] if len(chosen) == 1 else recorders.Together(chosen)
+        return together.without(*(int(word) if word.isdigit() else word for word in left_out))
 
     def _merge(self) -> str | Callable[..., Any] | None:
         rule = self._given.merge

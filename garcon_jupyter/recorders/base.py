@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from torch import Tensor
 
@@ -22,6 +22,9 @@ from garcon_jupyter.recorders.states import S, State, beside
 
 if TYPE_CHECKING:
     from garcon_jupyter.recorders.transform import Of, Transform
+
+LEFT_OUT = ("first", "special")
+"""Words for tokens that recorders can leave out."""
 
 
 class Recorder(Generic[S]):
@@ -35,9 +38,11 @@ class Recorder(Generic[S]):
         sharded: whether it can work on a shard of the units.
         state: the class of its state.
         params: names of the model's parameters that it is given.
+        left_out: tokens that it does not observe; see :meth:`without`.
     """
 
     name = "recorder"
+    left_out: tuple[str | int, ...] = ()
     sharded = True
     state: type[Any] = object
     params: tuple[str, ...] = ()
@@ -49,6 +54,26 @@ class Recorder(Generic[S]):
     def add(self, one: S, other: S) -> S:
         """One state of two that saw different tokens, and the same units."""
         raise NotImplementedError
+
+    def without(self, *which: str | int) -> Self:
+        """The same, but for some tokens: ``TopK(10).without("first", "special")``.
+
+        A model's attention rests on the first token, whose values are often a hundred times those of others, and
+        special tokens are nobody's text. They still stand in the windows of examples.
+
+        Args:
+            which: "first" for the first token that the model reads in each row; "special" for the tokenizer's special
+                tokens; or the ids of tokens.
+
+        Raises:
+            BadProbe: a word that means no tokens.
+        """
+        for word in which:
+            if word not in LEFT_OUT and (isinstance(word, bool) or not isinstance(word, int)):
+                raise BadProbe(f"{word!r} means no tokens.", 'Use "first", "special" or token ids.')
+        other = copy.copy(self)
+        other.left_out = tuple(dict.fromkeys((*self.left_out, *which)))
+        return other
 
     def memory(self, units: int) -> int:
         """Bytes that the state of so many units takes; 0 where that depends on the data."""
@@ -106,10 +131,29 @@ class Recorder(Generic[S]):
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
         """Bring the state in a save context up to date."""
-        self.leave(save_ctx, self.update(self.kept(save_ctx), observed), observed)
+        self.observe(save_ctx, observed)
 
-    def leave(self, save_ctx: Any, state: Any, observed: Seen) -> None:
-        """Put a state into a save context: without a copy of all of it after every batch, as it has memory of its own."""
+    def observe(
+        self,
+        save_ctx: Any,
+        observed: Seen,
+        of: str | None = None,
+        marked: Callable[[S], S] | None = None,
+    ) -> None:
+        """Bring the state in a save context up to date with what of a batch is not left out.
+
+        Args:
+            of: the name of the function whose values these are; None for the tensor's own.
+            marked: marks the state as that of the function.
+        """
+        observed = observed.without(*self.left_out)
+        if self.left_out and not len(observed.tokens):
+            return  # the batch has nothing to observe
+        state = self.update(self.kept(save_ctx, of), observed)
+        self._leave(save_ctx, state if marked is None else marked(state), observed)
+
+    def _leave(self, save_ctx: Any, state: Any, observed: Seen) -> None:
+        # A state has memory of its own: no need to copy all of it after every batch.
         keep = getattr(type(save_ctx), "_keep", None)
         if keep is None or not isinstance(state, State) or _within(state, observed.values):
             setattr(save_ctx, self.name, state)
@@ -148,12 +192,13 @@ class Recorder(Generic[S]):
 
     def options(self) -> dict[str, Any]:
         """The settings, by name."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        hidden = ("left_out",)
+        return {n: v for n, v in vars(self).items() if not n.startswith("_") and n not in hidden}
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in self.options().items())})"
-        )
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
+        left_out = ", ".join(map(repr, self.left_out))
+        return f"{type(self).__name__}({options})" + (f".without({left_out})" if left_out else "")
 
 
 def _within(state: State, values: Tensor) -> bool:
@@ -181,6 +226,7 @@ class Together(Recorder[Any]):
         self.sharded = all(recorder.sharded for recorder in recorders)
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
+        observed = observed.without(*self.left_out)
         for recorder in self.recorders:
             recorder.take(save_ctx, observed)
 

@@ -177,7 +177,7 @@ class CrossCovariance(Covariance):
 
     def __call__(self, save_ctx: Any, tensor: Tensor) -> None:
         point = save_ctx.here.point
-        observed = seen(tensor, save_ctx.here)
+        observed = seen(tensor, save_ctx.here).without(*self.left_out)
         if point == self.first:
             self._held = observed.values.double()
             return
@@ -186,8 +186,9 @@ class CrossCovariance(Covariance):
                 f"CrossCovariance({self.first!r}, {self.second!r}) has not seen {self.first}.",
                 "Put it on both points, first the one that a pass reaches first, on one stage.",
             )
-        state = getattr(save_ctx, self.name, None)
-        setattr(save_ctx, self.name, self._with(state, self._held, observed.values))
+        if len(observed.tokens) or not self.left_out:
+            state = getattr(save_ctx, self.name, None)
+            setattr(save_ctx, self.name, self._with(state, self._held, observed.values))
         self._held = None
 
     def needs(self, point: str, units: Callable[[str], int], kept: Collection[str]) -> int:

@@ -145,6 +145,8 @@ class Examples(State):
     def _windows(self, token: Tensor, unit: Tensor, seen: Seen) -> dict[str, Tensor]:
         """The tokens around each candidate, in its row and document, and the unit's values there."""
         assert self.tokens is not None
+        if seen.context is not None and seen.index is not None:
+            token, seen = seen.index[token], seen.context
         width = self.tokens.shape[2]
         near = token[:, None] + torch.arange(width, device=token.device) - self.before
         inside = (near >= 0) & (near < len(seen.tokens))

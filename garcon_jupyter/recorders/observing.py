@@ -32,6 +32,10 @@ class Seen:
         tokens: int64 [n], the token ids.
         rows: int64 [n], the row of the batch that each token stands in; windows do not cross rows.
         start: number of the first unit, where this is one shard of the point's units.
+        firsts: bool [n], whether a token is the first that the model reads in its row; None where nobody said.
+        special: the ids of the model's special tokens; None where nobody said.
+        context: all tokens and values, where some were left out; they stand in the windows of others.
+        index: and where in it each of these is, int64 [n].
     """
 
     values: Tensor
@@ -39,6 +43,10 @@ class Seen:
     tokens: Tensor
     rows: Tensor
     start: int = 0
+    firsts: Tensor | None = None
+    special: Tensor | None = None
+    context: Seen | None = None
+    index: Tensor | None = None
 
     @property
     def documents(self) -> Tensor:
@@ -49,6 +57,43 @@ class Seen:
     def offsets(self) -> Tensor:
         """Place of each token in its document, int64 [n]."""
         return offsets_of(self.places)
+
+    def without(self, *which: str | int) -> Seen:
+        """These observations but for some tokens: "first" of each row, "special" ones, or those of some ids.
+
+        Raises:
+            BadProbe: it was not said which these are.
+        """
+        left = torch.ones_like(self.tokens, dtype=torch.bool)
+        for word in which:
+            left &= ~self._are(word)
+        if bool(left.all()):
+            return self
+        index = left.nonzero().flatten()
+        whole = self.context or self
+        return Seen(
+            self.values[index],
+            self.places[index],
+            self.tokens[index],
+            self.rows[index],
+            self.start,
+            None if self.firsts is None else self.firsts[index],
+            self.special,
+            whole,
+            index if self.index is None else self.index[index],
+        )
+
+    def _are(self, word: str | int) -> Tensor:
+        """Which tokens a word means, bool [n]."""
+        if isinstance(word, int):
+            return self.tokens == word
+        found = self.firsts if word == "first" else self.special
+        if found is None:
+            raise BadProbe(
+                f"Nobody said which tokens are {word}.",
+                "Without a server, give alone(tokens, mask, special=[…]).",
+            )
+        return found if word == "first" else torch.isin(self.tokens, found.to(self.tokens.device))
 
     def pieces(self) -> tuple[Tensor, ...]:
         """The values of so many tokens at a time that a processor computes in its cache, which is several times
@@ -120,11 +165,14 @@ def _tokens(here: Any) -> dict[str, Any]:
         offsets = mine(here.positions)
         assert offsets is not None
         offsets = offsets.expand(tokens.shape)
+    positions = mine(here.positions)
     return {
         "tokens": tokens,
         "mask": mine(here.mask),
         "documents": documents,
         "offsets": offsets,
+        "firsts": None if positions is None else (positions == 0).expand(tokens.shape),
+        "special": getattr(here, "special", None),
     }
 
 
@@ -140,7 +188,16 @@ def _chosen(
         column = column.reshape(-1).to(values.device)
         return column if index is None else column[index]
 
-    return Seen(values, of_tokens(places), of_tokens(tokens), of_tokens(rows), start)
+    firsts = table["firsts"]
+    return Seen(
+        values,
+        of_tokens(places),
+        of_tokens(tokens),
+        of_tokens(rows),
+        start,
+        None if firsts is None else of_tokens(firsts),
+        table["special"],
+    )
 
 
 def _first_unit(value: Tensor, here: Any, leading: int) -> int:
@@ -155,8 +212,14 @@ def _first_unit(value: Tensor, here: Any, leading: int) -> int:
     return int(shard.start) * size
 
 
-def alone(tokens: Any, mask: Any = None, point: str = "values") -> SimpleNamespace:
-    """A ``here`` for recorders that are used without a server: each row is a document."""
+def alone(
+    tokens: Any, mask: Any = None, point: str = "values", special: Any = None
+) -> SimpleNamespace:
+    """A ``here`` for recorders that are used without a server: each row is a document.
+
+    Args:
+        special: ids of special tokens, for recorders that leave them out.
+    """
     ids = torch.as_tensor(tokens)
     positions = (torch.ones_like(ids) if mask is None else mask.long()).cumsum(1) - 1
     return SimpleNamespace(
@@ -164,6 +227,7 @@ def alone(tokens: Any, mask: Any = None, point: str = "values") -> SimpleNamespa
         tokens=ids,
         mask=mask,
         positions=positions.clamp(min=0),
+        special=None if special is None else torch.as_tensor(special),
         document=None,
         offset=None,
         token_index=None,

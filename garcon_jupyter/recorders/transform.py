@@ -114,6 +114,8 @@ class Of(Recorder[Any]):
         self.recorder, self.transform = recorder, transform
         self.name, self.state = recorder.name, recorder.state
         self.params = transform.params
+        if isinstance(recorder, Together):  # whose parts are asked one by one
+            self.left_out = recorder.left_out
 
     def __call__(self, save_ctx: Any, tensor: Tensor) -> None:
         here = save_ctx.here
@@ -122,9 +124,9 @@ class Of(Recorder[Any]):
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
         """Bring the states in a save context up to date; each is marked as that of what the function makes."""
-        for recorder in self._each():
-            state = recorder.update(recorder.kept(save_ctx, self.transform.name), observed)
-            recorder.leave(save_ctx, self._marked(state), observed)
+        observed = observed.without(*self.left_out)
+        for recorder in self._each() if len(observed.tokens) or not self.left_out else ():
+            recorder.observe(save_ctx, observed, self.transform.name, self._marked)
 
     def _each(self) -> tuple[Recorder[Any], ...]:
         if isinstance(self.recorder, Together):

@@ -16,12 +16,16 @@ class Encode:
         special: whether the tokenizer adds its special tokens (a beginning-of-sequence token, where the
             model has one); None for its own habit: yes for texts, no for chats, whose template does.
         left: pad on the left instead of on the right.
+        continued: a chat's last message is left open, for the model to go on with.
+        header: whether the header of an answer ends a chat; None for where its last message is no answer.
     """
 
     texts: tuple[str, ...] = ()
-    chats: tuple[list[dict[str, str]], ...] = ()
+    chats: tuple[list[dict[str, Any]], ...] = ()
     special: bool | None = None
     left: bool = False
+    continued: bool = False
+    header: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,13 @@ class Decode:
 
 @dataclass(frozen=True)
 class Strings:
-    """Rows of token ids to the text of each single token."""
+    """Rows of token ids to the text of each single token.
+
+    Attributes:
+        mask: of each row, False at padding, which is no part of the text; None where nothing is padded.
+        alone: the rows are no texts: each token as it is in the midst of one, whatever stands beside it.
+    """
 
     rows: list[list[int]]
+    mask: list[list[bool]] | None = None
+    alone: bool = False

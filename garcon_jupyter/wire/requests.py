@@ -131,13 +131,34 @@ class Backward(Request):
 
 @dataclass
 class Generate(Request):
-    """Generate tokens, probes running on every step; answer with the ids [b, p + new]."""
+    """Generate tokens, probes running on every step; answer with :class:`Generated`."""
 
     batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
     probes: tuple[ProbeSpec, ...] = ()
     probe_set: ProbeSet | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a generation answers: prompts and continuations, r rows of a prompt or of its samples.
+
+    Attributes:
+        ids: int64 [r, p + new], the prompt's padding on the left.
+        mask: bool [r, p + new], False at padding, also at that after the end of a text.
+        scores: where asked for, of each step what the next tokens were chosen by, [step, rows read, V].
+        logits: where asked for, the model's own logits before any of it was changed, as `scores`.
+        sequences_scores: where scores of beams are asked for, that of each text, [r].
+        beam_indices: and for each new token the row of `scores` that it is from, −1 after the end, [r, new].
+    """
+
+    ids: Any
+    mask: Any
+    scores: Any = None
+    logits: Any = None
+    sequences_scores: Any = None
+    beam_indices: Any = None
 
 
 @dataclass

@@ -61,9 +61,28 @@ class InProcess:
 
     def generate(self, ids: Tensor, new: int) -> Tensor | None:
         """Greedy continuations, [b, p + new], on the rank that answers."""
+        found = self.generated(ids, max_new_tokens=new)
+        return None if found is None else found.ids
+
+    def generated(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        probes: Mapping[str, Callable[[Any, Tensor], Any]] | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> wire.Generated | None:
+        """What a generation answers, on the rank that answers; probes are given their context, too."""
         passes = self.executor.passes
-        request = wire.Generate("test", options={"max_new_tokens": new})
-        return generate(passes, request, passes.batch(wire.Batch(ids)), [])
+        request = wire.Generate("test", options=options, seed=seed)
+        chosen = [
+            Probe(ProbeSpec(name, _NO_CODE), self.catalog.point(name), function)
+            for name, function in (probes or {}).items()
+        ]
+        try:
+            return generate(passes, request, passes.batch(wire.Batch(ids, mask)), chosen)
+        finally:
+            assert self.installed() == self.untouched, "a request left something behind"
 
     def values(self, ids: Tensor, mask: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
         """The values of many points in one forward."""

@@ -36,7 +36,8 @@ def test_more_positions_than_one_chunk(rmodel: garcon.RemoteModel) -> None:
 
 def test_characters_cut_over_tokens_are_made_whole(rmodel: garcon.RemoteModel) -> None:
     tokens = rmodel.encode("a🙂שb", special=False)
-    assert "\ufffd" in "".join(rmodel.token_strings(tokens)[0])
+    assert "".join(rmodel.token_strings(tokens)[0]) == "a🙂שb"
+    assert "\ufffd" in "".join(rmodel.token_strings(tokens, alone=True)[0])
     pieces = whole_pieces(rmodel, tokens)
     assert pieces == ["a", "🙂", "·", "·", "·", "ש", "·", "b"]
 

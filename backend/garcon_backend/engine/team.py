@@ -36,12 +36,24 @@ class Team:
         self.leads = tp.leads and replicas.leads
 
     def deal_rows(self, batch: Tensor) -> Tensor:
-        """The rows of a batch that this replica reads."""
+        """The rows of a batch that this replica reads; of each there may be several copies, one after the other."""
         if self.replicas.size == 1:
             return batch
         start = self.replicas.rank * self.local
         index = torch.arange(start, start + self.local, device=batch.device)
-        return batch[index.clamp(max=self.rows - 1)]
+        copies = batch.unflatten(0, (self.rows, -1))
+        return copies[index.clamp(max=self.rows - 1)].flatten(0, 1)
+
+    def all_rows(self, mine: Tensor) -> Tensor:
+        """What each replica has of its rows, put together on every rank, off the graph.
+
+        Args:
+            mine: alike on all ranks of this replica.
+        """
+        if self.replicas.size == 1:
+            return mine
+        joined = self.replicas.join(mine.movedim(0, -1), len(mine) * self.replicas.size)
+        return joined.movedim(-1, 0)[: self._shown(len(mine))]
 
     def gather(
         self, x: Tensor, layout: Layout, grad: bool = False, ragged: bool = False

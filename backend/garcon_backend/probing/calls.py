@@ -92,6 +92,7 @@ class Calls:
         self.tokens: Tensor | None = None
         self.mask: Tensor | None = None
         self.positions: Tensor | None = None
+        self.special: Tensor | None = None
         self.rows = slice(None)
         self.documents: Tensor | None = None
         self.offsets: Tensor | None = None
@@ -207,6 +208,7 @@ class Calls:
             tokens=self.tokens,
             mask=self.mask,
             positions=self.positions,
+            special=self.special,
             step=self.step,
             token_index=own(
                 self.token_index if sharded or self.mesh.degrees.dp == 1 else self.whole_token_index

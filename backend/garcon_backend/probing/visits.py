@@ -78,7 +78,7 @@ class PassRun(Calls):
         self.bound, self.layouts = bound, layouts
         self.grad, self.caching = grad, caching
         self.sizes = bound.catalog.sizes
-        self.batch = (0, 0)
+        self.batch, self.copies = (0, 0), 1
         self.team = Team(mesh.tp, mesh.replicas, rows)
         self.points: dict[str, Point] = {}
         self.sites: list[Site] = []
@@ -173,12 +173,17 @@ class PassRun(Calls):
         step: int,
         shape: tuple[int, int],
     ) -> None:
-        """Say what the coming forward reads: the whole batch, and the shape of this rank's rows."""
+        """Say what the coming forward reads: the whole batch, and the shape of this rank's rows.
+
+        A row of the request may be read in several copies that lie beside each other, as beams are.
+        """
         # Copies: probes are told of these, and may change what they are told.
         self.tokens, self.mask, self.positions = own(tokens), own(mask), own(positions)
         self.step, self.batch = self.first_step + step, shape
+        self.copies = max(1, shape[0] // self.team.local)
         first = self.mesh.replica * self.team.local
-        self.rows = slice(first, min(first + self.team.local, self.team.rows))
+        last = min(first + self.team.local, self.team.rows)
+        self.rows = slice(first * self.copies, last * self.copies)
 
     @property
     def ranks(self) -> Ranks:
@@ -277,8 +282,9 @@ class PassRun(Calls):
         """Tokens routed to the visited expert, counted over the whole batch, without those of rows
         that only fill up a replica."""
         assert self.token_index is not None
-        index = self.token_index + self.mesh.replica * self.team.local * self.batch[1]
-        return index[index < self.team.rows * self.batch[1]]
+        per_row = self.copies * self.batch[1]
+        index = self.token_index + self.mesh.replica * self.team.local * per_row
+        return index[index < self.team.rows * per_row]
 
     def _run_on_leader(
         self,
