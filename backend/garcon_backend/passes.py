@@ -200,8 +200,9 @@ class Passes:
         mask = inputs.mask
         if mapped:
             kwargs["logits_to_keep"] = keep
-        # Where nothing is padded they are the model's own, which it need not look through.
-        if mask is not None and self._takes_positions:
+        # Else they are the model's own, which it need not look through. One that no family maps counts from the
+        # first column by itself, which is right unless that is padding.
+        if mask is not None and (mapped or (self._takes_positions and not mask[:, 0].all())):
             kwargs["position_ids"] = inputs.positions
         return self.model(
             input_ids=inputs.ids, attention_mask=None if mask is None else mask.long(), **kwargs
