@@ -123,4 +123,4 @@ def test_a_batch_script_has_the_options_of_the_job() -> None:
 
 def test_a_job_needs_ranks_for_each_node(llama_path: Path) -> None:
     with pytest.raises(BadDegrees, match="makes 3 ranks.* 2 hosts"):
-        garcon.launch(llama_path, name="wide", tp=3, launcher="slurm", nodes=2, device="cpu")
+        garcon.launch(llama_path, name="wide", pp=3, launcher="slurm", nodes=2, device="cpu")
