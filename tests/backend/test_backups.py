@@ -102,11 +102,13 @@ def test_what_is_small_is_there_before_the_answer(tmp_path: Path) -> None:
 
 
 def test_a_process_goes_on_from_what_it_finds(tmp_path: Path) -> None:
-    save(contexts(tmp_path), 1, n=7)
+    save(contexts(tmp_path), 1, n=7, rows=[1])
     second = contexts(tmp_path)
     assert second.finished == 1
     context = second.open(*KEY)
-    assert second.origin("me", (POINT, None), "n", context.n) == "forward 1"
+    for name in ("n", "rows"):
+        value = vars(context)[name]
+        assert second.origin("me", (POINT, None), name, value) == "forward 1"
     save(second, 2, n=1000)
     assert second.origin("me", (POINT, None), "n", context.n) == ""
     third = contexts(tmp_path)
@@ -265,19 +267,30 @@ def test_the_state_of_a_recorder_is_plain(tmp_path: Path) -> None:
         assert torch.equal(getattr(kept, name), tensor), name
 
 
+class Slow:
+    """An object of the user's own, whose pickle waits as long as a file is there."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        end = time.monotonic() + 20
+        while self.file.exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        return Slow, (self.file,)
+
+
 def test_pickling_that_runs_code_of_others_keeps_no_answer_waiting(tmp_path: Path) -> None:
-    class Slow:
-        asked = threading.Event()
-
-        def __reduce__(self) -> Any:
-            Slow.asked.wait(20)
-            return int, (3,)
-
-    made = contexts(tmp_path)
-    save(made, 1, slow=[Slow()], n=1)
-    assert "a value, not written yet, saved by forward 1" in str(found(tmp_path)["slow"])
-    Slow.asked.set()
-    until(lambda: found(tmp_path)["slow"] == [3])
+    made, file = contexts(tmp_path / "rank-0"), tmp_path / "file"
+    made.begin()
+    made.open(*KEY).slow = [Slow(file)]
+    file.touch()
+    made.keep(1, "forward 1")
+    made.end(1)
+    lost = str(found(tmp_path / "rank-0")["slow"])
+    assert "a value, not written yet, saved by forward 1" in lost
+    file.unlink()
+    until(lambda: isinstance(found(tmp_path / "rank-0")["slow"], list))
 
 
 def test_what_cannot_be_kept_is_named(tmp_path: Path) -> None:

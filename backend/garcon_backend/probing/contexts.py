@@ -256,7 +256,8 @@ class Contexts:
         for key, restored in backups.restore(finished).items():
             lossy = any(isinstance(value, Lost) for value in restored.values.values())
             context = self._live[key] = (Bereft if lossy else SaveContext)(self.check_room)
-            vars(context).update(_owning(restored.values))
+            restored.values = _owning(restored.values)
+            vars(context).update(restored.values)
             context._parts.update(restored.parts)
             self._origins[key] = restored
             self._touched.add(key)
