@@ -144,9 +144,17 @@ def test_a_rank_that_is_killed(launch: Launch, plain: Plain, tp: int, rank: int)
     assert model.recordings()[OUT].count == 3  # it goes on from there
     assert "which ended" not in repr(model.recordings()[OUT])
 
+    other = garcon.connect("hurt", session="left by its client")
+    other.forward(PROMPT, probes=[point.probe(keep)])
+    other.close()
     files = own_files(server)
     kill_idle(server, -1)
     assert lives(model, plain)
+    recorded = {one.name: one.recordings for one in garcon.sessions("hurt") if one.contents}
+    assert recorded == {"me": len(model.recordings()), "left by its client": 1}
+    other = garcon.connect("hurt", session="left by its client")
+    assert other.resumed and list(other.recordings()) == [OUT]
+    other.close()
     assert own_files(server) == files  # what an earlier start left behind is gone
     model.shutdown()
     until(lambda: not traces(server))

@@ -192,12 +192,11 @@ def test_others_have_their_turns_and_recordings_can_be_read(rmodel: garcon.Remot
 
 
 def test_progress_counts_what_the_model_has_done(either: garcon.RemoteModel) -> None:
-    """Each batch waits for its turn at a gate: the wrong answer counts the batch that runs, and what was read ahead."""
+    """Each batch takes a while: the wrong answer counts the one that runs, and what was read ahead."""
 
     def wait(save_ctx: Any, tensor: Tensor) -> None:
         import time
 
-        save_ctx.begun = getattr(save_ctx, "begun", 0) + 1
         time.sleep(0.3)
 
     rows, each = ROWS[:10], ROWS.shape[1] * 2
@@ -217,8 +216,7 @@ def test_progress_counts_what_the_model_has_done(either: garcon.RemoteModel) -> 
         assert status.tokens // each == status.batches and status.documents == status.batches * 2
         assert status.fraction == pytest.approx(status.tokens / rows.size)
         assert status.seconds >= 0.3 * status.batches
-        rest = 0.3 * (5 - status.batches)
-        assert status.left is not None and rest <= status.left < 10 * rest + 1
+        assert status.left is not None and status.left >= 0.3 * (5 - status.batches)
     assert {status.batches for status in seen} >= {0, 1, 2, 3, 4}
 
 

@@ -31,7 +31,7 @@ from garcon_jupyter.errors import BadRequest, CannotTravel
 from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content
 from garcon_jupyter.wire.failures import describe
-from garcon_jupyter.wire.requests import Clear, Drop, GetParameter, Request
+from garcon_jupyter.wire.requests import Drop, GetParameter, Request
 
 _CLOSED = ("debug_request", "create_subshell_request", "delete_subshell_request")
 """What Jupyter's kernels do and this one does not: a debugger listens on a port that asks for no key, and every
@@ -61,6 +61,8 @@ class GarconKernel(Questions):
         super().__init__(**kwargs)
         for kind in _CLOSED:
             del self.control_handlers[kind]
+        for name in self.served.lockstep.recorded.sessions():  # of before a rank was lost
+            self.sessions.found(name)
         self.installed = Installed()
         self.waiting = Waiting(self.turns, lambda: self.running, self._user, self._tell_place)
         self._looking = False
@@ -82,7 +84,6 @@ class GarconKernel(Questions):
         return {**super().kernel_info, "supported_features": [], "garcon": self.served.facts}
 
     def start(self) -> None:
-        self._find_sessions()
         with self.runs.lock:  # nobody is told of runs before those that were cut short are back
             super().start()
             self.runs.revive()
@@ -339,16 +340,6 @@ class GarconKernel(Questions):
             except RequestFailed as error:
                 log(f"session {name} cannot be dropped: {error}")
             self.served.lockstep.recorded.drop(name)
-
-    def _find_sessions(self) -> None:
-        """Know the sessions again whose recordings outlived a lost rank, before anybody asks for them."""
-        lockstep = self.served.lockstep
-        try:
-            lockstep.run("begin", Clear(points=()))  # clears nothing; the ranks say what they have
-        except RequestFailed as error:
-            log(f"what is recorded is not known: {error}")
-        for name in lockstep.recorded.sessions():
-            self.sessions.found(name)
 
     def _stop(self, reason: str) -> None:
         self.served.stop(reason)

@@ -144,13 +144,16 @@ class Lockstep:
         self._watch: Watch | None = None
 
     def introductions(self) -> list[Any]:
-        """What every worker says of itself, by rank; waits for them."""
+        """What every worker says of itself, by rank; waits for them. What was recorded before the ranks were started
+        anew is known then."""
         heard: dict[bytes, Any] = {}
         while len(heard) < self.workers:
             name, payload, *buffers = self._link.commands.recv_multipart()
             heard[name] = codec.loads(payload, buffers)
         self._names = sorted(heard, key=int)
-        return [heard[name] for name in self._names]
+        told = [heard[name] for name in self._names]
+        self.recorded.learn([self.executor.contexts.news(), *(news for _, _, news in told)])
+        return [(facts, catalog) for facts, catalog, _ in told]
 
     def watched(self, stages: Sequence[int], restart: Callable[[str], None], pulse: Path) -> None:
         """From now on the ranks, of these stages, are watched; see :class:`Watch`."""
@@ -304,7 +307,8 @@ class Worker:
 
     def introduce(self, facts: dict[str, Any], catalog: Any) -> None:
         """Say what this rank holds."""
-        self._link.commands.send_multipart(_encoded((facts, catalog)))
+        introduction = (facts, catalog, self.executor.contexts.news())
+        self._link.commands.send_multipart(_encoded(introduction))
 
     def emit(self, stream: str, text: str) -> None:
         """Pass a print on to rank 0; all of it, for half a message would join the next."""

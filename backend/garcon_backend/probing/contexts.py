@@ -368,7 +368,6 @@ class Contexts:
         chosen = None if points is None else set(points)
         for key in [k for k in {**self._live, **self._silent} if k[0] == session]:
             if (chosen is None or key[1] in chosen) and name in (None, key[2]):
-                del self._live[key]
                 self._touched.add(key)
                 self._live.pop(key, None)
                 self._silent.pop(key, None)
