@@ -146,6 +146,34 @@ def test_what_is_shared_in_a_value_is_shared_in_its_copy() -> None:
     assert saved["a"] is saved["same"][1] is saved["box"].value
 
 
+class Fleeting:
+    """Makes its arrays when it is pickled, one after the other."""
+
+    def __init__(self, *numbers: float) -> None:
+        self.numbers = numbers
+
+    def __reduce__(self) -> Any:
+        return _fleeting, tuple(One(n) for n in self.numbers)
+
+
+class One:
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __reduce__(self) -> Any:
+        return float, (np.full(1, self.number),)
+
+
+def _fleeting(*numbers: float) -> Fleeting:
+    return Fleeting(*numbers)
+
+
+def test_what_is_made_for_the_copy_alone_is_not_taken_for_another() -> None:
+    context, numbers = SaveContext(), [float(n) for n in range(50)]
+    context.saved = Fleeting(*numbers)
+    assert list(context.saved.numbers) == numbers
+
+
 def test_values_off_the_graph() -> None:
     context = SaveContext()
     on = fresh().requires_grad_() * 2

@@ -86,27 +86,35 @@ class _Beside(cloudpickle.Pickler):
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream, protocol=5)
         self.beside: list[Any] = []
-        self._numbers: dict[int, int] = {}
+        # With the values, which may be made for the pickle alone: another must not get the id of one.
+        self._numbers: dict[int, tuple[int, Any]] = {}
 
     def persistent_id(self, value: Any) -> int | None:
         """The number of what does not go into the pickle; None for all else."""
         if not isinstance(value, (Tensor, np.ndarray, *_AS_THEY_ARE)):
             return None
         if (known := self._numbers.get(id(value))) is not None:
-            return known
+            return known[0]
         if isinstance(value, (Tensor, np.ndarray)):
             if not (isinstance(value, Tensor) or _is_array(value)):
                 return None  # arrays of objects are pickled as lists are
             self.beside.append(self.instead(value))
-        elif isinstance(value, types.FunctionType) and (value.__closure__ or value.__defaults__):
-            return None  # they may hold tensors
+        elif isinstance(value, types.FunctionType) and _holds_values(value):
+            return None
         else:
             self.beside.append(value)
-        return self._numbers.setdefault(id(value), len(self.beside) - 1)
+        number = len(self.beside) - 1
+        self._numbers[id(value)] = number, value
+        return number
 
     def instead(self, value: Any) -> Any:
         """What stands for a tensor or an array."""
         raise NotImplementedError
+
+
+def _holds_values(function: types.FunctionType) -> bool:
+    """Whether a function has values of its own, which may be tensors."""
+    return bool(function.__closure__ or function.__defaults__ or function.__kwdefaults__)
 
 
 _AS_THEY_ARE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
