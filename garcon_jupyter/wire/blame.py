@@ -7,13 +7,15 @@ none, it is open, and said so.
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 import traceback
+from pathlib import Path
 from types import TracebackType
 
 OURS, MODEL, USER, OPEN = "ours", "model", "user", "open"
 
-_OURS = ("/garcon_backend/", "/garcon_jupyter/")
+_PACKAGES = ("garcon_jupyter", "garcon_backend")
 _MODEL = (
     "/transformers/",
     "/transformers_modules/",
@@ -29,9 +31,13 @@ _LIBRARIES = (
 
 
 def is_ours(file: str) -> bool:
-    """Whether a file is of Garçon."""
-    path = file.replace("\\", "/")
-    return any(part in path for part in _OURS)
+    """Whether a file is of Garçon: of its packages as they are loaded here, not of a directory of that name."""
+    return any(directory in Path(file).parents for directory in _directories())
+
+
+def _directories() -> list[Path]:
+    modules = (sys.modules.get(name) for name in _PACKAGES)
+    return [Path(m.__file__).parent for m in modules if m is not None and m.__file__]
 
 
 def is_library(file: str) -> bool:
@@ -46,7 +52,7 @@ def whose(trace: TracebackType | None) -> str:
         traceback.StackSummary.extract(traceback.walk_tb(trace), lookup_lines=False)
     ):
         path = frame.filename.replace("\\", "/")
-        if is_ours(path):
+        if is_ours(frame.filename):
             return OURS
         if any(part in path for part in _MODEL):
             return MODEL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import linecache
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,10 +112,10 @@ def in_a_file(source: str, name: str, file: str) -> Callable[..., Any]:
 
 
 BROKEN = "def forward(*args):\n    return args[0](*args[1:])\n"
-OURS = in_a_file(BROKEN, "forward", "/srv/garcon_backend/passes.py")
+OURS = in_a_file(BROKEN, "forward", str(Path(failures.__file__).with_name("passes.py")))
 MODEL = in_a_file(BROKEN, "forward", "/srv/site-packages/transformers/models/llama/modeling.py")
 REMOTE = in_a_file(BROKEN, "forward", "/home/me/.cache/transformers_modules/x/modeling.py")
-YOURS = in_a_file(BROKEN, "forward", "/home/me/helpers.py")
+YOURS = in_a_file(BROKEN, "forward", "/home/me/garcon_jupyter/examples/helpers.py")
 
 
 TORCH = torch.nn.Linear(3, 3)
