@@ -107,7 +107,7 @@ def test_a_point_that_the_architecture_lacks_says_why(either: RemoteModel, name:
         (np.array([["a"]]), "cannot be read as tokens"),
         ([[2**70]], "cannot be read as tokens"),
         (None, "NoneType cannot be read as tokens"),
-        ({"input_ids": [1]}, "cannot be read as tokens"),
+        ({"ids": [1]}, "cannot be read as tokens"),
         (5, "no batch"),
     ],
     ids=[

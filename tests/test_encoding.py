@@ -87,26 +87,26 @@ WRONG_TOKENS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "said"), WRONG_TEXTS, ids=str)
+@pytest.mark.parametrize(("given", "said"), WRONG_TEXTS)
 def test_what_is_no_text(rmodel: RemoteModel, given: Any, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         rmodel.encode(given)
 
 
-@pytest.mark.parametrize(("given", "said"), WRONG_CHATS, ids=str)
+@pytest.mark.parametrize(("given", "said"), WRONG_CHATS)
 def test_what_are_no_messages(rmodel: RemoteModel, given: Any, said: str) -> None:
     with pytest.raises(BadRequest, match=said) as refused:
         rmodel.encode(given, chat=True)
     assert "role" in str(refused.value)
 
 
-@pytest.mark.parametrize("given", WRONG_IDS, ids=str)
+@pytest.mark.parametrize("given", WRONG_IDS)
 def test_what_are_no_ids(rmodel: RemoteModel, given: Any) -> None:
     with pytest.raises(BadTokens):
         rmodel.decode(given)
 
 
-@pytest.mark.parametrize("given", WRONG_TOKENS, ids=str)
+@pytest.mark.parametrize("given", WRONG_TOKENS)
 def test_what_are_no_tokens(rmodel: RemoteModel, given: Any) -> None:
     with pytest.raises(BadTokens):
         rmodel.forward(given)
