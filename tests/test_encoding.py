@@ -106,7 +106,7 @@ def test_what_are_no_ids(rmodel: RemoteModel, given: Any) -> None:
         rmodel.decode(given)
 
 
-@pytest.mark.parametrize("given", WRONG_TOKENS)
+@pytest.mark.parametrize("given", WRONG_TOKENS, ids=range(len(WRONG_TOKENS)))
 def test_what_are_no_tokens(rmodel: RemoteModel, given: Any) -> None:
     with pytest.raises(BadTokens):
         rmodel.forward(given)
