@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from garcon_backend.generating import generate
 from garcon_backend.models.family import standard_sizes
 from garcon_backend.models.loading import read_config
 from garcon_backend.pieces import Whole, cut
@@ -26,6 +27,7 @@ SWITCH = 8
 LENGTHS = (5, 14, SWITCH, 11)
 
 LONGROPE: dict[str, Any] = {
+    "hidden_size": 64,  # of four heads of 16, as the number of factors is made of it
     "max_position_embeddings": 32,
     "original_max_position_embeddings": SWITCH,
     "sliding_window": None,
@@ -126,8 +128,6 @@ def test_continuations_of_prompts_on_both_sides_of_the_switch(path: Path, ours: 
     ids, mask = batch("left")
     passes = ours.executor.passes
     request = wire.Generate("test", options={"max_new_tokens": 8, "eos_token_id": []})
-    from garcon_backend.generating import generate
-
     found = generate(passes, request, passes.batch(wire.Batch(ids, mask)), [])
     found = found[0] if isinstance(found, tuple) else found
     assert found is not None
