@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from garcon_backend.generating import generate
 from garcon_backend.models.family import standard_sizes
 from garcon_backend.models.loading import read_config
 from garcon_backend.pieces import Whole, cut
@@ -126,10 +125,7 @@ def test_pieces_are_the_whole(ours: InProcess) -> None:
 def test_continuations_of_prompts_on_both_sides_of_the_switch(path: Path, ours: InProcess) -> None:
     """Rows pass it at steps of their own, and then read their text again where the model does."""
     ids, mask = batch("left")
-    passes = ours.executor.passes
-    request = wire.Generate("test", options={"max_new_tokens": 8, "eos_token_id": []})
-    found = generate(passes, request, passes.batch(wire.Batch(ids, mask)), [])
-    found = found[0] if isinstance(found, tuple) else found
+    found = ours.generated(ids, mask, max_new_tokens=8, eos_token_id=[])
     assert found is not None
     for row, length in enumerate(LENGTHS):
         alone = plain(path).generate(
@@ -140,7 +136,7 @@ def test_continuations_of_prompts_on_both_sides_of_the_switch(path: Path, ours: 
             eos_token_id=[],
             pad_token_id=2,
         )
-        assert torch.equal(found[row, -8:], alone[0, -8:]), length
+        assert torch.equal(found.ids[row, -8:], alone[0, -8:]), length
 
 
 # -- how long a text may be --------------------------------------------------------------------------
