@@ -26,6 +26,7 @@ SWITCH = 8
 LENGTHS = (5, 14, SWITCH, 11)
 
 LONGROPE: dict[str, Any] = {
+    "hidden_size": 64,  # of four heads of 16, as the number of factors is made of it
     "max_position_embeddings": 32,
     "original_max_position_embeddings": SWITCH,
     "sliding_window": None,
@@ -124,12 +125,7 @@ def test_pieces_are_the_whole(ours: InProcess) -> None:
 def test_continuations_of_prompts_on_both_sides_of_the_switch(path: Path, ours: InProcess) -> None:
     """Rows pass it at steps of their own, and then read their text again where the model does."""
     ids, mask = batch("left")
-    passes = ours.executor.passes
-    request = wire.Generate("test", options={"max_new_tokens": 8, "eos_token_id": []})
-    from garcon_backend.generating import generate
-
-    found = generate(passes, request, passes.batch(wire.Batch(ids, mask)), [])
-    found = found[0] if isinstance(found, tuple) else found
+    found = ours.generated(ids, mask, max_new_tokens=8, eos_token_id=[])
     assert found is not None
     for row, length in enumerate(LENGTHS):
         alone = plain(path).generate(
@@ -140,7 +136,7 @@ def test_continuations_of_prompts_on_both_sides_of_the_switch(path: Path, ours: 
             eos_token_id=[],
             pad_token_id=2,
         )
-        assert torch.equal(found[row, -8:], alone[0, -8:]), length
+        assert torch.equal(found.ids[row, -8:], alone[0, -8:]), length
 
 
 # -- how long a text may be --------------------------------------------------------------------------
