@@ -250,6 +250,7 @@ def test_the_state_of_a_recorder_is_plain(tmp_path: Path) -> None:
             rows=slice(None),
             document=torch.zeros(1, 6, dtype=torch.long),
             offset=torch.arange(6).reshape(1, 6),
+            positions=torch.arange(6).reshape(1, 6),
             point=POINT,
             token_index=None,
             shard=None,
