@@ -92,8 +92,8 @@ def script(page: Path) -> str:
     return "\n".join(source for source, here in blocks(page) if here)
 
 
-COMPARED = ROOT / "docs" / "coming-from.md"
-"""Its blocks stand in three columns; ``test_coming_from.py`` runs ours, and holds them against plain hooks."""
+RUN_ELSEWHERE = {"coming-from.md": "test_coming_from.py", "loader.md": "test_loader_page.py"}
+"""Pages of three columns, or with a file in a block, and what runs them."""
 
 WITH_BLOCKS = [page for page in PAGES if page != README and any(blocks(page))]
 
@@ -104,9 +104,10 @@ def test_every_block_is_python(page: Path) -> None:
         compile(source, page.name, "exec")
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in WITH_BLOCKS if script(p) and p != COMPARED], ids=lambda page: page.name
-)
+PASTED = [page for page in WITH_BLOCKS if script(page) and page.name not in RUN_ELSEWHERE]
+
+
+@pytest.mark.parametrize("page", PASTED, ids=lambda page: page.name)
 def test_a_page_runs_as_printed(page: Path, smollm2_server: garcon.Server, tmp_path: Path) -> None:
     """In a fresh process, in an empty directory, by pasting."""
     (tmp_path / "pasted.py").write_text(script(page), encoding="utf-8")
@@ -116,7 +117,8 @@ def test_a_page_runs_as_printed(page: Path, smollm2_server: garcon.Server, tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_few_blocks_need_another_machine() -> None:
+def test_few_blocks_need_another_machine_and_other_pages_have_their_tests() -> None:
+    assert all((ROOT / "tests" / test).exists() for test in RUN_ELSEWHERE.values())
     left_out = {page.name for page in PAGES for _, here in blocks(page) if not here}
     assert left_out == {"multi-host.md", "security.md"}
 
