@@ -7,11 +7,11 @@ own ``decode`` knows all that, so it alone is asked. The rule is that strings of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
-BROKEN = "\ufffd"
-"""What decoders put for bytes that are no character."""
+from garcon_jupyter.token_parts import BROKEN, escaped, shared
 
 
 class TokenStrings:
@@ -34,6 +34,25 @@ class TokenStrings:
         """
         return [self._in_the_midst(token) for token in row]
 
+    def with_halves(self, row: list[int]) -> list[str]:
+        """As :meth:`alone`, but part of a character is its bytes (:func:`garcon_jupyter.token_parts.escaped`), so that
+        the texts of tokens that stand beside each other can be put together without the tokenizer."""
+        return [
+            self._with_bytes(token, text) for token, text in zip(row, self.alone(row), strict=True)
+        ]
+
+    def _with_bytes(self, token: int, text: str) -> str:
+        if BROKEN not in text:
+            return text
+        piece = self._tokenizer.convert_ids_to_tokens(token)
+        if found := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece):
+            data = bytes.fromhex(found[1])
+        elif all(char in _BYTES for char in piece):
+            data = bytes(_BYTES[char] for char in piece)
+        else:
+            return text
+        return escaped(data) if data.decode(errors="replace") == text else text
+
     def in_text(self, row: list[int], mask: Sequence[bool] | None = None) -> list[str]:
         """The texts of the tokens of one text; joined, they are what the tokenizer decodes it to.
 
@@ -52,7 +71,7 @@ class TokenStrings:
         guesses = [self._decode(row[:1]), *map(self._in_the_midst, row[1:])]
         if "".join(guesses) == whole:
             return guesses
-        return _shared(row, whole, guesses, self._decode)
+        return shared(row, whole, guesses, self._decode)
 
     def _decode(self, row: list[int]) -> str:
         return self._tokenizer.decode(row)
@@ -84,63 +103,15 @@ class TokenStrings:
         return self._anchor
 
 
-Decode = Callable[[list[int]], str]
+def _byte_alphabet() -> dict[str, int]:
+    """The letter for each byte in byte-level vocabularies (Radford et al. 2019): itself where it can be printed."""
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printed]
+    letters = {chr(byte): byte for byte in printed}
+    return letters | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
-def _shared(row: list[int], whole: str, guesses: list[str], decode: Decode) -> list[str]:
-    """The parts of a text that its tokens stand for, where some are not what they are in the midst of others.
-
-    A guess that the text goes on with is taken. Bytes of a character are put together until they are one. Elsewhere
-    the tokens up to there are decoded: as far as that agrees with the text, it has been read.
-    """
-    parts = [""] * len(row)
-    at = 0
-    broken: int | None = None  # the first token of a character that is not whole yet
-    sure: tuple[int, int] | None = None  # the last token whose text is certain, and where that ends
-    for number, guess in enumerate(guesses):
-        if broken is None and BROKEN not in guess and whole.startswith(guess, at):
-            parts[number] = guess
-            at += len(guess)
-            sure = (number, at) if guess else sure
-            continue
-        if broken is not None or BROKEN in guess:
-            first, broken = (number if broken is None else broken), None
-            text = decode(row[first : number + 1])
-            if text.endswith(BROKEN):
-                broken = first
-                continue
-            if whole.startswith(text, at):
-                # Bytes may be no character in the text itself; then a token of its own may follow.
-                apart = number > first and BROKEN in text and guess and text.endswith(guess)
-                own = guess if apart else ""
-                parts[number] = own
-                parts[first] = text[: len(text) - len(own)]
-                at += len(text)
-                continue
-        read = _read_up_to(number, row, whole, sure, decode)
-        if read > at:
-            parts[number] = whole[at:read]
-            at = read
-    parts[-1 if broken is None else broken] += whole[at:]
-    return parts
-
-
-def _read_up_to(
-    number: int, row: list[int], whole: str, sure: tuple[int, int] | None, decode: Decode
-) -> int:
-    """How much of a text its tokens up to this one decode to."""
-    if sure is not None:
-        first, end = sure
-        head, text = decode([row[first]]), decode(row[first : number + 1])
-        if text.startswith(head):
-            return end + _agreed(text[len(head) :], whole[end:])
-    return _agreed(decode(row[: number + 1]), whole)
-
-
-def _agreed(one: str, other: str) -> int:
-    """How many characters two texts have in common before they differ."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
+_BYTES = _byte_alphabet()
 
 
 def special_ids(tokenizer: Any | None, config: Any) -> list[int]:

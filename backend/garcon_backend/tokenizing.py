@@ -38,6 +38,8 @@ class Tokenizing:
         if isinstance(question, Decode):
             return [self._checked(self._decoded, row) for row in question.rows]
         if isinstance(question, Strings):
+            if question.halves:
+                return [self._checked(self._strings.with_halves, row) for row in question.rows]
             if question.alone:
                 return [self._checked(self._strings.alone, row) for row in question.rows]
             masks = question.mask or [[True] * len(row) for row in question.rows]

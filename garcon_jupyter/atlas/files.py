@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from garcon_jupyter.errors import BadData, UnknownName
+from garcon_jupyter.token_parts import plain, whole
 
 if TYPE_CHECKING:
     from garcon_jupyter.remote_model import RemoteModel
@@ -139,7 +140,7 @@ class Record:
             ids = tokens[slot][real].tolist()
             found.append(
                 Example(
-                    [self._atlas.text(token) for token in ids],
+                    self._atlas.texts(ids),
                     ids,
                     around[slot][real].tolist(),
                     int(real[:before].sum()),
@@ -255,13 +256,21 @@ class Atlas:
 
     @property
     def vocabulary(self) -> list[str]:
-        """The texts of all tokens; empty where the model came without a tokenizer."""
+        """The texts of all tokens; empty where the model came without a tokenizer. Part of a character is its bytes
+        (:mod:`garcon_jupyter.token_parts`)."""
         if self._vocabulary is None:
             self._vocabulary = json.loads((self.path / VOCABULARY).read_text())
         return self._vocabulary
 
     def text(self, token: int) -> str:
         """The text of a token; its number where the model came without a tokenizer."""
+        return plain(self._part(token))
+
+    def texts(self, tokens: Sequence[int]) -> list[str]:
+        """The texts of tokens that stand beside each other: joined, they are the text."""
+        return whole([self._part(token) for token in tokens])
+
+    def _part(self, token: int) -> str:
         vocabulary = self.vocabulary
         return vocabulary[token] if token < len(vocabulary) else f"<{token}>"
 

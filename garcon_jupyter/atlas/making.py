@@ -18,6 +18,7 @@ from garcon_jupyter.atlas.merging import columns, put_sketches, widened
 from garcon_jupyter.atlas.writing import prepare, writing
 from garcon_jupyter.errors import BadData
 from garcon_jupyter.recordings import Recording
+from garcon_jupyter.wire.questions import Strings
 
 if TYPE_CHECKING:
     from garcon_jupyter.probes import Probe
@@ -180,7 +181,8 @@ class Making:
 
     def _vocabulary(self) -> list[str]:
         size = self._model.catalog.sizes.get("V", 0)
-        return self._model.token_strings([list(range(size))], alone=True)[0] if size else []
+        question = Strings([list(range(size))], halves=True)
+        return self._model._ask_tokenizer(question)[0] if size else []
 
     def _facts(self, run: Run) -> dict[str, Any]:
         return {

@@ -51,8 +51,10 @@ class Strings:
     Attributes:
         mask: of each row, False at padding, which is no part of the text; None where nothing is padded.
         alone: the rows are no texts: each token as it is in the midst of one, whatever stands beside it.
+        halves: as `alone`, with the bytes of characters that are cut (:mod:`garcon_jupyter.token_parts`).
     """
 
     rows: list[list[int]]
     mask: list[list[bool]] | None = None
     alone: bool = False
+    halves: bool = False

@@ -171,7 +171,7 @@ def test_show(connected: Notebook) -> None:
     assert printed.endswith("\n20 more: rmodel.show('layers.0.mlp.out'), ….\n")
     every = "%%probe layers.*.attn.pattern --show\n"
     printed = connected.run(f"{every}save_ctx.tensor = tensor")
-    assert "<AttentionWidget attention pattern: 4 layers × 6 heads, 6 × 6 tokens>" in printed
+    assert "<AttentionWidget attention pattern: 4 layers × 6 heads, 6 × 6 tokens" in printed
     connected.run("rmodel.clear_recordings()")
     printed = connected.run(
         f"{every}save_ctx.largest = tensor.amax((2, 3))"
