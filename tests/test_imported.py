@@ -53,7 +53,7 @@ def test_half_of_a_module_is_not_seen(name: str, tmp_path: Path) -> None:
         assert imported.whole(name) is None and imported.shell() is None
         payload, _ = codec.dumps({"a": [1, slice(2)]})
         assert codec.loads(payload) == {"a": [1, slice(2)]}
-        assert errors._shown("cell.py") == 'File "cell.py"' and not progress._in_a_notebook()
+        assert errors.file_shown("cell.py") == 'File "cell.py"' and not progress._in_a_notebook()
         pathlib.Path(done).touch()
         thread.join()
         assert imported.whole(name) is half

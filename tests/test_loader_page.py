@@ -37,7 +37,7 @@ def test_the_page_as_printed(tmp_path: Path, capsys: object) -> None:
     assert mine.startswith("# mine.py\n")
     (tmp_path / "mine.py").write_text(mine)
     script = "\n".join([*rest, LOOKS])
-    [command] = re.findall(r"^python -m (garcon_jupyter.launch .*)$", PAGE.read_text(), flags=re.M)
+    [command] = re.findall(r"^python -m (garcon_jupyter launch .*)$", PAGE.read_text(), flags=re.M)
     try:
         subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, check=True)
         done = subprocess.run(
