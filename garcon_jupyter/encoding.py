@@ -78,8 +78,11 @@ def _message(message: Any) -> dict[str, Any]:
     return dict(message)
 
 
-def rows_of(given: Any) -> tuple[list[list[int]], bool]:
+def rows_of(given: Any, vocabulary: int = 1 << 31) -> tuple[list[list[int]], bool]:
     """Rows of token ids to decode, without padding; and whether it is one row by itself.
+
+    Args:
+        vocabulary: how many tokens there are, where that is known.
 
     Raises:
         BadTokens: these are no ids.
@@ -99,8 +102,10 @@ def rows_of(given: Any) -> tuple[list[list[int]], bool]:
         for id in row:
             if not isinstance(id, int) or isinstance(id, bool):
                 raise _no_ids(id)
-            if not 0 <= id < 1 << 31:
-                raise BadTokens(f"{id} is no token.", "Ids are numbers from 0.")
+            if not 0 <= id < vocabulary:
+                raise BadTokens(
+                    f"{id} is no token.", f"Ids are numbers from 0 to {vocabulary - 1:,}."
+                )
     return [list(row) for row in rows], alone
 
 

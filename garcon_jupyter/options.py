@@ -100,8 +100,27 @@ def check_words(path: Any, words: Mapping[str, Any]) -> None:
         if word in TEXTS and (not isinstance(value, str) or not value):
             how = 'Write "package.module:function".' if word == "loader" else "Give it as a text."
             raise BadRequest(f"{word}={value!r} is no text.", how)
+        if word == "loader":
+            _check_loader(value)
         if word == "device" and value not in DEVICES:
             raise BadRequest(f"There is no device {value!r}.", f"Use {' or '.join(DEVICES)}.")
+
+
+def _check_loader(loader: str) -> None:
+    """Refuse what cannot be the name of a function in a module.
+
+    Raises:
+        BadRequest: says how it is written.
+    """
+    module, _, function = loader.partition(":")
+    if module.endswith(".py") or "/" in module:
+        name = module.rpartition("/")[2].removesuffix(".py")
+        raise BadRequest(
+            f"loader={loader!r} names a file, and a module is wanted.",
+            f"Write {name}:{function or 'function'}, with the directory of {name}.py on PYTHONPATH or beside the notebook.",
+        )
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise BadRequest(f"{loader!r} names no loader.", "Write package.module:function.")
 
 
 def launch_options(given: argparse.Namespace) -> dict[str, Any]:

@@ -295,7 +295,8 @@ class Recordings(Mapping[Key, Recording]):
 
     def __repr__(self) -> str:
         rows = "\n".join(f"  {entry!r}" for entry in self._entries.values())
-        return f"<{len(self)} recordings>\n{rows}".rstrip()
+        count = "1 recording" if len(self) == 1 else f"{len(self)} recordings"
+        return f"<{count}>\n{rows}".rstrip()
 
     def _repr_html_(self) -> str:
         from garcon_jupyter import tables

@@ -153,7 +153,7 @@ class RemoteModel(Looking, Running):
 
     def decode(self, ids: Any) -> str | list[str]:
         """Token ids to text: [p] or a list of integers to one text, [b, p] to a list of them."""
-        rows, alone = encoding.rows_of(ids)
+        rows, alone = encoding.rows_of(ids, self.catalog.sizes.get("V", 1 << 31))
         texts = self._ask_tokenizer(ask.Decode(rows))
         return texts[0] if alone else texts
 

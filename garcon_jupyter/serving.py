@@ -81,7 +81,10 @@ def _launch(
     settings = Settings(where, tp, pp, dp, dtype, device, loader)
     if not loader:
         preflight.check(settings)
-    return registry.launch(name or automatic, settings, allowed, progress, several)
+    server, started = registry.launch(name or automatic, settings, allowed, progress, several)
+    if started:
+        progress(f"{server.name} is ready")
+    return server, started
 
 
 def _resolved(

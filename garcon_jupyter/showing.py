@@ -69,7 +69,7 @@ def show(
     point = what.name if isinstance(what, ProbePoint) else what
     if not isinstance(point, (str, tuple)):
         raise BadRequest(
-            f"A {type(what).__name__} cannot be shown.",
+            f"{what!r:.60} cannot be shown.",
             "Give the name of a point, a recording, a handle, or an array of numbers.",
         )
     if point == EVERY_PATTERN and rmodel.catalog.n_layers > 1:

@@ -56,6 +56,13 @@ class Tokens:
         """Index the ids."""
         return self.ids[index]
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """The ids, where torch or numpy are asked to make an array of the tokens: ``torch.tensor(tokens)``."""
+        return self.ids.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.ids.__dlpack_device__()
+
     def tolist(self) -> list[list[int]]:
         """The ids as lists, padding included."""
         return self.ids.tolist()

@@ -187,9 +187,9 @@ def test_an_array_with_the_words_of_its_axes(rmodel: garcon.RemoteModel) -> None
 
 
 def test_what_is_no_point_and_no_array(rmodel: garcon.RemoteModel) -> None:
-    with pytest.raises(BadRequest, match="A int cannot be shown"):
+    with pytest.raises(BadRequest, match="5 cannot be shown"):
         rmodel.show(5)
-    with pytest.raises(BadRequest, match="A NoneType cannot be shown"):
+    with pytest.raises(BadRequest, match="None cannot be shown"):
         rmodel.show(None)
     with pytest.raises(BadRequest, match="rows, columns and title are of an array"):
         rmodel.show(NEURONS, rows="layer")

@@ -236,11 +236,16 @@ def refusal(model: Any, asked: dict[str, Any], error: Exception) -> BadRequest:
     settings = {
         name: value
         for name, value in config.to_diff_dict().items()
-        if asked.get(name) is None and name not in _NO_SETTINGS and not name.startswith("_")
+        if value and asked.get(name) is None and name not in _NO_SETTINGS and name[0] != "_"
     }
     named = {name: value for name, value in settings.items() if name in str(error)}
-    if not settings or (not named and any(name in str(error) for name in asked)):
-        return BadRequest(problem, "They are those of transformers' generate.")
+    if asked and not named:  # whoever gave options is most likely who can change them
+        given = ", ".join(f"{name}={value!r:.60}" for name, value in asked.items())
+        if "trust_remote_code" in str(error):
+            problem = "generate cannot work with these options: transformers keeps what they ask for as code on the hub, which is never run here."
+        return BadRequest(problem, f"They are those of transformers' generate; given: {given}.")
+    if not settings:
+        return BadRequest(problem, "The options are those of transformers' generate.")
     file = (
         "config.json" if getattr(config, "_from_model_config", False) else "generation_config.json"
     )

@@ -64,7 +64,7 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
         fit.check_degrees(config, spec.degrees)
         fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
         model = loading.load(directory, mesh, spec.dtype, progress)
-        tokenizer = loading.load_tokenizer(directory)
+        tokenizer = loading.load_tokenizer(directory, progress)
     interrupts = Interrupts(mesh.world == 1)
     if mesh.world > 1:
         interrupts.stop.guard(sharding.own_layers(model, mesh))

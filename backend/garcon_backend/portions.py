@@ -15,10 +15,10 @@ from dataclasses import replace
 
 from garcon_jupyter.wire.requests import Batch
 
-LONGEST = 1.0
+LONGEST = 0.7
 """Seconds that a portion may take."""
 
-AIM = 0.7
+AIM = 0.5
 """Seconds that it shall take, where the batch has to be cut."""
 
 SLOW = 5e9

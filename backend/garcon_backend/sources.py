@@ -54,8 +54,8 @@ def open_source(data: Data) -> Source:
     path = Path(str(data.path)).expanduser()
     if not path.exists():
         raise BadData(
-            f"There is no {path} on the server's host.",
-            "Paths are those of the machine it runs on.",
+            f"There is no file {str(path)!r} on the server's host.",
+            "Paths are those of the machine it runs on; texts are given as a list of them.",
         )
     if path.is_dir():
         return _datasets(path, data.field)

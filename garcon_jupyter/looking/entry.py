@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from garcon_jupyter.errors import BadRequest
+
 if TYPE_CHECKING:
     from garcon_jupyter.looking.lens import Target
     from garcon_jupyter.remote_model import RemoteModel
@@ -40,6 +42,11 @@ class Looking:
         """
         from garcon_jupyter.looking.texts import tokens_widget
 
+        if metrics is not None and not isinstance(metrics, Mapping):
+            raise BadRequest(
+                f"metrics is a {type(metrics).__name__}, without names.",
+                'Give name to values, one for each token: {"mine": values}.',
+            )
         return tokens_widget(_model(self), text, metrics, title)
 
     def lens(

@@ -201,6 +201,17 @@ class Recorder(Generic[S]):
         return f"{type(self).__name__}({options})" + (f".without({left_out})" if left_out else "")
 
 
+def check_counts(**settings: Any) -> None:
+    """Refuse settings of a recorder that are no whole numbers.
+
+    Raises:
+        BadProbe: names the first.
+    """
+    for name, value in settings.items():
+        if not hasattr(value, "__index__") or isinstance(value, bool):
+            raise BadProbe(f"{name}={value!r} is no whole number.", f"Give one, such as {name}=10.")
+
+
 def _within(state: State, values: Tensor) -> bool:
     """Whether some tensor of a state is a view of these values."""
     memory = values.untyped_storage().data_ptr()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.recorders.base import Recorder
+from garcon_jupyter.recorders.base import Recorder, check_counts
 from garcon_jupyter.recorders.observing import Seen
 from garcon_jupyter.recorders.states import State
 
@@ -95,6 +95,7 @@ class Histogram(Recorder[HistogramState]):
     state = HistogramState
 
     def __init__(self, low: int = -16, high: int = 8, bits: int = 2, name: str = "") -> None:
+        check_counts(low=low, high=high, bits=bits)
         if not -120 <= low < high <= 120 or not 0 <= bits <= 10:
             raise BadProbe(
                 f"low={low}, high={high}, bits={bits} are no bins.",

@@ -65,6 +65,9 @@ class Moments(Recorder[MomentsState]):
     name = "moments"
     state = MomentsState
 
+    def __init__(self, name: str = "") -> None:
+        self.name = name or type(self).name
+
     def update(self, state: MomentsState | None, seen: Seen) -> MomentsState:
         fresh = _of_batch(seen)
         return fresh if state is None else self.add(state, fresh)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.recorders.base import Recorder
+from garcon_jupyter.recorders.base import Recorder, check_counts
 from garcon_jupyter.recorders.examples import WORST, Examples, sortable
 from garcon_jupyter.recorders.observing import Seen
 
@@ -36,6 +36,7 @@ class TopK(Recorder[Examples]):
     sign = 1
 
     def __init__(self, k: int = 10, before: int = 0, after: int = 0, name: str = "") -> None:
+        check_counts(k=k, before=before, after=after)
         if k < 1 or before < 0 or after < 0:
             raise BadProbe(f"k={k}, before={before}, after={after} keep nothing.", "Give k ≥ 1.")
         self.k, self.before, self.after = int(k), int(before), int(after)

@@ -39,12 +39,13 @@ def test_a_quick_batch_is_run_whole() -> None:
     assert only is whole
 
 
-def test_a_slow_batch_is_run_in_portions_of_about_a_second() -> None:
+def test_a_slow_batch_is_run_in_portions_that_leave_others_their_turn_within_a_second() -> None:
     portions = Portions(10**12)
-    first = run_through(portions, batch(30, mask=True), 0.199)
+    each = 0.199 * LONGEST
+    first = run_through(portions, batch(30, mask=True), each)
     rows = [len(part.ids) for part in first]
     assert rows == [1, *[3] * 8, 5]  # the last five are a second, which is enough
-    assert max(rows) * 0.199 <= LONGEST and rows[1] == int(AIM / 0.199)
+    assert max(rows) * each <= LONGEST and rows[1] == int(AIM / each)
     whole = batch(30, mask=True)
     for name in ("ids", "mask", "documents", "offsets"):
         assert torch.equal(torch.cat([getattr(p, name) for p in first]), getattr(whole, name))
@@ -53,8 +54,9 @@ def test_a_slow_batch_is_run_in_portions_of_about_a_second() -> None:
 
 def test_what_the_first_batch_took_holds_for_the_run_and_goes_into_its_checkpoints() -> None:
     portions = Portions(10**12)
-    run_through(portions, batch(30), 0.199)
-    assert portions.each == pytest.approx(0.199 / 4)
+    each = 0.199 * LONGEST
+    run_through(portions, batch(30), each)
+    assert portions.each == pytest.approx(each / 4)
     # Whatever later ones take: sums are then of the same portions, in a run that goes on elsewhere too.
     for going_on in (portions, Portions(1, each=portions.each)):
         for per_row in (5.0, 0.001):
@@ -133,4 +135,4 @@ def test_a_run_reads_the_same_rows_in_the_same_order_and_pauses_within_a_batch(
         (2, 36),
         (3, 40),
     ]
-    assert run.state == "done" and module.LONGEST == 1.0
+    assert run.state == "done" and module.LONGEST < 1.0

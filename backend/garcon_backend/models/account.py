@@ -47,9 +47,9 @@ class Account:
             return []
         count = len(self.unused)
         named = ", ".join(self.unused[:NAMED]) + (", …" if count > NAMED else "")
-        held = "1 weight has" if count == 1 else f"{count} weights have"
+        held, unused = ("1 weight has", "is") if count == 1 else (f"{count} weights have", "are")
         return [
-            f"{held} no place in the model that config.json describes, and are not used: {named}"
+            f"{held} no place in the model that config.json describes, and {unused} not used: {named}"
         ]
 
 

@@ -136,12 +136,24 @@ def torch_dtype(name: str) -> torch.dtype:
         ) from None
 
 
-def load_tokenizer(directory: Path | str) -> Any | None:
-    """The tokenizer of a directory; None where it has none."""
+def load_tokenizer(
+    directory: Path | str, progress: Callable[[str], None] = lambda line: None
+) -> Any | None:
+    """The tokenizer of a directory; None where it has none, or none that can be read, which is told."""
     directory = Path(directory)
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         return None
-    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # noqa: BLE001 - a model is of use without it
+        reason = str(error).strip().splitlines()
+        progress(
+            f"the tokenizer of {directory.name} cannot be read, so texts are refused and token ids are taken: "
+            f"{reason[0] if reason else type(error).__name__}"
+        )
+        return None
 
 
 def load_with(
