@@ -187,3 +187,31 @@ def test_an_answer_fetched_later_has_its_mask(rmodel: RemoteModel) -> None:
 def test_seeds_are_whole_numbers(rmodel: RemoteModel) -> None:
     with pytest.raises(BadRequest, match="seed"):
         rmodel.forward([[1]], seed="one")  # type: ignore[arg-type]
+
+
+def test_tokens_are_an_array_of_their_ids() -> None:
+    tokens = Tokens(torch.tensor([[1, 2, 3]]), torch.ones(1, 3).bool())
+    for made in (torch.tensor(tokens), torch.as_tensor(tokens), torch.from_dlpack(tokens)):
+        assert torch.equal(made, tokens.ids)
+    assert np.array_equal(np.asarray(tokens), [[1, 2, 3]])
+
+
+def test_ids_beyond_the_vocabulary_are_no_text(rmodel: RemoteModel) -> None:
+    largest = rmodel.catalog.sizes["V"] - 1
+    assert isinstance(rmodel.decode(largest), str)
+    with pytest.raises(BadTokens, match=f"{largest + 1} is no token.*from 0 to {largest}"):
+        rmodel.decode([[5, largest + 1]])
+
+
+def test_who_gave_an_option_is_told_which(rmodel: RemoteModel) -> None:
+    for wrong in ({"stop_strings": 5}, {"num_beams": 0}, {"penalty_alpha": 0.6, "top_k": 4}):
+        with pytest.raises(BadRequest) as refused:
+            rmodel.generate([[5, 6]], max_new_tokens=2, **wrong)
+        said = str(refused.value)
+        assert f"{next(iter(wrong))}={next(iter(wrong.values()))!r}" in said
+        assert "config.json says" not in said and "trust_remote_code=True" not in said
+
+
+def test_metrics_of_a_text_have_names(rmodel: RemoteModel) -> None:
+    with pytest.raises(BadRequest, match="metrics is a list, without names"):
+        rmodel.show_tokens("a", [1, 2])  # type: ignore[arg-type]

@@ -104,3 +104,17 @@ def test_a_server_and_dtypes_are_taken_as_they_are(
     rmodel.close()
     same = garcon.launch(llama_path, "tiny", dtype=torch.float32, progress=quiet)  # type: ignore[arg-type]
     assert same == llama_server
+
+
+@pytest.mark.parametrize(
+    ("loader", "said"),
+    [
+        ("mine.py:load", "Write mine:load, with the directory of mine.py"),
+        ("models/mine.py:load", "Write mine:load"),
+        ("mine", "Write package.module:function"),
+        ("mine:two words", "names no loader"),
+    ],
+)
+def test_a_loader_that_is_no_name_is_refused_before_anything_starts(loader: str, said: str) -> None:
+    with pytest.raises(garcon.BadRequest, match=said):
+        garcon.launch("anywhere", loader=loader, progress=quiet)

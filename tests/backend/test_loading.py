@@ -209,3 +209,14 @@ def test_loader_runs_in_one_process(loaders: str) -> None:
     mesh = Mesh(Degrees(tp=2), 0, torch.device("cpu"))
     with pytest.raises(BadDegrees, match="tp=2"):
         load_with(f"{loaders}:module", "x", mesh)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_told_and_the_model_does_without(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "LlamaTokenizerFast"})
+    )
+    (tmp_path / "tokenizer.json").write_text("{")
+    told: list[str] = []
+    assert load_tokenizer(tmp_path, told.append) is None
+    assert len(told) == 1 and "cannot be read, so texts are refused" in told[0]

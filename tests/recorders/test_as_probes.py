@@ -97,3 +97,15 @@ def test_generated_tokens_are_recorded(rmodel: garcon.RemoteModel) -> None:
     rmodel.generate(rmodel.encode(TEXTS), max_new_tokens=4, probes=[probe])
     real = sum(rmodel.encode(TEXTS).lengths)
     assert rmodel.recordings()[MLP].moments.tokens_seen == real + 3 * 3
+
+
+@pytest.mark.parametrize("made", [recorders.TopK, recorders.Reservoir, recorders.Histogram])
+def test_settings_are_whole_numbers(made: Any) -> None:
+    for wrong in ("ten", 2.5, None, True):
+        with pytest.raises(garcon.BadProbe, match="is no whole number"):
+            made(wrong)
+
+
+def test_every_recorder_can_have_a_name() -> None:
+    for kind in (recorders.Moments, recorders.Firing, recorders.TopK, recorders.Covariance):
+        assert kind(name="mine").name == "mine" and kind().name == kind.name
