@@ -125,7 +125,7 @@ WRONG: dict[str, tuple[Callable[[RemoteModel], Any], type[GarconError], str]] = 
     ),
     "tokens are None": (lambda m: m.forward(None), BadTokens, "cannot be read as tokens"),
     "tokens are a dictionary": (
-        lambda m: m.forward({"input_ids": PROMPT}),
+        lambda m: m.forward({"ids": PROMPT}),
         BadTokens,
         "cannot be read as tokens",
     ),
@@ -182,7 +182,7 @@ WRONG: dict[str, tuple[Callable[[RemoteModel], Any], type[GarconError], str]] = 
         UnknownParameter,
         "3 is no name of a parameter",
     ),
-    "a recording by number": (lambda m: m.recordings()[0], UnknownPoint, "0 is no name"),  # type: ignore[index]
+    "a recording by number": (lambda m: m.recordings()[0], BadRequest, "0 is no key of recordings"),  # type: ignore[index]
     "nothing recorded": (lambda m: m.recordings()[OUT], NoRecording, "Nothing is recorded at"),
     "an item that is not there": (
         lambda m: recorded(m)["other"],

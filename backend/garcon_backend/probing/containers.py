@@ -11,8 +11,13 @@ import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
-Own = Callable[[Any], Any]
-"""What makes a copy with memory of its own of a value."""
+Own = Callable[[Any, dict[int, tuple[Any, Any]]], Any]
+"""What makes a copy with memory of its own of a value, given what was copied already: (value, its copy) by id."""
+
+
+def _owned(container: Any, item: Any) -> Any:
+    """A copy of what is put into a container, in which the container itself, if it is in there, stays the same."""
+    return container._own(item, {id(container): (container, container)})
 
 
 class Rows(list[Any]):
@@ -23,13 +28,13 @@ class Rows(list[Any]):
         self._own = own
 
     def append(self, item: Any) -> None:
-        super().append(self._own(item))
+        super().append(_owned(self, item))
 
     def insert(self, index: Any, item: Any) -> None:
-        super().insert(index, self._own(item))
+        super().insert(index, _owned(self, item))
 
     def extend(self, items: Iterable[Any]) -> None:
-        super().extend([self._own(item) for item in items])
+        super().extend([_owned(self, item) for item in items])
 
     def __iadd__(self, items: Iterable[Any]) -> Rows:  # type: ignore[misc]
         self.extend(items)
@@ -37,7 +42,9 @@ class Rows(list[Any]):
 
     def __setitem__(self, index: Any, item: Any) -> None:
         several = isinstance(index, slice)
-        super().__setitem__(index, [self._own(one) for one in item] if several else self._own(item))
+        super().__setitem__(
+            index, [_owned(self, one) for one in item] if several else _owned(self, item)
+        )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return list, (), None, iter(self)
@@ -56,7 +63,7 @@ class Table(dict[Any, Any]):
         self._own = own
 
     def __setitem__(self, key: Any, item: Any) -> None:
-        super().__setitem__(key, self._own(item))
+        super().__setitem__(key, _owned(self, item))
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         if key not in self:
@@ -64,7 +71,7 @@ class Table(dict[Any, Any]):
         return self[key]
 
     def update(self, *others: Any, **items: Any) -> None:
-        super().update({key: self._own(item) for key, item in dict(*others, **items).items()})
+        super().update({key: _owned(self, item) for key, item in dict(*others, **items).items()})
 
     def __ior__(self, other: Any) -> Table:  # type: ignore[misc]
         self.update(other)
