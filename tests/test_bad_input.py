@@ -245,9 +245,10 @@ def beyond(save_ctx: Any, ids: Tensor) -> Tensor:
     return ids + 10**6
 
 
-def test_the_model_cannot_go_on_with_what_a_probe_put_there(either: RemoteModel) -> None:
-    edits = either.probe_points["module:model.embed_tokens.input"].probe(beyond)
-    for request in (either.forward, either.generate):
+def test_the_model_cannot_go_on_with_what_a_probe_put_there(rmodel: RemoteModel) -> None:
+    """In one process: a table that is cut over ranks takes any id for one of another rank."""
+    edits = rmodel.probe_points["module:model.embed_tokens.input"].probe(beyond)
+    for request in (rmodel.forward, rmodel.generate):
         with (
             at_once(10.0),
             pytest.raises(ModelError, match="IndexError: index out of range") as caught,
@@ -256,7 +257,7 @@ def test_the_model_cannot_go_on_with_what_a_probe_put_there(either: RemoteModel)
         assert "in model.embed_tokens)" in caught.value.problem
         edited = "Edited before it: beyond at module:model.embed_tokens.input."
         assert edited in caught.value.remedy and "bug of" not in str(caught.value)
-    assert either.forward(PROMPT).shape[:2] == (2, 6)
+    assert rmodel.forward(PROMPT).shape[:2] == (2, 6)
 
 
 def asks(save_ctx: Any, tensor: Tensor) -> None:

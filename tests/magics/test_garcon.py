@@ -200,7 +200,7 @@ def test_recordings_and_clear(connected: Notebook) -> None:
 
 
 def test_logs(connected: Notebook) -> None:
-    assert "loaded 120,912 parameters" in connected.run("%garcon logs")
+    assert "loaded 120,912 parameters" in connected.run("%garcon logs -n 100000")
     assert len(connected.run("%garcon logs tiny -n 2").splitlines()) == 2
     assert connected.run("%garcon logs -n 0").strip() == ""
 
