@@ -464,7 +464,7 @@ def test_a_restart_leaves_the_still_pictures(notebook: Notebook) -> None:
     )
     notebook.wait_until_ready()
     pictures = notebook.page.locator("figure.garcon-still img")
-    expect(pictures).to_have_count(9)
+    expect(pictures).to_have_count(11)
     for number in range(9):
         picture = pictures.nth(number)
         picture.scroll_into_view_if_needed()
