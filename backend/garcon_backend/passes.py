@@ -393,10 +393,11 @@ def _logits(output: Any) -> Tensor:
 def _takes_positions(model: nn.Module) -> bool:
     """Whether a model can be told the position of each token, counted from 0.
 
-    RoBERTa and its kin count from the id of padding, which they do by themselves, by looking for that id.
+    RoBERTa and its kin count from the id of padding, which they do by themselves, by looking for that id. What keeps
+    states from token to token reads padding by ways of its own, to which positions from 0 would not fit.
     """
     told = "position_ids" in inspect.signature(model.forward).parameters
-    return told and not any(
+    return (told and not getattr(model, "_is_stateful", False)) and not any(
         hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()
     )
 
