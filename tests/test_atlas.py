@@ -124,12 +124,16 @@ def test_intervals_go_up(atlas: garcon.Atlas) -> None:
     assert flat == sorted(flat)
 
 
-def test_search_by_token(atlas: garcon.Atlas) -> None:
-    record = atlas[POINTS[0], 8]
-    own = [one.tokens[one.at] for one in record.examples]
-    word = max(set(own), key=own.count)
-    found = atlas.search(word, at_least=own.count(word) / len(own))
-    assert (POINTS[0], 8) in [(one.point, one.unit) for one in found]
+@pytest.mark.parametrize("unit", [8, 9, 30])
+def test_search_by_token(atlas: garcon.Atlas, unit: int) -> None:
+    """Every word that an example shows at its token is found, also where it is a character of several tokens."""
+    record = atlas[POINTS[0], unit]
+    own = [one.tokens[one.at].strip() for one in record.examples]
+    for word in set(own):
+        found = atlas.search(word, at_least=own.count(word) / len(own))
+        assert (POINTS[0], unit) in [(one.point, one.unit) for one in found]
+        fewer = atlas.search(word, at_least=own.count(word) / len(own) + 0.01)
+        assert (POINTS[0], unit) not in [(one.point, one.unit) for one in fewer]
     assert atlas.search("no such token") == []
 
 

@@ -183,13 +183,16 @@ def test_what_a_request_saved_while_memory_ended_is_taken_back(model: RemoteMode
 
 def test_a_pass_that_grows_until_it_does_not_fit(model: RemoteModel) -> None:
     """Whether it is refused beforehand or fails on the way, on all ranks it is an error with numbers."""
-    rows = 500
-    with pytest.raises((OutOfMemory, DoesNotFit), match=r"\d (.iB|bytes) are (left|there)"):
-        while rows < 100_000:
-            model.forward(torch.zeros(rows, 125, dtype=torch.long), logits="none")
-            rows += rows // 2
-    with pytest.raises((OutOfMemory, DoesNotFit), match=r"\d (.iB|bytes) are (left|there)"):
-        model.backward(torch.zeros(rows // 4, 125, dtype=torch.long), Tensor.mean)
+    told = r"\d (.iB|bytes) are (left|there)"
+    for asks in (
+        lambda tokens: model.forward(tokens, logits="none"),
+        lambda tokens: model.backward(tokens, Tensor.mean),
+    ):
+        rows = 500
+        with pytest.raises((OutOfMemory, DoesNotFit), match=told):
+            while rows < 100_000:
+                asks(torch.zeros(rows, 125, dtype=torch.long))
+                rows += rows // 2
 
 
 def test_the_limit_leaves_room_for_threads(model: RemoteModel) -> None:

@@ -294,7 +294,7 @@ class Atlas:
         """Units whose largest values are at a token.
 
         Args:
-            token: its text; spaces around it do not count.
+            token: its text, as an example shows it; spaces around it do not count.
             at_least: at what fraction of the examples.
 
         Returns:
@@ -303,9 +303,27 @@ class Atlas:
         wanted = token.strip()
         ids = [n for n, text in enumerate(self.vocabulary) if text.strip() == wanted]
         own = self.array("top_tokens")[:, :, self.index["before"]]
-        share = np.isin(own, ids).sum(1) / np.maximum(1, (own >= 0).sum(1))
+        hits = np.isin(own, ids)
+        # The first token of a character that several make is shown as the character, the others as nothing.
+        for row, slot in zip(*np.nonzero(np.isin(own, self._parts_of_characters())), strict=True):
+            hits[row, slot] = self._shown(row, slot) == wanted
+        share = hits.sum(1) / np.maximum(1, (own >= 0).sum(1))
         rows = np.argsort(-share, kind="stable")
         return [self.at(int(row)) for row in rows[: int((share >= at_least).sum())]]
+
+    def _parts_of_characters(self) -> list[int]:
+        """Tokens that are no text by themselves."""
+        return [
+            n
+            for n, text in enumerate(self.vocabulary)
+            if not text.isascii() and plain(text) != text
+        ]
+
+    def _shown(self, row: int, slot: int) -> str:
+        """What an example shows at the token that it is about."""
+        tokens, before = self.array("top_tokens")[row, slot], self.index["before"]
+        real = tokens >= 0
+        return self.texts(tokens[real].tolist())[int(real[:before].sum())].strip()
 
     def browse(self, rmodel: RemoteModel | None = None) -> Any:
         """A page to pick units on, by number or by token; with a model, also to try texts of your own."""
