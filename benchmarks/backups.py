@@ -14,14 +14,14 @@ from benchmarks.servers import divisible, every_layer, served, smollm2, tiny
 ALLOWED = 1.05
 
 OFF = """
-from garcon_backend.probing.backups import Backups
+from garcon_backend.save_contexts.backups import Backups
 if not hasattr(Backups, "kept"):
     Backups.kept = Backups.keep
 Backups.keep = lambda self, number, request, hold: self._touched.clear()
 """
 
 ON = """
-from garcon_backend.probing.backups import Backups
+from garcon_backend.save_contexts.backups import Backups
 Backups.keep = getattr(Backups, "kept", Backups.keep)
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import garcon_jupyter as garcon
-from garcon_jupyter import embedded
+from garcon_jupyter.model_files import embedded
 from tests import checkpoints
 
 

@@ -22,8 +22,8 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from garcon_jupyter import embedded
-from garcon_jupyter.snapshots import server_name
+from garcon_jupyter.model_files import embedded
+from garcon_jupyter.model_files.snapshots import server_name
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = ("quickstart.ipynb", "article.ipynb")

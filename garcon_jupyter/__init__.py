@@ -18,18 +18,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from garcon_jupyter.api import connect, easy_garcon, launch, launch_and_connect
 from garcon_jupyter.atlas import Atlas, merge_atlases, open_atlas
+from garcon_jupyter.client.client import RemoteModel
+from garcon_jupyter.client.probes import Probe, ProbePoint, ProbePoints
+from garcon_jupyter.client.recordings import Handle, Recording, Recordings
+from garcon_jupyter.client.resuming import Session, sessions
+from garcon_jupyter.client.shipping import ship
+from garcon_jupyter.client.tokens import Generated, Tokens
+from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import *  # noqa: F403 - one import for users: garcon.UnknownPoint
 from garcon_jupyter.errors import ERRORS
-from garcon_jupyter.probes import Probe, ProbePoint, ProbePoints
-from garcon_jupyter.recordings import Handle, Recording, Recordings
-from garcon_jupyter.registry import Server, servers
-from garcon_jupyter.remote_model import RemoteModel
-from garcon_jupyter.resuming import Session, sessions
-from garcon_jupyter.serving import connect, easy_garcon, launch, launch_and_connect
-from garcon_jupyter.shipping import ship
-from garcon_jupyter.tokens import Generated, Tokens
-from garcon_jupyter.values import Values
+from garcon_jupyter.servers.registry import Server, servers
 
 __version__ = "0.1.0"
 

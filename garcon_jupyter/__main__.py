@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from garcon_jupyter.cli import main
+from garcon_jupyter.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

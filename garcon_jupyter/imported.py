@@ -1,7 +1,7 @@
 """What this process has imported already: looked for, never imported.
 
 ``sys.modules`` holds a module from the first moment of its import on, and torch takes a second to become whole,
-often on a thread of its own (:mod:`garcon_jupyter.warming`). Whoever finds it there meanwhile finds half of it. So
+often on a thread of its own (:mod:`garcon_jupyter.client.preload`). Whoever finds it there meanwhile finds half of it. So
 nothing here looks into ``sys.modules`` itself: :func:`whole` does.
 """
 

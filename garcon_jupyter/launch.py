@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from garcon_jupyter.cli import launched, reporting_errors
-from garcon_jupyter.options import add_launch_options
-from garcon_jupyter.serving import launch
+from garcon_jupyter.api import launch
+from garcon_jupyter.cli.app import launched, reporting_errors
+from garcon_jupyter.servers.options import add_launch_options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

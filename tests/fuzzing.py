@@ -21,7 +21,7 @@ import cloudpickle
 import torch
 
 from garcon_jupyter.wire import protocol, requests, transfers, transport
-from garcon_jupyter.wire import questions as ask
+from garcon_jupyter.wire import tokenizer_messages as ask
 
 DELIMITER = b"<IDS|MSG>"
 

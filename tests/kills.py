@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_jupyter import NoRecording, RemoteModel, Server, ServerRestarted, registry
+from garcon_jupyter import NoRecording, RemoteModel, Server, ServerRestarted
 from garcon_jupyter.recorders import TopK
+from garcon_jupyter.servers import registry
 from tests import checkpoints
 from tests.oracle import Plain, close
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import garcon_jupyter as garcon
+from garcon_jupyter.servers import registry
 from tests.oracle import PROMPT, Plain, close
 
 DISK, SHARED = Path(os.environ["TMPDIR"]), Path("/dev/shm")
@@ -65,7 +66,7 @@ def main(path: str) -> None:
     pid = model.facts["pid"]
     # Torch's own store would be a file, to which the launcher adds a record every second; half of one that a
     # full disk cut off is waited for without end.
-    assert not (garcon.registry.own_directory("full") / "rendezvous").exists()
+    assert not (registry.own_directory("full") / "rendezvous").exists()
     probe = model.probe_points[OUT].probe(keep)
 
     with full(SHARED):
@@ -89,7 +90,7 @@ def main(path: str) -> None:
     except garcon.ServerRestarted as error:
         print(error)
     assert close(model.forward(PROMPT, probes=[probe]), plain.logits(PROMPT))
-    garcon.registry.kill(server)
+    registry.kill(server)
 
 
 if __name__ == "__main__":

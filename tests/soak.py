@@ -28,8 +28,9 @@ import torch
 from jupyter_client.blocking.client import BlockingKernelClient
 
 import garcon_jupyter as garcon
-from garcon_jupyter import ServerRestarted, registry
-from garcon_jupyter.connection_file import process_lives
+from garcon_jupyter import ServerRestarted
+from garcon_jupyter.connection.connection_file import process_lives
+from garcon_jupyter.servers import registry
 from tests import checkpoints
 from tests.oracle import Plain, close
 

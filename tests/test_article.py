@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import garcon_jupyter as garcon
-from garcon_jupyter import registry
+from garcon_jupyter.servers import registry
 from tests import checkpoints
 from tests.oracle import Plain, close
 

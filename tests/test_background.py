@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_jupyter import background, recorders
-from garcon_jupyter.background import MOMENT, Filling, Pace
-from garcon_jupyter.looking import patching
+from garcon_jupyter import recorders
+from garcon_jupyter.connection import background
+from garcon_jupyter.connection.background import MOMENT, Filling, Pace
+from garcon_jupyter.experiments import patching
 
 CLEAN, CORRUPTED = [[0, 40, 41, 42, 99]], [[0, 40, 77, 42, 99]]
 BY_POSITION, BY_HEAD = 4 * 5, 4 * 6

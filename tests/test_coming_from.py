@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from garcon_jupyter import embedded
+from garcon_jupyter.model_files import embedded
 from tests.conftest import quiet
 from tests.oracle import Plain, close
 

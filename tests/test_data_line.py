@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import garcon_jupyter as garcon
-from garcon_jupyter import data_line
+from garcon_jupyter.connection import data_line
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.transfers import CHUNK, Incoming
 from tests.conftest import quiet

@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 import garcon_jupyter as garcon
 from docs import generate
 from examples import demo
-from garcon_jupyter import embedded
+from garcon_jupyter.model_files import embedded
 from garcon_jupyter.points import PARAMETERS, POINTS
 from tests.conftest import quiet
 from tests.oracle import Plain, close

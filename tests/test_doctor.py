@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter import cli, doctor, registry
-from garcon_jupyter.doctor import Finding, examine
+from garcon_jupyter.cli import app, doctor
+from garcon_jupyter.cli.doctor import Finding, examine
+from garcon_jupyter.servers import registry
 
 
 def wrong() -> dict[str, Finding]:
@@ -20,7 +21,7 @@ def test_this_machine_is_well(
     capsys: pytest.CaptureFixture[str], llama_server: garcon.Server
 ) -> None:
     assert wrong() == {}
-    assert cli.main(["doctor"]) == 0
+    assert app.main(["doctor"]) == 0
     told = capsys.readouterr().out
     import torch
 
@@ -36,7 +37,7 @@ def test_a_connection_file_that_others_can_read(
     (tmp_path / "open.json").write_text(llama_server.file.read_text())
     (tmp_path / "open.json").chmod(0o644)
     assert "chmod 600" in wrong()["registry"].remedy
-    assert cli.main(["doctor"]) == 1
+    assert app.main(["doctor"]) == 1
 
 
 def test_too_little_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:

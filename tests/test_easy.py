@@ -10,7 +10,7 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_jupyter import RemoteModel
-from garcon_jupyter.easy import Look
+from garcon_jupyter.client.look import Look
 from tests.oracle import Plain, close
 
 TEXT = "The capital of France"
@@ -108,7 +108,7 @@ def test_names_complete_and_wrong_ones_say_so(look: Look) -> None:
 
 
 def test_a_path_launches_and_connects(rmodel: RemoteModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    from garcon_jupyter import serving
+    from garcon_jupyter import api
 
     asked: list[str] = []
 
@@ -116,6 +116,6 @@ def test_a_path_launches_and_connects(rmodel: RemoteModel, monkeypatch: pytest.M
         asked.append(path)
         return rmodel
 
-    monkeypatch.setattr(serving, "launch_and_connect", launched)
+    monkeypatch.setattr(api, "launch_and_connect", launched)
     assert garcon.easy_garcon("some/path", TEXT)._model is rmodel
     assert asked == ["some/path"]

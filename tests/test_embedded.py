@@ -27,9 +27,9 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from garcon_jupyter import embedded
-from garcon_jupyter.embedded import EMBEDDED, Embedded, fetch
 from garcon_jupyter.errors import DigestMismatch, FetchFailed, UnknownName
+from garcon_jupyter.model_files import embedded
+from garcon_jupyter.model_files.embedded import EMBEDDED, Embedded, fetch
 from tests.checkpoints import CHAT_TEMPLATE, make_llama
 from tests.gguf_files import gguf_name, heads_of, interleaved, write_gguf
 

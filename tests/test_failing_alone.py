@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import garcon_jupyter as garcon
-from garcon_jupyter import OutOfMemory, RemoteModel, Server, registry
+from garcon_jupyter import OutOfMemory, RemoteModel, Server
+from garcon_jupyter.servers import registry
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 

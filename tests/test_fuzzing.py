@@ -21,8 +21,8 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 import garcon_jupyter as garcon
-from garcon_backend.link import RANK_ZERO
-from garcon_jupyter import registry
+from garcon_backend.lockstep.command_sockets import RANK_ZERO
+from garcon_jupyter.servers import registry
 from garcon_jupyter.wire import protocol, requests, transport
 from tests.conftest import quiet
 from tests.fuzzing import DELIMITER, Frames, Fuzzer

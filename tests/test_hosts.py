@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter import hosts, slurm
 from garcon_jupyter.errors import BadDegrees, BadRequest
-from garcon_jupyter.hosts import Several
+from garcon_jupyter.servers import hosts, slurm
+from garcon_jupyter.servers.hosts import Several
 
 FOUR = {"tp": 2, "pp": 2, "dp": 1}
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_backend.idle import IdleClock
-from garcon_jupyter import ServerGone, UnknownServer, registry
-from garcon_jupyter.connection_file import process_lives
+from garcon_backend.kernel.idle import IdleClock
+from garcon_jupyter import ServerGone, UnknownServer
+from garcon_jupyter.connection.connection_file import process_lives
+from garcon_jupyter.servers import registry
 from tests.conftest import quiet
 from tests.oracle import PROMPT
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from garcon_jupyter import BadProbe, inspected
-from garcon_jupyter.inspected import check_call, hint_at_lost_edit, lost_edit
+from garcon_jupyter import BadProbe
+from garcon_jupyter.client import function_checks
+from garcon_jupyter.client.function_checks import check_call, hint_at_lost_edit, lost_edit
 
 LOST = {
     "plain": "tensor = tensor + v",
@@ -69,7 +70,7 @@ class Steers:
 
 
 def test_it_is_told_once_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
-    inspected._told.discard(steers.__code__)
+    function_checks._told.discard(steers.__code__)
     for _ in range(3):
         hint_at_lost_edit(steers)
     told = capsys.readouterr().err

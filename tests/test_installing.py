@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from garcon_backend.installed import Installed
-from garcon_backend.stateless import is_stateless
+from garcon_backend.execution.stateless import is_stateless
+from garcon_backend.kernel.probe_cache import Installed
 from garcon_jupyter import RemoteModel
+from garcon_jupyter.client.probe_cache import Installing
 from garcon_jupyter.errors import ProbesUnknown
-from garcon_jupyter.installing import Installing
 from garcon_jupyter.wire.requests import Code, Forward, ProbeSet, ProbeSpec
 
 TOKENS = [[5, 6, 7, 8]]

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_jupyter import Interrupted, Server, registry
-from garcon_jupyter.patience import Patience
+from garcon_jupyter import Interrupted, Server
+from garcon_jupyter.connection.deferred_interrupts import Patience
+from garcon_jupyter.servers import registry
 from garcon_jupyter.wire import protocol
 from tests import checkpoints
 from tests.conftest import quiet

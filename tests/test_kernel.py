@@ -20,7 +20,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.session import Session
 
 import garcon_jupyter as garcon
-from garcon_jupyter import Server, registry
+from garcon_jupyter import Server
+from garcon_jupyter.servers import registry
 from garcon_jupyter.wire import protocol
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close

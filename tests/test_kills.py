@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter import registry
+from garcon_jupyter.servers import registry
 from tests.conftest import quiet
 from tests.kills import LARGE, OUT, Hammer
 from tests.network import ROOT

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from garcon_jupyter import listings
+from garcon_jupyter.display import listings
 from garcon_jupyter.points import Catalog
-from garcon_jupyter.registry import Server
+from garcon_jupyter.servers.registry import Server
 
 
 def test_columns_are_aligned() -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import garcon_jupyter as garcon
-from garcon_jupyter import cli
+from garcon_jupyter.cli import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "loader.md"
 
@@ -62,7 +62,7 @@ def test_the_page_as_printed(tmp_path: Path, capsys: object) -> None:
         assert "PointUnavailable This model has no layers.0.mlp.out: no family file" in said
         assert "UnknownPoint There is no probe point 'block'. Probe a module, such as" in said
         assert "NoRecording Nothing is recorded at module:head.input. Recorded: module:b" in said
-        assert cli.main(["points", "mine"]) == 0
+        assert app.main(["points", "mine"]) == 0
         listed = capsys.readouterr().out  # type: ignore[attr-defined]
         assert "module:blocks.*.output" in listed and "0-1" in listed
         assert "This model does not have" not in listed

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from garcon_jupyter.locked_directory import FRESH, LockedDirectory
+from garcon_jupyter.servers.private_directory import FRESH, LockedDirectory
 
 PREFIX = "kept-"
 
 HOLDER = """
 import signal, sys
-from garcon_jupyter.locked_directory import LockedDirectory
+from garcon_jupyter.servers.private_directory import LockedDirectory
 directory = LockedDirectory(sys.argv[1], sys.argv[2])
 (directory.path / "file").write_text("mine")
 print(directory.path, flush=True)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.engine.losses import LIMIT
-from garcon_jupyter import NoRecording, RemoteModel, Server, ServerGone, ServerRestarted, registry
+from garcon_backend.distributed.rank_failures import LIMIT
+from garcon_jupyter import NoRecording, RemoteModel, Server, ServerGone, ServerRestarted
+from garcon_jupyter.servers import registry
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 from tests.test_servers import traces, until

@@ -19,10 +19,11 @@ import pytest
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.sessions import Client, Sessions
-from garcon_backend.turns import Queued, Turns
-from garcon_backend.waiting import MOMENT, Waiting
-from garcon_jupyter import BadRequest, RemoteModel, Server, registry
+from garcon_backend.kernel.queue_places import MOMENT, Waiting
+from garcon_backend.kernel.sessions import Client, Sessions
+from garcon_backend.lockstep.turns import Queued, Turns
+from garcon_jupyter import BadRequest, RemoteModel, Server
+from garcon_jupyter.servers import registry
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 
@@ -171,7 +172,7 @@ def held(model: RemoteModel) -> set[str]:
 
     code = """
         import gc
-        from garcon_backend.probing.contexts import Contexts
+        from garcon_backend.save_contexts.contexts import Contexts
 
         (contexts,) = [found for found in gc.get_objects() if isinstance(found, Contexts)]
         print(*{key[0] for key in (*contexts._live, *contexts._snapshots)})

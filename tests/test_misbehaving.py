@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.probing.contexts import uses
 from garcon_backend.probing.results import unshared
+from garcon_backend.save_contexts.contexts import uses
 from garcon_jupyter import CannotTravel, ProbeError, RemoteModel, WrongValue
 from tests.oracle import PROMPT, Plain, close
 

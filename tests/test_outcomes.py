@@ -17,11 +17,20 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.data_plane import DataPlane
-from garcon_backend.orphans import ORPHANED, Orphans
-from garcon_backend.outcomes import KEPT, LARGEST, LONG, REMEMBERED, SOON, Outcome, Outcomes
-from garcon_backend.turns import Queued
+from garcon_backend.kernel.data_socket import DataPlane
+from garcon_backend.kernel.orphans import ORPHANED, Orphans
+from garcon_backend.kernel.outcomes import (
+    KEPT,
+    LARGEST,
+    LONG,
+    REMEMBERED,
+    SOON,
+    Outcome,
+    Outcomes,
+)
+from garcon_backend.lockstep.turns import Queued
 from garcon_jupyter import BadRequest, Interrupted, RemoteModel, Server
+from garcon_jupyter.servers import registry
 from garcon_jupyter.wire import transport
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
@@ -51,7 +60,7 @@ def abandoned(llama_server: Server) -> Iterator[RemoteModel]:
     """A session whose notebook was killed while its request ran, resumed by another."""
     command = [sys.executable, "-c", NOTEBOOK, llama_server.name, "abandoned"]
     notebook = subprocess.Popen(command)
-    until(lambda: garcon.registry.status(llama_server)["running"])
+    until(lambda: registry.status(llama_server)["running"])
     notebook.kill()
     notebook.wait()
     model = garcon.connect(llama_server.name, session="abandoned")
@@ -128,7 +137,7 @@ LOOP = NOTEBOOK.replace("range(12)", "iter(int, 1)")  # without an end
 def left_looping(server: Server, session: str) -> None:
     """A notebook sends a request that never ends, and is killed."""
     notebook = subprocess.Popen([sys.executable, "-c", LOOP, server.name, session])
-    until(lambda: garcon.registry.status(server)["running"])
+    until(lambda: registry.status(server)["running"])
     notebook.kill()
     notebook.wait()
 

@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend import admission, memory
-from garcon_backend.engine.mesh import Mesh
-from garcon_backend.probing.contexts import Contexts
-from garcon_jupyter import BadRequest, BadTokens, ProbeError, RemoteModel, Server, limits, registry
+from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.execution import admission
+from garcon_backend.process import memory
+from garcon_backend.save_contexts.contexts import Contexts
+from garcon_jupyter import BadRequest, BadTokens, ProbeError, RemoteModel, Server
 from garcon_jupyter.errors import DoesNotFit, OutOfMemory
+from garcon_jupyter.servers import limits, registry
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.sizes import sized
 from tests.conftest import quiet

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.stateless import is_stateless
-from garcon_jupyter import MissingModule, RemoteModel, own_modules, recorders, shipping
-from garcon_jupyter.wire import pickling
+from garcon_backend.execution.stateless import is_stateless
+from garcon_jupyter import MissingModule, RemoteModel, recorders
+from garcon_jupyter.client import shipping
+from garcon_jupyter.user_code import own_modules, pickling
 from tests.oracle import PROMPT
 
 OUT = "layers.2.mlp.out"
@@ -539,7 +540,7 @@ def test_which_modules_are_the_users_own(tmp_path: Path) -> None:
         module_at("json.more", stdlib / "json/more.py"),
         module_at("lib", site / "lib/__init__.py", package=True),
         module_at("lib", "/usr/lib/python3/dist-packages/lib.py"),
-        module_at("garcon_jupyter.probes", tmp_path / "garcon_jupyter/probes.py"),
+        module_at("garcon_jupyter.client.probes", tmp_path / "garcon_jupyter/client/probes.py"),
         module_at("torch.nn", tmp_path / "pytorch/torch/nn/__init__.py", package=True),
         ModuleType("made_at_run_time"),
         "helpers",

@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from garcon_jupyter import listings, points
+from garcon_jupyter import points
+from garcon_jupyter.client.probes import ProbePoints
+from garcon_jupyter.display import listings
 from garcon_jupyter.errors import PointUnavailable, UnknownParameter, UnknownPoint
 from garcon_jupyter.points import PARAMETERS, POINTS, Catalog
-from garcon_jupyter.probes import ProbePoints
 
 OF_EXPERTS = {
     spec.template for spec in POINTS if "router" in spec.template or "{e}" in spec.template

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter import registry
+from garcon_jupyter.servers import registry
 
 
 def refused(path: Path, kind: type[garcon.GarconError], **degrees: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from garcon_jupyter.prints import ByRank
+from garcon_jupyter.connection.prints import ByRank
 
 
 def test_lines_are_whole_and_labelled(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,13 +21,13 @@ import psutil
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter import registry
+from garcon_jupyter.servers import registry
 from tests.oracle import PROMPT
 
 LAUNCH = """
 import os, sys
 os.umask(0)
-from garcon_jupyter.cli import main
+from garcon_jupyter.cli.app import main
 sys.exit(main(["launch", sys.argv[1], "--name", "bare", "--tp", "2"]))
 """
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from garcon_jupyter import progress
-from garcon_jupyter.runs import describe
+from garcon_jupyter.client.run import describe
+from garcon_jupyter.connection import progress
 from garcon_jupyter.wire.runs import RunStatus
 
 

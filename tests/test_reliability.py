@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from garcon_backend import link, orphans, outcomes, watch
-from garcon_backend.engine import agent, losses
-from garcon_backend.probing import backups
+from garcon_backend.distributed import agent, rank_failures
+from garcon_backend.kernel import orphans, outcomes
+from garcon_backend.lockstep import command_sockets, watchdog
+from garcon_backend.save_contexts import backups
 from garcon_jupyter import errors
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reliability.md").read_text()
 MODULES = {
     m.__name__.rpartition(".")[2]: m
-    for m in (agent, backups, link, losses, orphans, outcomes, watch)
+    for m in (agent, backups, command_sockets, rank_failures, orphans, outcomes, watchdog)
 }
 
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from traitlets.config import Config
 
 import garcon_jupyter as garcon
-from garcon_jupyter import resuming
-from garcon_jupyter.cli import main
+from garcon_jupyter import api
+from garcon_jupyter.cli.app import main
+from garcon_jupyter.client import resuming
 from tests.conftest import quiet
 from tests.magics.conftest import notebook  # noqa: F401 - a fixture
 from tests.oracle import PROMPT
@@ -143,7 +144,7 @@ def test_cells_of_vs_code_say_where_they_are(
 
 def test_a_script_is_found_by_its_path_and_an_installed_program_is_none(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
-    script.write_text("from garcon_jupyter.resuming import _by_name\nprint(_by_name())\n")
+    script.write_text("from garcon_jupyter.client.resuming import _by_name\nprint(_by_name())\n")
     environment = {k: v for k, v in os.environ.items() if k != "JPY_SESSION_NAME"}
 
     def said(*words: str) -> str:
@@ -310,11 +311,11 @@ def test_who_has_the_session_is_said(
     )
     assert client.stdout is not None and client.stdout.readline() == "1\n"
     capsys.readouterr()
-    rmodel = garcon.serving.in_notebook_session(llama_server)
+    rmodel = api.in_notebook_session(llama_server)
     assert (
         f"as process {client.pid} on " in (line := capsys.readouterr().err) and repr(name) in line
     )
-    again = garcon.serving.in_notebook_session(llama_server)  # goes on in what it was given
+    again = api.in_notebook_session(llama_server)  # goes on in what it was given
     assert again.session == rmodel.session != name
     rmodel.close(), again.close()
     client.communicate("\n")

@@ -32,11 +32,10 @@ from garcon_jupyter import (
     ServerMismatch,
     UnknownServer,
     VersionMismatch,
-    channel,
-    limits,
-    registry,
 )
-from garcon_jupyter.connection_file import process_lives
+from garcon_jupyter.connection import channel
+from garcon_jupyter.connection.connection_file import process_lives
+from garcon_jupyter.servers import limits, registry
 from garcon_jupyter.wire import protocol
 from tests import checkpoints
 from tests.conftest import quiet

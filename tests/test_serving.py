@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import garcon_jupyter as garcon
-from garcon_jupyter.serving import notebook_session
-from garcon_jupyter.snapshots import server_name
+from garcon_jupyter.api import notebook_session
+from garcon_jupyter.model_files.snapshots import server_name
 from tests.conftest import quiet
 
 

@@ -13,7 +13,7 @@ import pytest
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.sessions import Client, Sessions
+from garcon_backend.kernel.sessions import Client, Sessions
 from garcon_jupyter import RemoteModel, Server, SessionInUse
 from tests.oracle import PROMPT, Plain, close
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_jupyter import BadProbe, MissingModule, RemoteModel, shipping
+from garcon_jupyter import BadProbe, MissingModule, RemoteModel
+from garcon_jupyter.client import shipping
 from tests.oracle import PROMPT
 
 OUT = "layers.2.mlp.out"

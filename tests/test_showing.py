@@ -11,7 +11,7 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest, NoRecording, UnknownPoint
-from garcon_jupyter.showing import show, show_values
+from garcon_jupyter.display.points import show, show_values
 from tests.oracle import Plain
 
 NEURONS = "layers.2.mlp.post_activation"

@@ -29,7 +29,9 @@ def shell() -> Iterator[Any]:
 
 def told(shell: Any) -> dict[str, Any]:
     """The answer as it comes through a user expression."""
-    expression = "__import__('garcon_jupyter.side_bar', fromlist=['told']).told()"
+    expression = (
+        "__import__('garcon_jupyter.server_extension.kernel_report', fromlist=['told']).told()"
+    )
     answer = shell.user_expressions({"garcon": expression})["garcon"]
     assert answer["status"] == "ok", answer
     return json.loads(answer["data"]["text/plain"])

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter import registry, slurm
 from garcon_jupyter.errors import LaunchFailed, ServerGone
+from garcon_jupyter.servers import registry, slurm
 from tests.conftest import RUNTIME, quiet
 from tests.oracle import PROMPT, Plain, close
 

@@ -15,9 +15,9 @@ import huggingface_hub.constants
 import pytest
 from transformers import AutoModelForCausalLM
 
-from garcon_jupyter import quantised, snapshots
-from garcon_jupyter.embedded import EMBEDDED
 from garcon_jupyter.errors import BadDegrees, FetchFailed, GarconError, NotAModel
+from garcon_jupyter.model_files import quantised, snapshots
+from garcon_jupyter.model_files.embedded import EMBEDDED
 from tests.checkpoints import make_gpt2, make_llama
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: connections are refused at once

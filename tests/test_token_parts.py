@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from garcon_jupyter.token_parts import BROKEN, escaped, plain, whole
+from garcon_jupyter.wire.token_parts import BROKEN, escaped, plain, whole
 
 TEXT = "naïve – 世界 🙂 e\u0301 end"
 

@@ -24,8 +24,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import garcon_jupyter as garcon
-from garcon_jupyter import cli, registry
+from garcon_jupyter.cli import app
 from garcon_jupyter.magics import load, unload
+from garcon_jupyter.servers import registry
 from garcon_jupyter.wire import protocol, shared_files, transport
 from garcon_jupyter.wire.private_files import write_private
 from tests import network
@@ -184,9 +185,9 @@ def test_an_interrupt_goes_through(there: There, plain: Plain, tmp_path: Path) -
 
 
 def test_commands_take_an_address(there: There, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["status", there.address()]) == 0
+    assert app.main(["status", there.address()]) == 0
     assert there.address() in capsys.readouterr().out
-    assert cli.main(["points", there.address(), "layers.0.mlp.*"]) == 0
+    assert app.main(["points", there.address(), "layers.0.mlp.*"]) == 0
     assert "layers.0.mlp.post_activation" in capsys.readouterr().out
     assert not ssh_processes()
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from garcon_jupyter import weights
 from garcon_jupyter.errors import NotAModel
+from garcon_jupyter.model_files import weights
 from tests.checkpoints import FAMILIES, make, make_llama
 
 

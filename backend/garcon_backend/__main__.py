@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from garcon_backend.engine.meeting import Meeting
-from garcon_backend.engine.parent import end_with_parent
-from garcon_backend.link import open_link
-from garcon_backend.spec import LaunchSpec
-from garcon_jupyter.wire import guests
+from garcon_backend.distributed.host_rendezvous import Meeting
+from garcon_backend.distributed.parent import end_with_parent
+from garcon_backend.lockstep.command_sockets import open_link
+from garcon_jupyter.user_code import guests
 from garcon_jupyter.wire.failures import describe
+from garcon_jupyter.wire.launch_spec import LaunchSpec
 
 
 def main(spec_file: str) -> int:
@@ -37,11 +37,11 @@ def main(spec_file: str) -> int:
         _report(describe(error), spec, meeting)
         raise
     if rank == 0:
-        from garcon_backend.rank_zero import serve
+        from garcon_backend.kernel.startup import serve
 
         serve(spec, part, link)
     else:
-        from garcon_backend.lockstep import Worker
+        from garcon_backend.lockstep.coordinator import Worker
 
         worker = Worker(part.executor, link, spec.shared if spec.first else None)
         part.executor.output.to(worker.emit)
@@ -71,7 +71,7 @@ def _end_after(who: str, spec: LaunchSpec, meeting: Meeting | None) -> None:
 
 
 def _load(spec: LaunchSpec, rank: int) -> Any:
-    from garcon_backend.part import load_part
+    from garcon_backend.execution.rank import load_part
 
     def progress(line: str) -> None:
         if rank == 0:

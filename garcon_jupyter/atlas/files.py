@@ -39,10 +39,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from garcon_jupyter.errors import BadData, UnknownName
-from garcon_jupyter.token_parts import plain, whole
+from garcon_jupyter.wire.token_parts import plain, whole
 
 if TYPE_CHECKING:
-    from garcon_jupyter.remote_model import RemoteModel
+    from garcon_jupyter.client.client import RemoteModel
     from garcon_jupyter.widgets import NeuronWidget
 
 FORMAT = 1
@@ -257,7 +257,7 @@ class Atlas:
     @property
     def vocabulary(self) -> list[str]:
         """The texts of all tokens; empty where the model came without a tokenizer. Part of a character is its bytes
-        (:mod:`garcon_jupyter.token_parts`)."""
+        (:mod:`garcon_jupyter.wire.token_parts`)."""
         if self._vocabulary is None:
             self._vocabulary = json.loads((self.path / VOCABULARY).read_text())
         return self._vocabulary

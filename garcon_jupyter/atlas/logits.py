@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from garcon_jupyter.remote_model import RemoteModel
+    from garcon_jupyter.client.client import RemoteModel
 
 LOGITS = 10
 """Tokens of each unit, of either kind."""

@@ -12,7 +12,7 @@ from garcon_jupyter.atlas.files import Atlas, Example, Record
 from garcon_jupyter.errors import BadRequest
 
 if TYPE_CHECKING:
-    from garcon_jupyter.remote_model import RemoteModel
+    from garcon_jupyter.client.client import RemoteModel
     from garcon_jupyter.widgets import NeuronWidget
 
 FOUND = 50

@@ -16,14 +16,14 @@ from garcon_jupyter.atlas.files import Atlas, open_atlas
 from garcon_jupyter.atlas.logits import to_the_logits
 from garcon_jupyter.atlas.merging import columns, put_sketches, widened
 from garcon_jupyter.atlas.writing import prepare, writing
+from garcon_jupyter.client.recordings import Recording
 from garcon_jupyter.errors import BadData
-from garcon_jupyter.recordings import Recording
-from garcon_jupyter.wire.questions import Strings
+from garcon_jupyter.wire.tokenizer_messages import Strings
 
 if TYPE_CHECKING:
-    from garcon_jupyter.probes import Probe
-    from garcon_jupyter.remote_model import RemoteModel
-    from garcon_jupyter.runs import Run
+    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.probes import Probe
+    from garcon_jupyter.client.run import Run
 
 NAME = "atlas"
 """Name of the probes, whose save contexts are the atlas's own."""

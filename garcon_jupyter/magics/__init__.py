@@ -17,13 +17,13 @@ from typing import Any
 
 def load(shell: Any) -> None:
     """Add the magics and their completion to a shell. Once is enough, twice is harmless."""
-    from garcon_jupyter import warming
+    from garcon_jupyter.client import preload
     from garcon_jupyter.magics.completion import matcher
     from garcon_jupyter.magics.garcon import GarconMagics
 
     if GarconMagics.__name__ in shell.magics_manager.registry:
         return
-    warming.begin()
+    preload.begin()
     magics = GarconMagics(shell)
     shell.register_magics(magics)
     shell.input_transformers_cleanup.append(with_a_body)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+from garcon_jupyter.client.function_checks import hint_at_lost_edit
+from garcon_jupyter.client.shipping import global_names
 from garcon_jupyter.errors import BadProbe
-from garcon_jupyter.inspected import hint_at_lost_edit
 from garcon_jupyter.magics.scopes import forbidden, read_before_assigned
-from garcon_jupyter.shipping import global_names
 
 ARGUMENTS = ("save_ctx", "tensor")
 

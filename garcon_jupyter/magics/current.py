@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_jupyter import registry
+from garcon_jupyter.api import in_notebook_session
+from garcon_jupyter.client.client import RemoteModel
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.registry import Server
-from garcon_jupyter.remote_model import RemoteModel
-from garcon_jupyter.serving import in_notebook_session
+from garcon_jupyter.servers import registry
+from garcon_jupyter.servers.registry import Server
 
 VARIABLE = "rmodel"
 

@@ -8,15 +8,18 @@ from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
-from garcon_jupyter import listings, registry, resuming, serving
+from garcon_jupyter import api
+from garcon_jupyter.client import resuming
+from garcon_jupyter.display import listings
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.magics import arguments
 from garcon_jupyter.magics.arguments import HelpShown
 from garcon_jupyter.magics.cells import Cell, parse
 from garcon_jupyter.magics.current import VARIABLE, Current
 from garcon_jupyter.magics.probe import ProbeCell
-from garcon_jupyter.options import launch_options
-from garcon_jupyter.registry import Server
+from garcon_jupyter.servers import registry
+from garcon_jupyter.servers.options import launch_options
+from garcon_jupyter.servers.registry import Server
 
 
 @magics_class
@@ -104,7 +107,7 @@ def word_or_error(word: str) -> str:
 
 
 def _launch(current: Current, given: argparse.Namespace) -> None:
-    server = serving.launch(given.path, **launch_options(given))
+    server = api.launch(given.path, **launch_options(given))
     if server.alive:  # on another host than the first of several, it has ended meanwhile
         _connect_to(current, server, given.session)
 

@@ -7,14 +7,14 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter import listings
+from garcon_jupyter.client.client import RemoteModel
+from garcon_jupyter.client.probes import MERGE_RULES, Probe
+from garcon_jupyter.client.recordings import Recording
+from garcon_jupyter.display import listings
 from garcon_jupyter.errors import BadProbe, BadRequest, NoRecording
 from garcon_jupyter.magics import arguments, cells
 from garcon_jupyter.magics.cells import Cell
 from garcon_jupyter.magics.current import Current
-from garcon_jupyter.probes import MERGE_RULES, Probe
-from garcon_jupyter.recordings import Recording
-from garcon_jupyter.remote_model import RemoteModel
 
 if TYPE_CHECKING:
     from garcon_jupyter.recorders import Recorder
@@ -141,7 +141,7 @@ class ProbeCell:
 
     def _every_layer(self, model: RemoteModel, points: list[str]) -> Any:
         """The one picture of the attention of all layers, where that is what was recorded."""
-        from garcon_jupyter.showing import EVERY_PATTERN
+        from garcon_jupyter.display.points import EVERY_PATTERN
 
         if self._given.name or len(points) < 2 or self._given.points != [EVERY_PATTERN]:
             return None

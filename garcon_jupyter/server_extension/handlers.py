@@ -13,12 +13,13 @@ from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 
-from garcon_jupyter import errors, registry
+from garcon_jupyter import errors
 from garcon_jupyter.errors import BadRequest, GarconError
-from garcon_jupyter.registry import Server
 from garcon_jupyter.server_extension import models, points_tree
 from garcon_jupyter.server_extension.launching import Launches
 from garcon_jupyter.server_extension.watching import Watcher
+from garcon_jupyter.servers import registry
+from garcon_jupyter.servers.registry import Server
 
 Value = TypeVar("Value")
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.options import LAUNCH_WORDS
+from garcon_jupyter.servers.options import LAUNCH_WORDS
 
 WORDS = ("path", *(word for word in LAUNCH_WORDS if word != "loader"))
 """What a launch takes; the options of :func:`garcon_jupyter.launch` without what needs a terminal."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from garcon_jupyter.embedded import EMBEDDED, Embedded, cache_dir, is_whole
+from garcon_jupyter.model_files.embedded import EMBEDDED, Embedded, cache_dir, is_whole
 
 
 def offered() -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from garcon_jupyter import registry
 from garcon_jupyter.errors import GarconError
-from garcon_jupyter.registry import Server
+from garcon_jupyter.servers import registry
+from garcon_jupyter.servers.registry import Server
 
 FRESH = 1.0
 """Seconds for which an answer is good enough for the next who asks."""

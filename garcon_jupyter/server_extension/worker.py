@@ -11,8 +11,8 @@ import signal
 import sys
 from typing import Any
 
+from garcon_jupyter.api import launch
 from garcon_jupyter.errors import GarconError
-from garcon_jupyter.serving import launch
 
 
 def main() -> int:

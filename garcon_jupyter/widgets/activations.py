@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from garcon_jupyter.values import Values
+from garcon_jupyter.display.values import Values
 from garcon_jupyter.widgets import arrays, bundle, labels
 from garcon_jupyter.widgets.bins import histogram
 from garcon_jupyter.widgets.picture import Picture

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import traitlets
 
+from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, bundle, colours, labels, overview
 from garcon_jupyter.widgets.picture import Picture
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import plotly.graph_objects as go
 
-from garcon_jupyter.values import Values
+from garcon_jupyter.display.values import Values
 from garcon_jupyter.widgets import still, svg
 
 

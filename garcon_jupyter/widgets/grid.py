@@ -16,8 +16,8 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, bundle, colours, still_grid
 from garcon_jupyter.widgets.labels import label
 from garcon_jupyter.widgets.picture import Picture

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import traitlets
 
+from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, bundle, labels, still_neuron
 from garcon_jupyter.widgets.picture import Picture
 from garcon_jupyter.widgets.shares import of_tokens, share

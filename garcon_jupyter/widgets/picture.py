@@ -17,8 +17,8 @@ from typing import Any, Self
 import anywidget
 import traitlets
 
+from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest, NotFinished
-from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import colours, headless
 from garcon_jupyter.widgets.worker import Task, Worker
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from garcon_jupyter.values import Values
+from garcon_jupyter.display.values import Values
 from garcon_jupyter.widgets import svg
 from garcon_jupyter.wire.sizes import sized
 

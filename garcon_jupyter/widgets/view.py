@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
+from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.values import Values
 from garcon_jupyter.widgets import arrays, still, svg
 from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget

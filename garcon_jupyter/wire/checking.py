@@ -2,7 +2,7 @@
 
 Whoever has the key can send anything, also by mistake: another version of the package, a client of somebody's own.
 What a message must look like is written down once, as types (:mod:`garcon_jupyter.wire.contents`,
-:mod:`garcon_jupyter.wire.requests`, :mod:`garcon_jupyter.wire.questions`); here a value is held against its type.
+:mod:`garcon_jupyter.wire.requests`, :mod:`garcon_jupyter.wire.tokenizer_messages`); here a value is held against its type.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Any Python value to one pickle and a list of raw buffers, and back.
 
 Functions and classes of a notebook, and of the user's own modules, go by value
-(:mod:`garcon_jupyter.wire.pickling`). Tensors and arrays leave the
+(:mod:`garcon_jupyter.user_code.pickling`). Tensors and arrays leave the
 pickle *out of band* (pickle protocol 5): their bytes are never copied into it, so that a transport
 can send, share or map them as they are. A Jupyter signature does not cover buffers, hence
 :func:`digest`: it goes into the signed part of a message and is checked before anything is unpickled.
@@ -18,7 +18,7 @@ import numpy as np
 
 from garcon_jupyter import imported
 from garcon_jupyter.errors import CannotTravel
-from garcon_jupyter.wire import pickling
+from garcon_jupyter.user_code import pickling
 
 Buffer = bytes | bytearray | memoryview
 

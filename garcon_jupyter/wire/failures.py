@@ -3,7 +3,7 @@
 An error of Garçon travels by class name and two sentences. An error of user code travels with its
 original exception (if that pickles) and the *user's* frames and lines only. What is raised there is both a
 :class:`ProbeError` and the original type, so that ``except ZeroDivisionError`` works as if the code had run in
-the notebook. Of any other error it is found out whose code it is from (:mod:`garcon_jupyter.wire.blame`).
+the notebook. Of any other error it is found out whose code it is from (:mod:`garcon_jupyter.user_code.blame`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from garcon_jupyter.errors import ERRORS, GarconError, ModelError, ProbeError, ServerError
-from garcon_jupyter.wire import blame, pickling
+from garcon_jupyter.user_code import blame, pickling
 
 Frame = tuple[str, int, str, str]
 """(file, line, function, text of the line)"""

@@ -39,7 +39,7 @@ class RecordingRef:
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """A probe as it travels; see :meth:`garcon_jupyter.probes.ProbePoint.probe`."""
+    """A probe as it travels; see :meth:`garcon_jupyter.client.probes.ProbePoint.probe`."""
 
     point: str
     code: Code

@@ -29,7 +29,7 @@ export interface IRecording {
   }[];
 }
 
-/** The answer of garcon_jupyter.side_bar.told. */
+/** The answer of garcon_jupyter.server_extension.kernel_report.told. */
 export interface ITold {
   magics: boolean;
   model: { server: string; supervisor: number; session: string } | null;
@@ -49,7 +49,7 @@ export interface INotebookFacts {
 // Only where the package is imported already: a look must not cost an import.
 const QUESTION =
   "__import__('sys').modules.get('garcon_jupyter') and " +
-  "__import__('garcon_jupyter.side_bar', fromlist=['told']).told()";
+  "__import__('garcon_jupyter.server_extension.kernel_report', fromlist=['told']).told()";
 
 /** Milliseconds for which a kernel is to be idle before it is asked: between two cells of many it is not. */
 const PAUSE = 150;

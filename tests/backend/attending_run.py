@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from garcon_backend.engine.mesh import Degrees, Mesh
+from garcon_backend.distributed.mesh import Degrees, Mesh
 from garcon_jupyter.errors import BadDegrees
 from tests.backend.cases import IDS, MASK
 from tests.backend.in_process import InProcess

@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from garcon_backend.engine.mesh import Mesh
-from garcon_backend.executor import Executor
-from garcon_backend.generating import generate
-from garcon_backend.interrupts import Interrupts
+from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.execution.executor import Executor
+from garcon_backend.execution.generation import generate
+from garcon_backend.hook_sites import attention
 from garcon_backend.models import loading, sharding
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import bind
-from garcon_backend.output import Output
-from garcon_backend.probing import attention
-from garcon_backend.probing.calls import Probe
+from garcon_backend.probing.user_calls import Probe
+from garcon_backend.process.interrupts import Interrupts
+from garcon_backend.process.output import Output
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.requests import Code, ProbeSpec
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from garcon_backend.probing import ledger
-from garcon_backend.probing.backups import Backups, Lost
-from garcon_backend.probing.contexts import Contexts
+from garcon_backend.save_contexts import ledger
+from garcon_backend.save_contexts.backups import Backups, Lost
+from garcon_backend.save_contexts.contexts import Contexts
 
 POINTS = ("layers.0.mlp.out", "layers.1.mlp.out")
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from garcon_backend.engine.mesh import Mesh
+from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.hook_sites.attention import register
 from garcon_backend.models.account import Account, account_of, of_cut_model
 from garcon_backend.models.loading import load
-from garcon_backend.probing.attention import register
 from tests.checkpoints import make
 
 

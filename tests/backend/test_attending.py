@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from garcon_backend.hook_sites import attention
 from garcon_backend.models import loading
 from garcon_backend.models.attending import attending
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import OWN_ATTENTION, bind, standard_sizes
 from garcon_backend.models.fit import possible_tp, sizes_of
-from garcon_backend.probing import attention
 from garcon_jupyter.errors import NotAModel, PointUnavailable
 from tests import checkpoints
 from tests.backend.architectures import ARCHITECTURES, make

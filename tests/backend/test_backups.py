@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import torch
 
-from garcon_backend.probing import backups, ledger
-from garcon_backend.probing.as_left import AsLeft
-from garcon_backend.probing.backups import Backups, Lost, Restored
-from garcon_backend.probing.contexts import Contexts
+from garcon_backend.save_contexts import backups, ledger
+from garcon_backend.save_contexts.as_left import AsLeft
+from garcon_backend.save_contexts.backups import Backups, Lost, Restored
+from garcon_backend.save_contexts.contexts import Contexts
 from garcon_jupyter.errors import NoRecording
 from garcon_jupyter.recorders import TopK
 

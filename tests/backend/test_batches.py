@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from garcon_backend.batches import Batches, Piece, Position
-from garcon_backend.sources import Source, open_source
+from garcon_backend.runs.batches import Batches, Piece, Position
+from garcon_backend.runs.sources import Source, open_source
 from garcon_jupyter.errors import BadData, BadRequest
 from garcon_jupyter.wire.requests import Batch
 from garcon_jupyter.wire.runs import Data, Plan

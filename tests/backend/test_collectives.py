@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from garcon_backend.engine.collectives import (
+from garcon_backend.distributed.collectives import (
     Layout,
     Ranks,
     join_over_ranks,
@@ -21,7 +21,7 @@ WHOLE = torch.arange(24.0).view(2, 12)
 
 
 def on_each_rank() -> dict[str, Any]:
-    from garcon_backend.engine.mesh import Degrees, Mesh
+    from garcon_backend.distributed.mesh import Degrees, Mesh
 
     torch.set_num_threads(1)
     mesh = Mesh.form(Degrees(tp=2, pp=2), "cpu")

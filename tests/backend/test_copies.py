@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from garcon_backend.probing.contexts import Contexts, SaveContext, describe, release_aliases
+from garcon_backend.save_contexts.contexts import Contexts, SaveContext, describe, release_aliases
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.wire import codec
 from garcon_jupyter.wire.requests import AttributeInfo

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import zmq
 
-from garcon_backend import data_plane
-from garcon_backend.data_plane import DataPlane
-from garcon_jupyter import data_line
-from garcon_jupyter.data_line import DataLine
+from garcon_backend.kernel import data_socket
+from garcon_backend.kernel.data_socket import DataPlane
+from garcon_jupyter.connection import data_line
+from garcon_jupyter.connection.data_line import DataLine
+from garcon_jupyter.connection.deferred_interrupts import Patience
 from garcon_jupyter.errors import DoesNotFit, Interrupted, ServerGone, Unreachable
-from garcon_jupyter.patience import Patience
 from garcon_jupyter.wire.transfers import CHUNK, WINDOW, Outgoing, sealed
 
 KEY = b"the key of the server"
@@ -289,7 +289,7 @@ def test_what_it_does_not_have_is_told_at_once(plane: DataPlane, line: DataLine)
 def test_what_does_not_fit_is_refused_before_anything_is_sent(
     plane: DataPlane, line: DataLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_plane.memory, "left", lambda: 30 * CHUNK)
+    monkeypatch.setattr(data_socket.memory, "left", lambda: 30 * CHUNK)
     outgoing = Counted([numbers().data])
     with pytest.raises(DoesNotFit, match=r"no room for 40.0 MiB .* 30.0 MiB are free"):
         line.give("me", outgoing)
@@ -306,7 +306,7 @@ def test_what_nobody_asks_for_is_dropped_unless_it_is_kept(
     plane._drop_old()
     assert names(plane) == {dropped, kept, gone}  # nothing is that old
     plane.leave("b")
-    monkeypatch.setattr(data_plane, "KEPT", 0.0)
+    monkeypatch.setattr(data_socket, "KEPT", 0.0)
     plane._drop_old()
     assert names(plane) == {kept}
     for _ in range(2):  # it may be asked for again, until it is let go of

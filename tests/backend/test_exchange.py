@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from garcon_backend.engine.exchange import NotSealed, opened, over_stages, sealed
-from garcon_backend.engine.mesh import Mesh
+from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.distributed.stage_exchange import NotSealed, opened, over_stages, sealed
 from tests.backend.ranks import run_on_ranks
 
 CPU = torch.device("cpu")
@@ -28,8 +28,8 @@ class Trap:
 
 
 def on_each_rank(trap: str) -> dict[str, Any]:
-    from garcon_backend.engine.exchange import NotSealed, over_stages
-    from garcon_backend.engine.mesh import Degrees, Mesh
+    from garcon_backend.distributed.mesh import Degrees, Mesh
+    from garcon_backend.distributed.stage_exchange import NotSealed, over_stages
     from garcon_jupyter.errors import CannotTravel
 
     mesh = Mesh.form(Degrees(pp=2), "cpu")

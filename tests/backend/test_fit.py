@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig
 
-from garcon_backend.engine.mesh import Degrees
+from garcon_backend.distributed.mesh import Degrees
 from garcon_backend.models.fit import (
     GIB,
     MARGIN,
@@ -24,9 +24,9 @@ from garcon_backend.models.fit import (
     possible_tp,
     tensor_bytes,
 )
-from garcon_backend.models.styles import OWN_PLANS
-from garcon_jupyter import degrees
+from garcon_backend.models.tensor_parallel import OWN_PLANS
 from garcon_jupyter.errors import BadDegrees, DoesNotFit, NotAModel
+from garcon_jupyter.model_files import degrees
 from tests.checkpoints import FAMILIES, make
 
 SMOLLM2 = LlamaConfig(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from garcon_backend.interrupts import Cancelled, Interrupts
+from garcon_backend.process.interrupts import Cancelled, Interrupts
 
 
 @pytest.fixture

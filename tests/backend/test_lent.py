@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import garcon_jupyter as garcon
-from garcon_backend.lent import Lent, frames
-from garcon_jupyter import registry
+from garcon_backend.lockstep.answers import Lent, frames
 from garcon_jupyter.errors import ServerGone, ServerRestarted
+from garcon_jupyter.servers import registry
 from garcon_jupyter.wire import transport
 from tests.conftest import quiet
 

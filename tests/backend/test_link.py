@@ -14,12 +14,12 @@ import pytest
 import zmq
 from torch.distributed import TCPStore
 
-from garcon_backend import presence
-from garcon_backend.engine.meeting import Meeting
-from garcon_backend.engine.mesh import Degrees
-from garcon_backend.engine.secret import KeyPair
-from garcon_backend.link import Link, open_link
-from garcon_backend.spec import Hosts, LaunchSpec
+from garcon_backend.distributed.host_rendezvous import Meeting
+from garcon_backend.distributed.mesh import Degrees
+from garcon_backend.distributed.secret import KeyPair
+from garcon_backend.lockstep import liveness
+from garcon_backend.lockstep.command_sockets import Link, open_link
+from garcon_jupyter.wire.launch_spec import Hosts, LaunchSpec
 
 
 def secret(file: Path, content: str) -> Path:
@@ -100,7 +100,7 @@ def test_who_lacks_the_secret_is_not_heard(
     wide: LaunchSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert wide.hosts
-    monkeypatch.setattr(presence, "WELCOME_TIME", 1000)
+    monkeypatch.setattr(liveness, "WELCOME_TIME", 1000)
     meeting = Meeting(wide, wide.hosts)
     open_link(wide, 0, meeting, pytest.fail)
     false = secret(tmp_path / "false", "b" * 64)

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from garcon_backend.engine.collectives import Layout
-from garcon_backend.engine.mesh import Degrees, Mesh
+from garcon_backend.distributed.collectives import Layout
+from garcon_backend.distributed.mesh import Degrees, Mesh
+from garcon_backend.hook_sites.attention import register
 from garcon_backend.models.loading import load, load_tokenizer, load_with
 from garcon_backend.models.sharding import layouts, stage_layers
-from garcon_backend.probing.attention import register
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, NotAModel, UnknownName
 from tests.checkpoints import make
 

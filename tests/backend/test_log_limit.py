@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from garcon_backend.log_limit import MOST, WINDOW, LogLimit
+from garcon_backend.kernel.log_limit import MOST, WINDOW, LogLimit
 
 
 def test_what_is_too_much_is_counted_and_left_out() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from garcon_backend.engine.losses import LIMIT, WINDOW, Losses
+from garcon_backend.distributed.rank_failures import LIMIT, WINDOW, Losses
 
 
 class Clock:

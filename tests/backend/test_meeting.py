@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from torch.distributed import PrefixStore, TCPStore
 
-from garcon_backend.engine.meeting import Meeting, host_order, run_id
-from garcon_backend.engine.mesh import Degrees
-from garcon_backend.spec import Hosts, LaunchSpec
+from garcon_backend.distributed.host_rendezvous import Meeting, host_order, run_id
+from garcon_backend.distributed.mesh import Degrees
 from garcon_jupyter.errors import BadRequest, ServerMismatch
+from garcon_jupyter.wire.launch_spec import Hosts, LaunchSpec
 
 
 def word(first: bool, node_rank: int | None = None) -> dict[str, Any]:

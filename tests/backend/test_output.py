@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from garcon_backend.output import LIMIT, LINES, Output
+from garcon_backend.process.output import LIMIT, LINES, Output
 from garcon_jupyter.errors import BadProbe
 from garcon_jupyter.wire.failures import user_frames
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend import admission
-from garcon_backend.pieces import cut
+from garcon_backend.execution import admission
+from garcon_backend.execution.row_chunks import cut
 from garcon_jupyter.errors import BadRequest, DoesNotFit
 from garcon_jupyter.recorders import Moments
 from garcon_jupyter.wire import requests as wire

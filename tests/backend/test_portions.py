@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from garcon_backend import portions as module
-from garcon_backend.portions import AIM, LONGEST, Portions
-from garcon_backend.runs import Run
+from garcon_backend.runs import portions as module
+from garcon_backend.runs.portions import AIM, LONGEST, Portions
+from garcon_backend.runs.run import Run
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.runs import Data, Plan, StartRun
 
@@ -103,7 +103,9 @@ class Seen:
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which a portion takes five seconds."""
     ticks = iter(range(0, 10**6, 5))
-    monkeypatch.setattr("garcon_backend.runs.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(
+        "garcon_backend.runs.run.time", SimpleNamespace(monotonic=lambda: next(ticks))
+    )
 
 
 @pytest.mark.usefixtures("slow")

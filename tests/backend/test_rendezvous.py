@@ -13,7 +13,7 @@ from torch.distributed import TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousParameters, RendezvousStateError
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
-from garcon_backend.engine import rendezvous
+from garcon_backend.distributed import rendezvous
 
 RUN = "a run"
 KEY = f"torch.rendezvous.{RUN}"

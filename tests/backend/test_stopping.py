@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from garcon_backend.stopping import Stop, agreed
+from garcon_backend.process.cooperative_stop import Stop, agreed
 
 LAYERS = 12
 

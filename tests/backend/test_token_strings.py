@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from garcon_backend.token_strings import TokenStrings, special_ids
-from garcon_backend.tokenizing import Tokenizing
-from garcon_jupyter.wire.questions import Encode, Strings
+from garcon_backend.tokenization.token_strings import TokenStrings, special_ids
+from garcon_backend.tokenization.tokenizer import Tokenizing
+from garcon_jupyter.wire.tokenizer_messages import Encode, Strings
 
 TEXTS = [
     "The cat's café — naïve 😀👩‍👧 日本語 don't stop. Hello , world !\n\n  y\tz",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from garcon_backend.turns import LINGER, SHARE, USUAL, Queued, Turns
+from garcon_backend.lockstep.turns import LINGER, SHARE, USUAL, Queued, Turns
 
 
 def test_turns_go_round_the_sessions() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from garcon_backend.where import HAPPENED, noted
+from garcon_backend.execution.failing_module import HAPPENED, noted
 from garcon_jupyter.errors import BadRequest
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from garcon_backend.engine import collectives
-from garcon_backend.interrupts import Interrupts
-from garcon_backend.whereabouts import Whereabouts, whereabouts
+from garcon_backend.distributed import collectives
+from garcon_backend.lockstep.rank_status import Whereabouts, whereabouts
+from garcon_backend.process.interrupts import Interrupts
 
 
 def seen(interrupts: Interrupts, rank: int = 0, failed: str = "") -> Whereabouts:

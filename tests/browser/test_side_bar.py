@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 import garcon_jupyter as garcon
-from garcon_jupyter import registry
+from garcon_jupyter.servers import registry
 from tests.browser.lab import Lab, Notebook, become
 
 TEXT = "The capital of France is"
@@ -86,14 +86,14 @@ def wait_until_told(notebook: Notebook) -> None:
 
     Until then a thread of the kernel may ask the server for it, which winds up the idle clock.
     """
-    asked = "from garcon_jupyter.side_bar import told; print(told().content['current'])"
+    asked = "from garcon_jupyter.server_extension.kernel_report import told; print(told().content['current'])"
     become(notebook.page, lambda: notebook.execute(asked), "True\n")
 
 
 @pytest.fixture
 def smollm2_name() -> Iterator[str]:
     """The name that a server of smollm2 is given; it is stopped afterwards, if it runs."""
-    from garcon_jupyter import snapshots
+    from garcon_jupyter.model_files import snapshots
 
     name = snapshots.server_name(snapshots.resolve("smollm2", lambda line: None).path)
     yield name

@@ -6,9 +6,9 @@ import pytest
 
 import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest
-from garcon_jupyter.looking import answers
-from garcon_jupyter.looking.answers import one_token_each
-from garcon_jupyter.looking.patching import Sweep
+from garcon_jupyter.experiments import target_tokens
+from garcon_jupyter.experiments.patching import Sweep
+from garcon_jupyter.experiments.target_tokens import one_token_each
 
 CLEAN = "When Mary and John went to the store, John gave a drink to"
 CORRUPTED = "When Mary and John went to the store, Mary gave a drink to"
@@ -16,7 +16,7 @@ CORRUPTED = "When Mary and John went to the store, Mary gave a drink to"
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "_TOLD", set())
+    monkeypatch.setattr(target_tokens, "_TOLD", set())
 
 
 def id_of(model: garcon.RemoteModel, text: str) -> int:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_jupyter import BadRequest, background
-from garcon_jupyter.looking.lens import (
+from garcon_jupyter import BadRequest
+from garcon_jupyter.connection import background
+from garcon_jupyter.experiments.lens import (
     CHUNK,
     TOGETHER,
     _chunks,
@@ -23,6 +24,7 @@ from garcon_jupyter.looking.lens import (
     read_by_layers,
     read_layers,
 )
+from garcon_jupyter.servers import registry
 from tests import checkpoints, oracle
 from tests.conftest import quiet
 from tests.looking.conftest import TEXT, lens_oracle
@@ -155,7 +157,7 @@ def other(
     rmodel = garcon.connect(server.name)
     yield rmodel, oracle.Plain(path)
     rmodel.close()
-    garcon.registry.stop(server, force=True)
+    registry.stop(server, force=True)
 
 
 def test_another_norm_is_found_out_and_other_logits_are_refused(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest
-from garcon_jupyter.looking.live import Bench
+from garcon_jupyter.experiments.live_edits import Bench
 from garcon_jupyter.widgets import Edit
 from tests.looking.conftest import TEXT
 from tests.oracle import Plain

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest
-from garcon_jupyter.looking.patching import Sweep
+from garcon_jupyter.experiments.patching import Sweep
 from tests.oracle import Plain
 
 CLEAN, CORRUPTED = [[0, 40, 41, 42, 99]], [[0, 40, 77, 42, 99]]

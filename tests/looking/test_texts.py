@@ -6,8 +6,8 @@ import numpy as np
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_jupyter.looking.passes import whole_pieces
-from garcon_jupyter.looking.texts import score
+from garcon_jupyter.experiments.clean_passes import whole_pieces
+from garcon_jupyter.experiments.token_metrics import score
 from tests.looking.conftest import TEXT
 
 

@@ -69,8 +69,8 @@ def test_options_are_not_abbreviated() -> None:
 def test_launch_has_the_words_of_the_function() -> None:
     import inspect
 
-    from garcon_jupyter.limits import LaunchWords
-    from garcon_jupyter.serving import launch_and_connect
+    from garcon_jupyter.api import launch_and_connect
+    from garcon_jupyter.servers.limits import LaunchWords
 
     words = set(inspect.signature(launch_and_connect).parameters) - {"progress", "more"}
     words |= set(LaunchWords.__annotations__)
@@ -80,7 +80,7 @@ def test_launch_has_the_words_of_the_function() -> None:
 def test_probe_has_the_words_of_the_method() -> None:
     import inspect
 
-    from garcon_jupyter.probes import ProbePoint
+    from garcon_jupyter.client.probes import ProbePoint
 
     words = set(inspect.signature(ProbePoint.probe).parameters) - {"self", "fn"}
     own = {"help", "points", "once", "on", "show", "record", "without"}

@@ -12,10 +12,10 @@ import cloudpickle
 import pytest
 import torch
 
+from garcon_jupyter.client.shipping import captured, pack
 from garcon_jupyter.errors import BadProbe
 from garcon_jupyter.magics import cells
 from garcon_jupyter.magics.cells import Cell
-from garcon_jupyter.shipping import captured, pack
 from tests.magics.conftest import Notebook
 
 

@@ -16,7 +16,7 @@ import torch
 from jupyter_client.manager import KernelManager
 
 import garcon_jupyter as garcon
-from garcon_jupyter.connection_file import process_lives
+from garcon_jupyter.connection.connection_file import process_lives
 from tests.conftest import RUNTIME
 from tests.oracle import Plain, close
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter import registry
+from garcon_jupyter.servers import registry
 from tests.server_extension.conftest import Jupyter
 
 URLS = [

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from garcon_jupyter import errors, sources
+from garcon_jupyter import errors
 from garcon_jupyter.errors import ERRORS, GarconError, ModelError, ProbeError, ServerError
+from garcon_jupyter.user_code import source_lines
 from garcon_jupyter.wire import failures
 
 CELL = """
@@ -166,7 +167,7 @@ def test_a_lost_device_is_told_as_one() -> None:
 
 
 def test_frames_have_the_lines_as_they_were_shipped() -> None:
-    sources.remember("<shipped>", 2, ("    return helper(tensor)",))
+    source_lines.remember("<shipped>", 2, ("    return helper(tensor)",))
     function = in_a_file("def probe(tensor):\n    return helper(tensor)\n", "probe", "<shipped>")
     told = json.loads(json.dumps(failures.describe(failed(function, 1), "a point")))
     linecache.cache.pop("<shipped>")  # the client may not know it

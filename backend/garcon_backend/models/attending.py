@@ -1,6 +1,6 @@
 """By whose function a model attends: the house's, or its own. This is the one place that decides.
 
-The house's function (:mod:`garcon_backend.probing.attention`) is where scores, patterns and rotated queries
+The house's function (:mod:`garcon_backend.hook_sites.attention`) is where scores, patterns and rotated queries
 and keys can be seen and edited. It computes what the mapped families compute, and each of them is held against
 plain transformers. Other architectures have more in their attention than a function of this signature is told:
 sinks beside the keys, indices of the few keys that a query reads, biases by position. Some mask by themselves what
@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from garcon_backend.hook_sites.attention import NAME as HOUSE
 from garcon_backend.models.families import FAMILIES
-from garcon_backend.probing.attention import NAME as HOUSE
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.utils import logging
 
-from garcon_backend.models import gguf_rope, gguf_tensors
-from garcon_backend.models.gguf_keys import GgufFile, configuration, refusal
+from garcon_backend.models.gguf import rope, tensors
+from garcon_backend.models.gguf.keys import GgufFile, configuration, refusal
 from garcon_jupyter.errors import GarconError, NotAModel
 
 _MAGIC = b"GGUF"
@@ -106,8 +106,8 @@ def _model(file: GgufFile, config: Any) -> Any:
             "Convert from the original checkpoint instead.",
         ) from error
     model, found = loaded
-    gguf_tensors.check(file, model, found)
-    gguf_rope.check(model, file.own, gguf_rope.factors_in(file.path))
+    tensors.check(file, model, found)
+    rope.check(model, file.own, rope.factors_in(file.path))
     _forget_quantisation(model)
     return model
 

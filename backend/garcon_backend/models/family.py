@@ -14,17 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from garcon_backend.hook_sites import attention, staged_forwards
+from garcon_backend.hook_sites.sites import InAttention, Input, Inside, Output, Place, StagedForward
 from garcon_backend.models.rotary import extends_context
-from garcon_backend.probing import attention, steps
-from garcon_backend.probing.places import (
-    InAttention,
-    Input,
-    Inside,
-    Output,
-    Place,
-    StagedForward,
-)
-from garcon_jupyter.configuration import of_all_layers, of_each_layer
+from garcon_jupyter.model_files.configuration import of_all_layers, of_each_layer
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
 
 Sizes = Mapping[str, int]
@@ -162,7 +155,7 @@ def standard_sizes(config: object) -> dict[str, int]:
 
 
 def norm_points(
-    prefix: str, path: str, in_steps: StagedForward = steps.rms_norm
+    prefix: str, path: str, in_steps: StagedForward = staged_forwards.rms_norm
 ) -> dict[str, Place]:
     """The three points of a norm."""
     return {

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from garcon_backend.engine.mesh import Degrees
-from garcon_backend.models.stages import split_layers
-from garcon_jupyter.degrees import check, possible_tp, sizes_of
+from garcon_backend.distributed.mesh import Degrees
+from garcon_backend.models.pipeline_parallel import split_layers
 from garcon_jupyter.errors import DoesNotFit, GarconError, NotAModel
+from garcon_jupyter.model_files.degrees import check, possible_tp, sizes_of
 from garcon_jupyter.wire.failures import describe
 
 GIB = 1 << 30
@@ -36,7 +36,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_degrees(config: Any, degrees: Degrees) -> None:
-    """Refuse degrees that do not divide the model; see :func:`garcon_jupyter.degrees.check`."""
+    """Refuse degrees that do not divide the model; see :func:`garcon_jupyter.model_files.degrees.check`."""
     check(config, degrees.tp, degrees.pp)
 
 

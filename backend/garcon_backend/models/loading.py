@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from garcon_backend.engine.mesh import Mesh
+from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import account, rotary, sharding
 from garcon_backend.models.attending import attending
 from garcon_backend.models.fit import check_degrees

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
 
-from garcon_backend.probing.attention import fresh_cache
+from garcon_backend.hook_sites.attention import fresh_cache
 
 EXTENDING = frozenset({"linear", "dynamic", "yarn", "longrope", "llama3"})
 """Kinds of rotary positions that read more than what ``max_position_embeddings`` may say."""

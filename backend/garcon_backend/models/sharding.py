@@ -20,12 +20,12 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
 from transformers.distributed import DistributedConfig
 
-from garcon_backend.engine.collectives import Layout
-from garcon_backend.engine.mesh import Degrees, Mesh
-from garcon_backend.models import stages
+from garcon_backend.distributed.collectives import Layout
+from garcon_backend.distributed.mesh import Degrees, Mesh
+from garcon_backend.models import pipeline_parallel
 from garcon_backend.models.fit import sizes_of
-from garcon_backend.models.stages import Elsewhere, backward_through, shared_logits
-from garcon_backend.models.styles import (
+from garcon_backend.models.pipeline_parallel import Elsewhere, backward_through, shared_logits
+from garcon_backend.models.tensor_parallel import (
     OWN_PLANS,
     STYLES,
     Columns,
@@ -70,7 +70,7 @@ def load_sharded(
         del model.config.distributed_config
     _make_plain(model, mesh)
     if mesh.degrees.pp > 1:
-        stages.settle(model, mesh)
+        pipeline_parallel.settle(model, mesh)
     return model
 
 
@@ -131,7 +131,7 @@ def _cut(model: Any, mesh: Mesh) -> None:
     plan = plan_of(model) if mesh.degrees.tp > 1 else {}
     if mesh.degrees.pp > 1:
         tied = bool(model.all_tied_weights_keys)
-        stages.install(model, mesh, tied)
+        pipeline_parallel.install(model, mesh, tied)
         if not mesh.last_stage:
             model.all_tied_weights_keys = {}
     if not plan:
@@ -308,10 +308,10 @@ def module_layout(model: nn.Module, mesh: Mesh, path: str, side: str) -> Layout:
 def stage_layers(model: nn.Module, mesh: Mesh) -> range:
     """Indices of the layers that this rank's stage holds; none of a module without layers."""
     try:
-        holder, name = stages.find_layers(model)
+        holder, name = pipeline_parallel.find_layers(model)
     except ValueError:
         return range(0)
-    return stages.split_layers(len(getattr(holder, name)), mesh.degrees.pp, mesh.stage)
+    return pipeline_parallel.split_layers(len(getattr(holder, name)), mesh.degrees.pp, mesh.stage)
 
 
 def own_layers(model: nn.Module, mesh: Mesh) -> list[nn.Module]:
@@ -319,7 +319,7 @@ def own_layers(model: nn.Module, mesh: Mesh) -> list[nn.Module]:
     indices = stage_layers(model, mesh)
     if not indices:
         return []
-    holder, name = stages.find_layers(model)
+    holder, name = pipeline_parallel.find_layers(model)
     return [getattr(holder, name)[index] for index in indices]
 
 

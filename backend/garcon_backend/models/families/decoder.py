@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from garcon_backend.models.family import Weight, linear, norm_points, norm_weights
-from garcon_backend.probing import steps
-from garcon_backend.probing.places import (
+from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.sites import (
     InAttention,
     Input,
     Inside,
@@ -17,7 +16,8 @@ from garcon_backend.probing.places import (
     SharedInput,
     StagedForward,
 )
-from garcon_backend.probing.views import Heads, View
+from garcon_backend.hook_sites.views import Heads, View
+from garcon_backend.models.family import Weight, linear, norm_points, norm_weights
 
 BLOCK = "model.layers.{i}"
 ATTN = f"{BLOCK}.self_attn"
@@ -64,7 +64,7 @@ def written_points(attn: str, projection: str, contribution: str | None = None) 
     """What the heads write; `contribution` is the norm after the projection, where there is one."""
     return {
         "layers.{i}.attn.z": Input(projection, Heads()),
-        "layers.{i}.attn.head_out": Inside(projection, steps.output_by_head, "head_out"),
+        "layers.{i}.attn.head_out": Inside(projection, staged_forwards.output_by_head, "head_out"),
         "layers.{i}.attn.out": Output(projection),
         "layers.{i}.attn.contribution": Output(contribution or attn),
     }
@@ -84,7 +84,7 @@ def plain_mlp_points(mlp: str, up: str, down: str) -> dict[str, Place]:
 # -- points by Llama's module names ----------------------------------------------------------
 
 
-def stem_points(norm: StagedForward = steps.rms_norm) -> dict[str, Place]:
+def stem_points(norm: StagedForward = staged_forwards.rms_norm) -> dict[str, Place]:
     """Embedding, residual stream, final norm and logits."""
     return {
         "embed.out": Output("model.embed_tokens"),
@@ -96,7 +96,7 @@ def stem_points(norm: StagedForward = steps.rms_norm) -> dict[str, Place]:
 
 
 def attention_points(
-    norm: StagedForward = steps.rms_norm, contribution: str | None = None
+    norm: StagedForward = staged_forwards.rms_norm, contribution: str | None = None
 ) -> dict[str, Place]:
     """Attention with separate q, k and v projections, and the norm before it."""
     return {
@@ -119,7 +119,7 @@ def normed_points(view: View) -> dict[str, Place]:
     }
 
 
-def middle_points(path: str, norm: StagedForward = steps.rms_norm) -> dict[str, Place]:
+def middle_points(path: str, norm: StagedForward = staged_forwards.rms_norm) -> dict[str, Place]:
     """The residual stream between attention and MLP, and the norm that reads it."""
     return {
         "layers.{i}.resid_mid": SharedInput(path),

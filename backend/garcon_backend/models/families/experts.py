@@ -6,16 +6,16 @@ tokens; ``experts`` holds all of them in two tensors, gate above up.
 
 from __future__ import annotations
 
+from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.sites import Input, Inside, Output, Place, StagedForward
+from garcon_backend.hook_sites.views import FlatTokens
 from garcon_backend.models.families.decoder import MLP
 from garcon_backend.models.family import Weight, rows_of_part
-from garcon_backend.probing import steps
-from garcon_backend.probing.places import Input, Inside, Output, Place, StagedForward
-from garcon_backend.probing.views import FlatTokens
 
 ROUTED = "its MLP is a mixture of experts; see layers.{i}.mlp.experts.{e}.post_activation"
 
 
-def points(router: StagedForward = steps.softmax_router) -> dict[str, Place]:
+def points(router: StagedForward = staged_forwards.softmax_router) -> dict[str, Place]:
     """Router, experts, and what they put out together."""
     return {
         "layers.{i}.mlp.in": Input(MLP),
@@ -23,7 +23,7 @@ def points(router: StagedForward = steps.softmax_router) -> dict[str, Place]:
         "layers.{i}.mlp.router.weights": Output(f"{MLP}.gate", FlatTokens(), item=1),
         "layers.{i}.mlp.router.indices": Output(f"{MLP}.gate", FlatTokens(), item=2),
         "layers.{i}.mlp.experts.{e}.post_activation": Inside(
-            f"{MLP}.experts", steps.fused_experts, "{e}"
+            f"{MLP}.experts", staged_forwards.fused_experts, "{e}"
         ),
         "layers.{i}.mlp.out": Output(MLP),
         "layers.{i}.mlp.contribution": Output(MLP),

@@ -6,9 +6,9 @@ stored less one; scores are soft-capped; every other layer sees a window only.
 
 from __future__ import annotations
 
+from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family, norm_weights
-from garcon_backend.probing import steps
 
 AFTER_ATTENTION = f"{decoder.BLOCK}.post_attention_layernorm"
 BEFORE_MLP = f"{decoder.BLOCK}.pre_feedforward_layernorm"
@@ -20,9 +20,9 @@ FAMILY = Family(
     model_types=("gemma2",),
     layers="model.layers",
     points={
-        **decoder.stem_points(steps.gemma_rms_norm),
-        **decoder.attention_points(steps.gemma_rms_norm, AFTER_ATTENTION),
-        **decoder.middle_points(BEFORE_MLP, steps.gemma_rms_norm),
+        **decoder.stem_points(staged_forwards.gemma_rms_norm),
+        **decoder.attention_points(staged_forwards.gemma_rms_norm, AFTER_ATTENTION),
+        **decoder.middle_points(BEFORE_MLP, staged_forwards.gemma_rms_norm),
         **decoder.gated_mlp_points(AFTER_MLP),
     },
     refused={

@@ -3,9 +3,9 @@ in place of the cap on scores."""
 
 from __future__ import annotations
 
+from garcon_backend.hook_sites.views import HeadsFirst
 from garcon_backend.models.families import decoder, gemma2
 from garcon_backend.models.family import Family
-from garcon_backend.probing.views import HeadsFirst
 
 FAMILY = Family(
     name="gemma3",

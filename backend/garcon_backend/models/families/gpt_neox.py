@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.sites import Input, LogitsOf, Output, SharedInput
+from garcon_backend.hook_sites.views import Interleaved
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import (
     Family,
@@ -17,9 +20,6 @@ from garcon_backend.models.family import (
     norm_weights,
     rows_of_each_head,
 )
-from garcon_backend.probing import steps
-from garcon_backend.probing.places import Input, LogitsOf, Output, SharedInput
-from garcon_backend.probing.views import Interleaved
 
 BLOCK = "gpt_neox.layers.{i}"
 ATTN = f"{BLOCK}.attention"
@@ -41,7 +41,9 @@ FAMILY = Family(
     points={
         "embed.out": Output("gpt_neox.embed_in"),
         "layers.{i}.resid_pre": Input(BLOCK),
-        **norm_points("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", steps.layer_norm),
+        **norm_points(
+            "layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", staged_forwards.layer_norm
+        ),
         "layers.{i}.attn.in": Input(ATTN),
         "layers.{i}.attn.q": Output(FUSED, Interleaved(0, 3)),
         "layers.{i}.attn.k": Output(FUSED, Interleaved(1, 3)),
@@ -50,10 +52,12 @@ FAMILY = Family(
         **decoder.mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.dense"),
         "layers.{i}.resid_mid": SharedInput(f"{BLOCK}.post_attention_layernorm"),
-        **norm_points("layers.{i}.mlp.norm", f"{BLOCK}.post_attention_layernorm", steps.layer_norm),
+        **norm_points(
+            "layers.{i}.mlp.norm", f"{BLOCK}.post_attention_layernorm", staged_forwards.layer_norm
+        ),
         **decoder.plain_mlp_points(MLP, "dense_h_to_4h", "dense_4h_to_h"),
         "layers.{i}.resid_post": Output(BLOCK),
-        **norm_points("final_norm", "gpt_neox.final_layer_norm", steps.layer_norm),
+        **norm_points("final_norm", "gpt_neox.final_layer_norm", staged_forwards.layer_norm),
         "logits": LogitsOf(),
     },
     refused={

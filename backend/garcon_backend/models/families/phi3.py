@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from garcon_backend.hook_sites.sites import Output
+from garcon_backend.hook_sites.views import Part, Stretch
 from garcon_backend.models.families import decoder, llama
 from garcon_backend.models.family import Family, linear, rows_of_part, rows_of_stretch
-from garcon_backend.probing.places import Output
-from garcon_backend.probing.views import Part, Stretch
 
 QKV = f"{decoder.ATTN}.qkv_proj"
 GATE_UP = f"{decoder.MLP}.gate_up_proj"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from garcon_backend.hook_sites.views import View
 from garcon_backend.models.families import decoder, llama
 from garcon_backend.models.family import Family
-from garcon_backend.probing.views import View
 
 FAMILY = Family(
     name="qwen3",

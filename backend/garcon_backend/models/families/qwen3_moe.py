@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.models.families import decoder, experts, qwen3
 from garcon_backend.models.family import Family, standard_sizes
-from garcon_backend.probing import steps
 
 
 def _has_experts(config: Any, layer: int) -> bool:
@@ -34,7 +34,7 @@ FAMILY = Family(
     layers="model.layers",
     sizes=_sizes,
     lacks=_lacks,
-    points={**qwen3.FAMILY.points, **experts.points(steps.qwen_router)},
+    points={**qwen3.FAMILY.points, **experts.points(staged_forwards.qwen_router)},
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS},
     parameters={**qwen3.FAMILY.parameters, **experts.WEIGHTS},
 )

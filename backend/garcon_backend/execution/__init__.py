@@ -1,0 +1,17 @@
+"""What one rank does with a request: admit it, prepare it, run it, answer.
+
+Not here: that other ranks do the same (``lockstep``), and who asked (``kernel``).
+
+``rank``                what a rank holds
+``executor``            prepare, run, answer
+``passes``              forward and backward, with the probes of one request
+``generation``          token after token
+``generation_options``  what is asked of a generation, by the caller and by the checkpoint
+``token_choice``        the caller's own code in a generation; where a text ended
+``row_chunks``          a forward over more rows than fit at once
+``admission``           whether a pass will fit
+``recorder_admission``  whether what recorders will keep has room
+``parameters``          weights by name
+``stateless``           functions that cannot remember anything
+``failing_module``      in which module of the model an error happened
+"""

@@ -1,0 +1,432 @@
+"""Running the model forward and backward, with the probes of one request installed.
+
+The model runs as transformers wrote it; the leader of the last stage answers. ``generating`` repeats
+forwards by the same means.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from garcon_backend.distributed.collectives import Layout
+from garcon_backend.distributed.gather_group import Team
+from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.distributed.stage_exchange import over_stages
+from garcon_backend.execution.failing_module import noted
+from garcon_backend.execution.parameters import Parameters
+from garcon_backend.execution.row_chunks import Piece, Whole
+from garcon_backend.models.family import BoundFamily
+from garcon_backend.models.sharding import backward_through
+from garcon_backend.probing.probed_pass import PassRun
+from garcon_backend.probing.user_calls import PassFailed, Probe, UserFailure
+from garcon_backend.process import memory, randomness, state
+from garcon_backend.process.interrupts import Cancelled, Interrupts
+from garcon_backend.process.output import Output
+from garcon_backend.save_contexts.contexts import Contexts
+from garcon_backend.tokenization.token_strings import special_ids
+from garcon_jupyter.errors import BadRequest, BadTokens
+from garcon_jupyter.points import Address
+from garcon_jupyter.wire import requests as wire
+
+
+@dataclass
+class Inputs:
+    """A checked batch on the device of this rank."""
+
+    ids: Tensor
+    mask: Tensor | None
+    positions: Tensor
+
+    def dealt(self, team: Team) -> Inputs:
+        """The rows that this rank's replica reads."""
+        mask = None if self.mask is None else team.deal_rows(self.mask)
+        return Inputs(team.deal_rows(self.ids), mask, team.deal_rows(self.positions))
+
+    @property
+    def last(self) -> Tensor:
+        """Index of the last real token of each row."""
+        if self.mask is None:
+            return torch.full((len(self.ids),), self.ids.shape[1] - 1, device=self.ids.device)
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return (places * self.mask).argmax(1)
+
+
+class Passes:
+    """Runs the model of this rank with probes.
+
+    Attributes:
+        tokenizer: of the model, or None.
+        special: ids of its special tokens, [n].
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        model: nn.Module,
+        bound: BoundFamily,
+        layouts: dict[str, Layout],
+        contexts: Contexts,
+        interrupts: Interrupts,
+        output: Output,
+        tokenizer: Any | None = None,
+    ) -> None:
+        self.mesh, self.model, self.bound, self.layouts = mesh, model, bound, layouts
+        self.contexts, self.interrupts, self.output = contexts, interrupts, output
+        self._takes_positions = _takes_positions(model)
+        self.tokenizer = tokenizer
+        special = special_ids(tokenizer, getattr(model, "config", None))
+        self.special = torch.tensor(special, dtype=torch.long, device=mesh.device)
+
+    @property
+    def answers(self) -> bool:
+        """Whether this rank holds the model's output whole and answers with it."""
+        return self.mesh.last_stage and self.mesh.runs_probes
+
+    # -- inputs ------------------------------------------------------------------------------
+
+    def batch(self, batch: wire.Batch) -> Inputs:
+        """A batch, checked and moved to the device.
+
+        Raises:
+            BadTokens: empty, out of range, or longer than the model reads.
+        """
+        ids = _tensor(batch.ids)
+        if ids.is_floating_point() or ids.dim() != 2 or not ids.numel():
+            raise BadTokens(
+                f"Tokens of shape {list(ids.shape)} are no batch.",
+                "Give at least one token, integers [b, p].",
+            )
+        sizes = self.bound.catalog.sizes
+        _check_vocabulary(ids, sizes.get("V", 1 << 62))
+        if ids.shape[1] > sizes.get("P", 1 << 62):
+            raise BadTokens(
+                f"{ids.shape[1]} tokens are too long: the model reads at most {sizes['P']}.",
+                "Cut the text, or run it in pieces.",
+            )
+        ids = ids.to(self.mesh.device, torch.long)
+        mask = None
+        if batch.mask is not None and not bool(_tensor(batch.mask).all()):
+            mask = _tensor(batch.mask).to(self.mesh.device, torch.bool)
+            if mask.shape != ids.shape:
+                raise BadTokens(
+                    f"The mask of shape {list(mask.shape)} is not that of {list(ids.shape)} tokens.",
+                    "It has one place for each token.",
+                )
+            if not mask.any(1).all():
+                raise BadTokens("A row of the batch is all padding.", "Leave it out.")
+        return Inputs(ids, mask, positions_of(torch.ones_like(ids) if mask is None else mask))
+
+    # -- one request's pass ------------------------------------------------------------------
+
+    @contextmanager
+    def open(
+        self,
+        request: Any,
+        inputs: Inputs,
+        probes: Sequence[Probe],
+        wanted: Sequence[Address] = (),
+        **options: bool,
+    ) -> Iterator[PassRun]:
+        """The probes of a request, installed while this lasts.
+
+        Raises:
+            UserFailure: afterwards, if user code failed.
+        """
+        run = PassRun(
+            self.mesh,
+            self.bound,
+            self.layouts,
+            self.contexts,
+            request.session,
+            rows=len(inputs.ids),
+            seed=request.seed,
+            interrupts=self.interrupts,
+            output=self.output,
+            **options,
+        )
+        run.comes_from(request.batch)
+        run.special = self.special.clone()
+        run.add(probes, wanted)
+        try:
+            with (
+                noted(self.model, run.edits),
+                randomness.kept(self.mesh.device),
+                run.installed(),
+            ):
+                yield run
+            # What comes next may be a collective, so all ranks stop where one must.
+            if self.mesh.everyone.any(run.failure is not None or self.interrupts.stop.skipping):
+                raise PassFailed("User code failed on another rank, or the pass was stopped.")
+            run.note_silent()
+        except PassFailed:
+            self._raise_failure(run)
+            raise
+        finally:
+            run.close()
+
+    def _raise_failure(self, run: PassRun) -> None:
+        if self.interrupts.stop.skipping:
+            raise Cancelled
+        if run.failure is not None:
+            if isinstance(run.failure.error, Cancelled):
+                raise Cancelled
+            raise run.failure
+
+    def agree_to_go_on(self, run: PassRun) -> None:
+        """One word per forward: whether any rank was told to stop."""
+        if self.mesh.world == 1:
+            self.interrupts.check()
+        elif self.mesh.everyone.any(self.interrupts.cancelled):
+            raise Cancelled
+
+    def _model(self, run: PassRun, inputs: Inputs, keep: Any = 0) -> Any:
+        self.agree_to_go_on(run)
+        self.interrupts.phase = "forward"
+        shape = (run.team.local, inputs.ids.shape[1])
+        run.begin(inputs.ids, inputs.mask, inputs.positions, 0, shape)
+        inputs = inputs.dealt(run.team)
+        mapped = self.bound.family is not None
+        if not mapped and not hasattr(self.model, "config"):
+            return self.model(inputs.ids)
+        kwargs: dict[str, Any] = {"use_cache": False}
+        mask = inputs.mask
+        if mapped:
+            kwargs["logits_to_keep"] = keep
+        # Else they are the model's own, which it need not look through. One that no family maps counts from the
+        # first column by itself, which is right unless that is padding.
+        if mask is not None and (mapped or (self._takes_positions and not mask[:, 0].all())):
+            kwargs["position_ids"] = inputs.positions
+        return self.model(
+            input_ids=inputs.ids, attention_mask=None if mask is None else mask.long(), **kwargs
+        )
+
+    # -- forward -----------------------------------------------------------------------------
+
+    def forward(
+        self,
+        request: wire.Forward,
+        inputs: Inputs,
+        probes: Sequence[Probe],
+        reduce: Callable[..., Any] | None,
+    ) -> Any:
+        """Logits as the request asked for them, on the rank that answers."""
+        keep: Any = 0
+        if request.logits in ("last", "none") and not any(
+            p.address.name == "logits" for p in probes
+        ):
+            keep = last = inputs.last.unique()
+        with self.open(request, inputs, probes) as run, torch.no_grad():
+            output = self._model(run, inputs, keep)
+        if request.logits == "none" or not self.mesh.last_stage:
+            return None
+        logits = run.team.gather(_logits(output), Layout())
+        if logits is None:
+            return None
+        if request.logits == "last":
+            where = inputs.last if isinstance(keep, int) else torch.searchsorted(last, inputs.last)
+            return logits[torch.arange(len(logits), device=logits.device), where]
+        if reduce is None:
+            return logits
+        return self.user(request.seed, reduce, "the logits function", logits)
+
+    def forward_in_pieces(
+        self,
+        request: wire.Forward,
+        pieces: Sequence[Piece],
+        probes: Sequence[Probe],
+        reduce: Callable[..., Any] | None,
+    ) -> Any:
+        """As :meth:`forward`, piece by piece; what the logits function is given are the logits of all."""
+        rows, length = _tensor(request.batch.ids).shape
+        whole = Whole((rows, length))
+        for number, piece in enumerate(pieces):
+            one = replace(
+                request,
+                batch=piece.batch,
+                logits="all" if reduce else request.logits,
+                seed=request.seed + number,
+            )
+            whole.put(piece, self.forward(one, self.batch(piece.batch), probes, None))
+        if reduce is None or whole.logits is None:
+            return whole.logits
+        return self.user(request.seed, reduce, "the logits function", whole.logits)
+
+    def user(self, seed: int, function: Callable[..., Any], what: str, *args: Any) -> Any:
+        """Call code of the user: its own random stream, its prints and its errors.
+
+        Args:
+            seed: of the request.
+            what: what it is, for the error.
+
+        Raises:
+            UserFailure: it raised.
+        """
+        device = self.mesh.device
+        try:
+            with (
+                randomness.kept(device),
+                randomness.Stream(device, randomness.seed_of(seed, what)),
+                state.Kept(),
+                self.output.captured(),
+                self.interrupts.user_code(),
+            ):
+                return function(*args)
+        except Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything
+            raise UserFailure(memory.typed(error, device), what) from None
+
+    # -- backward ----------------------------------------------------------------------------
+
+    def backward(
+        self,
+        request: wire.Backward,
+        inputs: Inputs,
+        probes: Sequence[Probe],
+        loss: Callable[..., Any],
+        values: Sequence[Address],
+        parameters: Parameters,
+    ) -> Any:
+        """(loss, gradients of the named parameters): the loss where the logits are, each gradient on
+        the leader of the stage that holds the parameter."""
+        with _on_the_graph(parameters, request.parameters):
+            with self.open(request, inputs, probes, values, grad=True) as run, torch.enable_grad():
+                logits = _logits(self._model(run, inputs))
+                value, gradient = self._loss(run, loss, logits, values)
+                if run.failure is None or self.mesh.world > 1:
+                    self._backward_through(run, logits, gradient)
+            gradients = parameters.gradients(request.parameters)
+            return value, gradients
+
+    def _loss(
+        self, run: PassRun, loss: Callable[..., Any], logits: Tensor, values: Sequence[Address]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The loss, and its gradient at the logits; user code on the leader of the last stage.
+
+        Values travel there as leaves, and their gradients back, so that those of other stages are as
+        good as its own.
+        """
+        leaves = []
+        for address in values:
+            value = over_stages(self.mesh, _own_value(run, address))
+            leaves.append(None if value is None else value.detach().requires_grad_())
+        value, gradient = None, None
+        whole = run.team.gather(logits, Layout()) if self.mesh.last_stage else None
+        if whole is not None:
+            leaf = whole.clone().requires_grad_()
+            value = self._scalar(run, loss, leaf, [leaves] if values else [])
+            gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for address, leaf_value in zip(values, leaves, strict=True):
+            mine = leaf_value.grad if self.answers and leaf_value is not None else None
+            asked = over_stages(self.mesh, mine)
+            own = run.value_of(address)
+            if own is not None and asked is not None and own.requires_grad:
+                torch.autograd.backward(own, asked, retain_graph=True)
+        return value, gradient
+
+    def _scalar(
+        self, run: PassRun, loss: Callable[..., Any], leaf: Tensor, extra: list[Any]
+    ) -> Tensor | None:
+        """The loss, after its own backward; None where it failed and other ranks must go on."""
+        try:
+            value = self.user(run.seed, loss, "the loss function", leaf, *extra)
+            _check_scalar(value)
+            self.user(run.seed, value.backward, "the loss function")
+        except (UserFailure, BadRequest, Cancelled) as error:
+            if self.mesh.world == 1:
+                raise
+            where = getattr(error, "where", "the loss function")
+            run.failure = run.failure or UserFailure(getattr(error, "error", error), where)
+            leaf.grad = None
+            return None
+        return value.detach()
+
+    def _backward_through(self, run: PassRun, logits: Tensor, gradient: Tensor | None) -> None:
+        self.interrupts.phase = "backward"
+        run.agree_on_joint()
+        if self.mesh.last_stage:
+            gradient = run.team.scatter(gradient, logits, Layout(), grad=True)
+        backward_through(self.mesh, self.model, logits, gradient)
+
+
+@contextmanager
+def _on_the_graph(parameters: Parameters, names: Sequence[str]) -> Iterator[None]:
+    """While the gradients of these parameters are asked for."""
+    parameters.require_gradients(names, True)
+    try:
+        yield
+    finally:
+        parameters.require_gradients(names, False)
+
+
+def _own_value(run: PassRun, address: Address) -> Tensor | None:
+    value = run.value_of(address)
+    return None if value is None else value.detach()
+
+
+def _check_scalar(value: Any) -> None:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise BadRequest(f"The loss is {shape}, not a scalar.", "Return one number, e.g. .mean().")
+    if not value.requires_grad:
+        raise BadRequest(
+            "The loss does not depend on the logits or the values.",
+            "Compute it from the arguments, without .item() or .detach().",
+        )
+
+
+def _logits(output: Any) -> Tensor:
+    """The logits of a model's output; a plain module's output is its own."""
+    if isinstance(output, Tensor):
+        return output
+    return output.logits if hasattr(output, "logits") else output[0]
+
+
+def _takes_positions(model: nn.Module) -> bool:
+    """Whether a model can be told the position of each token, counted from 0.
+
+    RoBERTa and its kin count from the id of padding, which they do by themselves, by looking for that id. What keeps
+    states from token to token reads padding by ways of its own, to which positions from 0 would not fit.
+    """
+    told = "position_ids" in inspect.signature(model.forward).parameters
+    return (told and not getattr(model, "_is_stateful", False)) and not any(
+        hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()
+    )
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """Position of each token among the real ones of its row: padding shifts nothing."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def _check_vocabulary(ids: Tensor, size: int) -> None:
+    """Raises BadTokens where an id is below 0 or not below `size`.
+
+    One reduction finds both, as a negative number is a large one without a sign. It is numpy's, on one thread: torch's
+    takes longer to wake its others, on cores that slept, than to read a million numbers.
+    """
+    values = ids.to("cpu", torch.long).numpy()
+    if int(values.view(np.uint64).max()) < size:
+        return
+    low = int(values.min())
+    raise BadTokens(
+        f"Token {low if low < 0 else int(values.max())} is out of range: the vocabulary has {size} tokens.",
+        "rmodel.encode(text) makes tokens that fit.",
+    )
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadTokens(
+            f"Tokens of type {type(value).__name__} are none: {error}.", "Give integers [b, p]."
+        ) from error

@@ -1,0 +1,80 @@
+"""Whether what recorders will keep has room, asked of every rank before a pass.
+
+A recorder knows beforehand how many bytes its state takes, and some take much: covariance of the logits of a model has
+as many numbers as there are pairs of tokens in its vocabulary. So a pass whose recorders have no room is refused, at no
+cost, and does not end in the midst of a run. Anything that is used as a probe may say so by a method ``needs``
+(:meth:`garcon_jupyter.recorders.Recorder.needs`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from garcon_backend.distributed.collectives import Layout
+from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.execution.admission import NEGLIGIBLE, Need
+from garcon_backend.models.family import BoundFamily
+from garcon_backend.probing.probed_pass import site_here
+from garcon_backend.probing.user_calls import Probe
+from garcon_backend.process import memory
+from garcon_backend.save_contexts.contexts import Contexts
+from garcon_jupyter.errors import DoesNotFit
+from garcon_jupyter.points import PointSpec
+from garcon_jupyter.wire.sizes import sized
+
+
+class Room:
+    """Knows what recorders will keep on one rank.
+
+    Args:
+        bound: what this rank has of the model.
+        layouts: how values are cut, by the letter along which.
+    """
+
+    def __init__(self, mesh: Mesh, bound: BoundFamily, layouts: dict[str, Layout]) -> None:
+        self._mesh, self._bound, self._layouts = mesh, bound, layouts
+
+    def check(self, session: str, probes: Sequence[Probe], contexts: Contexts) -> None:
+        """Refuse recorders whose states have no room on this rank.
+
+        Raises:
+            DoesNotFit: with the bytes that they need and those that there are.
+        """
+        states = [state for probe in probes if (state := self._state(session, probe, contexts))]
+        needed = sum(state.count for state in states)
+        if needed < NEGLIGIBLE:
+            return
+        there = min(contexts.room(), memory.left(self._mesh.device))
+        if needed <= there:
+            return
+        largest = max(states, key=lambda state: state.count)
+        others = f", and {len(states) - 1} more" if len(states) > 1 else ""
+        raise DoesNotFit(
+            f"The recorders need {sized(needed)} on a rank ({largest.what} {sized(largest.count)}"
+            f"{others}); {sized(there)} may be kept.",
+            largest.remedy,
+        )
+
+    def _state(self, session: str, probe: Probe, contexts: Contexts) -> Need | None:
+        """What a probe will keep on this rank beyond what it keeps, as far as it says so: a recorder does."""
+        spec = probe.spec
+        needs = getattr(probe.function, "needs", None)
+        if needs is None or not (spec.sharded or self._mesh.runs_probes):
+            return None
+        if site_here(self._mesh, self._bound, probe.address) is None:
+            return None
+        kept = contexts.names(session, spec.point, spec.name)
+        count = needs(spec.point, lambda name: self._units(name, spec.sharded), kept)
+        remedy = "Record fewer points, or keep less of each unit."
+        return Need(f"{probe.function!r} at {spec.point}", count, remedy)
+
+    def _units(self, name: str, sharded: bool) -> int:
+        """Units of a point, of all ranks or of this one; 0 of a module's tensor, whose shape nobody knows."""
+        address = self._bound.catalog.point(name)
+        if not isinstance(address.spec, PointSpec):
+            return 0
+        dims = self._bound.catalog.shape(address)[1 if address.expert is not None else 2 :]
+        units = math.prod(size for size in dims if isinstance(size, int))
+        split = address.spec.split if sharded else ""
+        return units // self._layouts[split].chunks if split else units

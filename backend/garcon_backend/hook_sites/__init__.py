@@ -1,0 +1,9 @@
+"""Where in a module a value is, and how a hook reaches it.
+
+Not here: user code, requests, and where the points of an architecture are (that is its family's).
+
+``sites``            a side of a module, inside a norm, inside attention
+``views``            the value of a point inside the tensor of a module (heads, fused slices)
+``staged_forwards``  forwards in steps, with the values in between in reach
+``attention``        the one attention function, fast unless its scores or pattern are probed
+"""

@@ -1,0 +1,239 @@
+"""The one attention function that every family runs through.
+
+transformers lets an attention implementation be registered by name; models loaded with
+``attn_implementation="garcon"`` call this one. It hands over to the fast kernel unless the scores or
+the pattern of that very layer are probed, in which case it computes them in steps:
+``softmax(softcap(q·kᵀ·scale) + mask)·v`` (Vaswani et al. 2017; the soft cap is Gemma 2's).
+
+Where nothing is padded and no window cuts the past short, the mask is no tensor at all: the fast kernel is
+told that attention is causal, and skips half of the work.
+
+An architecture may hand over more than this function knows: a sink beside the keys, a bias by position. Nothing
+that it is given is ever dropped. What has no meaning here is listed (:data:`SAID_ELSEWHERE`); with anything else
+the layer attends by its own module's function, if that one can know of it, and otherwise the pass is refused.
+Which models attend by this function at all is decided in :mod:`garcon_backend.models.attending`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from garcon_backend.hook_sites.sites import visited
+from garcon_jupyter.errors import NotAModel, PointUnavailable
+
+NAME = "garcon"
+
+SAID_ELSEWHERE = frozenset(
+    {
+        "sliding_window",  # in the mask
+        "position_ids",  # in queries and keys, which are rotated already
+        "position_embeddings",
+        "cache_position",
+        "token_type_ids",
+        "past_key_values",  # keys and values are those of the cache already
+        "use_cache",
+        "cu_seq_lens_q",  # the rows of a kernel that is given no padding; here the mask tells
+        "cu_seq_lens_k",
+        "max_length_q",
+        "max_length_k",
+        "deterministic",  # of a kernel's backward
+        "output_attentions",  # what is asked of the model besides
+        "output_hidden_states",
+        "output_router_logits",
+        "return_dict",
+        "logits_to_keep",
+        "num_items_in_batch",
+    }
+)
+"""What modules and transformers pass along that says nothing more to an attention function than its other
+arguments do."""
+
+
+def register() -> None:
+    """Make the function known to transformers; harmless when called twice."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, additive_mask)
+
+
+def additive_mask(
+    *, dtype: torch.dtype = torch.float32, device: Any = "cpu", **kwargs: Any
+) -> Tensor | None:
+    """What is added to scores [b, H, p_q, p_k]: 0 where a query sees a key, else the lowest number.
+
+    None where a query sees just what came before it.
+    """
+    seen = sdpa_mask(device=device, **kwargs)
+    if seen is None:
+        return None
+    return torch.where(seen, torch.zeros((), dtype=dtype, device=device), torch.finfo(dtype).min)
+
+
+def serves(model: Any) -> bool:
+    """Whether a loaded model attends by this function."""
+    return getattr(getattr(model, "config", None), "_attn_implementation", None) == NAME
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention over query [b, H, p_q, d] and key, value [b, K, p_k, d].
+
+    Returns:
+        The mix of values [b, p_q, H, d], and the pattern [b, H, p_q, p_k] where it was probed.
+
+    Raises:
+        NotAModel: the module hands over something that nothing here can compute.
+        PointUnavailable: only its own function can, and scores or pattern are probed.
+    """
+    taps = module.__dict__.get("_garcon_attention", {})
+    if taps:
+        query = _rotated(taps, "q_rot", query)
+        if not taps["run"].caching:
+            key = _rotated(taps, "k_rot", key)
+    probed = "scores" in taps or "pattern" in taps
+    more = _unknown(kwargs) if kwargs else {}
+    if softcap is None and not probed and not more:
+        fast = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
+        output, _ = fast(module, query, key, value, attention_mask, **options)
+        return output, None
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if attention_mask is None and causal:
+        attention_mask = _causal(query, key)
+    if more:
+        own = _own_function(module, more, probed)
+        given = {"scaling": scaling, "dropout": dropout, "softcap": softcap, **kwargs}
+        given = {name: argument for name, argument in given.items() if argument is not None}
+        return own(module, query, key, value, attention_mask, **given)
+    return _in_steps(taps, query, key, value, attention_mask, scaling, softcap)
+
+
+def _unknown(given: dict[str, Any]) -> dict[str, Any]:
+    """Of further arguments those that may mean something to attention."""
+    return {
+        name: value
+        for name, value in given.items()
+        if value is not None and value is not False and name not in SAID_ELSEWHERE
+    }
+
+
+def _own_function(module: nn.Module, more: dict[str, Any], probed: bool) -> Callable[..., Any]:
+    """The eager function beside a module's class, which computes what the module hands over.
+
+    It knows of an argument by its name, or because it is a parameter that the module holds. What it would
+    drop in its turn, such as the few keys chosen for each query, which a module makes a part of the mask for the
+    implementations that it knows, is refused.
+
+    Args:
+        more: what it is to know of.
+        probed: scores or pattern are to be seen.
+
+    Raises:
+        NotAModel: it would not.
+        PointUnavailable: it can, and shows neither.
+    """
+    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    named = inspect.signature(own).parameters if own is not None else {}
+    held = {id(parameter) for parameter in module.parameters(recurse=False)}
+    lost = {n: v for n, v in more.items() if n not in named and id(v) not in held}
+    if own is None or lost:
+        raise NotAModel(
+            f"{type(module).__name__} hands {_names(lost or more)} to attention, which would be dropped.",
+            "This architecture cannot be served by the house's attention function.",
+        )
+    if probed:
+        raise PointUnavailable(
+            f"{type(module).__name__} attends by a function of its own here, because of {_names(more)}: "
+            "scores and pattern cannot be seen.",
+            "Probe what goes in and out of it: q_rot, k_rot, z.",
+        )
+    return own
+
+
+def _names(more: dict[str, Any]) -> str:
+    return " and ".join(repr(name) for name in sorted(more))
+
+
+def _rotated(taps: dict[str, Any], part: str, tensor: Tensor) -> Tensor:
+    if part not in taps:
+        return tensor
+    return visited(taps, part, tensor.transpose(1, 2)).transpose(1, 2)
+
+
+def _in_steps(
+    taps: dict[str, Any],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor]:
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = query @ key.transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        scores = scores + mask[..., : key.shape[2]]
+    scores = visited(taps, "scores", scores)
+    pattern = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
+    pattern = visited(taps, "pattern", pattern)
+    return (pattern @ value).transpose(1, 2).contiguous(), pattern
+
+
+def _causal(query: Tensor, key: Tensor) -> Tensor:
+    """The mask that is no tensor, as one: [1, 1, p_q, p_k]. A single query sees all keys."""
+    queries, keys = query.shape[2], key.shape[2]
+    lowest = torch.full(
+        (queries, keys), torch.finfo(query.dtype).min, dtype=query.dtype, device=query.device
+    )
+    return lowest.triu(keys if queries == 1 else 1)[None, None]
+
+
+def fresh_cache(model: Any) -> DynamicCache | None:
+    """The cache that a generation is to begin with; None where the model makes its own."""
+    return VisitedCache(model) if serves(model) else None
+
+
+class VisitedCache(DynamicCache):
+    """A key-value cache through which probed keys pass before they are kept.
+
+    So an edit of ``k_rot`` during generation reaches every later step, as an edit of ``k`` or ``v``
+    does by itself.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(config=model.config)
+        self._attentions: dict[Any, nn.Module] = {
+            module.layer_idx: module
+            for module in model.modules()
+            if isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "scaling")
+        }
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        module = self._attentions.get(layer_idx)
+        taps = module.__dict__.get("_garcon_attention", {}) if module is not None else {}
+        return super().update(
+            _rotated(taps, "k_rot", key_states), value_states, layer_idx, *args, **kwargs
+        )

@@ -1,0 +1,18 @@
+"""Rank 0 as a Jupyter kernel: messages in, replies out, who is there, and when it ends.
+
+Not here: how a request is run (``lockstep``, ``execution``).
+
+``startup``       rank 0 becomes a kernel and says where it can be reached
+``application``   Jupyter's kernel application, with less that strangers could reach or fill
+``log_limit``     a log that nobody can fill
+``context``       what the kernel serves
+``kernel``        requests in their turn
+``control``       short questions, answered while the model runs
+``sessions``      whose save contexts a request touches, and who is there
+``queue_places``  who waits is told for how many requests
+``orphans``       which request runs on without its client
+``outcomes``      what became of requests that nobody waited for
+``idle``          the one clock that ends an unused server
+``data_socket``   the socket for large values between hosts
+``probe_cache``   probes that clients name by digest
+"""

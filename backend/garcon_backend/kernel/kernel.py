@@ -1,0 +1,353 @@
+"""Rank 0 as a Jupyter kernel: messages in, replies out.
+
+A genuine IPython kernel, to which consoles can attach (``jupyter console --existing FILE`` sees the
+model), with message types of its own. Requests wait for their turn and run on the main thread, where an
+interrupt reaches them; short questions are answered meanwhile (:mod:`garcon_backend.kernel.control`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ipykernel.zmqshell import ZMQInteractiveShell
+from traitlets import Type, observe
+
+from garcon_backend.kernel.control import Questions, typed
+from garcon_backend.kernel.orphans import Orphans
+from garcon_backend.kernel.outcomes import Outcome
+from garcon_backend.kernel.probe_cache import Installed
+from garcon_backend.kernel.queue_places import MOMENT, Waiting
+from garcon_backend.lockstep.coordinator import RequestFailed
+from garcon_backend.lockstep.turns import Queued
+from garcon_backend.process import memory
+from garcon_backend.process.output import log
+from garcon_backend.runs.run import Run, Runs
+from garcon_backend.save_contexts import merging
+from garcon_jupyter.errors import BadRequest, CannotTravel
+from garcon_jupyter.wire import contents, protocol, transport
+from garcon_jupyter.wire.checking import check, check_content
+from garcon_jupyter.wire.failures import describe
+from garcon_jupyter.wire.requests import Drop, GetParameter, Request
+
+_CLOSED = ("debug_request", "create_subshell_request", "delete_subshell_request")
+"""What Jupyter's kernels do and this one does not: a debugger listens on a port that asks for no key, and every
+subshell is a thread for ever."""
+
+_LOOK = 1.0
+"""Seconds between two looks at whether the client of the running request lives."""
+
+
+class _Shell(ZMQInteractiveShell):
+    """IPython beside the model. A console may leave it by `exit`; the server is everybody's."""
+
+    @observe("exit_now")
+    def _update_exit_now(self, change: Any) -> None:
+        """Where IPython's own shell would end the kernel."""
+
+
+class GarconKernel(Questions):
+    """The kernel of rank 0."""
+
+    shell_class = Type(_Shell)
+
+    implementation = "garcon"
+    banner = "Garçon: rank 0. `model` is the model of this rank."
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for kind in _CLOSED:
+            del self.control_handlers[kind]
+        for name in self.served.lockstep.recorded.sessions():  # of before a rank was lost
+            self.sessions.found(name)
+        self.installed = Installed()
+        self.waiting = Waiting(self.turns, lambda: self.running, self._user, self._tell_place)
+        self._looking = False
+        timeout = self.served.clock.timeout
+        self._orphans = Orphans(timeout if timeout > 0 else None)
+        self._wake = asyncio.Event()
+        self.runs = Runs(
+            self.served.lockstep,
+            self.served.tokenizing.tokenizer,
+            self.served.catalog.sizes,
+            self.served.checkpoints,
+            self._queue,
+        )
+        self.served.lockstep.on_output(self._emit)
+        self.served.lockstep.executor.output.to(self._emit_mine)
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        return {**super().kernel_info, "supported_features": [], "garcon": self.served.facts}
+
+    def start(self) -> None:
+        with self.runs.lock:  # nobody is told of runs before those that were cut short are back
+            super().start()
+            self.runs.revive()
+        loop = asyncio.get_event_loop_policy().get_event_loop()
+        self._tasks = [loop.create_task(self._take_turns()), loop.create_task(self._watch_clock())]
+        assert self.control_thread is not None
+        self.control_thread.io_loop.add_callback(self._look_for_orphans)
+
+    # -- requests: shell ---------------------------------------------------------------------
+
+    async def shell_channel_thread_main(self, msg: Any) -> None:
+        """Put our requests in the row as they come, while the main thread runs another.
+
+        On the thread that reads the shell channel; all other messages go Jupyter's own way.
+        """
+        assert self.session is not None
+        try:
+            ident, frames = self.session.feed_identities(msg, copy=False)
+            header = self.session.unpack(frames[1].bytes)  # type: ignore[union-attr]  # checked below
+            if header["msg_type"] == protocol.REQUEST:
+                check_content(header, contents.Header)
+                parent = self.session.deserialize(frames, content=True, copy=False)
+                self._put(ident, parent)
+                return
+        except Exception:
+            self.log.exception("A message that is none")
+            return
+        await super().shell_channel_thread_main(msg)
+
+    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
+        """As its base, but nothing that a message is made of escapes: the channel might fall silent."""
+        try:
+            await super().shell_main(subshell_id, msg)
+        except Exception:
+            self.log.exception("A message that is none")
+
+    async def process_control(self, msg: Any) -> None:
+        """Likewise on the control channel."""
+        try:
+            await super().process_control(msg)
+        except Exception:
+            self.log.exception("A control message that is none")
+
+    def _put(self, ident: Any, parent: dict[str, Any]) -> None:
+        content, message = parent["content"], (ident, parent)
+        try:
+            check_content(content, contents.of(protocol.REQUEST))
+        except BadRequest as error:
+            item = Queued("", parent["header"]["msg_id"], "?", message)
+            refusal = {"status": "error", "failure": describe(error)}
+            self._reply(item, self.shell_stream, refusal)
+            return
+        parent["take"] = self._claimed(content)
+        session, kind = content.get("session", ""), content.get("kind", "?")
+        behind = content.get("behind", False)
+        self._queue(Queued(session, parent["header"]["msg_id"], kind, message, behind))
+
+    def _claimed(self, content: dict[str, Any]) -> transport.Take:
+        """What came over the socket for data before a request; it waits its turn together with it."""
+        described = content.get("value")
+        name = described.get("transfer") if isinstance(described, dict) else None
+        whole = self.served.data.claim(name) if isinstance(name, str) else None
+
+        def take(_: str, size: int) -> memoryview:
+            if whole is None or whole.nbytes != size:
+                raise BadRequest("A request names a transfer that did not come.", "Send it again.")
+            return whole
+
+        return take
+
+    def _queue(self, item: Queued) -> None:
+        self.served.clock.begin()
+        self.turns.put(item)
+        if self.served.lockstep.is_cancelled(item.id):  # the cancellation was faster
+            self._take_out(item.id)
+        self.io_loop.add_callback(self._wake.set)
+        self.shell_channel_thread.io_loop.add_callback(self._look_at_row)
+
+    def _look_at_row(self, again: bool = False) -> None:
+        """Tell those who wait their places, as long as anybody does; on the shell channel's thread."""
+        if self._looking and not again:
+            return
+        self._looking = self.waiting.look()
+        if self._looking:
+            loop = self.shell_channel_thread.io_loop
+            loop.call_later(MOMENT, self._look_at_row, True)
+
+    def _user(self, session: str) -> str:
+        """Who a session belongs to, for others."""
+        return self.sessions.user(session) or "the server"
+
+    def _tell_place(self, item: Queued, content: dict[str, Any]) -> None:
+        if not isinstance(item.message, Run):
+            parent = item.message[1]
+            self._send(self.iopub_socket, protocol.WAITING, content, parent, ident=b"waiting")
+
+    async def _take_turns(self) -> None:
+        while True:
+            item = self.turns.next()
+            if item is None:
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self.turns.pause)
+                continue
+            try:
+                if not self._abandoned(item):
+                    self._answer(item)
+            except Exception:
+                self.log.exception("A request that could not be answered")
+            finally:
+                self.turns.end(item)
+                self.served.clock.end()
+            await asyncio.sleep(0)  # a console may have a turn too
+
+    def _abandoned(self, item: Queued) -> bool:
+        """Whether nobody waits for a request: its client ended, and had not detached from it."""
+        if isinstance(item.message, Run) or self.outcomes.detached(item.id):
+            return False
+        return self.sessions.vanished(item.session)
+
+    def _look_for_orphans(self) -> None:
+        """Stop a request that has run for too long without a client; on the control channel's thread."""
+        running = self.running
+        orphan = running if running and self._abandoned(running) else None
+        others = bool(self.turns.waiting())
+        if found := self._orphans.look(orphan, others, time.monotonic()):
+            log(f"stops {found.id}: its client has ended")
+            self.served.lockstep.cancel(found.id)
+        self.control_thread.io_loop.call_later(_LOOK, self._look_for_orphans)
+
+    def _answer(self, item: Queued) -> None:
+        if isinstance(item.message, Run):
+            self.runs.turn(item.message)
+            return
+        buffers: list[Any] = []
+        began = time.monotonic()
+        try:
+            content, buffers = self._run(item, item.message[1])
+        except RequestFailed as error:
+            content = {"status": "error", "failure": error.failure}
+        except BaseException as error:  # noqa: BLE001 - every request is answered
+            content = {"status": "error", "failure": describe(typed(error))}
+        item.seconds = time.monotonic() - began
+        manager = self.shell_channel_thread.manager
+        self._reply(item, manager.get_subshell_to_shell_channel_socket(None), content, buffers)
+
+    def _reply(self, item: Queued, stream: Any, content: dict[str, Any], buffers: Any = ()) -> None:
+        """Answer a request.
+
+        Args:
+            stream: a way to the shell channel from this thread.
+        """
+        ident, parent = item.message
+        reply = protocol.reply_type(protocol.REQUEST)
+        # Prints travel on another socket: the client knows by their number when it has heard the last.
+        content = {**content, "printed": item.printed, "seconds": item.seconds}
+        buffers = list(buffers)
+        outcome = Outcome(item.session, item.id, item.kind, content, buffers, item.prints)
+        self.outcomes.keep(outcome, item.since)
+        self.turns.end(item)  # whoever has the answer and asks what runs must not be told of it
+        self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
+
+    def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        request = self._unpacked(parent, parent.pop("take"))
+        if not isinstance(request, Request) or not self.sessions.known(request.session):
+            raise BadRequest("This is no request of an open session.", "Connect first.")
+        check(request, type(request), type(request).__name__.lower())
+        self.sessions.seen(request.session)
+        self.installed.fill(request)
+        self.served.lockstep.executor.admission.check_answer(request, self._shared(parent))
+        try:
+            return self._packed(request, self.served.lockstep.run(item.id, request), parent)
+        finally:
+            self.served.lockstep.lent.end()
+
+    def _packed(
+        self, request: Request, value: Any, parent: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[Any]]:
+        """An answer as content and buffers of a message."""
+        way, lent = self._give(request, parent), self.served.lockstep.lent
+        if isinstance(request, GetParameter) and way and value is not None:
+            value = value.clone()  # others may change weights in place while they travel
+        try:
+            content, buffers = transport.pack(value, self._shared(parent), give=way, find=lent.find)
+        except CannotTravel as error:
+            raise merging.name_culprit(request, value, error) from None
+        lent.hand_on(content["value"].get("files", ()))
+        return {"status": "ok", **content}, buffers
+
+    def _shared(self, parent: dict[str, Any]) -> Path | None:
+        return self.served.shared if parent["content"].get("same_host") else None
+
+    def _give(self, request: Request, parent: dict[str, Any]) -> transport.Give | None:
+        """The way of a large answer over the socket for data, where the client knows that."""
+        if not parent["content"].get("by_socket"):
+            return None
+        return partial(self.served.data.offer, request.session)
+
+    def _emit_mine(self, stream: str, text: str) -> None:
+        with self.served.lockstep.executor.interrupts.held():
+            self._emit(0, stream, text)
+
+    def _emit(self, rank: int, stream: str, text: str) -> None:
+        """Pass on what user code printed, to the cell whose request it was."""
+        running = self.running  # a thread of the user may print as its request ends
+        if running is None:
+            return
+        if isinstance(running.message, Run):
+            running.message.print(rank, stream, text)
+            return
+        parent = running.message[1]
+        running.printed += 1
+        running.prints.append((rank, stream, text))
+        content = {"name": stream, "text": text, "rank": rank}
+        self._send(self.iopub_socket, "stream", content, parent, ident=b"stream")
+
+    async def shutdown_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Jupyter's own shutdown: a console that closes must not end everybody's server."""
+        failure = {"status": "error", "evalue": "Use garcon stop.", "restart": False}
+        self._send(stream, "shutdown_reply", failure, parent, ident=ident)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def _watch_clock(self) -> None:
+        while True:
+            left = self.served.clock.left
+            await asyncio.sleep(min(5.0, max(0.05, (left or 50.0) / 10)))
+            self._forget_sessions()
+            self._forget_input()
+            memory.give_back()
+            if warning := self.served.clock.warn():
+                self._send(self.iopub_socket, protocol.IDLE_WARNING, warning, ident=b"idle")
+            if self.served.clock.expired:
+                minutes = self.served.clock.timeout / 60
+                self._stop(f"idle for {minutes:.3g} minutes")
+                return
+
+    def _forget_input(self) -> None:
+        """Drop what came as input while no code asked for any; it would wait in memory for ever."""
+        for _ in range(10_000):
+            if not self.stdin_socket or not self.stdin_socket.poll(0):
+                return
+            self.stdin_socket.recv_multipart(copy=False)
+
+    def _forget_sessions(self) -> None:
+        """Drop what sessions recorded whose clients are gone for good; between two requests."""
+        after, now = self.served.facts["forget"], time.monotonic()
+        for name in self.sessions.forget(after, now, self.runs.active, self._empty):
+            log(f"forgot the session {name}, whose client is gone")
+            self.outcomes.drop(name)
+            self.served.data.leave(name)
+            try:
+                self.served.lockstep.run(f"forget {name}", Drop(session=name))
+            except RequestFailed as error:
+                log(f"session {name} cannot be dropped: {error}")
+            self.served.lockstep.recorded.drop(name)
+
+    def _stop(self, reason: str) -> None:
+        self.served.stop(reason)
+        self.io_loop.add_callback(self._finish)
+
+    def _finish(self) -> None:
+        self.served.lockstep.stop()
+        if self.control_stream:
+            self.control_stream.io_loop.add_callback(self.control_stream.io_loop.stop)
+        self.io_loop.add_callback(self.io_loop.stop)

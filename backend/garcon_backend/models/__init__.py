@@ -1,0 +1,16 @@
+"""Loading a model, cutting it over ranks, and where the points of each architecture are.
+
+Not here: hooks, requests, and what user code does with a value.
+
+``loading``            from a directory onto the ranks of a mesh
+``sharding``           cutting a transformers model while it is loaded
+``tensor_parallel``    how one module is cut over a group
+``pipeline_parallel``  each rank keeps some of the layers, and stand-ins for the rest
+``fit``                whether a model fits, and by which degrees it can be cut
+``attending``          by whose function a model attends
+``rotary``             rotary positions that depend on how long a text is
+``account``            what became of a checkpoint's weights
+``family``             what a family file declares, and its binding to a model
+``families``           one file for each architecture
+``convert_gguf``       the command that converts a GGUF file, once (``gguf`` reads them)
+"""

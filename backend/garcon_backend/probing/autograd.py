@@ -1,0 +1,73 @@
+"""What a visit leaves in the autograd graph, alike on every rank."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from garcon_backend.probing.user_calls import Point
+
+
+class Backwards(Protocol):
+    """Who handles the gradient that arrives at a site."""
+
+    def backward_at(self, site: Site, gradient: Tensor) -> Tensor: ...
+
+
+class Site:
+    """One visit of a point in grad mode: what its backward needs."""
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+        self.token_index: Tensor | None = None
+        self.enter: Any = None
+        self.y: Tensor | None = None
+        self.gradient_in: Tensor | None = None
+        self.changed = False
+        self.joint = False
+        self.reach: set[Any] = set()
+
+
+class Enter(torch.autograd.Function):
+    """The value as the user sees it; catches the gradient that flows back into it."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, site: Site, box: list[Tensor]) -> Tensor:
+        ctx.site = site
+        return box[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        had = ctx.site.gradient_in
+        ctx.site.gradient_in = gradient if had is None else had + gradient
+        return None, None, None
+
+
+class Graft(torch.autograd.Function):
+    """The visit in the model's graph, alike on every rank. The anchor keeps it there when all
+    weights are frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, anchor: Tensor, new: Tensor | None, site: Site, run: Backwards
+    ) -> Tensor:
+        ctx.site, ctx.run = site, run
+        return (x if new is None else new).detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return ctx.run.backward_at(ctx.site, gradient), None, None, None, None
+
+
+def nodes_behind(value: Tensor) -> set[Any]:
+    """All autograd nodes behind a value."""
+    seen: set[Any] = set()
+    todo = [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [following for following, _ in node.next_functions]
+    return seen

@@ -1,0 +1,284 @@
+"""Calling user code: in its own random stream and save context, with its errors kept.
+
+User code never unwinds a forward that other ranks take part in: its error is kept, the rest of the pass is
+the identity, and the request fails afterwards. A single rank stops at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from garcon_backend.distributed.collectives import Layout
+from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.probing.results import ALONE, plain, unshared
+from garcon_backend.process import memory, state
+from garcon_backend.process.interrupts import Cancelled, Interrupts
+from garcon_backend.process.output import Output
+from garcon_backend.process.randomness import Stream, generator, seed_of
+from garcon_backend.save_contexts.contexts import (
+    Contexts,
+    Lent,
+    Source,
+    release_aliases,
+    took,
+    uses,
+)
+from garcon_backend.save_contexts.copies import memory_of
+from garcon_backend.save_contexts.merging import Sharded
+from garcon_jupyter.errors import WrongValue
+from garcon_jupyter.points import Address
+from garcon_jupyter.wire.failures import text_of
+from garcon_jupyter.wire.requests import ProbeSpec
+
+LEAVE_ALONE = "Return a tensor of the point's own shape, dtype and device, or None to leave it."
+
+
+class PassFailed(Exception):
+    """Unwinds the forward of a single rank after user code failed."""
+
+
+class UserFailure(Exception):
+    """User code failed: what it raised, and where."""
+
+    def __init__(self, error: BaseException, where: str) -> None:
+        super().__init__(text_of(error))
+        self.error, self.where = error, where
+
+
+@dataclass
+class Probe:
+    """A probe ready to run on this rank."""
+
+    spec: ProbeSpec
+    address: Address
+    function: Callable[..., Any]
+    params: dict[str, Tensor] = field(default_factory=dict)
+    source: Source | None = None
+
+
+@dataclass
+class Point:
+    """A point that this request visits."""
+
+    address: Address
+    layout: Layout
+    forward: list[Probe] = field(default_factory=list)
+    backward: list[Probe] = field(default_factory=list)
+    wanted: bool = False
+    """Whether the loss is given this point's value."""
+
+    @property
+    def by_expert(self) -> bool:
+        """Whether its rows are the tokens routed to one expert, not those of the batch."""
+        return self.address.expert is not None
+
+
+class Calls:
+    """The user code of one request on this rank, and what it is told of where it runs."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        contexts: Contexts,
+        session: str,
+        seed: int,
+        interrupts: Interrupts,
+        output: Output,
+    ) -> None:
+        self.mesh, self.contexts, self.session, self.seed = mesh, contexts, session, seed
+        self.interrupts, self.output = interrupts, output
+        self.token_index: Tensor | None = None
+        self.whole_token_index: Tensor | None = None
+        self.step = 0
+        self.tokens: Tensor | None = None
+        self.mask: Tensor | None = None
+        self.positions: Tensor | None = None
+        self.special: Tensor | None = None
+        self.rows = slice(None)
+        self.documents: Tensor | None = None
+        self.offsets: Tensor | None = None
+        self.failure: UserFailure | None = None
+        self.edits: list[str] = []  # "function at point", of those that changed a value
+        self._calls: dict[str, int] = {}
+
+    def ask(
+        self,
+        point: Point,
+        probes: list[Probe],
+        value: Tensor,
+        sharded: bool = False,
+        own: bool = False,
+    ) -> tuple[Tensor, bool]:
+        """Run probes in order, each on the result of the one before; (value, whether changed).
+
+        Args:
+            sharded: the value is this rank's part.
+            own: nobody else has the value's memory, which may be kept.
+        """
+        start, changed = value, False
+        users = uses(value)
+        for probe in probes:
+            if self.failure or self.interrupts.stop.skipping:
+                return start, False
+            version, had = value._version, _kind(value)
+            last = probe is probes[-1] and probe.spec.read_only
+            given = value if own and last and uses(value) == users else None
+            result = self._call(point, probe, value, sharded, had, given)
+            if self.failure:
+                return start, False
+            result = value if result is None else result
+            edited = result is not value or value._version != version
+            if problem := _wrong(result, had):
+                self._fail(point, probe, WrongValue(problem, LEAVE_ALONE), had)
+                return start, False
+            if edited and probe.spec.read_only:
+                remedy = "Leave out read_only=True, or do not change the value."
+                self._fail(point, probe, WrongValue("A read-only probe edited.", remedy), had)
+                return start, False
+            if edited:
+                self._note_edit(probe)
+            value, changed = result, changed or edited
+        return value, changed
+
+    def _note_edit(self, probe: Probe) -> None:
+        spec = probe.spec
+        edit = f"{spec.code.name} at {spec.point}{' (gradient)' if spec.grad else ''}"
+        if edit not in self.edits:
+            self.edits.append(edit)
+
+    def _call(
+        self,
+        point: Point,
+        probe: Probe,
+        value: Tensor,
+        sharded: bool,
+        had: dict[str, Any],
+        given: Tensor | None,
+    ) -> Any:
+        """Call user code: its own random stream, its own save context, its errors kept."""
+        name = point.address.name + (".grad" if probe.spec.grad else "")
+        number = self._calls[name] = self._calls.get(name, -1) + 1
+        seed = seed_of(self.seed, name, number)
+        try:
+            with self.interrupts.held():
+                context = self.contexts.open(self.session, point.address.name, probe.spec.name)
+            here = self._here(point, value, seed, sharded)
+            of = self._sharded(point, probe, value) if sharded else None
+            told = {"params": probe.params, "source": probe.source, "shard": here.shard}
+            users, version = uses(value), value._version
+            with (
+                Lent(context, of, given, here=here, **told),
+                Stream(self.mesh.device, seed),
+                state.Kept(),
+                self.output.captured(),
+                self.interrupts.user_code(),
+            ):
+                result = plain(probe.function(context, value))
+            new = result if isinstance(result, Tensor) and result is not value else None
+            if _is_shared(new) or uses(value) > users + took(context):
+                edited = value._version != version
+                release_aliases(context, value, *([] if new is None else [new]), edited=edited)
+            del new
+            if not (torch.is_grad_enabled() or probe.spec.read_only):
+                result = unshared(result, value, users)
+            return result
+        except Cancelled:
+            if self.mesh.world == 1:
+                raise
+            self.failure = UserFailure(Cancelled(), "")
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything
+            self._fail(point, probe, error, had)
+        return None
+
+    def _here(self, point: Point, value: Tensor, seed: int, sharded: bool) -> SimpleNamespace:
+        layout = point.layout
+        part = self.mesh.tp_rank // layout.dup if layout.chunks > 1 else 0
+        size = value.shape[layout.dim] if layout.chunks > 1 else None
+        shard = SimpleNamespace(
+            replica=self.mesh.replica,
+            index=part,
+            count=layout.chunks,
+            dim=layout.dim if layout.chunks > 1 else None,
+            start=part * size if size else 0,
+            stop=(part + 1) * size if size else None,
+        )
+        return SimpleNamespace(
+            point=point.address.name,
+            layer=point.address.layer,
+            expert=point.address.expert,
+            tokens=self.tokens,
+            mask=self.mask,
+            positions=self.positions,
+            special=self.special,
+            step=self.step,
+            token_index=own(
+                self.token_index if sharded or self.mesh.degrees.dp == 1 else self.whole_token_index
+            ),
+            rows=self.rows if sharded else slice(None),
+            document=own(self.documents),
+            offset=own(self.offsets),
+            generator=generator(value.device, seed),
+            shard=shard if sharded else None,
+        )
+
+    def _fail(self, point: Point, probe: Probe, error: BaseException, had: dict[str, Any]) -> None:
+        error = memory.typed(error, self.mesh.device)
+        layout = point.layout
+        sharding = (
+            f"one of {layout.chunks} shards"
+            if probe.spec.sharded and layout.chunks > 1
+            else "whole"
+        )
+        dtype = str(had["dtype"]).removeprefix("torch.")
+        side = "the gradient at " if probe.spec.grad else ""
+        where = f"{side}{point.address.name} {had['shape']} {dtype}, {sharding}"
+        self.failure = self.failure or UserFailure(error, where)
+        if self.mesh.world == 1:
+            raise PassFailed
+
+    def _sharded(self, point: Point, probe: Probe, value: Tensor) -> Sharded:
+        layout = point.layout
+        copies = layout.dup if layout.chunks > 1 else self.mesh.tp.size
+        return Sharded(
+            probe.spec.merge,
+            layout.dim - value.dim() if layout.dim >= 0 else layout.dim,
+            value.dim(),
+            self.mesh.replica,
+            self.mesh.tp_rank % copies == 0,
+        )
+
+
+def _is_shared(new: Tensor | None) -> bool:
+    """Whether user code may have kept what it returned, beside the two names of the caller and this one."""
+    return new is not None and memory_of(new) is not None and uses(new) > ALONE + 2
+
+
+def own(told: Tensor | None) -> Tensor | None:
+    """A copy for user code, which may change what it is told."""
+    return None if told is None else told.clone()
+
+
+def _kind(value: Tensor) -> dict[str, Any]:
+    """What must stay as it is when a value is replaced, or changed in place."""
+    return {
+        "shape": list(value.shape),
+        "dtype": value.dtype,
+        "device": value.device,
+        "layout": value.layout,
+    }
+
+
+def _wrong(result: Any, had: dict[str, Any]) -> str:
+    """What is wrong with a probe's result, or nothing."""
+    if not isinstance(result, Tensor):
+        return f"A probe returned a {type(result).__name__}, not a tensor."
+    for what, has in _kind(result).items():
+        if has != had[what]:
+            return f"A probe returned a tensor of {what} {has}; the point's is {had[what]}."
+    return ""

@@ -1,0 +1,9 @@
+"""Documents streamed past probes, in turns, with checkpoints.
+
+Not here: what recorders keep (``save_contexts``).
+
+``run``       the runs of a server, and their steps
+``sources``   documents from memory, or a file that the server reads
+``batches``   documents to rows of tokens
+``portions``  a batch in portions, so that none holds the model for long
+"""

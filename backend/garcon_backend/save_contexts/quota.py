@@ -1,0 +1,170 @@
+"""How much may be kept, and what a request leaves that exceeded it.
+
+Save contexts stay until they are cleared, so what probes save adds up, over requests and over sessions. Each
+rank keeps so much and no more. A probe that saves a tensor for which there is no room fails at that line;
+what grew unseen, such as a list, is counted when the request is over. Such a request fails alone, and so does
+one during which memory ended: *what it saved on this rank is taken back*, so that what was recorded before it
+is still there, and the next request has room.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from garcon_backend.process import memory
+from garcon_jupyter.errors import DoesNotFit
+from garcon_jupyter.wire.sizes import sized
+
+COUNTED_AT_ONCE = 1 << 20
+"""Bytes of a tensor from which on it is counted when it is saved, and not only when the request is over."""
+
+_DEPTH = 4
+"""How deep lists and dictionaries are looked into."""
+
+Kept = Iterable[tuple[str, Mapping[str, Any]]]
+"""(session, what is saved by attribute), of all contexts and snapshots."""
+
+
+class Keeping:
+    """The limit of one rank, and what its contexts held when the request began."""
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self._without = 0  # what this process uses without what it keeps, at most
+        self._former: dict[int, _Former] = {}
+
+    def set_limit(self, limit: int) -> None:
+        """Keep at most so many bytes, counted from now on."""
+        self.limit, self._without = limit, _memory_used()
+
+    def begin(self) -> None:
+        """A request begins."""
+        self._former.clear()
+
+    def opened(self, values: dict[str, Any], parts: dict[str, Any]) -> None:
+        """A probe of this request is about to write into a context."""
+        if id(values) not in self._former:
+            self._former[id(values)] = _Former(values, parts)
+
+    @property
+    def grown(self) -> bool:
+        """Whether this request may have saved anything."""
+        return bool(self._former)
+
+    def take_back(self) -> None:
+        """Let the contexts hold what they held when the request began."""
+        for former in self._former.values():
+            former.restore()
+        self._former.clear()
+
+    def room(self, kept: Kept) -> int:
+        """Bytes that may be kept beside what is."""
+        if self.limit is None:
+            return 1 << 62
+        return max(0, self.limit - sum(_bytes_by_session(kept).values()))
+
+    def check(self, kept: Kept, more: int = 0) -> None:
+        """Refuse to keep so much more.
+
+        Raises:
+            DoesNotFit: with the numbers, and who keeps the most.
+        """
+        if self.limit is None:
+            return
+        used = _memory_used()
+        if self._without <= used <= self._without + self.limit - more:
+            return  # nothing can be kept that no memory was used for: no need to count
+        by_session = _bytes_by_session(kept)
+        total = sum(by_session.values())
+        self._without = min(
+            self._without, used - total
+        )  # what loading had left over was given back
+        if total + more <= self.limit:
+            return
+        most = by_session.most_common(1)
+        holder = f" (session {most[0][0]!r} {sized(most[0][1])})" if most else ""
+        needed = f", and {sized(more)} more do not fit" if more else ""
+        raise DoesNotFit(
+            f"Recordings take {sized(total)}{holder} of the {sized(self.limit)} that this rank "
+            f"keeps{needed}.",
+            "rmodel.clear_recordings() makes room, and so does letting go of recordings().",
+        )
+
+
+class _Former:
+    """What a context held, with the content of its lists and dictionaries."""
+
+    def __init__(self, values: dict[str, Any], parts: dict[str, Any]) -> None:
+        dictionaries = (values, parts, *_containers(values.values(), dict))
+        self._dictionaries = [(held, dict(held)) for held in dictionaries]
+        self._lists = [(held, list(held)) for held in _containers(values.values(), list)]
+
+    def restore(self) -> None:
+        for held, content in self._dictionaries:
+            held.clear()
+            dict.update(held, content)
+        for row, items in self._lists:
+            list.__setitem__(row, slice(None), items)
+
+
+def _containers(values: Iterable[Any], kind: type, depth: int = _DEPTH) -> Iterator[Any]:
+    """The lists, or dictionaries, among saved values and inside them."""
+    for value in values:
+        if isinstance(value, kind):
+            yield value
+        if depth and isinstance(value, (list, tuple, dict)):
+            inside = value.values() if isinstance(value, dict) else value
+            yield from _containers(inside, kind, depth - 1)
+
+
+def _bytes_by_session(kept: Kept) -> Counter[str]:
+    """Bytes of tensors, arrays, texts and states of recorders; what several hold counts for the first."""
+    seen: set[Any] = set()
+    found: Counter[str] = Counter()
+    for session, values in kept:
+        found[session] += sum(_bytes(value, seen, _DEPTH) for value in values.values())
+    return found
+
+
+def _bytes(value: Any, seen: set[Any], depth: int) -> int:
+    identity: Any
+    if isinstance(value, Tensor) and value.layout is torch.strided:
+        storage = value.untyped_storage()
+        identity, size = (str(value.device), storage._cdata), storage.nbytes()
+    elif isinstance(value, (list, tuple, dict, set)):
+        inside = value.values() if isinstance(value, dict) else value
+        if not depth or id(value) in seen:
+            return 0
+        seen.add(id(value))
+        return sum(_bytes(item, seen, depth - 1) for item in inside)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):  # a recorder's state
+        inside = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+        return sum(_bytes(item, seen, depth - 1) for item in inside) if depth else 0
+    elif isinstance(value, np.ndarray):
+        identity, size = id(value), value.nbytes
+    elif isinstance(value, (str, bytes, bytearray)):
+        identity, size = id(value), sys.getsizeof(value)
+    elif isinstance(vars(value) if hasattr(value, "__dict__") else None, dict):
+        return _bytes(vars(value), seen, depth)  # a namespace, or an object of the user's
+    else:
+        return 0
+    if identity in seen:
+        return 0
+    seen.add(identity)
+    return size
+
+
+def _memory_used() -> int:
+    """Bytes of memory of its own that this process uses, on the host and on a device."""
+    host = memory.resident()
+    if not host:  # not told: then everything is counted every time
+        return 1 << 62
+    return host + (torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0)

@@ -1,0 +1,200 @@
+"""Launching a server and connecting to it: the first line of every notebook."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Unpack
+
+from garcon_jupyter import imported
+from garcon_jupyter.client import preload, resuming
+from garcon_jupyter.client.client import RemoteModel
+from garcon_jupyter.client.look import Look
+from garcon_jupyter.client.resuming import notebook_session  # noqa: F401 - its former place
+from garcon_jupyter.connection import prints
+from garcon_jupyter.errors import ServerGone
+from garcon_jupyter.servers import limits, preflight, registry
+from garcon_jupyter.servers.limits import LaunchWords
+from garcon_jupyter.servers.options import LAUNCH_WORDS, check_words
+from garcon_jupyter.servers.registry import Progress, Server, Settings
+
+
+def launch(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    tp: int | None = None,
+    pp: int | None = None,
+    dp: int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    idle_timeout: float | str = "1h",
+    loader: str | None = None,
+    progress: Progress = print,
+    **more: Unpack[LaunchWords],
+) -> Server:
+    """Launch a server for a model, or find the one that runs.
+
+    Args:
+        path: "smollm2" (a real model that needs no hub), a directory as ``save_pretrained`` writes it, or a
+            hub id where there is network; with `loader`, whatever the loader takes.
+        name: of the server; by default the path's base name and a short hash of the resolved path.
+        tp, pp, dp: degrees of tensor, pipeline and data parallelism; by default chosen from the devices
+            and the model's size.
+        dtype: to load in, e.g. "bfloat16"; by default the checkpoint's.
+        device: "cpu" or "cuda"; by default the GPUs, where there are some.
+        idle_timeout: seconds, or "30m", "1h", "never": the server ends after so long without a request.
+        loader: ``package.module:function`` that makes a torch.nn.Module of your own from the path.
+        progress: is told in a line what is going on.
+        more: limits of what the server uses, the words of :class:`garcon_jupyter.servers.limits.LimitWords`:
+            ``memory="8GiB", keep="2GiB"``.
+            For a server over several hosts, those of :class:`garcon_jupyter.servers.hosts.Several`:
+            ``nnodes=2, rdzv_endpoint="10.0.0.1:29400"``, the same on each, or
+            ``launcher="slurm", nodes=2``. On another host than the first, the call returns when the
+            server has ended.
+
+    Raises:
+        NotAModel: the path holds no model; says what it is.
+        BadRequest, UnknownName: an option makes no sense, or there is none of that name.
+        ServerMismatch: a server of that name runs with another model, degrees, dtype or loader.
+        BadDegrees, DoesNotFit: the model cannot be cut so, or is too large; with the numbers.
+        LaunchFailed: it did not come up; with the end of its log.
+    """
+    settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
+    return _launch(path, name, *settings, progress, more)[0]
+
+
+def _launch(
+    path: str | os.PathLike[str],
+    name: str | None,
+    tp: int | None,
+    pp: int | None,
+    dp: int | None,
+    dtype: str | None,
+    device: str | None,
+    idle_timeout: float | str,
+    loader: str | None,
+    progress: Progress,
+    more: LaunchWords,
+) -> tuple[Server, bool]:
+    dtype = None if dtype is None else str(dtype).removeprefix("torch.")
+    words = (name, tp, pp, dp, dtype, device, idle_timeout, loader)
+    check_words(path, {**dict(zip(LAUNCH_WORDS, words, strict=True)), **more})
+    where, automatic = _resolved(path, loader, progress)
+    allowed, several = limits.taken(idle_timeout, more)
+    settings = Settings(where, tp, pp, dp, dtype, device, loader)
+    if not loader:
+        preflight.check(settings)
+    server, started = registry.launch(name or automatic, settings, allowed, progress, several)
+    if started:
+        progress(f"{server.name} is ready")
+    return server, started
+
+
+def _resolved(
+    path: str | os.PathLike[str], loader: str | None, progress: Progress
+) -> tuple[str, str]:
+    """The resolved path, and the automatic name of its server."""
+    from pathlib import Path
+
+    from garcon_jupyter.model_files import snapshots
+
+    if loader:
+        return str(path), snapshots.server_name(Path(path))
+    directory = snapshots.resolve(path, progress).path
+    return str(directory), snapshots.server_name(directory)
+
+
+def connect(name: str | Server | None = None, session: str | None = None) -> RemoteModel:
+    """Connect to a running server.
+
+    Each call has a session of its own, so that a process can have several that do not see each other.
+    :func:`launch_and_connect` and ``%garcon connect`` go on in the one that the notebook had.
+
+    Args:
+        name: of the server; ``ssh://user@host/name`` for one of another machine.
+        session: of the session to resume, or to make; by default a fresh one. :func:`sessions` lists them.
+
+    Raises:
+        BadRequest: that is no name.
+        UnknownServer: none of that name runs; says why the last one ended.
+        Unreachable: ssh cannot connect; with what it said.
+        SessionInUse: another living client holds the session.
+        VersionMismatch: server and client do not understand each other.
+    """
+    model = RemoteModel(registry.find(name), session=session)  # type: ignore[arg-type]  # None is told so
+    if session is None and imported.shell():  # a script has no cell that is run again
+        prints.notice(resuming.tell(model))
+    return model
+
+
+def launch_and_connect(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    session: str | None = None,
+    tp: int | None = None,
+    pp: int | None = None,
+    dp: int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    idle_timeout: float | str = "1h",
+    loader: str | None = None,
+    progress: Progress = print,
+    **more: Unpack[LaunchWords],
+) -> RemoteModel:
+    """Launch a server, or find the one that runs, and connect to it.
+
+    Running the same line again goes on in the same session. It is named after the user and the notebook or
+    script, so that a notebook whose kernel was restarted finds its recordings (:mod:`garcon_jupyter.client.resuming`);
+    where another living client holds it, the session is a fresh one, and a line says so.
+
+    Args:
+        session: of the session to resume, instead.
+
+    The other arguments are those of :func:`launch`. Over several hosts, this is for the first.
+
+    Raises:
+        ServerGone: this is another host than the first, and the server has ended.
+    """
+    preload.begin()
+    settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
+    server, started = _launch(path, name, *settings, progress, more)
+    rmodel = in_notebook_session(server, session)
+    if not started:
+        progress(f"connected to the running server {server.name}")
+    return rmodel
+
+
+def in_notebook_session(server: Server, session: str | None = None) -> RemoteModel:
+    """Connect to a server in a named session, else in that of this process or notebook, else in a fresh one,
+    and say so where others could be resumed.
+
+    Raises:
+        ServerGone: the server has ended.
+    """
+    if not server.alive:
+        raise ServerGone(
+            f"Server {server.name!r} has ended.",
+            "To connect, launch on the first host; on the others launch is enough.",
+        )
+    if session is not None:
+        return RemoteModel(server, session=session)
+    wish = resuming.own(server)
+    model = RemoteModel(server, prefer=wish.name, lasting=wish.lasting)
+    resuming.remember(model)
+    prints.notice(resuming.tell(model, wish))
+    return model
+
+
+def easy_garcon(model: RemoteModel | str, text: Any) -> Look:
+    """One context as it passes through a model, looked at without ceremony.
+
+    Args:
+        model: a connection, or a path to launch.
+        text: a text or tokens.
+
+    Returns:
+        A :class:`~garcon_jupyter.client.look.Look`: any point by attribute or name, fetched in one forward.
+    """
+    rmodel = model if isinstance(model, RemoteModel) else launch_and_connect(model)
+    return Look(rmodel, text)

@@ -1,0 +1,14 @@
+"""The line to one server: messages out, replies and prints in.
+
+Not here: which servers there are (``servers``), and what is asked of them (``client``).
+
+``connection_file``      how a server is reached, and that it runs
+``channel``              Jupyter's messages
+``pending``              what of a request has come
+``lines``                the line of cells, and one beside it
+``background``           work that stands behind what persons run
+``data_line``            the line for large values, where there is no shared memory
+``deferred_interrupts``  an interrupt that waits until a message is whole
+``prints``               what code prints on the server, shown here
+``progress``             one line that changes while something long goes on
+"""

@@ -1,0 +1,7 @@
+"""The methods of a model that stand above what it is: pictures, runs, atlases.
+
+Not here: anything that a script without a notebook needs for a pass.
+
+``pictures``   the pictures that a served model makes of itself
+``data_runs``  runs and atlases
+"""

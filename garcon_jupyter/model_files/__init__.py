@@ -1,0 +1,11 @@
+"""What the path of a model means, and what its files say of themselves.
+
+Not here: loading a model, which the server does.
+
+``snapshots``      paths, names of a hub, files of GGUF
+``embedded``       models that come with Garçon
+``weights``        what weight files say, unread
+``quantised``      what packed weights need
+``configuration``  numbers that may differ from layer to layer
+``degrees``        by which degrees a model can be cut
+"""

@@ -1,0 +1,43 @@
+"""The table of probe points and parameters, and the grammar of their names.
+
+Not here: where a point is in a model (the server's families), and what a probe does there.
+
+``table``    every point and parameter, declared once
+``names``    the grammar of names: patterns, modules, the nearest names
+``catalog``  what one model has of the table
+"""
+
+from garcon_jupyter.points.catalog import Catalog
+from garcon_jupyter.points.names import (
+    MODULE_PREFIX,
+    MODULE_SIDES,
+    Address,
+    fill,
+    is_pattern,
+    parameter_order,
+    parse_parameter,
+    parse_point,
+    pattern_regex,
+    point_spec,
+    template_regex,
+)
+from garcon_jupyter.points.table import PARAMETERS, POINTS, ParameterSpec, PointSpec
+
+__all__ = [
+    "MODULE_PREFIX",
+    "MODULE_SIDES",
+    "PARAMETERS",
+    "POINTS",
+    "Address",
+    "Catalog",
+    "ParameterSpec",
+    "PointSpec",
+    "fill",
+    "is_pattern",
+    "parameter_order",
+    "parse_parameter",
+    "parse_point",
+    "pattern_regex",
+    "point_spec",
+    "template_regex",
+]

@@ -1,0 +1,211 @@
+"""What one model has of the table."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from garcon_jupyter.errors import PointUnavailable, UnknownParameter, UnknownPoint
+from garcon_jupyter.points.names import (
+    MODULE_PREFIX,
+    MODULE_SIDES,
+    Address,
+    an_example,
+    check_name,
+    fill,
+    is_pattern,
+    module_of,
+    parse_parameter,
+    parse_point,
+    pattern_regex,
+)
+from garcon_jupyter.points.table import POINTS, PointSpec
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Which points and parameters one loaded model has, and why it lacks the others.
+
+    Made by the server, sent to the client when it connects, so that names resolve, complete and
+    are refused without a trip.
+
+    Attributes:
+        sizes: what each letter of a shape is for this model, e.g. ``{"D": 576, "H": 9, …}``.
+        n_layers: number of blocks.
+        n_experts: experts per layer, 0 where there are none.
+        layers: for each template with a layer that exists, the layers that have it.
+        refused: for each other template, why the model lacks it.
+        modules: dotted paths of all modules of the model.
+        parameters: all parameter addresses of the model.
+    """
+
+    sizes: dict[str, int]
+    n_layers: int
+    n_experts: int = 0
+    layers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the model has points of the table, and not those of its modules only."""
+        return any(spec.template not in self.refused for spec in POINTS)
+
+    @property
+    def paths(self) -> list[str]:
+        """Dotted paths of the modules inside the model."""
+        return [path for path in self.modules if path]
+
+    def a_module(self) -> str:
+        """A point of some module, as an example: the output of a block, where there is a list of them."""
+        blocks = [path for path in self.paths if re.search(r"\.\d+$", path)]
+        return f"{MODULE_PREFIX}{[*blocks, *self.paths, ''][0]}.output"
+
+    def names(self) -> list[str]:
+        """All addresses of the table that this model has, in the order of the forward pass."""
+        blocks: list[PointSpec] = []
+        before: list[PointSpec] = []
+        after: list[PointSpec] = []
+        for spec in POINTS:
+            if spec.template in self.refused:
+                continue
+            if "{i}" in spec.template:
+                blocks.append(spec)
+            else:
+                (after if blocks else before).append(spec)
+        names = [spec.template for spec in before]
+        for layer, spec in itertools.product(range(self.n_layers), blocks):
+            if layer in self.layers.get(spec.template, ()):
+                names += self._fill_all(spec.template, layer)
+        return names + [spec.template for spec in after]
+
+    def _fill_all(self, template: str, layer: int) -> list[str]:
+        experts: Iterable[int | None] = range(self.n_experts) if "{e}" in template else (None,)
+        return [fill(template, layer, expert) for expert in experts]
+
+    def shape(self, address: Address) -> tuple[str | int, ...]:
+        """Shape of a point with every letter replaced that is known before the tokens are."""
+        dims = address.spec.dims if address.spec else ()
+        return tuple(int(x) if x.isdigit() else self.sizes.get(x, x) for x in dims)
+
+    def point(self, name: str) -> Address:
+        """The address of one point.
+
+        Raises:
+            UnknownPoint: the grammar has no such name; names the nearest ones.
+            PointUnavailable: this model, or this layer, lacks it; says why.
+        """
+        check_name(name, "probe point", UnknownPoint)
+        address = parse_point(name)
+        if address is None:
+            remedy = "Patterns like layers.*.mlp.out select many; %garcon points lists all."
+            if name.startswith(MODULE_PREFIX):
+                raise UnknownPoint(
+                    f"{name!r} names no side of a module.", "End it with .input or .output."
+                )
+            if not self.mapped:
+                raise UnknownPoint(f"There is no probe point {name!r}.", self._go_on(name))
+            raise UnknownPoint.among(
+                "probe point", name, self.names() or [spec.template for spec in POINTS], remedy
+            )
+        if address.spec is None:
+            self._check_module(name)
+        elif address.template in self.refused:
+            raise PointUnavailable(
+                f"This model has no {name}: {self.refused[address.template]}.",
+                "%garcon points lists what it has." if self.mapped else self._go_on(name),
+            )
+        elif address.layer is not None:
+            self._check_layer(address)
+        return address
+
+    def _go_on(self, name: str) -> str:
+        """What to name instead in a model that has points of its modules only."""
+        names = [f"{MODULE_PREFIX}{path}.output" for path in self.paths]
+        nearest = difflib.get_close_matches(name, names, n=2, cutoff=0.5) or [self.a_module()]
+        return f"Probe a module, such as {' or '.join(nearest)}; rmodel.modules lists them all."
+
+    def _check_module(self, name: str) -> None:
+        path = module_of(name)
+        if path not in self.modules:
+            raise UnknownPoint.among(
+                "module", path, self.modules, "rmodel.modules lists the dotted paths."
+            )
+
+    def _check_layer(self, address: Address) -> None:
+        if address.layer is None or address.layer >= self.n_layers:
+            raise UnknownPoint(
+                f"{address.name} is out of range: the model has layers 0 to {self.n_layers - 1}.",
+                f"The last one is {fill(address.template, self.n_layers - 1, address.expert)}.",
+            )
+        if address.layer not in self.layers.get(address.template, ()):
+            having = self.layers.get(address.template, ())
+            raise PointUnavailable(
+                f"Layer {address.layer} has no {address.name.split('.', 2)[-1]}.",
+                f"The layers that have it: {', '.join(map(str, having)) or 'none'}.",
+            )
+        if address.expert is not None and address.expert >= self.n_experts:
+            raise UnknownPoint(
+                f"{address.name} is out of range: there are {self.n_experts} experts.",
+                f"The last one is {self.n_experts - 1}.",
+            )
+
+    def select(self, pattern: str) -> list[Address]:
+        """All points that a pattern selects, in the order of the forward pass.
+
+        ``*`` stands for any number, ``4-7`` and ``{4,8}`` for those layers. A pattern without
+        wildcards is a name. A wildcard over layers skips the layers that lack the point. In
+        ``module:model.layers.*.mlp.output`` it stands for any one part of the modules' paths.
+
+        Raises:
+            UnknownPoint, PointUnavailable: as :meth:`point`, or where nothing is selected.
+        """
+        check_name(pattern, "probe point", UnknownPoint)
+        if not is_pattern(pattern) or self._is_module(pattern):
+            return [self.point(pattern)]
+        regex = pattern_regex(pattern)
+        sides = self.module_names() if pattern.startswith(MODULE_PREFIX) else self.names()
+        chosen = [self.point(name) for name in sides if regex.fullmatch(name)]
+        if not chosen:
+            # One concrete address of the pattern tells whether the point or the numbers are wrong.
+            address = self.point(an_example(pattern))
+            raise UnknownPoint(
+                f"{pattern!r} selects nothing.", f"{address.name} is a point of this model."
+            )
+        return chosen
+
+    def _is_module(self, name: str) -> bool:
+        """Whether a name is that of a module, though a part of it may look like a wildcard."""
+        address = parse_point(name)
+        return bool(address and address.spec is None and module_of(name) in self.modules)
+
+    def module_names(self) -> list[str]:
+        """All ``module:`` points: each module's input and output."""
+        return [f"{MODULE_PREFIX}{path}.{side}" for path in self.modules for side in MODULE_SIDES]
+
+    def parameter(self, name: str) -> Address:
+        """The address of one parameter.
+
+        Raises:
+            UnknownParameter: no such parameter in this model; names the nearest ones.
+        """
+        check_name(name, "parameter", UnknownParameter)
+        for candidate in (name, name.removesuffix(".weight")):
+            if candidate in self.parameters:
+                address = parse_parameter(candidate)
+                return address or Address(candidate, None)
+        if is_pattern(name):
+            regex = pattern_regex(name)
+            found = [known for known in self.parameters if regex.fullmatch(known)]
+            raise UnknownParameter(
+                f"{name!r} is a pattern of {len(found)} parameters, where the name of one is needed.",
+                f"Such as {found[0]}; ask for each by its name." if found else "",
+                found,
+            )
+        raise UnknownParameter.among(
+            "parameter", name, self.parameters, "%garcon params lists all."
+        )

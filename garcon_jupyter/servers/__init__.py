@@ -1,0 +1,16 @@
+"""Which servers there are; starting, finding and ending them.
+
+Not here: what a server is asked (``client``).
+
+``registry``           which servers run, by their files
+``launching``          starting one, and waiting until it is ready
+``options``            the options of a launch, declared once
+``limits``             what a server may use, and for how long it stays
+``placement``          device and degrees, where nobody said
+``preflight``          what is known to fail before anything starts
+``hosts``              a server over several hosts
+``slurm``              a server as a job of Slurm
+``slurm_node``         one node of such a job
+``tunnels``            a server of another machine, by ssh
+``private_directory``  a directory that a process has while it lives
+"""

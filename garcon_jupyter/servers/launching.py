@@ -1,0 +1,330 @@
+"""Starting a server, and waiting until it is ready.
+
+There are three ways, which end in the same: a supervisor with a spec (``spec.json`` in the server's own
+directory), on each host that the server runs on.
+
+- On this host: the supervisor is detached, and the launch returns when the connection file is there. Over
+  several hosts this is what happens on the first, which rank 0 belongs to.
+- On another host than the first: the launch stays as long as the server does, and ends with it.
+- By Slurm: the nodes of a job each run a supervisor (:mod:`garcon_jupyter.servers.slurm`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from garcon_jupyter.connection.connection_file import process_lives
+from garcon_jupyter.errors import BadRequest, LaunchFailed
+from garcon_jupyter.servers import hosts, placement, slurm
+from garcon_jupyter.servers.hosts import Place, Several
+from garcon_jupyter.servers.limits import Limits
+from garcon_jupyter.servers.registry import (
+    Progress,
+    Server,
+    Settings,
+    find,
+    log_file,
+    own_directory,
+    registry_directory,
+    shared_directory,
+    why_gone,
+)
+from garcon_jupyter.wire.failures import revive
+
+LAUNCH_TIME = 1800.0
+"""Seconds after which a launch that says nothing counts as failed."""
+
+END_TIME = 30.0
+"""Seconds in which a server that was told to end, or was lost, is gone with all its processes."""
+
+SUPERVISOR = "supervisor.pid"
+
+_TICK = 0.05
+
+
+def way(
+    name: str, settings: Settings, limits: Limits, progress: Progress, words: Several
+) -> Here | BesideOthers | BySlurm:
+    """How a server is to be started.
+
+    Raises:
+        BadDegrees, BadRequest: the words make no sense together.
+    """
+    if hosts.by_slurm(words):
+        return BySlurm(name, settings, limits, progress, words)
+    if not hosts.over_several(words):
+        return Here(name, settings, limits, progress)
+    place = hosts.place(words, placement.plan(settings).degrees)
+    kind = Here if place.first else BesideOthers
+    return kind(name, settings, limits, progress, place)
+
+
+@dataclass(frozen=True)
+class _Start:
+    name: str
+    settings: Settings
+    limits: Limits
+    progress: Progress
+
+    def spec(self, device: str | None = None) -> dict[str, Any]:
+        """The settings that are the same on every host."""
+        plan = placement.plan(self.settings)
+        device = self.settings.device or device or plan.device
+        return {
+            "name": self.name,
+            "model": self.settings.path,
+            "registry": str(registry_directory()),
+            "degrees": plan.degrees,
+            "dtype": self.settings.dtype,
+            "device": device,
+            "loader": self.settings.loader,
+            "settings": {**self.settings.__dict__, "device": device},
+            **self.limits.__dict__,
+        }
+
+    def relayed(self, log: Path) -> Iterator[None]:
+        """At each step, tells the progress that was logged since the last."""
+        for lines in _new_lines(log):
+            for line in lines:
+                if line.startswith("[garcon] "):
+                    self.progress(line.removeprefix("[garcon] "))
+            yield
+
+    def await_ready(
+        self,
+        log: Path,
+        directory: Path,
+        goes_on: Callable[[], bool],
+        end: Callable[[], None],
+        last_word: Callable[[], str] = lambda: "it said nothing",
+    ) -> Server:
+        """Wait for the connection file; where none comes, end what was started."""
+        file = registry_directory() / f"{self.name}.json"
+        relay = self.relayed(log)
+        latest = time.monotonic() + LAUNCH_TIME
+        try:
+            while time.monotonic() < latest:
+                next(relay)
+                if file.exists():
+                    return find(self.name)
+                if not goes_on():
+                    break
+                time.sleep(_TICK)
+            else:
+                end()
+        except BaseException:
+            end()
+            raise
+        raise _failed(self.name, log, directory, last_word=last_word())
+
+
+@dataclass(frozen=True)
+class Here(_Start):
+    """On this host, detached."""
+
+    place: Place | None = None
+
+    def __call__(self) -> Server:
+        _forget_former(self.name)
+        directory, log = own_directory(self.name), log_file(self.name)
+        process = _supervise(self.name, self.spec(), self.place, log)
+        return self.await_ready(
+            log, directory, lambda: process.poll() is None, lambda: _terminate(process)
+        )
+
+
+@dataclass(frozen=True)
+class BesideOthers(_Start):
+    """On another host than the first, until the server ends."""
+
+    place: Place
+
+    def __call__(self) -> Server:
+        own = f"{self.name}@{self.place.label}"
+        try:
+            with FileLock(registry_directory() / f"{own}.lock", timeout=0):
+                self._stay(own)
+        except Timeout as error:
+            raise BadRequest(
+                f"This host's part of {self.name!r} runs already.",
+                "It ends with the server; garcon stop ends that.",
+            ) from error
+        facts = {"name": self.name, "path": self.settings.path, "host": socket.gethostname()}
+        degrees = placement.plan(self.settings).degrees
+        ended = {**facts, "pid": 0, "supervisor": 0, "degrees": degrees}
+        return Server(self.name, registry_directory() / f"{self.name}.json", ended)
+
+    def _stay(self, own: str) -> None:
+        directory, log = own_directory(own), log_file(own)
+        process = _supervise(own, self.spec(), self.place, log)
+        relay = self.relayed(log)
+        try:
+            while process.poll() is None:
+                next(relay)
+                time.sleep(_TICK)
+        except BaseException:
+            _terminate(process)
+            process.wait()
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        next(relay)
+        if process.returncode:
+            raise _failed(self.name, log, directory, "ended on this host")
+
+
+@dataclass(frozen=True)
+class BySlurm(_Start):
+    """By a job of Slurm."""
+
+    words: Several
+
+    def __call__(self) -> Server:
+        _forget_former(self.name)
+        log = log_file(self.name)
+        log.unlink(missing_ok=True)
+        log.touch(0o600)
+        spec = self.spec("cuda" if self.words.get("gpus_per_node") else "cpu")
+        each = self.words.get("nproc_per_node")
+        hosts.ranks_per_node(self.words.get("nodes") or 1, each, spec["degrees"])
+        job, directory = slurm.submit(
+            self.name, {**spec, "nproc_per_node": each}, log, self.words, environment()
+        )
+        watch = slurm.Watch(job)
+        return self.await_ready(
+            log,
+            directory,
+            lambda: self._goes_on(watch),
+            lambda: slurm.cancel(job),
+            lambda: watch.told,
+        )
+
+    def _goes_on(self, watch: slurm.Watch) -> bool:
+        goes_on, news = watch.look()
+        if news:
+            self.progress(news)
+        return goes_on
+
+
+def _forget_former(name: str) -> None:
+    """Remove what the last server of a name left; it is known to be gone."""
+    for file in (f"{name}.json", f"{name}.tombstone.json"):
+        (registry_directory() / file).unlink(missing_ok=True)
+
+
+def _supervise(
+    own: str, spec: dict[str, Any], place: Place | None, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a supervisor on this host, in a session of its own."""
+    directory, shared = own_directory(own), shared_directory(own)
+    _await_end_of_former(directory)
+    for path in (directory, shared):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(mode=0o700)
+    file = directory / "spec.json"
+    placed = place.as_dict() if place else None
+    content = {**spec, "directory": str(directory), "shared": str(shared), "hosts": placed}
+    file.write_text(json.dumps(content, indent=1))
+    with log.open("wb") as stream:
+        log.chmod(0o600)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "garcon_backend.distributed.supervisor", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
+    (directory / SUPERVISOR).write_text(str(process.pid))
+    return process
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+
+
+def _await_end_of_former(directory: Path) -> None:
+    """Wait until the supervisor of the former server of a name is gone: it would bury the new one.
+
+    One that does not end by itself is killed; its ranks end with it.
+    """
+    try:
+        pid = int((directory / SUPERVISOR).read_text())
+    except (OSError, ValueError):
+        return
+    end = time.monotonic() + END_TIME
+    while _supervises(pid):
+        if time.monotonic() > end:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _supervises(pid: int) -> bool:
+    """Whether a process is a living supervisor, and not another one that got its number."""
+    import psutil
+
+    try:
+        return process_lives(pid) and "garcon_backend.distributed.supervisor" in " ".join(
+            psutil.Process(pid).cmdline()
+        )
+    except psutil.Error:
+        return False
+
+
+def environment() -> dict[str, str]:
+    """The environment of a server: nothing of the notebook's, or it would end with the notebook."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "TORCHELASTIC_"))}
+    for word in (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    ):
+        kept.pop(word, None)
+    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
+    return {**quiet, **kept, "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _new_lines(log: Path) -> Iterator[list[str]]:
+    """What was written since the last look, by whole lines."""
+    with log.open(errors="replace") as stream:
+        rest = ""
+        while True:
+            *lines, rest = (rest + stream.read()).split("\n")
+            yield lines
+
+
+def _failed(
+    name: str, log: Path, directory: Path, what: str = "did not start", last_word: str = ""
+) -> Exception:
+    try:
+        failure = json.loads((directory / "failure.json").read_text())
+    except (OSError, ValueError):
+        failure = None
+    reason = ""
+    with contextlib.suppress(OSError):
+        reason = (directory / "reason").read_text()
+    shutil.rmtree(directory, ignore_errors=True)
+    if failure and "problem" in failure and "fault" not in failure:
+        return revive(failure)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+    told = failure and (failure.get("problem") or f"{failure['original']}: {failure['text']}")
+    problem = told or reason or why_gone(name) or last_word
+    return LaunchFailed(f"Server {name!r} {what}: {problem}.", f"The end of its log:\n{tail}")
