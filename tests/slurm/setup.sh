@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Slurm with two nodes on one Debian machine, for tests/test_slurm.py.
+# Slurm with two nodes on one Debian machine, for tests/servers/test_slurm.py.
 #
 #   sudo tests/slurm/setup.sh         install slurm-wlm and start munged, slurmctld and two slurmds
 #   sudo tests/slurm/setup.sh stop    end them

@@ -11,7 +11,7 @@ from garcon_backend.lockstep import command_sockets, watchdog
 from garcon_backend.save_contexts import backups
 from garcon_jupyter import errors
 
-PAGE = (Path(__file__).parent.parent / "docs" / "reliability.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
 MODULES = {
     m.__name__.rpartition(".")[2]: m
     for m in (agent, backups, command_sockets, rank_failures, orphans, outcomes, watchdog)

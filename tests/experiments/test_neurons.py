@@ -7,7 +7,7 @@ import pytest
 
 import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest
-from tests.looking.conftest import TEXT
+from tests.experiments.conftest import TEXT
 from tests.oracle import Plain
 
 POINT, UNIT = "layers.2.mlp.post_activation", 5

@@ -28,9 +28,9 @@ from garcon_jupyter.connection.deferred_interrupts import Patience
 from garcon_jupyter.servers import registry
 from garcon_jupyter.wire import protocol
 from tests import checkpoints
+from tests.behaviour.test_servers import until
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
-from tests.test_servers import until
 
 OUT = "layers.2.mlp.out"
 

@@ -13,7 +13,7 @@ from garcon_jupyter.experiments import frames
 from garcon_jupyter.experiments.frames import RecordedSource
 from garcon_jupyter.widgets import ActivationsWidget, FetchingView
 from garcon_jupyter.widgets.sources import ArraySource
-from tests.looking.conftest import TEXT
+from tests.experiments.conftest import TEXT
 
 
 def keep(save_ctx: Any, tensor: Any) -> None:

@@ -32,9 +32,9 @@ from garcon_backend.lockstep.turns import Queued
 from garcon_jupyter import BadRequest, Interrupted, RemoteModel, Server
 from garcon_jupyter.servers import registry
 from garcon_jupyter.wire import transport
+from tests.behaviour.test_servers import until
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
-from tests.test_servers import until
 
 OUT = "layers.2.mlp.out"
 

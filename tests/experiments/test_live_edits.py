@@ -13,7 +13,7 @@ import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest
 from garcon_jupyter.experiments.live_edits import Bench
 from garcon_jupyter.widgets import Edit
-from tests.looking.conftest import TEXT
+from tests.experiments.conftest import TEXT
 from tests.oracle import Plain
 
 MLP = "layers.1.mlp.out"

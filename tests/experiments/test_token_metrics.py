@@ -8,7 +8,7 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_jupyter.experiments.clean_passes import whole_pieces
 from garcon_jupyter.experiments.token_metrics import score
-from tests.looking.conftest import TEXT
+from tests.experiments.conftest import TEXT
 
 
 def test_scores_are_those_of_each_token_given_the_earlier(

@@ -16,7 +16,7 @@ def test_a_minute_of_everything_at_once(tmp_path: Path) -> None:
     words = ["--seconds", "45", "--seed", "1", "--json", str(figures)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak", *words],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=280,

@@ -27,7 +27,7 @@ from garcon_jupyter.experiments.lens import (
 from garcon_jupyter.servers import registry
 from tests import checkpoints, oracle
 from tests.conftest import quiet
-from tests.looking.conftest import TEXT, lens_oracle
+from tests.experiments.conftest import TEXT, lens_oracle
 from tests.oracle import Plain
 
 

@@ -30,7 +30,7 @@ from tests.backend.cases import (
     wrong,
 )
 
-TABLE = tomllib.loads((Path(__file__).parent / "points_matrix.toml").read_text())
+TABLE = tomllib.loads((Path(__file__).parents[1] / "points_matrix.toml").read_text())
 
 
 # -- reading ---------------------------------------------------------------------------------

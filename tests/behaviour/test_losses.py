@@ -22,9 +22,9 @@ import garcon_jupyter as garcon
 from garcon_backend.distributed.rank_failures import LIMIT
 from garcon_jupyter import NoRecording, RemoteModel, Server, ServerGone, ServerRestarted
 from garcon_jupyter.servers import registry
+from tests.behaviour.test_servers import traces, until
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
-from tests.test_servers import traces, until
 
 OUT = "layers.2.mlp.out"
 NEURONS = "layers.1.mlp.post_activation"
