@@ -7,6 +7,17 @@
 :mod:`~garcon_jupyter.atlas.making` makes one, :mod:`~garcon_jupyter.atlas.files` keeps it on disk,
 :mod:`~garcon_jupyter.atlas.merging` makes one of several, :mod:`~garcon_jupyter.atlas.looking` shows it, and
 :mod:`~garcon_jupyter.atlas.exports` writes a record as others lay theirs out.
+
+Not here: pictures of it (``display``), and the recorders that it is made with (``recorders``).
+
+``making``        recorders on all points, one pass over the data
+``writing``       arrays of all units, filled point by point, and the index at the end
+``files``         a directory of plain arrays that are mapped, not read
+``merging``       one atlas of several
+``correlations``  which units fire together
+``logits``        the tokens that a neuron's output makes more, and less, likely
+``looking``       a unit's dashboard, and a page on which one is picked
+``exports``       a record in the layouts that others read
 """
 
 from __future__ import annotations
