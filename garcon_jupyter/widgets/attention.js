@@ -1,5 +1,5 @@
 // @ts-check
-import { FILLING, assign, blit, button, chooser, clamp, codeOf, colourBar, contextOf, element, filling, fitted, inkOf, number, pixels, progress, redrawn, sized, tip, token, typed } from "./common.js";
+import { FILLING, assign, blit, button, chooser, clamp, codeOf, colourBar, contextOf, element, filling, fitted, inkOf, number, pixels, plural, progress, redrawn, sized, tip, token, typed } from "./common.js";
 import { drawLines, lineAt } from "./lines.js";
 import { overviewOf } from "./overview.js";
 
@@ -246,7 +246,7 @@ function subtitle(model, page, head) {
     const loaded = page.overview.loaded();
     return `${layers} layers × ${heads} heads · ${size}${loaded < layers ? ` · ${loaded} layers loaded${progress(model)}` : ""}`;
   }
-  const what = head >= 0 ? `head ${head} of ${heads}` : `${heads} heads`;
+  const what = head >= 0 ? `head ${head} of ${heads}` : plural(heads, "head");
   return `${what} · ${size}${layers && model.get("here") !== layer ? ` · loading layer ${layer} …` : ""}`;
 }
 

@@ -101,11 +101,11 @@ function gutterOf(page, labels, font) {
 /**
  * The first row in view, and the first below it.
  *
- * @param {Page} page
+ * @param {Pick<import("./frames").Rows, "rowHeight" | "scroller">} page
  * @param {number} tokens
  * @param {number} height
  */
-function rowsInView(page, tokens, height) {
+export function rowsInView(page, tokens, height) {
   const first = Math.floor(page.scroller.scrollTop / page.rowHeight);
   return [clamp(first, 0, tokens), clamp(Math.ceil((page.scroller.scrollTop + height) / page.rowHeight), 0, tokens)];
 }

@@ -125,7 +125,7 @@ const sheetOf = (model) => model.get("sheets")[model.get("sheet")];
  * @param {Model} model
  * @param {number} other
  */
-function sameColumns(model, other) {
+export function sameColumns(model, other) {
   const [a, b] = [sheetOf(model), model.get("sheets")[other]];
   return a.column_name === b.column_name && a.columns.length === b.columns.length;
 }
@@ -135,7 +135,7 @@ function sameColumns(model, other) {
  * @param {number} row
  * @param {number} column
  */
-function valueAt(sheet, row, column) {
+export function valueAt(sheet, row, column) {
   return typed(sheet.values, Float32Array)[row * sheet.columns.length + column];
 }
 
@@ -146,7 +146,7 @@ function valueAt(sheet, row, column) {
  * @param {number} row
  * @param {number} column
  */
-function wordsAt(model, row, column) {
+export function wordsAt(model, row, column) {
   const sheet = sheetOf(model);
   const tops = typed(model.get("tops"), Int32Array);
   const choices = tops.length / Math.max(sheet.rows.length * sheet.columns.length, 1);
@@ -189,11 +189,11 @@ function told(model, row, column, full) {
 
 /**
  * @param {Model} model
- * @param {Page} page
+ * @param {Pick<Page, "gutter" | "above" | "wide" | "tall">} page
  * @param {import("./common").Pointer} event
  * @returns {Cell | null}
  */
-function cellAt(model, page, event) {
+export function cellAt(model, page, event) {
   const sheet = sheetOf(model);
   const column = Math.floor((event.offsetX - page.gutter) / page.wide);
   const row = sheet.rows.length - 1 - Math.floor((event.offsetY - page.above) / page.tall);

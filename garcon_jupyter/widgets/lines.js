@@ -64,9 +64,10 @@ export function drawLines(model, page, local, hidden) {
       if (focus.query >= 0 && focus.query !== query) continue;
       for (let key = 0; key < keys; key++) {
         if (focus.query < 0 && focus.key >= 0 && focus.key !== key) continue;
-        if (hidden(query, key)) continue;
-        const strength = clamp(Math.abs(weights[query * keys + key]) / limit, 0, 1);
-        if (!(strength > 0.01)) continue; // masked, or too faint to see
+        const weight = weights[query * keys + key];
+        if (hidden(query, key) || weight === -Infinity) continue; // which is masked
+        const strength = clamp(Math.abs(weight) / limit, 0, 1);
+        if (!(strength > 0.01)) continue; // too faint to see, or no number
         context.globalAlpha = Math.pow(strength, 0.8);
         context.lineWidth = 0.6 + 2.4 * strength;
         context.beginPath();

@@ -76,7 +76,7 @@ function draw(model, page, colours) {
   const record = model.get("record");
   const largest = record.largest || 1;
   page.title.textContent = model.get("title");
-  page.subtitle.textContent = [...(record.fires ? [record.fires] : []), `largest value ${number(largest, 4)}`].join(" · ");
+  page.subtitle.textContent = [...(record.fires ? [record.fires] : []), `largest value ${number(record.largest ?? 0, 4)}`].join(" · ");
   drawHistogram(page, record.histogram);
   /** @type {["up" | "down" | "others", import("./traits").Effects | undefined, boolean][]} */
   const columns = [["up", record.up, false], ["down", record.down, true], ["others", record.correlated, false]];

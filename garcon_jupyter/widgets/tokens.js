@@ -1,5 +1,5 @@
 // @ts-check
-import { assign, bars, behindText, clamp, codeOf, css, element, inkOf, number, pixels, redrawn, scaleBar, sized, tip, token, typed } from "./common.js";
+import { assign, bars, behindText, clamp, codeOf, css, element, inkOf, number, pixels, plural, redrawn, scaleBar, sized, tip, token, typed } from "./common.js";
 
 // A text in which every token is an element: the browser breaks lines and orders directions. Colour
 // is the background, so that a text of thousands is coloured anew without being laid out anew.
@@ -148,7 +148,7 @@ function draw(model, page, colours) {
   const limit = model.get("limits")[metric] ?? 1;
   const chosen = model.get("selected_token");
   page.title.textContent = model.get("title") || "tokens";
-  page.subtitle.textContent = `${values.length.toLocaleString("en")} tokens · ${model.get("metrics")[metric] ?? ""}`;
+  page.subtitle.textContent = `${plural(values.length, "token")} · ${model.get("metrics")[metric] ?? ""}`;
   page.metrics.forEach((choice, place) => choice.setAttribute("aria-pressed", String(place === metric)));
   page.text.setAttribute("aria-label", `${page.title.textContent}, coloured by ${model.get("metrics")[metric]}. Arrow keys walk from token to token.`);
   page.spans.forEach((node, place) => {
