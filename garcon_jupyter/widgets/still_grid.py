@@ -83,7 +83,7 @@ def _words(
     wide, tall = width / columns, height / rows
     if wide < 30 or tall < 14:
         return []
-    written = words or [numbers.short(value) for value in sheet.values.flat]
+    written = words or [numbers.short(float(value)) for value in sheet.values.flat]
     strong = np.abs(sheet.codes().astype(int) - colours.ZERO) > STRONG
     room = int((wide - 4) / 6.2)
     return [

@@ -21,10 +21,10 @@ import traitlets
 
 from garcon_jupyter import widgets
 from garcon_jupyter.widgets import bundle, colours
+from tests.typescript import complaints, with_node
 
 HERE = Path(__file__).parent / "javascript"
 SOURCES = Path(widgets.__file__).parent
-TSC = HERE / "node_modules" / "typescript" / "bin" / "tsc"
 
 WIDGETS = {
     "activations": widgets.ActivationsWidget,
@@ -37,8 +37,6 @@ WIDGETS = {
     "tokens": widgets.TokensWidget,
 }
 
-node = pytest.mark.skipif(shutil.which("node") is None, reason="There is no Node.")
-
 
 def ran(*command: object) -> str:
     """What a command says; it must succeed."""
@@ -50,38 +48,31 @@ def ran(*command: object) -> str:
 # -- what Node says ------------------------------------------------------------------------------
 
 
-@node
+@with_node
 def test_its_own_tests_pass() -> None:
     said = ran("node", "--test", "--test-reporter=tap")
     passed = re.search(r"^# pass (\d+)$", said, flags=re.MULTILINE)
     assert passed and int(passed.group(1)) >= 40, said
 
 
-@node
+@with_node
 def test_its_types_are_right() -> None:
-    if not TSC.exists():
-        pytest.skip("There is no TypeScript: `make javascript` brings it.")
-    assert ran("node", TSC) == ""
+    assert complaints() == ""
 
 
-@node
+@with_node
 def test_a_wrong_type_is_found(tmp_path: Path) -> None:
     """The check is no formality: a trait that is misspelt, or a number for a text, fails it."""
-    if not TSC.exists():
-        pytest.skip("There is no TypeScript: `make javascript` brings it.")
     for source in [*SOURCES.glob("*.js"), *SOURCES.glob("*.d.ts")]:
         shutil.copy(source, tmp_path)
     broken = (tmp_path / "run.js").read_text().replace('get("drawn")', 'get("drwan")')
     (tmp_path / "run.js").write_text(broken.replace('element("i")', "element(7)"))
-    options = {"extends": str(HERE / "tsconfig.json"), "include": ["*"]}
-    (tmp_path / "tsconfig.json").write_text(repr(options).replace("'", '"'))
-    done = subprocess.run(["node", TSC, "-p", tmp_path], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert '"drwan"' in done.stdout and "type '7'" in done.stdout
-    assert set(re.findall(r"(\w+\.js)\(", done.stdout)) == {"run.js"}
+    found = complaints(tmp_path)
+    assert '"drwan"' in found and "type '7'" in found
+    assert set(re.findall(r"(\w+\.js)\(", found)) == {"run.js"}
 
 
-@node
+@with_node
 def test_any_number_has_the_same_colour_on_both_sides(tmp_path: Path) -> None:
     """A hundred thousand of them, halves among them: not only those of the contract."""
     rng = np.random.default_rng(0)
