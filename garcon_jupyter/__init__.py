@@ -29,7 +29,8 @@ from garcon_jupyter.client.tokens import Generated, Tokens
 from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import *  # noqa: F403 - one import for users: garcon.UnknownPoint
 from garcon_jupyter.errors import ERRORS
-from garcon_jupyter.servers.registry import Server, servers
+from garcon_jupyter.servers.registry import servers
+from garcon_jupyter.servers.server import Server
 
 __version__ = "0.1.0"
 

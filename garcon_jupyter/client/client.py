@@ -26,7 +26,8 @@ from garcon_jupyter.errors import BadProbe, BadRequest, CannotTravel, ProbesUnkn
 from garcon_jupyter.facets.data_runs import Running
 from garcon_jupyter.facets.pictures import Looking
 from garcon_jupyter.points import Address, Catalog
-from garcon_jupyter.servers.registry import Server, stop
+from garcon_jupyter.servers.control import stop
+from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire import tokenizer_messages as ask

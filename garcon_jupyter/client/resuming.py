@@ -23,8 +23,8 @@ from urllib.parse import unquote, urlsplit
 
 from garcon_jupyter import imported
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.servers import registry
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire import protocol
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def sessions(name: str | Server | None = None) -> list[Session]:
         ServerGone: it does not answer.
     """
     servers = registry.servers() if name is None else [registry.find(name)]
-    return [_session(server, row) for server in servers for row in registry.sessions(server)]
+    return [_session(server, row) for server in servers for row in control.sessions(server)]
 
 
 def _session(server: Server, row: dict[str, Any]) -> Session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from garcon_jupyter.widgets import ServerCard
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def server_card(rmodel: RemoteModel) -> ServerCard:
     ]
     return ServerCard(
         rmodel.status,
-        keep_alive=lambda: registry.keep_alive(rmodel.server),
+        keep_alive=lambda: control.keep_alive(rmodel.server),
         stop=rmodel.shutdown,
         title=rmodel.server.name,
         facts=facts,

@@ -20,7 +20,7 @@ from garcon_jupyter.points import (
     PointSpec,
     parse_parameter,
 )
-from garcon_jupyter.servers.registry import Server, log_file, why_gone
+from garcon_jupyter.servers.server import Server, log_file, why_gone
 from garcon_jupyter.wire.sizes import sized
 
 if TYPE_CHECKING:

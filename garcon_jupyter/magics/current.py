@@ -8,7 +8,7 @@ from garcon_jupyter.api import in_notebook_session
 from garcon_jupyter.client.client import RemoteModel
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.servers import registry
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers.server import Server
 
 VARIABLE = "rmodel"
 

@@ -7,13 +7,10 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from garcon_jupyter.errors import LaunchFailed
+from garcon_jupyter.servers.settings import Settings
 from garcon_jupyter.wire.failures import revive
-
-if TYPE_CHECKING:
-    from garcon_jupyter.servers.registry import Settings
 
 USABLE = 0.8
 """Share of a device's memory that weights may take; the rest is for activations."""

@@ -32,7 +32,7 @@ from typing import IO, Any
 from garcon_jupyter.connection.connection_file import read_connection_file
 from garcon_jupyter.errors import BadRequest, ServerGone, UnknownServer, Unreachable
 from garcon_jupyter.servers.private_directory import LockedDirectory
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire.private_files import write_private
 from garcon_jupyter.wire.protocol import PORTS
 

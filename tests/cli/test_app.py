@@ -99,7 +99,7 @@ def test_force_ends_a_server_that_hangs(
 
     server = garcon.launch(llama_path, name="hanging", progress=lambda line: None)
     os.kill(server.facts["pid"], signal.SIGSTOP)
-    monkeypatch.setattr("garcon_jupyter.connection.channel.ANSWER_TIME", 0.5)
+    monkeypatch.setattr("garcon_jupyter.connection.liveness.ANSWER_TIME", 0.5)
     hangs = Ran(capsys, "status", "hanging")
     assert hangs.code == 1 and "answer" in hangs.err and "garcon stop --force hanging" in hangs.err
     assert Ran(capsys, "stop", "hanging").code == 1

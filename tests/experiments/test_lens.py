@@ -24,7 +24,7 @@ from garcon_jupyter.experiments.lens import (
     read_by_layers,
     read_layers,
 )
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from tests import checkpoints, oracle
 from tests.conftest import quiet
 from tests.experiments.conftest import TEXT, lens_oracle
@@ -157,7 +157,7 @@ def other(
     rmodel = garcon.connect(server.name)
     yield rmodel, oracle.Plain(path)
     rmodel.close()
-    registry.stop(server, force=True)
+    control.stop(server, force=True)
 
 
 def test_another_norm_is_found_out_and_other_logits_are_refused(

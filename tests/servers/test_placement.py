@@ -9,7 +9,7 @@ import pytest
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.model_files.weights import total_bytes, weight_files
 from garcon_jupyter.servers import placement
-from garcon_jupyter.servers.registry import Settings
+from garcon_jupyter.servers.settings import Settings
 
 
 def on_gpus(monkeypatch: pytest.MonkeyPatch, count: int, size: int) -> None:
