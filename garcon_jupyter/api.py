@@ -7,11 +7,11 @@ from typing import Any, Unpack
 
 from garcon_jupyter import imported
 from garcon_jupyter.client import preload, resuming
-from garcon_jupyter.client.client import RemoteModel
 from garcon_jupyter.client.look import Look
 from garcon_jupyter.client.resuming import notebook_session  # noqa: F401 - its former place
 from garcon_jupyter.connection import prints
 from garcon_jupyter.errors import ServerGone
+from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.servers import launching, limits, preflight, registry
 from garcon_jupyter.servers.limits import LaunchWords
 from garcon_jupyter.servers.options import LAUNCH_WORDS, check_words

@@ -29,6 +29,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-# The package has a function of this module's name, which importing the module must not hide.
-sys.modules[__name__] = launch  # type: ignore[assignment]

@@ -5,8 +5,10 @@
     atlas["layers.4.mlp.post_activation", 17].examples[0]
 
 :mod:`~garcon_jupyter.atlas.making` makes one, :mod:`~garcon_jupyter.atlas.files` keeps it on disk,
-:mod:`~garcon_jupyter.atlas.merging` makes one of several, :mod:`~garcon_jupyter.atlas.looking` shows it, and
-:mod:`~garcon_jupyter.atlas.exports` writes a record as others lay theirs out.
+:mod:`~garcon_jupyter.atlas.merging` makes one of several, and :mod:`~garcon_jupyter.atlas.exports` writes a record as
+others lay theirs out.
+
+Not here: how an atlas is drawn (``display``).
 """
 
 from __future__ import annotations

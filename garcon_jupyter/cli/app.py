@@ -183,7 +183,7 @@ def _the_server(name: str | None, running: dict[str, Server]) -> Server:
 
 
 def _catalog(server: Server) -> Catalog:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.model import RemoteModel
 
     model = RemoteModel(server, prefer="garcon points", lasting=False)
     try:

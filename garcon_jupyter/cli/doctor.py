@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.connection.connection_file import read_connection_file
 from garcon_jupyter.display import listings
 from garcon_jupyter.errors import BadConnectionFile, GarconError
@@ -20,7 +21,6 @@ from garcon_jupyter.model_files.embedded import EMBEDDED, cache_dir, is_whole
 from garcon_jupyter.servers import control, registry
 from garcon_jupyter.servers.server import registry_directory
 from garcon_jupyter.wire.shared_files import shared_memory_root
-from garcon_jupyter.wire.sizes import sized
 
 Level = Literal["ok", "note", "wrong"]
 

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from garcon_jupyter import imported
-from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.servers import control, registry
 from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire import protocol
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 VARIABLES = ("__vsc_ipynb_file__", "PAPERMILL_OUTPUT_PATH")
 """Variables of a notebook into which those who run it put its path: VS Code, and papermill where it is asked to."""
@@ -60,19 +59,6 @@ _HAD: dict[tuple[Any, ...], str] = {}
 os.register_at_fork(after_in_child=_HAD.clear)  # they are its parent's
 
 
-def check_name(session: Any) -> None:
-    """Refuse what is no name of a session; None is for the one that nobody has named.
-
-    Raises:
-        BadRequest: it is not.
-    """
-    if session is not None and (not isinstance(session, str) or not session):
-        raise BadRequest(
-            f"{session!r} is no name of a session.",
-            "Give a text; garcon.sessions() lists those there are.",
-        )
-
-
 def own(server: Server) -> Own:
     """The session that this process had on a server; else the one that goes by the notebook's name."""
     wish = _by_name()
@@ -80,7 +66,7 @@ def own(server: Server) -> Own:
     return Own(had, wish.lasting and had == wish.name) if had else wish
 
 
-def remember(model: RemoteModel) -> None:
+def remember(model: Client) -> None:
     """This process has this session on its server from now on."""
     _HAD[*_identity(model.server), _by_name().name] = model.session
 
@@ -203,7 +189,7 @@ def _session(server: Server, row: dict[str, Any]) -> Session:
     return Session(row["session"], server.name, **{k: v for k, v in row.items() if k != "session"})
 
 
-def tell(model: RemoteModel, wish: Own | None = None) -> str:
+def tell(model: Client, wish: Own | None = None) -> str:
     """What a person should know of the session of a new connection; "" for nothing.
 
     Args:

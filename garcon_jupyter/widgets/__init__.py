@@ -25,7 +25,7 @@ from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget
 from garcon_jupyter.widgets.card import ServerCard
 from garcon_jupyter.widgets.distribution import distribution
-from garcon_jupyter.widgets.grid import GridWidget, Sheet
+from garcon_jupyter.widgets.grid import GridWidget
 from garcon_jupyter.widgets.lens import LensWidget, Readouts
 from garcon_jupyter.widgets.live import Edit, LiveWidget, Outcome
 from garcon_jupyter.widgets.neuron import NeuronWidget
@@ -34,6 +34,7 @@ from garcon_jupyter.widgets.patching import PatchingWidget
 from garcon_jupyter.widgets.picture import Picture, link
 from garcon_jupyter.widgets.run import RunWidget
 from garcon_jupyter.widgets.sharding import ShardingPicture
+from garcon_jupyter.widgets.sheet import Sheet
 from garcon_jupyter.widgets.sources import Source
 from garcon_jupyter.widgets.tokens import TokensWidget
 from garcon_jupyter.widgets.view import FetchingView, GridView, View, show, static_html

@@ -17,9 +17,9 @@ from typing import Any, Self
 import anywidget
 import traitlets
 
-from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest, NotFinished
 from garcon_jupyter.widgets import colours, headless
+from garcon_jupyter.widgets.values import Values
 from garcon_jupyter.widgets.worker import Task, Worker
 
 WIDGET_MIMETYPE = "application/vnd.jupyter.widget-view+json"

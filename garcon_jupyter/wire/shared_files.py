@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit
-from garcon_jupyter.wire.sizes import sized
 from garcon_jupyter.wire.transfers import laid_out
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)

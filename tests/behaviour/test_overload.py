@@ -24,11 +24,11 @@ from garcon_backend.execution import admission
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.contexts import Contexts
 from garcon_jupyter import BadRequest, BadTokens, ProbeError, RemoteModel, Server
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit, OutOfMemory
 from garcon_jupyter.servers import control, limits
 from garcon_jupyter.servers.server import log_file, shared_directory
 from garcon_jupyter.wire import requests as wire
-from garcon_jupyter.wire.sizes import sized
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 from tests.unharmed import OUT, keep, unharmed

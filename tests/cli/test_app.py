@@ -14,6 +14,7 @@ import garcon_jupyter as garcon
 from garcon_jupyter.cli import app
 from garcon_jupyter.errors import Interrupted
 from garcon_jupyter.points import POINTS
+from garcon_jupyter.servers import registry
 
 
 class Ran:
@@ -122,15 +123,13 @@ def test_points_without_a_server_is_the_table(
 def test_points_of_the_only_server_or_of_a_named_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, llama_server: garcon.Server
 ) -> None:
-    monkeypatch.setattr("garcon_jupyter.servers.registry.servers", lambda: [llama_server])
+    monkeypatch.setattr(registry, "servers", lambda: [llama_server])
     ran = Ran(capsys, "points", "layers.*.attn.z")
     assert [row.split()[0] for row in ran.out.splitlines()[1:]] == [
         f"layers.{n}.attn.z" for n in range(4)
     ]
     assert "This model does not have:" in Ran(capsys, "points").out
-    monkeypatch.setattr(
-        "garcon_jupyter.servers.registry.servers", lambda: [llama_server, llama_server]
-    )
+    monkeypatch.setattr(registry, "servers", lambda: [llama_server, llama_server])
     assert Ran(capsys, "points", "tiny").code == 0
 
 

@@ -12,9 +12,9 @@ import torch
 import garcon_jupyter as garcon
 from garcon_backend.save_contexts.contexts import Contexts
 from garcon_jupyter import recorders
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.recorders import Recorder, alone
 from garcon_jupyter.servers import control
-from garcon_jupyter.wire.sizes import sized
 from tests.conftest import quiet
 from tests.recorders.splits import make
 
