@@ -39,6 +39,7 @@ test: lint types
 lint: $(READY_FOR_TESTS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(READY_FOR_TESTS)
 	$(BIN)/mypy
@@ -54,7 +55,7 @@ bench: $(READY_FOR_TESTS)
 	$(BIN)/python -m benchmarks
 
 docs: $(READY_FOR_TESTS)
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 lab: $(READY)
 	$(BIN)/jupyter lab examples/quickstart.ipynb

@@ -1,8 +1,9 @@
-"""Writes ``docs/probe_points.md`` from the table of points and the family files.
+"""Writes ``docs/probe_points.md`` from the table of points and the family files, and the rooms of
+``docs/architecture.md`` from what each room says of itself.
 
-    python docs/generate.py
+    python -m docs.generate
 
-The page is committed; a test checks that it is what this program makes.
+Both are committed; a test checks that they are what this program makes.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from docs import rooms
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import Family
 from garcon_jupyter.points import PARAMETERS, POINTS, ParameterSpec, PointSpec
 
 PAGE = Path(__file__).with_name("probe_points.md")
+ARCHITECTURE = Path(__file__).with_name("architecture.md")
+ROOMS = (
+    "<!-- rooms: made by docs/generate.py from the rooms themselves; do not edit -->\n",
+    "<!-- end -->\n",
+)
 
 OPENING = """\
-<!-- Made by docs/generate.py from garcon_jupyter/points.py and the family files; do not edit. -->
+<!-- Made by docs/generate.py from garcon_jupyter/points/table.py and the family files; do not edit. -->
 # Probe points
 
 A probe point is a named place in the forward pass where a tensor can be read or replaced. This page is
@@ -159,6 +166,15 @@ def page() -> str:
     return "\n".join([OPENING, points(), PATTERNS, families(), parameters(), IDENTITIES])
 
 
+def architecture(text: str) -> str:
+    """``architecture.md`` with the rooms as they are now."""
+    before, after = text.split(ROOMS[0])[0], text.split(ROOMS[1])[1]
+    return f"{before}{ROOMS[0]}{rooms.section()}{ROOMS[1]}{after}"
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"wrote {PAGE}")
+    ARCHITECTURE.write_text(
+        architecture(ARCHITECTURE.read_text(encoding="utf-8")), encoding="utf-8"
+    )
+    print(f"wrote {PAGE} and the rooms of {ARCHITECTURE}")

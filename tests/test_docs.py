@@ -50,19 +50,6 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in anchors, target
 
 
-def test_the_rooms_of_the_house_are_there() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    tree = text.split("## Rooms\n", 1)[1].split("```")[1]
-    house, found = ROOT, 0
-    for line in tree.strip().splitlines():
-        if line.startswith(("garcon_jupyter/", "backend/")):
-            house = ROOT / line.split()[0]
-        for name in re.findall(r"\b\w+\.py\b|(?<=^  )\w+/", line):
-            assert (house / name).exists(), f"{house.name}/{name}"
-            found += 1
-    assert found > 40
-
-
 def test_the_demo_says_first_what_it_takes_and_installs_no_test_tools(tmp_path: Path) -> None:
     def would(goal: str) -> str:
         made = ["make", "--dry-run", f"VENV={tmp_path / 'venv'}", goal]

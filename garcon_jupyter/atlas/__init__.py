@@ -8,7 +8,15 @@
 :mod:`~garcon_jupyter.atlas.merging` makes one of several, and :mod:`~garcon_jupyter.atlas.exports` writes a record as
 others lay theirs out.
 
-Not here: how an atlas is drawn (``display``).
+Not here: pictures of it (``display``), and the recorders that it is made with (``recorders``).
+
+``making``        recorders on all points, one pass over the data
+``writing``       arrays of all units, filled point by point, and the index at the end
+``files``         a directory of plain arrays that are mapped, not read
+``merging``       one atlas of several
+``correlations``  which units fire together
+``logits``        the tokens that a neuron's output makes more, and less, likely
+``exports``       a record in the layouts that others read
 """
 
 from __future__ import annotations

@@ -2,7 +2,12 @@
 
 Not here: how anything looks (``display``, ``widgets``), and how bytes travel (``connection``).
 
-``client``           passes, probes, recordings and questions of one session
+``client``           what a session is: tokens, passes, probes and what they saved
+``connected``        a session on a server, held while its object lives
+``tokenizing``       text to tokens and back
+``passes``           forward, backward, generation, and the probes that they apply
+``server_questions``  what a session asks of the server itself
+``display_hooks``    how what this room holds shows itself, which ``display`` says
 ``resuming``         which session is this notebook's own
 ``tokens``           what ``encode`` gives and the model reads
 ``encoding``         what ``encode`` and ``decode`` may be given

@@ -9,9 +9,17 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 ``listings``      the one look of lists, in notebooks and on the command line
 ``html``          models, points and recordings as small tables
 ``points``        from a point to a picture
-``attention``, ``lens``, ``patching``, ``live``, ``neuron``, ``tokens``, ``run``, ``atlas``, ``sharding``, ``server_card``
-                  a picture each, of what was computed
 ``frames``        frames of a recording that stays on the server
+``attention``     the attention of all layers, of which one is opened
+``lens``          the logit lens, which fills from the last layer down
+``patching``      sweeps of activation patching, which fill as they run
+``live``          a text and sliders on a served model
+``neuron``        the dashboard of a unit
+``tokens``        a text, coloured by how surprising each token was
+``atlas``         a unit of an atlas, and the page on which one is picked
+``run``           how far a run is
+``sharding``      which rank holds what
+``server_card``   what a server is doing
 """
 
 from __future__ import annotations

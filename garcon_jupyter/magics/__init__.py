@@ -8,6 +8,16 @@ Their lines are taken as they are written, so that ``layers.{4,8}.resid_post`` s
 ``{name}`` of a notebook variable is replaced by its value: with ``i = 3``, ``layers.{i}.mlp.out`` is
 ``layers.3.mlp.out``, and with ``chosen = [1, 3]``, ``layers.{chosen}.mlp.out`` is
 ``layers.{1,3}.mlp.out``. ``$`` means nothing.
+
+Not here: anything that plain Python cannot do as well.
+
+``garcon``      ``%garcon WORD …``, and the two cell magics
+``probe``       ``%%probe``: a cell becomes a probe, is attached, and may run at once
+``arguments``   words, options and their help
+``cells``       the body of a cell as a function
+``scopes``      which names a body reads and assigns
+``completion``  tab completion
+``current``     the current model: the notebook's variable ``rmodel``
 """
 
 from __future__ import annotations

@@ -9,6 +9,23 @@
 A recorder keeps a small state beside the layer while data streams past. All of them are pure functions of
 what they saw: batches, replicas, tensor shards and runs may be merged in any way. They need no server:
 ``TopK(10).update(None, seen(values, alone(tokens)))``.
+
+Not here: where their values come from, and where their states are kept.
+
+``base``          what all recorders have in common
+``observing``     what recorders are shown: observations of units, each with its place in the data
+``states``        what recorders have gathered, in memory and on disk
+``moments``       mean, variance, skewness and kurtosis
+``histogram``     histograms with logarithmic bins, and the quantiles that they hold
+``topk``          the largest and the smallest values, with where they were
+``reservoir``     uniform samples: of all values, and of those in each interval
+``examples``      the best examples of each group of values
+``firing``        how often every unit fires
+``coactivation``  which units fire together
+``covariance``    covariance of units, of one point or of two
+``sketch``        correlations of units of different points, at a memory that does not grow with their pairs
+``tokens``        what every unit does at each token of the vocabulary
+``transform``     recording what a function makes of a point's tensor
 """
 
 from __future__ import annotations

@@ -19,6 +19,16 @@ GET         garcon/servers/NAME/points         the probe points of its model
 
 All need Jupyter's own authentication, and its authorization for the resource ``garcon``. An error is JSON: its
 ``kind``, the ``problem`` and the ``remedy``, one sentence each.
+
+Not here: the model itself, which the notebook's own kernel speaks with.
+
+``handlers``       the URLs
+``watching``       what runs, told to any number of browsers at the price of one
+``launching``      launches that the side bar asked for
+``worker``         one launch in a process of its own
+``models``         models that the launch dialog offers
+``points_tree``    the probe points of a server's model
+``kernel_report``  what a notebook's kernel tells the side bar
 """
 
 from __future__ import annotations

@@ -26,9 +26,13 @@ Buffer = bytes | bytearray | memoryview
 class _Pickler(pickling.Pickler):
     """With tensors out of band."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Where torch is not whole yet, nothing that is pickled can be a tensor.
+        self._tensor: Any = getattr(imported.whole("torch"), "Tensor", ())
+
     def reducer_override(self, obj: Any) -> Any:
-        torch = imported.whole("torch")
-        if torch is not None and isinstance(obj, torch.Tensor):
+        if isinstance(obj, self._tensor):
             return _reduce_tensor(obj)
         return super().reducer_override(obj)
 

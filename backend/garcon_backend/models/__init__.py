@@ -12,5 +12,6 @@ Not here: hooks, requests, and what user code does with a value.
 ``account``            what became of a checkpoint's weights
 ``family``             what a family file declares, and its binding to a model
 ``families``           one file for each architecture
-``convert_gguf``       the command that converts a GGUF file, once (``gguf`` reads them)
+``convert_gguf``       the command that converts a GGUF file, once
+``gguf``               what such a file says, and its tensors
 """
