@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any
 from garcon_jupyter.errors import ERRORS
 
 if TYPE_CHECKING:
-    from garcon_jupyter import errors, recorders, widgets
+    from garcon_jupyter import errors as errors
+    from garcon_jupyter import recorders as recorders
+    from garcon_jupyter import widgets as widgets
     from garcon_jupyter.api import connect, easy_garcon, launch, launch_and_connect
     from garcon_jupyter.atlas import Atlas, merge_atlases, open_atlas
     from garcon_jupyter.client.probes import Probe, ProbePoint, ProbePoints

@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from garcon_jupyter.api import launch
 from garcon_jupyter.cli.app import launched, reporting_errors
 from garcon_jupyter.servers.options import add_launch_options
 

@@ -6,9 +6,9 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.client import display_hooks, out_buffers
-from garcon_jupyter.client.passes import Passes
+from garcon_jupyter.client.passes import PassClient
 from garcon_jupyter.client.recordings import Handle, Recordings
-from garcon_jupyter.client.server_questions import ServerQuestions
+from garcon_jupyter.client.server_questions import ServerClient
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.wire import requests as wire
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Client(Passes, ServerQuestions):
+class Client(PassClient, ServerClient):
     """A connection to a served model: tokens, passes, probes, and what they saved.
 
     A notebook has a :class:`~garcon_jupyter.RemoteModel`, which is one, and draws.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from garcon_jupyter.client import shipping
 from garcon_jupyter.client.function_checks import check_call
 from garcon_jupyter.client.probes import Probe, ProbePoints, as_names, checked
-from garcon_jupyter.client.tokenizing import Tokenizing
+from garcon_jupyter.client.tokenizing import TokenizerClient
 from garcon_jupyter.client.tokens import Generated, Tokens, generated
 from garcon_jupyter.connection import background
 from garcon_jupyter.errors import BadProbe, BadRequest
@@ -26,7 +26,7 @@ AttachedKey = tuple[str, bool, str | None]
 """(point, on the gradient, name)"""
 
 
-class Passes(Tokenizing):
+class PassClient(TokenizerClient):
     """What a connection has the model do.
 
     Attributes:

@@ -216,7 +216,7 @@ class Recording:
         return display_hooks.html(self)
 
 
-class _Snapshot:
+class _SnapshotHold:
     """Keeps a snapshot on the server as long as anybody here holds it: no cycle goes through it, so that gigabytes
     there need not wait for the collector here."""
 
@@ -229,7 +229,7 @@ class Recordings(Mapping[Key, Recording]):
     """
 
     def __init__(self, model: Keeper, index: SnapshotIndex, lazy: bool) -> None:
-        self._model, self._snapshot = model, _Snapshot()
+        self._model, self._snapshot = model, _SnapshotHold()
         self._entries: dict[Key, Recording] = {}
         self._silent = {(p if n is None else (p, n)): why for (p, n), why in index.silent.items()}
         for (point, name), attributes in index.contexts.items():

@@ -40,7 +40,7 @@ LISTED = 3
 
 
 @dataclass(frozen=True)
-class Own:
+class WishedSession:
     """The session that this process would like to have.
 
     Attributes:
@@ -59,11 +59,11 @@ _HAD: dict[tuple[Any, ...], str] = {}
 os.register_at_fork(after_in_child=_HAD.clear)  # they are its parent's
 
 
-def own(server: Server) -> Own:
+def own(server: Server) -> WishedSession:
     """The session that this process had on a server; else the one that goes by the notebook's name."""
     wish = _by_name()
     had = _HAD.get((*_identity(server), wish.name))
-    return Own(had, wish.lasting and had == wish.name) if had else wish
+    return WishedSession(had, wish.lasting and had == wish.name) if had else wish
 
 
 def remember(model: Client) -> None:
@@ -81,14 +81,14 @@ def notebook_session() -> str | None:
     return wish.name if wish.lasting else None
 
 
-def _by_name() -> Own:
+def _by_name() -> WishedSession:
     shell = imported.shell()
     place = os.environ.get("JPY_SESSION_NAME") or (_notebook(shell) if shell else _script())
     lasting = place is not None
     place = place or (_kernel(shell) if shell else None)
     if place is None:
-        return Own(None)
-    return Own(re.sub(r"[^\w.@/-]+", "-", f"{getpass.getuser()}@{place}"), lasting)
+        return WishedSession(None)
+    return WishedSession(re.sub(r"[^\w.@/-]+", "-", f"{getpass.getuser()}@{place}"), lasting)
 
 
 def _notebook(shell: Any) -> str | None:
@@ -189,7 +189,7 @@ def _session(server: Server, row: dict[str, Any]) -> Session:
     return Session(row["session"], server.name, **{k: v for k, v in row.items() if k != "session"})
 
 
-def tell(model: Client, wish: Own | None = None) -> str:
+def tell(model: Client, wish: WishedSession | None = None) -> str:
     """What a person should know of the session of a new connection; "" for nothing.
 
     Args:

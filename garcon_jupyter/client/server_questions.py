@@ -13,7 +13,7 @@ from garcon_jupyter.wire import protocol
 from garcon_jupyter.wire import requests as wire
 
 
-class ServerQuestions(Connected):
+class ServerClient(Connected):
     """What a connection asks of the server itself."""
 
     def run_on_ranks(self, source: str, filename: str = "<garcon>") -> None:

@@ -12,7 +12,7 @@ from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire import tokenizer_messages as ask
 
 
-class Tokenizing(Connected):
+class TokenizerClient(Connected):
     """What a connection does with text."""
 
     def encode(

@@ -17,7 +17,7 @@ import zmq
 
 from garcon_jupyter.connection import background, liveness, prints
 from garcon_jupyter.connection.liveness import TICK, WatchedSockets
-from garcon_jupyter.connection.pending import Waiting
+from garcon_jupyter.connection.pending import PendingReply
 from garcon_jupyter.connection.route import Route
 from garcon_jupyter.errors import BadRequest, Interrupted
 from garcon_jupyter.wire import protocol, transport
@@ -162,7 +162,7 @@ class Channel(WatchedSockets):
             message: Any = self._session.msg(protocol.REQUEST, content)
             with self._patience:
                 self._drain()
-                waiting = Waiting(message["header"]["msg_id"], session, show)
+                waiting = PendingReply(message["header"]["msg_id"], session, show)
                 self.request_id = waiting.message_id
                 try:
                     self._session.send(self._shell, message, buffers=buffers)
@@ -208,13 +208,13 @@ class Channel(WatchedSockets):
         finally:
             self.ask(protocol.RECEIVED, {"session": session, "request": request})
 
-    def _say(self, kind: str, session: str, waiting: Waiting) -> None:
+    def _say(self, kind: str, session: str, waiting: PendingReply) -> None:
         """Tell the server something of a request; nobody waits for an answer."""
         told = {"session": session, "request": waiting.message_id}
         with self._control_lock, self._patience:
             self._send(self._control, kind, told, buffers=())
 
-    def _attend(self, waiting: Waiting) -> dict[str, Any]:
+    def _attend(self, waiting: PendingReply) -> dict[str, Any]:
         """Wait for the reply and the end of the prints."""
         while True:
             try:
@@ -229,13 +229,13 @@ class Channel(WatchedSockets):
                     ) from None
                 self._cancel(waiting)
 
-    def _cancel(self, waiting: Waiting) -> None:
+    def _cancel(self, waiting: PendingReply) -> None:
         """Tell the server to stop a request; its reply to the request will say that it did."""
         waiting.cancelled = True
         with self._control_lock:
             self._send(self._control, protocol.CANCEL, {"request": waiting.message_id}, buffers=())
 
-    def _attend_uninterrupted(self, waiting: Waiting) -> dict[str, Any]:
+    def _attend_uninterrupted(self, waiting: PendingReply) -> dict[str, Any]:
         poller = zmq.Poller()
         poller.register(self._shell, zmq.POLLIN)
         poller.register(self._iopub, zmq.POLLIN)
@@ -266,7 +266,7 @@ class Channel(WatchedSockets):
                 )
                 raise self._hangs()
 
-    def _look_after(self, waiting: Waiting) -> None:
+    def _look_after(self, waiting: PendingReply) -> None:
         """Now and then, ask whether the request has ended: a reply is lost where this machine slept."""
         if waiting.reply is not None or time.monotonic() - waiting.looked < LONG:
             return
@@ -281,7 +281,7 @@ class Channel(WatchedSockets):
                 waiting.show(rank, stream, text)
             waiting.reply = {"content": told["outcome"], "buffers": told["buffers"]}
 
-    def _hear(self, waiting: Waiting) -> None:
+    def _hear(self, waiting: PendingReply) -> None:
         message = self._receive(self._iopub)
         if message is None or message["parent_header"].get("msg_id") != waiting.message_id:
             return

@@ -251,7 +251,7 @@ class BySlurm(_Start):
         job, directory = slurm.submit(
             self.name, {**spec, "nproc_per_node": each}, log, self.words, environment()
         )
-        watch = slurm.Watch(job)
+        watch = slurm.JobWatch(job)
         return self.await_ready(
             log,
             directory,
@@ -260,7 +260,7 @@ class BySlurm(_Start):
             lambda: watch.told,
         )
 
-    def _goes_on(self, watch: slurm.Watch) -> bool:
+    def _goes_on(self, watch: slurm.JobWatch) -> bool:
         goes_on, news = watch.look()
         if news:
             self.progress(news)

@@ -24,7 +24,7 @@ from garcon_jupyter.wire.transfers import laid_out
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
 
 
-class Place(NamedTuple):
+class BufferPlace(NamedTuple):
     """Where a buffer lies: in which file, and at which byte it begins."""
 
     file: str
