@@ -1,5 +1,7 @@
-"""Amounts as errors, tables and pictures say them: bytes in KiB, MiB, GiB, as limits are given; shares of a sample, as
-precise as the sample is large."""
+"""Amounts in words, as errors, tables and pictures say them.
+
+Bytes are in KiB, MiB, GiB, as limits are given; a share of a sample is as precise as the sample is large.
+"""
 
 from __future__ import annotations
 

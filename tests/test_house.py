@@ -193,6 +193,12 @@ def test_a_rank_holds_nothing_of_the_notebooks_half() -> None:
     assert {"wire", "points", "recorders"} <= held
 
 
+def test_experiments_need_no_widgets() -> None:
+    names = "attention, lens, live_edits, neurons, patching, token_metrics"
+    held = loaded(f"from garcon_jupyter.experiments import {names}")
+    assert "client" in held and not {"widgets", "display", "facets"} & held
+
+
 def test_the_package_alone_costs_nothing() -> None:
     assert loaded("import garcon_jupyter") == {"errors", "imported"}
     assert "client" in loaded("import garcon_jupyter; garcon_jupyter.RemoteModel")

@@ -15,8 +15,9 @@ from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.magics import arguments
 from garcon_jupyter.magics.arguments import HelpShown
 from garcon_jupyter.magics.cells import Cell, parse
-from garcon_jupyter.magics.current import VARIABLE, Current
+from garcon_jupyter.magics.current import Current
 from garcon_jupyter.magics.probe import ProbeCell
+from garcon_jupyter.model import VARIABLE
 from garcon_jupyter.servers import control, registry
 from garcon_jupyter.servers.options import launch_options
 from garcon_jupyter.servers.server import Server
