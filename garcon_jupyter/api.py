@@ -7,15 +7,16 @@ from typing import Any, Unpack
 
 from garcon_jupyter import imported
 from garcon_jupyter.client import preload, resuming
-from garcon_jupyter.client.client import RemoteModel
 from garcon_jupyter.client.look import Look
 from garcon_jupyter.client.resuming import notebook_session  # noqa: F401 - its former place
 from garcon_jupyter.connection import prints
 from garcon_jupyter.errors import ServerGone
-from garcon_jupyter.servers import limits, preflight, registry
+from garcon_jupyter.model import RemoteModel
+from garcon_jupyter.servers import launching, limits, preflight, registry
 from garcon_jupyter.servers.limits import LaunchWords
 from garcon_jupyter.servers.options import LAUNCH_WORDS, check_words
-from garcon_jupyter.servers.registry import Progress, Server, Settings
+from garcon_jupyter.servers.server import Progress, Server
+from garcon_jupyter.servers.settings import Settings
 
 
 def launch(
@@ -84,7 +85,7 @@ def _launch(
     settings = Settings(where, tp, pp, dp, dtype, device, loader)
     if not loader:
         preflight.check(settings)
-    server, started = registry.launch(name or automatic, settings, allowed, progress, several)
+    server, started = launching.launch(name or automatic, settings, allowed, progress, several)
     if started:
         progress(f"{server.name} is ready")
     return server, started

@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from garcon_jupyter.api import launch
 from garcon_jupyter.cli.app import launched, reporting_errors
 from garcon_jupyter.servers.options import add_launch_options
 
@@ -29,6 +28,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-# The package has a function of this module's name, which importing the module must not hide.
-sys.modules[__name__] = launch  # type: ignore[assignment]

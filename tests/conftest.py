@@ -23,7 +23,7 @@ os.environ.pop("JPY_SESSION_NAME", None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import garcon_jupyter as garcon  # noqa: E402
-from garcon_jupyter.servers import registry  # noqa: E402
+from garcon_jupyter.servers import control, registry  # noqa: E402
 from tests import checkpoints, oracle  # noqa: E402
 
 
@@ -117,6 +117,6 @@ def pytest_sessionfinish() -> None:
     import shutil
 
     for server in registry.servers():
-        registry.kill(server)
+        control.kill(server)
     shutil.rmtree(RUNTIME, ignore_errors=True)
     sys.stdout.flush()

@@ -28,7 +28,8 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_jupyter import NoRecording, RemoteModel, Server, ServerRestarted
 from garcon_jupyter.recorders import TopK
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import log_file, own_directory
 from tests import checkpoints
 from tests.oracle import Plain, close
 
@@ -221,7 +222,7 @@ class Hammer:
 
     def kill(self, rank: int | None = None) -> None:
         """Kill a rank; it does not count towards those after which a server gives up."""
-        (registry.own_directory(self.server.name) / "losses.json").unlink(missing_ok=True)
+        (own_directory(self.server.name) / "losses.json").unlink(missing_ok=True)
         pids = self.pids()
         os.kill(pids[self.random.randrange(len(pids)) if rank is None else rank], signal.SIGKILL)
 
@@ -347,11 +348,11 @@ def main(words: list[str]) -> int:
                 told = ", ".join(f"{count} {what}" for what, count in hammer.seen.items())
                 print(f"{degrees}: {number + 1} kills: {told}", flush=True)
         except Wrong as error:
-            log = registry.log_file("hammer").read_text()
+            log = log_file("hammer").read_text()
             print(f"WRONG: {error}\n{log[-3000:]}", flush=True)
             return 1
         finally:
-            registry.kill(registry.find("hammer"))
+            control.kill(registry.find("hammer"))
     return 0
 
 

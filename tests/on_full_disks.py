@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 import garcon_jupyter as garcon
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
+from garcon_jupyter.servers.server import own_directory
 from tests.oracle import PROMPT, Plain, close
 
 DISK, SHARED = Path(os.environ["TMPDIR"]), Path("/dev/shm")
@@ -66,7 +67,7 @@ def main(path: str) -> None:
     pid = model.facts["pid"]
     # Torch's own store would be a file, to which the launcher adds a record every second; half of one that a
     # full disk cut off is waited for without end.
-    assert not (registry.own_directory("full") / "rendezvous").exists()
+    assert not (own_directory("full") / "rendezvous").exists()
     probe = model.probe_points[OUT].probe(keep)
 
     with full(SHARED):
@@ -90,7 +91,7 @@ def main(path: str) -> None:
     except garcon.ServerRestarted as error:
         print(error)
     assert close(model.forward(PROMPT, probes=[probe]), plain.logits(PROMPT))
-    registry.kill(server)
+    control.kill(server)
 
 
 if __name__ == "__main__":

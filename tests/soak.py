@@ -30,7 +30,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 import garcon_jupyter as garcon
 from garcon_jupyter import ServerRestarted
 from garcon_jupyter.connection.connection_file import process_lives
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import own_directory, shared_directory
 from tests import checkpoints
 from tests.oracle import Plain, close
 
@@ -277,16 +278,16 @@ class Soak:
             sum(m.uss for m in memory),
             sum(process.num_fds() for process in processes),
             sum(process.num_threads() for process in processes),
-            sum(1 for _ in registry.shared_directory(name).iterdir()),
-            sum(1 for _ in registry.own_directory(name).rglob("*")),
+            sum(1 for _ in shared_directory(name).iterdir()),
+            sum(1 for _ in own_directory(name).rglob("*")),
         )
 
     def stop(self) -> None:
         """End the servers; nothing may be left of them."""
         for name, server in self.servers.items():
             pids = [server.facts["supervisor"], *(r["pid"] for r in server.facts["ranks"])]
-            registry.stop(server, force=True)
-            places = [registry.own_directory(name), registry.shared_directory(name), server.file]
+            control.stop(server, force=True)
+            places = [own_directory(name), shared_directory(name), server.file]
             end = time.monotonic() + 20
             while any(map(process_lives, pids)) or any(place.exists() for place in places):
                 if time.monotonic() > end:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import garcon_jupyter as garcon
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
 from tests import checkpoints
 from tests.oracle import Plain, close
 
@@ -178,5 +178,5 @@ W = rmodel.get_parameter('layers.4.mlp.up_proj')
 def test_the_servers_of_the_article_run_beside_each_other(scope: dict[str, Any]) -> None:
     names = [server.name for server in garcon.servers()]
     assert "my-garcon" in names
-    registry.stop(registry.find("my-garcon"))
+    control.stop(registry.find("my-garcon"))
     assert "my-garcon" not in [server.name for server in garcon.servers()]

@@ -40,7 +40,8 @@ def test_half_of_a_module_is_not_seen(name: str, tmp_path: Path) -> None:
     printed = python(
         """
         import importlib, pathlib, sys, threading
-        from garcon_jupyter import errors, imported, progress
+        from garcon_jupyter import errors, imported
+        from garcon_jupyter.connection import progress
         from garcon_jupyter.wire import codec
         path, name, done = sys.argv[1:]
         sys.path.insert(0, path)

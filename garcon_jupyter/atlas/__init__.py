@@ -5,8 +5,8 @@
     atlas["layers.4.mlp.post_activation", 17].examples[0]
 
 :mod:`~garcon_jupyter.atlas.making` makes one, :mod:`~garcon_jupyter.atlas.files` keeps it on disk,
-:mod:`~garcon_jupyter.atlas.merging` makes one of several, :mod:`~garcon_jupyter.atlas.looking` shows it, and
-:mod:`~garcon_jupyter.atlas.exports` writes a record as others lay theirs out.
+:mod:`~garcon_jupyter.atlas.merging` makes one of several, and :mod:`~garcon_jupyter.atlas.exports` writes a record as
+others lay theirs out.
 
 Not here: pictures of it (``display``), and the recorders that it is made with (``recorders``).
 
@@ -16,7 +16,6 @@ Not here: pictures of it (``display``), and the recorders that it is made with (
 ``merging``       one atlas of several
 ``correlations``  which units fire together
 ``logits``        the tokens that a neuron's output makes more, and less, likely
-``looking``       a unit's dashboard, and a page on which one is picked
 ``exports``       a record in the layouts that others read
 """
 

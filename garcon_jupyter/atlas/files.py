@@ -38,12 +38,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from garcon_jupyter.amounts import of_tokens
+from garcon_jupyter.client import display_hooks
 from garcon_jupyter.errors import BadData, UnknownName
 from garcon_jupyter.wire.token_parts import plain, whole
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
-    from garcon_jupyter.widgets import NeuronWidget
+    from garcon_jupyter.client.client import Client
 
 FORMAT = 1
 INDEX = "atlas.json"
@@ -187,11 +188,9 @@ class Record:
         pairs = zip(self.array(name), self.array(f"{name}_values"), strict=True)
         return [(self._atlas.text(int(token)), float(value)) for token, value in pairs]
 
-    def show(self, rmodel: RemoteModel | None = None, text: str = "") -> NeuronWidget:
+    def show(self, rmodel: Client | None = None, text: str = "") -> Any:
         """Its dashboard; with a model, also on texts of your own."""
-        from garcon_jupyter.atlas import looking
-
-        return looking.show(self, rmodel, text)
+        return display_hooks.drawn(self, "show", rmodel, text)
 
     def probe_cell(self, text: str = "") -> str:
         """A ``%%probe`` cell on this unit, which runs on a text of yours; in a notebook it is put below.
@@ -199,13 +198,9 @@ class Record:
         Args:
             text: what to run; by default the text around the unit's largest value.
         """
-        from garcon_jupyter.atlas import looking
-
-        return looking.probe_cell(self, text)
+        return str(display_hooks.drawn(self, "probe_cell", text))
 
     def __repr__(self) -> str:
-        from garcon_jupyter.widgets.shares import of_tokens
-
         best = self.examples[:1]
         fires = of_tokens(self.rate, self._atlas.tokens)
         of = f"{self.of} at {self.point}" if self.of else self.point
@@ -325,11 +320,9 @@ class Atlas:
         real = tokens >= 0
         return self.texts(tokens[real].tolist())[int(real[:before].sum())].strip()
 
-    def browse(self, rmodel: RemoteModel | None = None) -> Any:
+    def browse(self, rmodel: Client | None = None) -> Any:
         """A page to pick units on, by number or by token; with a model, also to try texts of your own."""
-        from garcon_jupyter.atlas import looking
-
-        return looking.browse(self, rmodel)
+        return display_hooks.drawn(self, "browse", rmodel)
 
     def at(self, row: int) -> Record:
         """The unit of a row of the arrays."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 LOGITS = 10
 """Tokens of each unit, of either kind."""
@@ -27,9 +27,7 @@ _AT_ONCE = 256
 """Units at a time."""
 
 
-def to_the_logits(
-    model: RemoteModel, layer: str, unembed: Tensor
-) -> Iterator[tuple[str, np.ndarray]]:
+def to_the_logits(model: Client, layer: str, unembed: Tensor) -> Iterator[tuple[str, np.ndarray]]:
     """(array, rows) of the neurons of a layer.
 
     Args:
@@ -49,7 +47,7 @@ def to_the_logits(
         yield what, torch.cat(parts).numpy()
 
 
-def _normed(model: RemoteModel, directions: Tensor, layer: str) -> Tensor:
+def _normed(model: Client, directions: Tensor, layer: str) -> Tensor:
     """Directions [units, D] as the norms on the way leave them, but for what the norms divide by."""
     for norm in (f"{layer}mlp.post_norm", "final_norm"):
         if f"{norm}.weight" not in model.parameters:

@@ -21,7 +21,7 @@ from garcon_jupyter.errors import BadData
 from garcon_jupyter.wire.tokenizer_messages import Strings
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
     from garcon_jupyter.client.probes import Probe
     from garcon_jupyter.client.run import Run
 
@@ -71,7 +71,7 @@ class Making:
 
     def __init__(
         self,
-        model: RemoteModel,
+        model: Client,
         names: list[str],
         path: str | Path,
         k: int,
@@ -201,7 +201,7 @@ class Making:
 
 
 def make(
-    model: RemoteModel,
+    model: Client,
     points: str | list[str],
     data: Any,
     path: str | Path,

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from garcon_jupyter.display import listings
 from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.points import Catalog, is_pattern, parse_point
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
 from garcon_jupyter.servers.options import add_launch_options, launch_options
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers.server import Server, log_file
 
 FOLLOW_TICK = 0.2
 """Seconds between two looks for new lines of a log."""
@@ -119,7 +119,7 @@ def _status(given: argparse.Namespace) -> int:
     if not chosen:
         print(listings.servers([]))
     for server in chosen:
-        print(listings.status(server, registry.status(server)))
+        print(listings.status(server, control.status(server)))
     return 0
 
 
@@ -140,7 +140,7 @@ def _logs(given: argparse.Namespace) -> int:
 
 def _follow(server: Server) -> None:
     """Print what a server writes until it ends."""
-    with registry.log_file(server.name).open(errors="replace") as stream:
+    with log_file(server.name).open(errors="replace") as stream:
         stream.seek(0, 2)
         lives = True
         while lives:
@@ -150,7 +150,7 @@ def _follow(server: Server) -> None:
 
 
 def _stop(given: argparse.Namespace) -> int:
-    registry.stop(registry.find(given.name), given.force)
+    control.stop(registry.find(given.name), given.force)
     print(f"{given.name} has ended.")
     return 0
 
@@ -183,7 +183,7 @@ def _the_server(name: str | None, running: dict[str, Server]) -> Server:
 
 
 def _catalog(server: Server) -> Catalog:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.model import RemoteModel
 
     model = RemoteModel(server, prefer="garcon points", lasting=False)
     try:

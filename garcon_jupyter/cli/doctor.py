@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.connection.connection_file import read_connection_file
 from garcon_jupyter.display import listings
 from garcon_jupyter.errors import BadConnectionFile, GarconError
 from garcon_jupyter.model_files.embedded import EMBEDDED, cache_dir, is_whole
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import registry_directory
 from garcon_jupyter.wire.shared_files import shared_memory_root
-from garcon_jupyter.wire.sizes import sized
 
 Level = Literal["ok", "note", "wrong"]
 
@@ -117,7 +118,7 @@ def _devices() -> Iterator[Finding]:
 
 def _registry() -> Iterator[Finding]:
     try:
-        directory = registry.registry_directory()
+        directory = registry_directory()
         mode = stat.S_IMODE(directory.stat().st_mode)
         writable = os.access(directory, os.W_OK | os.X_OK)
     except OSError as error:
@@ -183,7 +184,7 @@ def _servers() -> Iterator[Finding]:
         yield Finding("ok", "servers", "none run")
     for server in running:
         try:
-            told = registry.status(server)
+            told = control.status(server)
         except GarconError as error:
             yield Finding("wrong", "servers", error.problem, error.remedy)
             continue

@@ -16,12 +16,13 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter.client import display_hooks
 from garcon_jupyter.points import is_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 _NAMES = (f"easy_garcon {n}" for n in itertools.count())
 
@@ -37,7 +38,7 @@ class Look:
         tokens: the text as tokens.
     """
 
-    def __init__(self, rmodel: RemoteModel, text: Any) -> None:
+    def __init__(self, rmodel: Client, text: Any) -> None:
         self._model = rmodel
         self.tokens = rmodel._tokens(text)
         self._values: dict[str, Tensor] = {}
@@ -93,15 +94,13 @@ class Look:
 
     def show(self, point: str) -> Any:
         """A picture of a point."""
-        from garcon_jupyter.display.points import show_values
-
-        return show_values(self._model, point, self[point], self.tokens)
+        return display_hooks.drawn(self, "show", point)
 
     def __repr__(self) -> str:
         return f"<look at {self.tokens!r}>"
 
 
-def read(rmodel: RemoteModel, tokens: Any, names: Sequence[str]) -> dict[str, Tensor]:
+def read(rmodel: Client, tokens: Any, names: Sequence[str]) -> dict[str, Tensor]:
     """Values of points of a clean forward; the session's recordings are left as they were."""
     label = next(_NAMES)
     probes = [rmodel.probe_points[name].probe(_keep, read_only=True, name=label) for name in names]

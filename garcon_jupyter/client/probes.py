@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import imported
-from garcon_jupyter.client import shipping
+from garcon_jupyter.client import display_hooks, shipping
 from garcon_jupyter.client.function_checks import check_call, hint_at_lost_edit
 from garcon_jupyter.errors import BadProbe, BadRequest
 from garcon_jupyter.points import Address, Catalog, PointSpec, is_pattern
@@ -177,10 +177,8 @@ class ProbePoint:
         shape = ", ".join(map(str, self.shape))
         return f"<probe point {self.name} [{shape}]: {self.what}>"
 
-    def _repr_html_(self) -> str:
-        from garcon_jupyter.display import html
-
-        return html.point(self)
+    def _repr_html_(self) -> str | None:
+        return display_hooks.html(self)
 
 
 def _check_options(**options: Any) -> None:
@@ -273,10 +271,8 @@ class ProbePoints(Mapping[str, ProbePoint]):
             f"<{len(self)} probe points over {catalog.n_layers} layers; %garcon points lists them>"
         )
 
-    def _repr_html_(self) -> str:
-        from garcon_jupyter.display import html
-
-        return html.points(self)
+    def _repr_html_(self) -> str | None:
+        return display_hooks.html(self)
 
 
 def checked(probes: Iterable[Probe]) -> list[Probe]:

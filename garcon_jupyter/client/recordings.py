@@ -10,16 +10,15 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from garcon_jupyter.client import display_hooks
 from garcon_jupyter.errors import BadRequest, NoRecording
-from garcon_jupyter.points import is_pattern
+from garcon_jupyter.points import Catalog, is_pattern
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef, SnapshotIndex
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from garcon_jupyter.client.client import RemoteModel
 
 Key = str | tuple[str, str]
 
@@ -46,6 +45,22 @@ _REDUCTIONS = (
 )
 
 
+class Keeper(Protocol):
+    """Whose recordings they are: the client of a session, as much of it as they need.
+
+    Attributes:
+        catalog: the points of its model.
+    """
+
+    catalog: Catalog
+    _released: list[
+        int
+    ]  # the snapshots that nobody holds any more, for the next request to tell of
+
+    def fetch(self, *handles: Handle, dtype: Any = None, out: Any = None) -> Any:
+        """The values of handles, in one go."""
+
+
 class Handle:
     """A value on the server: its type, shape and bytes are known, its content is not fetched.
 
@@ -57,7 +72,7 @@ class Handle:
 
     def __init__(
         self,
-        model: RemoteModel,
+        model: Keeper,
         ref: RecordingRef,
         attribute: str,
         info: AttributeInfo,
@@ -116,10 +131,8 @@ class Handle:
         cut = " (cut on the server)" if self._steps else ""
         return f"<{self._ref.point}.{self._attribute}: {what}{cut}>"
 
-    def _repr_html_(self) -> str:
-        from garcon_jupyter.display import html
-
-        return html.handle(self)
+    def _repr_html_(self) -> str | None:
+        return display_hooks.html(self)
 
 
 class Recording:
@@ -130,7 +143,7 @@ class Recording:
 
     def __init__(
         self,
-        model: RemoteModel,
+        model: Keeper,
         ref: RecordingRef,
         attributes: dict[str, AttributeInfo],
         lazy: bool,
@@ -199,13 +212,11 @@ class Recording:
             rows.append(f"{name}: {what or info.preview}{origin}")
         return f"<recording of {self._ref.point}: {'; '.join(rows)}>"
 
-    def _repr_html_(self) -> str:
-        from garcon_jupyter.display import html
-
-        return html.recording(self)
+    def _repr_html_(self) -> str | None:
+        return display_hooks.html(self)
 
 
-class _Snapshot:
+class _SnapshotHold:
     """Keeps a snapshot on the server as long as anybody here holds it: no cycle goes through it, so that gigabytes
     there need not wait for the collector here."""
 
@@ -217,8 +228,8 @@ class Recordings(Mapping[Key, Recording]):
     these points, ``recordings["layers.*.attn.pattern", "name"]`` those of the probes of a name.
     """
 
-    def __init__(self, model: RemoteModel, index: SnapshotIndex, lazy: bool) -> None:
-        self._model, self._snapshot = model, _Snapshot()
+    def __init__(self, model: Keeper, index: SnapshotIndex, lazy: bool) -> None:
+        self._model, self._snapshot = model, _SnapshotHold()
         self._entries: dict[Key, Recording] = {}
         self._silent = {(p if n is None else (p, n)): why for (p, n), why in index.silent.items()}
         for (point, name), attributes in index.contexts.items():
@@ -298,10 +309,8 @@ class Recordings(Mapping[Key, Recording]):
         count = "1 recording" if len(self) == 1 else f"{len(self)} recordings"
         return f"<{count}>\n{rows}".rstrip()
 
-    def _repr_html_(self) -> str:
-        from garcon_jupyter.display import html
-
-        return html.recordings(self)
+    def _repr_html_(self) -> str | None:
+        return display_hooks.html(self)
 
 
 def _parted(key: Any) -> tuple[str, str | None]:

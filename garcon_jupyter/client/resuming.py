@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from garcon_jupyter import imported
-from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.servers import registry
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire import protocol
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 VARIABLES = ("__vsc_ipynb_file__", "PAPERMILL_OUTPUT_PATH")
 """Variables of a notebook into which those who run it put its path: VS Code, and papermill where it is asked to."""
@@ -41,7 +40,7 @@ LISTED = 3
 
 
 @dataclass(frozen=True)
-class Own:
+class WishedSession:
     """The session that this process would like to have.
 
     Attributes:
@@ -60,27 +59,14 @@ _HAD: dict[tuple[Any, ...], str] = {}
 os.register_at_fork(after_in_child=_HAD.clear)  # they are its parent's
 
 
-def check_name(session: Any) -> None:
-    """Refuse what is no name of a session; None is for the one that nobody has named.
-
-    Raises:
-        BadRequest: it is not.
-    """
-    if session is not None and (not isinstance(session, str) or not session):
-        raise BadRequest(
-            f"{session!r} is no name of a session.",
-            "Give a text; garcon.sessions() lists those there are.",
-        )
-
-
-def own(server: Server) -> Own:
+def own(server: Server) -> WishedSession:
     """The session that this process had on a server; else the one that goes by the notebook's name."""
     wish = _by_name()
     had = _HAD.get((*_identity(server), wish.name))
-    return Own(had, wish.lasting and had == wish.name) if had else wish
+    return WishedSession(had, wish.lasting and had == wish.name) if had else wish
 
 
-def remember(model: RemoteModel) -> None:
+def remember(model: Client) -> None:
     """This process has this session on its server from now on."""
     _HAD[*_identity(model.server), _by_name().name] = model.session
 
@@ -95,14 +81,14 @@ def notebook_session() -> str | None:
     return wish.name if wish.lasting else None
 
 
-def _by_name() -> Own:
+def _by_name() -> WishedSession:
     shell = imported.shell()
     place = os.environ.get("JPY_SESSION_NAME") or (_notebook(shell) if shell else _script())
     lasting = place is not None
     place = place or (_kernel(shell) if shell else None)
     if place is None:
-        return Own(None)
-    return Own(re.sub(r"[^\w.@/-]+", "-", f"{getpass.getuser()}@{place}"), lasting)
+        return WishedSession(None)
+    return WishedSession(re.sub(r"[^\w.@/-]+", "-", f"{getpass.getuser()}@{place}"), lasting)
 
 
 def _notebook(shell: Any) -> str | None:
@@ -196,14 +182,14 @@ def sessions(name: str | Server | None = None) -> list[Session]:
         ServerGone: it does not answer.
     """
     servers = registry.servers() if name is None else [registry.find(name)]
-    return [_session(server, row) for server in servers for row in registry.sessions(server)]
+    return [_session(server, row) for server in servers for row in control.sessions(server)]
 
 
 def _session(server: Server, row: dict[str, Any]) -> Session:
     return Session(row["session"], server.name, **{k: v for k, v in row.items() if k != "session"})
 
 
-def tell(model: RemoteModel, wish: Own | None = None) -> str:
+def tell(model: Client, wish: WishedSession | None = None) -> str:
     """What a person should know of the session of a new connection; "" for nothing.
 
     Args:

@@ -6,23 +6,21 @@ finds it again. What its probes record can be read at any time, by ``rmodel.reco
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter.client import display_hooks
 from garcon_jupyter.connection import prints, progress
-from garcon_jupyter.connection.background import answering
 from garcon_jupyter.errors import BadData, Interrupted, ServerRestarted
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.failures import revive
 from garcon_jupyter.wire.runs import Data, RunStatus
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
     from garcon_jupyter.client.recordings import Recordings
-    from garcon_jupyter.widgets import RunWidget
 
 POLLED = 0.2
 """Seconds between two looks at a run that is waited for."""
@@ -36,7 +34,7 @@ class Run:
         status: how far it was when last looked at.
     """
 
-    def __init__(self, model: RemoteModel, status: RunStatus) -> None:
+    def __init__(self, model: Client, status: RunStatus) -> None:
         self._model, self.id, self.status = model, status.id, status
         self._heard = 0
 
@@ -97,27 +95,14 @@ class Run:
             )
         return self
 
-    def show(self, draw: Callable[[Recordings], Any] | None = None) -> RunWidget:
+    def show(self, draw: Callable[[Recordings], Any] | None = None) -> Any:
         """How far it is, with buttons to pause, resume and cancel; it follows the run while it is in sight.
 
         Args:
             draw: is given the recordings as they are, and makes a picture, which is drawn below and again at
                 each look: a widget of ours, anything that shows itself as HTML, or a text.
         """
-        from garcon_jupyter.widgets import RunWidget
-
-        def poll() -> dict[str, Any]:
-            # What was printed is left to whoever waits for the run.
-            status = ask(self._model, "poll", run=self.id, prints=self._heard)
-            known = {"state": status.state, "fraction": status.fraction, "over": status.over}
-            return known | {"words": describe(status)}
-
-        def steer(word: str) -> None:
-            getattr(self, word)()
-
-        picture = None if draw is None else lambda: _html(draw(self.recordings()))
-        drawn = picture and answering(picture)
-        return RunWidget(poll, steer, drawn, f"{self.id} on {self._model.server.name}")
+        return display_hooks.drawn(self, "show", draw)
 
     def _follow(self, line: progress.Line | None) -> None:
         while True:
@@ -137,14 +122,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<{self.id}: {describe(self.status)}>"
-
-
-def _html(drawn: Any) -> str:
-    """What shows itself, as HTML."""
-    for name in ("still", "_repr_html_"):
-        if callable(make := getattr(drawn, name, None)) and (made := make()) is not None:
-            return str(made)
-    return f"<pre>{html.escape(str(drawn))}</pre>"
 
 
 def describe(status: RunStatus) -> str:
@@ -212,7 +189,7 @@ def _rows(data: Any, items: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def ask(rmodel: RemoteModel, verb: str, question: Any = None, **content: Any) -> Any:
+def ask(rmodel: Client, verb: str, question: Any = None, **content: Any) -> Any:
     """Ask the server about runs of this session."""
     rmodel._follow()
     packed, buffers = transport.pack(question)

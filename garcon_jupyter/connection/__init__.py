@@ -3,7 +3,10 @@
 Not here: which servers there are (``servers``), and what is asked of them (``client``).
 
 ``connection_file``      how a server is reached, and that it runs
-``channel``              Jupyter's messages
+``sockets``              Jupyter's sockets, and messages on them
+``liveness``             whether the server lives, hangs, has ended or starts anew
+``channel``              questions and requests, and the wait for their answers
+``route``                what a tunnel is to a connection
 ``pending``              what of a request has come
 ``lines``                the line of cells, and one beside it
 ``background``           work that stands behind what persons run

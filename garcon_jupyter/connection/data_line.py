@@ -16,13 +16,13 @@ from typing import Any
 
 import zmq
 
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.connection.deferred_interrupts import Patience
 from garcon_jupyter.connection.progress import Amount
 from garcon_jupyter.errors import BadRequest, Interrupted, Unreachable
 from garcon_jupyter.wire import contents, protocol
 from garcon_jupyter.wire.checking import check_content
 from garcon_jupyter.wire.failures import revive
-from garcon_jupyter.wire.sizes import sized
 from garcon_jupyter.wire.transfers import (
     CHUNK,
     LARGEST_TRANSFER,

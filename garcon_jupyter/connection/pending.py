@@ -8,7 +8,7 @@ from typing import Any
 from garcon_jupyter.connection import prints
 
 
-class Waiting:
+class PendingReply:
     """What a request is still waited for."""
 
     def __init__(self, message_id: str, session: str, show: prints.Show) -> None:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from garcon_jupyter import imported
-from garcon_jupyter.wire.sizes import sized
+from garcon_jupyter.amounts import sized
 
 SHORTEST = 0.1
 """Seconds between two changes of the line."""

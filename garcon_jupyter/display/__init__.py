@@ -1,10 +1,29 @@
 """How things show themselves: as text, as HTML, as a picture.
 
-Not here: what is shown.
+Importing this room registers what it draws, so that a recording's table and a run's picture are found
+(:mod:`garcon_jupyter.client.display_hooks`).
 
-``listings``  the one look of lists, in notebooks and on the command line
-``html``      models, points and recordings as small tables
-``points``    from a point to a picture
-``card``      the card of a server
-``values``    the plain numbers of a picture, with names for their axes
+Not here: what is shown, and how it is computed (``client``, ``experiments``, ``atlas``).
+
+``registration``  what draws what
+``listings``      the one look of lists, in notebooks and on the command line
+``html``          models, points and recordings as small tables
+``points``        from a point to a picture
+``frames``        frames of a recording that stays on the server
+``attention``     the attention of all layers, of which one is opened
+``lens``          the logit lens, which fills from the last layer down
+``patching``      sweeps of activation patching, which fill as they run
+``live``          a text and sliders on a served model
+``neuron``        the dashboard of a unit
+``tokens``        a text, coloured by how surprising each token was
+``atlas``         a unit of an atlas, and the page on which one is picked
+``run``           how far a run is
+``sharding``      which rank holds what
+``server_card``   what a server is doing
 """
+
+from __future__ import annotations
+
+from garcon_jupyter.display import registration
+
+registration.register()

@@ -12,13 +12,13 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.client.recordings import Handle, Key, Recording, Recordings
 from garcon_jupyter.display.listings import degrees, modules_by_name, spans
 from garcon_jupyter.points import POINTS, Address, Catalog, PointSpec, is_pattern
-from garcon_jupyter.wire.sizes import sized
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
     from garcon_jupyter.client.probes import ProbePoint, ProbePoints
 
 MOST = 60
@@ -48,7 +48,7 @@ STYLE = (
 # -- what is shown -------------------------------------------------------------------------------
 
 
-def model(rmodel: RemoteModel) -> str:
+def model(rmodel: Client) -> str:
     """A connection: the model, its ranks, its points, and what to do first."""
     facts, catalog = rmodel.facts, rmodel.catalog
     served = facts["model"]

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.client.probes import Probe
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.points import (
@@ -20,11 +21,10 @@ from garcon_jupyter.points import (
     PointSpec,
     parse_parameter,
 )
-from garcon_jupyter.servers.registry import Server, log_file, why_gone
-from garcon_jupyter.wire.sizes import sized
+from garcon_jupyter.servers.server import Server, log_file, why_gone
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
     from garcon_jupyter.client.resuming import Session
 
 INDENT = "  "
@@ -305,7 +305,7 @@ def _parameter_templates(catalog: Catalog) -> str:
 # -- probes --------------------------------------------------------------------------------------
 
 
-def attached(model: RemoteModel) -> str:
+def attached(model: Client) -> str:
     """The probes that are attached to a model; those of one pattern on one line."""
     rows = _probe_rows(model.attached.values(), "")
     rows += _probe_rows(model.attached_once.values(), "next pass only")

@@ -10,14 +10,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import widgets
+from garcon_jupyter.client.look import Look
 from garcon_jupyter.client.probes import ProbePoint
 from garcon_jupyter.client.recordings import Handle, Key, Recording, Recordings
+from garcon_jupyter.display.attention import attention_picture, recorded_attention
+from garcon_jupyter.display.frames import RecordedSource, may_stay
 from garcon_jupyter.errors import BadRequest, GarconError, NoRecording
+from garcon_jupyter.experiments.attention import PATTERN
+from garcon_jupyter.experiments.clean_passes import contexts, keep
 from garcon_jupyter.points import Address, Catalog, fill
 from garcon_jupyter.widgets import AttentionWidget, View
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 Shown = Key | ProbePoint | Recording | Handle | Any
 """What a picture can be made of: a point, what was recorded at one, or an array of your own."""
@@ -27,7 +32,7 @@ EVERY_PATTERN = "layers.*.attn.pattern"
 
 
 def show(
-    rmodel: RemoteModel,
+    rmodel: Client,
     what: Shown,
     text: Any = None,
     attribute: str | None = None,
@@ -88,7 +93,7 @@ def _is_array(what: Any) -> bool:
     return hasattr(what, "shape") or isinstance(what, list)
 
 
-def show_values(rmodel: RemoteModel, point: str, value: Any, tokens: Any) -> View:
+def show_values(rmodel: Client, point: str, value: Any, tokens: Any) -> View:
     """A picture of values of a point that are here already.
 
     Args:
@@ -99,13 +104,18 @@ def show_values(rmodel: RemoteModel, point: str, value: Any, tokens: Any) -> Vie
     return _picture(rmodel, point, value, tokens, point)
 
 
-def _of_recording(rmodel: RemoteModel, recording: Recording, attribute: str | None) -> View:
+def show_look(look: Look, point: str) -> View:
+    """A picture of a point of a context that is looked at."""
+    return show_values(look._model, point, look[point], look.tokens)
+
+
+def _of_recording(rmodel: Client, recording: Recording, attribute: str | None) -> View:
     """A picture of one of the tensors that were saved at a point."""
     chosen = attribute or _drawable(rmodel.catalog, recording._ref.point, recording)
     return _of_handle(rmodel, Recording.handle(recording, chosen))
 
 
-def _of_handle(rmodel: RemoteModel, handle: Handle) -> View:
+def _of_handle(rmodel: Client, handle: Handle) -> View:
     """A picture of a value on the server; of one that is cut there, after it was."""
     ref, attribute = handle._ref, handle._attribute
     title = ref.point if attribute == "tensor" else f"{ref.point} · {attribute}"
@@ -115,22 +125,18 @@ def _of_handle(rmodel: RemoteModel, handle: Handle) -> View:
     return _whole(rmodel, handle, tokens, title)
 
 
-def _every_layer(rmodel: RemoteModel, text: Any, attribute: str | None) -> AttentionWidget:
+def _every_layer(rmodel: Client, text: Any, attribute: str | None) -> AttentionWidget:
     """The attention of all layers at a glance: of a text, or of what was recorded."""
-    from garcon_jupyter.experiments.attention import PATTERN, attention_widget, recorded_attention
-
     if text is not None:
-        return attention_widget(rmodel, text)
+        return attention_picture(rmodel, text)
     recordings = rmodel.recordings(fetch=False)
     first = fill(PATTERN, 0)
     chosen = attribute or _drawable(rmodel.catalog, first, recordings[first])
     return recorded_attention(rmodel, recordings, chosen)
 
 
-def _clean(rmodel: RemoteModel, point: str, text: Any) -> View:
+def _clean(rmodel: Client, point: str, text: Any) -> View:
     """A picture of a clean pass over a text."""
-    from garcon_jupyter.experiments.clean_passes import contexts, keep
-
     tokens = rmodel._tokens(text)
     with contexts(rmodel, "show") as name:
         probes = [rmodel.probe_points[point].probe(keep, name=name, read_only=True)]
@@ -139,10 +145,8 @@ def _clean(rmodel: RemoteModel, point: str, text: Any) -> View:
         return _whole(rmodel, Recording.handle(recording, "tensor"), tokens, point)
 
 
-def _whole(rmodel: RemoteModel, handle: Handle, tokens: Any, title: str) -> View:
+def _whole(rmodel: Client, handle: Handle, tokens: Any, title: str) -> View:
     """A picture of a value on the server: fetched, or, if it is large, looked at where it is."""
-    from garcon_jupyter.experiments.frames import RecordedSource, may_stay
-
     point = handle._ref.point
     dims = _axes(rmodel.catalog, rmodel.catalog.point(point), handle.shape or ())
     if dims is None or not may_stay(handle):
@@ -152,7 +156,7 @@ def _whole(rmodel: RemoteModel, handle: Handle, tokens: Any, title: str) -> View
     return widgets.FetchingView(RecordedSource(rmodel, handle), labels, title, unit)
 
 
-def _picture(rmodel: RemoteModel, point: str, value: Any, tokens: Any, title: str) -> View:
+def _picture(rmodel: Client, point: str, value: Any, tokens: Any, title: str) -> View:
     catalog = rmodel.catalog
     dims = _axes(catalog, catalog.point(point), value.shape)
     return widgets.show(value, dims, tokens=_labels(rmodel, tokens, dims, value), title=title)
@@ -213,7 +217,7 @@ def _fits(size: int | None, length: int) -> bool:
 
 
 def _labels(
-    rmodel: RemoteModel, tokens: Any, dims: tuple[str, ...] | None, value: Any
+    rmodel: Client, tokens: Any, dims: tuple[str, ...] | None, value: Any
 ) -> list[list[str]] | None:
     """A text for each position, b lists of p; None where the positions are others."""
     if tokens is None or dims is None or "n" in dims:

@@ -15,13 +15,13 @@ from garcon_jupyter.client.tokens import Tokens
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 _NUMBERS = itertools.count()
 
 
 @contextmanager
-def contexts(rmodel: RemoteModel, what: str) -> Iterator[str]:
+def contexts(rmodel: Client, what: str) -> Iterator[str]:
     """A name for probes, whose recordings are cleared afterwards.
 
     A snapshot that was taken inside keeps what it has.
@@ -54,7 +54,7 @@ def keep_prediction(save_ctx: Any, tensor: Any) -> None:
     save_ctx.best = save_ctx.logs.argmax(-1)
 
 
-def need(rmodel: RemoteModel, picture: str, *templates: str) -> None:
+def need(rmodel: Client, picture: str, *templates: str) -> None:
     """Say so where a model lacks points that a picture is made of.
 
     Args:
@@ -72,7 +72,7 @@ def need(rmodel: RemoteModel, picture: str, *templates: str) -> None:
             )
 
 
-def one_text(rmodel: RemoteModel, text: Any, least: int = 1) -> Tokens:
+def one_text(rmodel: Client, text: Any, least: int = 1) -> Tokens:
     """The tokens of a single text, without padding.
 
     Raises:
@@ -88,14 +88,14 @@ def one_text(rmodel: RemoteModel, text: Any, least: int = 1) -> Tokens:
     return tokens
 
 
-def decoder(rmodel: RemoteModel, ids: Any) -> dict[int, str]:
+def decoder(rmodel: Client, ids: Any) -> dict[int, str]:
     """The text of each id that occurs, asked for at once."""
     distinct = sorted({int(number) for number in ids})
     strings = rmodel.token_strings([distinct], alone=True)[0] if distinct else []
     return dict(zip(distinct, strings, strict=True))
 
 
-def whole_pieces(rmodel: RemoteModel, tokens: Tokens) -> list[str]:
+def whole_pieces(rmodel: Client, tokens: Tokens) -> list[str]:
     """The tokens' strings, with characters that are cut over several tokens made whole.
 
     A byte-level tokenizer may cut an emoji into tokens of which none is a character. The first of them is

@@ -3,6 +3,8 @@
 One forward of the text leaves two things on the server: the residual stream after each layer, and the model's
 own prediction. Layers are read a group at a time, each where its stream lies, with a forward of a single
 token to carry the readers there; so a picture can begin with the last layers and grow.
+
+    read_layers(rmodel, "The capital of France is").statistics        # [layer, token, statistic]
 """
 
 from __future__ import annotations
@@ -13,25 +15,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
+import numpy as np
+from numpy.typing import NDArray
+
 from garcon_jupyter.client.recordings import Recording
 from garcon_jupyter.client.tokens import Tokens
-from garcon_jupyter.connection.background import Filling, Pace
+from garcon_jupyter.connection.background import Pace
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.clean_passes import (
     contexts,
-    decoder,
     keep,
     keep_prediction,
     keep_stream,
     need,
     one_text,
-    whole_pieces,
 )
 from garcon_jupyter.experiments.target_tokens import one_token_each
-from garcon_jupyter.widgets import LensWidget, Readouts
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 Target = Literal["last", "next"]
 
@@ -48,6 +50,45 @@ FARTHEST = 0.01
 """Nats that the readout of the last layer may be from the model's own prediction, by rounding."""
 
 
+STATISTICS = ("top probability", "answer probability", "answer rank", "entropy", "KL to the last")
+"""What a readout is told by, in this order."""
+
+
+@dataclass(frozen=True)
+class LayerReadouts:
+    """What was read of one text at every layer and position.
+
+    Attributes:
+        tokens: the text.
+        statistics: float32 [layer, token, statistic], by :data:`STATISTICS`: the probability of the likeliest token;
+            probability and rank (0 is first) of the *answer*; entropy, and Kullback-Leibler divergence of this layer's
+            prediction from the last one's, KL(last ‖ this), both in nats.
+        ids: int64 [layer, token, choice], the likeliest tokens.
+        probabilities: float32, of those.
+        answers: int64 [token], the token that probability and rank are of.
+
+    Of a layer that was not read (yet) all statistics are NaN and all ids -1.
+    """
+
+    tokens: Tokens
+    statistics: NDArray[np.float32]
+    ids: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    answers: NDArray[np.int64]
+
+    @classmethod
+    def missing(cls, layers: int, tokens: Tokens, choices: int = 5) -> LayerReadouts:
+        """Of layers that are still to be read."""
+        places = (layers, tokens.shape[1])
+        return cls(
+            tokens,
+            np.full((*places, len(STATISTICS)), np.nan, np.float32),
+            np.full((*places, choices), -1, np.int64),
+            np.zeros((*places, choices), np.float32),
+            np.full(tokens.shape[1], -1, np.int64),
+        )
+
+
 @dataclass(frozen=True)
 class Norm:
     """The final norm, as what it does to two vectors tells it: LayerNorm or RMSNorm, and its epsilon."""
@@ -56,10 +97,10 @@ class Norm:
     epsilon: float
 
 
-_NORMS: WeakKeyDictionary[RemoteModel, Norm] = WeakKeyDictionary()
+_NORMS: WeakKeyDictionary[Client, Norm] = WeakKeyDictionary()
 
 
-def final_norm(rmodel: RemoteModel) -> Norm:
+def final_norm(rmodel: Client) -> Norm:
     """What the final norm is, found out by a forward of one token.
 
     The last residual stream is replaced by zeros in one row and by ones in another. What the norm divides
@@ -81,12 +122,12 @@ def final_norm(rmodel: RemoteModel) -> Norm:
 
 
 def read_layers(
-    rmodel: RemoteModel,
+    rmodel: Client,
     text: Any,
     target: Target = "last",
     choices: int = 5,
     answer: str | int | None = None,
-) -> Readouts:
+) -> LayerReadouts:
     """What every layer would predict of one text.
 
     Args:
@@ -104,12 +145,12 @@ def read_layers(
 
 
 def read_by_layers(
-    rmodel: RemoteModel,
+    rmodel: Client,
     tokens: Tokens,
     target: Target,
     choices: int = 5,
     answer: str | int | None = None,
-) -> Generator[Readouts, None, None]:
+) -> Generator[LayerReadouts, None, None]:
     """As :func:`read_layers`, a few layers after the other, from the last one down, or as much of one as the model
     does in a moment.
 
@@ -120,7 +161,7 @@ def read_by_layers(
     norm = final_norm(rmodel)
     following = _told_of(rmodel, tokens, target, answer)
     points = [address.name for address in rmodel.catalog.select("layers.*.resid_post")]
-    readouts = Readouts.missing(len(points), tokens.shape[1], choices)
+    readouts = LayerReadouts.missing(len(points), tokens, choices)
     with contexts(rmodel, "lens") as name:
         probes = rmodel.probe_points["layers.*.resid_post"].probes(
             keep_stream, name=name, read_only=True
@@ -146,9 +187,7 @@ def read_by_layers(
             yield readouts
 
 
-def _told_of(
-    rmodel: RemoteModel, tokens: Tokens, target: Target, answer: str | int | None
-) -> list[int]:
+def _told_of(rmodel: Client, tokens: Tokens, target: Target, answer: str | int | None) -> list[int]:
     """The tokens whose probability is told at the first positions; what the model predicts at the others."""
     if answer is not None:
         return one_token_each(rmodel, [answer], after=tokens) * tokens.shape[1]
@@ -185,7 +224,7 @@ def _spans(chunks: list[Span]) -> list[Span]:
 
 
 def _read(
-    rmodel: RemoteModel,
+    rmodel: Client,
     points: list[str],
     name: str,
     spans: list[Span],
@@ -282,27 +321,3 @@ def _check(divergence: float) -> None:
             f"layer so is {divergence:.2g} nats from what it predicts.",
             "Its logits may be soft-capped or scaled; a lens of its own would have to do the same.",
         )
-
-
-def lens_widget(
-    rmodel: RemoteModel,
-    text: Any,
-    target: Target = "last",
-    statistic: str = "top probability",
-    answer: str | int | None = None,
-) -> LensWidget:
-    """Layer × position of what every layer would predict; it fills from the last layer down."""
-    tokens = one_text(rmodel, text)
-    words: dict[int, str] = {}
-
-    def name(readouts: Readouts) -> Readouts:
-        new = set(readouts.ids[readouts.ids >= 0].tolist()) - set(words)
-        words.update(decoder(rmodel, new))
-        return readouts
-
-    growing = read_by_layers(rmodel, tokens, target, answer=answer)
-    first = name(next(growing))
-    strings = whole_pieces(rmodel, tokens)
-    widget = LensWidget(first, strings, words.__getitem__, statistic=statistic)
-    widget.later("layers", Filling(growing, lambda readouts: widget.fill(name(readouts))))
-    return widget

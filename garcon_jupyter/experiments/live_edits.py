@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from garcon_jupyter.client.probes import Probe
-from garcon_jupyter.connection.background import answering
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.clean_passes import (
     contexts,
@@ -19,15 +18,57 @@ from garcon_jupyter.experiments.clean_passes import (
     one_text,
     whole_pieces,
 )
-from garcon_jupyter.widgets import Edit, LiveWidget, Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 CHOICES, WITHOUT = 8, 3
 """Next tokens that are shown: the likeliest with the edits, and the likeliest without them."""
+
+
+class EditLike(Protocol):
+    """A change of the model at a point, such as :class:`garcon_jupyter.widgets.Edit`.
+
+    Attributes:
+        point: name of the point.
+        kind: "ablate" takes away the share `strength` of the value; "scale" multiplies by it; "add" adds so much of a
+            direction.
+        strength: of the edit.
+        unit: the neuron, dimension or head that is edited; -1 for all.
+        direction: name of a direction to add, where `unit` is -1.
+    """
+
+    @property
+    def point(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def strength(self) -> float: ...
+
+    @property
+    def unit(self) -> int: ...
+
+    @property
+    def direction(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What the model makes of a text, with edits and without.
+
+    Attributes:
+        tokens: token strings.
+        predictions: (next token, probability with the edits, probability without), likeliest first.
+        activations: name of a point to its values [token, unit] with the edits and without.
+    """
+
+    tokens: list[str]
+    predictions: list[tuple[str, float, float]]
+    activations: dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -39,12 +80,12 @@ class Bench:
         directions: by name, vectors [D] that can be added.
     """
 
-    rmodel: RemoteModel
+    rmodel: Client
     points: Sequence[str]
     directions: Mapping[str, Any] = field(default_factory=dict)
     _plain: tuple[str, Tensor, dict[str, Tensor]] | None = None
 
-    def outcome(self, text: str, edits: Sequence[Edit]) -> Outcome:
+    def outcome(self, text: str, edits: Sequence[EditLike]) -> Edited:
         """What the model makes of a text, with edits and without.
 
         Raises:
@@ -62,9 +103,9 @@ class Bench:
         words = decoder(self.rmodel, best)
         rows = [(words[token], float(after[token]), float(before[token])) for token in best]
         values = {name: (now[name], was[name]) for name in self.points}
-        return Outcome(whole_pieces(self.rmodel, tokens), rows, values)
+        return Edited(whole_pieces(self.rmodel, tokens), rows, values)
 
-    def _run(self, tokens: Any, edits: Sequence[Edit]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run(self, tokens: Any, edits: Sequence[EditLike]) -> tuple[Tensor, dict[str, Tensor]]:
         """Probabilities of the next token [V], and the values of the points, [p, unit]."""
         rmodel = self.rmodel
 
@@ -86,7 +127,7 @@ class Bench:
         values = fetched if len(handles) > 1 else [fetched]
         return chances, dict(zip(self.points, values, strict=True))
 
-    def _probe(self, edit: Edit, name: str) -> Probe:
+    def _probe(self, edit: EditLike, name: str) -> Probe:
         point = self.rmodel.probe_points[edit.point]
         units = point.shape[2] if len(point.shape) > 2 else 0
         if edit.unit >= 0 and (not isinstance(units, int) or edit.unit >= units):
@@ -103,7 +144,7 @@ class Bench:
         return point.probe(_change(edit, direction), name=name)
 
 
-def _change(edit: Edit, direction: Any) -> Callable[[Any, Any], None]:
+def _change(edit: EditLike, direction: Any) -> Callable[[Any, Any], None]:
     """The probe that makes an edit at [b, p, unit, …]."""
     kind, strength, unit = edit.kind, edit.strength, edit.unit
 
@@ -122,25 +163,3 @@ def _change(edit: Edit, direction: Any) -> Callable[[Any, Any], None]:
             tensor.add_(strength * vector)
 
     return change
-
-
-def live_widget(
-    rmodel: RemoteModel,
-    text: str,
-    points: Sequence[str] | str = (),
-    edits: Sequence[Edit] = (),
-    directions: Mapping[str, Any] | None = None,
-) -> LiveWidget:
-    """A text and sliders on a served model; see :class:`~garcon_jupyter.widgets.LiveWidget`."""
-    patterns = [points] if isinstance(points, str) else list(points)
-    names = [a.name for pattern in patterns for a in rmodel.catalog.select(pattern)]
-    names = list(dict.fromkeys([*names, *(edit.point for edit in edits)]))
-    for name in names:
-        dims = getattr(rmodel.catalog.point(name).spec, "dims", ())
-        if tuple(dims[:2]) != ("b", "p"):
-            raise BadRequest(
-                f"{name} has no value for each token.", "Choose points of shape [b, p, …]."
-            )
-    bench = Bench(rmodel, names[:8], directions or {})
-    chosen = list(edits) or [Edit(name, on=False) for name in names[:1]]
-    return LiveWidget(answering(bench.outcome), text, names, chosen, list(directions or {}))

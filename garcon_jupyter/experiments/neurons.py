@@ -1,19 +1,21 @@
-"""A unit's dashboard from live passes: its values on some texts, and what it writes to the logits."""
+"""A unit from live passes: its values on some texts, what fires with it, and what it writes to the logits.
+
+unit_on_texts(rmodel, "layers.4.mlp.post_activation", 17, ["The capital of France"]).values   # [text, token]
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from garcon_jupyter.connection.background import answering
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.experiments.clean_passes import contexts, decoder, one_text
-from garcon_jupyter.widgets import NeuronWidget, neuron_record
+from garcon_jupyter.experiments.clean_passes import contexts, decoder
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 COMPANIONS = 8
 """Correlated units that are named."""
@@ -22,42 +24,53 @@ EFFECTS = 12
 """Tokens whose logits it raises, and whose it lowers."""
 
 
-def neuron_widget(
-    rmodel: RemoteModel,
-    point: str,
-    unit: int,
-    texts: Any,
-    text: str = "",
-    record: Mapping[str, Any] | None = None,
-) -> NeuronWidget:
-    """The dashboard of one unit; `record` of an atlas, else one made of `texts`."""
+@dataclass(frozen=True)
+class UnitOnTexts:
+    """A unit on some texts.
+
+    Attributes:
+        values: float32 [text, token], NaN at padding.
+        strings: the tokens of each text.
+        correlated: units of the same point whose values correlate with its own, the strongest first.
+        logits: tokens with what the unit adds to their logits by its direct path, the most raised and the most
+            lowered; empty where it is no neuron of an MLP.
+    """
+
+    values: NDArray[np.float32]
+    strings: list[list[str]]
+    correlated: list[tuple[str, float]]
+    logits: list[tuple[str, float]]
+
+
+def check_unit(rmodel: Client, point: str, unit: int) -> None:
+    """Refuse what is no unit of a point [b, p, units].
+
+    Raises:
+        BadRequest: the point has another shape, or fewer units.
+    """
     shape = rmodel.probe_points[point].shape
     if len(shape) != 3 or not isinstance(shape[2], int):
         raise BadRequest(f"{point} has shape {shape}.", "Choose a point of shape [b, p, units].")
     if not 0 <= unit < shape[2]:
         raise BadRequest(f"{point} has no unit {unit}.", f"It has units 0 to {shape[2] - 1}.")
 
-    def run(own: str) -> tuple[Sequence[str], Any]:
-        tokens = one_text(rmodel, own)
-        values, _ = _values(rmodel, point, unit, tokens)
-        return rmodel.token_strings(tokens)[0], values[0]
 
-    made = record if record is not None else unit_record(rmodel, point, unit, texts)
-    return NeuronWidget(made, answering(run), text, f"{point} · unit {unit}")
+def unit_on_texts(rmodel: Client, point: str, unit: int, texts: Any) -> UnitOnTexts:
+    """A unit over some texts, run as one batch; only its own values travel.
 
-
-def unit_record(rmodel: RemoteModel, point: str, unit: int, texts: Any) -> dict[str, Any]:
-    """A record of one unit over some texts, run as one batch; only its own values travel."""
+    Raises:
+        BadRequest: the point has no such unit.
+    """
+    check_unit(rmodel, point, unit)
     tokens = rmodel._tokens(texts)
-    values, companions = _values(rmodel, point, unit, tokens)
-    values = np.where(tokens.mask.numpy(), values, np.nan)
+    values, companions = values_of_unit(rmodel, point, unit, tokens)
+    values = np.where(tokens.mask.numpy(), values, np.float32("nan"))
     strings = rmodel.token_strings(tokens)
-    logits = _effects(rmodel, point, unit)
-    return neuron_record(values, strings, point, logits=logits, correlated=companions)
+    return UnitOnTexts(values, strings, companions, _effects(rmodel, point, unit))
 
 
-def _values(
-    rmodel: RemoteModel, point: str, unit: int, tokens: Any
+def values_of_unit(
+    rmodel: Client, point: str, unit: int, tokens: Any
 ) -> tuple[Any, list[tuple[str, float]]]:
     """The unit's values [text, token], and the units whose values correlate with them most."""
     mask = tokens.mask
@@ -83,7 +96,7 @@ def _values(
     return values.numpy(), named
 
 
-def _effects(rmodel: RemoteModel, point: str, unit: int) -> list[tuple[str, float]]:
+def _effects(rmodel: Client, point: str, unit: int) -> list[tuple[str, float]]:
     """What one unit of an MLP's neurons adds to the logits, by its direct path: output weights times final
     gain times unembedding. Nothing for other points."""
     layer = rmodel.catalog.point(point).layer

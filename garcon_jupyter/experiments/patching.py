@@ -4,36 +4,32 @@ The corrupted text stands in a batch once for each cell, and each row is given i
 recording, which never leaves the server. Cells of several layers share a forward (each layer's probe
 changes its own rows), so a sweep costs far fewer passes than it has cells, and the picture fills from the
 first layer on. How many share one is measured: a forward takes a moment, so that others wait no longer.
+
+    sweep = Sweep.of(rmodel, clean, corrupted)
+    dict(sweep.run(["layers.0.resid_pre", "layers.1.resid_pre"]))     # point to [cell], 0 as corrupted, 1 as clean
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from garcon_jupyter.client.recordings import Recording
 from garcon_jupyter.client.tokens import Tokens
-from garcon_jupyter.connection.background import Filling, Pace, answering
+from garcon_jupyter.connection.background import Pace
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.clean_passes import (
     contexts,
-    decoder,
     keep,
-    need,
     one_text,
-    whole_pieces,
 )
 from garcon_jupyter.experiments.target_tokens import one_token_each
-from garcon_jupyter.widgets import PatchingWidget, Sheet
-from garcon_jupyter.widgets.labels import label
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 Metric = Callable[[Any], Any]
 """logits [cell, p, V] to one number for each cell, [cell]; runs on the server."""
@@ -61,7 +57,7 @@ class Sweep:
         extremes: the metric of the corrupted and of the clean run: 0 and 1 of the picture.
     """
 
-    rmodel: RemoteModel
+    rmodel: Client
     clean: Tokens
     corrupted: Tokens
     metric: Metric
@@ -76,7 +72,7 @@ class Sweep:
     @classmethod
     def of(
         cls,
-        rmodel: RemoteModel,
+        rmodel: Client,
         clean: Any,
         corrupted: Any,
         answers: tuple[Any, Any] | None = None,
@@ -226,7 +222,7 @@ def _difference(clean: int, corrupted: int) -> Metric:
 
 
 def _answers(
-    rmodel: RemoteModel, clean: Tokens, corrupted: Tokens, answers: tuple[Any, Any] | None
+    rmodel: Client, clean: Tokens, corrupted: Tokens, answers: tuple[Any, Any] | None
 ) -> tuple[int, int]:
     """Two token ids: as given, or what the model predicts after each text."""
     if answers is None:
@@ -234,63 +230,3 @@ def _answers(
         return int(best[0]), int(best[1])
     first, second = one_token_each(rmodel, answers, after=clean)
     return first, second
-
-
-def patching_widget(
-    rmodel: RemoteModel,
-    clean: Any,
-    corrupted: Any,
-    answers: tuple[Any, Any] | None = None,
-    metric: Metric | None = None,
-    points: Sequence[str] = POINTS,
-) -> PatchingWidget:
-    """A picture that fills with a sweep for each pattern of points; see :class:`Sweep`."""
-    if tuple(points) == POINTS:
-        need(rmodel, "A sweep of patches", "layers.{i}.resid_pre", "layers.{i}.attn.z")
-    names = [[a.name for a in rmodel.catalog.select(pattern)] for pattern in points]
-    sweep = Sweep.of(rmodel, clean, corrupted, answers, metric)
-    strings = whole_pieces(rmodel, sweep.corrupted)
-    sheets = [
-        _sheet(sweep, pattern, rows, strings) for pattern, rows in zip(points, names, strict=True)
-    ]
-
-    def rerun(sheet: int, row: int, column: int) -> dict[str, Any]:
-        value, rows = sweep.cell(names[sheet][row], column)
-        words = decoder(rmodel, [token for token, _, _ in rows])
-        what = f"{sheets[sheet].column_name} {column}"
-        return {
-            "title": f"{names[sheet][row]}, {what}: {value:.3f} of the clean answer restored",
-            "text": "next token with the patch; the mark is without it",
-            "rows": [
-                [label(words[token]), with_patch, without] for token, with_patch, without in rows
-            ],
-        }
-
-    widget = PatchingWidget(sheets, answering(rerun), _title(rmodel, sweep))
-
-    def swept() -> Generator[tuple[int, list[tuple[int, int, float]]], None, None]:
-        for number, rows in enumerate(names):
-            places = {point: row for row, point in enumerate(rows)}
-            for piece in sweep.pieces(rows):
-                yield number, [(places[point], at, value) for (point, at), value in piece]
-
-    widget.later("sweep", Filling(swept(), lambda found: widget.fill_cells(*found)))
-    return widget
-
-
-def _sheet(sweep: Sweep, pattern: str, rows: list[str], strings: list[str]) -> Sheet:
-    heads, cells = sweep.by_head(rows[0]), sweep.cells(rows[0])
-    columns = [str(head) for head in range(cells)] if heads else strings
-    layers = [str(sweep.rmodel.catalog.point(name).layer) for name in rows]
-    blank = np.full((len(rows), cells), np.nan, dtype=np.float32)
-    return Sheet(
-        pattern, blank, layers, columns, column_name="head" if heads else "token", limit=1.0
-    )
-
-
-def _title(rmodel: RemoteModel, sweep: Sweep) -> str:
-    if sweep.answers is None:
-        return "patching: share of the clean run's metric"
-    words = decoder(rmodel, sweep.answers)
-    clean, corrupted = (words[token] for token in sweep.answers)
-    return f"patching: how much of “{label(clean)}” over “{label(corrupted)}” comes back"

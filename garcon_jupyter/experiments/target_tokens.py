@@ -10,13 +10,13 @@ from garcon_jupyter.client.tokens import Tokens
 from garcon_jupyter.errors import BadRequest
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 _TOLD: set[str] = set()
 """Answers that were hinted at: once is enough."""
 
 
-def one_token_each(rmodel: RemoteModel, answers: Sequence[Any], after: Tokens) -> list[int]:
+def one_token_each(rmodel: Client, answers: Sequence[Any], after: Tokens) -> list[int]:
     """Answers, each a token id or the text of one token, as ids.
 
     A model that goes on with a new word says it with the space before it. An answer without its space is another
@@ -45,11 +45,11 @@ def one_token_each(rmodel: RemoteModel, answers: Sequence[Any], after: Tokens) -
     return ids
 
 
-def _pieces(rmodel: RemoteModel, text: str) -> list[int]:
+def _pieces(rmodel: Client, text: str) -> list[int]:
     return rmodel.encode(text, special=False).tolist()[0] if text else []
 
 
-def _several(rmodel: RemoteModel, answer: str, pieces: list[int], wants_space: bool) -> BadRequest:
+def _several(rmodel: Client, answer: str, pieces: list[int], wants_space: bool) -> BadRequest:
     words = ", ".join(map(repr, rmodel.token_strings([pieces])[0])) if pieces else "none"
     remedy = (
         f"{' ' + answer!r}, with its space, is one: a model says a new word so."

@@ -1,19 +1,21 @@
-"""A text as the model found it: how surprising each token was, and what was expected after it."""
+"""A text as the model found it: how surprising each token was, and what was expected after it.
+
+score(rmodel, "The capital of France is Paris").metrics           # [token, metric]
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.client.tokens import Tokens
-from garcon_jupyter.experiments.clean_passes import decoder, one_text, whole_pieces
-from garcon_jupyter.widgets import TokensWidget
+from garcon_jupyter.experiments.clean_passes import one_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 METRICS = ("loss", "probability", "rank", "entropy after")
 
@@ -36,7 +38,7 @@ class Scores:
     probabilities: Tensor
 
 
-def score(rmodel: RemoteModel, text: Any, choices: int = 5) -> Scores:
+def score(rmodel: Client, text: Any, choices: int = 5) -> Scores:
     """Run a text through the model, clean; only the scores travel.
 
     Raises:
@@ -74,18 +76,3 @@ def _scorer(row: list[int], choices: int) -> Callable[[Any], Any]:
         return metrics, ids, chances
 
     return scores
-
-
-def tokens_widget(
-    rmodel: RemoteModel, text: Any, metrics: Mapping[str, Any] | None = None, title: str = ""
-) -> TokensWidget:
-    """The tokens of a text, coloured by the model's surprise and by values of your own."""
-    scores = score(rmodel, text)
-    words = decoder(rmodel, scores.ids.flatten().tolist())
-    predictions = [
-        [(words[token], chance) for token, chance in zip(*both, strict=True)]
-        for both in zip(scores.ids.tolist(), scores.probabilities.tolist(), strict=True)
-    ]
-    own = {name: scores.metrics[:, place] for place, name in enumerate(METRICS)}
-    named = {**(metrics or {}), **own}
-    return TokensWidget(whole_pieces(rmodel, scores.tokens), named, predictions, title or "tokens")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter.client.client import Client
 from garcon_jupyter.client.probes import Probe, checked
 from garcon_jupyter.client.run import Run, as_data, ask
 from garcon_jupyter.wire import runs as runs_wire
 
 if TYPE_CHECKING:
     from garcon_jupyter.atlas import Atlas
-    from garcon_jupyter.client.client import RemoteModel
     from garcon_jupyter.recorders import Transform
 
 
-class Running:
+class DataRuns(Client):
     """What a :class:`~garcon_jupyter.RemoteModel` does with data."""
 
     def run(
@@ -82,9 +82,8 @@ class Running:
             ProbeError: a probe raised.
             Interrupted: you interrupted it; what was recorded is there.
         """
-        rmodel = _model(self)
         if resume is not None:
-            status = ask(rmodel, "resume_from", _path(rmodel, resume))
+            status = ask(self, "resume_from", _path(self, resume))
         else:
             plan = runs_wire.Plan(
                 packed,
@@ -98,18 +97,18 @@ class Running:
                 first_document,
             )
             if isinstance(data, (str, Path)):
-                data = _path(rmodel, data, must_exist=True)
+                data = _path(self, data, must_exist=True)
             asked = runs_wire.StartRun(
                 as_data(data, field, documents),
                 tuple(probe.spec for probe in checked(probes)),
                 plan,
                 seed,
                 fresh,
-                None if checkpoint is None else _path(rmodel, checkpoint),
+                None if checkpoint is None else _path(self, checkpoint),
                 every,
             )
-            status = ask(rmodel, "start", asked)
-        run = Run(rmodel, status)
+            status = ask(self, "start", asked)
+        run = Run(self, status)
         return run.wait(show) if blocking else run
 
     def atlas(
@@ -159,7 +158,7 @@ class Running:
         from garcon_jupyter.atlas import making
 
         return making.make(
-            _model(self),
+            self,
             points,
             data,
             path,
@@ -177,20 +176,15 @@ class Running:
 
     def runs(self) -> list[Run]:
         """The runs of this session, also those that an earlier notebook began."""
-        rmodel = _model(self)
-        return [Run(rmodel, status) for status in ask(rmodel, "list")]
+        return [Run(self, status) for status in ask(self, "list")]
 
 
-def _path(rmodel: RemoteModel, path: str | Path, must_exist: bool = False) -> str:
+def _path(client: Client, path: str | Path, must_exist: bool = False) -> str:
     """A path as the server is told it: whole, where both are on one host.
 
     Args:
         must_exist: else it is left to start where the server is.
     """
     mine = Path(path).expanduser().absolute()
-    here = rmodel._channel.same_host and (mine.exists() or not must_exist)
+    here = client._channel.same_host and (mine.exists() or not must_exist)
     return str(mine) if here else str(path)
-
-
-def _model(running: Running) -> RemoteModel:
-    return cast("RemoteModel", running)

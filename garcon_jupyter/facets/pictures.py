@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter.client.client import Client
+from garcon_jupyter.client.look import Look
 from garcon_jupyter.errors import BadRequest
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.display.points import Shown
     from garcon_jupyter.experiments.lens import Target
     from garcon_jupyter.widgets import (
         AttentionWidget,
@@ -18,17 +20,53 @@ if TYPE_CHECKING:
         NeuronWidget,
         PatchingWidget,
         ServerCard,
+        ShardingPicture,
         TokensWidget,
+        View,
     )
 
 
-class Looking:
+class Pictures(Client):
     """Pictures of a :class:`~garcon_jupyter.RemoteModel`. None of them runs attached probes, or leaves
     anything in the session's recordings.
 
     What takes long fills a picture that is there already, behind what you run meanwhile. ``picture.wait()`` waits for
     it, ``picture.stop()`` leaves off, and ``picture.values`` are its numbers.
     """
+
+    def look(self, text: Any) -> Look:
+        """One context as it passes through the model; see :func:`garcon_jupyter.easy_garcon`."""
+        return Look(self, text)
+
+    def show(
+        self,
+        what: Shown,
+        text: Any = None,
+        attribute: str | None = None,
+        rows: str | Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
+        title: str = "",
+    ) -> View | AttentionWidget:
+        """A picture of a point: what was recorded there, or, with `text`, of a clean pass over it.
+
+        Args:
+            what: name of the point, or (point, name of the probe); or a probe point, a recording, or a
+                handle itself. "layers.*.attn.pattern" is all layers at a glance. Or an array of your own.
+            text: tokens or text to run; None to show the recording.
+            attribute: which saved tensor to show; by default the first of the point's shape.
+            rows, columns: what the axes of an array are: ``rmodel.show(scores, rows="layer", columns="head")``.
+            title: of an array.
+        """
+        from garcon_jupyter.display.points import show
+
+        return show(self, what, text, attribute, rows, columns, title)
+
+    def show_sharding(self) -> ShardingPicture:
+        """A picture of which rank holds what, and how much memory it uses."""
+
+        from garcon_jupyter.display.sharding import sharding_picture
+
+        return sharding_picture(self)
 
     def show_tokens(
         self, text: Any, metrics: Mapping[str, Any] | None = None, title: str = ""
@@ -40,14 +78,14 @@ class Looking:
             metrics: values of your own, name to [p]; they come first.
             title: what is shown.
         """
-        from garcon_jupyter.experiments.token_metrics import tokens_widget
+        from garcon_jupyter.display.tokens import tokens_picture
 
         if metrics is not None and not isinstance(metrics, Mapping):
             raise BadRequest(
                 f"metrics is a {type(metrics).__name__}, without names.",
                 'Give name to values, one for each token: {"mine": values}.',
             )
-        return tokens_widget(_model(self), text, metrics, title)
+        return tokens_picture(self, text, metrics, title)
 
     def lens(
         self,
@@ -68,9 +106,9 @@ class Looking:
         Raises:
             BadRequest: an answer of several tokens; the model's logits are more than its final norm and unembedding.
         """
-        from garcon_jupyter.experiments.lens import lens_widget
+        from garcon_jupyter.display.lens import lens_picture
 
-        return lens_widget(_model(self), text, target, statistic, answer)
+        return lens_picture(self, text, target, statistic, answer)
 
     def show_attention(
         self, text: Any, layer: int | None = None, hide_first: bool = False
@@ -83,9 +121,9 @@ class Looking:
             hide_first: whether to leave out the first token, on which many heads rest most of their weight; a
                 button of the picture does so too.
         """
-        from garcon_jupyter.experiments.attention import attention_widget
+        from garcon_jupyter.display.attention import attention_picture
 
-        return attention_widget(_model(self), text, layer, hide_first)
+        return attention_picture(self, text, layer, hide_first)
 
     def patching(
         self,
@@ -108,9 +146,9 @@ class Looking:
         Raises:
             BadRequest: unequal lengths; an answer of several tokens; nothing to restore.
         """
-        from garcon_jupyter.experiments.patching import patching_widget
+        from garcon_jupyter.display.patching import patching_picture
 
-        return patching_widget(_model(self), clean, corrupted, answers, metric, points)
+        return patching_picture(self, clean, corrupted, answers, metric, points)
 
     def live(
         self,
@@ -127,9 +165,9 @@ class Looking:
             edits: to begin with.
             directions: name to vector, that can be added at a point of its size.
         """
-        from garcon_jupyter.experiments.live_edits import live_widget
+        from garcon_jupyter.display.live import live_picture
 
-        return live_widget(_model(self), text, points, edits, directions)
+        return live_picture(self, text, points, edits, directions)
 
     def show_neuron(
         self, point: str, unit: int, texts: Any, text: str = "", record: Any = None
@@ -143,16 +181,12 @@ class Looking:
             text: that is tried first.
             record: of the unit, such as an atlas has; then `texts` are not run.
         """
-        from garcon_jupyter.experiments.neurons import neuron_widget
+        from garcon_jupyter.display.neuron import neuron_picture
 
-        return neuron_widget(_model(self), point, unit, texts, text, record)
+        return neuron_picture(self, point, unit, texts, text, record)
 
     def card(self) -> ServerCard:
         """What the server is doing, how long it will stay, and buttons to keep it and to stop it."""
-        from garcon_jupyter.display.card import server_card
+        from garcon_jupyter.display.server_card import server_card
 
-        return server_card(_model(self))
-
-
-def _model(looking: Looking) -> RemoteModel:
-    return cast("RemoteModel", looking)
+        return server_card(self)

@@ -18,10 +18,10 @@ from IPython.core.completer import (
     context_matcher,
 )
 
-from garcon_jupyter.client.client import RemoteModel
 from garcon_jupyter.client.probes import MERGE_RULES
 from garcon_jupyter.magics.arguments import PARSERS, PROBE, Parser
 from garcon_jupyter.magics.current import Current
+from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.model_files.embedded import EMBEDDED
 from garcon_jupyter.points import MODULE_PREFIX, Catalog, is_pattern, pattern_regex
 from garcon_jupyter.servers import registry

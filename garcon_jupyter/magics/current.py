@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from garcon_jupyter.api import in_notebook_session
-from garcon_jupyter.client.client import RemoteModel
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.model import VARIABLE, RemoteModel
 from garcon_jupyter.servers import registry
-from garcon_jupyter.servers.registry import Server
-
-VARIABLE = "rmodel"
+from garcon_jupyter.servers.server import Server
 
 
 class Current:

@@ -15,11 +15,12 @@ from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.magics import arguments
 from garcon_jupyter.magics.arguments import HelpShown
 from garcon_jupyter.magics.cells import Cell, parse
-from garcon_jupyter.magics.current import VARIABLE, Current
+from garcon_jupyter.magics.current import Current
 from garcon_jupyter.magics.probe import ProbeCell
-from garcon_jupyter.servers import registry
+from garcon_jupyter.model import VARIABLE
+from garcon_jupyter.servers import control, registry
 from garcon_jupyter.servers.options import launch_options
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers.server import Server
 
 
 @magics_class
@@ -134,7 +135,7 @@ def _list(current: Current, given: argparse.Namespace) -> None:
 
 def _status(current: Current, given: argparse.Namespace) -> None:
     server = registry.find(given.name) if given.name else current.model().server
-    print(listings.status(server, registry.status(server)))
+    print(listings.status(server, control.status(server)))
 
 
 def _sessions(current: Current, given: argparse.Namespace) -> None:
@@ -144,14 +145,14 @@ def _sessions(current: Current, given: argparse.Namespace) -> None:
 
 def _keep_alive(current: Current, given: argparse.Namespace) -> None:
     server = registry.find(given.name) if given.name else current.model().server
-    left = registry.keep_alive(server)
+    left = control.keep_alive(server)
     ends = "never ends by itself" if left is None else f"stays for {listings.duration(left)}"
     print(f"{server.name} {ends}.")
 
 
 def _stop(current: Current, given: argparse.Namespace) -> None:
     server = registry.find(given.name) if given.name else current.model().server
-    registry.stop(server, given.force)
+    control.stop(server, given.force)
     current.hang_up(server)
     print(f"{server.name} has ended.")
 

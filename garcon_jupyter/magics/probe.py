@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.client.client import RemoteModel
 from garcon_jupyter.client.probes import MERGE_RULES, Probe
 from garcon_jupyter.client.recordings import Recording
 from garcon_jupyter.display import listings
@@ -15,6 +14,7 @@ from garcon_jupyter.errors import BadProbe, BadRequest, NoRecording
 from garcon_jupyter.magics import arguments, cells
 from garcon_jupyter.magics.cells import Cell
 from garcon_jupyter.magics.current import Current
+from garcon_jupyter.model import RemoteModel
 
 if TYPE_CHECKING:
     from garcon_jupyter.recorders import Recorder

@@ -1,6 +1,6 @@
 """What the path of a model means.
 
-A user says which model by one word. :func:`resolve` turns it into a :class:`Snapshot`: a directory
+A user says which model by one word. :func:`resolve` turns it into a :class:`ModelDirectory`: a directory
 with a ``config.json``, safetensors weights and, usually, a tokenizer, known to be a causal language
 model whose files are whole. The word is one of three things, tried in this order:
 
@@ -31,7 +31,7 @@ from garcon_jupyter.model_files import quantised, weights
 from garcon_jupyter.model_files.embedded import EMBEDDED, Progress, cache_dir, fetch
 
 __all__ = [
-    "Snapshot",
+    "ModelDirectory",
     "cache_dir",
     "fetch",
     "parameter_count",
@@ -53,7 +53,7 @@ _WHAT_WORKS = (
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ModelDirectory:
     """A model on this machine.
 
     Attributes:
@@ -69,7 +69,7 @@ class Snapshot:
     config: dict[str, Any]
 
 
-def resolve(path: str | os.PathLike[str], progress: Progress = print) -> Snapshot:
+def resolve(path: str | os.PathLike[str], progress: Progress = print) -> ModelDirectory:
     """The model that `path` means: an embedded name, a directory, or a hub id.
 
     Args:
@@ -91,10 +91,10 @@ def resolve(path: str | os.PathLike[str], progress: Progress = print) -> Snapsho
         ) from error
 
 
-def _resolve(word: str, progress: Progress) -> Snapshot:
+def _resolve(word: str, progress: Progress) -> ModelDirectory:
     if word.lower() in EMBEDDED:
         directory = fetch(word, progress)
-        return Snapshot(directory, _name(directory), "embedded", _read_config(directory))
+        return ModelDirectory(directory, _name(directory), "embedded", _read_config(directory))
     where = Path(word).expanduser()
     if word and where.is_dir():
         return _checked(where.resolve(), "directory")
@@ -103,12 +103,12 @@ def _resolve(word: str, progress: Progress) -> Snapshot:
     raise _no_directory(word, where)
 
 
-def weight_bytes(snapshot: Snapshot) -> int:
+def weight_bytes(snapshot: ModelDirectory) -> int:
     """Bytes of the snapshot's tensors in the dtypes they are stored in, from the files' headers."""
     return weights.total_bytes(weights.weight_files(snapshot.path))
 
 
-def parameter_count(snapshot: Snapshot) -> int:
+def parameter_count(snapshot: ModelDirectory) -> int:
     """Number of the snapshot's parameters, tied ones once, from the files' headers."""
     return weights.total_parameters(weights.weight_files(snapshot.path))
 
@@ -132,7 +132,7 @@ def _name(directory: Path) -> str:
 # A directory ------------------------------------------------------------------------------------
 
 
-def _checked(directory: Path, source: Literal["directory", "hub"]) -> Snapshot:
+def _checked(directory: Path, source: Literal["directory", "hub"]) -> ModelDirectory:
     """The snapshot in `directory`, its architecture known and its weight files whole."""
     config = _read_config(directory)
     quantised.check(config, directory)
@@ -140,7 +140,7 @@ def _checked(directory: Path, source: Literal["directory", "hub"]) -> Snapshot:
     _check_architecture(directory, config)
     for file in weights.weight_files(directory):
         weights.stored_tensors(file)
-    return Snapshot(directory, _name(directory), source, config)
+    return ModelDirectory(directory, _name(directory), source, config)
 
 
 def _refuse_adapter_beside(directory: Path) -> None:
@@ -283,7 +283,7 @@ def _nearest(where: Path) -> list[str]:
 # A hub id ---------------------------------------------------------------------------------------
 
 
-def _from_hub(repository: str, progress: Progress) -> Snapshot:
+def _from_hub(repository: str, progress: Progress) -> ModelDirectory:
     """The snapshot of a hub id: the copy in the hub's local cache, else fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError

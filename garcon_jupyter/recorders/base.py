@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import Any, ClassVar, Generic, Self
 
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe, BadRequest
 from garcon_jupyter.recorders.observing import Seen, seen
 from garcon_jupyter.recorders.states import S, State, beside
-
-if TYPE_CHECKING:
-    from garcon_jupyter.recorders.transform import Of, Transform
 
 LEFT_OUT = ("first", "special")
 """Words for tokens that recorders can leave out."""
@@ -46,6 +43,8 @@ class Recorder(Generic[S]):
     sharded = True
     state: type[Any] = object
     params: tuple[str, ...] = ()
+    of_a_function: ClassVar[Callable[..., Recorder[Any]]]
+    """What :meth:`of` makes; :mod:`garcon_jupyter.recorders.transform`, which stands above, puts it here."""
 
     def update(self, state: S | None, seen: Seen) -> S:
         """The state after one more batch; `state` may be changed in place, and is None at first."""
@@ -106,10 +105,10 @@ class Recorder(Generic[S]):
 
     def of(
         self,
-        fn: Callable[..., Tensor] | Transform,
+        fn: Callable[..., Tensor] | Any,
         units: int | Sequence[str] | None = None,
         params: str | Sequence[str] = (),
-    ) -> Of:
+    ) -> Recorder[Any]:
         """This recorder, of what a function makes of the tensor (:mod:`garcon_jupyter.recorders.transform`).
 
         Args:
@@ -121,9 +120,7 @@ class Recorder(Generic[S]):
         Raises:
             BadProbe: it is no function, `units` is no number, or this recorder is a probe of its own.
         """
-        from garcon_jupyter.recorders.transform import Of, Transform
-
-        return Of(self, Transform.made(fn, units, params))
+        return self.of_a_function(fn, units, params)
 
     def __call__(self, save_ctx: Any, tensor: Tensor) -> None:
         """As a probe."""

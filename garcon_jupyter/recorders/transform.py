@@ -165,3 +165,15 @@ class Of(Recorder[Any]):
     def __repr__(self) -> str:
         said = ", ".join(f"{name}={value}" for name, value in self.options().items())
         return f"{self.recorder!r}.of({said.removeprefix('fn=')})"
+
+
+def _of(
+    recorder: Recorder[Any],
+    fn: Any,
+    units: int | Sequence[str] | None = None,
+    params: str | Sequence[str] = (),
+) -> Of:
+    return Of(recorder, Transform.made(fn, units, params))
+
+
+Recorder.of_a_function = _of

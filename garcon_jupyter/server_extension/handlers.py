@@ -18,8 +18,8 @@ from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.server_extension import models, points_tree
 from garcon_jupyter.server_extension.launching import Launches
 from garcon_jupyter.server_extension.watching import Watcher
-from garcon_jupyter.servers import registry
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import Server
 
 Value = TypeVar("Value")
 
@@ -163,16 +163,16 @@ class PointsHandler(_Handler):
 
 
 def _stopped(server: Server, force: bool) -> dict[str, Any]:
-    registry.stop(server, force)
+    control.stop(server, force)
     return {}
 
 
 def _kept_alive(server: Server) -> dict[str, Any]:
-    return {"idle_left": registry.keep_alive(server)}
+    return {"idle_left": control.keep_alive(server)}
 
 
 def _cancelled(server: Server, request: str) -> dict[str, Any]:
-    return {"running": registry.cancel(server, request)}
+    return {"running": control.cancel(server, request)}
 
 
 def add_handlers(web_app: Any) -> None:

@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from garcon_jupyter import imported
-from garcon_jupyter.client.client import RemoteModel
 from garcon_jupyter.client.recordings import Recordings
 from garcon_jupyter.connection import background
 from garcon_jupyter.errors import GarconError
-from garcon_jupyter.magics.current import VARIABLE
+from garcon_jupyter.model import VARIABLE, RemoteModel
 from garcon_jupyter.wire import requests as wire
 
 

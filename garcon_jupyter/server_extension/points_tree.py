@@ -10,7 +10,7 @@ from typing import Any
 
 from garcon_jupyter.connection.channel import Channel
 from garcon_jupyter.points import POINTS, Catalog, PointSpec
-from garcon_jupyter.servers.registry import Server, why_gone
+from garcon_jupyter.servers.server import Server, why_gone
 from garcon_jupyter.wire import protocol, transport
 
 SESSION = "garcon points"

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from garcon_jupyter.errors import GarconError
-from garcon_jupyter.servers import registry
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import Server
 
 FRESH = 1.0
 """Seconds for which an answer is good enough for the next who asks."""
@@ -69,7 +69,7 @@ def _key(server: Server) -> tuple[str, int]:
 
 def _status(server: Server) -> Told:
     try:
-        return registry.status(server)
+        return control.status(server)
     except GarconError as error:
         return error
 

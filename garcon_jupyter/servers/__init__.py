@@ -2,7 +2,10 @@
 
 Not here: what a server is asked (``client``).
 
+``server``             one server, and where what belongs to it lies
 ``registry``           which servers run, by their files
+``control``            what can be asked of one without a session, and its end
+``settings``           what a server is launched with
 ``launching``          starting one, and waiting until it is ready
 ``options``            the options of a launch, declared once
 ``limits``             what a server may use, and for how long it stays

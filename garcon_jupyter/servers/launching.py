@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,21 +29,27 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from garcon_jupyter.connection.connection_file import process_lives
-from garcon_jupyter.errors import BadRequest, LaunchFailed
+from garcon_jupyter.errors import (
+    BadDegrees,
+    BadRequest,
+    LaunchFailed,
+    ServerMismatch,
+    UnknownServer,
+)
 from garcon_jupyter.servers import hosts, placement, slurm
 from garcon_jupyter.servers.hosts import Place, Several
 from garcon_jupyter.servers.limits import Limits
-from garcon_jupyter.servers.registry import (
+from garcon_jupyter.servers.registry import find
+from garcon_jupyter.servers.server import (
     Progress,
     Server,
-    Settings,
-    find,
     log_file,
     own_directory,
     registry_directory,
     shared_directory,
     why_gone,
 )
+from garcon_jupyter.servers.settings import Settings
 from garcon_jupyter.wire.failures import revive
 
 LAUNCH_TIME = 1800.0
@@ -54,6 +61,47 @@ END_TIME = 30.0
 SUPERVISOR = "supervisor.pid"
 
 _TICK = 0.05
+
+
+def launch(
+    name: str,
+    settings: Settings,
+    limits: Limits,
+    progress: Progress,
+    words: Several | None = None,
+) -> tuple[Server, bool]:
+    """The server of a name: the running one, or a new one.
+
+    Args:
+        words: for one that runs over several hosts.
+
+    Returns:
+        The server, and whether it was started now. On another host than its first: the server that has
+        ended.
+
+    Raises:
+        ServerMismatch: one runs with other settings.
+        LaunchFailed: it did not come up; or the typed reason why.
+    """
+    if not re.fullmatch(r"[\w.@+-]+", name):
+        raise BadRequest(f"{name!r} is no server name.", "Use letters, digits, and . _ - @ +.")
+    for word in ("tp", "pp", "dp"):
+        degree = getattr(settings, word)
+        if degree is not None and degree < 1:
+            raise BadDegrees(f"{word}={degree} is no degree.", "Degrees count from one.")
+    start = way(name, settings, limits, progress, words or Several())
+    if isinstance(start, BesideOthers):
+        return start(), True
+    with FileLock(registry_directory() / f"{name}.lock"):
+        with contextlib.suppress(UnknownServer):
+            server = find(name)
+            if different := settings.differs(server.facts):
+                raise ServerMismatch(
+                    f"Server {name!r} runs with {different}.",
+                    f"Stop it (garcon stop {name}), or launch under another name.",
+                )
+            return server, False
+        return start(), True
 
 
 def way(
@@ -203,7 +251,7 @@ class BySlurm(_Start):
         job, directory = slurm.submit(
             self.name, {**spec, "nproc_per_node": each}, log, self.words, environment()
         )
-        watch = slurm.Watch(job)
+        watch = slurm.JobWatch(job)
         return self.await_ready(
             log,
             directory,
@@ -212,7 +260,7 @@ class BySlurm(_Start):
             lambda: watch.told,
         )
 
-    def _goes_on(self, watch: slurm.Watch) -> bool:
+    def _goes_on(self, watch: slurm.JobWatch) -> bool:
         goes_on, news = watch.look()
         if news:
             self.progress(news)

@@ -7,27 +7,24 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from garcon_jupyter.errors import LaunchFailed
+from garcon_jupyter.servers.settings import Settings
 from garcon_jupyter.wire.failures import revive
-
-if TYPE_CHECKING:
-    from garcon_jupyter.servers.registry import Settings
 
 USABLE = 0.8
 """Share of a device's memory that weights may take; the rest is for activations."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Placement:
     """The device kind, and the degrees by name."""
 
     device: str
     degrees: dict[str, int]
 
 
-def plan(settings: Settings) -> Plan:
+def plan(settings: Settings) -> Placement:
     """Fill in what the settings leave open.
 
     On CPU a model runs in one process. On GPUs it is given the fewest that it fits on, as much of it by
@@ -43,7 +40,7 @@ def plan(settings: Settings) -> Plan:
     if device == "cuda" and devices and not settings.loader and not any(asked.values()):
         room = int(USABLE * min(devices))
         degrees |= _chosen(settings.path, len(devices), room, settings.dtype or "")
-    return Plan(device, degrees)
+    return Placement(device, degrees)
 
 
 def device_of(settings: Settings) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from garcon_jupyter.model_files import degrees, quantised
 from garcon_jupyter.servers import placement
-from garcon_jupyter.servers.registry import Settings
+from garcon_jupyter.servers.settings import Settings
 
 
 def check(settings: Settings) -> None:

@@ -139,7 +139,7 @@ def cancel(job: str) -> None:
         time.sleep(_TICK)
 
 
-class Watch:
+class JobWatch:
     """A look at a job from time to time, while somebody waits for its server.
 
     Attributes:

@@ -32,7 +32,7 @@ from typing import IO, Any
 from garcon_jupyter.connection.connection_file import read_connection_file
 from garcon_jupyter.errors import BadRequest, ServerGone, UnknownServer, Unreachable
 from garcon_jupyter.servers.private_directory import LockedDirectory
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire.private_files import write_private
 from garcon_jupyter.wire.protocol import PORTS
 
@@ -86,7 +86,7 @@ host that was killed cannot take its file away, so whether it lives is asked as 
 
 
 @dataclass(frozen=True)
-class Address:
+class SshAddress:
     """Where a server is.
 
     Attributes:
@@ -110,7 +110,7 @@ class Address:
     )
 
     @classmethod
-    def of(cls, text: str) -> Address:
+    def of(cls, text: str) -> SshAddress:
         """The address that a text is.
 
         Raises:
@@ -136,7 +136,7 @@ def find(text: str) -> Server:
         Unreachable: there is no ssh client, or it cannot connect; says what it said.
         UnknownServer: no server of this name runs there; names those that do.
     """
-    address = Address.of(text)
+    address = SshAddress.of(text)
     with _FINDING:
         tunnel = _OPEN.get(text)
         if tunnel is None or not tunnel.open:
@@ -151,7 +151,7 @@ class Tunnel:
         file: the copy of the connection file.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: SshAddress) -> None:
         self.address = address
         self._held = 0
         self._lock = threading.Lock()
@@ -220,7 +220,7 @@ os.register_at_fork(after_in_child=_OPEN.clear)  # a fork has not the threads th
 _FINDING = threading.Lock()
 
 
-class _Watch:
+class _RemoteWatch:
     """What the process there says, heard by a thread.
 
     Attributes:
@@ -236,7 +236,7 @@ class _Watch:
         self.tombstone = ""
         self.lost = False
         self._heard = threading.Event()
-        self._copy: tuple[Path, Address] | None = None
+        self._copy: tuple[Path, SshAddress] | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._listen, args=(stream,), daemon=True, name="ssh").start()
 
@@ -271,7 +271,7 @@ class _Watch:
         """Wait until it is known whether the server is there, or that nothing will be heard."""
         self._heard.wait(seconds)
 
-    def copy_to(self, file: Path, address: Address) -> None:
+    def copy_to(self, file: Path, address: SshAddress) -> None:
         """From now on keep a copy of the connection file."""
         with self._lock:
             self._copy = (file, address)
@@ -291,7 +291,7 @@ class _Watch:
 class _Ssh:
     """One process of ssh, and its directory, which ends with it."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: SshAddress) -> None:
         self._address = address
         runtime = os.environ.get("XDG_RUNTIME_DIR")
         self._place = LockedDirectory("garcon-ssh-", runtime)
@@ -328,7 +328,7 @@ class _Ssh:
                 "There is no ssh on this machine.", "Install the OpenSSH client."
             ) from None
         assert self._process.stdout
-        self.watch = _Watch(self._process.stdout)
+        self.watch = _RemoteWatch(self._process.stdout)
 
     def _command(self, *words: str, last: list[str]) -> list[str]:
         """A command of ssh; what the user says in ``GARCON_SSH`` comes first, and so wins."""
@@ -404,7 +404,7 @@ def _numbered(info: dict[str, Any]) -> list[tuple[int, str]]:
     return [(number, port) for number, port in enumerate(PORTS, 1) if port in info]
 
 
-def seen_from_here(info: dict[str, Any], address: Address, directory: Path) -> dict[str, Any]:
+def seen_from_here(info: dict[str, Any], address: SshAddress, directory: Path) -> dict[str, Any]:
     """A connection file as it is true on this side of a tunnel, with sockets in `directory`."""
     facts = info["garcon"]
 
@@ -428,7 +428,7 @@ def _ended(tombstone: dict[str, Any]) -> str:
     return f"{tombstone['reason']}, {when}"
 
 
-def _no_server(address: Address, watch: _Watch) -> UnknownServer:
+def _no_server(address: SshAddress, watch: _RemoteWatch) -> UnknownServer:
     past = f"The last one of that name has ended: {watch.tombstone}." if watch.tombstone else ""
     names = ", ".join(watch.names)
     running = f"Running there: {names}." if names else "No server runs there."
@@ -456,7 +456,7 @@ _REFUSALS = {
 """What ssh says when it cannot connect (any of it in the C locale): what that means, and what to do."""
 
 
-def _refusal(address: Address, said: str) -> Unreachable:
+def _refusal(address: SshAddress, said: str) -> Unreachable:
     for words, (problem, remedy) in _REFUSALS.items():
         if words in said.lower():
             problem = f"{address.target} {problem}: {said}."

@@ -43,7 +43,7 @@ def is_guest(kind: type) -> bool:
     return kind in _CLASSES
 
 
-class Family:
+class GuestFamily:
     """The modules that came in one payload."""
 
     def __init__(self) -> None:
@@ -100,12 +100,12 @@ class Family:
 # -- what pickles call, by the names in which pickling.py writes them down ---------------------------
 
 
-def make_family() -> Family:
+def make_family() -> GuestFamily:
     """The family of a payload."""
-    return Family()
+    return GuestFamily()
 
 
-def module_of(family: Family, name: str, facts: Mapping[str, Any]) -> types.ModuleType:
+def module_of(family: GuestFamily, name: str, facts: Mapping[str, Any]) -> types.ModuleType:
     """A guest module."""
     return family.module(name, facts)
 
@@ -116,7 +116,7 @@ def fill_module(module: types.ModuleType, values: Mapping[str, Any]) -> None:
 
 
 def make_function(
-    family: Family,
+    family: GuestFamily,
     space: str | int,
     facts: Mapping[str, Any],
     imports: bool,

@@ -27,7 +27,7 @@ _MOST_TRIES = 50
 _COMPILED = (types.BuiltinFunctionType, types.ModuleType, type)
 
 
-class _Family:
+class _FamilyMark:
     """Stands for the family of guests that a payload makes; there is one in each."""
 
 
@@ -86,14 +86,14 @@ class Pickler(cloudpickle.Pickler):
         self._left_out = {} if left_out is None else left_out
         self._by_name = {} if by_name is None else by_name
         self.carried: list[tuple[str, str, Any, bool]] = []
-        self._family = _Family()
+        self._family = _FamilyMark()
         self._guests: dict[str, _Guest] = {}
         self._cells: dict[int, types.CellType] = {}
         self._flat, self._later = flat, list[Any]()
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind is _Family:
+        if kind is _FamilyMark:
             return guests.make_family, ()
         if kind is _Guest:
             return guests.module_of, (self._family, obj.module.__name__, _facts(vars(obj.module)))

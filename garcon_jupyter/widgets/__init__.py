@@ -20,37 +20,39 @@ plotly histogram). :func:`link` lets several select one token; :func:`static_htm
 
 Not here: servers, models, and what a value means.
 
-``view``          what :func:`show` returns
-``picture``       what all live widgets share
-``activations``   tokens × units, or tokens × heads
-``attention``     which key tokens each query token looks at
-``tokens``        a text as it was written, coloured by any value per token
-``grid``          named rows and columns
-``lens``          what each layer would predict
-``patching``      where in the model the difference between two texts lives
-``neuron``        the dashboard of one unit
-``live``          a text and a few edits of the model
-``card``          what a server is doing
-``run``           how far a run is
-``sharding``      which rank holds what
-``distribution``  a histogram of any array
-``figure``        a plotly figure that leaves a still picture
-``overview``      all heads of all layers at a glance
-``still``         the still pictures
-``still_grid``    that of a grid
-``still_neuron``  that of a neuron
-``still_text``    that of a text
-``svg``           the few marks a still picture is made of
-``png``           colour codes to a PNG
-``arrays``        from any array to the few numbers that can be seen
-``sources``       where frames come from
-``bins``          counting values into bins
-``shares``        shares of a sample in words
-``labels``        token strings made visible
-``colours``       one palette for everything
-``bundle``        the browser side, read from the files beside the Python
-``headless``      notebooks that run where nobody looks
-``worker``        work that a widget asks for, beside the kernel
+``view``              what :func:`show` returns
+``picture``           what all live widgets share
+``activations``       tokens × units, or tokens × heads
+``values``            the plain numbers of a picture, with names for their axes
+``attention``         which key tokens each query token looks at
+``attention_scales``  its masked cells, thumbnails and colours
+``tokens``            a text as it was written, coloured by any value per token
+``grid``              named rows and columns
+``sheet``             one heatmap of a grid
+``lens``              what each layer would predict
+``patching``          where in the model the difference between two texts lives
+``neuron``            the dashboard of one unit
+``live``              a text and a few edits of the model
+``card``              what a server is doing
+``run``               how far a run is
+``sharding``          which rank holds what
+``distribution``      a histogram of any array
+``figure``            a plotly figure that leaves a still picture
+``overview``          all heads of all layers at a glance
+``still``             the still pictures
+``still_grid``        that of a grid
+``still_neuron``      that of a neuron
+``still_text``        that of a text
+``svg``               the few marks a still picture is made of
+``png``               colour codes to a PNG
+``arrays``            from any array to the few numbers that can be seen
+``sources``           where frames come from
+``bins``              counting values into bins
+``labels``            token strings made visible
+``colours``           one palette for everything
+``bundle``            the browser side, read from the files beside the Python
+``headless``          notebooks that run where nobody looks
+``worker``            work that a widget asks for, beside the kernel
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget
 from garcon_jupyter.widgets.card import ServerCard
 from garcon_jupyter.widgets.distribution import distribution
-from garcon_jupyter.widgets.grid import GridWidget, Sheet
+from garcon_jupyter.widgets.grid import GridWidget
 from garcon_jupyter.widgets.lens import LensWidget, Readouts
 from garcon_jupyter.widgets.live import Edit, LiveWidget, Outcome
 from garcon_jupyter.widgets.neuron import NeuronWidget
@@ -68,6 +70,7 @@ from garcon_jupyter.widgets.patching import PatchingWidget
 from garcon_jupyter.widgets.picture import Picture, link
 from garcon_jupyter.widgets.run import RunWidget
 from garcon_jupyter.widgets.sharding import ShardingPicture
+from garcon_jupyter.widgets.sheet import Sheet
 from garcon_jupyter.widgets.sources import Source
 from garcon_jupyter.widgets.tokens import TokensWidget
 from garcon_jupyter.widgets.view import FetchingView, GridView, View, show, static_html

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from garcon_jupyter.display.values import Values
 from garcon_jupyter.widgets import arrays, bundle, labels
 from garcon_jupyter.widgets.bins import histogram
 from garcon_jupyter.widgets.picture import Picture
 from garcon_jupyter.widgets.sources import ArraySource, Source
+from garcon_jupyter.widgets.values import Values
 
 
 class ActivationsWidget(Picture):

@@ -11,9 +11,9 @@ from typing import Any
 
 import traitlets
 
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.widgets import bundle, still, svg
 from garcon_jupyter.widgets.picture import Picture
-from garcon_jupyter.wire.sizes import sized
 
 
 class ServerCard(Picture):

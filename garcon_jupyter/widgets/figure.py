@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 import plotly.graph_objects as go
 
-from garcon_jupyter.display.values import Values
 from garcon_jupyter.widgets import still, svg
+from garcon_jupyter.widgets.values import Values
 
 
 class Distribution(go.Figure):

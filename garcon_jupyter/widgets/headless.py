@@ -14,25 +14,35 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from garcon_jupyter.widgets.picture import Picture
+from typing import Any, Protocol
 
 PATIENCE = float(os.environ.get("GARCON_DRAWING_TIME", "60"))
 """Seconds that a cell waits for its pictures where nobody looks."""
 
 
-class _Waiting:
+class Drawn(Protocol):
+    """A picture, as much of it as is waited for."""
+
+    worker: Any  # a Worker, made when it is first asked for
+    busy: Any
+
+    def refresh_still(self) -> None:
+        """Put what is seen now in the place of what was displayed."""
+
+    def send_state(self) -> None:
+        """Send what the widget is now to the page."""
+
+
+class _Displayed:
     """What was displayed and may still be drawn."""
 
     def __init__(self) -> None:
         self.shell: Any = None
         self.watched = False
-        self.pictures: list[Picture] = []
-        self.given_up: list[Picture] = []
+        self.pictures: list[Drawn] = []
+        self.given_up: list[Drawn] = []
 
-    def shown(self, picture: Picture, shell: Any) -> None:
+    def shown(self, picture: Drawn, shell: Any) -> None:
         if not any(picture is one for one in self.pictures):
             self.pictures.append(picture)
         if self.shell is None:
@@ -52,10 +62,10 @@ class _Waiting:
                     self._give_up(picture)
         except KeyboardInterrupt:
             self.given_up += [picture for picture in self.pictures if picture.busy]
-        # Pictures that are whole may be drawn anew: those that answer a change in a later cell.
+        # Drawns that are whole may be drawn anew: those that answer a change in a later cell.
         self.pictures = [p for p in self.pictures if not any(p is late for late in self.given_up)]
 
-    def _give_up(self, picture: Picture) -> None:
+    def _give_up(self, picture: Drawn) -> None:
         self.given_up.append(picture)
         picture.refresh_still()
         print(
@@ -73,21 +83,21 @@ class _Waiting:
             picture.send_state()
 
 
-_WAITING = _Waiting()
+_DISPLAYED = _Displayed()
 
 
-def shown(picture: Picture) -> None:
+def shown(picture: Drawn) -> None:
     """A picture was displayed; call from the thread that did it."""
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
     if shell is not None:
-        _WAITING.shown(picture, shell)
+        _DISPLAYED.shown(picture, shell)
 
 
 def watched() -> None:
     """Somebody looks at the pictures of this kernel."""
-    _WAITING.watched = True
+    _DISPLAYED.watched = True
 
 
 def _asked_by_somebody(shell: Any) -> bool:

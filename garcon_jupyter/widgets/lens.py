@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import arrays
-from garcon_jupyter.widgets.grid import GridWidget, Scale, Sheet, Words
+from garcon_jupyter.widgets.grid import GridWidget, Words
 from garcon_jupyter.widgets.labels import label
+from garcon_jupyter.widgets.sheet import Scale, Sheet
 
 STATISTICS = ("top probability", "answer probability", "answer rank", "entropy", "KL to the last")
 """What a readout is told by, in this order."""

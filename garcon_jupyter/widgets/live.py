@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import traitlets
 
-from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import arrays, bundle, labels, still, svg
 from garcon_jupyter.widgets.picture import Picture
+from garcon_jupyter.widgets.values import Values
 
 Kind = Literal["ablate", "scale", "add"]
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from garcon_jupyter.display.values import Values
+from garcon_jupyter.amounts import of_tokens, share
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import arrays, bundle, labels, still_neuron
 from garcon_jupyter.widgets.picture import Picture
-from garcon_jupyter.widgets.shares import of_tokens, share
+from garcon_jupyter.widgets.values import Values
 
 Try = Callable[[str], tuple[Sequence[str], Any]]
 """A text to its token strings and the neuron's value at each."""

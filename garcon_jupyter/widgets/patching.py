@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from garcon_jupyter.widgets.grid import GridWidget, Sheet
+from garcon_jupyter.widgets.grid import GridWidget
+from garcon_jupyter.widgets.sheet import Sheet
 
 Rerun = Callable[[int, int, int], dict[str, Any]]
 """(sheet, row, column) to what is told of that cell, as :attr:`GridWidget.detail`."""

@@ -17,10 +17,10 @@ from typing import Any, Self
 import anywidget
 import traitlets
 
-from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest, NotFinished
 from garcon_jupyter.widgets import colours, headless
-from garcon_jupyter.widgets.worker import Task, Worker
+from garcon_jupyter.widgets.values import Values
+from garcon_jupyter.widgets.worker import Task, WidgetWorker
 
 WIDGET_MIMETYPE = "application/vnd.jupyter.widget-view+json"
 
@@ -83,9 +83,9 @@ class Picture(anywidget.AnyWidget):
         return []
 
     @cached_property
-    def worker(self) -> Worker:
+    def worker(self) -> WidgetWorker:
         """Does what takes time, beside the kernel."""
-        return Worker(self._work_changed, self._work_failed)
+        return WidgetWorker(self._work_changed, self._work_failed)
 
     def still(self) -> str:
         """The picture as HTML that needs no kernel, no JavaScript and no network."""

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from garcon_jupyter.display.values import Values
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.widgets import svg
-from garcon_jupyter.wire.sizes import sized
+from garcon_jupyter.widgets.values import Values
 
 WHAT = ("parameters", "memory")
 """Of what the bytes are, in a picture's values."""

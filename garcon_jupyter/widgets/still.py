@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from garcon_jupyter.widgets import arrays, colours, numbers, svg
-from garcon_jupyter.widgets.attention import scale, thumbnails, without_masked
+from garcon_jupyter.widgets.attention_scales import scale, thumbnails, without_masked
 
 ROWS, COLUMNS = 64, 800
 """Most cells of a still picture of activations."""

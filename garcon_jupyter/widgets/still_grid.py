@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from garcon_jupyter.widgets import colours, numbers, svg
-
-if TYPE_CHECKING:
-    from garcon_jupyter.widgets.grid import Sheet
+from garcon_jupyter.widgets.sheet import Sheet
 
 MOST_COLUMNS = 400
 """Columns in a still picture; a note says how many more there are."""

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import arrays, bundle, labels, still_text
 from garcon_jupyter.widgets.picture import Picture
+from garcon_jupyter.widgets.values import Values
 
 Predictions = Sequence[Sequence[tuple[str, float]]]
 """For each token, likely next tokens with their probabilities, most likely first."""

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from garcon_jupyter.display.values import Values
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import arrays, still, svg
 from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget
 from garcon_jupyter.widgets.distribution import distribution
-from garcon_jupyter.widgets.grid import GridWidget, Sheet
+from garcon_jupyter.widgets.grid import GridWidget
 from garcon_jupyter.widgets.labels import token_labels
 from garcon_jupyter.widgets.picture import Picture, display_twice
+from garcon_jupyter.widgets.sheet import Sheet
 from garcon_jupyter.widgets.sources import Source
+from garcon_jupyter.widgets.values import Values
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -23,7 +23,7 @@ _Left = Literal["filling", "stopped", "failed"]
 _END = object()
 
 
-class Worker:
+class WidgetWorker:
     """Runs tasks one after another on a thread that lives only while there are some.
 
     Args:

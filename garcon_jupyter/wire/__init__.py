@@ -15,6 +15,5 @@ Not here: sockets (``connection``, and the server's ``kernel``), and what is don
 ``transfers``           large values between hosts, chunk by chunk
 ``failures``            errors across the wire: user frames, original type
 ``private_files``       files that only their owner can read
-``sizes``               bytes, as people write them
 ``token_parts``         the parts of a text that its tokens stand for
 """

@@ -23,7 +23,7 @@ from garcon_jupyter.user_code import pickling
 Buffer = bytes | bytearray | memoryview
 
 
-class _Pickler(pickling.Pickler):
+class _TensorPickler(pickling.Pickler):
     """With tensors out of band."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,7 +76,7 @@ def dumps(value: Any) -> tuple[bytes, list[memoryview]]:
     """
     buffers: list[pickle.PickleBuffer] = []
     try:
-        payload = pickling.dumps(value, _Pickler, buffers.append)
+        payload = pickling.dumps(value, _TensorPickler, buffers.append)
     except (Exception, SystemExit) as error:  # objects may raise anything when asked for this
         raise CannotTravel(
             f"A value of type {type(value).__name__} cannot be pickled: {error}.",

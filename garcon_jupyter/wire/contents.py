@@ -17,7 +17,7 @@ class Header(TypedDict):
     msg_type: str
 
 
-class Client(TypedDict, total=False):
+class ClientFacts(TypedDict, total=False):
     """What a client says of itself."""
 
     user: str
@@ -25,7 +25,7 @@ class Client(TypedDict, total=False):
     pid: int
 
 
-class Hello(Client, total=False):
+class Hello(ClientFacts, total=False):
     """Which session it wants: this one, or if nobody holds it that one, or a fresh one; and whether it will know
     that name again."""
 
@@ -36,7 +36,7 @@ class Hello(Client, total=False):
     lasting: bool
 
 
-class OfSession(Client):
+class OfSession(ClientFacts):
     """Which session is meant."""
 
     session: str
@@ -65,7 +65,7 @@ class OfRun(_Shown):
     session: str
 
 
-class Shutdown(Client, total=False):
+class Shutdown(ClientFacts, total=False):
     """Whether to end it for others too."""
 
     force: bool
@@ -75,7 +75,7 @@ class Nothing(TypedDict):
     """A question that says no more than its name."""
 
 
-class Request(TypedDict, total=False):
+class RequestContent(TypedDict, total=False):
     """Whose request it is, what it is called in lists, whether it stands behind those of persons, and how a large
     answer may come: by shared memory, or by the socket for data; else it comes in the reply."""
 
@@ -119,7 +119,7 @@ class Refused(OfTransfer):
 
 
 CONTENTS: dict[str, Any] = {
-    protocol.REQUEST: Request,
+    protocol.REQUEST: RequestContent,
     protocol.HELLO: Hello,
     protocol.CANCEL: OfRequest,
     protocol.DETACH: OfRequest,

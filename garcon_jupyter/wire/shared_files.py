@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit
-from garcon_jupyter.wire.sizes import sized
 from garcon_jupyter.wire.transfers import laid_out
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
 
 
-class Place(NamedTuple):
+class BufferPlace(NamedTuple):
     """Where a buffer lies: in which file, and at which byte it begins."""
 
     file: str

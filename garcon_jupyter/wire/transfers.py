@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.wire.codec import Buffer
-from garcon_jupyter.wire.sizes import sized
 
 CHUNK = 1 << 20
 """Bytes of a chunk; the last one of a transfer has what is left."""

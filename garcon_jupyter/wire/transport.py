@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.wire import codec, shared_files
 from garcon_jupyter.wire.checking import check_content
-from garcon_jupyter.wire.shared_files import Place
+from garcon_jupyter.wire.shared_files import BufferPlace
 from garcon_jupyter.wire.transfers import Outgoing, laid_out
 
 INLINE_LIMIT = 64 * 1024
@@ -31,7 +31,7 @@ Give = Callable[[Outgoing], str]
 Take = Callable[[str, int], memoryview]
 """``take(name, size)``: the bytes of a transfer, once they are all there."""
 
-Find = Callable[[Sequence[memoryview]], Sequence[Place | None]]
+Find = Callable[[Sequence[memoryview]], Sequence[BufferPlace | None]]
 """Where buffers lie in shared memory already; None for those that do not."""
 
 
@@ -72,14 +72,14 @@ def pack(
     return {key: description}, [payload, *buffers]
 
 
-class _Elsewhere(TypedDict, total=False):
+class _ByOtherWay(TypedDict, total=False):
     files: list[str]
     places: list[list[int]]
     transfer: str
     spans: list[list[int]]
 
 
-class _Description(_Elsewhere):
+class _Description(_ByOtherWay):
     """What :func:`pack` says of the buffers: their digests, and which parts they are: of files, each as
     [number of the file, start, size]; of a transfer, or of one buffer that joins many, each as [start, size]."""
 
@@ -161,7 +161,7 @@ def _in_files(buffers: Sequence[memoryview], directory: Path, find: Find | None)
     new = [buffer for buffer, place in zip(buffers, found, strict=True) if place is None]
     file, spans = shared_files.write(new, directory) if new else ("", [])
     written = iter(spans)
-    places = [place or Place(file, next(written)[0]) for place in found]
+    places = [place or BufferPlace(file, next(written)[0]) for place in found]
     files = list(dict.fromkeys(place.file for place in places))
     number = {file: n for n, file in enumerate(files)}
     return {

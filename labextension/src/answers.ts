@@ -1,7 +1,7 @@
 /**
  * What Jupyter's server and the notebook's kernel answer: types alone.
  *
- * They are what garcon_jupyter.server_extension and garcon_jupyter.side_bar say. tests/server_extension/answers.json has
+ * They are what garcon_jupyter.server_extension and garcon_jupyter.server_extension.kernel_report say. tests/server_extension/answers.json has
  * an example of each, which these types are held against, and so is every answer that the tests of Python get.
  */
 
@@ -142,7 +142,7 @@ export interface IRecording {
   attributes: IAttribute[];
 }
 
-/** The answer of garcon_jupyter.side_bar.told. */
+/** The answer of garcon_jupyter.server_extension.kernel_report.told. */
 export interface ITold {
   magics: boolean;
   model: { server: string; supervisor: number; session: string } | null;

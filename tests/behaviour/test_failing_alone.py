@@ -15,7 +15,7 @@ import torch
 
 import garcon_jupyter as garcon
 from garcon_jupyter import OutOfMemory, RemoteModel, Server
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 
@@ -53,7 +53,7 @@ TOO_MUCH = "torch.empty(1 << 45)"
 def cut(request: pytest.FixtureRequest, llama_path: Path) -> Iterator[Server]:
     server = garcon.launch(llama_path, "alone", progress=quiet, **request.param)
     yield server
-    registry.kill(server)
+    control.kill(server)
 
 
 @pytest.fixture

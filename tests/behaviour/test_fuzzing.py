@@ -22,7 +22,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 import garcon_jupyter as garcon
 from garcon_backend.lockstep.command_sockets import RANK_ZERO
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import log_file, shared_directory
 from garcon_jupyter.wire import protocol, requests, transport
 from tests.conftest import quiet
 from tests.fuzzing import DELIMITER, Frames, Fuzzer
@@ -90,7 +91,7 @@ def server(
     several = over_hosts(directory) if request.param == "ports" else {}
     server = garcon.launch(llama_path, f"fuzzed-{request.param}", progress=quiet, **several)
     yield server
-    registry.kill(server)
+    control.kill(server)
 
 
 def over_hosts(directory: Path) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def model(server: garcon.Server) -> Iterator[garcon.RemoteModel]:
 @pytest.fixture
 def fuzzer(model: garcon.RemoteModel, tmp_path: Path) -> Fuzzer:
     info = model._channel.info
-    shared = registry.shared_directory(model.server.name)
+    shared = shared_directory(model.server.name)
     return Fuzzer(1, info["key"], model.session, tmp_path / "trap", shared)
 
 
@@ -225,7 +226,7 @@ def test_nothing_breaks_grows_or_runs(
     assert grown < MEMORY
     assert process.num_fds() <= opened + 3
     assert process.num_threads() <= threads + 2
-    assert registry.log_file(server.name).stat().st_size < LOG
+    assert log_file(server.name).stat().st_size < LOG
     for line in lines.values():
         assert line.tracebacks == []
         twice = [name for name, times in line.replies.items() if times > 1]
@@ -400,4 +401,4 @@ def test_strangers_at_the_ports_of_ranks_over_hosts(
         assert [psutil.Process(rank["pid"]) for rank in model.status()["ranks"]] == ranks
     finally:
         model.close()
-        registry.kill(server)
+        control.kill(server)

@@ -11,7 +11,8 @@ import garcon_jupyter as garcon
 from garcon_backend.kernel.idle import IdleClock
 from garcon_jupyter import ServerGone, UnknownServer
 from garcon_jupyter.connection.connection_file import process_lives
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
+from garcon_jupyter.servers.server import own_directory, shared_directory
 from tests.conftest import quiet
 from tests.oracle import PROMPT
 
@@ -107,11 +108,11 @@ def test_a_real_server_ends_when_nobody_uses_it(
     model = garcon.connect("fleeting")
     status = model.status()
     pids = [server.facts["supervisor"], *(rank["pid"] for rank in status["ranks"])]
-    own = registry.own_directory("fleeting"), registry.shared_directory("fleeting")
+    own = own_directory("fleeting"), shared_directory("fleeting")
     assert all(path.exists() for path in own)
 
     def look_until_warned() -> None:
-        while not registry.status(server)["idle_warning"]:  # an open side bar
+        while not control.status(server)["idle_warning"]:  # an open side bar
             time.sleep(0.05)
         assert model.status()["idle_warning"]["seconds"] <= timeout / 4
 

@@ -25,7 +25,8 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_jupyter import Interrupted, Server
 from garcon_jupyter.connection.deferred_interrupts import Patience
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import log_file
 from garcon_jupyter.wire import protocol
 from tests import checkpoints
 from tests.behaviour.test_servers import until
@@ -75,12 +76,12 @@ def servers(larger_path: Path) -> Iterator[dict[str, Server]]:
     yield found
     for server in found.values():
         if server.file.exists():
-            registry.kill(server)
+            control.kill(server)
 
 
 def hits(server: Server) -> Counter[str]:
     """How many requests were cancelled in which phase, by the server's own log."""
-    log = registry.log_file(server.name).read_text()
+    log = log_file(server.name).read_text()
     return Counter(re.findall(r"^\[garcon\] cancelled \S+ while (.+)$", log, re.MULTILINE))
 
 
@@ -201,7 +202,7 @@ class Presser:
         for _ in range(PER_SERVER):
             self.press(lambda: self.model.forward(PROMPT), 0.1, check=False)
         assert not ended
-        registry.cancel(self.server, third.status()["running"]["request"])
+        control.cancel(self.server, third.status()["running"]["request"])
         thread.join(AT_MOST)
         assert isinstance(ended[0], Interrupted)
         self.check()

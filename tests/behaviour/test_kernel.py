@@ -21,7 +21,12 @@ from jupyter_client.session import Session
 
 import garcon_jupyter as garcon
 from garcon_jupyter import Server
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers.server import (
+    log_file,
+    own_directory,
+    registry_directory,
+    shared_directory,
+)
 from garcon_jupyter.wire import protocol
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
@@ -116,16 +121,16 @@ def test_code_of_a_console_and_requests_take_turns(llama_server: Server) -> None
 
 
 def test_only_the_owner_can_read_the_files(llama_server: Server, llama_tp2_server: Server) -> None:
-    assert mode(registry.registry_directory()) == 0o700
+    assert mode(registry_directory()) == 0o700
     for server in (llama_server, llama_tp2_server):
         assert mode(server.file) == 0o600
-        assert mode(registry.log_file(server.name)) == 0o600
+        assert mode(log_file(server.name)) == 0o600
         for directory in (
-            registry.own_directory(server.name),
-            registry.shared_directory(server.name),
+            own_directory(server.name),
+            shared_directory(server.name),
         ):
             assert mode(directory) == 0o700
-        (kernel_file,) = registry.own_directory(server.name).glob("kernel.json")
+        (kernel_file,) = own_directory(server.name).glob("kernel.json")
         assert mode(kernel_file) == 0o600
 
 
@@ -133,7 +138,7 @@ def test_the_sockets_of_one_host_are_files_that_only_the_owner_reaches(
     llama_server: Server,
 ) -> None:
     connection = json.loads(llama_server.file.read_text())
-    directory = registry.own_directory("tiny")
+    directory = own_directory("tiny")
     assert connection["transport"] == "ipc"
     assert Path(connection["ip"]).parent == directory and mode(directory) == 0o700
     for what in ("shell", "control", "iopub", "stdin", "hb"):

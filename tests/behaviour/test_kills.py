@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
 from tests.conftest import quiet
 from tests.kills import LARGE, OUT, Hammer
 from tests.network import ROOT
@@ -39,7 +39,7 @@ def test_what_was_saved_is_there_or_named(
             hammer.after(2, rank=0)
             assert hammer.expected["layers.3.resid_post"]["large"].numel() == LARGE
     finally:
-        registry.kill(registry.find("killed"))
+        control.kill(registry.find("killed"))
 
 
 def test_processes_that_are_killed_at_any_moment(tmp_path: Path) -> None:

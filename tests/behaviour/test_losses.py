@@ -21,7 +21,8 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_backend.distributed.rank_failures import LIMIT
 from garcon_jupyter import NoRecording, RemoteModel, Server, ServerGone, ServerRestarted
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import own_directory, why_gone
 from tests.behaviour.test_servers import traces, until
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
@@ -44,7 +45,7 @@ def launch(llama_path: Path) -> Iterator[Launch]:
     yield launch
     for server in started:
         if server.file.exists():
-            registry.kill(server)
+            control.kill(server)
         until(lambda server=server: not traces(server))
 
 
@@ -76,13 +77,13 @@ def kill_idle(server: Server, rank: int) -> None:
 
 def backed_up(name: str, words: bytes) -> bool:
     """Whether a journal of the server's ranks has these words."""
-    directory = registry.own_directory(name) / "contexts"
+    directory = own_directory(name) / "contexts"
     return any(words in file.read_bytes() for file in directory.glob("*/journal-*"))
 
 
 def own_files(server: Server) -> int:
     """How many files and directories the server has for itself, without those of saved contexts."""
-    directory = registry.own_directory(server.name)
+    directory = own_directory(server.name)
     return sum(directory / "contexts" not in path.parents for path in directory.rglob("*"))
 
 
@@ -159,7 +160,7 @@ def test_a_rank_that_is_killed(launch: Launch, plain: Plain, tp: int, rank: int)
     assert own_files(server) == files  # what an earlier start left behind is gone
     model.shutdown()
     until(lambda: not traces(server))
-    assert "shut down by" in registry.why_gone("hurt")
+    assert "shut down by" in why_gone("hurt")
 
 
 def keep_shard(save_ctx: Any, tensor: Tensor) -> None:
@@ -210,8 +211,8 @@ def test_a_server_that_is_lost_again_and_again_gives_up(launch: Launch) -> None:
         until(lambda former=former: server.file.exists() and pids(server)[0] != former)
     os.kill(pids(server)[0], signal.SIGKILL)
     until(lambda: not traces(server))
-    assert f"it was lost {LIMIT + 1} times within 10 minutes" in registry.why_gone("doomed")
-    assert "rank 0 was lost (signal SIGKILL)" in registry.why_gone("doomed")
+    assert f"it was lost {LIMIT + 1} times within 10 minutes" in why_gone("doomed")
+    assert "rank 0 was lost (signal SIGKILL)" in why_gone("doomed")
 
 
 @pytest.mark.parametrize("tp", [1, 2])

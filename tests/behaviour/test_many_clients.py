@@ -23,7 +23,7 @@ from garcon_backend.kernel.queue_places import MOMENT, Waiting
 from garcon_backend.kernel.sessions import Client, Sessions
 from garcon_backend.lockstep.turns import Queued, Turns
 from garcon_jupyter import BadRequest, RemoteModel, Server
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 
@@ -49,7 +49,7 @@ def busy(llama_path: Path) -> Iterator[Server]:
     """A server over two ranks that soon forgets who is gone."""
     server = garcon.launch(llama_path, "busy", tp=2, forget=FORGET, progress=quiet)
     yield server
-    registry.kill(server)
+    control.kill(server)
 
 
 CLIENT = """

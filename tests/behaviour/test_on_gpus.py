@@ -13,7 +13,7 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_jupyter import ProbeError, RemoteModel, Server
 from garcon_jupyter.errors import OutOfMemory
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 from tests.unharmed import OUT, unharmed
@@ -34,7 +34,7 @@ LAYOUTS = [words for words in ({}, {"tp": 2}, {"pp": 2}) if len(words) < torch.c
 def on_gpus(request: pytest.FixtureRequest, llama_path: Path) -> Iterator[Server]:
     server = garcon.launch(llama_path, "gpus", device="cuda", progress=quiet, **request.param)
     yield server
-    registry.stop(server, force=True)
+    control.stop(server, force=True)
 
 
 @pytest.fixture

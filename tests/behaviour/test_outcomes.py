@@ -30,7 +30,7 @@ from garcon_backend.kernel.outcomes import (
 )
 from garcon_backend.lockstep.turns import Queued
 from garcon_jupyter import BadRequest, Interrupted, RemoteModel, Server
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from garcon_jupyter.wire import transport
 from tests.behaviour.test_servers import until
 from tests.conftest import quiet
@@ -60,7 +60,7 @@ def abandoned(llama_server: Server) -> Iterator[RemoteModel]:
     """A session whose notebook was killed while its request ran, resumed by another."""
     command = [sys.executable, "-c", NOTEBOOK, llama_server.name, "abandoned"]
     notebook = subprocess.Popen(command)
-    until(lambda: registry.status(llama_server)["running"])
+    until(lambda: control.status(llama_server)["running"])
     notebook.kill()
     notebook.wait()
     model = garcon.connect(llama_server.name, session="abandoned")
@@ -137,7 +137,7 @@ LOOP = NOTEBOOK.replace("range(12)", "iter(int, 1)")  # without an end
 def left_looping(server: Server, session: str) -> None:
     """A notebook sends a request that never ends, and is killed."""
     notebook = subprocess.Popen([sys.executable, "-c", LOOP, server.name, session])
-    until(lambda: registry.status(server)["running"])
+    until(lambda: control.status(server)["running"])
     notebook.kill()
     notebook.wait()
 

@@ -24,10 +24,11 @@ from garcon_backend.execution import admission
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.contexts import Contexts
 from garcon_jupyter import BadRequest, BadTokens, ProbeError, RemoteModel, Server
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit, OutOfMemory
-from garcon_jupyter.servers import limits, registry
+from garcon_jupyter.servers import control, limits
+from garcon_jupyter.servers.server import log_file, shared_directory
 from garcon_jupyter.wire import requests as wire
-from garcon_jupyter.wire.sizes import sized
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 from tests.unharmed import OUT, keep, unharmed
@@ -50,7 +51,7 @@ def small(request: pytest.FixtureRequest, llama_path: Path) -> Iterator[Server]:
         progress=quiet,
     )
     yield server
-    registry.kill(server)
+    control.kill(server)
 
 
 @pytest.fixture
@@ -382,7 +383,7 @@ def test_over_several_ranks_a_pass_must_surely_fit(monkeypatch: pytest.MonkeyPat
 @contextmanager
 def largest_file(server: Server, count: int) -> Iterator[None]:
     """The processes of a server can write no file larger than this, as where a disk is full."""
-    pids = [rank["pid"] for rank in registry.status(server)["ranks"]]
+    pids = [rank["pid"] for rank in control.status(server)["ranks"]]
     former = [resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids]
     for pid in pids:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (count, resource.RLIM_INFINITY))
@@ -397,12 +398,12 @@ def test_an_answer_that_shared_memory_does_not_hold(
     model: RemoteModel, small: Server, plain: Plain
 ) -> None:
     ids = [list(range(100))] * 8
-    before = set(registry.shared_directory(small.name).iterdir())
+    before = set(shared_directory(small.name).iterdir())
     with largest_file(small, 100_000):
         with pytest.raises(DoesNotFit, match=r"An answer of 821\.\d KiB does not fit .* are free"):
             model.forward(ids)
         assert model.forward(ids, logits="last").shape == (8, 263)
-    assert set(registry.shared_directory(small.name).iterdir()) == before
+    assert set(shared_directory(small.name).iterdir()) == before
     assert close(model.forward(ids), plain.logits(ids))
 
 
@@ -422,7 +423,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(model: RemoteModel, small: Se
         sys.__stdout__.write("x" * 100_000)
         sys.__stdout__.flush()
 
-    size = registry.log_file(small.name).stat().st_size
+    size = log_file(small.name).stat().st_size
     with largest_file(small, size):
         with pytest.raises(OSError, match="File too large"):
             run(model, prints)

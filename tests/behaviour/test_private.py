@@ -21,7 +21,8 @@ import psutil
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import log_file, own_directory, shared_directory
 from tests.oracle import PROMPT
 
 LAUNCH = """
@@ -80,9 +81,9 @@ def bare(llama_path: Path) -> Iterator[Bare]:
         patch.setenv("GARCON_RUNTIME", str(runtime / "registry"))
         subprocess.run([sys.executable, "-c", LAUNCH, str(llama_path)], check=True)
         server = registry.find("bare")
-        own, shared = registry.own_directory("bare"), registry.shared_directory("bare")
+        own, shared = own_directory("bare"), shared_directory("bare")
         yield Bare(server, (runtime / "registry", own, shared))
-        registry.stop(server, force=True)
+        control.stop(server, force=True)
         assert not own.exists() and not shared.exists()
     shutil.rmtree(runtime)
 
@@ -97,7 +98,7 @@ def test_the_directories_are_closed_whatever_the_umask(bare: Bare) -> None:
         assert directory.stat().st_uid == os.getuid()
     keys, own, _ = bare.directories
     assert mode(bare.server.file) == 0o600
-    assert mode(registry.log_file("bare")) == 0o600
+    assert mode(log_file("bare")) == 0o600
     assert mode(own / "kernel.json") == 0o600
     sockets = [path for path in own.iterdir() if stat.S_ISSOCK(path.stat().st_mode)]
     assert len(sockets) >= 7  # five of the kernel, at least two of the ranks: nowhere else

@@ -19,7 +19,7 @@ import garcon_jupyter as garcon
 from garcon_jupyter import recorders
 from garcon_jupyter.client.run import ask
 from garcon_jupyter.recorders import State, alone, seen
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from tests.conftest import quiet
 from tests.oracle import close
 
@@ -384,7 +384,7 @@ def own_server(llama_path: Path) -> Iterator[Callable[..., garcon.RemoteModel]]:
 
     yield start
     for server in begun:
-        registry.kill(server)
+        control.kill(server)
 
 
 def everything(model: garcon.RemoteModel) -> list[garcon.Probe]:

@@ -33,9 +33,10 @@ from garcon_jupyter import (
     UnknownServer,
     VersionMismatch,
 )
-from garcon_jupyter.connection import channel
+from garcon_jupyter.connection import liveness
 from garcon_jupyter.connection.connection_file import process_lives
-from garcon_jupyter.servers import limits, registry
+from garcon_jupyter.servers import control, limits, registry
+from garcon_jupyter.servers.server import own_directory, registry_directory, shared_directory
 from garcon_jupyter.wire import protocol
 from tests import checkpoints
 from tests.conftest import quiet
@@ -63,8 +64,8 @@ def processes(server: Server) -> list[int]:
 def traces(server: Server) -> list[str]:
     """What a server leaves while it lives: processes, directories, its file."""
     places = [
-        registry.own_directory(server.name),
-        registry.shared_directory(server.name),
+        own_directory(server.name),
+        shared_directory(server.name),
         server.file,
     ]
     alive = [f"process {pid}" for pid in processes(server) if process_lives(pid)]
@@ -236,7 +237,7 @@ def _result(client: subprocess.Popen[str]) -> str:
 def test_a_server_that_hangs_dies_and_is_launched_again(
     llama_path: Path, plain: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel, "ANSWER_TIME", 1.0)
+    monkeypatch.setattr(liveness, "ANSWER_TIME", 1.0)
     server = launch(llama_path, "mortal")
     model = garcon.connect("mortal", session="me")
     model.forward(PROMPT, probes=[model.probe_points[OUT].probe(lambda c, t: setattr(c, "x", t))])
@@ -247,7 +248,7 @@ def test_a_server_that_hangs_dies_and_is_launched_again(
     with pytest.raises(ServerGone, match="not answered"):
         garcon.connect("mortal")
     os.kill(server.facts["pid"], signal.SIGCONT)
-    monkeypatch.setattr(channel, "ANSWER_TIME", 20.0)
+    monkeypatch.setattr(liveness, "ANSWER_TIME", 20.0)
     assert close(model.forward(PROMPT), plain.logits(PROMPT))
     assert model.recordings()[OUT].x.shape == (2, 6, 48)
 
@@ -262,7 +263,7 @@ def test_a_server_that_hangs_dies_and_is_launched_again(
     until(lambda: not traces(server))
     again = launch(llama_path, "mortal", tp=2)
     assert again.facts["pid"] != server.facts["pid"]
-    registry.kill(again)
+    control.kill(again)
     assert not traces(again)
 
 
@@ -314,7 +315,7 @@ KERNEL = {
     ids=["empty", "cut", "binary", "a list", "a part", "a kernel", "not facts", "no facts"],
 )
 def test_a_file_that_is_no_connection_file(content: bytes, message: str) -> None:
-    file = registry.registry_directory() / "broken.json"
+    file = registry_directory() / "broken.json"
     file.write_bytes(content)
     file.chmod(0o600)
     try:
@@ -327,7 +328,7 @@ def test_a_file_that_is_no_connection_file(content: bytes, message: str) -> None
 
 
 def test_a_connection_file_that_others_can_read(llama_server: Server) -> None:
-    file = registry.registry_directory() / "open.json"
+    file = registry_directory() / "open.json"
     file.write_text(llama_server.file.read_text())
     file.chmod(0o644)
     try:
@@ -342,7 +343,7 @@ def test_a_file_of_a_server_that_vanished_is_removed(llama_server: Server) -> No
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     content["garcon"] |= {"pid": gone.pid, "supervisor": gone.pid, "name": "vanished"}
-    file = registry.registry_directory() / "vanished.json"
+    file = registry_directory() / "vanished.json"
     file.write_text(json.dumps(content))
     file.chmod(0o600)
     assert "vanished" not in [server.name for server in garcon.servers()]
@@ -393,7 +394,7 @@ def test_questions_are_answered_while_the_model_is_busy(llama_server: Server) ->
 
 
 def test_status_tells_the_memory_of_each_rank(llama_tp2_server: Server) -> None:
-    ranks = registry.status(llama_tp2_server)["ranks"]
+    ranks = control.status(llama_tp2_server)["ranks"]
     assert [rank["rank"] for rank in ranks] == [0, 1]
     for rank in ranks:
         assert rank["memory"] > 50_000_000

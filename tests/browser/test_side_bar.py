@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 import garcon_jupyter as garcon
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control, registry
 from tests.browser.lab import Lab, Notebook, become
 
 TEXT = "The capital of France is"
@@ -99,7 +99,7 @@ def smollm2_name() -> Iterator[str]:
     yield name
     for server in garcon.servers():
         if server.name == name:
-            registry.stop(server, force=True)
+            control.stop(server, force=True)
 
 
 def test_a_newcomer_sees_a_picture_without_typing_a_name(
@@ -245,15 +245,15 @@ def test_requests_idle_time_and_status_item(lab: Lab, llama_server: garcon.Serve
         expect(notebook.cell(2)).to_contain_text("Interrupted")
 
         wait_until_told(notebook)
-        before = registry.status(registry.find("tiny"))["idle_left"]
+        before = control.status(registry.find("tiny"))["idle_left"]
         time.sleep(1)  # of idle time
         expect(card.locator(".grc-doing")).to_have_text(re.compile(r"idle, ends in \d+ min"))
         expect(page.locator(".grc-status")).to_have_text(re.compile(r"tiny: idle, ends in"))
-        looked_at = registry.status(registry.find("tiny"))["idle_left"]
+        looked_at = control.status(registry.find("tiny"))["idle_left"]
         assert looked_at < before - 0.9  # looking on did not keep it alive
         card.get_by_role("button", name="Keep tiny alive").click()
         end = time.monotonic() + 10
-        while registry.status(registry.find("tiny"))["idle_left"] < looked_at:
+        while control.status(registry.find("tiny"))["idle_left"] < looked_at:
             assert time.monotonic() < end
         # The command palette has it all.
         commands = page.evaluate(

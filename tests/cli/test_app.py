@@ -14,6 +14,7 @@ import garcon_jupyter as garcon
 from garcon_jupyter.cli import app
 from garcon_jupyter.errors import Interrupted
 from garcon_jupyter.points import POINTS
+from garcon_jupyter.servers import registry
 
 
 class Ran:
@@ -99,7 +100,7 @@ def test_force_ends_a_server_that_hangs(
 
     server = garcon.launch(llama_path, name="hanging", progress=lambda line: None)
     os.kill(server.facts["pid"], signal.SIGSTOP)
-    monkeypatch.setattr("garcon_jupyter.connection.channel.ANSWER_TIME", 0.5)
+    monkeypatch.setattr("garcon_jupyter.connection.liveness.ANSWER_TIME", 0.5)
     hangs = Ran(capsys, "status", "hanging")
     assert hangs.code == 1 and "answer" in hangs.err and "garcon stop --force hanging" in hangs.err
     assert Ran(capsys, "stop", "hanging").code == 1
@@ -122,15 +123,13 @@ def test_points_without_a_server_is_the_table(
 def test_points_of_the_only_server_or_of_a_named_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, llama_server: garcon.Server
 ) -> None:
-    monkeypatch.setattr("garcon_jupyter.servers.registry.servers", lambda: [llama_server])
+    monkeypatch.setattr(registry, "servers", lambda: [llama_server])
     ran = Ran(capsys, "points", "layers.*.attn.z")
     assert [row.split()[0] for row in ran.out.splitlines()[1:]] == [
         f"layers.{n}.attn.z" for n in range(4)
     ]
     assert "This model does not have:" in Ran(capsys, "points").out
-    monkeypatch.setattr(
-        "garcon_jupyter.servers.registry.servers", lambda: [llama_server, llama_server]
-    )
+    monkeypatch.setattr(registry, "servers", lambda: [llama_server, llama_server])
     assert Ran(capsys, "points", "tiny").code == 0
 
 

@@ -10,7 +10,7 @@ import pytest
 import garcon_jupyter as garcon
 from garcon_jupyter.cli import app, doctor
 from garcon_jupyter.cli.doctor import Finding, examine
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers.server import registry_directory
 
 
 def wrong() -> dict[str, Finding]:
@@ -26,7 +26,7 @@ def test_this_machine_is_well(
     import torch
 
     assert f"torch {torch.__version__}" in told
-    assert f"{registry.registry_directory()}, mode 700" in told
+    assert f"{registry_directory()}, mode 700" in told
     assert "tiny: LlamaForCausalLM" in told
 
 

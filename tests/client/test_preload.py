@@ -8,13 +8,13 @@ import sys
 BEFORE = """
 import sys, threading
 import garcon_jupyter
-from garcon_jupyter import warming
+from garcon_jupyter.client import preload
 assert "torch" not in sys.modules
 """
 
 BEGINS = """
-warming.begin()
-warming.begin()
+preload.begin()
+preload.begin()
 (thread,) = [t for t in threading.enumerate() if t.name == "garcon-warming"]
 """
 

@@ -8,7 +8,7 @@ import pytest
 
 from garcon_jupyter.display import listings
 from garcon_jupyter.points import Catalog
-from garcon_jupyter.servers.registry import Server
+from garcon_jupyter.servers.server import Server
 
 
 def test_columns_are_aligned() -> None:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_jupyter import BadRequest
+from garcon_jupyter import BadRequest, widgets
 from garcon_jupyter.connection import background
 from garcon_jupyter.experiments.lens import (
     CHUNK,
+    STATISTICS,
     TOGETHER,
     _chunks,
     _first,
@@ -24,7 +25,7 @@ from garcon_jupyter.experiments.lens import (
     read_by_layers,
     read_layers,
 )
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from tests import checkpoints, oracle
 from tests.conftest import quiet
 from tests.experiments.conftest import TEXT, lens_oracle
@@ -66,6 +67,10 @@ def test_it_leaves_nothing_behind_and_runs_no_attached_probe(rmodel: garcon.Remo
     rmodel.detach()
     assert np.array_equal(clean.statistics, read_layers(rmodel, TEXT).statistics)
     assert len(rmodel.recordings()) == 0
+
+
+def test_what_is_read_is_what_the_picture_shows() -> None:
+    assert STATISTICS == widgets.lens.STATISTICS
 
 
 def test_layers_come_from_the_last_one_down_and_long_ones_in_parts() -> None:
@@ -157,7 +162,7 @@ def other(
     rmodel = garcon.connect(server.name)
     yield rmodel, oracle.Plain(path)
     rmodel.close()
-    registry.stop(server, force=True)
+    control.stop(server, force=True)
 
 
 def test_another_norm_is_found_out_and_other_logits_are_refused(

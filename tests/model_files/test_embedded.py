@@ -104,7 +104,7 @@ def kept(cache: Path) -> list[str]:
 
 FETCH = """
 import json, sys
-from garcon_jupyter import embedded
+from garcon_jupyter.model_files import embedded
 model = embedded.Embedded(**json.loads(sys.argv[1]))
 embedded.EMBEDDED[model.name] = model
 print(embedded.fetch(model.name))

@@ -64,7 +64,7 @@ def test_an_embedded_name_in_any_case(
 
 def test_the_notebook_pays_for_no_torch() -> None:
     code = (
-        "import sys; from garcon_jupyter import snapshots; snapshots.resolve('smollm2'); "
+        "import sys; from garcon_jupyter.model_files import snapshots; snapshots.resolve('smollm2'); "
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -241,7 +241,7 @@ def test_a_hub_id_in_the_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def ask_hub(word: str, endpoint: str, cache: Path) -> str:
     """What `resolve` raises in a fresh process whose hub is at `endpoint`."""
     code = (
-        "import sys; from garcon_jupyter import snapshots\n"
+        "import sys; from garcon_jupyter.model_files import snapshots\n"
         "try: snapshots.resolve(sys.argv[1])\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

@@ -12,9 +12,9 @@ import torch
 import garcon_jupyter as garcon
 from garcon_backend.save_contexts.contexts import Contexts
 from garcon_jupyter import recorders
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.recorders import Recorder, alone
-from garcon_jupyter.servers import registry
-from garcon_jupyter.wire.sizes import sized
+from garcon_jupyter.servers import control
 from tests.conftest import quiet
 from tests.recorders.splits import make
 
@@ -130,7 +130,7 @@ def test_each_stage_counts_what_it_records(llama_path: Path) -> None:
         model.run([[5, 6, 7]], [last, also_last], show=False)
     model.run([[5, 6, 7]], [first, last], show=False)
     model.close()
-    registry.stop(server, force=True)
+    control.stop(server, force=True)
 
 
 def test_states_count_towards_what_a_rank_keeps() -> None:

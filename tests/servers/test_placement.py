@@ -9,7 +9,7 @@ import pytest
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.model_files.weights import total_bytes, weight_files
 from garcon_jupyter.servers import placement
-from garcon_jupyter.servers.registry import Settings
+from garcon_jupyter.servers.settings import Settings
 
 
 def on_gpus(monkeypatch: pytest.MonkeyPatch, count: int, size: int) -> None:
@@ -18,7 +18,7 @@ def on_gpus(monkeypatch: pytest.MonkeyPatch, count: int, size: int) -> None:
 
 def test_one_process_on_cpu(llama_path: Path) -> None:
     plan = placement.plan(Settings(str(llama_path), device="cpu"))
-    assert plan == placement.Plan("cpu", {"tp": 1, "pp": 1, "dp": 1})
+    assert plan == placement.Placement("cpu", {"tp": 1, "pp": 1, "dp": 1})
 
 
 def test_as_few_gpus_as_hold_it(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

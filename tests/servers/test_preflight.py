@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers.server import log_file
 
 
 def refused(path: Path, kind: type[garcon.GarconError], **degrees: int) -> str:
     with pytest.raises(kind) as error:
         garcon.launch(path, name="never", progress=lambda line: None, **degrees)
-    assert not registry.log_file("never").exists()  # no supervisor was started
+    assert not log_file("never").exists()  # no supervisor was started
     return str(error.value)
 
 

@@ -18,7 +18,8 @@ import pytest
 
 import garcon_jupyter as garcon
 from garcon_jupyter.errors import LaunchFailed, ServerGone
-from garcon_jupyter.servers import registry, slurm
+from garcon_jupyter.servers import control, slurm
+from garcon_jupyter.servers.server import why_gone
 from tests.conftest import RUNTIME, quiet
 from tests.oracle import PROMPT, Plain, close
 
@@ -58,7 +59,7 @@ def server(llama_path: Path) -> Iterator[garcon.Server]:
     server = launch(llama_path)
     yield server
     if not slurm.over(server.facts["slurm_job"]):
-        registry.kill(server)
+        control.kill(server)
 
 
 def test_a_job_serves_and_ends_with_its_server(
@@ -74,7 +75,7 @@ def test_a_job_serves_and_ends_with_its_server(
     assert soon_over(job)
     assert slurm.state(job)[0] == "COMPLETED"
     assert not slurm.directory(RUNTIME, NAME).exists()  # and with it the secret
-    assert registry.why_gone(NAME).startswith("shut down by")
+    assert why_gone(NAME).startswith("shut down by")
 
 
 def test_a_job_that_slurm_ends_says_so(server: garcon.Server) -> None:
@@ -89,7 +90,7 @@ def test_a_job_that_slurm_ends_says_so(server: garcon.Server) -> None:
 def test_a_server_that_hangs_is_ended_with_its_job(server: garcon.Server) -> None:
     job = server.facts["slurm_job"]
     subprocess.run(["kill", "-STOP", str(server.facts["pid"])], check=True)
-    registry.kill(server)
+    control.kill(server)
     assert slurm.over(job)
     assert NAME not in [server.name for server in garcon.servers()]
 

@@ -26,7 +26,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import garcon_jupyter as garcon
 from garcon_jupyter.cli import app
 from garcon_jupyter.magics import load, unload
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from garcon_jupyter.wire import protocol, shared_files, transport
 from garcon_jupyter.wire.private_files import write_private
 from tests import network
@@ -159,7 +159,7 @@ def test_a_tunnel_is_shared_and_closed_by_the_last_who_uses_it(there: There) -> 
     two.close()
     assert_no_orphans(there, before)
     with pytest.raises(garcon.ServerGone, match="ssh connection to root@.* was closed"):
-        registry.status(two.server)
+        control.status(two.server)
 
 
 def test_an_interrupt_goes_through(there: There, plain: Plain, tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_a_server_over_tcp_is_reached_and_stopped(
     other = garcon.connect(there.address("open"), session="other")
     assert close(model.forward(PROMPT), plain.logits(PROMPT))
     other.close()
-    registry.stop(model.server)
+    control.stop(model.server)
     assert not model.server.alive
     with pytest.raises(garcon.ServerGone, match="has ended: shut down by"):
         model.forward(PROMPT)

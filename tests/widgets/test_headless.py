@@ -118,7 +118,7 @@ class Slow:
 
 @pytest.mark.parametrize("where", ["page", "nobody", "terminal", "seen"])
 def test_a_cell_waits_only_where_nobody_looks(where: str) -> None:
-    waiting, slow = headless._Waiting(), Slow()
+    waiting, slow = headless._Displayed(), Slow()
     there = shell(cellId="c") if where == "page" else shell()
     if where == "terminal":
         there.kernel = None

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from garcon_jupyter.amounts import share
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.widgets import NeuronWidget, neuron_record
-from garcon_jupyter.widgets.shares import share
 
 NAN = float("nan")
 VALUES = [[0.0, 4.0, -1.0], [1.0, NAN, NAN], [2.0, 3.0, 0.5], [-1.0, -2.0, NAN]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from garcon_jupyter.widgets.worker import Worker
+from garcon_jupyter.widgets.worker import WidgetWorker
 
 
 class Told:
@@ -17,7 +17,7 @@ class Told:
     def __init__(self) -> None:
         self.errors: list[Exception] = []
         self.states: list[bool] = []
-        self.worker = Worker(self.changed, self.errors.append)
+        self.worker = WidgetWorker(self.changed, self.errors.append)
 
     def changed(self) -> None:
         if self.states[-1:] != [self.worker.busy]:
@@ -30,7 +30,7 @@ def told() -> Told:
 
 
 @pytest.fixture
-def worker(told: Told) -> Worker:
+def worker(told: Told) -> WidgetWorker:
     return told.worker
 
 
@@ -70,7 +70,7 @@ def test_the_latest_of_a_kind_counts_and_other_kinds_keep_their_turn(told: Told)
     assert told.states == [True, False]
 
 
-def test_a_click_has_its_turn_between_two_pieces(worker: Worker) -> None:
+def test_a_click_has_its_turn_between_two_pieces(worker: WidgetWorker) -> None:
     done: list[str] = []
     pieces = Pieces(done, 3)
     worker.submit("sweep", pieces())
@@ -103,7 +103,7 @@ def test_what_is_stopped_ends_after_its_piece_and_clears_up(told: Told) -> None:
     assert worker.wait(10) and not worker.left and done[-1] == "piece 0"
 
 
-def test_pieces_of_a_kind_give_way_to_later_ones(worker: Worker) -> None:
+def test_pieces_of_a_kind_give_way_to_later_ones(worker: WidgetWorker) -> None:
     done: list[str] = []
     early, late = Pieces([], 5), Pieces(done, 2)
     worker.submit("sweep", early())
@@ -142,7 +142,7 @@ def test_whoever_waits_is_not_left_waiting_by_one_who_listens() -> None:
     def listens() -> None:
         raise RuntimeError("no page")
 
-    worker = Worker(listens, errors.append)
+    worker = WidgetWorker(listens, errors.append)
     worker.submit("a", lambda: None)
     assert worker.wait(10) and {type(error) for error in errors} == {RuntimeError}
 

@@ -23,9 +23,9 @@ from torch import nn
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.execution.row_chunks import Piece
 from garcon_backend.process import memory
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.wire import requests as wire
-from garcon_jupyter.wire.sizes import sized
 from garcon_jupyter.wire.transport import INLINE_LIMIT
 
 NEGLIGIBLE = 16 << 20

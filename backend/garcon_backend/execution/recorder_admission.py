@@ -19,9 +19,9 @@ from garcon_backend.probing.probed_pass import site_here
 from garcon_backend.probing.user_calls import Probe
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.contexts import Contexts
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.points import PointSpec
-from garcon_jupyter.wire.sizes import sized
 
 
 class Room:

@@ -21,12 +21,12 @@ from typing import Any
 import zmq
 
 from garcon_backend.process import memory
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit, Unreachable
 from garcon_jupyter.wire import contents, protocol
 from garcon_jupyter.wire.checking import check_content
 from garcon_jupyter.wire.codec import Buffer
 from garcon_jupyter.wire.failures import describe
-from garcon_jupyter.wire.sizes import sized
 from garcon_jupyter.wire.transfers import (
     LARGEST_MESSAGE,
     LARGEST_TRANSFER,

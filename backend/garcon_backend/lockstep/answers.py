@@ -19,7 +19,7 @@ import numpy as np
 
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.wire import codec, shared_files
-from garcon_jupyter.wire.shared_files import Place
+from garcon_jupyter.wire.shared_files import BufferPlace
 from garcon_jupyter.wire.transport import INLINE_LIMIT
 
 _WORTH = 0.5
@@ -46,7 +46,7 @@ class Lent:
     """The files of one request's answers, on rank 0."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[int, int], Place] = {}
+        self._places: dict[tuple[int, int], BufferPlace] = {}
         self._sizes: dict[str, int] = {}
 
     def opened(self, frames: Sequence[Any]) -> Any:
@@ -62,10 +62,10 @@ class Lent:
         buffers = [whole[start : start + size] for start, size in spans]
         for buffer, (start, _) in zip(buffers, spans, strict=True):
             if buffer.nbytes:
-                self._places[_memory(buffer)] = Place(file, start)
+                self._places[_memory(buffer)] = BufferPlace(file, start)
         return buffers
 
-    def find(self, buffers: Sequence[memoryview]) -> list[Place | None]:
+    def find(self, buffers: Sequence[memoryview]) -> list[BufferPlace | None]:
         """Where buffers of the answer lie already, each in a place of its own; None for what is to be written."""
         if not self._places:
             return [None] * len(buffers)

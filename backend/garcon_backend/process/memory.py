@@ -25,8 +25,8 @@ from typing import TypeVar
 import torch
 
 from garcon_backend.models.fit import available_bytes
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import GarconError, OutOfMemory
-from garcon_jupyter.wire.sizes import sized
 
 T = TypeVar("T")
 

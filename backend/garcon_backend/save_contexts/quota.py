@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from garcon_backend.process import memory
+from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit
-from garcon_jupyter.wire.sizes import sized
 
 COUNTED_AT_ONCE = 1 << 20
 """Bytes of a tensor from which on it is counted when it is saved, and not only when the request is over."""

@@ -19,7 +19,7 @@ from garcon_jupyter.widgets import Source, arrays
 from garcon_jupyter.widgets.sources import SAMPLE, Order
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 LARGE = 8 * 2**20
 """Bytes from which a recording is looked at where it is."""
@@ -35,7 +35,7 @@ class RecordedSource(Source):
 
     at_hand = False
 
-    def __init__(self, rmodel: RemoteModel, handle: Handle) -> None:
+    def __init__(self, rmodel: Client, handle: Handle) -> None:
         assert handle.shape is not None and len(handle.shape) == 3
         self._rmodel, self._handle = rmodel, handle
         self._home = threading.get_ident()

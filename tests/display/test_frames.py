@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import garcon_jupyter as garcon
+from garcon_jupyter.display import frames
+from garcon_jupyter.display.frames import RecordedSource
 from garcon_jupyter.display.points import show
-from garcon_jupyter.experiments import frames
-from garcon_jupyter.experiments.frames import RecordedSource
 from garcon_jupyter.widgets import ActivationsWidget, FetchingView
 from garcon_jupyter.widgets.sources import ArraySource
 from tests.experiments.conftest import TEXT

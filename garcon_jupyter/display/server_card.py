@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import control
 from garcon_jupyter.widgets import ServerCard
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
+    from garcon_jupyter.client.client import Client
 
 
-def server_card(rmodel: RemoteModel) -> ServerCard:
+def server_card(rmodel: Client) -> ServerCard:
     """State, queue and clock of a server; its buttons do what ``%garcon`` does."""
     model, degrees = rmodel.facts["model"], rmodel.facts["degrees"]
     sharding = [f"{word}={number}" for word, number in degrees.items() if number > 1]
@@ -23,7 +23,7 @@ def server_card(rmodel: RemoteModel) -> ServerCard:
     ]
     return ServerCard(
         rmodel.status,
-        keep_alive=lambda: registry.keep_alive(rmodel.server),
+        keep_alive=lambda: control.keep_alive(rmodel.server),
         stop=rmodel.shutdown,
         title=rmodel.server.name,
         facts=facts,

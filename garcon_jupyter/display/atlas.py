@@ -1,4 +1,4 @@
-"""Looking at an atlas: a unit's dashboard, and a page on which one is picked.
+"""The pictures of an atlas: a unit's dashboard, and a page on which one is picked.
 
 Both come from the files alone. Where a model is given, a text of one's own is run through it beside them.
 """
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import imported
 from garcon_jupyter.atlas.files import Atlas, Example, Record
+from garcon_jupyter.display.neuron import neuron_picture
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.widgets import NeuronWidget
 
 if TYPE_CHECKING:
-    from garcon_jupyter.client.client import RemoteModel
-    from garcon_jupyter.widgets import NeuronWidget
+    from garcon_jupyter.client.client import Client
 
 FOUND = 50
 """Units that a search shows."""
@@ -61,20 +62,18 @@ def _shown(example: Example) -> dict[str, Any]:
     return {"tokens": example.tokens, "values": example.values}
 
 
-def show(record: Record, rmodel: RemoteModel | None = None, text: str = "") -> NeuronWidget:
+def show(record: Record, rmodel: Client | None = None, text: str = "") -> NeuronWidget:
     """The dashboard of a unit.
 
     Args:
         rmodel: the model, for texts of one's own.
         text: the one that is tried first.
     """
-    from garcon_jupyter.widgets import NeuronWidget
-
     made = dashboard(record)
     if rmodel is None:
         return NeuronWidget(made)
     _refuse_transformed(record, "Show it without a model: record.show().")
-    return rmodel.show_neuron(record.point, record.unit, [], text=text, record=made)
+    return neuron_picture(rmodel, record.point, record.unit, [], text, made)
 
 
 def _refuse_transformed(record: Record, remedy: str) -> None:
@@ -104,7 +103,7 @@ def probe_cell(record: Record, text: str = "") -> str:
     return source
 
 
-def browse(atlas: Atlas, rmodel: RemoteModel | None = None) -> Any:
+def browse(atlas: Atlas, rmodel: Client | None = None) -> Any:
     """A page of an atlas: a point and a unit to choose, a token to search for, and the dashboard.
 
     Args:

@@ -1,0 +1,187 @@
+"""A session on a server, held while its object lives: greeted, asked, and let go of."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import weakref
+from collections import Counter
+from functools import partial
+from typing import Any, NoReturn
+
+from garcon_jupyter.client import preload
+from garcon_jupyter.client.probe_cache import Installing
+from garcon_jupyter.connection import background, prints
+from garcon_jupyter.connection.channel import Channel
+from garcon_jupyter.connection.lines import Lines
+from garcon_jupyter.errors import BadRequest, CannotTravel, ProbesUnknown
+from garcon_jupyter.points import Catalog
+from garcon_jupyter.servers.server import Server
+from garcon_jupyter.wire import protocol, transport
+from garcon_jupyter.wire import requests as wire
+
+
+class Connected:
+    """A connection to a served model, with a session of its own.
+
+    It belongs to the process that made it: it is neither pickled nor copied. A server that was started anew is greeted
+    in the same session, before the next request goes.
+
+    Attributes:
+        server: the server it is connected to.
+        session: name of the session; save contexts are kept under it.
+        resumed: whether the session was there already.
+        facts: what the server said of itself when it was greeted.
+        catalog: the points and parameters of the model.
+        requests: how many requests were sent: where it has not changed, nothing has.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        session: str | None = None,
+        prefer: str | None = None,
+        lasting: bool = True,
+    ) -> None:
+        _check_name(session)
+        preload.begin()
+        self.server = server
+        self._released: list[int] = []
+        self._channel = Channel(server.file, server.why_gone, server.tunnel)
+        self._channel.warn = partial(_warn, server.name)
+        self._lines = Lines(
+            self._channel, partial(Channel, server.file, server.why_gone, server.tunnel)
+        )
+        try:
+            self._channel.follow(prints.notice)
+            self._greet(session, prefer, lasting)
+        except BaseException:
+            self._channel.close()
+            raise
+        self.requests = 0
+        self._installing = Installing()
+        _HOLDING[self._channel.info["key"], self.session] += 1
+        self._close = weakref.finalize(self, _hang_up, self._channel, self.session)
+        weakref.finalize(self, self._lines.close)
+        self._channel.wait_for_prints()
+
+    def _greet(self, session: str | None, prefer: str | None = None, lasting: bool = True) -> None:
+        """Open or resume a session."""
+        protocol.check_versions(self._channel.facts, protocol.client_facts())
+        asked = {"session": session, "prefer": prefer, "lasting": lasting}
+        hello = self._channel.ask(protocol.HELLO, {**self._channel.client_facts(), **asked})
+        self.session: str = hello["session"]
+        self.resumed: bool = hello["resumed"]
+        self._lasting: bool = hello["lasting"]
+        self.facts: dict[str, Any] = hello["facts"]
+        self.catalog: Catalog = transport.unpack(hello, hello["buffers"])
+
+    def _run(
+        self,
+        request: wire.Request,
+        show: prints.Show = prints.plain,
+        into: memoryview | None = None,
+    ) -> Any:
+        self._follow()
+        request.session = self.session
+        request.released = self._take_released()
+        if not background.is_behind():  # what a picture asks for leaves nothing behind
+            self.requests += 1
+        try:
+            return self._send(request, show, into)
+        except BaseException:
+            self._released += request.released  # nobody may have been told of them
+            raise
+
+    def _take_released(self) -> tuple[int, ...]:
+        """The snapshots that nobody holds any more, each for one request to tell of, whichever thread sends it."""
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._released.pop())
+        return tuple(taken)
+
+    def _send(self, request: Any, show: prints.Show, into: memoryview | None) -> Any:
+        """The answer to a request, whose probes travel once."""
+        line, behind = self._lines.here(), background.is_behind()
+        about = {"session": self.session, "kind": type(request).__name__.lower(), "behind": behind}
+        probes = getattr(request, "probes", ())
+        if not probes or not hasattr(request, "probe_set"):
+            return line.request(about, request, show, into)
+        named = dataclasses.replace(request, probes=(), probe_set=self._installing.named(probes))
+        try:
+            return line.request(about, named, show, into)
+        except ProbesUnknown:
+            named.probe_set = self._installing.named(probes, again=True)
+            return line.request(about, named, show, into)
+
+    def _follow(self) -> None:
+        """Where the server was started anew, greet it in the same session."""
+        self._channel.follow(prints.notice)
+        if self._channel.facts["launched"] != self.facts["launched"]:
+            self._greet(self.session, lasting=self._lasting)
+            self._channel.wait_for_prints()
+            prints.notice(
+                "the server is back; recordings() tells of which request each saved value is"
+            )
+
+    def close(self) -> None:
+        """Let go of the session, which stays on the server, and hang up."""
+        self._lines.close()
+        self._close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return not self._close.alive
+
+    def __reduce__(self) -> NoReturn:
+        raise CannotTravel(
+            f"The connection to {self.server.name!r} cannot be pickled: it belongs to this process.",
+            f'Where it is needed, connect: garcon.connect("{self.server.name}"). '
+            "A probe is given what it needs by save_ctx, params= and source=.",
+        )
+
+
+_HOLDING: Counter[tuple[str, str]] = Counter()
+"""Open connections of this process by (key of the server, session): the last one says goodbye."""
+os.register_at_fork(after_in_child=_HOLDING.clear)
+
+
+def _warn(server: str, seconds: float) -> None:
+    prints.plain(
+        0,
+        "stderr",
+        f"Server {server} ends in {seconds:.0f} seconds, as nobody uses it. A request or "
+        "rmodel.keep_alive() keeps it.\n",
+    )
+
+
+def _hang_up(channel: Channel, session: str) -> None:
+    """Let go of a session, if nobody else in this process has it. A fork has nothing to let go of: the session is
+    its parent's."""
+    if not channel.mine:
+        return
+    _HOLDING[channel.info["key"], session] -= 1
+    if _HOLDING[channel.info["key"], session]:
+        channel.close()
+        return
+    with contextlib.suppress(Exception):
+        if channel.same_host:
+            channel._check_alive()
+        channel.ask(protocol.GOODBYE, {**channel.client_facts(), "session": session})
+    channel.close()
+
+
+def _check_name(session: Any) -> None:
+    """Refuse what is no name of a session; None is for the one that nobody has named.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    if session is not None and (not isinstance(session, str) or not session):
+        raise BadRequest(
+            f"{session!r} is no name of a session.",
+            "Give a text; garcon.sessions() lists those there are.",
+        )

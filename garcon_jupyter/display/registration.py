@@ -1,0 +1,43 @@
+"""What draws what: said once, when this room is imported.
+
+What draws is imported when something is drawn, so that to register it costs nothing: no table, no widget and no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from garcon_jupyter.atlas.files import Atlas, Record
+from garcon_jupyter.client import display_hooks
+from garcon_jupyter.client.client import Client
+from garcon_jupyter.client.look import Look
+from garcon_jupyter.client.probes import ProbePoint, ProbePoints
+from garcon_jupyter.client.recordings import Handle, Recording, Recordings
+from garcon_jupyter.client.run import Run
+
+
+def _later(module: str, function: str) -> Callable[..., Any]:
+    """A function of this room, whose module is imported when it is first called."""
+
+    def draw(*arguments: Any) -> Any:
+        return getattr(import_module(f"{__package__}.{module}"), function)(*arguments)
+
+    return draw
+
+
+def register() -> None:
+    """Let everything below show itself."""
+    display_hooks.register(Client, html=_later("html", "model"))
+    display_hooks.register(ProbePoint, html=_later("html", "point"))
+    display_hooks.register(ProbePoints, html=_later("html", "points"))
+    display_hooks.register(Recordings, html=_later("html", "recordings"))
+    display_hooks.register(Recording, html=_later("html", "recording"))
+    display_hooks.register(Handle, html=_later("html", "handle"))
+    display_hooks.register(Look, show=_later("points", "show_look"))
+    display_hooks.register(Run, show=_later("run", "run_picture"))
+    display_hooks.register(
+        Record, show=_later("atlas", "show"), probe_cell=_later("atlas", "probe_cell")
+    )
+    display_hooks.register(Atlas, browse=_later("atlas", "browse"))

@@ -1,0 +1,138 @@
+"""What can be asked of a server without a session, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from garcon_jupyter.connection.channel import Channel
+from garcon_jupyter.connection.connection_file import process_lives
+from garcon_jupyter.errors import ServerGone
+from garcon_jupyter.servers import slurm
+from garcon_jupyter.servers.server import Server, forget
+from garcon_jupyter.wire import protocol
+
+
+@contextlib.contextmanager
+def _calling(server: Server) -> Iterator[Channel]:
+    if server.tunnel and (lost := server.tunnel.loss()):
+        raise lost
+    if not server.file.exists():
+        raise ServerGone(
+            f"Server {server.name!r} has ended: {server.why_gone() or 'reason unknown'}.",
+            "garcon list names those that run.",
+        )
+    channel = Channel(server.file, server.why_gone, server.tunnel)
+    try:
+        yield channel
+    finally:
+        channel.close()
+
+
+def status(server: Server) -> dict[str, Any]:
+    """What runs, what waits, who is there, and the seconds left of the idle time.
+
+    Raises:
+        ServerGone: it does not answer.
+    """
+    with _calling(server) as channel:
+        return channel.ask(protocol.STATUS, {})
+
+
+def sessions(server: Server) -> list[dict[str, Any]]:
+    """Which sessions a server has, who has them, and what is in them.
+
+    Raises:
+        ServerGone: it does not answer.
+    """
+    with _calling(server) as channel:
+        return channel.ask(protocol.SESSIONS, {})["sessions"]
+
+
+def keep_alive(server: Server) -> float | None:
+    """Start a server's idle time anew; the seconds it has now, None where it never ends by itself.
+
+    Raises:
+        ServerGone: it does not answer.
+    """
+    with _calling(server) as channel:
+        return channel.ask(protocol.KEEP_ALIVE, {})["idle_left"]
+
+
+def cancel(server: Server, request: str) -> bool:
+    """Stop one request, whoever sent it; whether it was running.
+
+    Args:
+        request: its id, as :func:`status` tells it.
+
+    Raises:
+        ServerGone: the server does not answer.
+    """
+    with _calling(server) as channel:
+        return channel.ask(protocol.CANCEL, {"request": request})["running"]
+
+
+def stop(server: Server, force: bool = False) -> None:
+    """End a server; with `force` even while others use it, and by a signal if it does not answer.
+
+    Raises:
+        BadRequest: others use it; names them.
+        ServerGone: it does not answer, or said that it would end and runs.
+    """
+    try:
+        with server.tunnel or contextlib.nullcontext():  # kept until the end is seen
+            with _calling(server) as channel:
+                channel.ask(protocol.SHUTDOWN, {**channel.client_facts(), "force": force})
+            _await_end(server, seconds=5 if force else 30)
+    except ServerGone:
+        if not force:
+            raise
+        kill(server)
+
+
+def _await_end(server: Server, seconds: float) -> None:
+    pids = [server.facts["pid"], server.facts["supervisor"]] if server.local else []
+    end = time.monotonic() + seconds
+    while server.file.exists() or any(process_lives(pid) for pid in pids):
+        if time.monotonic() > end:
+            raise ServerGone(
+                f"Server {server.name!r} said it would end, but runs.",
+                f"garcon stop --force {server.name} ends it.",
+            )
+        time.sleep(0.02)
+
+
+def kill(server: Server) -> None:
+    """End a server that does not answer: its processes on this host, or its job, and what it left behind.
+
+    Its processes on other hosts notice that and end.
+
+    Raises:
+        ServerGone: it runs on other hosts only.
+    """
+    import psutil
+
+    job, here = server.facts.get("slurm_job"), socket.gethostname()
+    pids = [rank["pid"] for rank in server.facts["ranks"] if rank["host"] == here]
+    if job:
+        slurm.cancel(job)
+    elif not pids:
+        raise ServerGone(
+            f"Server {server.name!r} does not answer, and runs on {server.facts['host']}.",
+            f"There, garcon stop --force {server.name.rpartition('/')[2]} ends it.",
+        )
+    if server.local:
+        pids.append(server.facts["supervisor"])
+    for pid in reversed(pids):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            for child in process.children(recursive=True):
+                child.kill()
+            process.kill()
+    end = time.monotonic() + 5
+    while any(map(process_lives, pids)) and time.monotonic() < end:
+        time.sleep(0.01)  # a signal is not yet an end
+    forget(server)
