@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from garcon_backend.distributed.mesh import Degrees, Mesh
+from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.kernel.startup import merged
+from garcon_jupyter.wire.launch_spec import Degrees
 from tests.backend.cases import IDS, MASK, changed, changed_in_place, loss
 from tests.backend.in_process import InProcess
 

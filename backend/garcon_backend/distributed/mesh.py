@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import os
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -21,31 +20,11 @@ from torch.distributed.rendezvous import rendezvous
 from garcon_backend.distributed.collectives import Ranks
 from garcon_backend.distributed.rank_failures import epoch
 from garcon_jupyter.errors import BadDegrees
+from garcon_jupyter.wire.launch_spec import Degrees
 
 GROUP_STORE = "GARCON_GROUP_STORE"
 """Environment variable: the file through which the ranks of one host meet, a new one after each restart.
 Without it they meet over the network, as torchrun's environment says."""
-
-
-@dataclass(frozen=True)
-class Degrees:
-    """Degrees of tensor, pipeline and data parallelism."""
-
-    tp: int = 1
-    pp: int = 1
-    dp: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.tp, self.pp, self.dp) < 1:
-            raise BadDegrees(f"A degree is less than one: {self}.", "Degrees count from one.")
-
-    @property
-    def world(self) -> int:
-        """Number of processes."""
-        return self.tp * self.pp * self.dp
-
-    def __str__(self) -> str:
-        return f"tp={self.tp}, pp={self.pp}, dp={self.dp}"
 
 
 class Mesh:

@@ -17,6 +17,7 @@ from garcon_backend.execution.executor import Executor
 from garcon_backend.hook_sites import attention
 from garcon_backend.models import fit, loading, sharding
 from garcon_backend.models.account import account_of
+from garcon_backend.models.config import read_config
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import bind
 from garcon_backend.process import memory
@@ -60,7 +61,7 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
         config = getattr(model, "config", None)
     else:
         directory = Path(spec.model)
-        config = loading.read_config(directory)
+        config = read_config(directory)
         fit.check_degrees(config, spec.degrees)
         fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
         model = loading.load(directory, mesh, spec.dtype, progress)
@@ -103,7 +104,7 @@ def _seal(spec: LaunchSpec) -> bytes:
 
 def _limit_memory(spec: LaunchSpec, mesh: Mesh, executor: Executor) -> None:
     """Limit what requests may use and keep, now that the model is in memory."""
-    there = fit.available_bytes(mesh.device) // memory.sharers(mesh.device)
+    there = memory.available_bytes(mesh.device) // memory.sharers(mesh.device)
     executor.contexts.keeping.set_limit(
         there // 2 if spec.keep is None else spec.keep // memory.sharers("cpu")
     )

@@ -3,6 +3,7 @@
 Not here: what a rank does with a request (``execution``).
 
 ``coordinator``      rank 0 prepares, goes, and combines; the others follow
+``recorded``         what is recorded where, over all ranks
 ``turns``            which request is next
 ``command_sockets``  the sockets by which rank 0 commands the others
 ``answers``          large answers of ranks, straight from the rank that has them

@@ -25,15 +25,16 @@ from typing import Any
 
 from garcon_backend.execution.executor import COMBINE, Executor
 from garcon_backend.execution.failing_module import HAPPENED
-from garcon_backend.kernel.sessions import Context, Recorded
 from garcon_backend.lockstep.answers import Lent, frames
 from garcon_backend.lockstep.command_sockets import Link
+from garcon_backend.lockstep.recorded import Recorded
 from garcon_backend.lockstep.watchdog import Watch, answer_watch
 from garcon_backend.probing.user_calls import PassFailed, UserFailure
 from garcon_backend.process import memory
 from garcon_backend.process.interrupts import Cancelled
 from garcon_backend.process.output import log
 from garcon_backend.save_contexts import merging
+from garcon_backend.save_contexts.contexts import Key
 from garcon_jupyter.errors import CannotTravel, GarconError, Interrupted
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire import codec
@@ -51,7 +52,7 @@ class Outcome:
     """Whether it failed in the middle of a pass, where others may wait for it."""
     follows: bool = False
     """Whether it failed only because another did."""
-    news: Mapping[Context, bool] = field(default_factory=dict)
+    news: Mapping[Key, bool] = field(default_factory=dict)
     """The contexts that were touched, and whether something is in them on that rank."""
 
 

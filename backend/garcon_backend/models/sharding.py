@@ -21,9 +21,8 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from transformers.distributed import DistributedConfig
 
 from garcon_backend.distributed.collectives import Layout
-from garcon_backend.distributed.mesh import Degrees, Mesh
+from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import pipeline_parallel
-from garcon_backend.models.fit import sizes_of
 from garcon_backend.models.pipeline_parallel import Elsewhere, backward_through, shared_logits
 from garcon_backend.models.tensor_parallel import (
     OWN_PLANS,
@@ -38,6 +37,8 @@ from garcon_backend.models.tensor_parallel import (
     style_of,
 )
 from garcon_jupyter.errors import BadDegrees, NotAModel, PointUnavailable
+from garcon_jupyter.model_files.degrees import sizes_of
+from garcon_jupyter.wire.launch_spec import Degrees
 
 # -- loading ---------------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ WHOLE = torch.arange(24.0).view(2, 12)
 
 
 def on_each_rank() -> dict[str, Any]:
-    from garcon_backend.distributed.mesh import Degrees, Mesh
+    from garcon_backend.distributed.mesh import Mesh
+    from garcon_jupyter.wire.launch_spec import Degrees
 
     torch.set_num_threads(1)
     mesh = Mesh.form(Degrees(tp=2, pp=2), "cpu")

@@ -15,11 +15,10 @@ import zmq
 from torch.distributed import TCPStore
 
 from garcon_backend.distributed.host_rendezvous import Meeting
-from garcon_backend.distributed.mesh import Degrees
 from garcon_backend.distributed.secret import KeyPair
 from garcon_backend.lockstep import liveness
 from garcon_backend.lockstep.command_sockets import Link, open_link
-from garcon_jupyter.wire.launch_spec import Hosts, LaunchSpec
+from garcon_jupyter.wire.launch_spec import Degrees, Hosts, LaunchSpec
 
 
 def secret(file: Path, content: str) -> Path:
