@@ -62,7 +62,7 @@ def compute(path: Path, mesh: Mesh, points: list[str], dtype: str | None, in_pla
         "edited in place": {
             n: ours.forward(IDS, MASK, {n: changed_in_place}) for n in points if in_place
         },
-        "parameters": {n: ours.executor.parameters.get(n) for n in parameters},
+        "parameters": {n: ours.tools.parameters.get(n) for n in parameters},
         "generated": {"ids": ours.generate(IDS, NEW)},
         "gradients of parameters": ours.backward(loss, IDS, MASK, parameters=parameters),
     }

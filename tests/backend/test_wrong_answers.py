@@ -231,4 +231,4 @@ def test_indices_have_no_gradient(case: Case) -> None:
     )
     expected = BadRequest if name in case.ours.catalog.names() else PointUnavailable
     with pytest.raises(expected):
-        case.ours.executor.prepare(request)
+        case.ours.run(request)

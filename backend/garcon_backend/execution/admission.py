@@ -11,10 +11,8 @@ get out of their collective. So there a pass is refused that might not fit.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +24,6 @@ from garcon_backend.process import memory
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.sizes import sized
-from garcon_jupyter.wire.transport import INLINE_LIMIT
 
 NEGLIGIBLE = 16 << 20
 """Bytes below which nobody asks how many there are."""
@@ -100,27 +97,8 @@ class Admission:
             return False
         return True
 
-    def check_answer(self, request: wire.Request, shared: Path | None) -> None:
-        """Refuse a pass whose answer has no room in shared memory.
-
-        Args:
-            shared: the directory there; None where the answer travels in the message.
-
-        Raises:
-            DoesNotFit: with the bytes that it needs and those that there are.
-        """
-        if shared is None or not isinstance(request, wire.Forward):
-            return
-        needed = self._answered_logits(request)
-        if needed <= max(INLINE_LIMIT, there := shutil.disk_usage(shared).free):
-            return
-        raise DoesNotFit(
-            f"The logits need {sized(needed)} of shared memory to be answered; "
-            f"{sized(there)} are free.",
-            'Ask for logits="last", or give a function that reduces them on the server.',
-        )
-
-    def _answered_logits(self, request: wire.Forward) -> int:
+    def answered_logits(self, request: wire.Forward) -> int:
+        """Bytes of logits that a forward answers with; 0 where a function makes something else of them."""
         rows, length = _shape(request)
         if not isinstance(request.logits, str) or request.logits == "none":
             return 0

@@ -22,7 +22,7 @@ from garcon_backend.execution.token_choice import Choosing
 from garcon_backend.hook_sites.attention import VisitedCache, fresh_cache
 from garcon_backend.models.rotary import read_again_when_a_row_passes
 from garcon_backend.models.sharding import shared_logits
-from garcon_backend.probing.probed_pass import PassRun
+from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.user_calls import Probe
 from garcon_jupyter.errors import BadRequest, BadTokens, GarconError
 from garcon_jupyter.wire import requests as wire
@@ -32,12 +32,12 @@ def generate(
     passes: Passes, request: wire.Generate, inputs: Inputs, probes: Sequence[Probe]
 ) -> wire.Generated | None:
     """Prompts and continuations on the rank that answers; rows padded on the left, as generation needs it."""
-    model: Any = passes.model
+    model: Any = passes.rank.model
     if not hasattr(model, "generate"):
         raise BadRequest("This model cannot generate.", "Only transformers' causal models can.")
     inputs = left_padded(inputs)
     assert inputs.mask is not None
-    asked = settled(model, request.options, passes.tokenizer, passes.mesh)
+    asked = settled(model, request.options, passes.rank.tokenizer, passes.rank.mesh)
     _check_length(passes, inputs.ids.shape[1], asked)
     if any(probe.address.name == "logits" for probe in probes):
         asked.options["logits_to_keep"] = 0  # all positions of the prompt, not only its last
@@ -67,7 +67,7 @@ def generate(
 
 
 def _check_length(passes: Passes, prompt: int, asked: Settled) -> None:
-    longest, new = passes.bound.catalog.sizes.get("P", 1 << 62), asked.new_tokens(prompt)
+    longest, new = passes.rank.bound.catalog.sizes.get("P", 1 << 62), asked.new_tokens(prompt)
     if prompt + new > longest:
         raise BadTokens(
             f"{prompt} tokens and {new} new ones are too long: the model reads at most {longest}.",
@@ -111,13 +111,13 @@ def left_padded(inputs: Inputs) -> Inputs:
 
 
 @contextmanager
-def _each_forward(passes: Passes, run: PassRun) -> Iterator[None]:
+def _each_forward(passes: Passes, run: ProbedPass) -> Iterator[None]:
     """Tell the run what each forward of a generation reads, and stop when asked to.
 
     What a forward reads is what it is given: a text may be read again, several candidates may be read at once and
     those that were wrong be taken back, and guidance reads a text of its own beside.
     """
-    model: Any = passes.model
+    model: Any = passes.rank.model
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     step = -1
 
@@ -125,7 +125,7 @@ def _each_forward(passes: Passes, run: PassRun) -> Iterator[None]:
         nonlocal step
         step += 1
         passes.agree_to_go_on(run)
-        passes.interrupts.phase = "generating"
+        passes.rank.interrupts.phase = "generating"
         if args:
             kwargs = {"input_ids": args[0], **kwargs}
         cache = kwargs.get("past_key_values")
@@ -186,7 +186,7 @@ def _positions_of(kwargs: dict[str, Any], mask: Tensor, takes_positions: bool) -
 # -- replicas ------------------------------------------------------------------------------------
 
 
-def _dealt(run: PassRun, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _dealt(run: ProbedPass, kwargs: dict[str, Any]) -> dict[str, Any]:
     """What a forward of the whole batch is given, cut to the rows of this replica."""
     if run.team.replicas.size == 1:
         return kwargs
@@ -208,7 +208,7 @@ def _dealt(run: PassRun, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: mine(name, value) for name, value in kwargs.items()}
 
 
-def _reorder_mine(run: PassRun, cache: Any) -> None:
+def _reorder_mine(run: ProbedPass, cache: Any) -> None:
     """Let a cache take beams as they are numbered over the whole batch; those of a prompt are all on one replica."""
     if run.team.replicas.size == 1 or cache is None or "reorder_cache" in vars(cache):
         return

@@ -22,7 +22,7 @@ from transformers import (
 
 from garcon_backend.execution.generation_options import Settled
 from garcon_backend.execution.passes import Passes
-from garcon_backend.probing.probed_pass import PassRun
+from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.user_calls import UserFailure
 from garcon_backend.process.interrupts import Cancelled
 from garcon_jupyter.errors import WrongValue
@@ -35,10 +35,10 @@ class Choosing:
         rows: that are read at once.
     """
 
-    def __init__(self, passes: Passes, run: PassRun, asked: Settled, rows: int) -> None:
+    def __init__(self, passes: Passes, run: ProbedPass, asked: Settled, rows: int) -> None:
         self.passes, self.run, self.asked = passes, run, asked
-        self.everyone, self.alone = passes.mesh.everyone, passes.mesh.world == 1
-        self.ended = torch.zeros(rows, dtype=torch.long, device=passes.mesh.device)
+        self.everyone, self.alone = passes.rank.mesh.everyone, passes.rank.mesh.world == 1
+        self.ended = torch.zeros(rows, dtype=torch.long, device=passes.rank.mesh.device)
         """Of each row, its length when it ended; 0 while it goes on."""
         self._calls = 0
 
@@ -69,7 +69,7 @@ class Choosing:
 
     def once(self, what: str, function: Callable[..., Any], *args: Any) -> Any:
         """Call code of the caller's on rank 0; None elsewhere, and where it fails, which is kept."""
-        if self.run.failure or self.passes.mesh.rank:
+        if self.run.failure or self.passes.rank.mesh.rank:
             return None
         self._calls += 1
         try:

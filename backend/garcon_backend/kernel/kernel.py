@@ -17,22 +17,22 @@ from typing import Any
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type, observe
 
+from garcon_backend.execution.requests.handler import RequestHandler
 from garcon_backend.kernel.control import Questions, typed
 from garcon_backend.kernel.orphans import Orphans
 from garcon_backend.kernel.outcomes import Outcome
 from garcon_backend.kernel.probe_cache import Installed
 from garcon_backend.kernel.queue_places import MOMENT, Waiting
-from garcon_backend.lockstep.coordinator import RequestFailed
+from garcon_backend.lockstep.outcome import RequestFailed
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.process import memory
 from garcon_backend.process.output import log
 from garcon_backend.runs.run import Run, Runs
-from garcon_backend.save_contexts import merging
 from garcon_jupyter.errors import BadRequest, CannotTravel
 from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content
 from garcon_jupyter.wire.failures import describe
-from garcon_jupyter.wire.requests import Drop, GetParameter, Request
+from garcon_jupyter.wire.requests import Drop, Request
 
 _CLOSED = ("debug_request", "create_subshell_request", "delete_subshell_request")
 """What Jupyter's kernels do and this one does not: a debugger listens on a port that asks for no key, and every
@@ -78,7 +78,7 @@ class GarconKernel(Questions):
             self._queue,
         )
         self.served.lockstep.on_output(self._emit)
-        self.served.lockstep.executor.output.to(self._emit_mine)
+        self.served.lockstep.executor.rank.output.to(self._emit_mine)
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -254,23 +254,24 @@ class GarconKernel(Questions):
         check(request, type(request), type(request).__name__.lower())
         self.sessions.seen(request.session)
         self.installed.fill(request)
-        self.served.lockstep.executor.admission.check_answer(request, self._shared(parent))
+        handler = self.served.lockstep.executor.handler(request)
+        handler.admit(self._shared(parent))
         try:
-            return self._packed(request, self.served.lockstep.run(item.id, request), parent)
+            value = self.served.lockstep.run_handled(item.id, handler)
+            return self._packed(handler, value, parent)
         finally:
             self.served.lockstep.lent.end()
 
     def _packed(
-        self, request: Request, value: Any, parent: dict[str, Any]
+        self, handler: RequestHandler[Any], value: Any, parent: dict[str, Any]
     ) -> tuple[dict[str, Any], list[Any]]:
         """An answer as content and buffers of a message."""
-        way, lent = self._give(request, parent), self.served.lockstep.lent
-        if isinstance(request, GetParameter) and way and value is not None:
-            value = value.clone()  # others may change weights in place while they travel
+        way, lent = self._give(handler.request, parent), self.served.lockstep.lent
+        value = handler.pack(value, by_socket=way is not None)
         try:
             content, buffers = transport.pack(value, self._shared(parent), give=way, find=lent.find)
         except CannotTravel as error:
-            raise merging.name_culprit(request, value, error) from None
+            raise handler.name_culprit(value, error) from None
         lent.hand_on(content["value"].get("files", ()))
         return {"status": "ok", **content}, buffers
 
@@ -284,7 +285,7 @@ class GarconKernel(Questions):
         return partial(self.served.data.offer, request.session)
 
     def _emit_mine(self, stream: str, text: str) -> None:
-        with self.served.lockstep.executor.interrupts.held():
+        with self.served.lockstep.executor.rank.interrupts.held():
             self._emit(0, stream, text)
 
     def _emit(self, rank: int, stream: str, text: str) -> None:

@@ -21,6 +21,7 @@ import zmq
 from garcon_backend.distributed.host_rendezvous import Meeting
 from garcon_backend.distributed.secret import KeyPair
 from garcon_backend.lockstep.liveness import Presence
+from garcon_jupyter.wire import codec
 from garcon_jupyter.wire.launch_spec import Hosts, LaunchSpec
 
 RANK_ZERO = {
@@ -119,6 +120,12 @@ def _over_hosts(
             sock.connect(addresses[what])
         presence.await_welcome()
     return Link(sockets["commands"], sockets["signals"], sockets["reports"], presence)
+
+
+def encoded(value: Any) -> list[Any]:
+    """A value as frames of a command."""
+    payload, buffers = codec.dumps(value)
+    return [payload, *buffers]
 
 
 def _socket(what: str, rank: int) -> Any:

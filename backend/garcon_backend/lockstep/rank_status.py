@@ -27,6 +27,7 @@ _OPERATIONS = {
     "wait_tensor",
 }
 
+_COORDINATOR = f"lockstep{os.sep}coordinator.py"
 _OURS = (f"{os.sep}garcon_backend{os.sep}", f"{os.sep}garcon_jupyter{os.sep}")
 
 
@@ -122,7 +123,7 @@ def _operation(frames: list[FrameType]) -> str:
         name, file = frame.f_code.co_name, frame.f_code.co_filename
         if file.endswith("collectives.py") and name == "_finish":  # Work.wait has no frame
             return "recv or send"
-        if name == "_hear" and file.endswith("lockstep.py"):
+        if name == "_hear" and file.endswith(_COORDINATOR):
             return "lockstep, for the others' answers,"
         if name in _OPERATIONS and f"torch{os.sep}distributed" in file:
             return name

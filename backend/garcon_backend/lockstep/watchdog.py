@@ -48,7 +48,7 @@ class Watch:
     """Watches the requests that lockstep runs.
 
     Args:
-        executor: of rank 0.
+        interrupts: of rank 0.
         stages: stage of each rank.
         link: to the other ranks.
         restart: called with the reason when the ranks must be started anew; does not return.
@@ -58,14 +58,14 @@ class Watch:
 
     def __init__(
         self,
-        executor: Any,
+        interrupts: Any,
         stages: Sequence[int],
         link: Any,
         restart: Callable[[str], None],
         pulse: Path,
     ) -> None:
         self._pulse = pulse
-        self._interrupts = executor.interrupts
+        self._interrupts = interrupts
         self._stages, self._link, self.restart = stages, link, restart
         self._lock = threading.Lock()  # of the socket for signals
         self._since: tuple[str, float] | None = None

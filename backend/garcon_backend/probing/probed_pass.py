@@ -28,16 +28,12 @@ from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import Layout, Ranks
 from garcon_backend.distributed.gather_group import Team
-from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.hook_sites.sites import LogitsOf, Place
-from garcon_backend.models.family import BoundFamily
 from garcon_backend.models.sharding import Elsewhere, module_layout
 from garcon_backend.probing.autograd import Enter, Graft, Site, nodes_behind
 from garcon_backend.probing.called_modules import Called
+from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.user_calls import Calls, Point, Probe, UserFailure, own
-from garcon_backend.process.interrupts import Interrupts
-from garcon_backend.process.output import Output
-from garcon_backend.save_contexts.contexts import Contexts
 from garcon_backend.save_contexts.copies import memory_of
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec
 from garcon_jupyter.wire.requests import Batch
@@ -45,46 +41,40 @@ from garcon_jupyter.wire.requests import Batch
 _ORDER = {spec.template: number for number, spec in enumerate(POINTS)}
 
 
-def site_here(mesh: Mesh, bound: BoundFamily, address: Address) -> tuple[Place, nn.Module] | None:
+def site_here(rank: Rank, address: Address) -> tuple[Place, nn.Module] | None:
     """Where a point is visited on this rank, and the module that it is installed on; None where another stage has it."""
-    place, module = bound.place(address)
+    place, module = rank.bound.place(address)
     if module is None or isinstance(module, Elsewhere):
         return None
     # The whole model puts out logits on every stage; those of the last one are real.
-    if isinstance(place, LogitsOf) and not mesh.last_stage:
+    if isinstance(place, LogitsOf) and not rank.mesh.last_stage:
         return None
     return place, module
 
 
-class PassRun(Calls):
+class ProbedPass(Calls):
     """The probes of one request on this rank, for as long as it runs."""
 
     def __init__(
         self,
-        mesh: Mesh,
-        bound: BoundFamily,
-        layouts: dict[str, Layout],
-        contexts: Contexts,
+        rank: Rank,
         session: str,
         *,
         rows: int = 1,
         seed: int = 0,
         grad: bool = False,
         caching: bool = False,
-        interrupts: Interrupts,
-        output: Output,
     ) -> None:
-        super().__init__(mesh, contexts, session, seed, interrupts, output)
-        self.bound, self.layouts = bound, layouts
+        super().__init__(rank, session, seed)
         self.grad, self.caching = grad, caching
-        self.sizes = bound.catalog.sizes
+        self.sizes = rank.bound.catalog.sizes
         self.batch, self.copies = (0, 0), 1
-        self.team = Team(mesh.tp, mesh.replicas, rows)
+        self.team = Team(rank.mesh.tp, rank.mesh.replicas, rows)
         self.points: dict[str, Point] = {}
         self.sites: list[Site] = []
         self.first_step = 0
-        self.anchor = torch.zeros((), requires_grad=True, device=mesh.device)
-        self.called = Called(bound.model, ())
+        self.anchor = torch.zeros((), requires_grad=True, device=rank.mesh.device)
+        self.called = Called(rank.model, ())
 
     # -- what is visited ---------------------------------------------------------------------
 
@@ -98,7 +88,7 @@ class PassRun(Calls):
 
     def comes_from(self, batch: Batch) -> None:
         """Say where in the data of a run the tokens are from."""
-        device = self.mesh.device
+        device = self.rank.mesh.device
         self.first_step = batch.step
         if batch.documents is not None:
             self.documents = torch.as_tensor(batch.documents).to(device)
@@ -112,7 +102,7 @@ class PassRun(Calls):
         if address.name.startswith(MODULE_PREFIX):
             return self._module_layout(address.name)
         split = spec.split if isinstance(spec, PointSpec) else ""
-        layout = self.layouts[split]
+        layout = self.rank.layouts[split]
         if not split or layout.chunks == 1:
             return layout
         assert spec is not None
@@ -121,10 +111,10 @@ class PassRun(Calls):
     def _module_layout(self, name: str) -> Layout:
         path, _, side = name[len(MODULE_PREFIX) :].rpartition(".")
         try:
-            self.bound.model.get_submodule(path)
+            self.rank.model.get_submodule(path)
         except AttributeError:  # of another stage
             return Layout()
-        return module_layout(self.bound.model, self.mesh, path, side)
+        return module_layout(self.rank.model, self.rank.mesh, path, side)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -134,14 +124,14 @@ class PassRun(Calls):
         try:
             for name in sorted(self.points, key=self._order):
                 point = self.points[name]
-                if (found := site_here(self.mesh, self.bound, point.address)) is None:
+                if (found := site_here(self.rank, point.address)) is None:
                     continue
                 place, module = found
                 visit = self._visitor(point)
                 removals.append(place.install(module, self, visit, point.address.expert))
                 if name.startswith(MODULE_PREFIX):
                     modules.append(name)
-            self.called = Called(self.bound.model, modules)
+            self.called = Called(self.rank.model, modules)
             with self.called.watched():
                 yield
         finally:
@@ -157,9 +147,9 @@ class PassRun(Calls):
         for name, why in self.called.silent().items():
             point = self.points[name]
             for probe in (*point.forward, *point.backward):
-                new = self.contexts.note_silent(self.session, name, probe.spec.name, why)
+                new = self.rank.contexts.note_silent(self.session, name, probe.spec.name, why)
                 if new and self.team.leads:
-                    with self.output.captured():
+                    with self.rank.output.captured():
                         print(f"[garcon] {why}", file=sys.stderr)
 
     def _visitor(self, point: Point) -> Callable[[Tensor], Tensor | None]:
@@ -181,13 +171,13 @@ class PassRun(Calls):
         self.tokens, self.mask, self.positions = own(tokens), own(mask), own(positions)
         self.step, self.batch = self.first_step + step, shape
         self.copies = max(1, shape[0] // self.team.local)
-        first = self.mesh.replica * self.team.local
+        first = self.rank.mesh.replica * self.team.local
         last = min(first + self.team.local, self.team.rows)
         self.rows = slice(first * self.copies, last * self.copies)
 
     @property
     def ranks(self) -> Ranks:
-        return self.mesh.tp
+        return self.rank.mesh.tp
 
     # -- forward -----------------------------------------------------------------------------
 
@@ -198,7 +188,7 @@ class PassRun(Calls):
             What the model goes on with; None where it goes on with `x`.
         """
         x0 = x
-        self.interrupts.point = point.address.name
+        self.rank.interrupts.point = point.address.name
         on = self.grad and torch.is_grad_enabled() and x.is_floating_point()
         groups = groupby(point.forward, lambda probe: probe.spec.sharded)
         whole = [(sharded, list(probes)) for sharded, probes in groups]
@@ -217,7 +207,7 @@ class PassRun(Calls):
     def _visit_shard(self, point: Point, probes: list[Probe], x: Tensor) -> Tensor | None:
         # Off the graph the model's tensor keeps its shape whatever becomes of the probe's.
         shown = x if torch.is_grad_enabled() else x.detach()
-        if self.mesh.degrees.dp > 1:  # without rows that only fill up
+        if self.rank.mesh.degrees.dp > 1:  # without rows that only fill up
             shown = x[: self._own_rows(point, len(x))]
         value, changed = (
             self.ask(point, probes, shown, sharded=True) if len(shown) else (shown, False)
@@ -231,7 +221,7 @@ class PassRun(Calls):
         if point.by_expert:
             return len(self._real_tokens())
         team = self.team
-        real = min(team.local, max(0, team.rows - self.mesh.replica * team.local))
+        real = min(team.local, max(0, team.rows - self.rank.mesh.replica * team.local))
         return real * (local // team.local) if local % team.local == 0 else local
 
     def _visit_whole(
@@ -259,11 +249,11 @@ class PassRun(Calls):
 
     def _gather(self, point: Point, x: Tensor, grad: bool = False) -> Tensor | None:
         """The whole value of the whole batch, on the leader of the team."""
-        with self.interrupts.during("gathering"):
+        with self.rank.interrupts.during("gathering"):
             return self._gathered(point, x, grad)
 
     def _gathered(self, point: Point, x: Tensor, grad: bool) -> Tensor | None:
-        if not point.by_expert or self.mesh.degrees.dp == 1:
+        if not point.by_expert or self.rank.mesh.degrees.dp == 1:
             return self.team.gather(x, point.layout, grad)
         real = self._real_tokens()
         self.whole_token_index = self.team.gather(real, Layout(), ragged=True)
@@ -272,7 +262,7 @@ class PassRun(Calls):
     def _scatter(
         self, point: Point, whole: Tensor | None, like: Tensor, grad: bool = False
     ) -> Tensor:
-        if not point.by_expert or self.mesh.degrees.dp == 1:
+        if not point.by_expert or self.rank.mesh.degrees.dp == 1:
             return self.team.scatter(whole, like, point.layout, grad)
         real = len(self._real_tokens())
         piece = self.team.scatter(whole, like[:real], point.layout, grad, ragged=True)
@@ -283,7 +273,7 @@ class PassRun(Calls):
         that only fill up a replica."""
         assert self.token_index is not None
         per_row = self.copies * self.batch[1]
-        index = self.token_index + self.mesh.replica * self.team.local * per_row
+        index = self.token_index + self.rank.mesh.replica * self.team.local * per_row
         return index[index < self.team.rows * per_row]
 
     def _run_on_leader(

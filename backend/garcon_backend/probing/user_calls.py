@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from garcon_backend.distributed.collectives import Layout
-from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.results import ALONE, plain, unshared
 from garcon_backend.process import memory, state
-from garcon_backend.process.interrupts import Cancelled, Interrupts
-from garcon_backend.process.output import Output
+from garcon_backend.process.interrupts import Cancelled
 from garcon_backend.process.randomness import Stream, generator, seed_of
 from garcon_backend.save_contexts.contexts import (
-    Contexts,
     Lent,
     Source,
     release_aliases,
@@ -82,17 +80,8 @@ class Point:
 class Calls:
     """The user code of one request on this rank, and what it is told of where it runs."""
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        contexts: Contexts,
-        session: str,
-        seed: int,
-        interrupts: Interrupts,
-        output: Output,
-    ) -> None:
-        self.mesh, self.contexts, self.session, self.seed = mesh, contexts, session, seed
-        self.interrupts, self.output = interrupts, output
+    def __init__(self, rank: Rank, session: str, seed: int) -> None:
+        self.rank, self.session, self.seed = rank, session, seed
         self.token_index: Tensor | None = None
         self.whole_token_index: Tensor | None = None
         self.step = 0
@@ -124,7 +113,7 @@ class Calls:
         start, changed = value, False
         users = uses(value)
         for probe in probes:
-            if self.failure or self.interrupts.stop.skipping:
+            if self.failure or self.rank.interrupts.stop.skipping:
                 return start, False
             version, had = value._version, _kind(value)
             last = probe is probes[-1] and probe.spec.read_only
@@ -166,18 +155,18 @@ class Calls:
         number = self._calls[name] = self._calls.get(name, -1) + 1
         seed = seed_of(self.seed, name, number)
         try:
-            with self.interrupts.held():
-                context = self.contexts.open(self.session, point.address.name, probe.spec.name)
+            with self.rank.interrupts.held():
+                context = self.rank.contexts.open(self.session, point.address.name, probe.spec.name)
             here = self._here(point, value, seed, sharded)
             of = self._sharded(point, probe, value) if sharded else None
             told = {"params": probe.params, "source": probe.source, "shard": here.shard}
             users, version = uses(value), value._version
             with (
                 Lent(context, of, given, here=here, **told),
-                Stream(self.mesh.device, seed),
+                Stream(self.rank.mesh.device, seed),
                 state.Kept(),
-                self.output.captured(),
-                self.interrupts.user_code(),
+                self.rank.output.captured(),
+                self.rank.interrupts.user_code(),
             ):
                 result = plain(probe.function(context, value))
             new = result if isinstance(result, Tensor) and result is not value else None
@@ -189,7 +178,7 @@ class Calls:
                 result = unshared(result, value, users)
             return result
         except Cancelled:
-            if self.mesh.world == 1:
+            if self.rank.mesh.world == 1:
                 raise
             self.failure = UserFailure(Cancelled(), "")
         except BaseException as error:  # noqa: BLE001 - user code may raise anything
@@ -198,10 +187,10 @@ class Calls:
 
     def _here(self, point: Point, value: Tensor, seed: int, sharded: bool) -> SimpleNamespace:
         layout = point.layout
-        part = self.mesh.tp_rank // layout.dup if layout.chunks > 1 else 0
+        part = self.rank.mesh.tp_rank // layout.dup if layout.chunks > 1 else 0
         size = value.shape[layout.dim] if layout.chunks > 1 else None
         shard = SimpleNamespace(
-            replica=self.mesh.replica,
+            replica=self.rank.mesh.replica,
             index=part,
             count=layout.chunks,
             dim=layout.dim if layout.chunks > 1 else None,
@@ -218,7 +207,9 @@ class Calls:
             special=self.special,
             step=self.step,
             token_index=own(
-                self.token_index if sharded or self.mesh.degrees.dp == 1 else self.whole_token_index
+                self.token_index
+                if sharded or self.rank.mesh.degrees.dp == 1
+                else self.whole_token_index
             ),
             rows=self.rows if sharded else slice(None),
             document=own(self.documents),
@@ -228,7 +219,7 @@ class Calls:
         )
 
     def _fail(self, point: Point, probe: Probe, error: BaseException, had: dict[str, Any]) -> None:
-        error = memory.typed(error, self.mesh.device)
+        error = memory.typed(error, self.rank.mesh.device)
         layout = point.layout
         sharding = (
             f"one of {layout.chunks} shards"
@@ -239,18 +230,18 @@ class Calls:
         side = "the gradient at " if probe.spec.grad else ""
         where = f"{side}{point.address.name} {had['shape']} {dtype}, {sharding}"
         self.failure = self.failure or UserFailure(error, where)
-        if self.mesh.world == 1:
+        if self.rank.mesh.world == 1:
             raise PassFailed
 
     def _sharded(self, point: Point, probe: Probe, value: Tensor) -> Sharded:
         layout = point.layout
-        copies = layout.dup if layout.chunks > 1 else self.mesh.tp.size
+        copies = layout.dup if layout.chunks > 1 else self.rank.mesh.tp.size
         return Sharded(
             probe.spec.merge,
             layout.dim - value.dim() if layout.dim >= 0 else layout.dim,
             value.dim(),
-            self.mesh.replica,
-            self.mesh.tp_rank % copies == 0,
+            self.rank.mesh.replica,
+            self.rank.mesh.tp_rank % copies == 0,
         )
 
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from garcon_backend.lockstep.coordinator import Lockstep, RequestFailed
+from garcon_backend.lockstep.coordinator import Lockstep
+from garcon_backend.lockstep.outcome import RequestFailed
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.runs.batches import Batches, Piece, Position
 from garcon_backend.runs.portions import Portions
@@ -275,9 +276,9 @@ class Runs:
     ) -> None:
         self.lockstep, self._tokenizer, self._sizes = lockstep, tokenizer, sizes
         self._directory, self._put = directory, put
-        executor = lockstep.executor
-        self._parameters = sum(p.numel() for p in executor.model.parameters())
-        self._replicas = executor.mesh.degrees.dp
+        rank = lockstep.executor.rank
+        self._parameters = sum(p.numel() for p in rank.model.parameters())
+        self._replicas = rank.mesh.degrees.dp
         self._runs: dict[str, Run] = {}
         self._numbers = itertools.count(1)
         self.lock = threading.RLock()

@@ -40,7 +40,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def run(model: InProcess, whole: wire.Batch, **options: Any) -> Any:
-    return model.executor.prepare(wire.Forward("test", batch=whole, **options))()
+    return model.run(wire.Forward("test", batch=whole, **options))
 
 
 def far(a: Tensor, b: Tensor) -> float:
@@ -92,11 +92,11 @@ def test_logits_are_those_of_one_pass(model: InProcess, side: str, most: int) ->
 def test_edits_reach_every_row(model: InProcess) -> None:
     whole = batch("right")
     probes = model._probes({"layers.1.mlp.out": lambda value: value * 0.5 + 0.1})
-    one = model.executor.passes.forward(
-        wire.Forward("test", batch=whole), model.executor.passes.batch(whole), probes, None
+    one = model.tools.passes.forward(
+        wire.Forward("test", batch=whole), model.tools.passes.batch(whole), probes, None
     )
     request = wire.Forward("test", batch=whole)
-    found = model.executor.passes.forward_in_pieces(request, cut(whole, 20), probes, None)
+    found = model.tools.passes.forward_in_pieces(request, cut(whole, 20), probes, None)
     clean = run(model, whole)
     assert far(found[whole.mask], one[whole.mask]) < 1e-5
     assert far(clean[whole.mask], one[whole.mask]) > 1e-3
@@ -104,14 +104,14 @@ def test_edits_reach_every_row(model: InProcess) -> None:
 
 def test_as_many_rows_as_fit(model: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = batch("right")
-    ruler = model.executor.admission
+    ruler = model.tools.admission
     rows, length = whole.ids.shape
     answer = ruler._logits(wire.Forward(batch=whole), rows, length)
     one_row = sum(need.count for need in ruler._needs(wire.Forward(batch=whole), (1, length)))
     monkeypatch.setattr(admission, "NEGLIGIBLE", 0)
     seen: list[tuple[int, ...]] = []
     probes = {"layers.0.resid_pre": lambda value: seen.append(tuple(value.shape))}
-    monkeypatch.setattr(model.executor, "_probes", lambda specs: model._probes(probes))
+    monkeypatch.setattr(model.tools.probes, "load", lambda specs: model._probes(probes))
     expected = run(model, whole)
     seen.clear()
     request = {"batch_tokens": "auto"}
