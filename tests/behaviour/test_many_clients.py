@@ -365,10 +365,9 @@ def test_a_client_of_another_host_is_not_known_to_have_ended() -> None:
 
 def test_places_are_told_once_per_change() -> None:
     turns, told = Turns(), []
-    running: list[Queued] = [Queued("alice", "0", "backward", None)]
+    turns.running = Queued("alice", "0", "backward", None)
     waiting = Waiting(
         turns,
-        lambda: running[0] if running else None,
         lambda session: session,
         lambda item, content: told.append((item.id, content["place"], content["text"])),
     )
@@ -387,7 +386,7 @@ def test_places_are_told_once_per_change() -> None:
             "waiting: 4 requests before yours (alice: backward, alice: forward, bob: forward, …)\n",
         ),
     ]  # carol has only come
-    running.clear()
+    turns.running = None
     turns.remove("4")
     del told[:]
     waiting.look()

@@ -27,7 +27,6 @@ class Waiting:
 
     Args:
         turns: the row.
-        running: the request that runs now, if any.
         user: who a session belongs to.
         tell: sends a client the message.
     """
@@ -35,15 +34,14 @@ class Waiting:
     def __init__(
         self,
         turns: Turns,
-        running: Callable[[], Queued | None],
         user: Callable[[str], str],
         tell: Tell,
     ) -> None:
-        self._turns, self._running, self._user, self._tell = turns, running, user, tell
+        self._turns, self._user, self._tell = turns, user, tell
 
     def rows(self) -> list[tuple[Queued, list[Queued]]]:
         """Each request that waits, with those that come before it."""
-        running = self._running()
+        running = self._turns.running
         row = [*([running] if running else []), *self._turns.waiting()]
         first = 1 if running else 0
         return [(item, row[:place]) for place, item in enumerate(row) if place >= first]

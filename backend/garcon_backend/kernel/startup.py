@@ -25,7 +25,7 @@ import zmq
 from garcon_backend.distributed.rank_failures import epoch
 from garcon_backend.execution.rank_loading import LoadedRank
 from garcon_backend.kernel.application import Application
-from garcon_backend.kernel.context import Served
+from garcon_backend.kernel.context import KernelContext
 from garcon_backend.kernel.data_socket import DataPlane
 from garcon_backend.kernel.idle import IdleClock
 from garcon_backend.kernel.kernel import GarconKernel
@@ -51,7 +51,7 @@ def serve(spec: LaunchSpec, loaded: LoadedRank, link: Link) -> None:
         left.unlink(missing_ok=True)
     stages = [facts["stage"] for facts in ranks]
     lockstep.watched(stages, lambda why: _restart(spec, why, ranks), spec.pulse_file)
-    GarconKernel.served = Served(
+    GarconKernel.served = KernelContext(
         lockstep,
         Tokenizing(loaded.executor.rank.tokenizer),
         IdleClock(spec.idle_timeout),
