@@ -14,7 +14,7 @@ from garcon_backend.execution.generation import generate
 from garcon_backend.hook_sites import attention
 from garcon_backend.models import loading
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import Probe
+from garcon_backend.probing.user_calls import LoadedProbe
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.requests import Code, ProbeSpec
 
@@ -75,7 +75,7 @@ class InProcess:
         passes = self.tools.passes
         request = wire.Generate("test", options=options, seed=seed)
         chosen = [
-            Probe(ProbeSpec(name, _NO_CODE), self.catalog.point(name), function)
+            LoadedProbe(ProbeSpec(name, _NO_CODE), self.catalog.point(name), function)
             for name, function in (probes or {}).items()
         ]
         try:
@@ -148,9 +148,9 @@ class InProcess:
 
     def _probes(
         self, see: Mapping[str, See], grad: bool = False, sharded: bool = False
-    ) -> list[Probe]:
+    ) -> list[LoadedProbe]:
         return [
-            Probe(
+            LoadedProbe(
                 ProbeSpec(name, _NO_CODE, grad=grad, sharded=sharded),
                 self.catalog.point(name),
                 self._function(look),

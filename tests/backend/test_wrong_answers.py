@@ -175,7 +175,7 @@ def test_nothing_is_left_after_a_failure(case: Case) -> None:
 
 
 def test_a_hook_that_stayed_would_be_noticed(case: Case) -> None:
-    place, module = case.ours.bound.place(case.ours.catalog.point("layers.1.attn.pattern"))
+    place, module = case.ours.bound.site(case.ours.catalog.point("layers.1.attn.pattern"))
     assert module is not None
     remove = place.install(module, object(), lambda value: None)  # type: ignore[arg-type]
     try:

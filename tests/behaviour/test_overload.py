@@ -294,18 +294,18 @@ def test_contexts_alone() -> None:
 
 def _contexts_alone() -> None:
     contexts = Contexts()
-    contexts.keeping.set_limit(8 * MIB)
-    contexts.keeping.begin()
+    contexts.quota.set_limit(8 * MIB)
+    contexts.quota.begin()
     context = contexts.open("a", OUT, None)
     context.one = torch.ones(MIB)
     contexts.check_room()
     snapshot = contexts.snapshot("a", 1)
-    contexts.keeping.begin()
+    contexts.quota.begin()
     context = contexts.open("a", OUT, None)
     with pytest.raises(DoesNotFit, match=r"take 8\.0 MiB \(session 'a' 8\.0 MiB\) of the 8\.0 MiB"):
         context.two = torch.ones(MIB + MIB // 2)
     context.one = torch.zeros(3)
-    contexts.keeping.take_back()
+    contexts.quota.take_back()
     assert vars(context)["one"].numel() == MIB and set(vars(context)) == {"one"}
     contexts.clear("a")
     assert snapshot[OUT, None].values["one"].numel() == MIB

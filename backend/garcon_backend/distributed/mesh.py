@@ -38,7 +38,7 @@ class Mesh:
         pipeline: the ranks of the same `tp_rank` and replica over all stages, first stage first.
         replicas: the ranks of the same stage and `tp_rank` over all replicas.
         everyone: all ranks.
-        lent: whether code that is not ours knows the groups, and would keep those that were left.
+        shared_with_user: whether code that is not ours knows the groups, and would keep those that were left.
         seal: the key with which ranks seal what they unpickle of each other.
         device_mesh: torch's own view of the same, (pp, dp, tp); None for a process of its own, and for
             a rank that has left.
@@ -53,7 +53,7 @@ class Mesh:
         store: dist.Store | None = None,
     ) -> None:
         self.degrees, self.rank, self.device, self.device_mesh = degrees, rank, device, device_mesh
-        self._store, self._turn, self.lent = store, 0, False
+        self._store, self._turn, self.shared_with_user = store, 0, False
         self.seal = b""
         if device_mesh is None:
             self.tp = self.pipeline = self.replicas = self.everyone = Ranks(None, device)
@@ -104,7 +104,7 @@ class Mesh:
 
         So it is with gloo, whose connections end. NCCL's ranks would go on waiting in their kernels.
         """
-        return self._store is not None and not self.lent and self.device.type == "cpu"
+        return self._store is not None and not self.shared_with_user and self.device.type == "cpu"
 
     def leave(self) -> None:
         """Leave all groups: whoever waits for this rank in one of them gets an error.

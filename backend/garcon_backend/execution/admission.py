@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from garcon_backend.distributed.mesh import Mesh
-from garcon_backend.execution.row_chunks import Piece
+from garcon_backend.execution.row_chunks import RowChunk
 from garcon_backend.process import memory
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.wire import requests as wire
@@ -58,7 +58,7 @@ class Admission:
         self.alone = mesh.degrees.world == 1
         self.itemsize = next((p.itemsize for p in model.parameters()), 4)
 
-    def check(self, request: Any, pieces: Sequence[Piece] = ()) -> None:
+    def check(self, request: Any, chunks: Sequence[RowChunk] = ()) -> None:
         """Refuse a pass that cannot fit on this rank.
 
         Args:
@@ -67,9 +67,9 @@ class Admission:
         Raises:
             DoesNotFit: with the bytes that it needs and those that there are.
         """
-        each_needs = [self._needs(request, piece.shape) for piece in pieces]
-        largest = max(each_needs, key=_least) if pieces else self._needs(request)
-        if pieces:
+        each_needs = [self._needs(request, chunk.shape) for chunk in chunks]
+        largest = max(each_needs, key=_least) if chunks else self._needs(request)
+        if chunks:
             rows, length = _shape(request)
             largest.append(Need("all logits", self._logits(request, rows, length), _SMALLER))
         needs = [need for need in largest if need.count]
@@ -89,10 +89,10 @@ class Admission:
             max(needs, key=lambda need: need.count).remedy + _in_pieces(request),
         )
 
-    def fits(self, request: Any, pieces: Sequence[Piece]) -> bool:
+    def fits(self, request: Any, chunks: Sequence[RowChunk]) -> bool:
         """Whether a pass in these pieces may run on this rank."""
         try:
-            self.check(request, pieces)
+            self.check(request, chunks)
         except DoesNotFit:
             return False
         return True

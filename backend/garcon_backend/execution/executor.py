@@ -59,16 +59,16 @@ class Executor:
             DoesNotFit: more was saved than this rank keeps.
         """
         contexts = self.rank.contexts
-        contexts.keeping.begin()
+        contexts.quota.begin()
         memory.adjust()
         try:
             value = run()
-            if contexts.keeping.grown:
+            if contexts.quota.grown:
                 contexts.check_room()
         except BaseException as error:
             if isinstance(memory.typed(getattr(error, "error", error)), MemoryError):
                 with self.rank.interrupts.held():
-                    contexts.keeping.take_back()
+                    contexts.quota.take_back()
                 memory.recover()
             raise
         return value

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import Layout
-from garcon_backend.distributed.gather_group import Team
+from garcon_backend.distributed.gather_group import GatherGroup
 from garcon_backend.distributed.stage_exchange import over_stages
 from garcon_backend.execution.failing_module import noted
 from garcon_backend.execution.parameters import Parameters
-from garcon_backend.execution.row_chunks import Piece, Whole
+from garcon_backend.execution.row_chunks import RowChunk, Whole
 from garcon_backend.models.sharding import backward_through
 from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import PassFailed, Probe, UserFailure
+from garcon_backend.probing.user_calls import LoadedProbe, PassFailed, UserFailure
 from garcon_backend.process import memory, randomness, state
 from garcon_backend.process.interrupts import Cancelled
 from garcon_backend.tokenization.token_strings import special_ids
@@ -42,10 +42,10 @@ class Inputs:
     mask: Tensor | None
     positions: Tensor
 
-    def dealt(self, team: Team) -> Inputs:
+    def scattered(self, group: GatherGroup) -> Inputs:
         """The rows that this rank's replica reads."""
-        mask = None if self.mask is None else team.deal_rows(self.mask)
-        return Inputs(team.deal_rows(self.ids), mask, team.deal_rows(self.positions))
+        mask = None if self.mask is None else group.scatter_rows(self.mask)
+        return Inputs(group.scatter_rows(self.ids), mask, group.scatter_rows(self.positions))
 
     @property
     def last(self) -> Tensor:
@@ -116,7 +116,7 @@ class Passes:
         self,
         request: Any,
         inputs: Inputs,
-        probes: Sequence[Probe],
+        probes: Sequence[LoadedProbe],
         wanted: Sequence[Address] = (),
         **options: bool,
     ) -> Iterator[ProbedPass]:
@@ -125,56 +125,56 @@ class Passes:
         Raises:
             UserFailure: afterwards, if user code failed.
         """
-        run = ProbedPass(
+        probed = ProbedPass(
             self.rank,
             request.session,
             rows=len(inputs.ids),
             seed=request.seed,
             **options,
         )
-        run.comes_from(request.batch)
-        run.special = self.special.clone()
-        run.add(probes, wanted)
+        probed.comes_from(request.batch)
+        probed.special = self.special.clone()
+        probed.add(probes, wanted)
         try:
             with (
-                noted(self.rank.model, run.edits),
+                noted(self.rank.model, probed.edits),
                 randomness.kept(self.rank.mesh.device),
-                run.installed(),
+                probed.installed(),
             ):
-                yield run
+                yield probed
             # What comes next may be a collective, so all ranks stop where one must.
             if self.rank.mesh.everyone.any(
-                run.failure is not None or self.rank.interrupts.stop.skipping
+                probed.failure is not None or self.rank.interrupts.stop.skipping
             ):
                 raise PassFailed("User code failed on another rank, or the pass was stopped.")
-            run.note_silent()
+            probed.note_silent()
         except PassFailed:
-            self._raise_failure(run)
+            self._raise_failure(probed)
             raise
         finally:
-            run.close()
+            probed.close()
 
-    def _raise_failure(self, run: ProbedPass) -> None:
+    def _raise_failure(self, probed: ProbedPass) -> None:
         if self.rank.interrupts.stop.skipping:
             raise Cancelled
-        if run.failure is not None:
-            if isinstance(run.failure.error, Cancelled):
+        if probed.failure is not None:
+            if isinstance(probed.failure.error, Cancelled):
                 raise Cancelled
-            raise run.failure
+            raise probed.failure
 
-    def agree_to_go_on(self, run: ProbedPass) -> None:
+    def agree_to_go_on(self, probed: ProbedPass) -> None:
         """One word per forward: whether any rank was told to stop."""
         if self.rank.mesh.world == 1:
             self.rank.interrupts.check()
         elif self.rank.mesh.everyone.any(self.rank.interrupts.cancelled):
             raise Cancelled
 
-    def _model(self, run: ProbedPass, inputs: Inputs, keep: Any = 0) -> Any:
-        self.agree_to_go_on(run)
+    def _model(self, probed: ProbedPass, inputs: Inputs, keep: Any = 0) -> Any:
+        self.agree_to_go_on(probed)
         self.rank.interrupts.phase = "forward"
-        shape = (run.team.local, inputs.ids.shape[1])
-        run.begin(inputs.ids, inputs.mask, inputs.positions, 0, shape)
-        inputs = inputs.dealt(run.team)
+        shape = (probed.gather_group.local, inputs.ids.shape[1])
+        probed.begin(inputs.ids, inputs.mask, inputs.positions, 0, shape)
+        inputs = inputs.scattered(probed.gather_group)
         mapped = self.rank.bound.family is not None
         if not mapped and not hasattr(self.rank.model, "config"):
             return self.rank.model(inputs.ids)
@@ -196,7 +196,7 @@ class Passes:
         self,
         request: wire.Forward,
         inputs: Inputs,
-        probes: Sequence[Probe],
+        probes: Sequence[LoadedProbe],
         reduce: Callable[..., Any] | None,
     ) -> Any:
         """Logits as the request asked for them, on the rank that answers."""
@@ -205,11 +205,11 @@ class Passes:
             p.address.name == "logits" for p in probes
         ):
             keep = last = inputs.last.unique()
-        with self.open(request, inputs, probes) as run, torch.no_grad():
-            output = self._model(run, inputs, keep)
+        with self.open(request, inputs, probes) as probed, torch.no_grad():
+            output = self._model(probed, inputs, keep)
         if request.logits == "none" or not self.rank.mesh.last_stage:
             return None
-        logits = run.team.gather(_logits(output), Layout())
+        logits = probed.gather_group.gather(_logits(output), Layout())
         if logits is None:
             return None
         if request.logits == "last":
@@ -219,24 +219,24 @@ class Passes:
             return logits
         return self.user(request.seed, reduce, "the logits function", logits)
 
-    def forward_in_pieces(
+    def forward_in_chunks(
         self,
         request: wire.Forward,
-        pieces: Sequence[Piece],
-        probes: Sequence[Probe],
+        chunks: Sequence[RowChunk],
+        probes: Sequence[LoadedProbe],
         reduce: Callable[..., Any] | None,
     ) -> Any:
         """As :meth:`forward`, piece by piece; what the logits function is given are the logits of all."""
         rows, length = _tensor(request.batch.ids).shape
         whole = Whole((rows, length))
-        for number, piece in enumerate(pieces):
+        for number, chunk in enumerate(chunks):
             one = replace(
                 request,
-                batch=piece.batch,
+                batch=chunk.batch,
                 logits="all" if reduce else request.logits,
                 seed=request.seed + number,
             )
-            whole.put(piece, self.forward(one, self.batch(piece.batch), probes, None))
+            whole.put(chunk, self.forward(one, self.batch(chunk.batch), probes, None))
         if reduce is None or whole.logits is None:
             return whole.logits
         return self.user(request.seed, reduce, "the logits function", whole.logits)
@@ -255,8 +255,8 @@ class Passes:
         try:
             with (
                 randomness.kept(device),
-                randomness.Stream(device, randomness.seed_of(seed, what)),
-                state.Kept(),
+                randomness.RandomStream(device, randomness.seed_of(seed, what)),
+                state.KeptSettings(),
                 self.rank.output.captured(),
                 self.rank.interrupts.user_code(),
             ):
@@ -272,7 +272,7 @@ class Passes:
         self,
         request: wire.Backward,
         inputs: Inputs,
-        probes: Sequence[Probe],
+        probes: Sequence[LoadedProbe],
         loss: Callable[..., Any],
         values: Sequence[Address],
         parameters: Parameters,
@@ -280,16 +280,23 @@ class Passes:
         """(loss, gradients of the named parameters): the loss where the logits are, each gradient on
         the leader of the stage that holds the parameter."""
         with _on_the_graph(parameters, request.parameters):
-            with self.open(request, inputs, probes, values, grad=True) as run, torch.enable_grad():
-                logits = _logits(self._model(run, inputs))
-                value, gradient = self._loss(run, loss, logits, values)
-                if run.failure is None or self.rank.mesh.world > 1:
-                    self._backward_through(run, logits, gradient)
+            with (
+                self.open(request, inputs, probes, values, grad=True) as probed,
+                torch.enable_grad(),
+            ):
+                logits = _logits(self._model(probed, inputs))
+                value, gradient = self._loss(probed, loss, logits, values)
+                if probed.failure is None or self.rank.mesh.world > 1:
+                    self._backward_through(probed, logits, gradient)
             gradients = parameters.gradients(request.parameters)
             return value, gradients
 
     def _loss(
-        self, run: ProbedPass, loss: Callable[..., Any], logits: Tensor, values: Sequence[Address]
+        self,
+        probed: ProbedPass,
+        loss: Callable[..., Any],
+        logits: Tensor,
+        values: Sequence[Address],
     ) -> tuple[Tensor | None, Tensor | None]:
         """The loss, and its gradient at the logits; user code on the leader of the last stage.
 
@@ -298,44 +305,46 @@ class Passes:
         """
         leaves = []
         for address in values:
-            value = over_stages(self.rank.mesh, _own_value(run, address))
+            value = over_stages(self.rank.mesh, _own_value(probed, address))
             leaves.append(None if value is None else value.detach().requires_grad_())
         value, gradient = None, None
-        whole = run.team.gather(logits, Layout()) if self.rank.mesh.last_stage else None
+        whole = probed.gather_group.gather(logits, Layout()) if self.rank.mesh.last_stage else None
         if whole is not None:
             leaf = whole.clone().requires_grad_()
-            value = self._scalar(run, loss, leaf, [leaves] if values else [])
+            value = self._scalar(probed, loss, leaf, [leaves] if values else [])
             gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         for address, leaf_value in zip(values, leaves, strict=True):
             mine = leaf_value.grad if self.answers and leaf_value is not None else None
             asked = over_stages(self.rank.mesh, mine)
-            own = run.value_of(address)
+            own = probed.value_of(address)
             if own is not None and asked is not None and own.requires_grad:
                 torch.autograd.backward(own, asked, retain_graph=True)
         return value, gradient
 
     def _scalar(
-        self, run: ProbedPass, loss: Callable[..., Any], leaf: Tensor, extra: list[Any]
+        self, probed: ProbedPass, loss: Callable[..., Any], leaf: Tensor, extra: list[Any]
     ) -> Tensor | None:
         """The loss, after its own backward; None where it failed and other ranks must go on."""
         try:
-            value = self.user(run.seed, loss, "the loss function", leaf, *extra)
+            value = self.user(probed.seed, loss, "the loss function", leaf, *extra)
             _check_scalar(value)
-            self.user(run.seed, value.backward, "the loss function")
+            self.user(probed.seed, value.backward, "the loss function")
         except (UserFailure, BadRequest, Cancelled) as error:
             if self.rank.mesh.world == 1:
                 raise
             where = getattr(error, "where", "the loss function")
-            run.failure = run.failure or UserFailure(getattr(error, "error", error), where)
+            probed.failure = probed.failure or UserFailure(getattr(error, "error", error), where)
             leaf.grad = None
             return None
         return value.detach()
 
-    def _backward_through(self, run: ProbedPass, logits: Tensor, gradient: Tensor | None) -> None:
+    def _backward_through(
+        self, probed: ProbedPass, logits: Tensor, gradient: Tensor | None
+    ) -> None:
         self.rank.interrupts.phase = "backward"
-        run.agree_on_joint()
+        probed.agree_on_joint()
         if self.rank.mesh.last_stage:
-            gradient = run.team.scatter(gradient, logits, Layout(), grad=True)
+            gradient = probed.gather_group.scatter(gradient, logits, Layout(), grad=True)
         backward_through(self.rank.mesh, self.rank.model, logits, gradient)
 
 
@@ -349,8 +358,8 @@ def _on_the_graph(parameters: Parameters, names: Sequence[str]) -> Iterator[None
         parameters.require_gradients(names, False)
 
 
-def _own_value(run: ProbedPass, address: Address) -> Tensor | None:
-    value = run.value_of(address)
+def _own_value(probed: ProbedPass, address: Address) -> Tensor | None:
+    value = probed.value_of(address)
     return None if value is None else value.detach()
 
 

@@ -8,8 +8,8 @@ from garcon_backend.distributed.stage_exchange import over_stages
 from garcon_backend.execution.code_loading import CodeLoader
 from garcon_backend.execution.parameters import Parameters
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import Probe
-from garcon_backend.save_contexts.contexts import Source
+from garcon_backend.probing.user_calls import LoadedProbe
+from garcon_backend.save_contexts.contexts import SourceRecording
 from garcon_jupyter.errors import BadRequest, NoRecording
 from garcon_jupyter.points import Address, PointSpec
 from garcon_jupyter.wire.requests import ProbeSpec
@@ -22,7 +22,7 @@ class ProbeLoader:
         self._rank, self._code, self._parameters = rank, code, parameters
         self._addresses: dict[str, Address] = {}
 
-    def load(self, specs: Sequence[ProbeSpec]) -> list[Probe]:
+    def load(self, specs: Sequence[ProbeSpec]) -> list[LoadedProbe]:
         """The probes, while a request is prepared.
 
         Raises:
@@ -30,7 +30,7 @@ class ProbeLoader:
         """
         return [self._one(spec) for spec in specs]
 
-    def _one(self, spec: ProbeSpec) -> Probe:
+    def _one(self, spec: ProbeSpec) -> LoadedProbe:
         catalog = self._rank.bound.catalog
         address = self._addresses.get(spec.point)
         if address is None:
@@ -39,9 +39,9 @@ class ProbeLoader:
             raise BadRequest(f"{spec.point} has no gradient: it holds indices.", "Leave out grad.")
         for name in spec.params:
             catalog.parameter(name)
-        return Probe(spec, address, self._code.load(spec.code))
+        return LoadedProbe(spec, address, self._code.load(spec.code))
 
-    def supply(self, session: str, probes: Sequence[Probe]) -> None:
+    def supply(self, session: str, probes: Sequence[LoadedProbe]) -> None:
         """Give probes the parameters and recordings that they asked for, from whichever stage.
 
         Collective, so it is done when all ranks are known to go on, not while they prepare.
@@ -52,14 +52,14 @@ class ProbeLoader:
         self._supply_parameters(probes)
         self._supply_sources(session, probes)
 
-    def _supply_parameters(self, probes: Sequence[Probe]) -> None:
+    def _supply_parameters(self, probes: Sequence[LoadedProbe]) -> None:
         for name in sorted({name for probe in probes for name in probe.spec.params}):
             value = over_stages(self._rank.mesh, self._parameters.copy(name))
             for probe in probes:
                 if name in probe.spec.params and value is not None:
                     probe.params[name] = value
 
-    def _supply_sources(self, session: str, probes: Sequence[Probe]) -> None:
+    def _supply_sources(self, session: str, probes: Sequence[LoadedProbe]) -> None:
         mesh = self._rank.mesh
         refs = {probe.spec.source for probe in probes if probe.spec.source is not None}
         for ref in sorted(refs, key=lambda ref: (ref.snapshot, ref.point, ref.name or "")):
@@ -78,4 +78,4 @@ class ProbeLoader:
                 )
             for probe in probes:
                 if probe.spec.source == ref and contents is not None:
-                    probe.source = Source(contents.values)
+                    probe.source = SourceRecording(contents.values)

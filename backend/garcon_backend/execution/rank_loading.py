@@ -75,7 +75,7 @@ def _load_model(
     """The model, or a module of the user's own, and its tokenizer."""
     if spec.loader:
         progress(f"calling {spec.loader}")
-        mesh.lent = True
+        mesh.shared_with_user = True
         return loading.load_with(spec.loader, spec.model, mesh, spec.dtype)
     directory = Path(spec.model)
     fit.check_degrees(read_config(directory), spec.degrees)
@@ -89,7 +89,7 @@ def _bring_back(spec: LaunchSpec, rank: Rank) -> None:
     mesh = rank.mesh
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     backups = Backups(spec.contexts / f"rank-{mesh.rank}", LIMIT // local, mesh.rank)
-    (finished,) = mesh.everyone.say([backups.finished])
+    (finished,) = mesh.everyone.broadcast_integers([backups.finished])
     rank.contexts.back_up(backups, finished)
 
 
@@ -104,7 +104,7 @@ def _limit_memory(spec: LaunchSpec, rank: Rank) -> None:
     """Limit what requests may use and keep, now that the model is in memory."""
     device = rank.mesh.device
     there = memory.available_bytes(device) // memory.sharers(device)
-    rank.contexts.keeping.set_limit(
+    rank.contexts.quota.set_limit(
         there // 2 if spec.keep is None else spec.keep // memory.sharers("cpu")
     )
     memory.limit(spec.memory)

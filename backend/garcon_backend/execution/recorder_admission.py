@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from garcon_backend.execution.admission import NEGLIGIBLE, Need
 from garcon_backend.probing.probed_pass import site_here
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import Probe
+from garcon_backend.probing.user_calls import LoadedProbe
 from garcon_backend.process import memory
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.points import PointSpec
 from garcon_jupyter.wire.sizes import sized
 
 
-class Room:
+class RecorderAdmission:
     """Knows what recorders will keep on one rank.
 
     Args:
@@ -31,7 +31,7 @@ class Room:
     def __init__(self, rank: Rank) -> None:
         self._rank = rank
 
-    def check(self, session: str, probes: Sequence[Probe]) -> None:
+    def check(self, session: str, probes: Sequence[LoadedProbe]) -> None:
         """Refuse recorders whose states have no room on this rank.
 
         Raises:
@@ -52,7 +52,7 @@ class Room:
             largest.remedy,
         )
 
-    def _state(self, session: str, probe: Probe) -> Need | None:
+    def _state(self, session: str, probe: LoadedProbe) -> Need | None:
         """What a probe will keep on this rank beyond what it keeps, as far as it says so: a recorder does."""
         spec = probe.spec
         needs = getattr(probe.function, "needs", None)

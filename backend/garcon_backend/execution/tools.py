@@ -7,7 +7,7 @@ from garcon_backend.execution.code_loading import CodeLoader
 from garcon_backend.execution.parameters import Parameters
 from garcon_backend.execution.passes import Passes
 from garcon_backend.execution.probe_loading import ProbeLoader
-from garcon_backend.execution.recorder_admission import Room
+from garcon_backend.execution.recorder_admission import RecorderAdmission
 from garcon_backend.models.sharding import stage_layers
 from garcon_backend.probing.rank import Rank
 
@@ -32,5 +32,5 @@ class Tools:
         self.probes = ProbeLoader(rank, self.code, self.parameters)
         layers = stage_layers(rank.model, rank.mesh)
         self.admission = Admission(rank.mesh, rank.model, len(layers), rank.bound.catalog.sizes)
-        self.room = Room(rank)
+        self.recorder_admission = RecorderAdmission(rank)
         self.passes = Passes(rank)

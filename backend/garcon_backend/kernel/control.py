@@ -15,11 +15,11 @@ from typing import Any
 
 from garcon_backend.kernel.context import KernelContext
 from garcon_backend.kernel.messages import Messages
-from garcon_backend.kernel.queue_places import Waiting
-from garcon_backend.kernel.sessions import Client, Session
+from garcon_backend.kernel.queue_places import QueuePlaces
+from garcon_backend.kernel.sessions import ClientProcess, Session
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.process import memory
-from garcon_backend.runs.run import Run, Runs
+from garcon_backend.runs.run import DataRun, Runs
 from garcon_jupyter.errors import BadRequest, GarconError, Interrupted
 from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content
@@ -49,7 +49,7 @@ class ControlHandlers:
         context: KernelContext,
         messages: Messages,
         runs: Runs,
-        places: Waiting,
+        places: QueuePlaces,
         take_out: Callable[[str], bool],
         stop: Callable[[str], None],
     ) -> None:
@@ -132,7 +132,7 @@ class ControlHandlers:
     def _within(self, session: str) -> dict[str, int]:
         """How much there is in a session."""
         unfinished = [item for item in self._turns.unfinished() if item.session == session]
-        requests = [item for item in unfinished if not isinstance(item.message, Run)]
+        requests = [item for item in unfinished if not isinstance(item.message, DataRun)]
         return {
             "recordings": self._context.lockstep.recorded.count(session),
             "requests": len(requests) + len(self._context.outcomes.of(session)),
@@ -286,8 +286,10 @@ def typed(error: BaseException) -> BaseException:
     return memory.typed(error)
 
 
-def _client(content: dict[str, Any]) -> Client:
-    return Client(content.get("user", "?"), content.get("host", "?"), int(content.get("pid", 0)))
+def _client(content: dict[str, Any]) -> ClientProcess:
+    return ClientProcess(
+        content.get("user", "?"), content.get("host", "?"), int(content.get("pid", 0))
+    )
 
 
 def _row(item: Queued) -> dict[str, Any]:

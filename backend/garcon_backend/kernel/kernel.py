@@ -23,14 +23,14 @@ from garcon_backend.kernel.context import KernelContext
 from garcon_backend.kernel.control import ControlHandlers, typed
 from garcon_backend.kernel.messages import Messages
 from garcon_backend.kernel.orphans import Orphans
-from garcon_backend.kernel.outcomes import Outcome
-from garcon_backend.kernel.probe_cache import Installed
-from garcon_backend.kernel.queue_places import MOMENT, Waiting
+from garcon_backend.kernel.outcomes import EndedRequest
+from garcon_backend.kernel.probe_cache import ProbeCache
+from garcon_backend.kernel.queue_places import MOMENT, QueuePlaces
 from garcon_backend.lockstep.outcome import RequestFailed
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.process import memory
 from garcon_backend.process.output import log
-from garcon_backend.runs.run import Run, Runs
+from garcon_backend.runs.run import DataRun, Runs
 from garcon_jupyter.errors import BadRequest, CannotTravel, Interrupted
 from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content
@@ -76,8 +76,8 @@ class GarconKernel(IPythonKernel):
         for name in self.served.lockstep.recorded.sessions():  # of before a rank was lost
             self.sessions.found(name)
         self.messages = Messages(self.session, self.served.shared)
-        self.installed = Installed()
-        self.waiting = Waiting(self.turns, self.served.user, self._tell_place)
+        self.probe_cache = ProbeCache()
+        self.places = QueuePlaces(self.turns, self.served.user, self._tell_place)
         self._looking = False
         timeout = self.served.clock.timeout
         self._orphans = Orphans(timeout if timeout > 0 else None)
@@ -90,7 +90,7 @@ class GarconKernel(IPythonKernel):
             self._queue,
         )
         self.control = ControlHandlers(
-            self.served, self.messages, self.runs, self.waiting, self._take_out, self._stop
+            self.served, self.messages, self.runs, self.places, self._take_out, self._stop
         )
         self.control_handlers |= self.control.by_type
         self.served.lockstep.on_output(self._emit)
@@ -112,7 +112,7 @@ class GarconKernel(IPythonKernel):
     # -- requests: shell ---------------------------------------------------------------------
 
     async def shell_channel_thread_main(self, msg: Any) -> None:
-        """Put our requests in the row as they come, while the main thread runs another.
+        """Put our requests in the queue as they come, while the main thread runs another.
 
         On the thread that reads the shell channel; all other messages go Jupyter's own way.
         """
@@ -177,7 +177,7 @@ class GarconKernel(IPythonKernel):
         if self.served.lockstep.is_cancelled(item.id):  # the cancellation was faster
             self._take_out(item.id)
         self.io_loop.add_callback(self._wake.set)
-        self.shell_channel_thread.io_loop.add_callback(self._look_at_row)
+        self.shell_channel_thread.io_loop.add_callback(self._look_at_queue)
 
     def _take_out(self, request_id: str) -> bool:
         """Take a waiting request out of the queue and answer it; whether it waited."""
@@ -191,23 +191,23 @@ class GarconKernel(IPythonKernel):
     def _refuse(self, item: Queued) -> None:
         """Answer a request that was cancelled before its turn; on the shell channel's thread."""
         self.served.clock.end()
-        if isinstance(item.message, Run):
+        if isinstance(item.message, DataRun):
             self.runs.cancel_waiting(item.message)
             return
         interrupted = Interrupted("The request was interrupted before its turn.", "Nothing ran.")
         self._reply(item, self.shell_stream, {"status": "error", "failure": describe(interrupted)})
 
-    def _look_at_row(self, again: bool = False) -> None:
+    def _look_at_queue(self, again: bool = False) -> None:
         """Tell those who wait their places, as long as anybody does; on the shell channel's thread."""
         if self._looking and not again:
             return
-        self._looking = self.waiting.look()
+        self._looking = self.places.look()
         if self._looking:
             loop = self.shell_channel_thread.io_loop
-            loop.call_later(MOMENT, self._look_at_row, True)
+            loop.call_later(MOMENT, self._look_at_queue, True)
 
     def _tell_place(self, item: Queued, content: dict[str, Any]) -> None:
-        if not isinstance(item.message, Run):
+        if not isinstance(item.message, DataRun):
             parent = item.message[1]
             self.messages.send(
                 self.iopub_socket, protocol.WAITING, content, parent, ident=b"waiting"
@@ -233,7 +233,7 @@ class GarconKernel(IPythonKernel):
 
     def _abandoned(self, item: Queued) -> bool:
         """Whether nobody waits for a request: its client ended, and had not detached from it."""
-        if isinstance(item.message, Run) or self.served.outcomes.detached(item.id):
+        if isinstance(item.message, DataRun) or self.served.outcomes.detached(item.id):
             return False
         return self.sessions.vanished(item.session)
 
@@ -248,7 +248,7 @@ class GarconKernel(IPythonKernel):
         self.control_thread.io_loop.call_later(_LOOK, self._look_for_orphans)
 
     def _answer(self, item: Queued) -> None:
-        if isinstance(item.message, Run):
+        if isinstance(item.message, DataRun):
             self.runs.turn(item.message)
             return
         buffers: list[Any] = []
@@ -274,7 +274,7 @@ class GarconKernel(IPythonKernel):
         # Prints travel on another socket: the client knows by their number when it has heard the last.
         content = {**content, "printed": item.printed, "seconds": item.seconds}
         buffers = list(buffers)
-        outcome = Outcome(item.session, item.id, item.kind, content, buffers, item.prints)
+        outcome = EndedRequest(item.session, item.id, item.kind, content, buffers, item.prints)
         self.served.outcomes.keep(outcome, item.since)
         self.turns.end(item)  # whoever has the answer and asks what runs must not be told of it
         self.messages.send(stream, reply, content, parent, ident=ident, buffers=buffers)
@@ -285,26 +285,28 @@ class GarconKernel(IPythonKernel):
             raise BadRequest("This is no request of an open session.", "Connect first.")
         check(request, type(request), type(request).__name__.lower())
         self.sessions.seen(request.session)
-        self.installed.fill(request)
+        self.probe_cache.fill(request)
         handler = self.served.lockstep.executor.handler(request)
         handler.admit(self._shared(parent))
         try:
             value = self.served.lockstep.run_handled(item.id, handler)
             return self._packed(handler, value, parent)
         finally:
-            self.served.lockstep.lent.end()
+            self.served.lockstep.answer_files.end()
 
     def _packed(
         self, handler: RequestHandler[Any], value: Any, parent: dict[str, Any]
     ) -> tuple[dict[str, Any], list[Any]]:
         """An answer as content and buffers of a message."""
-        way, lent = self._give(handler.request, parent), self.served.lockstep.lent
+        way, files = self._give(handler.request, parent), self.served.lockstep.answer_files
         value = handler.pack(value, by_socket=way is not None)
         try:
-            content, buffers = transport.pack(value, self._shared(parent), give=way, find=lent.find)
+            content, buffers = transport.pack(
+                value, self._shared(parent), give=way, find=files.find
+            )
         except CannotTravel as error:
             raise handler.name_culprit(value, error) from None
-        lent.hand_on(content["value"].get("files", ()))
+        files.hand_on(content["value"].get("files", ()))
         return {"status": "ok", **content}, buffers
 
     def _shared(self, parent: dict[str, Any]) -> Path | None:
@@ -325,7 +327,7 @@ class GarconKernel(IPythonKernel):
         running = self.served.running  # a thread of the user may print as its request ends
         if running is None:
             return
-        if isinstance(running.message, Run):
+        if isinstance(running.message, DataRun):
             running.message.print(rank, stream, text)
             return
         parent = running.message[1]

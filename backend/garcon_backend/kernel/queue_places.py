@@ -1,6 +1,6 @@
 """Who waits is told for how many requests, and whose.
 
-A request that has to wait for more than a moment tells its client its place in the row, and again whenever
+A request that has to wait for more than a moment tells its client its place in the queue, and again whenever
 that changed. The client shows it in the cell that waits.
 """
 
@@ -22,11 +22,11 @@ Tell = Callable[[Queued, dict[str, Any]], None]
 """(request, content of the message)"""
 
 
-class Waiting:
+class QueuePlaces:
     """Tells the places of the requests that wait.
 
     Args:
-        turns: the row.
+        turns: the queue.
         user: who a session belongs to.
         tell: sends a client the message.
     """
@@ -42,9 +42,9 @@ class Waiting:
     def rows(self) -> list[tuple[Queued, list[Queued]]]:
         """Each request that waits, with those that come before it."""
         running = self._turns.running
-        row = [*([running] if running else []), *self._turns.waiting()]
+        queue = [*([running] if running else []), *self._turns.waiting()]
         first = 1 if running else 0
-        return [(item, row[:place]) for place, item in enumerate(row) if place >= first]
+        return [(item, queue[:place]) for place, item in enumerate(queue) if place >= first]
 
     def look(self) -> bool:
         """Tell those whose places changed; whether anybody waits."""

@@ -24,7 +24,7 @@ REMOTE_LEASE = 90.0
 
 
 @dataclass
-class Client:
+class ClientProcess:
     """What a client says of itself."""
 
     user: str
@@ -49,7 +49,7 @@ class Client:
         """Whether the client's process is known to have ended; of another host nobody knows."""
         return self.host == socket.gethostname() and not self.alive
 
-    def same(self, other: Client) -> bool:
+    def same(self, other: ClientProcess) -> bool:
         """Whether both are one process."""
         return (self.host, self.pid) == (other.host, other.pid)
 
@@ -66,17 +66,17 @@ class Session:
     """
 
     name: str
-    client: Client | None = None
+    client: ClientProcess | None = None
     named: bool = True
     since: float | None = None
-    last: Client | None = None
+    last: ClientProcess | None = None
     changed: float = field(default_factory=time.time)
 
     @property
     def held(self) -> bool:
         return self.client is not None and self.client.alive
 
-    def take(self, client: Client) -> None:
+    def take(self, client: ClientProcess) -> None:
         """A client holds it from now on."""
         if not (self.client and client.same(self.client)):
             self.changed = time.time()
@@ -93,7 +93,11 @@ class Sessions:
         self._number = 0
 
     def open(
-        self, name: str | None, client: Client, prefer: str | None = None, lasting: bool = True
+        self,
+        name: str | None,
+        client: ClientProcess,
+        prefer: str | None = None,
+        lasting: bool = True,
     ) -> tuple[Session, bool]:
         """A session for a client.
 
@@ -134,7 +138,7 @@ class Sessions:
             if (name := f"session-{self._number}") not in self._sessions:
                 return name
 
-    def leave(self, name: str, client: Client) -> None:
+    def leave(self, name: str, client: ClientProcess) -> None:
         """A client lets go of its session, which stays."""
         with self._lock:
             session = self._sessions.get(name)

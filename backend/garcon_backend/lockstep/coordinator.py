@@ -20,7 +20,7 @@ from typing import Any
 
 from garcon_backend.execution.executor import Executor
 from garcon_backend.execution.requests.handler import RequestHandler
-from garcon_backend.lockstep.answers import Lent
+from garcon_backend.lockstep.answers import AnswerFiles
 from garcon_backend.lockstep.command_sockets import Link, encoded
 from garcon_backend.lockstep.outcome import (
     RankOutcome,
@@ -33,7 +33,7 @@ from garcon_backend.lockstep.outcome import (
     worst,
 )
 from garcon_backend.lockstep.recorded import Recorded
-from garcon_backend.lockstep.watchdog import Watch
+from garcon_backend.lockstep.watchdog import Watchdog
 from garcon_backend.process.output import log
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire import codec
@@ -44,7 +44,7 @@ class Lockstep:
     """Rank 0's side: runs requests on all ranks.
 
     Attributes:
-        lent: the files in shared memory that the ranks wrote for the answer of the last request.
+        answer_files: the files in shared memory that the ranks wrote for the answer of the last request.
         recorded: what is recorded where, as of the last request.
     """
 
@@ -53,11 +53,11 @@ class Lockstep:
         self.workers = workers
         self._link = link
         self._number = executor.rank.contexts.finished
-        self.lent = Lent()
+        self.answer_files = AnswerFiles()
         self.recorded = Recorded()
         self._emit: Callable[[int, str, str], None] = lambda rank, stream, text: None
         self._names: list[bytes] = []
-        self._watch: Watch | None = None
+        self._watchdog: Watchdog | None = None
 
     def introductions(self) -> list[Any]:
         """What every worker says of itself, by rank; waits for them. What was recorded before the ranks were started
@@ -72,8 +72,8 @@ class Lockstep:
         return [(facts, catalog) for facts, catalog, _ in told]
 
     def watched(self, stages: Sequence[int], restart: Callable[[str], None], pulse: Path) -> None:
-        """From now on the ranks, of these stages, are watched; see :class:`Watch`."""
-        self._watch = Watch(self.executor.rank.interrupts, stages, self._link, restart, pulse)
+        """From now on the ranks, of these stages, are watched; see :class:`Watchdog`."""
+        self._watchdog = Watchdog(self.executor.rank.interrupts, stages, self._link, restart, pulse)
 
     def share_catalog(self, catalog: Catalog) -> None:
         """Let every rank resolve names by the catalog of all stages."""
@@ -86,13 +86,13 @@ class Lockstep:
 
     def cancel(self, request_id: str) -> None:
         """Stop a request on every rank; from any thread."""
-        assert self._watch is not None
-        self._watch.cancel(request_id)
+        assert self._watchdog is not None
+        self._watchdog.cancel(request_id)
 
     def is_cancelled(self, request_id: str) -> bool:
         """Whether a request that has yet to run is to stop; from any thread."""
-        assert self._watch is not None
-        return self._watch.is_cancelled(request_id)
+        assert self._watchdog is not None
+        return self._watchdog.is_cancelled(request_id)
 
     def run(self, request_id: str, request: Request) -> Any:
         """Run a request on all ranks; see :meth:`run_handled`."""
@@ -107,21 +107,21 @@ class Lockstep:
         Raises:
             RequestFailed: on any rank; the others have finished and are right.
         """
-        assert self._watch is not None
+        assert self._watchdog is not None
         with self.executor.rank.interrupts.running(request_id):
             # Before anybody was told: from now on the ranks stop together, or not at all.
             self.executor.rank.interrupts.check()
-            self._watch.begin(request_id)
+            self._watchdog.begin(request_id)
             self.executor.rank.contexts.begin()
             try:
                 return self._run(request_id, handler)
             finally:
-                self._watch.end()
+                self._watchdog.end()
                 self.executor.rank.contexts.end(self._number)  # by now all ranks have put it down
 
     def _run(self, request_id: str, handler: RequestHandler[Any]) -> Any:
         self._number += 1
-        self.lent.end()
+        self.answer_files.end()
         if self.workers:
             number = str(self._number).encode()
             self._tell([b"prepare", request_id.encode(), number, *encoded(handler.request)])
@@ -146,7 +146,7 @@ class Lockstep:
 
     def _join_anew(self) -> None:
         """Some ranks have left their groups: so do the others, and all join anew."""
-        assert self._watch is not None
+        assert self._watchdog is not None
         mesh = self.executor.rank.mesh
         if not mesh.may_rejoin:
             return
@@ -155,7 +155,7 @@ class Lockstep:
             self._tell([step])
             outcomes = [between_requests(mine), *self._hear()]
             if failure := next((o.failure for o in outcomes if o.failure), None):
-                self._watch.restart(f"its ranks could not join anew: {failure['problem']}")
+                self._watchdog.restart(f"its ranks could not join anew: {failure['problem']}")
 
     def _tell(self, frames: Sequence[Any]) -> None:
         if self.workers:
@@ -176,7 +176,7 @@ class Lockstep:
     def _opened(self, frames: Sequence[Any]) -> RankOutcome:
         """A worker's outcome; that it cannot be read is one too, for those of the others are to be heard."""
         try:
-            return self.lent.opened(frames)
+            return self.answer_files.opened(frames)
         except Exception as error:  # noqa: BLE001 - memory may end, or files that may be open
             return RankOutcome(failure=failure_of(error))
 

@@ -18,7 +18,7 @@ from garcon_backend.lockstep.outcome import (
     perform,
     title_of,
 )
-from garcon_backend.lockstep.watchdog import answer_watch
+from garcon_backend.lockstep.watchdog import answer_watchdog
 from garcon_backend.process import memory
 from garcon_jupyter.errors import CannotTravel
 from garcon_jupyter.wire import codec
@@ -39,7 +39,7 @@ class Worker:
         mesh = executor.rank.mesh
         told = (link, mesh.rank, mesh.stage, executor.rank.interrupts, lambda: self._failed)
         executor.rank.output.to(self.emit)
-        threading.Thread(target=answer_watch, args=told, daemon=True, name="signals").start()
+        threading.Thread(target=answer_watchdog, args=told, daemon=True, name="signals").start()
 
     def introduce(self, facts: dict[str, Any], catalog: Any) -> None:
         """Say what this rank holds."""

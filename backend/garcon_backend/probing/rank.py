@@ -17,7 +17,7 @@ from garcon_backend.models import sharding
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import BoundFamily, bind
 from garcon_backend.process.interrupts import Interrupts
-from garcon_backend.process.output import Output
+from garcon_backend.process.output import UserOutput
 from garcon_backend.save_contexts.contexts import Contexts
 
 
@@ -41,7 +41,7 @@ class Rank:
     bound: BoundFamily
     layouts: dict[str, Layout]
     interrupts: Interrupts
-    output: Output
+    output: UserOutput
     contexts: Contexts = field(default_factory=Contexts)
     tokenizer: Any | None = None
 
@@ -67,6 +67,6 @@ class Rank:
             bind(model, family, config),
             sharding.layouts(model, mesh),
             Interrupts(mesh.world == 1),
-            Output(),
+            UserOutput(),
             tokenizer=tokenizer,
         )

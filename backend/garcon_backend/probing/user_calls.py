@@ -19,10 +19,10 @@ from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.results import ALONE, plain, unshared
 from garcon_backend.process import memory, state
 from garcon_backend.process.interrupts import Cancelled
-from garcon_backend.process.randomness import Stream, generator, seed_of
+from garcon_backend.process.randomness import RandomStream, generator, seed_of
 from garcon_backend.save_contexts.contexts import (
-    Lent,
-    Source,
+    LentToProbe,
+    SourceRecording,
     release_aliases,
     took,
     uses,
@@ -50,14 +50,14 @@ class UserFailure(Exception):
 
 
 @dataclass
-class Probe:
+class LoadedProbe:
     """A probe ready to run on this rank."""
 
     spec: ProbeSpec
     address: Address
     function: Callable[..., Any]
     params: dict[str, Tensor] = field(default_factory=dict)
-    source: Source | None = None
+    source: SourceRecording | None = None
 
 
 @dataclass
@@ -66,8 +66,8 @@ class Point:
 
     address: Address
     layout: Layout
-    forward: list[Probe] = field(default_factory=list)
-    backward: list[Probe] = field(default_factory=list)
+    forward: list[LoadedProbe] = field(default_factory=list)
+    backward: list[LoadedProbe] = field(default_factory=list)
     wanted: bool = False
     """Whether the loss is given this point's value."""
 
@@ -77,7 +77,7 @@ class Point:
         return self.address.expert is not None
 
 
-class Calls:
+class UserCalls:
     """The user code of one request on this rank, and what it is told of where it runs."""
 
     def __init__(self, rank: Rank, session: str, seed: int) -> None:
@@ -99,7 +99,7 @@ class Calls:
     def ask(
         self,
         point: Point,
-        probes: list[Probe],
+        probes: list[LoadedProbe],
         value: Tensor,
         sharded: bool = False,
         own: bool = False,
@@ -135,7 +135,7 @@ class Calls:
             value, changed = result, changed or edited
         return value, changed
 
-    def _note_edit(self, probe: Probe) -> None:
+    def _note_edit(self, probe: LoadedProbe) -> None:
         spec = probe.spec
         edit = f"{spec.code.name} at {spec.point}{' (gradient)' if spec.grad else ''}"
         if edit not in self.edits:
@@ -144,7 +144,7 @@ class Calls:
     def _call(
         self,
         point: Point,
-        probe: Probe,
+        probe: LoadedProbe,
         value: Tensor,
         sharded: bool,
         had: dict[str, Any],
@@ -162,9 +162,9 @@ class Calls:
             told = {"params": probe.params, "source": probe.source, "shard": here.shard}
             users, version = uses(value), value._version
             with (
-                Lent(context, of, given, here=here, **told),
-                Stream(self.rank.mesh.device, seed),
-                state.Kept(),
+                LentToProbe(context, of, given, here=here, **told),
+                RandomStream(self.rank.mesh.device, seed),
+                state.KeptSettings(),
                 self.rank.output.captured(),
                 self.rank.interrupts.user_code(),
             ):
@@ -218,7 +218,9 @@ class Calls:
             shard=shard if sharded else None,
         )
 
-    def _fail(self, point: Point, probe: Probe, error: BaseException, had: dict[str, Any]) -> None:
+    def _fail(
+        self, point: Point, probe: LoadedProbe, error: BaseException, had: dict[str, Any]
+    ) -> None:
         error = memory.typed(error, self.rank.mesh.device)
         layout = point.layout
         sharding = (
@@ -233,7 +235,7 @@ class Calls:
         if self.rank.mesh.world == 1:
             raise PassFailed
 
-    def _sharded(self, point: Point, probe: Probe, value: Tensor) -> Sharded:
+    def _sharded(self, point: Point, probe: LoadedProbe, value: Tensor) -> Sharded:
         layout = point.layout
         copies = layout.dup if layout.chunks > 1 else self.rank.mesh.tp.size
         return Sharded(

@@ -39,7 +39,7 @@ class Sharded:
 
 
 @dataclass
-class Part:
+class RankPart:
     """One rank's part of a recorded value; `of` is None where it is whole."""
 
     value: Any
@@ -74,7 +74,7 @@ def as_dtype(value: Any, dtype: str | None) -> Any:
     return value.to(getattr(torch, dtype))
 
 
-def merged(parts: Sequence[Part], what: str, load: Callable[[Code], Any]) -> Any:
+def merged(parts: Sequence[RankPart], what: str, load: Callable[[Code], Any]) -> Any:
     """One value from the parts of all ranks that hold some.
 
     Raises:
@@ -103,7 +103,7 @@ def merged(parts: Sequence[Part], what: str, load: Callable[[Code], Any]) -> Any
         ) from error
 
 
-def described(infos: Sequence[Part]) -> AttributeInfo:
+def described(infos: Sequence[RankPart]) -> AttributeInfo:
     """What is known of a value of which each rank describes its part."""
     of = infos[0].of
     counting = [part for part in infos if part.of is None or part.of.counts] or infos
@@ -124,7 +124,7 @@ def described(infos: Sequence[Part]) -> AttributeInfo:
     return replace(first, shape=tuple(shape), nbytes=nbytes)
 
 
-def _joined(parts: Sequence[Part], what: str) -> Any:
+def _joined(parts: Sequence[RankPart], what: str) -> Any:
     of = parts[0].of
     assert of is not None
     if not all(isinstance(part.value, Tensor) and part.value.dim() for part in parts):

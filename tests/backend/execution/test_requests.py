@@ -12,7 +12,7 @@ import torch
 
 from garcon_backend.execution.requests import HANDLERS
 from garcon_backend.execution.requests.handler import RequestHandler
-from garcon_backend.save_contexts.merging import Part
+from garcon_backend.save_contexts.merging import RankPart
 from garcon_jupyter.errors import BadRequest, CannotTravel, NoRecording
 from garcon_jupyter.wire import requests as wire
 from tests import checkpoints
@@ -146,7 +146,7 @@ def test_what_cannot_travel_is_named() -> None:
     fetch = HANDLERS[wire.Fetch](
         wire.Fetch(wanted=((ref, "fine", ()), (ref, "broken", ()))), _NO_TOOLS
     )
-    of_rank = {0: Part(1), 1: Part(iter_of())}
+    of_rank = {0: RankPart(1), 1: RankPart(iter_of())}
     assert f"{POINT}.broken cannot be fetched" in str(fetch.name_culprit(of_rank, error))
     assert f"{POINT}.broken cannot be fetched" in str(fetch.name_culprit([1, iter_of()], error))
     reduced = wire.Forward(logits=code(len, "my_function"))

@@ -51,24 +51,24 @@ def far(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("most", [1, 13, 40, 10**6])
 def test_every_row_is_read_once_in_few_tokens(side: str, most: int) -> None:
     whole = batch(side)
-    pieces = cut(whole, most)
-    assert sorted(int(row) for piece in pieces for row in piece.rows) == list(range(len(LENGTHS)))
-    for number, piece in enumerate(pieces):
-        rows, width = piece.shape
+    chunks = cut(whole, most)
+    assert sorted(int(row) for chunk in chunks for row in chunk.rows) == list(range(len(LENGTHS)))
+    for number, chunk in enumerate(chunks):
+        rows, width = chunk.shape
         assert rows * width <= most or rows == 1
-        assert piece.batch.step == number and piece.batch.mask.any(0).all()
-        assert torch.equal(piece.batch.ids, whole.ids[piece.rows][:, piece.columns])
-        assert piece.batch.mask.sum() == whole.mask[piece.rows].sum()
-        at = piece.batch.documents[piece.batch.mask], piece.batch.offsets[piece.batch.mask]
-        assert torch.equal(whole.ids[at], piece.batch.ids[piece.batch.mask])
+        assert chunk.batch.step == number and chunk.batch.mask.any(0).all()
+        assert torch.equal(chunk.batch.ids, whole.ids[chunk.rows][:, chunk.columns])
+        assert chunk.batch.mask.sum() == whole.mask[chunk.rows].sum()
+        at = chunk.batch.documents[chunk.batch.mask], chunk.batch.offsets[chunk.batch.mask]
+        assert torch.equal(whole.ids[at], chunk.batch.ids[chunk.batch.mask])
 
 
 def test_rows_of_about_one_length_are_read_together() -> None:
-    pieces = cut(batch("right"), 24)
-    assert [(len(p.rows), p.shape[1]) for p in pieces] == [(4, 5), (2, 7), (2, 12)]
-    assert sum(rows * width for rows, width in (p.shape for p in pieces)) < len(LENGTHS) * WIDTH
+    chunks = cut(batch("right"), 24)
+    assert [(len(p.rows), p.shape[1]) for p in chunks] == [(4, 5), (2, 7), (2, 12)]
+    assert sum(rows * width for rows, width in (p.shape for p in chunks)) < len(LENGTHS) * WIDTH
     equal = cut(wire.Batch(torch.ones(6, 4, dtype=torch.long)), 8)
-    assert [piece.rows.tolist() for piece in equal] == [[0, 1], [2, 3], [4, 5]]
+    assert [chunk.rows.tolist() for chunk in equal] == [[0, 1], [2, 3], [4, 5]]
 
 
 @pytest.mark.parametrize("side", ["right", "left", "either"])
@@ -96,7 +96,7 @@ def test_edits_reach_every_row(model: InProcess) -> None:
         wire.Forward("test", batch=whole), model.tools.passes.batch(whole), probes, None
     )
     request = wire.Forward("test", batch=whole)
-    found = model.tools.passes.forward_in_pieces(request, cut(whole, 20), probes, None)
+    found = model.tools.passes.forward_in_chunks(request, cut(whole, 20), probes, None)
     clean = run(model, whole)
     assert far(found[whole.mask], one[whole.mask]) < 1e-5
     assert far(clean[whole.mask], one[whole.mask]) > 1e-3

@@ -84,14 +84,14 @@ def test_a_rank_that_goes_is_lost_until_the_server_parts(wide: LaunchSpec) -> No
     assert wide.hosts
     lost: queue.Queue[str] = queue.Queue()
     _, other = opened(wide, Meeting(wide, wide.hosts), lost.put)
-    other._presence._socket.close(linger=0)  # type: ignore[union-attr]  # as if it were killed
+    other._liveness._socket.close(linger=0)  # type: ignore[union-attr]  # as if it were killed
     assert lost.get(timeout=20) == f"rank 1 on {socket.gethostname()}"
 
     zero, other = opened(wide, Meeting(wide, wide.hosts), lost.put)
     zero.part()
     other.part()
     zero.await_parting()
-    assert zero._presence._alone.is_set()  # type: ignore[union-attr]
+    assert zero._liveness._alone.is_set()  # type: ignore[union-attr]
     assert lost.empty()
 
 

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import PassFailed, Probe, UserFailure
+from garcon_backend.probing.user_calls import LoadedProbe, PassFailed, UserFailure
 from garcon_jupyter.wire.requests import Code, ProbeSpec
 
 POINT = "layers.1.mlp.post_activation"
@@ -36,12 +36,12 @@ def rank() -> Rank:
     return Rank.around(LlamaForCausalLM(config).eval().requires_grad_(False))
 
 
-def probe(rank: Rank, function: Callable[[Any, Tensor], Any], grad: bool = False) -> Probe:
+def probe(rank: Rank, function: Callable[[Any, Tensor], Any], grad: bool = False) -> LoadedProbe:
     spec = ProbeSpec(POINT, Code(b"", "", "function"), grad=grad)
-    return Probe(spec, rank.bound.catalog.point(POINT), function)
+    return LoadedProbe(spec, rank.bound.catalog.point(POINT), function)
 
 
-def opened(rank: Rank, *probes: Probe, grad: bool = False) -> ProbedPass:
+def opened(rank: Rank, *probes: LoadedProbe, grad: bool = False) -> ProbedPass:
     run = ProbedPass(rank, "mine", rows=len(IDS), grad=grad)
     run.add(probes)
     return run

@@ -12,7 +12,7 @@ from garcon_jupyter.errors import CannotTravel, NoRecording
 from garcon_jupyter.wire import codec
 from garcon_jupyter.wire import requests as wire
 
-Found = dict[int, merging.Part]
+Found = dict[int, merging.RankPart]
 """What one rank has of the values that were wanted, by their number in the request."""
 
 
@@ -34,11 +34,11 @@ class FetchHandler(RequestHandler[wire.Fetch]):
             # Steps on a part would mean something else than on the whole.
             what = f"{ref.point}.{attribute}"
             if of is not None and not of.counts:  # another rank's is the same
-                found[number] = merging.Part(None, of)
+                found[number] = merging.RankPart(None, of)
                 continue
             value = there(value, what)
             value = merging.cut(value, steps, what) if of is None else value
-            found[number] = merging.Part(merging.as_dtype(value, self.request.dtype), of)
+            found[number] = merging.RankPart(merging.as_dtype(value, self.request.dtype), of)
         return found
 
     def combine(self, parts: Sequence[Found]) -> list[Any]:
@@ -63,7 +63,7 @@ class FetchHandler(RequestHandler[wire.Fetch]):
     def name_culprit(self, value: Any, error: CannotTravel) -> CannotTravel:
         for number, item in value.items() if isinstance(value, dict) else enumerate(value):
             try:
-                codec.dumps(item.value if isinstance(item, merging.Part) else item)
+                codec.dumps(item.value if isinstance(item, merging.RankPart) else item)
             except CannotTravel as culprit:
                 ref, attribute, _ = self.request.wanted[number]
                 problem = f"{ref.point}.{attribute} cannot be fetched. {culprit.problem}"

@@ -11,7 +11,7 @@ import torch
 
 from garcon_backend.execution.passes import Inputs
 from garcon_backend.execution.requests.probed import ProbedRequestHandler
-from garcon_backend.execution.row_chunks import Piece, cut
+from garcon_backend.execution.row_chunks import RowChunk, cut
 from garcon_jupyter.errors import CannotTravel, DoesNotFit
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.sizes import sized
@@ -24,7 +24,7 @@ class ForwardHandler(ProbedRequestHandler[wire.Forward]):
     kind = wire.Forward
 
     batch: Inputs
-    pieces: Sequence[Piece]
+    chunks: Sequence[RowChunk]
     reduce: Callable[..., Any] | None
 
     def admit(self, shared: Path | None) -> None:
@@ -48,10 +48,10 @@ class ForwardHandler(ProbedRequestHandler[wire.Forward]):
         request, most = self.request, self.request.batch_tokens
         self.batch = self.tools.passes.batch(request.batch)
         # Where nobody said how many tokens, a row each must fit; how many do the ranks find out together.
-        self.pieces = (
+        self.chunks = (
             () if most is None else cut(request.batch, most if isinstance(most, int) else 1)
         )
-        self.admit_probes(self.pieces)
+        self.admit_probes(self.chunks)
         logits = request.logits
         self.reduce = self.tools.code.load(logits) if isinstance(logits, wire.Code) else None
 
@@ -60,18 +60,18 @@ class ForwardHandler(ProbedRequestHandler[wire.Forward]):
         if request.batch_tokens is None:
             return passes.forward(request, self.batch, self.probes, self.reduce)
         fixed = isinstance(request.batch_tokens, int)
-        pieces = self.pieces if fixed else self._largest_pieces()
-        return passes.forward_in_pieces(request, pieces, self.probes, self.reduce)
+        chunks = self.chunks if fixed else self._largest_chunks()
+        return passes.forward_in_chunks(request, chunks, self.probes, self.reduce)
 
-    def _largest_pieces(self) -> Sequence[Piece]:
+    def _largest_chunks(self) -> Sequence[RowChunk]:
         """As few pieces as fit on every rank, which all ranks find out together; a row each at least."""
         rows, length = torch.as_tensor(self.request.batch.ids).shape
         most = rows * length
         while True:
-            pieces = cut(self.request.batch, most)
-            fits = len(pieces) == rows or self.tools.admission.fits(self.request, pieces)
+            chunks = cut(self.request.batch, most)
+            fits = len(chunks) == rows or self.tools.admission.fits(self.request, chunks)
             if not self.rank.mesh.everyone.any(not fits):
-                return pieces
+                return chunks
             most //= 2
 
     def name_culprit(self, value: Any, error: CannotTravel) -> CannotTravel:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from garcon_backend.execution.requests.handler import RequestHandler
-from garcon_backend.execution.row_chunks import Piece
-from garcon_backend.probing.user_calls import Probe
+from garcon_backend.execution.row_chunks import RowChunk
+from garcon_backend.probing.user_calls import LoadedProbe
 from garcon_jupyter.wire import requests as wire
 
 P = TypeVar("P", wire.Forward, wire.Backward, wire.Generate)
@@ -21,18 +21,18 @@ class ProbedRequestHandler(RequestHandler[P]):
         probes: ready to run, once :meth:`admit_probes` has let them in.
     """
 
-    probes: list[Probe]
+    probes: list[LoadedProbe]
 
-    def admit_probes(self, pieces: Sequence[Piece] = ()) -> None:
+    def admit_probes(self, chunks: Sequence[RowChunk] = ()) -> None:
         """Load the probes of a pass that fits, whole or in pieces. Called by :meth:`prepare`.
 
         Raises:
             DoesNotFit: the pass does not, or what its recorders will keep.
         """
-        self.tools.admission.check(self.request, pieces)
+        self.tools.admission.check(self.request, chunks)
         self.probes = self.tools.probes.load(self.request.probes)
         with self.rank.interrupts.user_code("preparing"):
-            self.tools.room.check(self.request.session, self.probes)
+            self.tools.recorder_admission.check(self.request.session, self.probes)
 
     def run(self) -> Any:
         """Give the probes what they asked for, then run the pass."""

@@ -11,7 +11,7 @@ from garcon_backend.save_contexts import merging
 from garcon_backend.save_contexts.contexts import describe
 from garcon_jupyter.wire import requests as wire
 
-Index = dict[tuple[str, str | None], dict[str, merging.Part]]
+Index = dict[tuple[str, str | None], dict[str, merging.RankPart]]
 """One rank's table of contents of a snapshot: for each (point, name), what its attributes are."""
 
 Silent = dict[tuple[str, str | None], str]
@@ -30,7 +30,7 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
         contexts, session = self.rank.contexts, self.request.session
         index = {
             key: {
-                name: merging.Part(
+                name: merging.RankPart(
                     replace(describe(value), origin=contexts.origin(session, key, name, value)),
                     saved.parts.get(name),
                 )
@@ -41,7 +41,7 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
         return index, contexts.silent(session)
 
     def combine(self, parts: Sequence[tuple[Index, Silent]]) -> wire.SnapshotIndex:
-        found: dict[Any, dict[str, list[merging.Part]]] = {}
+        found: dict[Any, dict[str, list[merging.RankPart]]] = {}
         silent: Silent = {}
         for index, of_rank in parts:
             silent |= of_rank
