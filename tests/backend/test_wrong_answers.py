@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from garcon_backend.probing.user_calls import UserFailure
+from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.wire import requests as wire
 from tests.backend.cases import IDS, MASK, Case, apart, changed, loss

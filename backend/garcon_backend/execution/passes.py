@@ -25,9 +25,10 @@ from garcon_backend.execution.row_chunks import RowChunk, Whole
 from garcon_backend.models.sharding import backward_through
 from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import LoadedProbe, PassFailed, UserFailure
-from garcon_backend.process import memory, randomness, state
+from garcon_backend.probing.user_calls import LoadedProbe, PassFailed
 from garcon_backend.process.interrupts import Cancelled
+from garcon_backend.process.randomness import kept, seed_of
+from garcon_backend.process.user_code import UserFailure
 from garcon_backend.tokenization.token_strings import special_ids
 from garcon_jupyter.errors import BadRequest, BadTokens
 from garcon_jupyter.points import Address
@@ -138,7 +139,7 @@ class Passes:
         try:
             with (
                 noted(self.rank.model, probed.edits),
-                randomness.kept(self.rank.mesh.device),
+                kept(self.rank.mesh.device),
                 probed.installed(),
             ):
                 yield probed
@@ -251,20 +252,7 @@ class Passes:
         Raises:
             UserFailure: it raised.
         """
-        device = self.rank.mesh.device
-        try:
-            with (
-                randomness.kept(device),
-                randomness.RandomStream(device, randomness.seed_of(seed, what)),
-                state.KeptSettings(),
-                self.rank.output.captured(),
-                self.rank.interrupts.user_code(),
-            ):
-                return function(*args)
-        except Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            raise UserFailure(memory.typed(error, device), what) from None
+        return self.rank.call(what, function, *args, seed=seed_of(seed, what))
 
     # -- backward ----------------------------------------------------------------------------
 

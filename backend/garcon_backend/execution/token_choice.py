@@ -23,8 +23,8 @@ from transformers import (
 from garcon_backend.execution.generation_options import Settled
 from garcon_backend.execution.passes import Passes
 from garcon_backend.probing.probed_pass import ProbedPass
-from garcon_backend.probing.user_calls import UserFailure
 from garcon_backend.process.interrupts import Cancelled
+from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.errors import WrongValue
 
 

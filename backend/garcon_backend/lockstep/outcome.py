@@ -16,9 +16,10 @@ from typing import Any
 
 from garcon_backend.execution.failing_module import HAPPENED
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import PassFailed, UserFailure
+from garcon_backend.probing.user_calls import PassFailed
 from garcon_backend.process import memory
 from garcon_backend.process.interrupts import Cancelled
+from garcon_backend.process.user_code import UserFailure
 from garcon_backend.save_contexts.contexts import Key
 from garcon_jupyter.errors import GarconError, Interrupted
 from garcon_jupyter.wire.failures import describe, with_edits_of

@@ -33,7 +33,8 @@ from garcon_backend.models.sharding import StandIn, module_layout
 from garcon_backend.probing.autograd import Enter, Graft, Visit, nodes_behind
 from garcon_backend.probing.called_modules import CalledModules
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import LoadedProbe, Point, UserCalls, UserFailure, own
+from garcon_backend.probing.user_calls import LoadedProbe, Point, UserCalls, own
+from garcon_backend.process.user_code import UserFailure
 from garcon_backend.save_contexts.copies import memory_of
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec
 from garcon_jupyter.wire.requests import Batch

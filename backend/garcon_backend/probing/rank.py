@@ -6,6 +6,8 @@ It needs no server: :meth:`Rank.around` makes one of any module, in any process,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +18,11 @@ from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import sharding
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import BoundFamily, bind
-from garcon_backend.process.interrupts import Interrupts
+from garcon_backend.process import memory
+from garcon_backend.process.interrupts import Cancelled, Interrupts
 from garcon_backend.process.output import UserOutput
+from garcon_backend.process.randomness import kept
+from garcon_backend.process.user_code import UserFailure, user_code
 from garcon_backend.save_contexts.contexts import Contexts
 
 
@@ -44,6 +49,31 @@ class Rank:
     output: UserOutput
     contexts: Contexts = field(default_factory=Contexts)
     tokenizer: Any | None = None
+
+    def user_code(self, seed: int | None = None) -> AbstractContextManager[None]:
+        """While this is entered, code of the user's runs; see :func:`garcon_backend.process.user_code.user_code`."""
+        return user_code(self.mesh.device, self.output, self.interrupts, seed)
+
+    def call(
+        self, what: str, function: Callable[..., Any], *args: Any, seed: int | None = None
+    ) -> Any:
+        """Call code of the user's that is no probe.
+
+        Args:
+            what: what it is, for the error.
+            seed: of a random stream of its own; the process's is put back. None for none.
+
+        Raises:
+            UserFailure: it raised.
+        """
+        device = self.mesh.device
+        try:
+            with nullcontext() if seed is None else kept(device), self.user_code(seed):
+                return function(*args)
+        except Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything
+            raise UserFailure(memory.typed(error, device), what) from None
 
     @classmethod
     def around(

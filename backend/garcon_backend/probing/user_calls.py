@@ -17,9 +17,10 @@ from torch import Tensor
 from garcon_backend.distributed.collectives import Layout
 from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.results import ALONE, plain, unshared
-from garcon_backend.process import memory, state
+from garcon_backend.process import memory
 from garcon_backend.process.interrupts import Cancelled
-from garcon_backend.process.randomness import RandomStream, generator, seed_of
+from garcon_backend.process.randomness import generator, seed_of
+from garcon_backend.process.user_code import UserFailure
 from garcon_backend.save_contexts.contexts import (
     LentToProbe,
     SourceRecording,
@@ -31,7 +32,6 @@ from garcon_backend.save_contexts.copies import memory_of
 from garcon_backend.save_contexts.merging import Sharded
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.points import Address
-from garcon_jupyter.wire.failures import text_of
 from garcon_jupyter.wire.requests import ProbeSpec
 
 LEAVE_ALONE = "Return a tensor of the point's own shape, dtype and device, or None to leave it."
@@ -39,14 +39,6 @@ LEAVE_ALONE = "Return a tensor of the point's own shape, dtype and device, or No
 
 class PassFailed(Exception):
     """Unwinds the forward of a single rank after user code failed."""
-
-
-class UserFailure(Exception):
-    """User code failed: what it raised, and where."""
-
-    def __init__(self, error: BaseException, where: str) -> None:
-        super().__init__(text_of(error))
-        self.error, self.where = error, where
 
 
 @dataclass
@@ -163,10 +155,7 @@ class UserCalls:
             users, version = uses(value), value._version
             with (
                 LentToProbe(context, of, given, here=here, **told),
-                RandomStream(self.rank.mesh.device, seed),
-                state.KeptSettings(),
-                self.rank.output.captured(),
-                self.rank.interrupts.user_code(),
+                self.rank.user_code(seed),
             ):
                 result = plain(probe.function(context, value))
             new = result if isinstance(result, Tensor) and result is not value else None

@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import LoadedProbe, PassFailed, UserFailure
+from garcon_backend.probing.user_calls import LoadedProbe, PassFailed
+from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.wire.requests import Code, ProbeSpec
 
 POINT = "layers.1.mlp.post_activation"

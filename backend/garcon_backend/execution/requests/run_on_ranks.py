@@ -9,9 +9,6 @@ from typing import Any
 import torch
 
 from garcon_backend.execution.requests.handler import RequestHandler
-from garcon_backend.probing.user_calls import UserFailure
-from garcon_backend.process import memory
-from garcon_backend.process.interrupts import Cancelled
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.user_code import source_lines
 from garcon_jupyter.wire import requests as wire
@@ -42,14 +39,7 @@ class RunOnRanksHandler(RequestHandler[wire.RunOnRanks]):
             "torch": torch,
             "__name__": "__garcon__",
         }
-        try:
-            with rank.output.captured(), rank.interrupts.user_code():
-                exec(self.code, scope)
-        except Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            error = memory.typed(error, mesh.device)
-            raise UserFailure(error, f"rank {mesh.rank} of {mesh.world}") from None
+        rank.call(f"rank {mesh.rank} of {mesh.world}", exec, self.code, scope)
         return [mesh.rank]
 
     def combine(self, parts: Sequence[Any]) -> list[int]:
