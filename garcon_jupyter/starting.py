@@ -27,7 +27,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from garcon_jupyter import hosts, planning, slurm
+from garcon_jupyter import forked_start, hosts, planning, slurm
 from garcon_jupyter.connection_file import process_lives
 from garcon_jupyter.errors import BadRequest, LaunchFailed
 from garcon_jupyter.hosts import Place, Several
@@ -44,6 +44,9 @@ from garcon_jupyter.registry import (
     why_gone,
 )
 from garcon_jupyter.wire.failures import revive
+from garcon_jupyter.wire.surroundings import at_start
+
+Process = subprocess.Popen[bytes] | forked_start.Forked
 
 LAUNCH_TIME = 1800.0
 """Seconds after which a launch that says nothing counts as failed."""
@@ -52,6 +55,9 @@ END_TIME = 30.0
 """Seconds in which a server that was told to end, or was lost, is gone with all its processes."""
 
 SUPERVISOR = "supervisor.pid"
+
+FIRST = "garcon_backend.engine.start"
+"""The module that runs as the first process of a server on a host, which becomes its supervisor."""
 
 _TICK = 0.05
 
@@ -225,9 +231,7 @@ def _forget_former(name: str) -> None:
         (registry_directory() / file).unlink(missing_ok=True)
 
 
-def _supervise(
-    own: str, spec: dict[str, Any], place: Place | None, log: Path
-) -> subprocess.Popen[bytes]:
+def _supervise(own: str, spec: dict[str, Any], place: Place | None, log: Path) -> Process:
     """Start a supervisor on this host, in a session of its own."""
     directory, shared = own_directory(own), shared_directory(own)
     _await_end_of_former(directory)
@@ -238,21 +242,23 @@ def _supervise(
     placed = place.as_dict() if place else None
     content = {**spec, "directory": str(directory), "shared": str(shared), "hosts": placed}
     file.write_text(json.dumps(content, indent=1))
+    around = environment()
     with log.open("wb") as stream:
         log.chmod(0o600)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "garcon_backend.engine.supervisor", str(file)],
+        forked = None if place else forked_start.start(FIRST, [str(file)], around, stream.fileno())
+        process = forked or subprocess.Popen(
+            [sys.executable, "-m", FIRST, str(file)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env=environment(),
+            env=around,
             start_new_session=True,
         )
     (directory / SUPERVISOR).write_text(str(process.pid))
     return process
 
 
-def _terminate(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
 
@@ -279,9 +285,7 @@ def _supervises(pid: int) -> bool:
     import psutil
 
     try:
-        return process_lives(pid) and "garcon_backend.engine.supervisor" in " ".join(
-            psutil.Process(pid).cmdline()
-        )
+        return process_lives(pid) and FIRST in " ".join(psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
 
@@ -299,7 +303,7 @@ def environment() -> dict[str, str]:
     ):
         kept.pop(word, None)
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
-    return {**quiet, **kept, "TOKENIZERS_PARALLELISM": "false"}
+    return at_start({**quiet, **kept, "TOKENIZERS_PARALLELISM": "false"})
 
 
 def _new_lines(log: Path) -> Iterator[list[str]]:
