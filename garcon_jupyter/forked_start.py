@@ -8,8 +8,8 @@ starts by its command.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from garcon_jupyter.registry import own_directory, servers
 from garcon_jupyter.wire import forking
@@ -37,8 +37,7 @@ class Forked:
 
         with contextlib.suppress(psutil.Error):
             if self._process and self._process.is_running():
-                if self._process.status() != psutil.STATUS_ZOMBIE:
-                    return None
+                return 1 if self._process.status() == psutil.STATUS_ZOMBIE else None
         return 1
 
 
@@ -53,13 +52,13 @@ def start(
     Returns:
         The process; None where no server can fork one.
     """
-    if environment.get(COLD) or not os.path.isdir("/proc/self/ns"):
+    if environment.get(COLD) or not Path("/proc/self/ns").is_dir():
         return None
     request = {
         "module": module,
         "arguments": list(arguments),
         "environment": dict(environment),
-        "directory": os.getcwd(),
+        "directory": str(Path.cwd()),
         "surroundings": surroundings(environment),
     }
     for server in servers():

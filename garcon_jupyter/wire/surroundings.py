@@ -64,7 +64,7 @@ def surroundings(environment: Mapping[str, str]) -> dict[str, object]:
         "cores": sorted(os.sched_getaffinity(0)),
         "limits": {name: list(resource.getrlimit(getattr(resource, name))) for name in _limits()},
         "group": Path("/proc/self/cgroup").read_text(),
-        "spaces": [os.readlink(space) for space in sorted(spaces.iterdir())],
+        "spaces": [str(space.readlink()) for space in sorted(spaces.iterdir())],
     }
 
 
