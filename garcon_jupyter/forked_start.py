@@ -42,12 +42,12 @@ class Forked:
 
 
 def start(
-    module: str, arguments: Sequence[str], environment: Mapping[str, str], output: int
+    module: str, arguments: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]
 ) -> Forked | None:
     """Start ``python -m module arguments`` as a fork of a living server's preloaded process.
 
     Args:
-        output: the file that it writes to.
+        streams: the open files of its standard input, output and error.
 
     Returns:
         The process; None where no server can fork one.
@@ -65,5 +65,5 @@ def start(
         if server.local:
             file = own_directory(server.name) / forking.SOCKET
             with contextlib.suppress(forking.NotForked):
-                return Forked(forking.knock(file, request, (output, output)))
+                return Forked(forking.knock(file, request, streams))
     return None

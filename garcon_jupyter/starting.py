@@ -147,7 +147,7 @@ class Here(_Start):
     def __call__(self) -> Server:
         _forget_former(self.name)
         directory, log = own_directory(self.name), log_file(self.name)
-        process = _supervise(self.name, self.spec(), self.place, log)
+        process = _supervise(self.name, self.spec, self.place, log)
         return self.await_ready(
             log, directory, lambda: process.poll() is None, lambda: _terminate(process)
         )
@@ -176,7 +176,7 @@ class BesideOthers(_Start):
 
     def _stay(self, own: str) -> None:
         directory, log = own_directory(own), log_file(own)
-        process = _supervise(own, self.spec(), self.place, log)
+        process = _supervise(own, self.spec, self.place, log)
         relay = self.relayed(log)
         try:
             while process.poll() is None:
@@ -231,36 +231,64 @@ def _forget_former(name: str) -> None:
         (registry_directory() / file).unlink(missing_ok=True)
 
 
-def _supervise(own: str, spec: dict[str, Any], place: Place | None, log: Path) -> Process:
-    """Start a supervisor on this host, in a session of its own."""
+def _supervise(
+    own: str, spec: Callable[[], dict[str, Any]], place: Place | None, log: Path
+) -> Process:
+    """Start a supervisor on this host, in a session of its own.
+
+    Args:
+        spec: makes the settings. This takes time, in which the process imports what it needs; it waits for the
+            spec until its standard input is closed.
+    """
     directory, shared = own_directory(own), shared_directory(own)
     _await_end_of_former(directory)
     for path in (directory, shared):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700)
     file = directory / "spec.json"
-    placed = place.as_dict() if place else None
-    content = {**spec, "directory": str(directory), "shared": str(shared), "hosts": placed}
-    file.write_text(json.dumps(content, indent=1))
-    around = environment()
-    with log.open("wb") as stream:
-        log.chmod(0o600)
-        forked = None if place else forked_start.start(FIRST, [str(file)], around, stream.fileno())
-        process = forked or subprocess.Popen(
-            [sys.executable, "-m", FIRST, str(file)],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=around,
-            start_new_session=True,
-        )
-    (directory / SUPERVISOR).write_text(str(process.pid))
+    waits, goes_on = os.pipe()
+    try:
+        with log.open("wb") as stream:
+            log.chmod(0o600)
+            process = _first_process(file, (waits, stream.fileno()), alone=place is None)
+        (directory / SUPERVISOR).write_text(str(process.pid))
+        try:
+            placed = place.as_dict() if place else None
+            content = {**spec(), "directory": str(directory), "shared": str(shared)}
+            file.write_text(json.dumps({**content, "hosts": placed}, indent=1))
+        except BaseException:
+            _terminate(process, signal.SIGKILL)  # it has made nothing yet
+            for path in (directory, shared):
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+    finally:
+        os.close(waits)
+        os.close(goes_on)
     return process
 
 
-def _terminate(process: Process) -> None:
+def _first_process(file: Path, streams: tuple[int, int], alone: bool) -> Process:
+    """Start the first process of a server, forked from that of another where one can be.
+
+    Args:
+        streams: what it reads from and writes to.
+        alone: whether it is the only host's; that of several ends with its launch.
+    """
+    around, (source, sink) = environment(), streams
+    forked = forked_start.start(FIRST, [str(file)], around, (source, sink, sink)) if alone else None
+    return forked or subprocess.Popen(
+        [sys.executable, "-m", FIRST, str(file)],
+        stdin=source,
+        stdout=sink,
+        stderr=subprocess.STDOUT,
+        env=around,
+        start_new_session=True,
+    )
+
+
+def _terminate(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
 
 
 def _await_end_of_former(directory: Path) -> None:

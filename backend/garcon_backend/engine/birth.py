@@ -38,7 +38,7 @@ def fork_for(
     Args:
         link: to whoever asked; the child speaks there (:mod:`garcon_jupyter.wire.forking`).
         request: with `module`, a name of :data:`RUN`, `arguments`, `environment` and `directory`.
-        files: standard output and error.
+        files: standard input, output and error.
         may_belong_to: whether the parent that it came to is right; else it ends.
         others: sockets of the preloaded process, which are none of the child's.
     """
@@ -83,7 +83,7 @@ def _introduce(link: socket.socket) -> None:
 
 def become(request: dict[str, Any], files: Sequence[int]) -> None:
     """Take on what the request says, and forget what the preloaded process was."""
-    for number, file in enumerate(files, 1):
+    for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     os.chdir(request["directory"])

@@ -145,7 +145,7 @@ class Preloaded:
             try:
                 with its:
                     self._control.settimeout(forking.PATIENCE)
-                    forking.send(self._control, request, [its.fileno(), 1, 2])
+                    forking.send(self._control, request, [its.fileno(), 0, 1, 2])
             except OSError as error:
                 raise NotForked(f"it is gone: {error}") from error
             return forking.born(link)

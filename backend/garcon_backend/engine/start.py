@@ -1,6 +1,6 @@
 """The first process of a server on a host: ``python -m garcon_backend.engine.start SPEC``.
 
-It imports what ranks import, forks the *preloaded* process, from which they come, and becomes the supervisor. Where
+It imports what ranks import, while the launch may still think about the spec, forks the *preloaded* process, from which they come, and becomes the supervisor. Where
 nothing can be forked it imports only what a supervisor needs, and each rank imports for itself: the *cold* way.
 """
 
@@ -20,14 +20,28 @@ def main(spec_file: str) -> int:
     """Run a server to its end; the exit code."""
     # A signal to end waits until the supervisor can bury what it leaves.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    environment = dict(os.environ)
-    source = None
-    if preloaded.possible():
+    environment, source = dict(os.environ), None
+    if forks := preloaded.possible():
         preloaded.preload()
-        source = preloaded.Preloaded.fork(environment, _door(Path(spec_file)))
     from garcon_backend.engine import supervisor
 
+    if not _given(Path(spec_file)):
+        return 1
+    if forks:
+        source = preloaded.Preloaded.fork(environment, _door(Path(spec_file)))
     return supervisor.main(spec_file, source)
+
+
+def _given(spec_file: Path) -> bool:
+    """Whether the spec is there. A launch that still works on it writes it, and then lets go of this process's
+    standard input; where the launch fails, or its process ends, it does only the latter."""
+    if not spec_file.exists():
+        with open(0, "rb", closefd=False) as launch:
+            launch.read()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+    return spec_file.exists()
 
 
 def _door(spec_file: Path) -> Path | None:
