@@ -8,12 +8,15 @@ starts by its command.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from garcon_jupyter.registry import own_directory, servers
 from garcon_jupyter.wire import forking
 from garcon_jupyter.wire.surroundings import COLD, surroundings
+
+_TICK = 0.05
 
 
 class Forked:
@@ -38,6 +41,12 @@ class Forked:
         with contextlib.suppress(psutil.Error):
             if self._process and self._process.is_running():
                 return 1 if self._process.status() == psutil.STATUS_ZOMBIE else None
+        return 1
+
+    def wait(self) -> int:
+        """Wait for its end; 1."""
+        while self.poll() is None:
+            time.sleep(_TICK)
         return 1
 
 
