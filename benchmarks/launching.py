@@ -90,6 +90,7 @@ def against(revision: str, folder: Path) -> Iterator[Row]:
                     await_rest()
                     turn = _turn(side, folder, path, ranks)
                     logits.append(turn["logits"])
+                    print(f"  {side.name}: {turn['taken']}", file=sys.stderr, flush=True)
                     if number:
                         taken.append(turn["taken"])
                 if logits[0] != logits[1]:
