@@ -106,15 +106,18 @@ def _turn(side: Path, folder: Path, path: Path, ranks: int) -> dict[str, dict[st
         "GARCON_RUNTIME": str(folder / f"runtime-{side.name}"),
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    told = subprocess.run(
-        [sys.executable, str(TURN), str(path), str(ranks)],
-        cwd=side,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(told.stdout.splitlines()[-1])
+    command = [sys.executable, str(TURN), str(path), str(ranks)]
+    with subprocess.Popen(
+        command, cwd=side, env=environment, stdout=subprocess.PIPE, text=True
+    ) as turn:
+        try:
+            told, _ = turn.communicate()
+        except BaseException:
+            turn.terminate()  # it ends its servers
+            raise
+    if turn.returncode:
+        raise subprocess.CalledProcessError(turn.returncode, command)
+    return json.loads(told.splitlines()[-1])
 
 
 def _compared(what: str, ranks: int, before: list[float], now: list[float]) -> Row:

@@ -62,4 +62,9 @@ def main(path: str, ranks: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], int(sys.argv[2]))))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        print(json.dumps(main(sys.argv[1], int(sys.argv[2]))))
+    finally:
+        for server in garcon.servers():
+            garcon.stop(server, force=True)

@@ -60,6 +60,7 @@ def surroundings(environment: Mapping[str, str]) -> dict[str, object]:
         "python": [sys.executable, sys.version],
         "environment": relevant,
         "user": [os.getuid(), os.getgid(), *sorted(os.getgroups())],
+        "umask": re.findall(r"^Umask:.*$", Path("/proc/self/status").read_text(), re.MULTILINE),
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
         "cores": sorted(os.sched_getaffinity(0)),
         "limits": {name: list(resource.getrlimit(getattr(resource, name))) for name in _limits()},

@@ -38,9 +38,9 @@ def _given(spec_file: Path) -> bool:
     if not spec_file.exists():
         with open(0, "rb", closefd=False) as launch:
             launch.read()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     return spec_file.exists()
 
 
