@@ -255,7 +255,9 @@ def _supervise(
         try:
             placed = place.as_dict() if place else None
             content = {**spec(), "directory": str(directory), "shared": str(shared)}
-            file.write_text(json.dumps({**content, "hosts": placed}, indent=1))
+            writing = file.with_suffix(".writing")
+            writing.write_text(json.dumps({**content, "hosts": placed}, indent=1))
+            writing.replace(file)
         except BaseException:
             _terminate(process, signal.SIGKILL)  # it has made nothing yet
             for path in (directory, shared):
