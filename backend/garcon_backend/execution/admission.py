@@ -62,7 +62,7 @@ class Admission:
         """Refuse a pass that cannot fit on this rank.
 
         Args:
-            pieces: in which it is read one after the other; none where it is read at once.
+            chunks: in which it is read one after the other; none where it is read at once.
 
         Raises:
             DoesNotFit: with the bytes that it needs and those that there are.
@@ -90,7 +90,7 @@ class Admission:
         )
 
     def fits(self, request: Any, chunks: Sequence[RowChunk]) -> bool:
-        """Whether a pass in these pieces may run on this rank."""
+        """Whether a pass in these chunks may run on this rank."""
         try:
             self.check(request, chunks)
         except DoesNotFit:

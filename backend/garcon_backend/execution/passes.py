@@ -227,7 +227,7 @@ class Passes:
         probes: Sequence[LoadedProbe],
         reduce: Callable[..., Any] | None,
     ) -> Any:
-        """As :meth:`forward`, piece by piece; what the logits function is given are the logits of all."""
+        """As :meth:`forward`, chunk by chunk; what the logits function is given are the logits of all."""
         rows, length = _tensor(request.batch.ids).shape
         whole = Whole((rows, length))
         for number, chunk in enumerate(chunks):

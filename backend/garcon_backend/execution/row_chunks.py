@@ -1,8 +1,8 @@
-"""A forward over more rows than fit at once, in pieces.
+"""A forward over more rows than fit at once, in chunks.
 
-What a model computes of a row depends on no other row. So a batch can be read in pieces, and the logits put together:
-they are those of the whole, up to rounding. Rows of about one length share a piece, which is as wide as its own rows
-and not as the longest of all, so that little of what is computed is padding. A probe sees one piece after the other;
+What a model computes of a row depends on no other row. So a batch can be read in chunks, and the logits put together:
+they are those of the whole, up to rounding. Rows of about one length share a chunk, which is as wide as its own rows
+and not as the longest of all, so that little of what is computed is padding. A probe sees one chunk after the other;
 ``here.document`` and ``here.offset`` say where in the batch it is, as in a run over data.
 """
 
@@ -39,7 +39,7 @@ class RowChunk:
 
 
 def cut(batch: wire.Batch, most: int) -> list[RowChunk]:
-    """A batch in pieces of at most `most` tokens with their padding, but of a row at least."""
+    """A batch in chunks of at most `most` tokens with their padding, but of a row at least."""
     ids = torch.as_tensor(batch.ids)
     mask = torch.ones_like(ids) if batch.mask is None else torch.as_tensor(batch.mask)
     mask = torch.ones_like(ids).bool() if bool(mask.all()) else mask.bool()
@@ -77,7 +77,7 @@ def _chunk(ids: Tensor, mask: Tensor, rows: Tensor, columns: slice, number: int)
 
 
 class Whole:
-    """Logits of a batch of this shape, put together from those of its pieces.
+    """Logits of a batch of this shape, put together from those of its chunks.
 
     Where a row is padded they are zeros: nothing is computed there.
     """
@@ -87,7 +87,7 @@ class Whole:
         self.logits: Tensor | None = None
 
     def put(self, chunk: RowChunk, logits: Tensor | None) -> None:
-        """The logits of a piece, [n, width, V] or, of the last tokens, [n, V]; None on a rank that has none."""
+        """The logits of a chunk, [n, width, V] or, of the last tokens, [n, V]; None on a rank that has none."""
         if logits is None:
             return
         if self.logits is None:

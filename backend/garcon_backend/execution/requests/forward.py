@@ -64,7 +64,7 @@ class ForwardHandler(ProbedRequestHandler[wire.Forward]):
         return passes.forward_in_chunks(request, chunks, self.probes, self.reduce)
 
     def _largest_chunks(self) -> Sequence[RowChunk]:
-        """As few pieces as fit on every rank, which all ranks find out together; a row each at least."""
+        """As few chunks as fit on every rank, which all ranks find out together; a row each at least."""
         rows, length = torch.as_tensor(self.request.batch.ids).shape
         most = rows * length
         while True:

@@ -17,9 +17,8 @@ R = TypeVar("R", bound=Request)
 class RequestHandler(ABC, Generic[R]):
     """One request on one rank, from its admission to its answer.
 
-    The methods are called in the order in which they stand here. What :meth:`prepare` finds out it may keep as
-    attributes for :meth:`run`; both are called on the same object. Those that are called on rank 0 alone may be called
-    on another object of the same request.
+    The methods are called in the order in which they stand here, all on one object: what :meth:`prepare` finds out it may
+    keep as attributes for those that follow.
     """
 
     kind: ClassVar[type[Request]]

@@ -24,7 +24,7 @@ class ProbedRequestHandler(RequestHandler[P]):
     probes: list[LoadedProbe]
 
     def admit_probes(self, chunks: Sequence[RowChunk] = ()) -> None:
-        """Load the probes of a pass that fits, whole or in pieces. Called by :meth:`prepare`.
+        """Load the probes of a pass that fits, whole or in chunks. Called by :meth:`prepare`.
 
         Raises:
             DoesNotFit: the pass does not, or what its recorders will keep.
