@@ -3,6 +3,7 @@
 # make soak   twenty minutes of mixed clients and faults; the figures go to build/soak.json
 # make kills  a hundred and fifty ranks killed at any moment, on one rank, tp=3 and pp=2
 # make bench  measure how fast it is, beside what one would do without it
+# make javascript   types and tests of the widgets' JavaScript, which takes Node (20 or newer)
 # make lab    open the examples in JupyterLab
 # make side-bar   build the side bar anew, which takes Node; its bundle is under version control
 PYTHON ?= python3
@@ -10,8 +11,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_FOR_TESTS := $(VENV)/.ready-for-tests
+JAVASCRIPT := tests/widgets/javascript
+TYPESCRIPT := $(JAVASCRIPT)/node_modules/.ready
 
-.PHONY: setup demo test soak kills bench lint types docs lab side-bar clean
+.PHONY: setup demo test soak kills bench lint types javascript docs lab side-bar clean
 
 setup: $(READY)
 
@@ -34,6 +37,8 @@ demo: $(READY)
 
 test: lint types
 	@sh tests/system.sh
+	@command -v npm >/dev/null && $(MAKE) --no-print-directory $(TYPESCRIPT) || \
+	  echo "Without TypeScript: the tests leave out the types of the widgets' JavaScript."
 	$(BIN)/python -m pytest
 
 lint: $(READY_FOR_TESTS)
@@ -43,6 +48,14 @@ lint: $(READY_FOR_TESTS)
 
 types: $(READY_FOR_TESTS)
 	$(BIN)/mypy
+
+# TypeScript alone, 20 MB, beside the tests that use it.
+$(TYPESCRIPT): $(JAVASCRIPT)/package-lock.json
+	cd $(JAVASCRIPT) && npm ci --ignore-scripts --silent
+	@touch $@
+
+javascript: $(TYPESCRIPT)
+	cd $(JAVASCRIPT) && node node_modules/typescript/bin/tsc && node --test
 
 soak: $(READY_FOR_TESTS)
 	@mkdir -p build
@@ -67,4 +80,4 @@ side-bar: $(READY)
 	$(MAKE) setup
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist $(JAVASCRIPT)/node_modules

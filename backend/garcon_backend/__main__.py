@@ -41,10 +41,9 @@ def main(spec_file: str) -> int:
 
         serve(spec, part, link)
     else:
-        from garcon_backend.lockstep.coordinator import Worker
+        from garcon_backend.lockstep.worker import Worker
 
         worker = Worker(part.executor, link, spec.shared if spec.first else None)
-        part.executor.output.to(worker.emit)
         worker.introduce(part.facts, part.catalog)
         if spec.hosts:
             spec.ready_file.touch()
@@ -71,13 +70,13 @@ def _end_after(who: str, spec: LaunchSpec, meeting: Meeting | None) -> None:
 
 
 def _load(spec: LaunchSpec, rank: int) -> Any:
-    from garcon_backend.execution.rank import load_part
+    from garcon_backend.execution.rank_loading import load_rank
 
     def progress(line: str) -> None:
         if rank == 0:
             print(f"[garcon] {line}", flush=True)
 
-    return load_part(spec, progress)
+    return load_rank(spec, progress)
 
 
 if __name__ == "__main__":

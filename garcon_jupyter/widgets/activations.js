@@ -1,4 +1,5 @@
-import { button, chooser, clamp, colourBar, element, pixels, redrawn, tip } from "./common.js";
+// @ts-check
+import { assign, button, chooser, clamp, colourBar, element, inkOf, pixels, redrawn, tip } from "./common.js";
 import { draw } from "./drawing.js";
 import { cellAt, columnAt, columnOf, middleOf, unitAt, words } from "./frames.js";
 
@@ -6,23 +7,42 @@ import { cellAt, columnAt, columnOf, middleOf, unitAt, words } from "./frames.js
 // drawing.js draws the finest that covers the visible range; here traits are set for whatever needs
 // another.
 
+/** @typedef {import("./traits").Model<import("./traits").Activations>} Model */
+/** @typedef {ReturnType<typeof layout>} Page */
+/** @typedef {import("./frames").Cell} Cell */
+/** @typedef {ReturnType<typeof untouched>} Local */
+
+/** @type {(keyof import("./traits").Activations)[]} */
 const TRAITS = ["title", "labels", "unit_name", "row", "rows", "head", "heads", "units", "frame", "pooled", "order", "detail",
   "detail_pooled", "detail_window", "window", "limit", "selected_token", "selected_unit", "sort_token", "counts", "spread", "busy", "trouble"];
 
+/** What the hand does, before it has done anything. */
+const untouched = () => ({
+  contrast: 1,
+  drag: /** @type {{ from: number, to: number } | null} */ (null),
+  over: /** @type {Cell | null} */ (null),
+  wanted: /** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined),
+  /** The value of the selected cell. */
+  marked: /** @type {() => number | undefined} */ (() => undefined),
+});
+
+/** @param {import("./traits").Place<import("./traits").Activations>} place */
 function render({ model, el }) {
   const colours = pixels(model.get("palette"));
   const page = layout(model, colours);
-  const local = { contrast: 1, drag: null, over: null, wanted: 0 };
+  const local = untouched();
   el.append(page.root);
 
-  const get = (name) => model.get(name);
-  const set = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const get = model.get.bind(model);
+  /** @param {Partial<import("./traits").Activations>} values */
+  const set = (values) => assign(model, values);
   const drawing = redrawn(model, page.root, TRAITS, () => draw(model, page, local, colours));
 
   // ---- what is where ------------------------------------------------------------------------
+  /**
+   * @param {number} first
+   * @param {number} end
+   */
   const zoomTo = (first, end) => {
     const units = get("units");
     const width = clamp(Math.round(end - first), Math.min(4, units), units);
@@ -33,11 +53,15 @@ function render({ model, el }) {
     clearTimeout(local.wanted);
     local.wanted = setTimeout(() => model.save_changes(), 120);
   };
-  const zoomBy = (factor, centre) => {
+  /** @param {number} factor */
+  const zoomBy = (factor, middle = middleOf(model)) => {
     const [first, end] = get("window");
-    const middle = centre ?? middleOf(model);
     zoomTo(middle - (middle - first) * factor, middle + (end - middle) * factor);
   };
+  /**
+   * @param {number} row
+   * @param {number} column
+   */
   const select = (row, column) => {
     const tokens = get("labels").length;
     const units = get("units");
@@ -50,11 +74,13 @@ function render({ model, el }) {
     scrollTo(page, row);
     set({ selected_token: row, selected_unit: unitAt(model, column) });
   };
+  /** @param {number} row */
   const sort = (row) => set({ sort_token: row < 0 || row === get("sort_token") ? -1 : row });
   const forget = () => {
     local.over = null; // other values are coming under the pointer
     page.tip.hide();
   };
+  /** @param {number} unit */
   const openHead = (unit) => {
     forget();
     if (get("heads") && get("head") < 0 && unit >= 0) set({ head: unit });
@@ -110,6 +136,7 @@ function render({ model, el }) {
     } else return; // plain turning scrolls the page, as everywhere
     event.preventDefault();
   }, { passive: false });
+  /** @param {PointerEvent} event */
   const pan = (event) => {
     const [first, end] = get("window");
     const centre = ((event.offsetX - page.gutter) / page.width) * get("units");
@@ -130,6 +157,7 @@ function render({ model, el }) {
     const [first, end] = get("window");
     const far = event.shiftKey ? Math.max(1, Math.round((end - first) / 10)) : 1;
     const begin = row < 0 || column < 0;
+    /** @type {{ [key: string]: () => void }} */
     const keys = {
       ArrowLeft: () => select(row, begin ? first : column - far),
       ArrowRight: () => select(row, begin ? first : column + far),
@@ -152,6 +180,7 @@ function render({ model, el }) {
     event.preventDefault();
     event.stopPropagation(); // else the notebook takes the arrows for its own
   });
+  /** @param {number} factor */
   const contrast = (factor) => {
     local.contrast = clamp(local.contrast * factor, 1e-3, 1e3);
     drawing.ask();
@@ -163,69 +192,86 @@ function render({ model, el }) {
   page.paler.addEventListener("click", () => contrast(1 / 1.5));
   page.stronger.addEventListener("click", () => contrast(1.5));
 
-  model.on("change:values", forget);
+  model.on("change:frame", forget);
   return () => {
     clearTimeout(local.wanted);
-    model.off("change:values", forget);
+    model.off("change:frame", forget);
     drawing.end();
     page.root.remove();
   };
 }
 
-/** All elements, made once. */
+/**
+ * All elements, made once.
+ *
+ * @param {Model} model
+ * @param {Uint32Array} colours
+ */
 function layout(model, colours) {
-  const save = (name) => (value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-  const page = { gutter: 0, width: 1, rowHeight: 20 };
-  page.title = element("div", { class: "garcon-title" });
-  page.subtitle = element("div", { class: "garcon-subtitle" });
-  page.rowChooser = chooser("text", count(model.get("rows"), "text"), 0, model.get("row"), save("row"));
+  const title = element("div", { class: "garcon-title" });
+  const subtitle = element("div", { class: "garcon-subtitle" });
+  const rowChooser = chooser("text", count(model.get("rows"), "text"), 0, model.get("row"), (row) => assign(model, { row }));
   const heads = model.get("heads");
   const names = heads ? ["all heads (norm)", ...count(heads, "head")] : [];
-  page.headChooser = chooser("show", names, -1, model.get("head"), save("head"));
-  page.sort = element("button", { type: "button" }, "sort");
-  page.wider = button("−", "show more units (−)", () => {});
-  page.closer = button("+", "show fewer units (+)", () => {});
-  page.all = button("all", "show all units (0)", () => {});
-  page.paler = button("−", "paler ([)", () => {});
-  page.stronger = button("+", "stronger (])", () => {});
-  page.zoom = element("span", { class: "garcon-group" }, element("span", { class: "garcon-label" }, "zoom"), page.wider, page.closer, page.all);
-  const shade = element("span", { class: "garcon-group" }, element("span", { class: "garcon-label" }, "contrast"), page.paler, page.stronger);
-  page.plot = element("canvas", { class: "garcon-plot" });
-  page.spacer = element("div", {}, page.plot);
-  page.scroller = element("div", { class: "garcon-scroller", tabindex: "0", role: "application" }, page.spacer);
-  page.range = element("canvas", { class: "garcon-range", "aria-hidden": "true" });
-  page.histogram = element("canvas", { role: "img" });
-  page.beside = element("div", { class: "garcon-beside" }, page.histogram);
-  page.readout = element("div", { class: "garcon-readout", "aria-live": "polite" });
-  const foot = element("div", { class: "garcon-foot" }, page.readout);
-  page.bar = colourBar(foot, colours);
-  page.root = element(
+  const headChooser = chooser("show", names, -1, model.get("head"), (head) => assign(model, { head }));
+  const sort = element("button", { type: "button" }, "sort");
+  const wider = button("−", "show more units (−)");
+  const closer = button("+", "show fewer units (+)");
+  const all = button("all", "show all units (0)");
+  const paler = button("−", "paler ([)");
+  const stronger = button("+", "stronger (])");
+  const zoom = element("span", { class: "garcon-group" }, element("span", { class: "garcon-label" }, "zoom"), wider, closer, all);
+  const shade = element("span", { class: "garcon-group" }, element("span", { class: "garcon-label" }, "contrast"), paler, stronger);
+  const plot = element("canvas", { class: "garcon-plot" });
+  const spacer = element("div", {}, plot);
+  const scroller = element("div", { class: "garcon-scroller", tabindex: "0", role: "application" }, spacer);
+  const range = element("canvas", { class: "garcon-range", "aria-hidden": "true" });
+  const histogram = element("canvas", { role: "img" });
+  const beside = element("div", { class: "garcon-beside" }, histogram);
+  const readout = element("div", { class: "garcon-readout", "aria-live": "polite" });
+  const foot = element("div", { class: "garcon-foot" }, readout);
+  const bar = colourBar(foot, colours);
+  const root = element(
     "div",
     { class: "garcon garcon-live garcon-activations", "data-lm-suppress-shortcuts": "true" },
     element("div", { class: "garcon-head" },
-      element("div", { class: "garcon-words" }, page.title, page.subtitle),
-      element("div", { class: "garcon-tools" }, page.rowChooser.group, page.headChooser.group, page.sort, page.zoom, shade)),
+      element("div", { class: "garcon-words" }, title, subtitle),
+      element("div", { class: "garcon-tools" }, rowChooser.group, headChooser.group, sort, zoom, shade)),
     element("div", { class: "garcon-sides" },
-      element("div", { class: "garcon-main" }, page.scroller, page.range),
-      page.beside),
+      element("div", { class: "garcon-main" }, scroller, range),
+      beside),
     foot,
   );
-  page.tip = tip(page.root);
-  return page;
+  return {
+    gutter: 0, width: 1, rowHeight: 20, ink: inkOf(root),
+    root, title, subtitle, rowChooser, headChooser, sort, wider, closer, all, paler, stronger, zoom,
+    plot, spacer, scroller, range, histogram, beside, readout, bar, tip: tip(root),
+  };
 }
 
+/**
+ * @param {number} length
+ * @param {string} noun
+ */
 const count = (length, noun) => Array.from({ length }, (_, place) => `${noun} ${place}`);
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ * @param {PointerEvent} event
+ */
 function hover(model, page, local, event) {
   const cell = cellAt(model, page, event);
   local.over = cell;
-  if (!cell) return page.tip.hide();
-  page.tip.show(event, ...words(model, cell.row, cell.unit, cell));
+  if (!cell) page.tip.hide();
+  else page.tip.show(event, ...words(model, cell.row, cell.unit, cell));
 }
 
+/**
+ * @param {Page} page
+ * @param {number} row
+ */
 function scrollTo(page, row) {
   const top = row * page.rowHeight;
   const room = page.scroller.clientHeight;

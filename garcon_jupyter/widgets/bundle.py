@@ -2,7 +2,9 @@
 
 anywidget gives the browser one ES module as text, and such a module cannot import its neighbours.
 So the files a widget imports are put in front of it, each once, as one text. No build step, and
-nothing is loaded from anywhere.
+nothing is loaded from anywhere. All names of the files are then in one scope: no two may declare the
+same (tests/widgets/test_javascript.py looks). The comments that tell types stay behind, for a saved
+notebook keeps the text of every widget in it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from importlib.resources import files
 
 _IMPORT = re.compile(r"^import \{[^}]*\} from \"\./(\w+)\.js\";\n", flags=re.MULTILINE)
 _EXPORT = re.compile(r"^export (?!default)", flags=re.MULTILINE)
+_TYPES = re.compile(r"^ *(?:/\*\*(?:[^*]|\*(?!/))*\*/|// @ts-check)\n", flags=re.MULTILINE)
+"""Comments with lines to themselves that begin as those that tell types do."""
 
 
 def module(name: str) -> str:
@@ -32,7 +36,9 @@ def _gather(name: str, parts: dict[str, str]) -> None:
     for needed in _IMPORT.findall(text):
         if needed not in parts:
             _gather(needed, parts)
-    parts[name] = _EXPORT.sub("", _IMPORT.sub("", text))
+    for left_out in (_IMPORT, _EXPORT, _TYPES):
+        text = left_out.sub("", text)
+    parts[name] = text
 
 
 def _read(filename: str) -> str:

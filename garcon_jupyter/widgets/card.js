@@ -1,11 +1,21 @@
+// @ts-check
 import { element, redrawn } from "./common.js";
 
 // News of a server every other second, while somebody can see the card.
 
+/** @typedef {import("./traits").Model<import("./traits").Card>} Model */
+/** @typedef {import("./traits").Rank} Rank */
+/** @typedef {import("./traits").Work} Work */
+/** @typedef {ReturnType<typeof layout>} Page */
+/** @typedef {{ heard: number, most: number, sure: number, seen: boolean }} Local */
+
+/** @type {(keyof import("./traits").Card)[]} */
 const TRAITS = ["title", "facts", "state", "stopped", "looks", "trouble", "busy"];
 
+/** @param {import("./traits").Place<import("./traits").Card>} place */
 function render({ model, el }) {
   const page = layout(model);
+  /** @type {Local} */
   const local = { heard: performance.now(), most: 0, sure: 0, seen: false };
   el.append(page.root);
   const drawing = redrawn(model, page.root, TRAITS, () => draw(model, page, local));
@@ -40,33 +50,42 @@ function render({ model, el }) {
   };
 }
 
+/**
+ * All elements, made once, but for what a server has several of.
+ *
+ * @param {Model} model
+ */
 function layout(model) {
-  const page = {};
-  page.title = element("div", { class: "garcon-title" });
-  page.subtitle = element("div", { class: "garcon-subtitle" });
-  page.state = element("span", { class: "garcon-state", role: "status" });
-  page.keep = element("button", { type: "button", title: "wind up the idle clock" }, "keep alive");
-  page.stop = element("button", { type: "button", class: "garcon-danger", title: "end the server" }, "stop");
-  page.idle = element("div", { class: "garcon-idle" });
-  page.gauge = element("i", {});
-  page.queue = element("ul", { class: "garcon-list" });
-  page.users = element("ul", { class: "garcon-list" });
-  page.ranks = element("div", {});
-  const tools = element("div", { class: "garcon-tools" }, page.state);
-  if (model.get("can_keep")) tools.append(page.keep);
-  if (model.get("can_stop")) tools.append(page.stop);
-  page.root = element(
+  const title = element("div", { class: "garcon-title" });
+  const subtitle = element("div", { class: "garcon-subtitle" });
+  const state = element("span", { class: "garcon-state", role: "status" });
+  const keep = element("button", { type: "button", title: "wind up the idle clock" }, "keep alive");
+  const stop = element("button", { type: "button", class: "garcon-danger", title: "end the server" }, "stop");
+  const idle = element("div", { class: "garcon-idle" });
+  const gauge = element("i");
+  const queue = element("ul", { class: "garcon-list" });
+  const users = element("ul", { class: "garcon-list" });
+  const ranks = element("div");
+  const tools = element("div", { class: "garcon-tools" }, state);
+  if (model.get("can_keep")) tools.append(keep);
+  if (model.get("can_stop")) tools.append(stop);
+  const root = element(
     "div",
     { class: "garcon garcon-live garcon-card", "data-lm-suppress-shortcuts": "true" },
-    element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, page.title, page.subtitle), tools),
+    element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, title, subtitle), tools),
     element("div", { class: "garcon-columns" },
-      element("div", {}, element("h4", {}, "ends when idle for"), page.idle, element("div", { class: "garcon-gauge" }, page.gauge), element("h4", {}, "queue"), page.queue),
-      element("div", {}, element("h4", {}, "users"), page.users),
-      element("div", {}, element("h4", {}, "ranks"), page.ranks)),
+      element("div", {}, element("h4", {}, "ends when idle for"), idle, element("div", { class: "garcon-gauge" }, gauge), element("h4", {}, "queue"), queue),
+      element("div", {}, element("h4", {}, "users"), users),
+      element("div", {}, element("h4", {}, "ranks"), ranks)),
   );
-  return page;
+  return { root, title, subtitle, state, keep, stop, idle, gauge, queue, users, ranks };
 }
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ */
 function draw(model, page, local) {
   const state = model.get("state");
   const stopped = model.get("stopped");
@@ -76,7 +95,12 @@ function draw(model, page, local) {
   page.state.dataset.state = word;
   page.state.textContent = word;
   page.keep.disabled = page.stop.disabled = Boolean(stopped);
+  /** @param {import("./common").Nodes} parts */
   const line = (...parts) => element("li", {}, ...parts);
+  /**
+   * @param {Work} item
+   * @param {string} what
+   */
   const request = (item, what) => line(element("b", {}, item.kind), " of ", session(item.session), ` ${what} ${time(item.seconds)}`);
   const queue = [...(state.running ? [request(state.running, "for")] : []), ...(state.waiting ?? []).map((item) => request(item, "waiting"))];
   page.queue.replaceChildren(...(queue.length && !stopped ? queue : [line("nothing runs, nothing waits")]));
@@ -86,12 +110,20 @@ function draw(model, page, local) {
   countDown(model, page, local);
 }
 
-/** A session is named after its notebook: the file's name tells enough. */
-const session = (name) => element("span", { title: name }, String(name).split("/").at(-1));
+/**
+ * A session is named after its notebook: the file's name tells enough.
+ *
+ * @param {string} name
+ */
+const session = (name) => element("span", { title: name }, String(name).split("/").at(-1) ?? "");
 
+/**
+ * @param {Rank} rank
+ * @param {number} most bytes that any rank uses
+ */
 function rankBox(rank, most) {
   const layers = rank.layers?.length ? (rank.layers.length > 1 ? `layers ${rank.layers[0]}–${rank.layers.at(-1)}` : `layer ${rank.layers[0]}`) : "no layers";
-  const bar = element("i", {});
+  const bar = element("i");
   bar.style.width = `${((rank.memory ?? 0) / most) * 100}%`;
   const box = element("div", { class: "garcon-rank" }, element("b", {}, `rank ${rank.rank}`), ` · ${rank.device} · ${layers}`,
     element("div", { class: "garcon-gauge" }, bar),
@@ -99,6 +131,11 @@ function rankBox(rank, most) {
   return box;
 }
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ */
 function countDown(model, page, local) {
   const left = model.get("state").idle_left;
   if (model.get("stopped")) page.idle.textContent = "–";
@@ -111,13 +148,18 @@ function countDown(model, page, local) {
   }
 }
 
+/** @param {number} seconds */
 function time(seconds) {
   const whole = Math.round(seconds);
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   return h ? `${h} h ${String(m).padStart(2, "0")} min` : m ? `${m} min ${String(s).padStart(2, "0")} s` : `${s} s`;
 }
 
-/** Bytes, as sizes.sized in Python. */
+/**
+ * Bytes, as sizes.sized in Python.
+ *
+ * @param {number} count
+ */
 function size(count) {
   const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
   let power = 0;

@@ -44,14 +44,23 @@ def codes(values: Floats, limit: float, root: bool = False) -> NDArray[np.uint8]
         root: colour grows with the square root of magnitude, for attention weights, where 0.05
             matters and would be invisible beside 1.
     """
-    strength = np.clip(values / np.float32(limit), -1.0, 1.0)
+    with np.errstate(over="ignore"):
+        strength = np.clip(values / np.float32(limit), -1.0, 1.0)
     if root:
         strength = np.sign(strength) * np.sqrt(np.abs(strength))
     steps = np.where(np.isnan(strength), -ZERO, np.round(strength * FULL))
     return (steps + ZERO).astype(np.uint8)
 
 
-def css(code: int) -> str:
-    """The colour of a code as CSS, such as ``rgba(24,100,200,0.5)``."""
+def css(code: int, share: float = 1.0) -> str:
+    """The colour of a code as CSS, such as ``rgba(24,100,200,0.5)``, with a share of its opacity."""
     red, green, blue, opacity = (int(part) for part in palette()[code])
-    return f"rgba({red},{green},{blue},{opacity / 255:.3f})"
+    return f"rgba({red},{green},{blue},{opacity / 255 * share:.3f})"
+
+
+def behind_text(code: int) -> str:
+    """The colour behind a token of the text, as CSS. What is no number is fainter than in a grid of cells:
+    it is still to be read."""
+    if code == 0:
+        return "rgba({},{},{},0.180)".format(*NOT_A_NUMBER[:3])
+    return css(code, BEHIND_TEXT)

@@ -1,18 +1,28 @@
-import { blit, clamp, codeOf, element, fitted, number, plural, sized } from "./common.js";
+// @ts-check
+import { blit, clamp, codeOf, contextOf, css, element, fitted, inkOf, number, plural, sized } from "./common.js";
 import { drawHistogram } from "./histogram.js";
 import { columnName, columnOf, frameOf, strongest, unitAt, valueOf, wholeFrame, words } from "./frames.js";
 
 // Drawing the activations widget: the cells on one canvas, the range under them on another.
 
+/** @typedef {import("./frames").Model} Model */
+/** @typedef {import("./activations").Page} Page */
+/** @typedef {import("./activations").Local} Local */
+/** @typedef {CanvasRenderingContext2D} Context */
+
 const VIEWPORT = 430; // most height of the visible rows
 const RANGE = 30; // height of the navigator under the picture
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ * @param {Uint32Array} colours
+ */
 export function draw(model, page, local, colours) {
   const labels = model.get("labels");
   const units = model.get("units");
-  const style = getComputedStyle(page.root);
-  const css = (name) => style.getPropertyValue(name);
-  page.ink = { ink: css("--ink"), soft: css("--soft"), line: css("--line"), accent: css("--accent"), code: css("--code-font"), text: css("--text-font") };
+  page.ink = inkOf(page.root);
   describe(model, page, labels, units);
   const room = page.scroller.clientWidth;
   if (!room) return;
@@ -37,6 +47,12 @@ export function draw(model, page, local, colours) {
   page.bar(model.get("limit") / local.contrast, false);
 }
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {string[]} labels
+ * @param {number} units
+ */
 function describe(model, page, labels, units) {
   const sorted = model.get("sort_token");
   const selected = model.get("selected_token");
@@ -47,16 +63,16 @@ function describe(model, page, labels, units) {
   const parts = [`${plural(labels.length, "token")} × ${plural(units, name)}`];
   if (name === "head" && model.get("heads")) parts.push("L2 norm, double-click opens a head");
   if (end - first < units) parts.push(`showing ${first.toLocaleString("en")} to ${(end - 1).toLocaleString("en")}`);
-  if (largest > model.get("limit")) parts.push(`largest |value| ${number(Number(largest.toPrecision(3)))}`);
+  if (largest > model.get("limit")) parts.push(`largest |value| ${number(largest, 3)}`);
   if (model.get("busy")) parts.push("fetching …");
   page.subtitle.textContent = labels.length && units ? parts.join(" · ") : `Nothing to draw: ${parts[0]}.`;
-  page.rowChooser.select.value = model.get("row");
-  page.headChooser.select.value = model.get("head");
+  page.rowChooser.select.value = String(model.get("row"));
+  page.headChooser.select.value = String(model.get("head"));
   page.sort.textContent = sorted >= 0 ? `sorted at token ${sorted}` : "sort at token";
   page.sort.title = `order ${name}s by their value at the selected token (s)`;
   page.sort.setAttribute("aria-pressed", String(sorted >= 0));
   page.sort.disabled = sorted < 0 && selected < 0;
-  page.sort.style.opacity = page.sort.disabled ? 0.5 : 1;
+  page.sort.style.opacity = page.sort.disabled ? "0.5" : "1";
   page.zoom.style.display = units > 8 ? "" : "none";
   page.scroller.setAttribute("aria-label", `${page.title.textContent}: ${parts.join(", ")}. Arrow keys move the selected cell.`);
   page.readout.replaceChildren();
@@ -69,20 +85,41 @@ function describe(model, page, labels, units) {
   }
 }
 
+/**
+ * @param {Page} page
+ * @param {string[]} labels
+ * @param {string} font
+ */
 function gutterOf(page, labels, font) {
-  const context = page.plot.getContext("2d");
+  const context = contextOf(page.plot);
   context.font = font;
   let widest = 0;
   for (const label of labels.slice(0, 400)) widest = Math.max(widest, context.measureText(label.slice(0, 40)).width);
   return Math.round(clamp(widest + 14, 30, 170));
 }
 
-function rowsInView(page, tokens, height) {
+/**
+ * The first row in view, and the first below it.
+ *
+ * @param {Pick<import("./frames").Rows, "rowHeight" | "scroller">} page
+ * @param {number} tokens
+ * @param {number} height
+ */
+export function rowsInView(page, tokens, height) {
   const first = Math.floor(page.scroller.scrollTop / page.rowHeight);
   return [clamp(first, 0, tokens), clamp(Math.ceil((page.scroller.scrollTop + height) / page.rowHeight), 0, tokens)];
 }
 
-/** Cells of the rows in view: one image, each of its rows stretched to a row of the picture. */
+/**
+ * Cells of the rows in view: one image, each of its rows stretched to a row of the picture.
+ *
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ * @param {Uint32Array} colours
+ * @param {Context} context
+ * @param {number} height
+ */
 function drawCells(model, page, local, colours, context, height) {
   const frame = frameOf(model);
   const limit = model.get("limit") / local.contrast;
@@ -116,6 +153,15 @@ function drawCells(model, page, local, colours, context, height) {
   context.strokeRect(page.gutter + 0.5, 0.5, page.width - 1, height - 1);
 }
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ * @param {Context} context
+ * @param {string[]} labels
+ * @param {number} height
+ * @param {string} font
+ */
 function drawLabels(model, page, local, context, labels, height, font) {
   const [top, bottom] = rowsInView(page, labels.length, height);
   context.textAlign = "right";
@@ -130,10 +176,24 @@ function drawLabels(model, page, local, context, labels, height, font) {
   }
 }
 
-/** The selected cell, the cell under the pointer, and the range being dragged. */
+/**
+ * The selected cell, the cell under the pointer, and the range being dragged.
+ *
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ * @param {Context} context
+ * @param {number} height
+ */
 function drawMarks(model, page, local, context, height) {
   const [first, end] = model.get("window");
   const cell = page.width / (end - first);
+  /**
+   * @param {number} row
+   * @param {number} column
+   * @param {string} colour
+   * @param {number} width
+   */
   const outline = (row, column, colour, width) => {
     if (row < 0 || column < first || column >= end) return;
     const wide = Math.max(cell, 5);
@@ -152,7 +212,14 @@ function drawMarks(model, page, local, context, height) {
   }
 }
 
-/** Under the picture: unit numbers, and where the visible range lies in the whole. */
+/**
+ * Under the picture: unit numbers, and where the visible range lies in the whole.
+ *
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ * @param {Uint32Array} colours
+ */
 function drawRange(model, page, local, colours) {
   const [first, end] = model.get("window");
   const units = model.get("units");
@@ -174,7 +241,15 @@ function drawRange(model, page, local, colours) {
   if (navigator) drawNavigator(model, page, context, colours, local);
 }
 
-/** The strongest value over all tokens at each place, as bars up (positive) and down. */
+/**
+ * The strongest value over all tokens at each place, as bars up (positive) and down.
+ *
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Context} context
+ * @param {Uint32Array} colours
+ * @param {Local} local
+ */
 function drawNavigator(model, page, context, colours, local) {
   const frame = wholeFrame(model);
   const rows = model.get("labels").length;
@@ -193,9 +268,9 @@ function drawNavigator(model, page, context, colours, local) {
         if (value < low) low = value;
       }
     }
-    context.fillStyle = hex(colours[220]);
+    context.fillStyle = css(colours[220]);
     context.fillRect(page.gutter + x, top + half - Math.min(1, high / limit) * half, 1, Math.min(1, high / limit) * half);
-    context.fillStyle = hex(colours[36]);
+    context.fillStyle = css(colours[36]);
     context.fillRect(page.gutter + x, top + half, 1, Math.min(1, -low / limit) * half);
   }
   const [a, b] = [first, end].map((column) => page.gutter + (column / units) * page.width);
@@ -208,8 +283,11 @@ function drawNavigator(model, page, context, colours, local) {
   context.strokeRect(a + 0.5, top + 0.5, Math.max(b - a - 1, 2), RANGE - 1);
 }
 
-const hex = (pixel) => `rgba(${pixel & 255},${(pixel >> 8) & 255},${(pixel >> 16) & 255},${(pixel >>> 24) / 255})`;
-
-function niceStep(least) {
+/**
+ * The least round number (1, 2 or 5 times a power of ten) that is not below `least`, as numbers.round_step in Python.
+ *
+ * @param {number} least
+ */
+export function niceStep(least) {
   for (let power = 1; ; power *= 10) for (const part of [1, 2, 5]) if (part * power >= least) return part * power;
 }

@@ -1,21 +1,34 @@
-import { FILLING, bars, blit, chooser, clamp, element, filling, fitted, hatch, number, pixels, plural, progress, redrawn, scaleBar, sized, tip, token, typed } from "./common.js";
+// @ts-check
+import { FILLING, assign, bars, blit, chooser, clamp, contextOf, element, filling, fitted, hatch, inkOf, number, pixels, plural, progress, redrawn, scaleBar, short, sized, tip, token, typed } from "./common.js";
 
 // Rows × columns of one sheet at a time. Row 0 is at the bottom: the residual stream flows upwards.
 
+/** @typedef {import("./traits").Model<import("./traits").Grid>} Model */
+/** @typedef {import("./traits").Sheet} Sheet */
+/** @typedef {ReturnType<typeof layout>} Page */
+/** @typedef {{ row: number, column: number }} Cell */
+/** @typedef {{ over: Cell | null }} Local what is under the pointer */
+/** @typedef {CanvasRenderingContext2D} Context */
+
 const TALL = 16;
+/** @type {(keyof import("./traits").Grid)[]} */
 const TRAITS = ["title", "sheets", "sheet", "selected_row", "selected_column", "detail", "words", "tops", ...FILLING, "trouble", "hint"];
 
+/** @param {import("./traits").Place<import("./traits").Grid>} place */
 function render({ model, el }) {
   const colours = pixels(model.get("palette"));
-  const page = layout(model, colours);
+  const page = layout(model, colours, (sheet) => turn(sheet));
+  /** @type {Local} */
   const local = { over: null };
   el.append(page.root);
-  const get = (name) => model.get(name);
-  const set = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const get = model.get.bind(model);
+  /** @param {Partial<import("./traits").Grid>} values */
+  const set = (values) => assign(model, values);
   const drawing = redrawn(model, page.root, TRAITS, () => draw(model, page, local, colours));
+  /**
+   * @param {number} row
+   * @param {number} column
+   */
   const select = (row, column) => {
     const sheet = sheetOf(model);
     if (!sheet.rows.length || !sheet.columns.length) return;
@@ -26,8 +39,8 @@ function render({ model, el }) {
     if (x < page.scroller.scrollLeft + page.gutter) page.scroller.scrollLeft = x - page.gutter;
     if (x + page.wide > page.scroller.scrollLeft + page.scroller.clientWidth) page.scroller.scrollLeft = x + page.wide - page.scroller.clientWidth;
   };
+  /** @param {number} sheet */
   const turn = (sheet) => set({ sheet, selected_row: -1, ...(sameColumns(model, sheet) ? {} : { selected_column: -1 }) });
-  page.turn = turn;
   page.plot.addEventListener("pointermove", (event) => {
     local.over = cellAt(model, page, event);
     if (local.over) page.tip.show(event, ...told(model, local.over.row, local.over.column, true));
@@ -46,6 +59,7 @@ function render({ model, el }) {
   page.scroller.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const [row, column] = [get("selected_row"), get("selected_column")];
+    /** @type {{ [key: string]: () => void }} */
     const keys = {
       ArrowUp: () => select(row + 1, column),
       ArrowDown: () => select(row < 0 ? 0 : row - 1, column),
@@ -67,52 +81,79 @@ function render({ model, el }) {
   };
 }
 
-function layout(model, colours) {
-  const page = { gutter: 40, above: 20, wide: 20, tall: 18 };
-  page.title = element("div", { class: "garcon-title" });
-  page.subtitle = element("div", { class: "garcon-subtitle" });
+/**
+ * All elements, made once.
+ *
+ * @param {Model} model
+ * @param {Uint32Array} colours
+ * @param {(sheet: number) => void} turn
+ */
+function layout(model, colours, turn) {
+  const title = element("div", { class: "garcon-title" });
+  const subtitle = element("div", { class: "garcon-subtitle" });
   const names = model.get("sheets").map((sheet) => sheet.name);
-  page.chooser = chooser("show", names, 0, model.get("sheet"), (sheet) => page.turn(sheet));
-  page.plot = element("canvas", { class: "garcon-plot" });
-  page.scroller = element("div", { class: "garcon-scroller", tabindex: "0", role: "application" }, page.plot);
-  page.readout = element("div", { class: "garcon-readout", "aria-live": "polite" });
-  page.detail = element("div", { class: "garcon-detail", hidden: "" });
-  page.filling = filling(model);
-  const foot = element("div", { class: "garcon-foot" }, page.readout, page.filling.key);
-  page.bar = scaleBar(foot, colours);
-  foot.append(page.detail);
-  page.root = element(
+  const choice = chooser("show", names, 0, model.get("sheet"), turn);
+  const plot = element("canvas", { class: "garcon-plot" });
+  const scroller = element("div", { class: "garcon-scroller", tabindex: "0", role: "application" }, plot);
+  const readout = element("div", { class: "garcon-readout", "aria-live": "polite" });
+  const detail = element("div", { class: "garcon-detail", hidden: "" });
+  const fill = filling(model);
+  const foot = element("div", { class: "garcon-foot" }, readout, fill.key);
+  const bar = scaleBar(foot, colours);
+  foot.append(detail);
+  const root = element(
     "div",
     { class: "garcon garcon-live garcon-grid-of", "data-lm-suppress-shortcuts": "true" },
     element("div", { class: "garcon-head" },
-      element("div", { class: "garcon-words" }, page.title, page.subtitle),
-      element("div", { class: "garcon-tools" }, page.filling.stop, page.chooser.group)),
-    page.scroller,
+      element("div", { class: "garcon-words" }, title, subtitle),
+      element("div", { class: "garcon-tools" }, fill.stop, choice.group)),
+    scroller,
     foot,
   );
-  page.tip = tip(page.root);
-  return page;
+  return {
+    gutter: 40, above: 20, below: 2, wide: 20, tall: 18, flat: true, ink: inkOf(root),
+    root, title, subtitle, chooser: choice, plot, scroller, readout, detail, filling: fill, bar, tip: tip(root),
+  };
 }
 
+/** @param {Model} model */
 const sheetOf = (model) => model.get("sheets")[model.get("sheet")];
 
-function sameColumns(model, other) {
+/**
+ * Whether another sheet has the columns of the one that is shown.
+ *
+ * @param {Model} model
+ * @param {number} other
+ */
+export function sameColumns(model, other) {
   const [a, b] = [sheetOf(model), model.get("sheets")[other]];
   return a.column_name === b.column_name && a.columns.length === b.columns.length;
 }
 
-function valueAt(sheet, row, column) {
+/**
+ * @param {Sheet} sheet
+ * @param {number} row
+ * @param {number} column
+ */
+export function valueAt(sheet, row, column) {
   return typed(sheet.values, Float32Array)[row * sheet.columns.length + column];
 }
 
-/** The words of a cell with their probabilities, likeliest first. */
-function wordsAt(model, row, column) {
+/**
+ * The words of a cell with their probabilities, likeliest first.
+ *
+ * @param {Model} model
+ * @param {number} row
+ * @param {number} column
+ */
+export function wordsAt(model, row, column) {
   const sheet = sheetOf(model);
   const tops = typed(model.get("tops"), Int32Array);
   const choices = tops.length / Math.max(sheet.rows.length * sheet.columns.length, 1);
   if (!Number.isInteger(choices)) return [];
   const probabilities = typed(model.get("top_probabilities"), Float32Array);
   const start = (row * sheet.columns.length + column) * choices;
+  /** @type {import("./traits").Chance[]} */
   const found = [];
   for (let place = start; place < start + choices; place++) {
     if (tops[place] >= 0) found.push([model.get("words")[tops[place]], probabilities[place]]);
@@ -120,11 +161,22 @@ function wordsAt(model, row, column) {
   return found;
 }
 
-/** A value in words; a cell that has none (yet) says so. */
+/**
+ * A value in words; a cell that has none (yet) says so.
+ *
+ * @param {number} value
+ */
 const valueSaid = (value) => (Number.isNaN(value) ? "–" : number(value));
 
+/**
+ * @param {Model} model
+ * @param {number} row
+ * @param {number} column
+ * @param {boolean} full
+ */
 function told(model, row, column, full) {
   const sheet = sheetOf(model);
+  /** @type {import("./common").Nodes} */
   const nodes = [`${sheet.row_name} ${sheet.rows[row]} · ${sheet.column_name} ${column} `, token(sheet.columns[column]), " "];
   model.get("sheets").forEach((each, place) => {
     if (!sameColumns(model, place) || row >= each.rows.length) return;
@@ -135,7 +187,13 @@ function told(model, row, column, full) {
   return nodes;
 }
 
-function cellAt(model, page, event) {
+/**
+ * @param {Model} model
+ * @param {Pick<Page, "gutter" | "above" | "wide" | "tall">} page
+ * @param {import("./common").Pointer} event
+ * @returns {Cell | null}
+ */
+export function cellAt(model, page, event) {
   const sheet = sheetOf(model);
   const column = Math.floor((event.offsetX - page.gutter) / page.wide);
   const row = sheet.rows.length - 1 - Math.floor((event.offsetY - page.above) / page.tall);
@@ -143,26 +201,36 @@ function cellAt(model, page, event) {
   return { row, column };
 }
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ * @param {Uint32Array} colours
+ */
 function draw(model, page, local, colours) {
   const sheet = sheetOf(model);
-  const style = getComputedStyle(page.root);
-  const css = (name) => style.getPropertyValue(name);
-  page.ink = { ink: css("--ink"), soft: css("--soft"), line: css("--line"), shade: css("--shade"), accent: css("--accent"), code: css("--code-font"), text: css("--text-font") };
+  page.ink = inkOf(page.root);
   describe(model, page, sheet);
   page.filling.show(typed(sheet.values, Float32Array).some(Number.isNaN));
   const room = page.scroller.clientWidth;
   if (!room || !sheet.rows.length || !sheet.columns.length) return;
-  const context = measure(model, page, sheet, room);
-  drawCells(model, page, sheet, colours, context);
+  const context = measure(page, sheet, room);
+  drawCells(page, sheet, colours, context);
+  if (page.wide >= 30 && page.tall >= 14) writeWords(model, page, sheet, context);
   drawLabels(model, page, local, sheet, context);
   drawMarks(model, page, local, sheet, context);
   page.bar(sheet.signed ? 1 : 128, sheet.ticks);
 }
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Sheet} sheet
+ */
 function describe(model, page, sheet) {
   page.title.textContent = model.get("title") || sheet.name;
   page.subtitle.textContent = `${plural(sheet.rows.length, sheet.row_name)} × ${plural(sheet.columns.length, sheet.column_name)} · ${sheet.name}${progress(model)}`;
-  page.chooser.select.value = model.get("sheet");
+  page.chooser.select.value = String(model.get("sheet"));
   page.scroller.setAttribute("aria-label", `${page.title.textContent}: ${page.subtitle.textContent}. Arrow keys move the selected cell.`);
   page.readout.replaceChildren();
   const [row, column] = [model.get("selected_row"), model.get("selected_column")];
@@ -177,9 +245,15 @@ function describe(model, page, sheet) {
   if (detail.rows?.length) page.detail.append(bars("", detail.rows));
 }
 
-/** Sizes of cells, gutter and labels; the canvas, cleared, at that size. */
-function measure(model, page, sheet, room) {
-  const context = page.plot.getContext("2d");
+/**
+ * Sizes of cells, gutter and labels; the canvas, cleared, at that size.
+ *
+ * @param {Page} page
+ * @param {Sheet} sheet
+ * @param {number} room
+ */
+function measure(page, sheet, room) {
+  const context = contextOf(page.plot);
   context.font = `11.5px ${page.ink.text}`;
   const widest = Math.max(...sheet.rows.map((row) => context.measureText(row).width));
   page.gutter = Math.round(clamp(widest + 14, 26, 150));
@@ -193,7 +267,13 @@ function measure(model, page, sheet, room) {
   return sized(page.plot, Math.ceil(width), Math.ceil(page.above + page.tall * sheet.rows.length + page.below));
 }
 
-function drawCells(model, page, sheet, colours, context) {
+/**
+ * @param {Page} page
+ * @param {Sheet} sheet
+ * @param {Uint32Array} colours
+ * @param {Context} context
+ */
+function drawCells(page, sheet, colours, context) {
   const [rows, columns] = [sheet.rows.length, sheet.columns.length];
   const codes = typed(sheet.codes, Uint8Array);
   const image = new ImageData(columns, rows);
@@ -209,11 +289,18 @@ function drawCells(model, page, sheet, colours, context) {
   for (let column = 1; column < columns && page.wide >= 8; column++) context.clearRect(page.gutter + column * page.wide - 0.5, page.above, 1, page.tall * rows);
   context.strokeStyle = page.ink.line;
   context.strokeRect(page.gutter + 0.5, page.above + 0.5, page.wide * columns - 1, page.tall * rows - 1);
-  if (page.wide >= 30 && page.tall >= 14) writeWords(model, page, sheet, context, codes);
 }
 
-/** The likeliest word in each cell, or, without words, its number. */
-function writeWords(model, page, sheet, context, codes) {
+/**
+ * The likeliest word in each cell, or, without words, its number; as still_grid in Python.
+ *
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Sheet} sheet
+ * @param {Context} context
+ */
+function writeWords(model, page, sheet, context) {
+  const codes = typed(sheet.codes, Uint8Array);
   const worded = model.get("words").length > 0;
   context.font = `${page.tall > 20 ? 11.5 : 10.5}px ${worded ? page.ink.code : page.ink.text}`;
   context.textAlign = "center";
@@ -222,22 +309,29 @@ function writeWords(model, page, sheet, context, codes) {
   sheet.rows.forEach((_, row) => sheet.columns.forEach((_, column) => {
     const code = codes[row * sheet.columns.length + column];
     const value = valueAt(sheet, row, column);
-    const words = worded ? wordsAt(model, row, column)[0]?.[0] ?? "" : Number.isNaN(value) ? "" : short(value);
+    const words = worded ? wordsAt(model, row, column)[0]?.[0] ?? "" : short(value);
     context.fillStyle = Math.abs(code - 128) > 78 ? "#ffffff" : page.ink.ink;
     fitted(context, words, page.gutter + (column + 0.5) * page.wide, page.above + (sheet.rows.length - row - 0.5) * page.tall + 0.5, page.wide - 5);
   }));
 }
 
-function short(value) {
-  const words = Math.abs(value) >= 100 ? String(Math.round(value)) : value.toFixed(2);
-  return words.replace(/^-(?=0\.00$)/, "").replace("-", "−");
-}
-
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ * @param {Sheet} sheet
+ * @param {Context} context
+ */
 function drawLabels(model, page, local, sheet, context) {
   const [row, column] = [local.over?.row ?? model.get("selected_row"), local.over?.column ?? model.get("selected_column")];
   const each = Math.max(1, Math.ceil(11 / page.tall));
   context.textBaseline = "middle";
   context.direction = "ltr";
+  /**
+   * @param {boolean} strong
+   * @param {number} size
+   * @param {string} family
+   */
   const write = (strong, size, family) => {
     context.font = `${strong ? "600 " : ""}${size}px ${family}`;
     context.fillStyle = strong ? page.ink.ink : page.ink.soft;
@@ -262,7 +356,20 @@ function drawLabels(model, page, local, sheet, context) {
   });
 }
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Local} local
+ * @param {Sheet} sheet
+ * @param {Context} context
+ */
 function drawMarks(model, page, local, sheet, context) {
+  /**
+   * @param {number} row
+   * @param {number} column
+   * @param {string} colour
+   * @param {number} width
+   */
   const outline = (row, column, colour, width) => {
     context.strokeStyle = colour;
     context.lineWidth = width;

@@ -1,23 +1,30 @@
-import { clamp, element, number, redrawn, sized, tip, token } from "./common.js";
+// @ts-check
+import { behindText, element, inkOf, number, pixels, redrawn, sized, tip, token } from "./common.js";
 
 // One neuron from a record. Everything but the histogram is text, so it can be searched and read out.
 
-const TRAITS = ["title", "record", "tried", "text", "busy", "trouble"];
-const BEHIND_TEXT = 0.62; // colours.BEHIND_TEXT
+/** @typedef {import("./traits").Model<import("./traits").Neuron>} Model */
+/** @typedef {import("./traits").Example} Example */
+/** @typedef {ReturnType<typeof layout>} Page */
 
+/** @type {(keyof import("./traits").Neuron)[]} */
+const TRAITS = ["title", "record", "tried", "text", "busy", "trouble"];
+
+/** @param {import("./traits").Place<import("./traits").Neuron>} place */
 function render({ model, el }) {
   const page = layout(model);
-  const local = { later: 0 };
+  const colours = pixels(model.get("palette"));
+  const local = { later: /** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined) };
   el.append(page.root);
-  const drawing = redrawn(model, page.root, TRAITS, () => draw(model, page));
+  const drawing = redrawn(model, page.root, TRAITS, () => draw(model, page, colours));
   page.text.addEventListener("input", () => {
     model.set("text", page.text.value);
     clearTimeout(local.later);
     local.later = setTimeout(() => model.save_changes(), 250);
   });
   page.root.addEventListener("pointermove", (event) => {
-    const piece = event.target.closest?.(".garcon-piece");
-    if (piece) page.tip.show(event, token(piece.textContent), " ", element("b", {}, number(Number(piece.dataset.value))));
+    const piece = event.target instanceof Element ? event.target.closest(".garcon-piece") : null;
+    if (piece) page.tip.show(event, token(piece.textContent ?? ""), " ", element("b", {}, number(Number(piece.getAttribute("data-value")))));
     else page.tip.hide();
   });
   page.root.addEventListener("pointerleave", () => page.tip.hide());
@@ -28,84 +35,122 @@ function render({ model, el }) {
   };
 }
 
+/**
+ * All elements, made once, but for the examples.
+ *
+ * @param {Model} model
+ */
 function layout(model) {
-  const page = {};
-  page.title = element("div", { class: "garcon-title" });
-  page.subtitle = element("div", { class: "garcon-subtitle" });
-  page.histogram = element("canvas", { role: "img" });
-  page.up = element("div", { class: "garcon-effects" });
-  page.down = element("div", { class: "garcon-effects" });
-  page.others = element("div", { class: "garcon-effects" });
-  page.text = element("input", { type: "text", placeholder: "a text of your own", "aria-label": "a text of your own", spellcheck: "false" });
-  page.tried = element("div", {});
-  page.examples = element("div", {});
+  const title = element("div", { class: "garcon-title" });
+  const subtitle = element("div", { class: "garcon-subtitle" });
+  const histogram = element("canvas", { role: "img" });
+  const up = element("div", { class: "garcon-effects" });
+  const down = element("div", { class: "garcon-effects" });
+  const others = element("div", { class: "garcon-effects" });
+  const text = element("input", { type: "text", placeholder: "a text of your own", "aria-label": "a text of your own", spellcheck: "false" });
+  const tried = element("div");
+  const examples = element("div");
+  /**
+   * @param {string} name
+   * @param {HTMLElement} node
+   */
   const column = (name, node) => element("div", {}, element("h4", {}, name), node);
-  page.columns = { up: column("raises", page.up), down: column("lowers", page.down), others: column("fires with", page.others), histogram: column("when it fires", page.histogram) };
-  page.root = element(
+  const columns = { up: column("raises", up), down: column("lowers", down), others: column("fires with", others), histogram: column("when it fires", histogram) };
+  const root = element(
     "div",
     { class: "garcon garcon-live garcon-neuron", "data-lm-suppress-shortcuts": "true" },
-    element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, page.title, page.subtitle)),
-    element("div", { class: "garcon-columns" }, page.columns.histogram, page.columns.up, page.columns.down, page.columns.others),
-    ...(model.get("can_try") ? [page.text, page.tried] : []),
-    page.examples,
+    element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, title, subtitle)),
+    element("div", { class: "garcon-columns" }, columns.histogram, columns.up, columns.down, columns.others),
+    ...(model.get("can_try") ? [text, tried] : []),
+    examples,
   );
-  page.tip = tip(page.root);
-  return page;
+  return { root, title, subtitle, histogram, up, down, others, text, tried, examples, columns, tip: tip(root) };
 }
 
-function draw(model, page) {
+/**
+ * @param {Model} model
+ * @param {Page} page
+ * @param {Uint32Array} colours
+ */
+function draw(model, page, colours) {
   const record = model.get("record");
   const largest = record.largest || 1;
   page.title.textContent = model.get("title");
-  page.subtitle.textContent = [...(record.fires ? [record.fires] : []), `largest value ${number(Number(largest.toPrecision(4)))}`].join(" · ");
+  page.subtitle.textContent = [...(record.fires ? [record.fires] : []), `largest value ${number(record.largest ?? 0, 4)}`].join(" · ");
   drawHistogram(page, record.histogram);
-  for (const [name, rows, minus] of [["up", record.up, false], ["down", record.down, true], ["others", record.correlated, false]]) {
+  /** @type {["up" | "down" | "others", import("./traits").Effects | undefined, boolean][]} */
+  const columns = [["up", record.up, false], ["down", record.down, true], ["others", record.correlated, false]];
+  for (const [name, rows, minus] of columns) {
     page.columns[name].style.display = rows?.length ? "" : "none";
     page[name].replaceChildren(...effects(rows ?? [], minus));
   }
   if (page.text !== document.activeElement && page.text.value !== model.get("text")) page.text.value = model.get("text");
   page.tried.replaceChildren();
   if (model.get("trouble")) page.tried.append(element("div", { class: "garcon-trouble" }, model.get("trouble")));
-  else if (model.get("tried").tokens) page.tried.append(line(model.get("tried"), largest));
+  else {
+    const { tokens, values } = model.get("tried");
+    if (tokens && values) page.tried.append(line({ tokens, values }, colours, largest));
+  }
   page.examples.replaceChildren();
+  /**
+   * @param {string} title
+   * @param {string} note
+   * @param {Example[]} examples
+   */
   const section = (title, note, examples) => {
     if (!examples.length) return;
-    page.examples.append(element("h4", {}, title, element("span", {}, note)), ...examples.map((example) => line(example, largest)));
+    page.examples.append(element("h4", {}, title, element("span", {}, note)), ...examples.map((example) => line(example, colours, largest)));
   };
   section("strongest examples", "", record.top ?? []);
   for (const part of record.intervals ?? []) {
-    section(`${number(Number(part.low.toPrecision(3)))} to ${number(Number(part.high.toPrecision(3)))}`, ` · ${part.said}`, part.examples ?? []);
+    section(`${number(part.low, 3)} to ${number(part.high, 3)}`, ` · ${part.said}`, part.examples ?? []);
   }
-  for (const row of page.root.querySelectorAll(".garcon-example")) {
+  /** @type {NodeListOf<HTMLElement>} */
+  const rows = page.root.querySelectorAll(".garcon-example");
+  for (const row of rows) {
+    /** @type {HTMLElement | null} */
     const strongest = row.querySelector("[data-strongest]");
     if (strongest) row.scrollLeft = strongest.offsetLeft - row.offsetLeft - row.clientWidth / 2;
   }
 }
 
-function line({ tokens, values }, largest) {
+/**
+ * @param {Example} example
+ * @param {Uint32Array} colours
+ * @param {number} largest
+ */
+function line({ tokens, values }, colours, largest) {
   const row = element("div", { class: "garcon-example", dir: "ltr", tabindex: "0" });
   const most = Math.max(...values);
   tokens.forEach((piece, place) => {
     const value = values[place];
     const node = element("span", { class: "garcon-piece", "data-value": value }, piece.replaceAll("\n", ""));
-    const strength = Math.pow(clamp(Math.abs(value) / largest, 0, 1), 0.9) * BEHIND_TEXT;
-    node.style.backgroundColor = `rgba(${value < 0 ? "230,104,18" : "32,112,220"},${strength.toFixed(3)})`;
+    node.style.backgroundColor = behindText(colours, value, largest);
     if (value === most) node.dataset.strongest = "";
     row.append(node);
   });
   return row;
 }
 
+/**
+ * @param {import("./traits").Effects} rows
+ * @param {boolean} minus
+ */
 function effects(rows, minus) {
   const most = Math.max(...rows.map(([, value]) => Math.abs(value)), 1e-9);
   return rows.map(([word, value]) => {
-    const full = element("i", {});
+    const full = element("i");
     full.style.width = `${(Math.abs(value) / most) * 100}%`;
-    return element("div", { class: "garcon-effect" }, token(word), element("div", { class: `garcon-bar${minus || value < 0 ? " garcon-minus" : ""}` }, full), element("b", {}, number(Number(value.toPrecision(3)))));
+    return element("div", { class: "garcon-effect" }, token(word), element("div", { class: `garcon-bar${minus || value < 0 ? " garcon-minus" : ""}` }, full), element("b", {}, number(value, 3)));
   });
 }
 
-/** Counts on a logarithmic axis. */
+/**
+ * Counts on a logarithmic axis.
+ *
+ * @param {Page} page
+ * @param {import("./traits").NeuronRecord["histogram"]} histogram
+ */
 function drawHistogram(page, histogram) {
   page.columns.histogram.style.display = histogram?.counts?.length ? "" : "none";
   if (!histogram?.counts?.length) return;
@@ -114,19 +159,19 @@ function drawHistogram(page, histogram) {
   const context = sized(page.histogram, width, height + foot);
   const most = Math.log1p(Math.max(...histogram.counts));
   const pitch = width / histogram.counts.length;
-  const style = getComputedStyle(page.root);
+  const ink = inkOf(page.root);
   context.fillStyle = "rgb(32,112,220)";
   histogram.counts.forEach((count, place) => {
     const tall = most ? (Math.log1p(count) / most) * height : 0;
     context.fillRect(place * pitch, height - tall, Math.max(pitch - 1, 1), tall);
   });
-  context.fillStyle = style.getPropertyValue("--line");
+  context.fillStyle = ink.line;
   context.fillRect(0, height, width, 1);
-  context.fillStyle = style.getPropertyValue("--soft");
-  context.font = `10px ${style.getPropertyValue("--text-font")}`;
-  context.fillText(number(Number(histogram.edges[0].toPrecision(3))), 0, height + 12);
+  context.fillStyle = ink.soft;
+  context.font = `10px ${ink.text}`;
+  context.fillText(number(histogram.edges[0], 3), 0, height + 12);
   context.textAlign = "right";
-  context.fillText(number(Number(histogram.edges.at(-1).toPrecision(3))), width, height + 12);
+  context.fillText(number(histogram.edges[histogram.edges.length - 1], 3), width, height + 12);
   page.histogram.setAttribute("aria-label", `histogram of positive values, ${histogram.counts.reduce((a, b) => a + b, 0)} tokens`);
 }
 

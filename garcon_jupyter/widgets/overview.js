@@ -1,12 +1,21 @@
+// @ts-check
 import { blit, clamp, element, hatch, sized, typed } from "./common.js";
 
 // All heads of all layers: a row of thumbnails for each layer, in blocks side by side so that all can
 // be seen at once. A layer appears when it has come.
 
+/** @typedef {{ layer: number, head: number }} Tile */
+
 const [GUTTER, ABOVE, TALL] = [24, 16, 620];
 
-/** Blocks and tile size as overview.arrangement in Python. */
-function arrangement(layers, heads, width) {
+/**
+ * Blocks and tile size as overview.arrangement in Python; here a tile is of whole pixels.
+ *
+ * @param {number} layers
+ * @param {number} heads
+ * @param {number} width
+ */
+export function arrangement(layers, heads, width) {
   let best = [1, 0];
   for (let blocks = 1; blocks <= layers; blocks++) {
     const tile = Math.min((width / blocks - GUTTER) / heads, TALL / Math.ceil(layers / blocks), 64);
@@ -15,14 +24,29 @@ function arrangement(layers, heads, width) {
   return { blocks: best[0], tile: Math.max(12, Math.floor(best[1])) };
 }
 
-/** The overview's part of the page; `open` is called with the layer and head of a click. */
+/**
+ * The overview's part of the page; `open` is called with the layer and head of a click.
+ *
+ * @param {import("./traits").Model<import("./traits").Attention>} model
+ * @param {(layer: number, head: number) => void} open
+ * @param {() => void} ask
+ * @param {import("./common").Tip} tip
+ */
 export function overviewOf(model, open, ask, tip) {
-  const canvas = element("canvas", {});
+  const canvas = element("canvas");
   const node = element("div", { class: "garcon-overview", tabindex: "0", role: "application", "aria-label": "all heads of all layers: arrow keys move, Enter opens" }, canvas);
-  const local = { over: null, at: null };
+  const local = {
+    over: /** @type {Tile | null} */ (null),
+    at: /** @type {Tile | null} */ (null),
+    colours: new Uint32Array(256),
+  };
   const [layers, heads] = [model.get("layers"), model.get("heads")];
   const placed = { down: 1, tile: 12 };
 
+  /**
+   * @param {import("./common").Pointer} event
+   * @returns {Tile | null}
+   */
   const tileAt = (event) => {
     const block = Math.floor(event.offsetX / (GUTTER + heads * placed.tile));
     const head = Math.floor((event.offsetX - block * (GUTTER + heads * placed.tile) - GUTTER) / placed.tile);
@@ -48,6 +72,7 @@ export function overviewOf(model, open, ask, tip) {
   node.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { layer, head } = local.at ?? { layer: 0, head: -1 };
+    /** @type {{ [key: string]: [down: number, across: number] }} */
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (event.key === "Enter" && local.at) open(layer, head);
     else if (steps[event.key]) {
@@ -59,23 +84,37 @@ export function overviewOf(model, open, ask, tip) {
     event.stopPropagation(); // else the notebook takes the arrows for its own
   });
 
-  /** Words and a larger picture of a tile, for the tip. */
+  /**
+   * Words and a larger picture of a tile, for the tip.
+   *
+   * @param {Tile} tile
+   * @returns {import("./common").Nodes}
+   */
   const enlarged = ({ layer, head }) => {
-    const large = element("canvas", {});
+    const large = element("canvas");
     const image = images(layer)?.[head];
     const context = sized(large, 160, 160);
     if (image) blit(context, image, 0, 0, 160, 160);
     return [`layer ${layer} · head ${head}${image ? "" : ` · ${model.get("unfinished") || "on its way"}`}`, large];
   };
 
+  /** @type {Map<number, { codes: DataView, tiles: ImageData[] }>} */
   const made = new Map();
-  /** The thumbnails of a layer as images, made once for each time that they come. */
+  /**
+   * The thumbnails of a layer as images, made once for each time that they come.
+   *
+   * @param {number} layer
+   */
   const images = (layer) => {
     const codes = model.get(`small_${layer}`);
     if (!codes?.byteLength) return null;
-    if (made.get(layer)?.codes !== codes) made.set(layer, { codes, tiles: tiles(codes) });
-    return made.get(layer).tiles;
+    const known = made.get(layer);
+    if (known?.codes === codes) return known.tiles;
+    const come = tiles(codes);
+    made.set(layer, { codes, tiles: come });
+    return come;
   };
+  /** @param {DataView} codes */
   const tiles = (codes) => {
     const [rows, columns] = model.get("small_shape");
     const all = typed(codes, Uint8Array);
@@ -91,6 +130,10 @@ export function overviewOf(model, open, ask, tip) {
     node,
     /** How many layers have come. */
     loaded: () => Array.from({ length: layers }, (_, layer) => model.get(`small_${layer}`)?.byteLength > 0).filter(Boolean).length,
+    /**
+     * @param {import("./common").Ink} ink
+     * @param {Uint32Array} colours
+     */
     draw(ink, colours) {
       local.colours = colours;
       const room = node.clientWidth;
@@ -100,6 +143,10 @@ export function overviewOf(model, open, ask, tip) {
       const context = sized(canvas, blocks * (GUTTER + heads * tile) + 1, 2 * ABOVE + placed.down * tile + 1);
       context.font = `10px ${ink.text}`;
       const empty = hatch(context, ink.soft, ink.shade);
+      /**
+       * @param {Tile} tile
+       * @returns {[x: number, y: number]}
+       */
       const corner = ({ layer, head }) => [
         Math.floor(layer / placed.down) * (GUTTER + heads * tile) + GUTTER + head * tile,
         ABOVE + (layer % placed.down) * tile,
@@ -127,7 +174,9 @@ export function overviewOf(model, open, ask, tip) {
         }
       }
       context.lineWidth = 2;
-      for (const [tileOf, colour] of [[local.at, ink.ink], [local.over, ink.accent]]) {
+      /** @type {[Tile | null, string][]} */
+      const marked = [[local.at, ink.ink], [local.over, ink.accent]];
+      for (const [tileOf, colour] of marked) {
         if (!tileOf) continue;
         context.strokeStyle = colour;
         context.strokeRect(...corner(tileOf), tile + 1, tile + 1);

@@ -1,11 +1,17 @@
+// @ts-check
 import { element, redrawn } from "./common.js";
 
 // News of a run every second, while somebody can see it and it goes on.
 
+/** @typedef {import("./traits").Model<import("./traits").Run>} Model */
+/** @typedef {ReturnType<typeof layout>} Page */
+
+/** @type {(keyof import("./traits").Run)[]} */
 const TRAITS = ["title", "state", "drawn", "looks", "trouble", "busy"];
 
+/** @param {import("./traits").Place<import("./traits").Run>} place */
 function render({ model, el }) {
-  const page = layout(model);
+  const page = layout();
   const local = { seen: false };
   el.append(page.root);
   const drawing = redrawn(model, page.root, TRAITS, () => draw(model, page));
@@ -26,30 +32,34 @@ function render({ model, el }) {
   };
 }
 
+/** All elements, made once. */
 function layout() {
-  const page = {};
-  page.title = element("div", { class: "garcon-title" });
-  page.subtitle = element("div", { class: "garcon-subtitle", role: "status" });
-  page.turn = element("button", { type: "button" }, "pause");
-  page.cancel = element("button", { type: "button", class: "garcon-danger", title: "end it; what is recorded stays" }, "cancel");
-  page.bar = element("i", {});
-  page.gauge = element("div", { class: "garcon-gauge" }, page.bar);
-  page.drawn = element("div", {});
-  page.root = element(
+  const title = element("div", { class: "garcon-title" });
+  const subtitle = element("div", { class: "garcon-subtitle", role: "status" });
+  const turn = element("button", { type: "button" }, "pause");
+  const cancel = element("button", { type: "button", class: "garcon-danger", title: "end it; what is recorded stays" }, "cancel");
+  const bar = element("i");
+  const gauge = element("div", { class: "garcon-gauge" }, bar);
+  const drawn = element("div");
+  const root = element(
     "div",
     { class: "garcon garcon-live garcon-run", "data-lm-suppress-shortcuts": "true" },
-    element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, page.title, page.subtitle), element("div", { class: "garcon-tools" }, page.turn, page.cancel)),
-    page.gauge,
-    page.drawn,
+    element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, title, subtitle), element("div", { class: "garcon-tools" }, turn, cancel)),
+    gauge,
+    drawn,
   );
-  return page;
+  return { root, title, subtitle, turn, cancel, bar, gauge, drawn };
 }
 
+/**
+ * @param {Model} model
+ * @param {Page} page
+ */
 function draw(model, page) {
   const state = model.get("state");
   page.title.textContent = model.get("title");
-  page.subtitle.textContent = model.get("trouble") || state.words;
-  page.gauge.dataset.state = state.state;
+  page.subtitle.textContent = model.get("trouble") || (state.words ?? "");
+  page.gauge.dataset.state = state.state ?? "";
   page.bar.style.width = `${100 * (state.fraction ?? 0)}%`;
   page.turn.textContent = state.state === "running" ? "pause" : "resume";
   page.turn.disabled = state.state === "done";

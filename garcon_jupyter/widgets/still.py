@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from garcon_jupyter.widgets import arrays, colours, svg
+from garcon_jupyter.widgets import arrays, colours, numbers, svg
 from garcon_jupyter.widgets.attention_scales import scale, thumbnails, without_masked
 
 ROWS, COLUMNS = 64, 800
@@ -46,7 +46,9 @@ def activations(
     height = min(26 if tokens <= 16 else 18, 900 / max(tokens, 1)) * tokens
     gutter = _gutter(labels)
     left, width = _MARGIN + gutter, svg.WIDTH - 2 * _MARGIN - gutter
-    marks = _heading(title, f"{tokens:,} tokens × {units:,} {unit_name}s{note}")
+    marks = _heading(
+        title, f"{numbers.plural(tokens, 'token')} × {numbers.plural(units, unit_name)}{note}"
+    )
     if tokens and units:
         cells = arrays.pool(arrays.pool(values, -(-columns // COLUMNS)), -(-tokens // ROWS), axis=0)
         marks.append(svg.raster(colours.codes(cells, limit), left, _TOP, width, height))
@@ -87,14 +89,16 @@ def attention(
     values = without_masked(values)
     if limit is None:
         limit, root = scale(values)
-    marks = _heading(title, f"{heads} heads · {queries} query × {keys} key tokens{note}")
+    marks = _heading(
+        title, f"{numbers.plural(heads, 'head')} · {queries} query × {keys} key tokens{note}"
+    )
     if not values.size:
         marks.append(svg.text(_MARGIN, _TOP + 20, "Nothing to draw: no values.", colour=svg.SOFT))
         return svg.document(marks, _TOP + 40)
     gutter = _gutter(labels)
     left, room = _MARGIN + gutter, svg.WIDTH - 2 * _MARGIN - gutter
     widest = 4 if heads <= 4 else 6 if heads <= 24 else 8
-    across = math.ceil(heads / math.ceil(heads / widest))  # rows of equal length
+    across = numbers.across(heads, widest)
     gap = 14
     side = min((room - gap * (across - 1)) / across, 260)
     small = thumbnails(values, side=64 if heads <= 16 else 40)
@@ -138,14 +142,14 @@ def histogram(
         marks.append(svg.line(left, y, left + width, y))
         marks.append(svg.text(left - 8, y + 4, f"{10**power:,}", 10.5, "end", svg.SOFT))
     pitch = width / max(len(centres), 1)
-    for place, (centre, number) in enumerate(zip(centres, counts, strict=True)):
-        if number:
-            tall = height * (math.log10(number) + 0.3) / (decades + 0.3)
+    for place, (centre, count) in enumerate(zip(centres, counts, strict=True)):
+        if count:
+            tall = height * (math.log10(count) + 0.3) / (decades + 0.3)
             code = 1 if centre < 0 else 255
             marks.append(svg.bar(left + place * pitch, floor - tall, pitch, tall, code))
         if place % max(1, len(centres) // 8) == 0:
             x = left + (place + 0.5) * pitch
-            marks.append(svg.text(x, floor + 16, svg.number(centre), 10.5, "middle", svg.SOFT))
+            marks.append(svg.text(x, floor + 16, numbers.number(centre), 10.5, "middle", svg.SOFT))
     marks.append(svg.line(left, floor, left + width, floor))
     return svg.document(marks, floor + 34)
 
@@ -170,7 +174,9 @@ def predictions(rows: list[tuple[str, float, float]], title: str, lines: list[st
         )
         marks.append(svg.bar(left, y, max(width * now, 1.0), 13, 255))
         marks.append(svg.bar(left + width * before, y - 2, 2, 17, 1))
-        marks.append(svg.text(left + width + 10, y + 11, f"{now:.1%}", 11.5, colour=svg.SOFT))
+        marks.append(
+            svg.text(left + width + 10, y + 11, numbers.percent(now), 11.5, colour=svg.SOFT)
+        )
     return svg.document(marks, top + 20.0 * len(rows) + 12)
 
 
@@ -195,9 +201,9 @@ def _extremes(values: arrays.Floats, limit: float) -> str:
     strange = values.size - finite.size
     parts = []
     if finite.size:
-        parts.append(f"from {svg.number(finite.min())} to {svg.number(finite.max())}")
+        parts.append(f"from {numbers.number(finite.min())} to {numbers.number(finite.max())}")
         if np.abs(finite).max() > limit:
-            parts.append(f"full colour at {svg.number(limit)}")
+            parts.append(f"full colour at {numbers.number(limit)}")
     if strange:
         parts.append(f"{strange:,} not finite")
     return " · ".join(parts)
@@ -245,12 +251,7 @@ def _column_labels(labels: list[str], left: float, bottom: float, width: float) 
 
 
 def _unit_ticks(left: float, bottom: float, width: float, units: int) -> list[str]:
-    step = next(
-        size * 10**power
-        for power in range(12)
-        for size in (1, 2, 5)
-        if units / (size * 10**power) <= 16
-    )
+    step = numbers.round_step(units / 16)
     marks = []
     for unit in range(0, units, step):
         x = left + (unit + 0.5) * width / units

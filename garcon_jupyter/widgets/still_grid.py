@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from garcon_jupyter.widgets import colours, svg
+from garcon_jupyter.widgets import colours, numbers, svg
 from garcon_jupyter.widgets.sheet import Sheet
 
 MOST_COLUMNS = 400
@@ -34,7 +34,8 @@ def grid(sheet: Sheet, words: list[str], title: str, unfinished: str = "") -> st
     rows, every = sheet.values.shape
     columns = min(every, MOST_COLUMNS)
     more = f" · the first {columns}" if every > columns else ""
-    caption = f"{sheet.name} · {rows} {sheet.row_name}s × {every} {sheet.column_name}s{more}"
+    size = f"{numbers.plural(rows, sheet.row_name)} × {numbers.plural(every, sheet.column_name)}"
+    caption = f"{sheet.name} · {size}{more}"
     caption += f" · {unfinished}" if unfinished else ""
     missing = sheet.missing()[::-1, :columns]
     gutter = 14 + 7 * max((len(row) for row in sheet.rows), default=0)
@@ -79,7 +80,7 @@ def _words(
     wide, tall = width / columns, height / rows
     if wide < 30 or tall < 14:
         return []
-    written = words or [number(float(value)) for value in sheet.values.flat]
+    written = words or [numbers.short(float(value)) for value in sheet.values.flat]
     strong = np.abs(sheet.codes().astype(int) - colours.ZERO) > STRONG
     room = int((wide - 4) / 6.2)
     return [
@@ -96,14 +97,6 @@ def _words(
         for column in range(columns)
         if written[row * every + column]
     ]
-
-
-def number(value: float) -> str:
-    """A value in a cell: two places behind the point, or none where it is large."""
-    if math.isnan(value):
-        return ""
-    said = f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
-    return said.removeprefix("-") if said == "-0.00" else said.replace("-", "\N{MINUS SIGN}")
 
 
 def _labels(sheet: Sheet, columns: int, left: float, width: float, height: float) -> list[str]:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from garcon_jupyter.widgets import colours, svg
+import numpy as np
+
+from garcon_jupyter.widgets import colours, numbers, svg
 from garcon_jupyter.widgets.still_text import cells
 
 _MARGIN, _CELL, _LINE = 18.0, 7.2, 22.0
@@ -14,7 +16,7 @@ _MARGIN, _CELL, _LINE = 18.0, 7.2, 22.0
 
 def neuron(record: Mapping[str, Any], title: str) -> str:
     """A record as HTML that loads nothing."""
-    largest = f"largest value {svg.number(record.get('largest', 0.0))}"
+    largest = f"largest value {numbers.number(record.get('largest', 0.0), 4)}"
     caption = " · ".join(filter(None, (record.get("fires"), largest)))
     marks = [
         svg.text(_MARGIN, 28, svg.shorten(title, 90), 15, bold=True),
@@ -43,7 +45,7 @@ def _histogram(
         marks.append(svg.bar(x + place * pitch, y + height - tall, max(pitch - 1, 1), tall, 255))
     edges, foot = histogram.get("edges") or [0, 0], y + height + 14
     for edge_x, edge, anchor in ((x, edges[0], "start"), (x + width, edges[-1], "end")):
-        marks.append(svg.text(edge_x, foot, svg.number(edge), 10, anchor, svg.SOFT))
+        marks.append(svg.text(edge_x, foot, numbers.number(edge), 10, anchor, svg.SOFT))
     return marks
 
 
@@ -56,7 +58,7 @@ def _logits(word: str, rows: Any, x: float, y: float, code: int) -> list[str]:
         line = y + 16.0 * (number + 1)
         marks.append(svg.text(x, line, svg.shorten(token, 14), 11, code=True))
         marks.append(svg.bar(x + 110, line - 8, 110 * abs(value) / most, 9, code))
-        marks.append(svg.text(x + 228, line, svg.number(value), 10.5, colour=svg.SOFT))
+        marks.append(svg.text(x + 228, line, numbers.number(value), 10.5, colour=svg.SOFT))
     return marks
 
 
@@ -71,16 +73,15 @@ def _example(example: Mapping[str, Any], largest: float, y: float) -> list[str]:
         first -= 1
     marks: list[str] = []
     x = _MARGIN
-    for piece, value in zip(pieces[first:], values[first:], strict=True):
+    codes = colours.codes(np.array(values, np.float32), largest).tolist()
+    for piece, code in zip(pieces[first:], codes[first:], strict=True):
         width = _CELL * cells(piece)
         if x + width > svg.WIDTH - _MARGIN:
             break
-        if value > 0:
-            red, green, blue = colours.POSITIVE
-            opacity = min(value / largest, 1.0) ** 0.9 * colours.BEHIND_TEXT
+        if code != colours.ZERO:
             marks.append(
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 0.5:.1f}" height="19" rx="3" '
-                f'fill="rgba({red},{green},{blue},{opacity:.3f})"/>'
+                f'fill="{colours.behind_text(code)}"/>'
             )
         if piece.strip():
             marks.append(

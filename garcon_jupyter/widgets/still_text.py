@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from garcon_jupyter.widgets import arrays, colours, svg
+from garcon_jupyter.widgets import arrays, colours, numbers, svg
 
 MOST_TOKENS = 800
 """Tokens in a still picture; a note says how many more there are."""
@@ -30,7 +30,7 @@ def tokens(pieces: list[str], values: arrays.Floats, limit: float, title: str, m
     """
     shown = pieces[:MOST_TOKENS]
     more = f" · the first {MOST_TOKENS:,}" if len(pieces) > len(shown) else ""
-    caption = f"{len(pieces):,} tokens{more} · {metric}"
+    caption = f"{numbers.plural(len(pieces), 'token')}{more} · {metric}"
     marks = [
         svg.text(_MARGIN, 28, svg.shorten(title, 90), 15, bold=True),
         svg.text(_MARGIN, 47, caption, 11.5, colour=svg.SOFT),
@@ -67,11 +67,9 @@ def cells(text: str) -> int:
 def _piece(body: str, x: float, y: float, width: float, code: int) -> str:
     paper = ""
     if code != colours.ZERO:
-        red, green, blue, opacity = (int(part) for part in colours.palette()[code])
-        strength = round(opacity / 255 * colours.BEHIND_TEXT, 3)
         paper = (
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 0.6:.1f}" height="20" rx="3" '
-            f'fill="rgba({red},{green},{blue},{strength})"/>'
+            f'fill="{colours.behind_text(code)}"/>'
         )
     if not body.strip() or not math.isfinite(width):
         return paper

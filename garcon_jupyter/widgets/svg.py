@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from garcon_jupyter.widgets import colours, png
+from garcon_jupyter.widgets import colours, numbers, png
 
 WIDTH = 900
 """Width of every picture, in CSS pixels."""
@@ -132,14 +132,9 @@ def raster(
 
 def colour_bar(x: float, y: float, limit: float, root: bool = False, signed: bool = True) -> str:
     """The scale of colour: -limit to limit, or from 0 by the root, or (not signed) from 0."""
-    if root:
-        digits = 3 if limit == 1 else 2  # ticks by the root are close to each other
-        parts = (0.0, 0.1, 0.25, 0.5, 1.0)
-        ticks = [(part**0.5, f"{part * limit:.{digits}g}") for part in parts]
-    elif signed:
-        ticks = [(0.0, number(-limit)), (0.5, "0"), (1.0, number(limit))]
-    else:
-        ticks = [(0.0, "0"), (0.5, number(limit / 2)), (1.0, number(limit))]
+    ticks = numbers.ticks(limit, root)
+    if not signed:
+        ticks = [(place, numbers.number(place * limit)) for place in (0.0, 0.5, 1.0)]
     return scale_bar(x, y, colours.ZERO if root or not signed else 1, ticks)
 
 
@@ -151,11 +146,6 @@ def scale_bar(x: float, y: float, first: int, ticks: Iterable[tuple[float, str]]
     for place, string in ticks:
         marks.append(text(x + place * width, y + 22, string, 10, "middle", SOFT))
     return "".join(marks)
-
-
-def number(value: float) -> str:
-    """Three digits are what colour can tell."""
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def shorten(string: str, length: int) -> str:

@@ -7,7 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from garcon_backend.distributed.mesh import Degrees
+from garcon_jupyter.errors import BadDegrees
+
+
+@dataclass(frozen=True)
+class Degrees:
+    """Degrees of tensor, pipeline and data parallelism."""
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.tp, self.pp, self.dp) < 1:
+            raise BadDegrees(f"A degree is less than one: {self}.", "Degrees count from one.")
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.tp * self.pp * self.dp
+
+    def __str__(self) -> str:
+        return f"tp={self.tp}, pp={self.pp}, dp={self.dp}"
 
 
 @dataclass(frozen=True)

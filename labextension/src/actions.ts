@@ -3,7 +3,8 @@
  */
 import { Dialog, Notification, showDialog } from '@jupyterlab/apputils';
 
-import { GarconError, ILaunch, IServer, IWork } from './api';
+import { ILaunch, IServer, IWork } from './answers';
+import { GarconError } from './api';
 import { askWhatToLaunch } from './launchdialog';
 import { Notebooks } from './notebooks';
 import { State } from './state';

@@ -9,34 +9,7 @@ import { INotebookTracker, NotebookActions, NotebookPanel } from '@jupyterlab/no
 import { KernelMessage } from '@jupyterlab/services';
 import { ISignal, Signal } from '@lumino/signaling';
 
-export interface IAttachedProbe {
-  point: string;
-  name: string | null;
-  grad: boolean;
-  once: boolean;
-  function: string;
-}
-
-export interface IRecording {
-  point: string;
-  name: string | null;
-  attributes: {
-    name: string;
-    kind: string;
-    shape: number[] | null;
-    dtype: string | null;
-    preview: string;
-  }[];
-}
-
-/** The answer of garcon_jupyter.server_extension.kernel_report.told. */
-export interface ITold {
-  magics: boolean;
-  model: { server: string; supervisor: number; session: string } | null;
-  probes: IAttachedProbe[];
-  recordings: IRecording[];
-  current: boolean;
-}
+import { ITold } from './answers';
 
 /** What is known of the notebook in front. */
 export interface INotebookFacts {
@@ -44,6 +17,11 @@ export interface INotebookFacts {
   state: 'none' | 'foreign' | 'starting' | 'busy' | 'ready';
   /** What its kernel said last; null where it has not used Garçon yet. */
   told: ITold | null;
+}
+
+/** What comes of a user expression: nothing but its status where it failed. */
+interface IExpression {
+  data?: { [mimetype: string]: string };
 }
 
 // Only where the package is imported already: a look must not cost an import.
@@ -187,8 +165,8 @@ export class KernelWatch {
       this.schedule(PAUSE);
       return;
     }
-    const answer: any = content.user_expressions['garcon'];
-    const text: string = answer?.data?.['text/plain'] ?? 'None';
+    const answer = content.user_expressions['garcon'] as IExpression | undefined;
+    const text = answer?.data?.['text/plain'] ?? 'None';
     this.told = text.startsWith('{') ? (JSON.parse(text) as ITold) : null;
     if (this.told && !this.told.current) {
       this.outdated = true;

@@ -4,7 +4,8 @@
 import { Dialog, ReactWidget, showDialog } from '@jupyterlab/apputils';
 import * as React from 'react';
 
-import { ILaunchWords, IOffer } from './api';
+import { IOffer } from './answers';
+import { ILaunchWords } from './api';
 
 /** What was chosen: the words of a launch, and whether to connect a notebook when it runs. */
 export interface IChosen {

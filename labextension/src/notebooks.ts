@@ -5,7 +5,7 @@ import { JupyterFrontEnd } from '@jupyterlab/application';
 import { Notification } from '@jupyterlab/apputils';
 import { NotebookActions, NotebookPanel } from '@jupyterlab/notebook';
 
-import { IRecording } from './kernel';
+import { IRecording } from './answers';
 import { State } from './state';
 import { quoted } from './words';
 
@@ -130,7 +130,7 @@ async function write(panel: NotebookPanel, source: string, run: boolean): Promis
   }
 }
 
-function template(first: string, kernelspec: { name: string; display_name: string }): any {
+function template(first: string, kernelspec: { name: string; display_name: string }) {
   const markdown = (...lines: string[]) => ({
     cell_type: 'markdown',
     id: `garcon-${lines[0].length}-text`,

@@ -7,7 +7,7 @@ import { caretDownIcon, caretRightIcon, closeIcon, searchIcon } from '@jupyterla
 import * as React from 'react';
 
 import { Actions } from './actions';
-import { ICatalog, IPointRow } from './api';
+import { ICatalog, IPointRow } from './answers';
 import { eyeIcon } from './icons';
 import { IconButton, onArrows, Section, Shape } from './section';
 import { State } from './state';

@@ -4,7 +4,7 @@
 import * as React from 'react';
 
 import { Actions } from './actions';
-import { IRecording } from './kernel';
+import { IRecording } from './answers';
 import { onArrows, Section, Shape } from './section';
 import { State } from './state';
 

@@ -5,7 +5,7 @@ import { addIcon, closeIcon, stopIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
 import { Actions } from './actions';
-import { ILaunch, IServer, IWork } from './api';
+import { ILaunch, IServer, IWork } from './answers';
 import { clockIcon } from './icons';
 import { Clock, IconButton, Section } from './section';
 import { answers, State } from './state';

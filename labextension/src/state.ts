@@ -4,7 +4,8 @@
 import { Poll } from '@lumino/polling';
 import { ISignal, Signal } from '@lumino/signaling';
 
-import { Api, GarconError, ICatalog, ILaunch, IOverview, IServer } from './api';
+import { ICatalog, ILaunch, IOverview, IServer } from './answers';
+import { Api, GarconError } from './api';
 import { INotebookFacts, KernelWatch } from './kernel';
 
 /** Milliseconds between two looks, while somebody looks and while nobody does. */

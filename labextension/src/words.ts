@@ -1,7 +1,7 @@
 /**
  * Numbers and names as a person says them.
  */
-import { IPointRow, IServer } from './api';
+import { IPointRow, IServer } from './answers';
 
 /** Seconds. */
 export function duration(seconds: number): string {

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from garcon_backend.distributed.mesh import Degrees, Mesh
+from garcon_backend.distributed.mesh import Mesh
 from garcon_jupyter.errors import BadDegrees
+from garcon_jupyter.wire.launch_spec import Degrees
 from tests.backend.cases import IDS, MASK
 from tests.backend.in_process import InProcess
 

@@ -16,7 +16,8 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
-from garcon_backend.distributed.mesh import Degrees, Mesh
+from garcon_backend.distributed.mesh import Mesh
+from garcon_jupyter.wire.launch_spec import Degrees
 from tests.backend.in_process import InProcess
 
 IDS = (torch.arange(21).view(3, 7) * 37 + 11) % 263

@@ -12,12 +12,9 @@ from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.execution.executor import Executor
 from garcon_backend.execution.generation import generate
 from garcon_backend.hook_sites import attention
-from garcon_backend.models import loading, sharding
-from garcon_backend.models.families import FAMILIES
-from garcon_backend.models.family import bind
-from garcon_backend.probing.user_calls import Probe
-from garcon_backend.process.interrupts import Interrupts
-from garcon_backend.process.output import Output
+from garcon_backend.models import loading
+from garcon_backend.probing.rank import Rank
+from garcon_backend.probing.user_calls import LoadedProbe
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.requests import Code, ProbeSpec
 
@@ -36,15 +33,12 @@ class InProcess:
         attention.register()
         mesh = mesh or Mesh.solo()
         model = source if isinstance(source, nn.Module) else loading.load(source, mesh, dtype)
-        config = getattr(model, "config", None)
-        family = FAMILIES.get(getattr(config, "model_type", ""))
         self.model = model
-        self.bound = bind(model, family, config)
+        self.rank = Rank.around(model, mesh)
+        self.bound = self.rank.bound
         self.catalog = self.bound.catalog
-        layouts = sharding.layouts(model, mesh)
-        self.executor = Executor(
-            mesh, model, self.bound, layouts, Interrupts(mesh.world == 1), Output()
-        )
+        self.executor = Executor(self.rank)
+        self.tools = self.executor.tools
         self.untouched = self.installed()
         self.token_index: dict[str, Tensor] = {}
 
@@ -52,12 +46,17 @@ class InProcess:
         self, ids: Tensor, mask: Tensor | None = None, see: Mapping[str, See] | None = None
     ) -> Tensor:
         """The logits, with these probes."""
-        passes = self.executor.passes
+        passes = self.tools.passes
         batch = passes.batch(wire.Batch(ids, mask))
         try:
             return passes.forward(wire.Forward("test"), batch, self._probes(see or {}), None)
         finally:
             assert self.installed() == self.untouched, "a request left something behind"
+
+    def run(self, request: wire.Request) -> Any:
+        """The answer to a request, by its handler, as a single rank comes to it."""
+        handler = self.executor.handler(request)
+        return handler.combine([self.executor.prepare(handler)()])
 
     def generate(self, ids: Tensor, new: int) -> Tensor | None:
         """Greedy continuations, [b, p + new], on the rank that answers."""
@@ -73,10 +72,10 @@ class InProcess:
         **options: Any,
     ) -> wire.Generated | None:
         """What a generation answers, on the rank that answers; probes are given their context, too."""
-        passes = self.executor.passes
+        passes = self.tools.passes
         request = wire.Generate("test", options=options, seed=seed)
         chosen = [
-            Probe(ProbeSpec(name, _NO_CODE), self.catalog.point(name), function)
+            LoadedProbe(ProbeSpec(name, _NO_CODE), self.catalog.point(name), function)
             for name, function in (probes or {}).items()
         ]
         try:
@@ -102,16 +101,15 @@ class InProcess:
         sharded: bool = False,
     ) -> dict[str, Tensor]:
         """The gradients of these parameters, with probes of values and of gradients."""
-        passes = self.executor.passes
+        passes = self.tools.passes
         batch = passes.batch(wire.Batch(ids, mask))
         probes = self._probes(see or {}, sharded=sharded)
         probes += self._probes(gradients or {}, grad=True)
         wanted = [self.catalog.point(name) for name in values]
         request = wire.Backward("test", parameters=tuple(parameters))
         try:
-            return passes.backward(request, batch, probes, loss, wanted, self.executor.parameters)[
-                1
-            ]
+            _, found = passes.backward(request, batch, probes, loss, wanted, self.tools.parameters)
+            return found
         finally:
             assert self.installed() == self.untouched, "a request left something behind"
 
@@ -124,7 +122,7 @@ class InProcess:
         return found
 
     def parameter(self, name: str) -> Tensor:
-        value = self.executor.parameters.get(name)
+        value = self.tools.parameters.get(name)
         assert value is not None
         return value
 
@@ -150,9 +148,9 @@ class InProcess:
 
     def _probes(
         self, see: Mapping[str, See], grad: bool = False, sharded: bool = False
-    ) -> list[Probe]:
+    ) -> list[LoadedProbe]:
         return [
-            Probe(
+            LoadedProbe(
                 ProbeSpec(name, _NO_CODE, grad=grad, sharded=sharded),
                 self.catalog.point(name),
                 self._function(look),

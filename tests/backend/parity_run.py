@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from garcon_backend.distributed.mesh import Degrees, Mesh
+from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.kernel.startup import merged
+from garcon_jupyter.wire.launch_spec import Degrees
 from tests.backend.cases import IDS, MASK, changed, changed_in_place, loss
 from tests.backend.in_process import InProcess
 
@@ -61,7 +62,7 @@ def compute(path: Path, mesh: Mesh, points: list[str], dtype: str | None, in_pla
         "edited in place": {
             n: ours.forward(IDS, MASK, {n: changed_in_place}) for n in points if in_place
         },
-        "parameters": {n: ours.executor.parameters.get(n) for n in parameters},
+        "parameters": {n: ours.tools.parameters.get(n) for n in parameters},
         "generated": {"ids": ours.generate(IDS, NEW)},
         "gradients of parameters": ours.backward(loss, IDS, MASK, parameters=parameters),
     }

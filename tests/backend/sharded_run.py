@@ -135,9 +135,10 @@ def oracle(case: Case, directory: Path) -> dict[str, Any]:
 
 def run_cases(cases: list[tuple[Case, Path]], folder: Path) -> None:
     """On every rank: load and run each case in turn, and write down what came out."""
-    from garcon_backend.distributed.mesh import Degrees, Mesh
+    from garcon_backend.distributed.mesh import Mesh
     from garcon_backend.hook_sites.attention import register
     from garcon_backend.models.loading import load
+    from garcon_jupyter.wire.launch_spec import Degrees
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()

@@ -59,9 +59,10 @@ class AnonymousMemory(threading.Thread):
 
 
 def load_on_rank(directory: str, degrees: dict[str, int]) -> dict[str, Any]:
-    from garcon_backend.distributed.mesh import Degrees, Mesh
+    from garcon_backend.distributed.mesh import Mesh
     from garcon_backend.hook_sites import attention
     from garcon_backend.models.loading import load
+    from garcon_jupyter.wire.launch_spec import Degrees
 
     attention.register()
     mesh = Mesh.form(Degrees(**degrees))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from garcon_backend.probing.user_calls import UserFailure
+from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.wire import requests as wire
 from tests.backend.cases import IDS, MASK, Case, apart, changed, loss
@@ -175,7 +175,7 @@ def test_nothing_is_left_after_a_failure(case: Case) -> None:
 
 
 def test_a_hook_that_stayed_would_be_noticed(case: Case) -> None:
-    place, module = case.ours.bound.place(case.ours.catalog.point("layers.1.attn.pattern"))
+    place, module = case.ours.bound.site(case.ours.catalog.point("layers.1.attn.pattern"))
     assert module is not None
     remove = place.install(module, object(), lambda value: None)  # type: ignore[arg-type]
     try:
@@ -231,4 +231,4 @@ def test_indices_have_no_gradient(case: Case) -> None:
     )
     expected = BadRequest if name in case.ours.catalog.names() else PointUnavailable
     with pytest.raises(expected):
-        case.ours.executor.prepare(request)
+        case.ours.run(request)

@@ -19,8 +19,8 @@ import pytest
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.kernel.queue_places import MOMENT, Waiting
-from garcon_backend.kernel.sessions import Client, Sessions
+from garcon_backend.kernel.queue_places import MOMENT, QueuePlaces
+from garcon_backend.kernel.sessions import ClientProcess, Sessions
 from garcon_backend.lockstep.turns import Queued, Turns
 from garcon_jupyter import BadRequest, RemoteModel, Server
 from garcon_jupyter.servers import control
@@ -323,10 +323,10 @@ def test_requests_of_a_vanished_client_leave_the_row(busy: Server) -> None:
 # -- the parts, alone ----------------------------------------------------------------------------
 
 
-def someone(pid: int, host: str | None = None) -> Client:
+def someone(pid: int, host: str | None = None) -> ClientProcess:
     import socket
 
-    return Client("someone", host or socket.gethostname(), pid)
+    return ClientProcess("someone", host or socket.gethostname(), pid)
 
 
 def ended() -> int:
@@ -365,10 +365,9 @@ def test_a_client_of_another_host_is_not_known_to_have_ended() -> None:
 
 def test_places_are_told_once_per_change() -> None:
     turns, told = Turns(), []
-    running: list[Queued] = [Queued("alice", "0", "backward", None)]
-    waiting = Waiting(
+    turns.running = Queued("alice", "0", "backward", None)
+    waiting = QueuePlaces(
         turns,
-        lambda: running[0] if running else None,
         lambda session: session,
         lambda item, content: told.append((item.id, content["place"], content["text"])),
     )
@@ -387,7 +386,7 @@ def test_places_are_told_once_per_change() -> None:
             "waiting: 4 requests before yours (alice: backward, alice: forward, bob: forward, …)\n",
         ),
     ]  # carol has only come
-    running.clear()
+    turns.running = None
     turns.remove("4")
     del told[:]
     waiting.look()

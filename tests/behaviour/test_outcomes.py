@@ -25,7 +25,7 @@ from garcon_backend.kernel.outcomes import (
     LONG,
     REMEMBERED,
     SOON,
-    Outcome,
+    EndedRequest,
     Outcomes,
 )
 from garcon_backend.lockstep.turns import Queued
@@ -190,8 +190,8 @@ def test_when_an_orphan_is_stopped() -> None:
     assert Orphans(alone=None).look(one, False, 1e9) is None
 
 
-def outcome(number: int, size: int = 1) -> Outcome:
-    return Outcome("me", f"r{number}", "forward", {}, [b"x" * size], [])
+def outcome(number: int, size: int = 1) -> EndedRequest:
+    return EndedRequest("me", f"r{number}", "forward", {}, [b"x" * size], [])
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_what_is_kept_over_the_socket_for_data_is_kept_as_long(data: DataPlane) 
             torch.ones(100_000), give=lambda outgoing: data.offer("me", outgoing)
         )
         late = time.time() - (LONG + 1 if number else 0)
-        outcomes.keep(Outcome("me", f"r{number}", "forward", packed, buffers), late)
+        outcomes.keep(EndedRequest("me", f"r{number}", "forward", packed, buffers), late)
     assert len(data._offered) == 3
     data.leave("me")
     assert len(data._offered) == 2  # the first was of a short request

@@ -21,6 +21,9 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.execution import admission
+from garcon_backend.execution.requests.forward import ForwardHandler
+from garcon_backend.execution.tools import Tools
+from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.contexts import Contexts
 from garcon_jupyter import BadRequest, BadTokens, ProbeError, RemoteModel, Server
@@ -292,18 +295,18 @@ def test_contexts_alone() -> None:
 
 def _contexts_alone() -> None:
     contexts = Contexts()
-    contexts.keeping.set_limit(8 * MIB)
-    contexts.keeping.begin()
+    contexts.quota.set_limit(8 * MIB)
+    contexts.quota.begin()
     context = contexts.open("a", OUT, None)
     context.one = torch.ones(MIB)
     contexts.check_room()
     snapshot = contexts.snapshot("a", 1)
-    contexts.keeping.begin()
+    contexts.quota.begin()
     context = contexts.open("a", OUT, None)
     with pytest.raises(DoesNotFit, match=r"take 8\.0 MiB \(session 'a' 8\.0 MiB\) of the 8\.0 MiB"):
         context.two = torch.ones(MIB + MIB // 2)
     context.one = torch.zeros(3)
-    contexts.keeping.take_back()
+    contexts.quota.take_back()
     assert vars(context)["one"].numel() == MIB and set(vars(context)) == {"one"}
     contexts.clear("a")
     assert snapshot[OUT, None].values["one"].numel() == MIB
@@ -408,12 +411,13 @@ def test_an_answer_that_shared_memory_does_not_hold(
 
 
 def test_logits_for_which_shared_memory_has_no_room_are_not_computed(tmp_path: Path) -> None:
-    ruler = admission.Admission(Mesh.solo(), torch.nn.Linear(2, 2), 3, {"V": 10**12})
+    tools = Tools(Rank.around(torch.nn.Linear(2, 2)))
+    tools.admission.sizes["V"] = 10**12
     request = wire.Forward(batch=wire.Batch(torch.zeros(5, 7)))
     with pytest.raises(DoesNotFit, match=r"logits need 127\.3 TiB of shared memory.* are free"):
-        ruler.check_answer(request, tmp_path)
-    ruler.check_answer(wire.Forward(batch=request.batch, logits="none"), tmp_path)
-    ruler.check_answer(request, None)
+        ForwardHandler(request, tools).admit(tmp_path)
+    ForwardHandler(wire.Forward(batch=request.batch, logits="none"), tools).admit(tmp_path)
+    ForwardHandler(request, tools).admit(None)
 
 
 def test_a_log_that_cannot_be_written_ends_nothing(model: RemoteModel, small: Server) -> None:

@@ -13,7 +13,7 @@ import pytest
 from torch import Tensor
 
 import garcon_jupyter as garcon
-from garcon_backend.kernel.sessions import Client, Sessions
+from garcon_backend.kernel.sessions import ClientProcess, Sessions
 from garcon_jupyter import RemoteModel, Server, SessionInUse
 from tests.oracle import PROMPT, Plain, close
 
@@ -201,10 +201,10 @@ def test_a_dropped_model_lets_go_of_its_session(llama_server: Server) -> None:
 # -- the parts, alone ----------------------------------------------------------------------------
 
 
-def me(pid: int | None = None) -> Client:
+def me(pid: int | None = None) -> ClientProcess:
     import socket
 
-    return Client("me", socket.gethostname(), os.getpid() if pid is None else pid)
+    return ClientProcess("me", socket.gethostname(), os.getpid() if pid is None else pid)
 
 
 def test_a_preferred_session_in_use_gives_another() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from garcon_backend.execution.stateless import is_stateless
-from garcon_backend.kernel.probe_cache import Installed
+from garcon_backend.kernel.probe_cache import ProbeCache
 from garcon_jupyter import RemoteModel
 from garcon_jupyter.client.probe_cache import Installing
 from garcon_jupyter.errors import ProbesUnknown
@@ -24,7 +24,7 @@ def specs(word: str) -> tuple[ProbeSpec, ...]:
 
 
 def test_probes_travel_whole_once_and_by_name_from_then_on() -> None:
-    client, server = Installing(), Installed()
+    client, server = Installing(), ProbeCache()
     mine = specs("mine")
     first, second = client.named(mine), client.named(mine)
     assert first.payload and second == ProbeSet(first.digest)
@@ -38,9 +38,9 @@ def test_a_server_that_does_not_know_them_asks_for_them() -> None:
     client, mine = Installing(), specs("mine")
     client.named(mine)
     with pytest.raises(ProbesUnknown):
-        Installed().fill(Forward(probe_set=client.named(mine)))
+        ProbeCache().fill(Forward(probe_set=client.named(mine)))
     request = Forward(probe_set=client.named(mine, again=True))
-    Installed().fill(request)
+    ProbeCache().fill(request)
     assert request.probes == mine
 
 
@@ -48,7 +48,7 @@ def test_nobody_leaves_other_code_under_a_name() -> None:
     client = Installing()
     mine, theirs = client.named(specs("mine")), client.named(specs("theirs"))
     with pytest.raises(ProbesUnknown):
-        Installed().fill(Forward(probe_set=ProbeSet(mine.digest, theirs.payload)))
+        ProbeCache().fill(Forward(probe_set=ProbeSet(mine.digest, theirs.payload)))
 
 
 def test_what_was_not_used_for_long_is_forgotten_and_sent_again(

@@ -135,7 +135,7 @@ def test_each_stage_counts_what_it_records(llama_path: Path) -> None:
 
 def test_states_count_towards_what_a_rank_keeps() -> None:
     contexts = Contexts()
-    contexts.keeping.set_limit(1 << 20)
+    contexts.quota.set_limit(1 << 20)
     state = recorders.TopK(4).update(None, make(2, 40, 7, "smooth").seen())
     vars(contexts.open("session", MLP, None))["topk"] = state
     assert contexts.room() == (1 << 20) - state.nbytes

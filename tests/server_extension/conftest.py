@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.server_extension import answers
+
 START = 60.0
 """Seconds in which a Jupyter server starts."""
 
@@ -37,7 +39,7 @@ class Jupyter:
     def ask(
         self, method: str, path: str, content: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """(status, JSON) of an answer; with `headers` instead of the token."""
+        """(status, JSON) of an answer, which is like the examples; with `headers` instead of the token."""
         request = urllib.request.Request(
             f"{self.address}/{path}",
             method=method,
@@ -46,10 +48,13 @@ class Jupyter:
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.loads(answer.read())
+                status, told = answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             body = error.read()
-            return error.code, json.loads(body) if body.startswith(b"{") else body.decode()
+            status, told = error.code, json.loads(body) if body.startswith(b"{") else body.decode()
+        if path.startswith("garcon/") and (status < 400 or "kind" in told):  # else Jupyter's own
+            answers.check(told, answers.EXAMPLES[answers.which(method, path, status)], path)
+        return status, told
 
     def server(self, name: str) -> dict[str, Any]:
         """What is told of a running server."""

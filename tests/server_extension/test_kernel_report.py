@@ -13,6 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 import garcon_jupyter as garcon
+from tests.server_extension.answers import EXAMPLES, check
 
 POINT = "layers.1.mlp.post_activation"
 
@@ -28,13 +29,15 @@ def shell() -> Iterator[Any]:
 
 
 def told(shell: Any) -> dict[str, Any]:
-    """The answer as it comes through a user expression."""
+    """The answer as it comes through a user expression; it is like the examples that the side bar knows."""
     expression = (
         "__import__('garcon_jupyter.server_extension.kernel_report', fromlist=['told']).told()"
     )
     answer = shell.user_expressions({"garcon": expression})["garcon"]
     assert answer["status"] == "ok", answer
-    return json.loads(answer["data"]["text/plain"])
+    content = json.loads(answer["data"]["text/plain"])
+    check(content, EXAMPLES["told"])
+    return content
 
 
 def told_latest(shell: Any) -> dict[str, Any]:

@@ -127,13 +127,13 @@ class Ranks:
         once = grad and layout.partial
         if self.leads:
             assert whole is not None
-            return self._deal(whole, like, layout, once)
+            return self._send_pieces(whole, like, layout, once)
         piece = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
         if not (once and self.rank % layout.dup):
             dist.recv(piece, self.members[0], group=self.group)
         return piece
 
-    def _deal(self, whole: Tensor, like: Tensor, layout: Layout, once: bool) -> Tensor:
+    def _send_pieces(self, whole: Tensor, like: Tensor, layout: Layout, once: bool) -> Tensor:
         pieces = [piece.contiguous() for piece in whole.chunk(layout.chunks, layout.dim)]
         if len(pieces) != layout.chunks or any(p.shape != like.shape for p in pieces):
             raise ValueError(
@@ -149,8 +149,8 @@ class Ranks:
         _finish(waiting)
         return pieces[0]
 
-    def say(self, words: Sequence[int]) -> list[int]:
-        """The leader's few integers, on every rank; all must pass equally many."""
+    def broadcast_integers(self, words: Sequence[int]) -> list[int]:
+        """Broadcast: the leader's few integers, on every rank; all must pass equally many."""
         if self.size == 1:
             return [int(word) for word in words]
         told = torch.tensor([int(word) for word in words], device=self.device)
@@ -158,7 +158,7 @@ class Ranks:
         return told.tolist()
 
     def broadcast(self, tensor: Tensor, src: int = 0) -> Tensor:
-        """The tensor of the `src`-th rank of the group, on every rank.
+        """Broadcast: the tensor of the `src`-th rank of the group, on every rank.
 
         Other ranks pass a tensor of the same shape and dtype, which is not changed.
         """
@@ -171,7 +171,7 @@ class Ranks:
         return told
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up on any rank."""
+        """All-reduce by maximum: whether the flag is up on any rank."""
         if self.size == 1:
             return bool(flag)
         vote = torch.tensor([int(flag)], device=self.device)
@@ -179,15 +179,15 @@ class Ranks:
         return bool(vote.item())
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the ranks, on every rank, off the graph."""
+        """All-reduce by sum: the sum over the ranks, on every rank, off the graph."""
         if self.size == 1:
             return tensor.detach()
         total = tensor.detach().clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=self.group)
         return total
 
-    def join(self, tensor: Tensor, total: int) -> Tensor:
-        """The pieces along the last dimension put together, on every rank, off the graph.
+    def all_gather(self, tensor: Tensor, total: int) -> Tensor:
+        """All-gather: the pieces along the last dimension put together, on every rank, off the graph.
 
         Pieces are cut as ``torch.chunk`` cuts, so the last ones may be shorter or empty.
 
@@ -239,11 +239,11 @@ class _SharedByRanks(torch.autograd.Function):
         return ctx.ranks.sum(gradient), None
 
 
-class _JoinOverRanks(torch.autograd.Function):
+class _AllGatherOverRanks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, total: int, ranks: Ranks) -> Tensor:
         ctx.span = span(total, ranks.size, ranks.rank)
-        return ranks.join(x, total)
+        return ranks.all_gather(x, total)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -261,9 +261,9 @@ def shared_by_ranks(x: Tensor, ranks: Ranks) -> Tensor:
     return x if ranks.size == 1 else _SharedByRanks.apply(x, ranks)
 
 
-def join_over_ranks(x: Tensor, total: int, ranks: Ranks) -> Tensor:
+def all_gather_over_ranks(x: Tensor, total: int, ranks: Ranks) -> Tensor:
     """Pieces of the last dimension put together, replicated; each gets back its own gradient."""
-    return x if ranks.size == 1 else _JoinOverRanks.apply(x, total, ranks)
+    return x if ranks.size == 1 else _AllGatherOverRanks.apply(x, total, ranks)
 
 
 class _SendOn(torch.autograd.Function):

@@ -1,8 +1,8 @@
 """All ranks that hold a piece of the same value: the shards of a stage, in every replica.
 
 A value of a pass is cut twice: along one of its dimensions over the tensor-parallel ranks, and by rows
-of the batch over the data-parallel replicas. A team puts it together on its one leader, and deals it out
-again. Probes never learn that there were replicas.
+of the batch over the data-parallel replicas. A gather group puts it together on its one leader (gather), and hands it
+out again (scatter). Probes never learn that there were replicas.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from garcon_backend.distributed.collectives import Layout, Ranks
 _BY_ROWS = 0
 
 
-class Team:
+class GatherGroup:
     """The ranks of one stage, over all replicas, during one pass.
 
-    Every method is collective over the team.
+    Every method is collective over the group.
 
     Args:
         tp: the tensor-parallel group of this rank.
@@ -35,8 +35,8 @@ class Team:
         self.local = -(-rows // replicas.size)
         self.leads = tp.leads and replicas.leads
 
-    def deal_rows(self, batch: Tensor) -> Tensor:
-        """The rows of a batch that this replica reads; of each there may be several copies, one after the other."""
+    def scatter_rows(self, batch: Tensor) -> Tensor:
+        """Scatter: the rows of a batch, which every rank has, that this replica reads; of each there may be several copies, one after the other."""
         if self.replicas.size == 1:
             return batch
         start = self.replicas.rank * self.local
@@ -44,15 +44,15 @@ class Team:
         copies = batch.unflatten(0, (self.rows, -1))
         return copies[index.clamp(max=self.rows - 1)].flatten(0, 1)
 
-    def all_rows(self, mine: Tensor) -> Tensor:
-        """What each replica has of its rows, put together on every rank, off the graph.
+    def all_gather_rows(self, mine: Tensor) -> Tensor:
+        """All-gather: what each replica has of its rows, put together on every rank, off the graph.
 
         Args:
             mine: alike on all ranks of this replica.
         """
         if self.replicas.size == 1:
             return mine
-        joined = self.replicas.join(mine.movedim(0, -1), len(mine) * self.replicas.size)
+        joined = self.replicas.all_gather(mine.movedim(0, -1), len(mine) * self.replicas.size)
         return joined.movedim(-1, 0)[: self._shown(len(mine))]
 
     def gather(
@@ -92,10 +92,14 @@ class Team:
                 whole = self.replicas.scatter(self._filled(whole, len(part), grad), part, by_rows)
         return self.tp.scatter(whole, like, layout, grad)
 
-    def say(self, words: Sequence[int]) -> list[int]:
-        """The leader's few integers on every rank of the team."""
-        told = self.replicas.say(words) if self.tp.leads else [int(word) for word in words]
-        return self.tp.say(told)
+    def broadcast_integers(self, words: Sequence[int]) -> list[int]:
+        """Broadcast: the leader's few integers, on every rank of the group."""
+        told = (
+            self.replicas.broadcast_integers(words)
+            if self.tp.leads
+            else [int(word) for word in words]
+        )
+        return self.tp.broadcast_integers(told)
 
     def _shown(self, local: int) -> int:
         """How many entries of the first dimension the whole batch has.

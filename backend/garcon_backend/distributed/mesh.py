@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import os
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -21,31 +20,11 @@ from torch.distributed.rendezvous import rendezvous
 from garcon_backend.distributed.collectives import Ranks
 from garcon_backend.distributed.rank_failures import epoch
 from garcon_jupyter.errors import BadDegrees
+from garcon_jupyter.wire.launch_spec import Degrees
 
 GROUP_STORE = "GARCON_GROUP_STORE"
 """Environment variable: the file through which the ranks of one host meet, a new one after each restart.
 Without it they meet over the network, as torchrun's environment says."""
-
-
-@dataclass(frozen=True)
-class Degrees:
-    """Degrees of tensor, pipeline and data parallelism."""
-
-    tp: int = 1
-    pp: int = 1
-    dp: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.tp, self.pp, self.dp) < 1:
-            raise BadDegrees(f"A degree is less than one: {self}.", "Degrees count from one.")
-
-    @property
-    def world(self) -> int:
-        """Number of processes."""
-        return self.tp * self.pp * self.dp
-
-    def __str__(self) -> str:
-        return f"tp={self.tp}, pp={self.pp}, dp={self.dp}"
 
 
 class Mesh:
@@ -59,7 +38,7 @@ class Mesh:
         pipeline: the ranks of the same `tp_rank` and replica over all stages, first stage first.
         replicas: the ranks of the same stage and `tp_rank` over all replicas.
         everyone: all ranks.
-        lent: whether code that is not ours knows the groups, and would keep those that were left.
+        shared_with_user: whether code that is not ours knows the groups, and would keep those that were left.
         seal: the key with which ranks seal what they unpickle of each other.
         device_mesh: torch's own view of the same, (pp, dp, tp); None for a process of its own, and for
             a rank that has left.
@@ -74,7 +53,7 @@ class Mesh:
         store: dist.Store | None = None,
     ) -> None:
         self.degrees, self.rank, self.device, self.device_mesh = degrees, rank, device, device_mesh
-        self._store, self._turn, self.lent = store, 0, False
+        self._store, self._turn, self.shared_with_user = store, 0, False
         self.seal = b""
         if device_mesh is None:
             self.tp = self.pipeline = self.replicas = self.everyone = Ranks(None, device)
@@ -125,7 +104,7 @@ class Mesh:
 
         So it is with gloo, whose connections end. NCCL's ranks would go on waiting in their kernels.
         """
-        return self._store is not None and not self.lent and self.device.type == "cpu"
+        return self._store is not None and not self.shared_with_user and self.device.type == "cpu"
 
     def leave(self) -> None:
         """Leave all groups: whoever waits for this rank in one of them gets an error.

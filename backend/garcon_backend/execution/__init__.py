@@ -2,8 +2,12 @@
 
 Not here: that other ranks do the same (``lockstep``), and who asked (``kernel``).
 
-``rank``                what a rank holds
-``executor``            prepare, run, answer
+``rank_loading``        how a process becomes a rank that runs requests
+``executor``            prepare and run, whatever the request
+``requests``            one file for each kind of request: what there is to do
+``tools``               what these work with
+``code_loading``        shipped functions, as functions of this process
+``probe_loading``       probes, made ready to run
 ``passes``              forward and backward, with the probes of one request
 ``generation``          token after token
 ``generation_options``  what is asked of a generation, by the caller and by the checkpoint

@@ -11,22 +11,19 @@ get out of their collective. So there a pass is refused that might not fit.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from garcon_backend.distributed.mesh import Mesh
-from garcon_backend.execution.row_chunks import Piece
+from garcon_backend.execution.row_chunks import RowChunk
 from garcon_backend.process import memory
 from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.wire import requests as wire
-from garcon_jupyter.wire.transport import INLINE_LIMIT
 
 NEGLIGIBLE = 16 << 20
 """Bytes below which nobody asks how many there are."""
@@ -61,7 +58,7 @@ class Admission:
         self.alone = mesh.degrees.world == 1
         self.itemsize = next((p.itemsize for p in model.parameters()), 4)
 
-    def check(self, request: Any, pieces: Sequence[Piece] = ()) -> None:
+    def check(self, request: Any, chunks: Sequence[RowChunk] = ()) -> None:
         """Refuse a pass that cannot fit on this rank.
 
         Args:
@@ -70,9 +67,9 @@ class Admission:
         Raises:
             DoesNotFit: with the bytes that it needs and those that there are.
         """
-        each_needs = [self._needs(request, piece.shape) for piece in pieces]
-        largest = max(each_needs, key=_least) if pieces else self._needs(request)
-        if pieces:
+        each_needs = [self._needs(request, chunk.shape) for chunk in chunks]
+        largest = max(each_needs, key=_least) if chunks else self._needs(request)
+        if chunks:
             rows, length = _shape(request)
             largest.append(Need("all logits", self._logits(request, rows, length), _SMALLER))
         needs = [need for need in largest if need.count]
@@ -92,35 +89,16 @@ class Admission:
             max(needs, key=lambda need: need.count).remedy + _in_pieces(request),
         )
 
-    def fits(self, request: Any, pieces: Sequence[Piece]) -> bool:
+    def fits(self, request: Any, chunks: Sequence[RowChunk]) -> bool:
         """Whether a pass in these pieces may run on this rank."""
         try:
-            self.check(request, pieces)
+            self.check(request, chunks)
         except DoesNotFit:
             return False
         return True
 
-    def check_answer(self, request: wire.Request, shared: Path | None) -> None:
-        """Refuse a pass whose answer has no room in shared memory.
-
-        Args:
-            shared: the directory there; None where the answer travels in the message.
-
-        Raises:
-            DoesNotFit: with the bytes that it needs and those that there are.
-        """
-        if shared is None or not isinstance(request, wire.Forward):
-            return
-        needed = self._answered_logits(request)
-        if needed <= max(INLINE_LIMIT, there := shutil.disk_usage(shared).free):
-            return
-        raise DoesNotFit(
-            f"The logits need {sized(needed)} of shared memory to be answered; "
-            f"{sized(there)} are free.",
-            'Ask for logits="last", or give a function that reduces them on the server.',
-        )
-
-    def _answered_logits(self, request: wire.Forward) -> int:
+    def answered_logits(self, request: wire.Forward) -> int:
+        """Bytes of logits that a forward answers with; 0 where a function makes something else of them."""
         rows, length = _shape(request)
         if not isinstance(request.logits, str) or request.logits == "none":
             return 0

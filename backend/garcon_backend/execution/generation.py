@@ -18,56 +18,56 @@ from torch import Tensor
 
 from garcon_backend.execution.generation_options import REFUSALS, Settled, refusal, settled
 from garcon_backend.execution.passes import Inputs, Passes, positions_of
-from garcon_backend.execution.token_choice import Choosing
+from garcon_backend.execution.token_choice import TokenChoice
 from garcon_backend.hook_sites.attention import VisitedCache, fresh_cache
 from garcon_backend.models.rotary import read_again_when_a_row_passes
 from garcon_backend.models.sharding import shared_logits
-from garcon_backend.probing.probed_pass import PassRun
-from garcon_backend.probing.user_calls import Probe
+from garcon_backend.probing.probed_pass import ProbedPass
+from garcon_backend.probing.user_calls import LoadedProbe
 from garcon_jupyter.errors import BadRequest, BadTokens, GarconError
 from garcon_jupyter.wire import requests as wire
 
 
 def generate(
-    passes: Passes, request: wire.Generate, inputs: Inputs, probes: Sequence[Probe]
+    passes: Passes, request: wire.Generate, inputs: Inputs, probes: Sequence[LoadedProbe]
 ) -> wire.Generated | None:
     """Prompts and continuations on the rank that answers; rows padded on the left, as generation needs it."""
-    model: Any = passes.model
+    model: Any = passes.rank.model
     if not hasattr(model, "generate"):
         raise BadRequest("This model cannot generate.", "Only transformers' causal models can.")
     inputs = left_padded(inputs)
     assert inputs.mask is not None
-    asked = settled(model, request.options, passes.tokenizer, passes.mesh)
+    asked = settled(model, request.options, passes.rank.tokenizer, passes.rank.mesh)
     _check_length(passes, inputs.ids.shape[1], asked)
     if any(probe.address.name == "logits" for probe in probes):
         asked.options["logits_to_keep"] = 0  # all positions of the prompt, not only its last
     with (
-        passes.open(request, inputs, probes, caching=True) as run,
+        passes.open(request, inputs, probes, caching=True) as probed,
         torch.no_grad(),
         shared_logits(model),
-        _each_forward(passes, run),
+        _each_forward(passes, probed),
         read_again_when_a_row_passes(model, inputs.mask),
     ):
         torch.manual_seed(request.seed)
-        choosing = Choosing(passes, run, asked, len(inputs.ids) * asked.copies)
+        choice = TokenChoice(passes, probed, asked, len(inputs.ids) * asked.copies)
         cache = {"past_key_values": fresh_cache(model)} if asked.cached else {}
         try:
             output = model.generate(
                 inputs.ids,
                 attention_mask=inputs.mask.long(),
                 **asked.options,
-                **choosing.options(),
+                **choice.options(),
                 **cache,
             )
         except REFUSALS as error:
-            if run.tokens is not None or isinstance(error, GarconError):
+            if probed.tokens is not None or isinstance(error, GarconError):
                 raise
             raise refusal(model, request.options, error) from None  # on every rank: nothing ran
-    return _answer(inputs.mask, output, choosing) if passes.answers else None
+    return _answer(inputs.mask, output, choice) if passes.answers else None
 
 
 def _check_length(passes: Passes, prompt: int, asked: Settled) -> None:
-    longest, new = passes.bound.catalog.sizes.get("P", 1 << 62), asked.new_tokens(prompt)
+    longest, new = passes.rank.bound.catalog.sizes.get("P", 1 << 62), asked.new_tokens(prompt)
     if prompt + new > longest:
         raise BadTokens(
             f"{prompt} tokens and {new} new ones are too long: the model reads at most {longest}.",
@@ -75,13 +75,13 @@ def _check_length(passes: Passes, prompt: int, asked: Settled) -> None:
         )
 
 
-def _answer(prompts: Tensor, output: Any, choosing: Choosing) -> wire.Generated:
+def _answer(prompts: Tensor, output: Any, choice: TokenChoice) -> wire.Generated:
     """What is answered of transformers' output: a row's text ends where it ended, whatever follows there."""
     ids = output.sequences
     mask = prompts.repeat_interleave(len(ids) // len(prompts), 0)
     new = ids.shape[1] - mask.shape[1]
     beams = output.get("beam_indices")  # of each new token, the beam that it is from; else -1
-    real = choosing.real(mask.shape[1], new) if beams is None else beams != -1
+    real = choice.real(mask.shape[1], new) if beams is None else beams != -1
     return wire.Generated(
         ids,
         torch.cat([mask, real], 1),
@@ -111,21 +111,21 @@ def left_padded(inputs: Inputs) -> Inputs:
 
 
 @contextmanager
-def _each_forward(passes: Passes, run: PassRun) -> Iterator[None]:
+def _each_forward(passes: Passes, probed: ProbedPass) -> Iterator[None]:
     """Tell the run what each forward of a generation reads, and stop when asked to.
 
     What a forward reads is what it is given: a text may be read again, several candidates may be read at once and
     those that were wrong be taken back, and guidance reads a text of its own beside.
     """
-    model: Any = passes.model
+    model: Any = passes.rank.model
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     step = -1
 
     def before(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         nonlocal step
         step += 1
-        passes.agree_to_go_on(run)
-        passes.interrupts.phase = "generating"
+        passes.agree_to_go_on(probed)
+        passes.rank.interrupts.phase = "generating"
         if args:
             kwargs = {"input_ids": args[0], **kwargs}
         cache = kwargs.get("past_key_values")
@@ -133,22 +133,22 @@ def _each_forward(passes: Passes, run: PassRun) -> Iterator[None]:
             # The model would make one itself, which edits of keys do not reach.
             cache = fresh_cache(model)
             kwargs = kwargs if cache is None else {**kwargs, "past_key_values": cache}
-        _reorder_mine(run, cache)
-        run.caching = isinstance(cache, VisitedCache)
+        _reorder_mine(probed, cache)
+        probed.caching = isinstance(cache, VisitedCache)
         ids = kwargs.get("input_ids")
         if ids is None:
             raise BadRequest("This model's generate reads no tokens.", "Probe forwards instead.")
         mask = _mask_of(kwargs)
         positions = _positions_of(kwargs, mask, takes_positions)
-        kwargs = _dealt(run, kwargs)
-        run.begin(ids, mask, positions, step, tuple(kwargs["input_ids"].shape))
+        kwargs = _scattered(probed, kwargs)
+        probed.begin(ids, mask, positions, step, tuple(kwargs["input_ids"].shape))
         return (), kwargs
 
     def after(module: Any, args: Any, output: Any) -> None:
-        output.logits = run.team.all_rows(output.logits)
+        output.logits = probed.gather_group.all_gather_rows(output.logits)
 
     handles = [model.register_forward_pre_hook(before, with_kwargs=True, prepend=True)]
-    if run.team.replicas.size > 1:
+    if probed.gather_group.replicas.size > 1:
         handles.append(model.register_forward_hook(after))
     try:
         yield
@@ -186,14 +186,14 @@ def _positions_of(kwargs: dict[str, Any], mask: Tensor, takes_positions: bool) -
 # -- replicas ------------------------------------------------------------------------------------
 
 
-def _dealt(run: PassRun, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _scattered(probed: ProbedPass, kwargs: dict[str, Any]) -> dict[str, Any]:
     """What a forward of the whole batch is given, cut to the rows of this replica."""
-    if run.team.replicas.size == 1:
+    if probed.gather_group.replicas.size == 1:
         return kwargs
     rows = len(kwargs["input_ids"])
-    if rows % run.team.rows:
+    if rows % probed.gather_group.rows:
         raise BadRequest(
-            f"{rows} texts are to be read for {run.team.rows} prompts, which cannot be divided over replicas.",
+            f"{rows} texts are to be read for {probed.gather_group.rows} prompts, which cannot be divided over replicas.",
             "Give as many of them as there are prompts, or launch with dp=1.",
         )
 
@@ -203,21 +203,23 @@ def _dealt(run: PassRun, kwargs: dict[str, Any]) -> dict[str, Any]:
         dim = 1 if name == "position_ids" and value.dim() == 3 else 0
         if value.shape[dim] != rows:
             return value
-        return run.team.deal_rows(value.transpose(0, dim)).transpose(0, dim)
+        return probed.gather_group.scatter_rows(value.transpose(0, dim)).transpose(0, dim)
 
     return {name: mine(name, value) for name, value in kwargs.items()}
 
 
-def _reorder_mine(run: PassRun, cache: Any) -> None:
+def _reorder_mine(probed: ProbedPass, cache: Any) -> None:
     """Let a cache take beams as they are numbered over the whole batch; those of a prompt are all on one replica."""
-    if run.team.replicas.size == 1 or cache is None or "reorder_cache" in vars(cache):
+    if probed.gather_group.replicas.size == 1 or cache is None or "reorder_cache" in vars(cache):
         return
     reorder = cache.reorder_cache
 
     def reorder_mine(beams: Tensor) -> None:
-        copies = len(beams) // run.team.rows
-        within = run.team.deal_rows(beams) % copies
-        first = torch.arange(run.team.local, device=beams.device).repeat_interleave(copies)
+        copies = len(beams) // probed.gather_group.rows
+        within = probed.gather_group.scatter_rows(beams) % copies
+        first = torch.arange(probed.gather_group.local, device=beams.device).repeat_interleave(
+            copies
+        )
         reorder(first * copies + within)
 
     cache.reorder_cache = reorder_mine

@@ -17,20 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import Layout
-from garcon_backend.distributed.gather_group import Team
-from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.distributed.gather_group import GatherGroup
 from garcon_backend.distributed.stage_exchange import over_stages
 from garcon_backend.execution.failing_module import noted
 from garcon_backend.execution.parameters import Parameters
-from garcon_backend.execution.row_chunks import Piece, Whole
-from garcon_backend.models.family import BoundFamily
+from garcon_backend.execution.row_chunks import RowChunk, Whole
 from garcon_backend.models.sharding import backward_through
-from garcon_backend.probing.probed_pass import PassRun
-from garcon_backend.probing.user_calls import PassFailed, Probe, UserFailure
-from garcon_backend.process import memory, randomness, state
-from garcon_backend.process.interrupts import Cancelled, Interrupts
-from garcon_backend.process.output import Output
-from garcon_backend.save_contexts.contexts import Contexts
+from garcon_backend.probing.probed_pass import ProbedPass
+from garcon_backend.probing.rank import Rank
+from garcon_backend.probing.user_calls import LoadedProbe, PassFailed
+from garcon_backend.process.interrupts import Cancelled
+from garcon_backend.process.randomness import kept, seed_of
+from garcon_backend.process.user_code import UserFailure
 from garcon_backend.tokenization.token_strings import special_ids
 from garcon_jupyter.errors import BadRequest, BadTokens
 from garcon_jupyter.points import Address
@@ -45,10 +43,10 @@ class Inputs:
     mask: Tensor | None
     positions: Tensor
 
-    def dealt(self, team: Team) -> Inputs:
+    def scattered(self, group: GatherGroup) -> Inputs:
         """The rows that this rank's replica reads."""
-        mask = None if self.mask is None else team.deal_rows(self.mask)
-        return Inputs(team.deal_rows(self.ids), mask, team.deal_rows(self.positions))
+        mask = None if self.mask is None else group.scatter_rows(self.mask)
+        return Inputs(group.scatter_rows(self.ids), mask, group.scatter_rows(self.positions))
 
     @property
     def last(self) -> Tensor:
@@ -63,32 +61,20 @@ class Passes:
     """Runs the model of this rank with probes.
 
     Attributes:
-        tokenizer: of the model, or None.
+        rank: whose model it is.
         special: ids of its special tokens, [n].
     """
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        model: nn.Module,
-        bound: BoundFamily,
-        layouts: dict[str, Layout],
-        contexts: Contexts,
-        interrupts: Interrupts,
-        output: Output,
-        tokenizer: Any | None = None,
-    ) -> None:
-        self.mesh, self.model, self.bound, self.layouts = mesh, model, bound, layouts
-        self.contexts, self.interrupts, self.output = contexts, interrupts, output
-        self._takes_positions = _takes_positions(model)
-        self.tokenizer = tokenizer
-        special = special_ids(tokenizer, getattr(model, "config", None))
-        self.special = torch.tensor(special, dtype=torch.long, device=mesh.device)
+    def __init__(self, rank: Rank) -> None:
+        self.rank = rank
+        self._takes_positions = _takes_positions(rank.model)
+        special = special_ids(rank.tokenizer, getattr(rank.model, "config", None))
+        self.special = torch.tensor(special, dtype=torch.long, device=rank.mesh.device)
 
     @property
     def answers(self) -> bool:
         """Whether this rank holds the model's output whole and answers with it."""
-        return self.mesh.last_stage and self.mesh.runs_probes
+        return self.rank.mesh.last_stage and self.rank.mesh.runs_probes
 
     # -- inputs ------------------------------------------------------------------------------
 
@@ -104,17 +90,17 @@ class Passes:
                 f"Tokens of shape {list(ids.shape)} are no batch.",
                 "Give at least one token, integers [b, p].",
             )
-        sizes = self.bound.catalog.sizes
+        sizes = self.rank.bound.catalog.sizes
         _check_vocabulary(ids, sizes.get("V", 1 << 62))
         if ids.shape[1] > sizes.get("P", 1 << 62):
             raise BadTokens(
                 f"{ids.shape[1]} tokens are too long: the model reads at most {sizes['P']}.",
                 "Cut the text, or run it in pieces.",
             )
-        ids = ids.to(self.mesh.device, torch.long)
+        ids = ids.to(self.rank.mesh.device, torch.long)
         mask = None
         if batch.mask is not None and not bool(_tensor(batch.mask).all()):
-            mask = _tensor(batch.mask).to(self.mesh.device, torch.bool)
+            mask = _tensor(batch.mask).to(self.rank.mesh.device, torch.bool)
             if mask.shape != ids.shape:
                 raise BadTokens(
                     f"The mask of shape {list(mask.shape)} is not that of {list(ids.shape)} tokens.",
@@ -131,71 +117,68 @@ class Passes:
         self,
         request: Any,
         inputs: Inputs,
-        probes: Sequence[Probe],
+        probes: Sequence[LoadedProbe],
         wanted: Sequence[Address] = (),
         **options: bool,
-    ) -> Iterator[PassRun]:
+    ) -> Iterator[ProbedPass]:
         """The probes of a request, installed while this lasts.
 
         Raises:
             UserFailure: afterwards, if user code failed.
         """
-        run = PassRun(
-            self.mesh,
-            self.bound,
-            self.layouts,
-            self.contexts,
+        probed = ProbedPass(
+            self.rank,
             request.session,
             rows=len(inputs.ids),
             seed=request.seed,
-            interrupts=self.interrupts,
-            output=self.output,
             **options,
         )
-        run.comes_from(request.batch)
-        run.special = self.special.clone()
-        run.add(probes, wanted)
+        probed.comes_from(request.batch)
+        probed.special = self.special.clone()
+        probed.add(probes, wanted)
         try:
             with (
-                noted(self.model, run.edits),
-                randomness.kept(self.mesh.device),
-                run.installed(),
+                noted(self.rank.model, probed.edits),
+                kept(self.rank.mesh.device),
+                probed.installed(),
             ):
-                yield run
+                yield probed
             # What comes next may be a collective, so all ranks stop where one must.
-            if self.mesh.everyone.any(run.failure is not None or self.interrupts.stop.skipping):
+            if self.rank.mesh.everyone.any(
+                probed.failure is not None or self.rank.interrupts.stop.skipping
+            ):
                 raise PassFailed("User code failed on another rank, or the pass was stopped.")
-            run.note_silent()
+            probed.note_silent()
         except PassFailed:
-            self._raise_failure(run)
+            self._raise_failure(probed)
             raise
         finally:
-            run.close()
+            probed.close()
 
-    def _raise_failure(self, run: PassRun) -> None:
-        if self.interrupts.stop.skipping:
+    def _raise_failure(self, probed: ProbedPass) -> None:
+        if self.rank.interrupts.stop.skipping:
             raise Cancelled
-        if run.failure is not None:
-            if isinstance(run.failure.error, Cancelled):
+        if probed.failure is not None:
+            if isinstance(probed.failure.error, Cancelled):
                 raise Cancelled
-            raise run.failure
+            raise probed.failure
 
-    def agree_to_go_on(self, run: PassRun) -> None:
+    def agree_to_go_on(self, probed: ProbedPass) -> None:
         """One word per forward: whether any rank was told to stop."""
-        if self.mesh.world == 1:
-            self.interrupts.check()
-        elif self.mesh.everyone.any(self.interrupts.cancelled):
+        if self.rank.mesh.world == 1:
+            self.rank.interrupts.check()
+        elif self.rank.mesh.everyone.any(self.rank.interrupts.cancelled):
             raise Cancelled
 
-    def _model(self, run: PassRun, inputs: Inputs, keep: Any = 0) -> Any:
-        self.agree_to_go_on(run)
-        self.interrupts.phase = "forward"
-        shape = (run.team.local, inputs.ids.shape[1])
-        run.begin(inputs.ids, inputs.mask, inputs.positions, 0, shape)
-        inputs = inputs.dealt(run.team)
-        mapped = self.bound.family is not None
-        if not mapped and not hasattr(self.model, "config"):
-            return self.model(inputs.ids)
+    def _model(self, probed: ProbedPass, inputs: Inputs, keep: Any = 0) -> Any:
+        self.agree_to_go_on(probed)
+        self.rank.interrupts.phase = "forward"
+        shape = (probed.gather_group.local, inputs.ids.shape[1])
+        probed.begin(inputs.ids, inputs.mask, inputs.positions, 0, shape)
+        inputs = inputs.scattered(probed.gather_group)
+        mapped = self.rank.bound.family is not None
+        if not mapped and not hasattr(self.rank.model, "config"):
+            return self.rank.model(inputs.ids)
         kwargs: dict[str, Any] = {"use_cache": False}
         mask = inputs.mask
         if mapped:
@@ -204,7 +187,7 @@ class Passes:
         # first column by itself, which is right unless that is padding.
         if mask is not None and (mapped or (self._takes_positions and not mask[:, 0].all())):
             kwargs["position_ids"] = inputs.positions
-        return self.model(
+        return self.rank.model(
             input_ids=inputs.ids, attention_mask=None if mask is None else mask.long(), **kwargs
         )
 
@@ -214,7 +197,7 @@ class Passes:
         self,
         request: wire.Forward,
         inputs: Inputs,
-        probes: Sequence[Probe],
+        probes: Sequence[LoadedProbe],
         reduce: Callable[..., Any] | None,
     ) -> Any:
         """Logits as the request asked for them, on the rank that answers."""
@@ -223,11 +206,11 @@ class Passes:
             p.address.name == "logits" for p in probes
         ):
             keep = last = inputs.last.unique()
-        with self.open(request, inputs, probes) as run, torch.no_grad():
-            output = self._model(run, inputs, keep)
-        if request.logits == "none" or not self.mesh.last_stage:
+        with self.open(request, inputs, probes) as probed, torch.no_grad():
+            output = self._model(probed, inputs, keep)
+        if request.logits == "none" or not self.rank.mesh.last_stage:
             return None
-        logits = run.team.gather(_logits(output), Layout())
+        logits = probed.gather_group.gather(_logits(output), Layout())
         if logits is None:
             return None
         if request.logits == "last":
@@ -237,24 +220,24 @@ class Passes:
             return logits
         return self.user(request.seed, reduce, "the logits function", logits)
 
-    def forward_in_pieces(
+    def forward_in_chunks(
         self,
         request: wire.Forward,
-        pieces: Sequence[Piece],
-        probes: Sequence[Probe],
+        chunks: Sequence[RowChunk],
+        probes: Sequence[LoadedProbe],
         reduce: Callable[..., Any] | None,
     ) -> Any:
         """As :meth:`forward`, piece by piece; what the logits function is given are the logits of all."""
         rows, length = _tensor(request.batch.ids).shape
         whole = Whole((rows, length))
-        for number, piece in enumerate(pieces):
+        for number, chunk in enumerate(chunks):
             one = replace(
                 request,
-                batch=piece.batch,
+                batch=chunk.batch,
                 logits="all" if reduce else request.logits,
                 seed=request.seed + number,
             )
-            whole.put(piece, self.forward(one, self.batch(piece.batch), probes, None))
+            whole.put(chunk, self.forward(one, self.batch(chunk.batch), probes, None))
         if reduce is None or whole.logits is None:
             return whole.logits
         return self.user(request.seed, reduce, "the logits function", whole.logits)
@@ -269,20 +252,7 @@ class Passes:
         Raises:
             UserFailure: it raised.
         """
-        device = self.mesh.device
-        try:
-            with (
-                randomness.kept(device),
-                randomness.Stream(device, randomness.seed_of(seed, what)),
-                state.Kept(),
-                self.output.captured(),
-                self.interrupts.user_code(),
-            ):
-                return function(*args)
-        except Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            raise UserFailure(memory.typed(error, device), what) from None
+        return self.rank.call(what, function, *args, seed=seed_of(seed, what))
 
     # -- backward ----------------------------------------------------------------------------
 
@@ -290,7 +260,7 @@ class Passes:
         self,
         request: wire.Backward,
         inputs: Inputs,
-        probes: Sequence[Probe],
+        probes: Sequence[LoadedProbe],
         loss: Callable[..., Any],
         values: Sequence[Address],
         parameters: Parameters,
@@ -298,16 +268,23 @@ class Passes:
         """(loss, gradients of the named parameters): the loss where the logits are, each gradient on
         the leader of the stage that holds the parameter."""
         with _on_the_graph(parameters, request.parameters):
-            with self.open(request, inputs, probes, values, grad=True) as run, torch.enable_grad():
-                logits = _logits(self._model(run, inputs))
-                value, gradient = self._loss(run, loss, logits, values)
-                if run.failure is None or self.mesh.world > 1:
-                    self._backward_through(run, logits, gradient)
+            with (
+                self.open(request, inputs, probes, values, grad=True) as probed,
+                torch.enable_grad(),
+            ):
+                logits = _logits(self._model(probed, inputs))
+                value, gradient = self._loss(probed, loss, logits, values)
+                if probed.failure is None or self.rank.mesh.world > 1:
+                    self._backward_through(probed, logits, gradient)
             gradients = parameters.gradients(request.parameters)
             return value, gradients
 
     def _loss(
-        self, run: PassRun, loss: Callable[..., Any], logits: Tensor, values: Sequence[Address]
+        self,
+        probed: ProbedPass,
+        loss: Callable[..., Any],
+        logits: Tensor,
+        values: Sequence[Address],
     ) -> tuple[Tensor | None, Tensor | None]:
         """The loss, and its gradient at the logits; user code on the leader of the last stage.
 
@@ -316,45 +293,47 @@ class Passes:
         """
         leaves = []
         for address in values:
-            value = over_stages(self.mesh, _own_value(run, address))
+            value = over_stages(self.rank.mesh, _own_value(probed, address))
             leaves.append(None if value is None else value.detach().requires_grad_())
         value, gradient = None, None
-        whole = run.team.gather(logits, Layout()) if self.mesh.last_stage else None
+        whole = probed.gather_group.gather(logits, Layout()) if self.rank.mesh.last_stage else None
         if whole is not None:
             leaf = whole.clone().requires_grad_()
-            value = self._scalar(run, loss, leaf, [leaves] if values else [])
+            value = self._scalar(probed, loss, leaf, [leaves] if values else [])
             gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         for address, leaf_value in zip(values, leaves, strict=True):
             mine = leaf_value.grad if self.answers and leaf_value is not None else None
-            asked = over_stages(self.mesh, mine)
-            own = run.value_of(address)
+            asked = over_stages(self.rank.mesh, mine)
+            own = probed.value_of(address)
             if own is not None and asked is not None and own.requires_grad:
                 torch.autograd.backward(own, asked, retain_graph=True)
         return value, gradient
 
     def _scalar(
-        self, run: PassRun, loss: Callable[..., Any], leaf: Tensor, extra: list[Any]
+        self, probed: ProbedPass, loss: Callable[..., Any], leaf: Tensor, extra: list[Any]
     ) -> Tensor | None:
         """The loss, after its own backward; None where it failed and other ranks must go on."""
         try:
-            value = self.user(run.seed, loss, "the loss function", leaf, *extra)
+            value = self.user(probed.seed, loss, "the loss function", leaf, *extra)
             _check_scalar(value)
-            self.user(run.seed, value.backward, "the loss function")
+            self.user(probed.seed, value.backward, "the loss function")
         except (UserFailure, BadRequest, Cancelled) as error:
-            if self.mesh.world == 1:
+            if self.rank.mesh.world == 1:
                 raise
             where = getattr(error, "where", "the loss function")
-            run.failure = run.failure or UserFailure(getattr(error, "error", error), where)
+            probed.failure = probed.failure or UserFailure(getattr(error, "error", error), where)
             leaf.grad = None
             return None
         return value.detach()
 
-    def _backward_through(self, run: PassRun, logits: Tensor, gradient: Tensor | None) -> None:
-        self.interrupts.phase = "backward"
-        run.agree_on_joint()
-        if self.mesh.last_stage:
-            gradient = run.team.scatter(gradient, logits, Layout(), grad=True)
-        backward_through(self.mesh, self.model, logits, gradient)
+    def _backward_through(
+        self, probed: ProbedPass, logits: Tensor, gradient: Tensor | None
+    ) -> None:
+        self.rank.interrupts.phase = "backward"
+        probed.agree_on_joint()
+        if self.rank.mesh.last_stage:
+            gradient = probed.gather_group.scatter(gradient, logits, Layout(), grad=True)
+        backward_through(self.rank.mesh, self.rank.model, logits, gradient)
 
 
 @contextmanager
@@ -367,8 +346,8 @@ def _on_the_graph(parameters: Parameters, names: Sequence[str]) -> Iterator[None
         parameters.require_gradients(names, False)
 
 
-def _own_value(run: PassRun, address: Address) -> Tensor | None:
-    value = run.value_of(address)
+def _own_value(probed: ProbedPass, address: Address) -> Tensor | None:
+    value = probed.value_of(address)
     return None if value is None else value.detach()
 
 

@@ -11,41 +11,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from garcon_backend.distributed.collectives import Layout
-from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.execution.admission import NEGLIGIBLE, Need
-from garcon_backend.models.family import BoundFamily
 from garcon_backend.probing.probed_pass import site_here
-from garcon_backend.probing.user_calls import Probe
+from garcon_backend.probing.rank import Rank
+from garcon_backend.probing.user_calls import LoadedProbe
 from garcon_backend.process import memory
-from garcon_backend.save_contexts.contexts import Contexts
 from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit
 from garcon_jupyter.points import PointSpec
 
 
-class Room:
+class RecorderAdmission:
     """Knows what recorders will keep on one rank.
 
     Args:
-        bound: what this rank has of the model.
-        layouts: how values are cut, by the letter along which.
+        rank: which.
     """
 
-    def __init__(self, mesh: Mesh, bound: BoundFamily, layouts: dict[str, Layout]) -> None:
-        self._mesh, self._bound, self._layouts = mesh, bound, layouts
+    def __init__(self, rank: Rank) -> None:
+        self._rank = rank
 
-    def check(self, session: str, probes: Sequence[Probe], contexts: Contexts) -> None:
+    def check(self, session: str, probes: Sequence[LoadedProbe]) -> None:
         """Refuse recorders whose states have no room on this rank.
 
         Raises:
             DoesNotFit: with the bytes that they need and those that there are.
         """
-        states = [state for probe in probes if (state := self._state(session, probe, contexts))]
+        states = [state for probe in probes if (state := self._state(session, probe))]
         needed = sum(state.count for state in states)
         if needed < NEGLIGIBLE:
             return
-        there = min(contexts.room(), memory.left(self._mesh.device))
+        there = min(self._rank.contexts.room(), memory.left(self._rank.mesh.device))
         if needed <= there:
             return
         largest = max(states, key=lambda state: state.count)
@@ -56,25 +52,25 @@ class Room:
             largest.remedy,
         )
 
-    def _state(self, session: str, probe: Probe, contexts: Contexts) -> Need | None:
+    def _state(self, session: str, probe: LoadedProbe) -> Need | None:
         """What a probe will keep on this rank beyond what it keeps, as far as it says so: a recorder does."""
         spec = probe.spec
         needs = getattr(probe.function, "needs", None)
-        if needs is None or not (spec.sharded or self._mesh.runs_probes):
+        if needs is None or not (spec.sharded or self._rank.mesh.runs_probes):
             return None
-        if site_here(self._mesh, self._bound, probe.address) is None:
+        if site_here(self._rank, probe.address) is None:
             return None
-        kept = contexts.names(session, spec.point, spec.name)
+        kept = self._rank.contexts.names(session, spec.point, spec.name)
         count = needs(spec.point, lambda name: self._units(name, spec.sharded), kept)
         remedy = "Record fewer points, or keep less of each unit."
         return Need(f"{probe.function!r} at {spec.point}", count, remedy)
 
     def _units(self, name: str, sharded: bool) -> int:
         """Units of a point, of all ranks or of this one; 0 of a module's tensor, whose shape nobody knows."""
-        address = self._bound.catalog.point(name)
+        address = self._rank.bound.catalog.point(name)
         if not isinstance(address.spec, PointSpec):
             return 0
-        dims = self._bound.catalog.shape(address)[1 if address.expert is not None else 2 :]
+        dims = self._rank.bound.catalog.shape(address)[1 if address.expert is not None else 2 :]
         units = math.prod(size for size in dims if isinstance(size, int))
         split = address.spec.split if sharded else ""
-        return units // self._layouts[split].chunks if split else units
+        return units // self._rank.layouts[split].chunks if split else units

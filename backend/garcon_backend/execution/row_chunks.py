@@ -18,7 +18,7 @@ from garcon_jupyter.wire import requests as wire
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowChunk:
     """Some rows of a batch, without the columns that are padding in all of them.
 
     Attributes:
@@ -38,18 +38,18 @@ class Piece:
         return int(rows), int(width)
 
 
-def cut(batch: wire.Batch, most: int) -> list[Piece]:
+def cut(batch: wire.Batch, most: int) -> list[RowChunk]:
     """A batch in pieces of at most `most` tokens with their padding, but of a row at least."""
     ids = torch.as_tensor(batch.ids)
     mask = torch.ones_like(ids) if batch.mask is None else torch.as_tensor(batch.mask)
     mask = torch.ones_like(ids).bool() if bool(mask.all()) else mask.bool()
     starts = mask.int().argmax(1).tolist()
     stops = (mask.shape[1] - mask.flip(1).int().argmax(1)).tolist()
-    pieces: list[Piece] = []
+    chunks: list[RowChunk] = []
     for rows in _grouped(starts, stops, most):
         columns = slice(min(starts[row] for row in rows), max(stops[row] for row in rows))
-        pieces.append(_piece(ids, mask, torch.tensor(rows), columns, len(pieces)))
-    return pieces
+        chunks.append(_chunk(ids, mask, torch.tensor(rows), columns, len(chunks)))
+    return chunks
 
 
 def _grouped(starts: Sequence[int], stops: Sequence[int], most: int) -> list[list[int]]:
@@ -67,13 +67,13 @@ def _grouped(starts: Sequence[int], stops: Sequence[int], most: int) -> list[lis
     return groups
 
 
-def _piece(ids: Tensor, mask: Tensor, rows: Tensor, columns: slice, number: int) -> Piece:
+def _chunk(ids: Tensor, mask: Tensor, rows: Tensor, columns: slice, number: int) -> RowChunk:
     width = columns.stop - columns.start
     places = torch.arange(columns.start, columns.stop).expand(len(rows), width)
     batch = wire.Batch(
         ids[rows, columns], mask[rows, columns], rows[:, None].expand(-1, width), places, number
     )
-    return Piece(batch, rows, columns)
+    return RowChunk(batch, rows, columns)
 
 
 class Whole:
@@ -86,7 +86,7 @@ class Whole:
         self._shape = shape
         self.logits: Tensor | None = None
 
-    def put(self, piece: Piece, logits: Tensor | None) -> None:
+    def put(self, chunk: RowChunk, logits: Tensor | None) -> None:
         """The logits of a piece, [n, width, V] or, of the last tokens, [n, V]; None on a rank that has none."""
         if logits is None:
             return
@@ -94,7 +94,7 @@ class Whole:
             sizes = self._shape if logits.dim() == 3 else self._shape[:1]
             self.logits = logits.new_zeros(*sizes, logits.shape[-1])
         if logits.dim() == 3:
-            padding = ~torch.as_tensor(piece.batch.mask).to(logits.device)
-            self.logits[piece.rows, piece.columns] = logits.masked_fill(padding[..., None], 0)
+            padding = ~torch.as_tensor(chunk.batch.mask).to(logits.device)
+            self.logits[chunk.rows, chunk.columns] = logits.masked_fill(padding[..., None], 0)
         else:
-            self.logits[piece.rows] = logits
+            self.logits[chunk.rows] = logits

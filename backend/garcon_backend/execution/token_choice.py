@@ -22,23 +22,23 @@ from transformers import (
 
 from garcon_backend.execution.generation_options import Settled
 from garcon_backend.execution.passes import Passes
-from garcon_backend.probing.probed_pass import PassRun
-from garcon_backend.probing.user_calls import UserFailure
+from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.process.interrupts import Cancelled
+from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.errors import WrongValue
 
 
-class Choosing:
+class TokenChoice:
     """The caller's part in one generation, and what became of its rows.
 
     Args:
         rows: that are read at once.
     """
 
-    def __init__(self, passes: Passes, run: PassRun, asked: Settled, rows: int) -> None:
-        self.passes, self.run, self.asked = passes, run, asked
-        self.everyone, self.alone = passes.mesh.everyone, passes.mesh.world == 1
-        self.ended = torch.zeros(rows, dtype=torch.long, device=passes.mesh.device)
+    def __init__(self, passes: Passes, probed: ProbedPass, asked: Settled, rows: int) -> None:
+        self.passes, self.probed, self.asked = passes, probed, asked
+        self.everyone, self.alone = passes.rank.mesh.everyone, passes.rank.mesh.world == 1
+        self.ended = torch.zeros(rows, dtype=torch.long, device=passes.rank.mesh.device)
         """Of each row, its length when it ended; 0 while it goes on."""
         self._calls = 0
 
@@ -69,35 +69,37 @@ class Choosing:
 
     def once(self, what: str, function: Callable[..., Any], *args: Any) -> Any:
         """Call code of the caller's on rank 0; None elsewhere, and where it fails, which is kept."""
-        if self.run.failure or self.passes.mesh.rank:
+        if self.probed.failure or self.passes.rank.mesh.rank:
             return None
         self._calls += 1
         try:
-            return self.passes.user(self.run.seed + self._calls, function, what, *args)
+            return self.passes.user(self.probed.seed + self._calls, function, what, *args)
         except (UserFailure, Cancelled) as error:
             if self.alone:
                 raise
-            self.run.failure = error if isinstance(error, UserFailure) else UserFailure(error, "")
+            self.probed.failure = (
+                error if isinstance(error, UserFailure) else UserFailure(error, "")
+            )
             return None
 
     def _allowed(self, batch: int, ids: Tensor) -> list[int]:
         """The tokens that may come next, by the caller's function."""
         found = self.once("the function of allowed tokens", self.asked.allowed, batch, ids)
         mine = [0] if found is None else [int(token) for token in found]
-        count = self.everyone.say([len(mine)])[0]
-        return self.everyone.say((mine + [0] * count)[:count])
+        count = self.everyone.broadcast_integers([len(mine)])[0]
+        return self.everyone.broadcast_integers((mine + [0] * count)[:count])
 
 
 class _Processor(LogitsProcessor):
     """A logits processor of the caller's."""
 
-    def __init__(self, choosing: Choosing, theirs: Callable[..., Any]) -> None:
-        self.choosing, self.theirs = choosing, theirs
+    def __init__(self, choice: TokenChoice, theirs: Callable[..., Any]) -> None:
+        self.choice, self.theirs = choice, theirs
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        new = self.choosing.once("a logits processor", self._checked, input_ids, scores)
+        new = self.choice.once("a logits processor", self._checked, input_ids, scores)
         new = scores if new is None else new
-        return new if self.choosing.alone else self.choosing.everyone.broadcast(new)
+        return new if self.choice.alone else self.choice.everyone.broadcast(new)
 
     def _checked(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         new = self.theirs(input_ids, scores)
@@ -113,24 +115,24 @@ class _Processor(LogitsProcessor):
 class _Ending(StoppingCriteria):
     """Ends rows, alike on all ranks, and notes where each of them ended."""
 
-    def __init__(self, choosing: Choosing) -> None:
-        self.choosing = choosing
+    def __init__(self, choice: TokenChoice) -> None:
+        self.choice = choice
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        choosing, asked = self.choosing, self.choosing.asked
+        choice, asked = self.choice, self.choice.asked
         done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         for criterion in [*asked.ends, *asked.clocks]:
             done = done | criterion(input_ids, scores)
         for criterion in asked.stopping:
-            found = choosing.once("a stopping criterion", _flags, criterion, input_ids, scores)
+            found = choice.once("a stopping criterion", _flags, criterion, input_ids, scores)
             done = done if found is None else done | found
-        if choosing.told:
-            done = done | (choosing.run.failure is not None)
-            done = choosing.everyone.broadcast(done.int()).bool()
+        if choice.told:
+            done = done | (choice.probed.failure is not None)
+            done = choice.everyone.broadcast(done.int()).bool()
         if len(done) == len(
-            choosing.ended
+            choice.ended
         ):  # else they are candidates of beams, which tell it themselves
-            choosing.ended[done & (choosing.ended == 0)] = input_ids.shape[1]
+            choice.ended[done & (choice.ended == 0)] = input_ids.shape[1]
         return done
 
 

@@ -1,6 +1,6 @@
 """Where a point is inside a model.
 
-A family file says of each point which *place* it is. A place knows how to put a visit there for the
+A family file says of each point which *site* it is. A site knows how to put a visit there for the
 length of one request and how to take it away again: a hook on a side of a module, or, for values
 that never leave a module (the denominator of a norm, one head's output), a replacement of its forward
 that computes the same thing in steps. Nothing stays behind when the request is over.
@@ -11,6 +11,7 @@ place).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,17 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import Ranks
-from garcon_backend.hook_sites.views import Frame, View
+from garcon_backend.hook_sites.views import Frame, PointView
 from garcon_jupyter.errors import PointUnavailable
 
-Visit = Callable[[Tensor], Tensor | None]
+Visitor = Callable[[Tensor], Tensor | None]
 Remove = Callable[[], None]
 
-WHOLE = View()
+WHOLE = PointView()
 
 
 class Pass(Frame, Protocol):
-    """What places need of the running request."""
+    """What sites need of the running request."""
 
     token_index: Tensor | None
     """While an expert is visited: which tokens were routed to it."""
@@ -42,8 +43,8 @@ class Pass(Frame, Protocol):
         ...
 
 
-class Place:
-    """A place, with ``{i}`` and ``{e}`` as holes in its path."""
+class HookSite(ABC):
+    """Where a value is: a module and a side of it, with ``{i}`` and ``{e}`` as holes in its path."""
 
     path: str
 
@@ -51,17 +52,32 @@ class Place:
         """The dotted path of the module for one layer."""
         return self.path.replace("{i}", str(layer)).replace("{e}", str(expert))
 
+    @abstractmethod
     def install(
-        self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
-        raise NotImplementedError
+        """Let a visitor see the value in every forward from now on.
+
+        Called on every rank that holds the module, before the pass of one request begins; points of one module in
+        the order of the table.
+
+        Args:
+            module: the one at :meth:`at`.
+            the_pass: of the request.
+            visit: called once for each forward of the module, with the whole tensor of this rank.
+            expert: which, where the point is one of several experts'.
+
+        Returns:
+            What takes it away again, called when the request is over, however it ended. The module must then be as
+            it was.
+        """
 
 
-def _applied(value: Tensor, view: View, run: Pass, visit: Visit) -> Tensor | None:
+def _applied(value: Tensor, view: PointView, the_pass: Pass, visit: Visitor) -> Tensor | None:
     """Visit what a view shows of a tensor; the changed tensor, or None where nothing changed."""
-    shown = view.extract(value, run)
+    shown = view.extract(value, the_pass)
     changed = visit(shown)
-    return None if changed is None else view.insert(value, changed, run)
+    return None if changed is None else view.insert(value, changed, the_pass)
 
 
 def _first_tensor(candidates: Iterable[tuple[Any, Any]], what: str) -> Any:
@@ -73,26 +89,26 @@ def _first_tensor(candidates: Iterable[tuple[Any, Any]], what: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Output(Place):
+class Output(HookSite):
     """The output of a module, or one item of it where it puts out several: the first tensor,
     unless said otherwise."""
 
     path: str
-    view: View = WHOLE
+    view: PointView = WHOLE
     item: int | None = None
 
     def install(
-        self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if isinstance(output, Tensor):
-                return _applied(output, self.view, run, visit)
+                return _applied(output, self.view, the_pass, visit)
             named = isinstance(output, dict)  # as transformers' own output classes are
             items = output if named else dict(enumerate(output or ()))
             item = self.item
             if item is None:
                 item = _first_tensor(items.items(), f"The output of {type(module).__name__}")
-            new = _applied(items[item], self.view, run, visit)
+            new = _applied(items[item], self.view, the_pass, visit)
             if new is None:
                 return None
             if named:
@@ -104,7 +120,7 @@ class Output(Place):
 
 
 @dataclass(frozen=True)
-class Input(Place):
+class Input(HookSite):
     """The first tensor that a module is called with.
 
     Attributes:
@@ -113,17 +129,17 @@ class Input(Place):
     """
 
     path: str
-    view: View = WHOLE
+    view: PointView = WHOLE
     aside: bool = False
 
     def install(
-        self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
             key = _first_tensor(given.items(), f"The input of {type(module).__name__}")
             value = given[key].clone() if self.aside else given[key]
-            new = _applied(value, self.view, run, visit)
+            new = _applied(value, self.view, the_pass, visit)
             if new is None:
                 return None
             if isinstance(key, str):
@@ -134,7 +150,7 @@ class Input(Place):
 
 
 @dataclass(frozen=True)
-class SharedInput(Place):
+class SharedInput(HookSite):
     """The input of a module when the model goes on using the same tensor beside the module.
 
     The residual stream between attention and MLP has no module of its own: it enters the second
@@ -145,7 +161,7 @@ class SharedInput(Place):
     path: str
 
     def install(
-        self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             shared = args[0] if args else next(v for v in kwargs.values() if isinstance(v, Tensor))
@@ -159,13 +175,13 @@ class SharedInput(Place):
 
 
 @dataclass(frozen=True)
-class LogitsOf(Place):
+class LogitsOf(HookSite):
     """The logits in the output object of the whole model."""
 
     path: str = ""
 
     def install(
-        self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             new = visit(output.logits)
@@ -176,12 +192,14 @@ class LogitsOf(Place):
         return module.register_forward_hook(hook).remove
 
 
-StagedForward = Callable[[nn.Module, dict[str, Visit], Pass, tuple[Any, ...], dict[str, Any]], Any]
+StagedForward = Callable[
+    [nn.Module, dict[str, Visitor], Pass, tuple[Any, ...], dict[str, Any]], Any
+]
 """A module's forward in steps: (module, visits by part, run, args, kwargs) -> its usual output."""
 
 
 @dataclass(frozen=True)
-class Inside(Place):
+class Inside(HookSite):
     """A value inside a module, reached by running the module's forward in steps.
 
     Attributes:
@@ -194,17 +212,17 @@ class Inside(Place):
     part: str
 
     def install(
-        self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
         part = self.part.replace("{e}", str(expert))
-        visits: dict[str, Visit] = module.__dict__.setdefault("_garcon_visits", {})
+        visits: dict[str, Visitor] = module.__dict__.setdefault("_garcon_visits", {})
         visits[part] = visit
         if len(visits) == 1:
             former = module.__dict__.get("forward")
             module.__dict__["_garcon_former"] = former
 
             def forward(*args: Any, **kwargs: Any) -> Any:
-                return self.steps(module, visits, run, args, kwargs)
+                return self.steps(module, visits, the_pass, args, kwargs)
 
             module.__dict__["forward"] = forward
 
@@ -222,18 +240,18 @@ class Inside(Place):
 
 
 @dataclass(frozen=True)
-class InAttention(Place):
+class InAttention(HookSite):
     """A value inside the attention function, which all families share (see ``attention``)."""
 
     path: str
     part: str
 
     def install(
-        self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
         taps: dict[str, Any] = module.__dict__.setdefault("_garcon_attention", {})
         taps[self.part] = visit
-        taps["run"] = run
+        taps["run"] = the_pass
 
         def remove() -> None:
             taps.pop(self.part, None)
@@ -243,7 +261,7 @@ class InAttention(Place):
         return remove
 
 
-def visited(visits: dict[str, Visit], part: str, value: Tensor) -> Tensor:
+def visited(visits: dict[str, Visitor], part: str, value: Tensor) -> Tensor:
     """Visit a part if it is probed; the value to go on with."""
     visit = visits.get(part)
     new = visit(value) if visit else None

@@ -12,19 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import (
-    join_over_ranks,
+    all_gather_over_ranks,
     shared_by_ranks,
     span,
     sum_over_ranks,
 )
-from garcon_backend.hook_sites.sites import Pass, Visit, visited
+from garcon_backend.hook_sites.sites import Pass, Visitor, visited
 
 
 def _eps(module: Any) -> float:
     return next(getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n))
 
 
-def rms_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any) -> Tensor:
+def rms_norm(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
     """Llama's RMSNorm (Zhang and Sennrich 2019): normalised in float32, gain in the model's dtype."""
     (x,) = args
     wide = x.float()
@@ -34,27 +36,29 @@ def rms_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs
 
 
 def gemma_rms_norm(
-    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
 ) -> Tensor:
     """Gemma's RMSNorm: the gain is 1 + weight, and applied in float32."""
     return _wide_rms_norm(module, visits, args[0], 1.0 + module.weight.float())
 
 
 def olmo_rms_norm(
-    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
 ) -> Tensor:
     """OLMo 2's RMSNorm: Llama's, with the gain applied in float32."""
     return _wide_rms_norm(module, visits, args[0], module.weight)
 
 
-def _wide_rms_norm(module: Any, visits: dict[str, Visit], x: Tensor, gain: Tensor) -> Tensor:
+def _wide_rms_norm(module: Any, visits: dict[str, Visitor], x: Tensor, gain: Tensor) -> Tensor:
     wide = x.float()
     scale = visited(visits, "scale", (wide.pow(2).mean(-1, keepdim=True) + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", wide / scale)
     return (normalized * gain).to(x.dtype)
 
 
-def layer_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any) -> Tensor:
+def layer_norm(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
     """LayerNorm (Ba et al. 2016): ``scale`` is the standard deviation with its epsilon.
 
     As torch's own does, it computes in float32 at least, and rounds only what it puts out.
@@ -70,7 +74,7 @@ def layer_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwar
 
 
 def output_by_head(
-    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
 ) -> Tensor:
     """The output projection head by head: their sum and the bias are the module's output.
 
@@ -81,14 +85,17 @@ def output_by_head(
     weight = projection_weight(module)  # [D, H·d] of the heads that this rank projects
     whole = z.shape[-1] > weight.shape[1]
     if whole:
-        start, stop = span(z.shape[-1], run.ranks.size, run.ranks.rank)
-        total, z = z.shape[-1] // run.sizes["d"], shared_by_ranks(z, run.ranks)[..., start:stop]
-    by_head = weight.unflatten(1, (-1, run.sizes["d"]))
+        start, stop = span(z.shape[-1], the_pass.ranks.size, the_pass.ranks.rank)
+        total, z = (
+            z.shape[-1] // the_pass.sizes["d"],
+            shared_by_ranks(z, the_pass.ranks)[..., start:stop],
+        )
+    by_head = weight.unflatten(1, (-1, the_pass.sizes["d"]))
     heads = torch.einsum("bphd,ohd->bpho", z.unflatten(-1, by_head.shape[1:]), by_head)
     if whole:
-        heads = join_over_ranks(heads.transpose(2, 3), total, run.ranks).transpose(2, 3)
+        heads = all_gather_over_ranks(heads.transpose(2, 3), total, the_pass.ranks).transpose(2, 3)
     out = visited(visits, "head_out", heads).sum(2)
-    out = out if whole else sum_over_ranks(out, run.ranks)
+    out = out if whole else sum_over_ranks(out, the_pass.ranks)
     bias = getattr(module, "bias", None)
     return out if bias is None else out + local(bias)
 
@@ -105,37 +112,37 @@ def local(parameter: Any) -> Tensor:
 
 
 def softmax_router(
-    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mixtral's router: softmax over all experts, the top k of it, renormalised.
 
     Runs over flat tokens [b·p, D]; answers (logits [b·p, E], weights [b·p, k], indices [b·p, k]).
     """
-    logits, best = _routed(module, visits, run, args[0])
+    logits, best = _routed(module, visits, the_pass, args[0])
     return logits, best.values / best.values.sum(-1, keepdim=True), best.indices
 
 
 def qwen_router(
-    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Qwen's router: Mixtral's, renormalised only where the configuration says so, in the model's
     dtype."""
-    logits, best = _routed(module, visits, run, args[0])
+    logits, best = _routed(module, visits, the_pass, args[0])
     total = best.values.sum(-1, keepdim=True) if module.norm_topk_prob else 1.0
     return logits, (best.values / total).to(logits.dtype), best.indices
 
 
 def _routed(
-    module: Any, visits: dict[str, Visit], run: Pass, hidden: Tensor
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, hidden: Tensor
 ) -> tuple[Tensor, torch.return_types.topk]:
     hidden = hidden.reshape(-1, hidden.shape[-1])
     logits = nn.functional.linear(hidden, module.weight)
-    logits = visited(visits, "logits", logits.unflatten(0, run.batch)).flatten(0, 1)
+    logits = visited(visits, "logits", logits.unflatten(0, the_pass.batch)).flatten(0, 1)
     return logits, torch.topk(torch.softmax(logits.float(), -1), module.top_k, -1)
 
 
 def fused_experts(
-    module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
 ) -> Tensor:
     """Experts with fused [E, 2M, D] and [E, D, M] weights, one at a time.
 
@@ -144,7 +151,10 @@ def fused_experts(
     Under tensor parallelism each rank has its own neurons of every expert.
     """
     hidden, indices, weights = args
-    hidden, weights = shared_by_ranks(hidden, run.ranks), shared_by_ranks(weights, run.ranks)
+    hidden, weights = (
+        shared_by_ranks(hidden, the_pass.ranks),
+        shared_by_ranks(weights, the_pass.ranks),
+    )
     out = torch.zeros_like(hidden)
     gate_up, down = local(module.gate_up_proj), local(module.down_proj)
     for expert in range(gate_up.shape[0]):
@@ -153,9 +163,9 @@ def fused_experts(
             continue
         gate, up = nn.functional.linear(hidden[token], gate_up[expert]).chunk(2, -1)
         neurons = module.act_fn(gate) * up
-        run.token_index = token
+        the_pass.token_index = token
         neurons = visited(visits, str(expert), neurons)
-        run.token_index = None
+        the_pass.token_index = None
         written = nn.functional.linear(neurons, down[expert]) * weights[token, slot, None]
         out = out.index_add(0, token, written.to(out.dtype))
-    return sum_over_ranks(out, run.ranks)
+    return sum_over_ranks(out, the_pass.ranks)

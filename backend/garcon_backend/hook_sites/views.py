@@ -24,63 +24,63 @@ class Frame(Protocol):
     """Size of each letter of the table, for the whole model."""
 
 
-class View:
+class PointView:
     """Takes a value out of a tensor and puts it back. The base class is the whole tensor."""
 
-    def extract(self, tensor: Tensor, run: Frame) -> Tensor:
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         return tensor
 
-    def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value
 
 
 @dataclass(frozen=True)
-class Heads(View):
+class Heads(PointView):
     """[b, p, H·d] as [b, p, H, d]."""
 
-    def extract(self, tensor: Tensor, run: Frame) -> Tensor:
-        return tensor.unflatten(-1, (-1, run.sizes["d"]))
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return tensor.unflatten(-1, (-1, the_pass.sizes["d"]))
 
-    def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value.flatten(-2)
 
 
 @dataclass(frozen=True)
-class Part(View):
+class FusedPart(PointView):
     """One of several equal parts laid side by side on the last axis, optionally as heads."""
 
     index: int
     count: int
     heads: bool = False
 
-    def extract(self, tensor: Tensor, run: Frame) -> Tensor:
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         part = tensor.chunk(self.count, -1)[self.index]
-        return part.unflatten(-1, (-1, run.sizes["d"])) if self.heads else part
+        return part.unflatten(-1, (-1, the_pass.sizes["d"])) if self.heads else part
 
-    def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         parts = list(tensor.chunk(self.count, -1))
         parts[self.index] = value.flatten(-2) if self.heads else value
         return torch.cat(parts, -1)
 
 
 @dataclass(frozen=True)
-class Interleaved(View):
+class Interleaved(PointView):
     """[b, p, H·count·d] with the parts of one head side by side, as [b, p, H, d]."""
 
     index: int
     count: int
 
-    def extract(self, tensor: Tensor, run: Frame) -> Tensor:
-        return tensor.unflatten(-1, (-1, self.count, run.sizes["d"]))[..., self.index, :]
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return tensor.unflatten(-1, (-1, self.count, the_pass.sizes["d"]))[..., self.index, :]
 
-    def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
-        heads = list(tensor.unflatten(-1, (-1, self.count, run.sizes["d"])).unbind(-2))
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        heads = list(tensor.unflatten(-1, (-1, self.count, the_pass.sizes["d"])).unbind(-2))
         heads[self.index] = value
         return torch.stack(heads, -2).flatten(-3)
 
 
 @dataclass(frozen=True)
-class Stretch(View):
+class Stretch(PointView):
     """Queries (0), keys (1) or values (2) where they lie one after the other, as [b, p, heads, d].
 
     There are H query heads and K of the others; all of them are here, never a shard.
@@ -88,37 +88,39 @@ class Stretch(View):
 
     index: int
 
-    def extract(self, tensor: Tensor, run: Frame) -> Tensor:
-        return self._stretches(tensor, run)[self.index].unflatten(-1, (-1, run.sizes["d"]))
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return self._stretches(tensor, the_pass)[self.index].unflatten(
+            -1, (-1, the_pass.sizes["d"])
+        )
 
-    def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
-        stretches = self._stretches(tensor, run)
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        stretches = self._stretches(tensor, the_pass)
         stretches[self.index] = value.flatten(-2)
         return torch.cat(stretches, -1)
 
     @staticmethod
-    def _stretches(tensor: Tensor, run: Frame) -> list[Tensor]:
-        heads, key_heads, width = (run.sizes[letter] for letter in "HKd")
+    def _stretches(tensor: Tensor, the_pass: Frame) -> list[Tensor]:
+        heads, key_heads, width = (the_pass.sizes[letter] for letter in "HKd")
         return list(tensor.split([heads * width, key_heads * width, key_heads * width], -1))
 
 
 @dataclass(frozen=True)
-class HeadsFirst(View):
+class HeadsFirst(PointView):
     """[b, H, p, d] as [b, p, H, d]."""
 
-    def extract(self, tensor: Tensor, run: Frame) -> Tensor:
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         return tensor.transpose(1, 2)
 
-    def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value.transpose(1, 2)
 
 
 @dataclass(frozen=True)
-class FlatTokens(View):
+class FlatTokens(PointView):
     """[b·p, …] as [b, p, …]: what routers of experts work on."""
 
-    def extract(self, tensor: Tensor, run: Frame) -> Tensor:
-        return tensor.unflatten(0, run.batch)
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return tensor.unflatten(0, the_pass.batch)
 
-    def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value.flatten(0, 1)

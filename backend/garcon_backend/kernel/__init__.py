@@ -5,7 +5,8 @@ Not here: how a request is run (``lockstep``, ``execution``).
 ``startup``       rank 0 becomes a kernel and says where it can be reached
 ``application``   Jupyter's kernel application, with less that strangers could reach or fill
 ``log_limit``     a log that nobody can fill
-``context``       what the kernel serves
+``context``       what the kernel serves, and who is there
+``messages``      messages read and sent
 ``kernel``        requests in their turn
 ``control``       short questions, answered while the model runs
 ``sessions``      whose save contexts a request touches, and who is there

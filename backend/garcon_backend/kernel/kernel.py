@@ -12,27 +12,30 @@ import contextlib
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type, observe
 
-from garcon_backend.kernel.control import Questions, typed
+from garcon_backend.execution.requests.handler import RequestHandler
+from garcon_backend.kernel.context import KernelContext
+from garcon_backend.kernel.control import ControlHandlers, typed
+from garcon_backend.kernel.messages import Messages
 from garcon_backend.kernel.orphans import Orphans
-from garcon_backend.kernel.outcomes import Outcome
-from garcon_backend.kernel.probe_cache import Installed
-from garcon_backend.kernel.queue_places import MOMENT, Waiting
-from garcon_backend.lockstep.coordinator import RequestFailed
+from garcon_backend.kernel.outcomes import EndedRequest
+from garcon_backend.kernel.probe_cache import ProbeCache
+from garcon_backend.kernel.queue_places import MOMENT, QueuePlaces
+from garcon_backend.lockstep.outcome import RequestFailed
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.process import memory
 from garcon_backend.process.output import log
-from garcon_backend.runs.run import Run, Runs
-from garcon_backend.save_contexts import merging
-from garcon_jupyter.errors import BadRequest, CannotTravel
+from garcon_backend.runs.run import DataRun, Runs
+from garcon_jupyter.errors import BadRequest, CannotTravel, Interrupted
 from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content
 from garcon_jupyter.wire.failures import describe
-from garcon_jupyter.wire.requests import Drop, GetParameter, Request
+from garcon_jupyter.wire.requests import Drop, Request
 
 _CLOSED = ("debug_request", "create_subshell_request", "delete_subshell_request")
 """What Jupyter's kernels do and this one does not: a debugger listens on a port that asks for no key, and every
@@ -50,8 +53,14 @@ class _Shell(ZMQInteractiveShell):
         """Where IPython's own shell would end the kernel."""
 
 
-class GarconKernel(Questions):
-    """The kernel of rank 0."""
+class GarconKernel(IPythonKernel):
+    """The kernel of rank 0.
+
+    Attributes:
+        served: set before the kernel is made: the application makes kernels without arguments.
+    """
+
+    served: ClassVar[KernelContext]
 
     shell_class = Type(_Shell)
 
@@ -62,10 +71,13 @@ class GarconKernel(Questions):
         super().__init__(**kwargs)
         for kind in _CLOSED:
             del self.control_handlers[kind]
+        assert self.session is not None
+        self.sessions, self.turns = self.served.sessions, self.served.turns
         for name in self.served.lockstep.recorded.sessions():  # of before a rank was lost
             self.sessions.found(name)
-        self.installed = Installed()
-        self.waiting = Waiting(self.turns, lambda: self.running, self._user, self._tell_place)
+        self.messages = Messages(self.session, self.served.shared)
+        self.probe_cache = ProbeCache()
+        self.places = QueuePlaces(self.turns, self.served.user, self._tell_place)
         self._looking = False
         timeout = self.served.clock.timeout
         self._orphans = Orphans(timeout if timeout > 0 else None)
@@ -77,8 +89,12 @@ class GarconKernel(Questions):
             self.served.checkpoints,
             self._queue,
         )
+        self.control = ControlHandlers(
+            self.served, self.messages, self.runs, self.places, self._take_out, self._stop
+        )
+        self.control_handlers |= self.control.by_type
         self.served.lockstep.on_output(self._emit)
-        self.served.lockstep.executor.output.to(self._emit_mine)
+        self.served.lockstep.executor.rank.output.to(self._emit_mine)
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -96,7 +112,7 @@ class GarconKernel(Questions):
     # -- requests: shell ---------------------------------------------------------------------
 
     async def shell_channel_thread_main(self, msg: Any) -> None:
-        """Put our requests in the row as they come, while the main thread runs another.
+        """Put our requests in the queue as they come, while the main thread runs another.
 
         On the thread that reads the shell channel; all other messages go Jupyter's own way.
         """
@@ -161,25 +177,41 @@ class GarconKernel(Questions):
         if self.served.lockstep.is_cancelled(item.id):  # the cancellation was faster
             self._take_out(item.id)
         self.io_loop.add_callback(self._wake.set)
-        self.shell_channel_thread.io_loop.add_callback(self._look_at_row)
+        self.shell_channel_thread.io_loop.add_callback(self._look_at_queue)
 
-    def _look_at_row(self, again: bool = False) -> None:
+    def _take_out(self, request_id: str) -> bool:
+        """Take a waiting request out of the queue and answer it; whether it waited."""
+        waiting = self.turns.remove(request_id)
+        if waiting is None:
+            return False
+        log(f"cancelled {request_id} while queued")
+        self.shell_channel_thread.io_loop.add_callback(self._refuse, waiting)
+        return True
+
+    def _refuse(self, item: Queued) -> None:
+        """Answer a request that was cancelled before its turn; on the shell channel's thread."""
+        self.served.clock.end()
+        if isinstance(item.message, DataRun):
+            self.runs.cancel_waiting(item.message)
+            return
+        interrupted = Interrupted("The request was interrupted before its turn.", "Nothing ran.")
+        self._reply(item, self.shell_stream, {"status": "error", "failure": describe(interrupted)})
+
+    def _look_at_queue(self, again: bool = False) -> None:
         """Tell those who wait their places, as long as anybody does; on the shell channel's thread."""
         if self._looking and not again:
             return
-        self._looking = self.waiting.look()
+        self._looking = self.places.look()
         if self._looking:
             loop = self.shell_channel_thread.io_loop
-            loop.call_later(MOMENT, self._look_at_row, True)
-
-    def _user(self, session: str) -> str:
-        """Who a session belongs to, for others."""
-        return self.sessions.user(session) or "the server"
+            loop.call_later(MOMENT, self._look_at_queue, True)
 
     def _tell_place(self, item: Queued, content: dict[str, Any]) -> None:
-        if not isinstance(item.message, Run):
+        if not isinstance(item.message, DataRun):
             parent = item.message[1]
-            self._send(self.iopub_socket, protocol.WAITING, content, parent, ident=b"waiting")
+            self.messages.send(
+                self.iopub_socket, protocol.WAITING, content, parent, ident=b"waiting"
+            )
 
     async def _take_turns(self) -> None:
         while True:
@@ -201,13 +233,13 @@ class GarconKernel(Questions):
 
     def _abandoned(self, item: Queued) -> bool:
         """Whether nobody waits for a request: its client ended, and had not detached from it."""
-        if isinstance(item.message, Run) or self.outcomes.detached(item.id):
+        if isinstance(item.message, DataRun) or self.served.outcomes.detached(item.id):
             return False
         return self.sessions.vanished(item.session)
 
     def _look_for_orphans(self) -> None:
         """Stop a request that has run for too long without a client; on the control channel's thread."""
-        running = self.running
+        running = self.served.running
         orphan = running if running and self._abandoned(running) else None
         others = bool(self.turns.waiting())
         if found := self._orphans.look(orphan, others, time.monotonic()):
@@ -216,7 +248,7 @@ class GarconKernel(Questions):
         self.control_thread.io_loop.call_later(_LOOK, self._look_for_orphans)
 
     def _answer(self, item: Queued) -> None:
-        if isinstance(item.message, Run):
+        if isinstance(item.message, DataRun):
             self.runs.turn(item.message)
             return
         buffers: list[Any] = []
@@ -242,36 +274,39 @@ class GarconKernel(Questions):
         # Prints travel on another socket: the client knows by their number when it has heard the last.
         content = {**content, "printed": item.printed, "seconds": item.seconds}
         buffers = list(buffers)
-        outcome = Outcome(item.session, item.id, item.kind, content, buffers, item.prints)
-        self.outcomes.keep(outcome, item.since)
+        outcome = EndedRequest(item.session, item.id, item.kind, content, buffers, item.prints)
+        self.served.outcomes.keep(outcome, item.since)
         self.turns.end(item)  # whoever has the answer and asks what runs must not be told of it
-        self._send(stream, reply, content, parent, ident=ident, buffers=buffers)
+        self.messages.send(stream, reply, content, parent, ident=ident, buffers=buffers)
 
     def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-        request = self._unpacked(parent, parent.pop("take"))
+        request = self.messages.unpacked(parent, parent.pop("take"))
         if not isinstance(request, Request) or not self.sessions.known(request.session):
             raise BadRequest("This is no request of an open session.", "Connect first.")
         check(request, type(request), type(request).__name__.lower())
         self.sessions.seen(request.session)
-        self.installed.fill(request)
-        self.served.lockstep.executor.admission.check_answer(request, self._shared(parent))
+        self.probe_cache.fill(request)
+        handler = self.served.lockstep.executor.handler(request)
+        handler.admit(self._shared(parent))
         try:
-            return self._packed(request, self.served.lockstep.run(item.id, request), parent)
+            value = self.served.lockstep.run_handled(item.id, handler)
+            return self._packed(handler, value, parent)
         finally:
-            self.served.lockstep.lent.end()
+            self.served.lockstep.answer_files.end()
 
     def _packed(
-        self, request: Request, value: Any, parent: dict[str, Any]
+        self, handler: RequestHandler[Any], value: Any, parent: dict[str, Any]
     ) -> tuple[dict[str, Any], list[Any]]:
         """An answer as content and buffers of a message."""
-        way, lent = self._give(request, parent), self.served.lockstep.lent
-        if isinstance(request, GetParameter) and way and value is not None:
-            value = value.clone()  # others may change weights in place while they travel
+        way, files = self._give(handler.request, parent), self.served.lockstep.answer_files
+        value = handler.pack(value, by_socket=way is not None)
         try:
-            content, buffers = transport.pack(value, self._shared(parent), give=way, find=lent.find)
+            content, buffers = transport.pack(
+                value, self._shared(parent), give=way, find=files.find
+            )
         except CannotTravel as error:
-            raise merging.name_culprit(request, value, error) from None
-        lent.hand_on(content["value"].get("files", ()))
+            raise handler.name_culprit(value, error) from None
+        files.hand_on(content["value"].get("files", ()))
         return {"status": "ok", **content}, buffers
 
     def _shared(self, parent: dict[str, Any]) -> Path | None:
@@ -284,27 +319,27 @@ class GarconKernel(Questions):
         return partial(self.served.data.offer, request.session)
 
     def _emit_mine(self, stream: str, text: str) -> None:
-        with self.served.lockstep.executor.interrupts.held():
+        with self.served.lockstep.executor.rank.interrupts.held():
             self._emit(0, stream, text)
 
     def _emit(self, rank: int, stream: str, text: str) -> None:
         """Pass on what user code printed, to the cell whose request it was."""
-        running = self.running  # a thread of the user may print as its request ends
+        running = self.served.running  # a thread of the user may print as its request ends
         if running is None:
             return
-        if isinstance(running.message, Run):
+        if isinstance(running.message, DataRun):
             running.message.print(rank, stream, text)
             return
         parent = running.message[1]
         running.printed += 1
         running.prints.append((rank, stream, text))
         content = {"name": stream, "text": text, "rank": rank}
-        self._send(self.iopub_socket, "stream", content, parent, ident=b"stream")
+        self.messages.send(self.iopub_socket, "stream", content, parent, ident=b"stream")
 
     async def shutdown_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Jupyter's own shutdown: a console that closes must not end everybody's server."""
         failure = {"status": "error", "evalue": "Use garcon stop.", "restart": False}
-        self._send(stream, "shutdown_reply", failure, parent, ident=ident)
+        self.messages.send(stream, "shutdown_reply", failure, parent, ident=ident)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -316,7 +351,7 @@ class GarconKernel(Questions):
             self._forget_input()
             memory.give_back()
             if warning := self.served.clock.warn():
-                self._send(self.iopub_socket, protocol.IDLE_WARNING, warning, ident=b"idle")
+                self.messages.send(self.iopub_socket, protocol.IDLE_WARNING, warning, ident=b"idle")
             if self.served.clock.expired:
                 minutes = self.served.clock.timeout / 60
                 self._stop(f"idle for {minutes:.3g} minutes")
@@ -332,9 +367,9 @@ class GarconKernel(Questions):
     def _forget_sessions(self) -> None:
         """Drop what sessions recorded whose clients are gone for good; between two requests."""
         after, now = self.served.facts["forget"], time.monotonic()
-        for name in self.sessions.forget(after, now, self.runs.active, self._empty):
+        for name in self.sessions.forget(after, now, self.runs.active, self.control.is_empty):
             log(f"forgot the session {name}, whose client is gone")
-            self.outcomes.drop(name)
+            self.served.outcomes.drop(name)
             self.served.data.leave(name)
             try:
                 self.served.lockstep.run(f"forget {name}", Drop(session=name))

@@ -39,7 +39,7 @@ Print = tuple[int, str, str]
 
 
 @dataclass
-class Outcome:
+class EndedRequest:
     """A request that ended."""
 
     session: str
@@ -83,7 +83,7 @@ class Outcomes:
 
     def __init__(self, data: DataPlane) -> None:
         self._data = data
-        self._kept: dict[str, OrderedDict[str, Outcome]] = {}
+        self._kept: dict[str, OrderedDict[str, EndedRequest]] = {}
         self._detached: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -104,7 +104,7 @@ class Outcomes:
             since = self._detached.get(request)
         return since is not None and time.monotonic() - since < SOON
 
-    def keep(self, outcome: Outcome, since: float) -> None:
+    def keep(self, outcome: EndedRequest, since: float) -> None:
         """Keep the answer to a request that came at `since`, if it is worth it."""
         with self._lock:
             detached = self._detached.pop(outcome.request, None) is not None
@@ -120,11 +120,11 @@ class Outcomes:
             while len(kept) > KEPT:
                 self._release(kept.popitem(last=False)[1])
 
-    def _release(self, outcome: Outcome) -> None:
+    def _release(self, outcome: EndedRequest) -> None:
         outcome.release()
         self._let_go(outcome)
 
-    def _let_go(self, outcome: Outcome) -> None:
+    def _let_go(self, outcome: EndedRequest) -> None:
         if outcome.transfer:
             self._data.let_go(outcome.transfer)
 
@@ -143,7 +143,7 @@ class Outcomes:
                 for o in self._kept.get(session, {}).values()
             ]
 
-    def take(self, session: str, request: str) -> Outcome:
+    def take(self, session: str, request: str) -> EndedRequest:
         """The answer to a request; it stays until it is received.
 
         Raises:

@@ -20,7 +20,7 @@ LARGEST = 64 << 20
 """Bytes of all that is kept. A single larger set is used and forgotten."""
 
 
-class Installed:
+class ProbeCache:
     """The probes that were used last."""
 
     def __init__(self) -> None:

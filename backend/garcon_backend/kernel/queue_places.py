@@ -1,6 +1,6 @@
 """Who waits is told for how many requests, and whose.
 
-A request that has to wait for more than a moment tells its client its place in the row, and again whenever
+A request that has to wait for more than a moment tells its client its place in the queue, and again whenever
 that changed. The client shows it in the cell that waits.
 """
 
@@ -22,12 +22,11 @@ Tell = Callable[[Queued, dict[str, Any]], None]
 """(request, content of the message)"""
 
 
-class Waiting:
+class QueuePlaces:
     """Tells the places of the requests that wait.
 
     Args:
-        turns: the row.
-        running: the request that runs now, if any.
+        turns: the queue.
         user: who a session belongs to.
         tell: sends a client the message.
     """
@@ -35,18 +34,17 @@ class Waiting:
     def __init__(
         self,
         turns: Turns,
-        running: Callable[[], Queued | None],
         user: Callable[[str], str],
         tell: Tell,
     ) -> None:
-        self._turns, self._running, self._user, self._tell = turns, running, user, tell
+        self._turns, self._user, self._tell = turns, user, tell
 
     def rows(self) -> list[tuple[Queued, list[Queued]]]:
         """Each request that waits, with those that come before it."""
-        running = self._running()
-        row = [*([running] if running else []), *self._turns.waiting()]
+        running = self._turns.running
+        queue = [*([running] if running else []), *self._turns.waiting()]
         first = 1 if running else 0
-        return [(item, row[:place]) for place, item in enumerate(row) if place >= first]
+        return [(item, queue[:place]) for place, item in enumerate(queue) if place >= first]
 
     def look(self) -> bool:
         """Tell those whose places changed; whether anybody waits."""

@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import psutil
@@ -24,7 +24,7 @@ REMOTE_LEASE = 90.0
 
 
 @dataclass
-class Client:
+class ClientProcess:
     """What a client says of itself."""
 
     user: str
@@ -49,7 +49,7 @@ class Client:
         """Whether the client's process is known to have ended; of another host nobody knows."""
         return self.host == socket.gethostname() and not self.alive
 
-    def same(self, other: Client) -> bool:
+    def same(self, other: ClientProcess) -> bool:
         """Whether both are one process."""
         return (self.host, self.pid) == (other.host, other.pid)
 
@@ -66,17 +66,17 @@ class Session:
     """
 
     name: str
-    client: Client | None = None
+    client: ClientProcess | None = None
     named: bool = True
     since: float | None = None
-    last: Client | None = None
+    last: ClientProcess | None = None
     changed: float = field(default_factory=time.time)
 
     @property
     def held(self) -> bool:
         return self.client is not None and self.client.alive
 
-    def take(self, client: Client) -> None:
+    def take(self, client: ClientProcess) -> None:
         """A client holds it from now on."""
         if not (self.client and client.same(self.client)):
             self.changed = time.time()
@@ -93,7 +93,11 @@ class Sessions:
         self._number = 0
 
     def open(
-        self, name: str | None, client: Client, prefer: str | None = None, lasting: bool = True
+        self,
+        name: str | None,
+        client: ClientProcess,
+        prefer: str | None = None,
+        lasting: bool = True,
     ) -> tuple[Session, bool]:
         """A session for a client.
 
@@ -134,7 +138,7 @@ class Sessions:
             if (name := f"session-{self._number}") not in self._sessions:
                 return name
 
-    def leave(self, name: str, client: Client) -> None:
+    def leave(self, name: str, client: ClientProcess) -> None:
         """A client lets go of its session, which stays."""
         with self._lock:
             session = self._sessions.get(name)
@@ -213,43 +217,6 @@ class Sessions:
         """Sessions whose client lives."""
         with self._lock:
             return [session for session in self._sessions.values() if session.held]
-
-
-Context = tuple[str, str, str | None]
-"""(session, point, name of the probe or None)"""
-
-
-class Recorded:
-    """What is recorded where, by session: a table of contents on rank 0, though contexts live on any rank.
-
-    It is brought up to date by what the ranks say of the contexts that a request touched, so that it can be looked
-    at while the model is busy.
-    """
-
-    def __init__(self) -> None:
-        self._points: dict[str, set[tuple[str, str | None]]] = {}
-
-    def learn(self, told: Iterable[Mapping[Context, bool]]) -> None:
-        """Take in what ranks say: of each context that was touched, whether something is in it there."""
-        touched: dict[Context, bool] = {}
-        for contexts in told:
-            for context, filled in contexts.items():
-                touched[context] = touched.get(context, False) or filled
-        for (session, point, name), filled in touched.items():
-            points = self._points.setdefault(session, set())
-            (points.add if filled else points.discard)((point, name))
-
-    def count(self, session: str) -> int:
-        """How many recordings a session has."""
-        return len(self._points.get(session, ()))
-
-    def sessions(self) -> list[str]:
-        """Those that have recordings."""
-        return [session for session, points in list(self._points.items()) if points]
-
-    def drop(self, session: str) -> None:
-        """Forget a session."""
-        self._points.pop(session, None)
 
 
 def safe_name(text: str) -> str:

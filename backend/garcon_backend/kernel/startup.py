@@ -23,9 +23,9 @@ import psutil
 import zmq
 
 from garcon_backend.distributed.rank_failures import epoch
-from garcon_backend.execution.rank import Part
+from garcon_backend.execution.rank_loading import LoadedRank
 from garcon_backend.kernel.application import Application
-from garcon_backend.kernel.context import Served
+from garcon_backend.kernel.context import KernelContext
 from garcon_backend.kernel.data_socket import DataPlane
 from garcon_backend.kernel.idle import IdleClock
 from garcon_backend.kernel.kernel import GarconKernel
@@ -40,10 +40,10 @@ from garcon_jupyter.wire.launch_spec import LaunchSpec
 from garcon_jupyter.wire.private_files import write_private
 
 
-def serve(spec: LaunchSpec, part: Part, link: Link) -> None:
+def serve(spec: LaunchSpec, loaded: LoadedRank, link: Link) -> None:
     """Serve until told to stop."""
-    lockstep = Lockstep(part.executor, part.mesh.world - 1, link)
-    introductions = [(part.facts, part.catalog), *lockstep.introductions()]
+    lockstep = Lockstep(loaded.executor, loaded.mesh.world - 1, link)
+    introductions = [(loaded.facts, loaded.catalog), *lockstep.introductions()]
     catalog = merged([catalog for _, catalog in introductions])
     lockstep.share_catalog(catalog)
     ranks = [facts for facts, _ in introductions]
@@ -51,18 +51,18 @@ def serve(spec: LaunchSpec, part: Part, link: Link) -> None:
         left.unlink(missing_ok=True)
     stages = [facts["stage"] for facts in ranks]
     lockstep.watched(stages, lambda why: _restart(spec, why, ranks), spec.pulse_file)
-    GarconKernel.served = Served(
+    GarconKernel.served = KernelContext(
         lockstep,
-        Tokenizing(part.tokenizer),
+        Tokenizing(loaded.executor.rank.tokenizer),
         IdleClock(spec.idle_timeout),
-        _server_facts(spec, part, ranks),
+        _server_facts(spec, loaded, ranks),
         catalog,
         spec.shared,
         lambda reason: _end(spec, reason),
         spec.directory / "runs",
         _data_plane(spec, _connection(spec)),
     )
-    app = _application(spec, part)
+    app = _application(spec, loaded)
     _announce(spec, Path(app.abs_connection_file))
     spec.ready_file.touch()
     app.start()
@@ -102,13 +102,13 @@ def _restart(spec: LaunchSpec, reason: str, ranks: list[dict[str, Any]]) -> None
             os.kill(pid, signal.SIGKILL)
 
 
-def _application(spec: LaunchSpec, part: Part) -> Application:
+def _application(spec: LaunchSpec, loaded: LoadedRank) -> Application:
     """The kernel application, on a connection file that already holds the keys."""
     app = Application.instance(
         kernel_class=GarconKernel,
         connection_file=str(_kernel_file(spec)),
         capture_fd_output=False,
-        user_ns={"model": part.executor.model, "garcon": GarconKernel.served.facts},
+        user_ns={"model": loaded.executor.rank.model, "garcon": GarconKernel.served.facts},
     )
     app.initialize([])
     return app
@@ -178,14 +178,16 @@ def _announce(spec: LaunchSpec, kernel_file: Path) -> None:
     write_private(spec.connection_file, connection)
 
 
-def _server_facts(spec: LaunchSpec, part: Part, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+def _server_facts(
+    spec: LaunchSpec, loaded: LoadedRank, ranks: list[dict[str, Any]]
+) -> dict[str, Any]:
     degrees = spec.degrees
     return {
         "name": spec.name,
         "path": spec.model,
         "settings": spec.settings,
         "degrees": {"tp": degrees.tp, "pp": degrees.pp, "dp": degrees.dp},
-        "model": part.model_facts,
+        "model": loaded.model_facts,
         "ranks": ranks,
         "epoch": epoch(),
         "shared": str(spec.shared),

@@ -2,7 +2,7 @@
 
 On one host a rank writes what is large into the server's directory in shared memory, as rank 0 does, and says where
 (:func:`frames`). Rank 0 maps these files, to cut values or to put parts together; and a value that it leaves as it is
-goes on as the very file that its rank wrote, for the client to map (:class:`Lent`). So a value is written once, by the
+goes on as the very file that its rank wrote, for the client to map (:class:`AnswerFiles`). So a value is written once, by the
 rank that made it. What did not go on is removed when the request is over. A rank of another host sends all it has.
 """
 
@@ -42,7 +42,7 @@ def frames(value: Any, shared: Path | None) -> list[Any]:
     return [b"", payload, *buffers]
 
 
-class Lent:
+class AnswerFiles:
     """The files of one request's answers, on rank 0."""
 
     def __init__(self) -> None:

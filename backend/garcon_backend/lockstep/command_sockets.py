@@ -20,18 +20,19 @@ import zmq
 
 from garcon_backend.distributed.host_rendezvous import Meeting
 from garcon_backend.distributed.secret import KeyPair
-from garcon_backend.lockstep.liveness import Presence
+from garcon_backend.lockstep.liveness import Liveness
+from garcon_jupyter.wire import codec
 from garcon_jupyter.wire.launch_spec import Hosts, LaunchSpec
 
 RANK_ZERO = {
     "commands": zmq.ROUTER,
     "signals": zmq.PUB,
     "reports": zmq.PULL,
-    "presence": zmq.XPUB,
+    "liveness": zmq.XPUB,
 }
 """The sockets, by what goes over them, with their types on rank 0."""
 
-_OTHERS = {"commands": zmq.DEALER, "signals": zmq.SUB, "reports": zmq.PUSH, "presence": zmq.SUB}
+_OTHERS = {"commands": zmq.DEALER, "signals": zmq.SUB, "reports": zmq.PUSH, "liveness": zmq.SUB}
 
 SILENCE = float(os.environ.get("GARCON_HOST_SILENCE", "30"))
 """Seconds of silence over TCP after which a host counts as lost."""
@@ -50,20 +51,20 @@ class Link:
     """
 
     def __init__(
-        self, commands: Any, signals: Any, reports: Any, presence: Presence | None = None
+        self, commands: Any, signals: Any, reports: Any, liveness: Liveness | None = None
     ) -> None:
         self.commands, self.signals, self.reports = commands, signals, reports
-        self._presence = presence
+        self._liveness = liveness
 
     def part(self) -> None:
         """The server ends: from now on a rank that goes is no rank that was lost."""
-        if self._presence:
-            self._presence.part()
+        if self._liveness:
+            self._liveness.part()
 
     def await_parting(self) -> None:
         """On rank 0, wait until the others have gone, so that they hear the last command."""
-        if self._presence:
-            self._presence.await_parting()
+        if self._liveness:
+            self._liveness.await_parting()
 
 
 def open_link(
@@ -111,14 +112,20 @@ def _over_hosts(
         for sock in sockets.values():
             sock.bind(f"tcp://{hosts.local_addr}:*")
         meeting.say("link", {what: s.last_endpoint.decode() for what, s in sockets.items()})
-        presence = Presence.of_rank_zero(sockets["presence"], lost)
+        liveness = Liveness.of_rank_zero(sockets["liveness"], lost)
     else:
         addresses = meeting.ask("link")
-        presence = Presence.of_other(sockets["presence"], rank, lost)
+        liveness = Liveness.of_other(sockets["liveness"], rank, lost)
         for what, sock in sockets.items():
             sock.connect(addresses[what])
-        presence.await_welcome()
-    return Link(sockets["commands"], sockets["signals"], sockets["reports"], presence)
+        liveness.await_welcome()
+    return Link(sockets["commands"], sockets["signals"], sockets["reports"], liveness)
+
+
+def encoded(value: Any) -> list[Any]:
+    """A value as frames of a command."""
+    payload, buffers = codec.dumps(value)
+    return [payload, *buffers]
 
 
 def _socket(what: str, rank: int) -> Any:

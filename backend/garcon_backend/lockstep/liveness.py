@@ -26,7 +26,7 @@ PARTING_TIME = 10.0
 _CAME = 1
 
 
-class Presence:
+class Liveness:
     """Who is there, from one rank's side."""
 
     def __init__(self, sock: Any, lost: Callable[[str], None]) -> None:
@@ -35,23 +35,23 @@ class Presence:
         self._alone = threading.Event()
 
     @classmethod
-    def of_rank_zero(cls, sock: Any, lost: Callable[[str], None]) -> Presence:
+    def of_rank_zero(cls, sock: Any, lost: Callable[[str], None]) -> Liveness:
         """On the XPUB socket of rank 0: `lost` is told the name of a rank that was lost."""
-        presence = cls(sock, lost)
+        liveness = cls(sock, lost)
         sock.xpub_verboser = True  # each subscription, even where names should repeat
-        threading.Thread(target=presence._receive_guests, daemon=True, name="presence").start()
-        return presence
+        threading.Thread(target=liveness._receive_guests, daemon=True, name="liveness").start()
+        return liveness
 
     @classmethod
-    def of_other(cls, sock: Any, rank: int, lost: Callable[[str], None]) -> Presence:
+    def of_other(cls, sock: Any, rank: int, lost: Callable[[str], None]) -> Liveness:
         """On the SUB socket of another rank, before it connects."""
-        presence = cls(sock, lost)
+        liveness = cls(sock, lost)
         sock.subscribe(f"rank {rank} on {socket.gethostname()}".encode())
         monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         threading.Thread(
-            target=presence._watch_host, args=(monitor,), daemon=True, name="presence"
+            target=liveness._watch_host, args=(monitor,), daemon=True, name="liveness"
         ).start()
-        return presence
+        return liveness
 
     def _receive_guests(self) -> None:
         there: set[bytes] = set()

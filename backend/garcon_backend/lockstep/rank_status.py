@@ -1,4 +1,4 @@
-"""Where a rank is: what the watch asks of each when a request takes long, or is to stop.
+"""Where a rank is: what the watchdog asks of each when a request takes long, or is to stop.
 
 It is read off the main thread's stack by another thread, so it costs a running pass nothing.
 """
@@ -27,11 +27,12 @@ _OPERATIONS = {
     "wait_tensor",
 }
 
+_COORDINATOR = f"lockstep{os.sep}coordinator.py"
 _OURS = (f"{os.sep}garcon_backend{os.sep}", f"{os.sep}garcon_jupyter{os.sep}")
 
 
 @dataclass(frozen=True)
-class Whereabouts:
+class RankStatus:
     """One rank, at one moment.
 
     Attributes:
@@ -80,12 +81,12 @@ class Whereabouts:
         return asdict(self)
 
 
-def whereabouts(rank: int, interrupts: Interrupts, failed: str = "") -> Whereabouts:
+def rank_status(rank: int, interrupts: Interrupts, failed: str = "") -> RankStatus:
     """Where this process's main thread is."""
     request = interrupts.request
     frames = _frames(sys._current_frames().get(threading.main_thread().ident or 0))
     user = interrupts.in_user_code
-    return Whereabouts(
+    return RankStatus(
         rank,
         request,
         interrupts.stop.entered,
@@ -122,7 +123,7 @@ def _operation(frames: list[FrameType]) -> str:
         name, file = frame.f_code.co_name, frame.f_code.co_filename
         if file.endswith("collectives.py") and name == "_finish":  # Work.wait has no frame
             return "recv or send"
-        if name == "_hear" and file.endswith("lockstep.py"):
+        if name == "_hear" and file.endswith(_COORDINATOR):
             return "lockstep, for the others' answers,"
         if name in _OPERATIONS and f"torch{os.sep}distributed" in file:
             return name

@@ -42,12 +42,12 @@ class Queued:
     printed: int = 0
     """Messages of what its code printed."""
     told: int = 0
-    """The place in the row that its client was told last; 0 for none."""
+    """The place in the queue that its client was told last; 0 for none."""
     prints: list[Any] = field(default_factory=list)
     """What they said, as (rank, stream, text)."""
 
 
-class _Row:
+class _FairQueue:
     """Requests, taken from the sessions in turn: nobody waits behind another's whole queue."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class _Row:
         self._queues.setdefault(item.session, deque()).append(item)
 
     def take(self) -> Queued:
-        """The next request; its session then goes to the end of the row."""
+        """The next request; its session then goes to the end of the queue."""
         session, queue = self._queues.popitem(last=False)
         item = queue.popleft()
         if queue:
@@ -100,7 +100,7 @@ class Turns:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.running: Queued | None = None
-        self._front, self._behind = _Row(), _Row()
+        self._front, self._behind = _FairQueue(), _FairQueue()
         self._clock = clock
         self._began = 0.0
         self._asked = -LINGER
@@ -126,12 +126,12 @@ class Turns:
         with self._lock:
             now = self._clock()
             if self._behind and (now >= self._due or (not self._front and now >= self._quiet)):
-                row = self._behind
+                queue = self._behind
             elif self._front:
-                row = self._front
+                queue = self._front
             else:
                 return None
-            self.running, self._began = row.take(), now
+            self.running, self._began = queue.take(), now
             return self.running
 
     @property
@@ -165,7 +165,7 @@ class Turns:
                 self._asked = now
 
     def remove(self, request_id: str) -> Queued | None:
-        """Take a waiting request out of the row; None where it does not wait."""
+        """Take a waiting request out of the queue; None where it does not wait."""
         with self._lock:
             return self._front.remove(request_id) or self._behind.remove(request_id)
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from garcon_backend.lockstep.rank_status import Whereabouts, whereabouts
+from garcon_backend.lockstep.rank_status import RankStatus, rank_status
 from garcon_backend.process.cooperative_stop import agreed
 from garcon_backend.process.output import log
 
@@ -44,11 +44,11 @@ _PATIENCE = 1.0
 """Seconds that a request runs before anybody asks where it is."""
 
 
-class Watch:
+class Watchdog:
     """Watches the requests that lockstep runs.
 
     Args:
-        executor: of rank 0.
+        interrupts: of rank 0.
         stages: stage of each rank.
         link: to the other ranks.
         restart: called with the reason when the ranks must be started anew; does not return.
@@ -58,20 +58,20 @@ class Watch:
 
     def __init__(
         self,
-        executor: Any,
+        interrupts: Any,
         stages: Sequence[int],
         link: Any,
         restart: Callable[[str], None],
         pulse: Path,
     ) -> None:
         self._pulse = pulse
-        self._interrupts = executor.interrupts
+        self._interrupts = interrupts
         self._stages, self._link, self.restart = stages, link, restart
         self._lock = threading.Lock()  # of the socket for signals
         self._since: tuple[str, float] | None = None
         self._cancelled: OrderedDict[str, float] = OrderedDict()
         self._entered: dict[str, dict[int, int]] = {}
-        self._heard: dict[int, tuple[float, Whereabouts]] = {}
+        self._heard: dict[int, tuple[float, RankStatus]] = {}
         self._moved = 0.0
         self._asked = 0.0
         threading.Thread(target=self._run, daemon=True, name="watch").start()
@@ -145,7 +145,7 @@ class Watch:
                 if len(self._entered[request]) == len(self._stages):
                     self._decide(request, self._entered.pop(request))
         else:
-            self._note(Whereabouts(**said))
+            self._note(RankStatus(**said))
 
     def _decide(self, request: str, entered: dict[int, int]) -> None:
         """All have said how far they are: let the ranks of each stage stop together."""
@@ -155,7 +155,7 @@ class Watch:
             if stage == self._stages[0]:
                 self._interrupts.stop.decide(request, at)
 
-    def _note(self, where: Whereabouts) -> None:
+    def _note(self, where: RankStatus) -> None:
         now = time.monotonic()
         before = self._heard.get(where.rank)
         if before is None or before[1] != where:
@@ -167,7 +167,7 @@ class Watch:
     def _check_stubborn(self, seconds: float) -> None:
         if seconds < STUBBORN:
             return
-        mine = whereabouts(0, self._interrupts)
+        mine = rank_status(0, self._interrupts)
         stuck = [mine, *(where for _, where in self._heard.values())]
         users = [where for where in stuck if where.in_user_code]
         if users:
@@ -178,7 +178,7 @@ class Watch:
     def _check_hang(self, request: str, now: float) -> None:
         if now - self._asked > _PATIENCE:
             self._asked = now
-            self._note(whereabouts(0, self._interrupts))
+            self._note(rank_status(0, self._interrupts))
             self._signal(b"where", request.encode())
         started = self._since[1] if self._since else now
         for rank in range(1, len(self._stages)):
@@ -196,10 +196,10 @@ class Watch:
             self.restart(f"its ranks wait for one another: {told}")
 
 
-def answer_watch(
+def answer_watchdog(
     link: Any, rank: int, stage: int, interrupts: Any, failed: Callable[[], str]
 ) -> None:
-    """Another rank's side: answers what the watch asks, for ever, on a thread of its own."""
+    """Another rank's side: answers what the watchdog asks, for ever, on a thread of its own."""
     while True:
         kind, request, *words = link.signals.recv_multipart()
         request = request.decode()
@@ -209,5 +209,5 @@ def answer_watch(
         elif kind == b"stop" and int(words[0]) == stage:
             interrupts.stop.decide(request, int(words[1]))
         elif kind == b"where":
-            where = whereabouts(rank, interrupts, failed())
+            where = rank_status(rank, interrupts, failed())
             link.reports.send_json(["where", where.plain()])

@@ -2,6 +2,7 @@
 
 Not here: hooks, requests, and what user code does with a value.
 
+``config``             a configuration, and names of dtypes
 ``loading``            from a directory onto the ranks of a mesh
 ``sharding``           cutting a transformers model while it is loaded
 ``tensor_parallel``    how one module is cut over a group

@@ -1,6 +1,6 @@
 """What a family file declares: where each point and parameter of one architecture is.
 
-A *family* is data, not code: a place for each point of the table, a reason for each point that the
+A *family* is data, not code: a site for each point of the table, a reason for each point that the
 architecture lacks, a weight for each parameter. Binding it to a loaded model checks it against the
 real modules and gives the :class:`~garcon_jupyter.points.Catalog` that clients resolve names by.
 """
@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.hook_sites import attention, staged_forwards
-from garcon_backend.hook_sites.sites import InAttention, Input, Inside, Output, Place, StagedForward
+from garcon_backend.hook_sites.sites import (
+    HookSite,
+    InAttention,
+    Input,
+    Inside,
+    Output,
+    StagedForward,
+)
 from garcon_backend.models.rotary import extends_context
 from garcon_jupyter.model_files.configuration import of_all_layers, of_each_layer
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
@@ -90,12 +97,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Family:
-    """The places and parameters of one architecture.
+    """The sites and parameters of one architecture.
 
     Attributes:
         name: what messages call it.
         model_types: the ``model_type`` of the configurations it serves.
-        points: template → place.
+        points: template → site.
         refused: template → why this architecture has no such point.
         parameters: template → weight.
         layers: dotted path of the list of blocks.
@@ -105,7 +112,7 @@ class Family:
 
     name: str
     model_types: tuple[str, ...]
-    points: Mapping[str, Place]
+    points: Mapping[str, HookSite]
     refused: Mapping[str, str]
     parameters: Mapping[str, Weight]
     layers: str
@@ -156,7 +163,7 @@ def standard_sizes(config: object) -> dict[str, int]:
 
 def norm_points(
     prefix: str, path: str, in_steps: StagedForward = staged_forwards.rms_norm
-) -> dict[str, Place]:
+) -> dict[str, HookSite]:
     """The three points of a norm."""
     return {
         f"{prefix}.scale": Inside(path, in_steps, "scale"),
@@ -197,15 +204,15 @@ class BoundFamily:
     family: Family | None
     catalog: Catalog
 
-    def place(self, address: Address) -> tuple[Place, nn.Module | None]:
+    def site(self, address: Address) -> tuple[HookSite, nn.Module | None]:
         """Where a point is, and the module that it is installed on; None on other stages."""
         if address.name.startswith(MODULE_PREFIX):
             path, _, side = address.name[len(MODULE_PREFIX) :].rpartition(".")
-            place: Place = Input(path) if side == "input" else Output(path)
+            site: HookSite = Input(path) if side == "input" else Output(path)
         else:
             assert self.family is not None
-            place = self.family.points[address.template]
-        return place, _module(self.model, place.at(address.layer, address.expert))
+            site = self.family.points[address.template]
+        return site, _module(self.model, site.at(address.layer, address.expert))
 
     @property
     def _tied(self) -> bool:
@@ -279,15 +286,15 @@ def _find_points(
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     layers: dict[str, tuple[int, ...]] = {}
     refused = dict(family.refused)
-    for template, place in family.points.items():
+    for template, site in family.points.items():
         if "{i}" in template:
-            having = tuple(i for i in range(n_layers) if _module(model, place.at(i, 0)) is not None)
+            having = tuple(i for i in range(n_layers) if _module(model, site.at(i, 0)) is not None)
             if having:
                 layers[template] = having
             else:
-                refused[template] = f"no layer has a module {place.path!r}"
-        elif _module(model, place.at(None, None)) is None:
-            refused[template] = f"the model has no module {place.path!r}"
+                refused[template] = f"no layer has a module {site.path!r}"
+        elif _module(model, site.at(None, None)) is None:
+            refused[template] = f"the model has no module {site.path!r}"
     return layers, refused
 
 

@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 
-from garcon_backend.distributed.mesh import Degrees
+from garcon_backend.models.config import read_config, torch_dtype
 from garcon_backend.models.pipeline_parallel import split_layers
+from garcon_backend.process.memory import available_bytes
 from garcon_jupyter.errors import DoesNotFit, GarconError, NotAModel
 from garcon_jupyter.model_files.degrees import check, possible_tp, sizes_of
 from garcon_jupyter.wire.failures import describe
+from garcon_jupyter.wire.launch_spec import Degrees
 
 GIB = 1 << 30
 MARGIN = 1.1
@@ -29,7 +31,6 @@ MARGIN = 1.1
 
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2}
 _LAYER = re.compile(r"\.(\d+)\.")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 # -- degrees ---------------------------------------------------------------------------------
@@ -59,7 +60,7 @@ def choose_degrees(
     Raises:
         DoesNotFit: not even on all of them.
     """
-    config = config or _read_config(Path(snapshot))
+    config = config or read_config(Path(snapshot))
     layers = sizes_of(config).layers
     for world in range(1, max(1, device_count) + 1):
         for tp in reversed(possible_tp(config, world)):
@@ -74,12 +75,6 @@ def choose_degrees(
         "cannot hold it in any way that divides it.",
         "Use more or larger devices, or a narrower dtype.",
     )
-
-
-def _read_config(directory: Path) -> Any:
-    from garcon_backend.models.loading import read_config
-
-    return read_config(directory)
 
 
 # -- memory ----------------------------------------------------------------------------------
@@ -121,7 +116,7 @@ def tensor_bytes(directory: Path, dtype: str | None = None) -> dict[str, int]:
     Raises:
         NotAModel: there are no weights, or a file of them is broken.
     """
-    width = None if dtype is None else _itemsize(dtype)
+    width = None if dtype is None else torch_dtype(dtype).itemsize
     tensors: dict[str, int] = {}
     for file in sorted(directory.glob("*.safetensors")):
         for name, entry in _header(file).items():
@@ -139,12 +134,6 @@ def tensor_bytes(directory: Path, dtype: str | None = None) -> dict[str, int]:
     return tensors
 
 
-def _itemsize(dtype: str) -> int:
-    from garcon_backend.models.loading import torch_dtype
-
-    return torch_dtype(dtype).itemsize
-
-
 def _header(file: Path) -> dict[str, Any]:
     """The header of a safetensors file: 8 bytes of length, then JSON."""
     with file.open("rb") as stream:
@@ -159,30 +148,6 @@ def _header(file: Path) -> dict[str, Any]:
             ) from error
     header.pop("__metadata__", None)
     return header
-
-
-def available_bytes(device: torch.device | str) -> int:
-    """Memory that can be used now on a device, in bytes; on the CPU all its processes share it."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    lines = (line.split() for line in meminfo.read_text().splitlines())
-    free = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
-    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
-    if limit is None or used is None:
-        return free
-    cached = re.search(r"^inactive_file (\d+)", (_CGROUP / "memory.stat").read_text(), re.MULTILINE)
-    return min(free, limit - used + (int(cached[1]) if cached else 0))
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # no such limit, or "max"
-        return None
 
 
 def check_fits(

@@ -14,23 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import account, rotary, sharding
 from garcon_backend.models.attending import attending
+from garcon_backend.models.config import read_config, torch_dtype
 from garcon_backend.models.fit import check_degrees
-from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, NotAModel, UnknownName
-
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
+from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, UnknownName
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -46,7 +39,7 @@ def load(
     Args:
         snapshot_dir: a directory as ``save_pretrained`` writes it.
         mesh: the ranks to load it onto; every one of them calls this.
-        dtype: a key of :data:`DTYPES`; None for the checkpoint's own.
+        dtype: a key of :data:`~garcon_backend.models.config.DTYPES`; None for the checkpoint's own.
         progress: is told in a line what is going on.
 
     Returns:
@@ -89,51 +82,6 @@ def load(
     for note in whole.notes():
         progress(note)
     return model
-
-
-def read_config(directory: Path) -> PretrainedConfig:
-    """The configuration of a causal language model that can be loaded.
-
-    Raises:
-        NotAModel: there is none, and why.
-    """
-    if not (directory / "config.json").is_file():
-        raise NotAModel(
-            f"{directory} holds no config.json.", "Give a directory written by save_pretrained."
-        )
-    try:
-        config = AutoConfig.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NotAModel(
-            f"The config.json of {directory} cannot be read: {reason}",
-            "An architecture with code of its own is loaded with loader='package.module:function'.",
-        ) from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise NotAModel(
-            f"{config.model_type!r} is no causal language model of transformers.",
-            "Other modules are loaded with loader='package.module:function'.",
-        )
-    weights = [*directory.glob("*.safetensors"), *directory.glob("*.bin")]
-    if not weights:
-        raise NotAModel(f"{directory} holds no weights.", "Save *.safetensors beside config.json.")
-    return config
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """The dtype of a name.
-
-    Raises:
-        BadRequest: there is none of this name.
-    """
-    try:
-        return DTYPES[name.removeprefix("torch.")]
-    except KeyError:
-        raise BadRequest(
-            f"There is no dtype {name!r}.", f"Use one of {', '.join(DTYPES)}."
-        ) from None
 
 
 def load_tokenizer(

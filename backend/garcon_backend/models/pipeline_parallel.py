@@ -81,14 +81,14 @@ def split_layers(count: int, stages: int, stage: int) -> range:
     return range(start, start + base + (stage < more))
 
 
-class Elsewhere(nn.Module):
+class StandIn(nn.Module):
     """Stands where a module of another stage would be, and returns its input."""
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return hidden
 
 
-class LayerElsewhere(Elsewhere):
+class LayerStandIn(StandIn):
     """A layer of another stage; perhaps the place where a stage begins or ends."""
 
     def __init__(self, index: int, stage: Stage) -> None:
@@ -109,7 +109,7 @@ class LayerElsewhere(Elsewhere):
         return hidden if beside is None else (hidden, *[None] * beside)
 
 
-class EmbeddingElsewhere(Elsewhere):
+class EmbeddingStandIn(StandIn):
     """An embedding of the first stage: zeros of its output's shape.
 
     Attributes:
@@ -127,7 +127,7 @@ class EmbeddingElsewhere(Elsewhere):
         return torch.zeros(*ids.shape, self.width, dtype=self.dtype, device=ids.device)
 
 
-class HeadElsewhere(Elsewhere):
+class HeadStandIn(StandIn):
     """The unembedding of the last stage: zeros of the logits' shape, one element of memory."""
 
     def __init__(self, vocabulary: int) -> None:
@@ -168,7 +168,7 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
     setattr(model, _STAGE, stage)
     for index in range(len(layers)):
         if index not in stage.layers:
-            layers[index] = LayerElsewhere(index, stage)
+            layers[index] = LayerStandIn(index, stage)
     stem, crown = _around(holder, name)
     if not mesh.first_stage:
         kept = model.get_input_embeddings() if mesh.last_stage and tied else None
@@ -177,8 +177,8 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
                 setattr(holder, child, _stand_in(getattr(holder, child)))
     if not mesh.last_stage:
         for child in crown:
-            setattr(holder, child, Elsewhere())
-        model.set_output_embeddings(HeadElsewhere(model.get_output_embeddings().out_features))
+            setattr(holder, child, StandIn())
+        model.set_output_embeddings(HeadStandIn(model.get_output_embeddings().out_features))
     model.register_forward_pre_hook(lambda *_: stage.tokens.clear())
     model.register_forward_hook(_share_logits)
 
@@ -243,7 +243,7 @@ def settle(model: Any, mesh: Mesh) -> None:
         if isinstance(kept, nn.Embedding):
             holder, name = find_layers(model)
             child = next(n for n in _around(holder, name)[0] if getattr(holder, n) is kept)
-            setattr(holder, child, EmbeddingElsewhere(kept, keep=True))
+            setattr(holder, child, EmbeddingStandIn(kept, keep=True))
 
 
 def _around(holder: nn.Module, layers: str) -> tuple[list[str], list[str]]:
@@ -257,8 +257,8 @@ def _around(holder: nn.Module, layers: str) -> tuple[list[str], list[str]]:
     return names[:at], names[at + 1 :]
 
 
-def _stand_in(module: nn.Module) -> Elsewhere:
-    return EmbeddingElsewhere(module) if isinstance(module, nn.Embedding) else Elsewhere()
+def _stand_in(module: nn.Module) -> StandIn:
+    return EmbeddingStandIn(module) if isinstance(module, nn.Embedding) else StandIn()
 
 
 def stage_of(model: nn.Module) -> Stage | None:

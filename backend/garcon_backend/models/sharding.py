@@ -21,23 +21,24 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from transformers.distributed import DistributedConfig
 
 from garcon_backend.distributed.collectives import Layout
-from garcon_backend.distributed.mesh import Degrees, Mesh
+from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import pipeline_parallel
-from garcon_backend.models.fit import sizes_of
-from garcon_backend.models.pipeline_parallel import Elsewhere, backward_through, shared_logits
+from garcon_backend.models.pipeline_parallel import StandIn, backward_through, shared_logits
 from garcon_backend.models.tensor_parallel import (
     OWN_PLANS,
     STYLES,
-    Columns,
+    ColumnParallel,
     Cut,
     Experts,
-    Rows,
+    RowParallel,
     Style,
     cut_of,
     mark,
     style_of,
 )
 from garcon_jupyter.errors import BadDegrees, NotAModel, PointUnavailable
+from garcon_jupyter.model_files.degrees import sizes_of
+from garcon_jupyter.wire.launch_spec import Degrees
 
 # -- loading ---------------------------------------------------------------------------------
 
@@ -138,7 +139,7 @@ def _cut(model: Any, mesh: Mesh) -> None:
         return
     degrees, shard_mesh = mesh.degrees, mesh.device_mesh["tp"]  # type: ignore[index]
     for path, module in list(model.named_modules()):
-        if isinstance(module, Elsewhere):
+        if isinstance(module, StandIn):
             continue
         style = _style(path, plan, model.config, degrees)
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -178,12 +179,12 @@ def _style(path: str, plan: dict[str, str], config: Any, degrees: Degrees) -> St
     style = STYLES[name]
     kv_heads = sizes_of(config).kv_heads
     if (
-        isinstance(style, Columns)
+        isinstance(style, ColumnParallel)
         and not style.joined
         and path.rpartition(".")[2] in ("k_proj", "v_proj")
         and kv_heads < degrees.tp
     ):
-        return Columns(dup=degrees.tp // kv_heads)
+        return ColumnParallel(dup=degrees.tp // kv_heads)
     return style
 
 
@@ -273,11 +274,11 @@ def _has_own_heads(plan: dict[str, str]) -> bool:
 
 
 def _puts_out_own(style: Style) -> bool:
-    return isinstance(style, Columns) and not style.joined
+    return isinstance(style, ColumnParallel) and not style.joined
 
 
 def _works_on_own(style: Style | None) -> bool:
-    return style is not None and (_puts_out_own(style) or isinstance(style, Rows))
+    return style is not None and (_puts_out_own(style) or isinstance(style, RowParallel))
 
 
 def module_layout(model: nn.Module, mesh: Mesh, path: str, side: str) -> Layout:
@@ -352,7 +353,7 @@ def gather_parameter(tensor: Tensor, mesh: Mesh, like: Tensor | None = None) -> 
 
 
 __all__ = [
-    "Elsewhere",
+    "StandIn",
     "backward_through",
     "gather_parameter",
     "layouts",

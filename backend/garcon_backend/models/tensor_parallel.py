@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from garcon_backend.distributed.collectives import (
     Layout,
     Ranks,
-    join_over_ranks,
+    all_gather_over_ranks,
     shared_by_ranks,
     span,
     sum_over_ranks,
@@ -104,7 +104,7 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Columns(Style):
+class ColumnParallel(Style):
     """Cut by output features.
 
     Attributes:
@@ -128,7 +128,7 @@ class Columns(Style):
 
         def forward(x: Tensor) -> Tensor:
             out = inner(shared_by_ranks(x, ranks))
-            return join_over_ranks(out, weight_cut.total, ranks) if self.joined else out
+            return all_gather_over_ranks(out, weight_cut.total, ranks) if self.joined else out
 
         return forward
 
@@ -141,7 +141,7 @@ class Columns(Style):
 
 
 @dataclass(frozen=True)
-class Rows(Style):
+class RowParallel(Style):
     """Cut by input features; the bias is whole and added once, after the sum.
 
     Attributes:
@@ -219,14 +219,14 @@ class OnOwnHeads(Style):
 
 
 STYLES: dict[str, Style] = {
-    "colwise": Columns(),
-    "colwise_gather_output": Columns(joined=True),
-    "colwise_rep": Columns(joined=True),
-    "packed_colwise": Columns(groups=2),
-    "fused_qkv": Columns(groups=3),
-    "rowwise": Rows(),
-    "rowwise_split_input": Rows(whole_input=True),
-    "rowwise_rep": Rows(whole_input=True),
+    "colwise": ColumnParallel(),
+    "colwise_gather_output": ColumnParallel(joined=True),
+    "colwise_rep": ColumnParallel(joined=True),
+    "packed_colwise": ColumnParallel(groups=2),
+    "fused_qkv": ColumnParallel(groups=3),
+    "rowwise": RowParallel(),
+    "rowwise_split_input": RowParallel(whole_input=True),
+    "rowwise_rep": RowParallel(whole_input=True),
     "embedding_rowwise": Vocabulary(),
     "moe_tp_experts": Experts(),
     "replicated_with_grad_allreduce": OnOwnHeads(),

@@ -2,6 +2,7 @@
 
 Not here: where a point is (``hook_sites``), and what a request is (``execution``).
 
+``rank``            what one rank is: a frozen object that goes down to here
 ``probed_pass``     a probe runs once: gather, run, scatter, forward and backward
 ``user_calls``      user code: its random stream, its save context, its errors
 ``autograd``        what a visit leaves in the autograd graph

@@ -11,12 +11,12 @@ from garcon_backend.probing.user_calls import Point
 
 
 class Backwards(Protocol):
-    """Who handles the gradient that arrives at a site."""
+    """Who handles the gradient that arrives at a visit."""
 
-    def backward_at(self, site: Site, gradient: Tensor) -> Tensor: ...
+    def backward_at(self, visit: Visit, gradient: Tensor) -> Tensor: ...
 
 
-class Site:
+class Visit:
     """One visit of a point in grad mode: what its backward needs."""
 
     def __init__(self, point: Point) -> None:
@@ -34,14 +34,14 @@ class Enter(torch.autograd.Function):
     """The value as the user sees it; catches the gradient that flows back into it."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, site: Site, box: list[Tensor]) -> Tensor:
-        ctx.site = site
+    def forward(ctx: Any, anchor: Tensor, visit: Visit, box: list[Tensor]) -> Tensor:
+        ctx.visit = visit
         return box[0]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        had = ctx.site.gradient_in
-        ctx.site.gradient_in = gradient if had is None else had + gradient
+        had = ctx.visit.gradient_in
+        ctx.visit.gradient_in = gradient if had is None else had + gradient
         return None, None, None
 
 
@@ -51,14 +51,14 @@ class Graft(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, anchor: Tensor, new: Tensor | None, site: Site, run: Backwards
+        ctx: Any, x: Tensor, anchor: Tensor, new: Tensor | None, visit: Visit, probed: Backwards
     ) -> Tensor:
-        ctx.site, ctx.run = site, run
+        ctx.visit, ctx.probed = visit, probed
         return (x if new is None else new).detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return ctx.run.backward_at(ctx.site, gradient), None, None, None, None
+        return ctx.probed.backward_at(ctx.visit, gradient), None, None, None, None
 
 
 def nodes_behind(value: Tensor) -> set[Any]:

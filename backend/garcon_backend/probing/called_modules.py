@@ -19,7 +19,7 @@ NAMED = 6
 """Modules beside it that a sentence names."""
 
 
-class Called:
+class CalledModules:
     """The calls of modules that are probed as such, and of those beside them."""
 
     def __init__(self, model: nn.Module, points: Iterable[str]) -> None:

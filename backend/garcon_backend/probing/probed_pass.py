@@ -1,8 +1,8 @@
 """A probe runs once, on the whole value, wherever the shards are.
 
 At a probed point every rank of the tensor-parallel group does the same few collectives, whatever the
-user's code does: gather the value to the leader, run the probes there on a value of the user's own, tell
-the others with one word whether it changed, scatter it if so. On the autograd graph the visit is one
+user's code does: gather the value to the leader, run the probes there on a value of the user's own, broadcast
+to the others one flag, whether it changed, scatter it if so. On the autograd graph the visit is one
 node, alike on all ranks: gather the gradient, vector-Jacobian product through the user's graph, scatter.
 So a probe that raises, detaches or branches on anything cannot leave a rank waiting.
 
@@ -27,17 +27,14 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import Layout, Ranks
-from garcon_backend.distributed.gather_group import Team
-from garcon_backend.distributed.mesh import Mesh
-from garcon_backend.hook_sites.sites import LogitsOf, Place
-from garcon_backend.models.family import BoundFamily
-from garcon_backend.models.sharding import Elsewhere, module_layout
-from garcon_backend.probing.autograd import Enter, Graft, Site, nodes_behind
-from garcon_backend.probing.called_modules import Called
-from garcon_backend.probing.user_calls import Calls, Point, Probe, UserFailure, own
-from garcon_backend.process.interrupts import Interrupts
-from garcon_backend.process.output import Output
-from garcon_backend.save_contexts.contexts import Contexts
+from garcon_backend.distributed.gather_group import GatherGroup
+from garcon_backend.hook_sites.sites import HookSite, LogitsOf
+from garcon_backend.models.sharding import StandIn, module_layout
+from garcon_backend.probing.autograd import Enter, Graft, Visit, nodes_behind
+from garcon_backend.probing.called_modules import CalledModules
+from garcon_backend.probing.rank import Rank
+from garcon_backend.probing.user_calls import LoadedProbe, Point, UserCalls, own
+from garcon_backend.process.user_code import UserFailure
 from garcon_backend.save_contexts.copies import memory_of
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec
 from garcon_jupyter.wire.requests import Batch
@@ -45,50 +42,44 @@ from garcon_jupyter.wire.requests import Batch
 _ORDER = {spec.template: number for number, spec in enumerate(POINTS)}
 
 
-def site_here(mesh: Mesh, bound: BoundFamily, address: Address) -> tuple[Place, nn.Module] | None:
+def site_here(rank: Rank, address: Address) -> tuple[HookSite, nn.Module] | None:
     """Where a point is visited on this rank, and the module that it is installed on; None where another stage has it."""
-    place, module = bound.place(address)
-    if module is None or isinstance(module, Elsewhere):
+    site, module = rank.bound.site(address)
+    if module is None or isinstance(module, StandIn):
         return None
     # The whole model puts out logits on every stage; those of the last one are real.
-    if isinstance(place, LogitsOf) and not mesh.last_stage:
+    if isinstance(site, LogitsOf) and not rank.mesh.last_stage:
         return None
-    return place, module
+    return site, module
 
 
-class PassRun(Calls):
+class ProbedPass(UserCalls):
     """The probes of one request on this rank, for as long as it runs."""
 
     def __init__(
         self,
-        mesh: Mesh,
-        bound: BoundFamily,
-        layouts: dict[str, Layout],
-        contexts: Contexts,
+        rank: Rank,
         session: str,
         *,
         rows: int = 1,
         seed: int = 0,
         grad: bool = False,
         caching: bool = False,
-        interrupts: Interrupts,
-        output: Output,
     ) -> None:
-        super().__init__(mesh, contexts, session, seed, interrupts, output)
-        self.bound, self.layouts = bound, layouts
+        super().__init__(rank, session, seed)
         self.grad, self.caching = grad, caching
-        self.sizes = bound.catalog.sizes
+        self.sizes = rank.bound.catalog.sizes
         self.batch, self.copies = (0, 0), 1
-        self.team = Team(mesh.tp, mesh.replicas, rows)
+        self.gather_group = GatherGroup(rank.mesh.tp, rank.mesh.replicas, rows)
         self.points: dict[str, Point] = {}
-        self.sites: list[Site] = []
+        self.visits: list[Visit] = []
         self.first_step = 0
-        self.anchor = torch.zeros((), requires_grad=True, device=mesh.device)
-        self.called = Called(bound.model, ())
+        self.anchor = torch.zeros((), requires_grad=True, device=rank.mesh.device)
+        self.called = CalledModules(rank.model, ())
 
     # -- what is visited ---------------------------------------------------------------------
 
-    def add(self, probes: Iterable[Probe], wanted: Iterable[Address] = ()) -> None:
+    def add(self, probes: Iterable[LoadedProbe], wanted: Iterable[Address] = ()) -> None:
         """Visit the points of these probes, and those whose values a loss wants."""
         for probe in probes:
             point = self._point(probe.address)
@@ -98,7 +89,7 @@ class PassRun(Calls):
 
     def comes_from(self, batch: Batch) -> None:
         """Say where in the data of a run the tokens are from."""
-        device = self.mesh.device
+        device = self.rank.mesh.device
         self.first_step = batch.step
         if batch.documents is not None:
             self.documents = torch.as_tensor(batch.documents).to(device)
@@ -112,7 +103,7 @@ class PassRun(Calls):
         if address.name.startswith(MODULE_PREFIX):
             return self._module_layout(address.name)
         split = spec.split if isinstance(spec, PointSpec) else ""
-        layout = self.layouts[split]
+        layout = self.rank.layouts[split]
         if not split or layout.chunks == 1:
             return layout
         assert spec is not None
@@ -121,10 +112,10 @@ class PassRun(Calls):
     def _module_layout(self, name: str) -> Layout:
         path, _, side = name[len(MODULE_PREFIX) :].rpartition(".")
         try:
-            self.bound.model.get_submodule(path)
+            self.rank.model.get_submodule(path)
         except AttributeError:  # of another stage
             return Layout()
-        return module_layout(self.bound.model, self.mesh, path, side)
+        return module_layout(self.rank.model, self.rank.mesh, path, side)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -134,14 +125,14 @@ class PassRun(Calls):
         try:
             for name in sorted(self.points, key=self._order):
                 point = self.points[name]
-                if (found := site_here(self.mesh, self.bound, point.address)) is None:
+                if (found := site_here(self.rank, point.address)) is None:
                     continue
-                place, module = found
+                site, module = found
                 visit = self._visitor(point)
-                removals.append(place.install(module, self, visit, point.address.expert))
+                removals.append(site.install(module, self, visit, point.address.expert))
                 if name.startswith(MODULE_PREFIX):
                     modules.append(name)
-            self.called = Called(self.bound.model, modules)
+            self.called = CalledModules(self.rank.model, modules)
             with self.called.watched():
                 yield
         finally:
@@ -157,9 +148,9 @@ class PassRun(Calls):
         for name, why in self.called.silent().items():
             point = self.points[name]
             for probe in (*point.forward, *point.backward):
-                new = self.contexts.note_silent(self.session, name, probe.spec.name, why)
-                if new and self.team.leads:
-                    with self.output.captured():
+                new = self.rank.contexts.note_silent(self.session, name, probe.spec.name, why)
+                if new and self.gather_group.leads:
+                    with self.rank.output.captured():
                         print(f"[garcon] {why}", file=sys.stderr)
 
     def _visitor(self, point: Point) -> Callable[[Tensor], Tensor | None]:
@@ -180,14 +171,14 @@ class PassRun(Calls):
         # Copies: probes are told of these, and may change what they are told.
         self.tokens, self.mask, self.positions = own(tokens), own(mask), own(positions)
         self.step, self.batch = self.first_step + step, shape
-        self.copies = max(1, shape[0] // self.team.local)
-        first = self.mesh.replica * self.team.local
-        last = min(first + self.team.local, self.team.rows)
+        self.copies = max(1, shape[0] // self.gather_group.local)
+        first = self.rank.mesh.replica * self.gather_group.local
+        last = min(first + self.gather_group.local, self.gather_group.rows)
         self.rows = slice(first * self.copies, last * self.copies)
 
     @property
     def ranks(self) -> Ranks:
-        return self.mesh.tp
+        return self.rank.mesh.tp
 
     # -- forward -----------------------------------------------------------------------------
 
@@ -198,7 +189,7 @@ class PassRun(Calls):
             What the model goes on with; None where it goes on with `x`.
         """
         x0 = x
-        self.interrupts.point = point.address.name
+        self.rank.interrupts.point = point.address.name
         on = self.grad and torch.is_grad_enabled() and x.is_floating_point()
         groups = groupby(point.forward, lambda probe: probe.spec.sharded)
         whole = [(sharded, list(probes)) for sharded, probes in groups]
@@ -214,10 +205,10 @@ class PassRun(Calls):
             x = x if new is None else new
         return None if x is x0 else x
 
-    def _visit_shard(self, point: Point, probes: list[Probe], x: Tensor) -> Tensor | None:
+    def _visit_shard(self, point: Point, probes: list[LoadedProbe], x: Tensor) -> Tensor | None:
         # Off the graph the model's tensor keeps its shape whatever becomes of the probe's.
         shown = x if torch.is_grad_enabled() else x.detach()
-        if self.mesh.degrees.dp > 1:  # without rows that only fill up
+        if self.rank.mesh.degrees.dp > 1:  # without rows that only fill up
             shown = x[: self._own_rows(point, len(x))]
         value, changed = (
             self.ask(point, probes, shown, sharded=True) if len(shown) else (shown, False)
@@ -230,52 +221,52 @@ class PassRun(Calls):
         """How many entries of the first dimension are of rows that only this replica holds."""
         if point.by_expert:
             return len(self._real_tokens())
-        team = self.team
-        real = min(team.local, max(0, team.rows - self.mesh.replica * team.local))
-        return real * (local // team.local) if local % team.local == 0 else local
+        group = self.gather_group
+        real = min(group.local, max(0, group.rows - self.rank.mesh.replica * group.local))
+        return real * (local // group.local) if local % group.local == 0 else local
 
     def _visit_whole(
-        self, point: Point, probes: list[Probe], x: Tensor, on: bool, last: bool
+        self, point: Point, probes: list[LoadedProbe], x: Tensor, on: bool, last: bool
     ) -> Tensor | None:
-        site = Site(point)
-        site.token_index = self.token_index
+        visit = Visit(point)
+        visit.token_index = self.token_index
         new = None
         read_only = all(probe.spec.read_only for probe in probes)
         if probes or (on and point.wanted and last):
             whole = self._gather(point, x)
-            if self.team.leads:
+            if self.gather_group.leads:
                 assert whole is not None
                 own = read_only and not on and memory_of(whole) != memory_of(x)
-                self._run_on_leader(site, probes, whole, on, read_only, own)
+                self._run_on_leader(visit, probes, whole, on, read_only, own)
             if not read_only:
-                site.changed = bool(self.team.say([site.changed])[0])
-            if site.changed:
-                new = self._scatter(point, None if site.y is None else site.y.detach(), x)
+                visit.changed = bool(self.gather_group.broadcast_integers([visit.changed])[0])
+            if visit.changed:
+                new = self._scatter(point, None if visit.y is None else visit.y.detach(), x)
         if not on:
             return new
-        self.sites.append(site)
-        site.point = point if last else replace(point, backward=[], wanted=False)
-        return Graft.apply(x, self.anchor, new, site, self)
+        self.visits.append(visit)
+        visit.point = point if last else replace(point, backward=[], wanted=False)
+        return Graft.apply(x, self.anchor, new, visit, self)
 
     def _gather(self, point: Point, x: Tensor, grad: bool = False) -> Tensor | None:
-        """The whole value of the whole batch, on the leader of the team."""
-        with self.interrupts.during("gathering"):
+        """The whole value of the whole batch, on the leader of the gather group."""
+        with self.rank.interrupts.during("gathering"):
             return self._gathered(point, x, grad)
 
     def _gathered(self, point: Point, x: Tensor, grad: bool) -> Tensor | None:
-        if not point.by_expert or self.mesh.degrees.dp == 1:
-            return self.team.gather(x, point.layout, grad)
+        if not point.by_expert or self.rank.mesh.degrees.dp == 1:
+            return self.gather_group.gather(x, point.layout, grad)
         real = self._real_tokens()
-        self.whole_token_index = self.team.gather(real, Layout(), ragged=True)
-        return self.team.gather(x[: len(real)], point.layout, grad, ragged=True)
+        self.whole_token_index = self.gather_group.gather(real, Layout(), ragged=True)
+        return self.gather_group.gather(x[: len(real)], point.layout, grad, ragged=True)
 
     def _scatter(
         self, point: Point, whole: Tensor | None, like: Tensor, grad: bool = False
     ) -> Tensor:
-        if not point.by_expert or self.mesh.degrees.dp == 1:
-            return self.team.scatter(whole, like, point.layout, grad)
+        if not point.by_expert or self.rank.mesh.degrees.dp == 1:
+            return self.gather_group.scatter(whole, like, point.layout, grad)
         real = len(self._real_tokens())
-        piece = self.team.scatter(whole, like[:real], point.layout, grad, ragged=True)
+        piece = self.gather_group.scatter(whole, like[:real], point.layout, grad, ragged=True)
         return torch.cat([piece, like[real:]])
 
     def _real_tokens(self) -> Tensor:
@@ -283,13 +274,13 @@ class PassRun(Calls):
         that only fill up a replica."""
         assert self.token_index is not None
         per_row = self.copies * self.batch[1]
-        index = self.token_index + self.mesh.replica * self.team.local * per_row
-        return index[index < self.team.rows * per_row]
+        index = self.token_index + self.rank.mesh.replica * self.gather_group.local * per_row
+        return index[index < self.gather_group.rows * per_row]
 
     def _run_on_leader(
         self,
-        site: Site,
-        probes: list[Probe],
+        visit: Visit,
+        probes: list[LoadedProbe],
         whole: Tensor,
         on: bool,
         read_only: bool,
@@ -298,77 +289,81 @@ class PassRun(Calls):
         with torch.set_grad_enabled(on):
             if (on and not read_only) or isinstance(whole, nn.Parameter):
                 whole = whole.clone()  # what autograd saved, and weights, are not the user's
-            value = Enter.apply(self.anchor, site, [whole.detach()]) if on else whole
-            site.enter = value.grad_fn
-            site.y, site.changed = self.ask(site.point, probes, value, own=own)
+            value = Enter.apply(self.anchor, visit, [whole.detach()]) if on else whole
+            visit.enter = value.grad_fn
+            visit.y, visit.changed = self.ask(visit.point, probes, value, own=own)
             if self.failure:
-                site.y, site.enter, site.changed = (None if on else whole), None, False
+                visit.y, visit.enter, visit.changed = (None if on else whole), None, False
             elif on:
-                site.reach = nodes_behind(site.y) - {site.enter}
-                if site.y.grad_fn is not None:
-                    site.y.retain_grad()
+                visit.reach = nodes_behind(visit.y) - {visit.enter}
+                if visit.y.grad_fn is not None:
+                    visit.y.retain_grad()
 
     # -- backward ----------------------------------------------------------------------------
 
     def value_of(self, address: Address) -> Tensor | None:
         """The value, on the graph, that a loss was promised; None where another rank has it."""
-        named = (s.y for s in self.sites if s.point.wanted and s.point.address.name == address.name)
+        named = (
+            s.y for s in self.visits if s.point.wanted and s.point.address.name == address.name
+        )
         return next((y for y in named if y is not None), None)
 
     def agree_on_joint(self) -> None:
-        """After the loss's own backward on the leader: which sites got gradient from it."""
-        far = set().union(*(site.reach for site in self.sites))
+        """After the loss's own backward on the leader: which visits got gradient from it."""
+        far = set().union(*(visit.reach for visit in self.visits))
         flags = [
             s.enter is not None and (s.gradient_in is not None or s.enter in far)
-            for s in self.sites
+            for s in self.visits
         ]
-        for site, flag in zip(self.sites, self.team.say([int(f) for f in flags]), strict=True):
-            site.joint = bool(flag)
+        for visit, flag in zip(
+            self.visits, self.gather_group.broadcast_integers([int(f) for f in flags]), strict=True
+        ):
+            visit.joint = bool(flag)
 
-    def backward_at(self, site: Site, gradient: Tensor) -> Tensor:
+    def backward_at(self, visit: Visit, gradient: Tensor) -> Tensor:
         """Gradient probes and the user's part of the graph; the same collectives on every rank."""
-        point = site.point
+        point = visit.point
         probes = point.backward
-        if not (site.changed or site.joint or probes):
+        if not (visit.changed or visit.joint or probes):
             return gradient
-        self.token_index = site.token_index
+        self.token_index = visit.token_index
         whole = self._gather(point, gradient, grad=True)
         edited = False
         inward = whole
-        if self.team.leads:
+        if self.gather_group.leads:
             assert whole is not None
-            inward, edited = self._backward_on_leader(site, whole)
-        untouched = not (site.changed or site.joint)
+            inward, edited = self._backward_on_leader(visit, whole)
+        untouched = not (visit.changed or visit.joint)
         if untouched and all(p.spec.read_only for p in probes):
             return gradient
-        if untouched and not self.team.say([int(edited)])[0]:
+        if untouched and not self.gather_group.broadcast_integers([int(edited)])[0]:
             return gradient
         return self._scatter(point, inward, gradient, grad=True)
 
-    def _backward_on_leader(self, site: Site, whole: Tensor) -> tuple[Tensor, bool]:
+    def _backward_on_leader(self, visit: Visit, whole: Tensor) -> tuple[Tensor, bool]:
         edited = False
         inward = whole
-        if site.point.backward:
+        if visit.point.backward:
             # The whole gradient: the model's, and what the loss asked of this value directly.
-            y = site.y
+            y = visit.y
             direct = y.grad if y is not None and y.grad_fn is not None else None
             total = whole.clone() if direct is None else whole + direct
             with torch.no_grad():
-                asked, edited = self.ask(site.point, site.point.backward, total)
+                asked, edited = self.ask(visit.point, visit.point.backward, total)
             whole = inward = asked.detach() if direct is None else asked.detach() - direct
-        if site.enter is not None and site.y is not None:
+        if visit.enter is not None and visit.y is not None:
             try:
-                if site.y.requires_grad:
-                    torch.autograd.backward(site.y, whole, retain_graph=True)
+                if visit.y.requires_grad:
+                    torch.autograd.backward(visit.y, whole, retain_graph=True)
             except Exception as error:  # noqa: BLE001 - the user's graph
                 self.failure = self.failure or UserFailure(
-                    error, f"backward of {site.point.address.name}"
+                    error, f"backward of {visit.point.address.name}"
                 )
-            had = site.gradient_in
+            had = visit.gradient_in
             inward = torch.zeros_like(whole) if had is None else had
         return inward, edited
 
     def close(self) -> None:
-        """Let go of everything: autograd would keep sites alive with the graph."""
-        self.sites.clear()
+        """Let go of everything: autograd would keep visits alive with the graph."""
+        self.visits.clear()
         self.points.clear()

@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 
 from garcon_backend.distributed.collectives import Layout
-from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.results import ALONE, plain, unshared
-from garcon_backend.process import memory, state
-from garcon_backend.process.interrupts import Cancelled, Interrupts
-from garcon_backend.process.output import Output
-from garcon_backend.process.randomness import Stream, generator, seed_of
+from garcon_backend.process import memory
+from garcon_backend.process.interrupts import Cancelled
+from garcon_backend.process.randomness import generator, seed_of
+from garcon_backend.process.user_code import UserFailure
 from garcon_backend.save_contexts.contexts import (
-    Contexts,
-    Lent,
-    Source,
+    LentToProbe,
+    SourceRecording,
     release_aliases,
     took,
     uses,
@@ -33,7 +32,6 @@ from garcon_backend.save_contexts.copies import memory_of
 from garcon_backend.save_contexts.merging import Sharded
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.points import Address
-from garcon_jupyter.wire.failures import text_of
 from garcon_jupyter.wire.requests import ProbeSpec
 
 LEAVE_ALONE = "Return a tensor of the point's own shape, dtype and device, or None to leave it."
@@ -43,23 +41,15 @@ class PassFailed(Exception):
     """Unwinds the forward of a single rank after user code failed."""
 
 
-class UserFailure(Exception):
-    """User code failed: what it raised, and where."""
-
-    def __init__(self, error: BaseException, where: str) -> None:
-        super().__init__(text_of(error))
-        self.error, self.where = error, where
-
-
 @dataclass
-class Probe:
+class LoadedProbe:
     """A probe ready to run on this rank."""
 
     spec: ProbeSpec
     address: Address
     function: Callable[..., Any]
     params: dict[str, Tensor] = field(default_factory=dict)
-    source: Source | None = None
+    source: SourceRecording | None = None
 
 
 @dataclass
@@ -68,8 +58,8 @@ class Point:
 
     address: Address
     layout: Layout
-    forward: list[Probe] = field(default_factory=list)
-    backward: list[Probe] = field(default_factory=list)
+    forward: list[LoadedProbe] = field(default_factory=list)
+    backward: list[LoadedProbe] = field(default_factory=list)
     wanted: bool = False
     """Whether the loss is given this point's value."""
 
@@ -79,20 +69,11 @@ class Point:
         return self.address.expert is not None
 
 
-class Calls:
+class UserCalls:
     """The user code of one request on this rank, and what it is told of where it runs."""
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        contexts: Contexts,
-        session: str,
-        seed: int,
-        interrupts: Interrupts,
-        output: Output,
-    ) -> None:
-        self.mesh, self.contexts, self.session, self.seed = mesh, contexts, session, seed
-        self.interrupts, self.output = interrupts, output
+    def __init__(self, rank: Rank, session: str, seed: int) -> None:
+        self.rank, self.session, self.seed = rank, session, seed
         self.token_index: Tensor | None = None
         self.whole_token_index: Tensor | None = None
         self.step = 0
@@ -110,7 +91,7 @@ class Calls:
     def ask(
         self,
         point: Point,
-        probes: list[Probe],
+        probes: list[LoadedProbe],
         value: Tensor,
         sharded: bool = False,
         own: bool = False,
@@ -124,7 +105,7 @@ class Calls:
         start, changed = value, False
         users = uses(value)
         for probe in probes:
-            if self.failure or self.interrupts.stop.skipping:
+            if self.failure or self.rank.interrupts.stop.skipping:
                 return start, False
             version, had = value._version, _kind(value)
             last = probe is probes[-1] and probe.spec.read_only
@@ -146,7 +127,7 @@ class Calls:
             value, changed = result, changed or edited
         return value, changed
 
-    def _note_edit(self, probe: Probe) -> None:
+    def _note_edit(self, probe: LoadedProbe) -> None:
         spec = probe.spec
         edit = f"{spec.code.name} at {spec.point}{' (gradient)' if spec.grad else ''}"
         if edit not in self.edits:
@@ -155,7 +136,7 @@ class Calls:
     def _call(
         self,
         point: Point,
-        probe: Probe,
+        probe: LoadedProbe,
         value: Tensor,
         sharded: bool,
         had: dict[str, Any],
@@ -166,18 +147,15 @@ class Calls:
         number = self._calls[name] = self._calls.get(name, -1) + 1
         seed = seed_of(self.seed, name, number)
         try:
-            with self.interrupts.held():
-                context = self.contexts.open(self.session, point.address.name, probe.spec.name)
+            with self.rank.interrupts.held():
+                context = self.rank.contexts.open(self.session, point.address.name, probe.spec.name)
             here = self._here(point, value, seed, sharded)
             of = self._sharded(point, probe, value) if sharded else None
             told = {"params": probe.params, "source": probe.source, "shard": here.shard}
             users, version = uses(value), value._version
             with (
-                Lent(context, of, given, here=here, **told),
-                Stream(self.mesh.device, seed),
-                state.Kept(),
-                self.output.captured(),
-                self.interrupts.user_code(),
+                LentToProbe(context, of, given, here=here, **told),
+                self.rank.user_code(seed),
             ):
                 result = plain(probe.function(context, value))
             new = result if isinstance(result, Tensor) and result is not value else None
@@ -189,7 +167,7 @@ class Calls:
                 result = unshared(result, value, users)
             return result
         except Cancelled:
-            if self.mesh.world == 1:
+            if self.rank.mesh.world == 1:
                 raise
             self.failure = UserFailure(Cancelled(), "")
         except BaseException as error:  # noqa: BLE001 - user code may raise anything
@@ -198,10 +176,10 @@ class Calls:
 
     def _here(self, point: Point, value: Tensor, seed: int, sharded: bool) -> SimpleNamespace:
         layout = point.layout
-        part = self.mesh.tp_rank // layout.dup if layout.chunks > 1 else 0
+        part = self.rank.mesh.tp_rank // layout.dup if layout.chunks > 1 else 0
         size = value.shape[layout.dim] if layout.chunks > 1 else None
         shard = SimpleNamespace(
-            replica=self.mesh.replica,
+            replica=self.rank.mesh.replica,
             index=part,
             count=layout.chunks,
             dim=layout.dim if layout.chunks > 1 else None,
@@ -218,7 +196,9 @@ class Calls:
             special=self.special,
             step=self.step,
             token_index=own(
-                self.token_index if sharded or self.mesh.degrees.dp == 1 else self.whole_token_index
+                self.token_index
+                if sharded or self.rank.mesh.degrees.dp == 1
+                else self.whole_token_index
             ),
             rows=self.rows if sharded else slice(None),
             document=own(self.documents),
@@ -227,8 +207,10 @@ class Calls:
             shard=shard if sharded else None,
         )
 
-    def _fail(self, point: Point, probe: Probe, error: BaseException, had: dict[str, Any]) -> None:
-        error = memory.typed(error, self.mesh.device)
+    def _fail(
+        self, point: Point, probe: LoadedProbe, error: BaseException, had: dict[str, Any]
+    ) -> None:
+        error = memory.typed(error, self.rank.mesh.device)
         layout = point.layout
         sharding = (
             f"one of {layout.chunks} shards"
@@ -239,18 +221,18 @@ class Calls:
         side = "the gradient at " if probe.spec.grad else ""
         where = f"{side}{point.address.name} {had['shape']} {dtype}, {sharding}"
         self.failure = self.failure or UserFailure(error, where)
-        if self.mesh.world == 1:
+        if self.rank.mesh.world == 1:
             raise PassFailed
 
-    def _sharded(self, point: Point, probe: Probe, value: Tensor) -> Sharded:
+    def _sharded(self, point: Point, probe: LoadedProbe, value: Tensor) -> Sharded:
         layout = point.layout
-        copies = layout.dup if layout.chunks > 1 else self.mesh.tp.size
+        copies = layout.dup if layout.chunks > 1 else self.rank.mesh.tp.size
         return Sharded(
             probe.spec.merge,
             layout.dim - value.dim() if layout.dim >= 0 else layout.dim,
             value.dim(),
-            self.mesh.replica,
-            self.mesh.tp_rank % copies == 0,
+            self.rank.mesh.replica,
+            self.rank.mesh.tp_rank % copies == 0,
         )
 
 

@@ -8,4 +8,5 @@ Not here: what a request is, or that there are other ranks.
 ``output``            what user code prints appears in the cell that caused it
 ``randomness``        random streams of user code, seeded by the request
 ``state``             what else user code changes of the process
+``user_code``         what is set up around a call of user code, and put back
 """

@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 DECISION_TIME = 60.0
-"""Seconds that a rank waits before a layer to hear where the others are; by then the watch has ended it."""
+"""Seconds that a rank waits before a layer to hear where the others are; by then the watchdog has ended it."""
 
 _REMEMBERED = 64
 """Requests to stop that are remembered: one may be told of before it begins here."""

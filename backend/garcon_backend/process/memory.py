@@ -24,7 +24,6 @@ from typing import TypeVar
 
 import torch
 
-from garcon_backend.models.fit import available_bytes
 from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import GarconError, OutOfMemory
 
@@ -42,6 +41,7 @@ RAISED = 0.5
 PATIENCE = 2.0
 """Seconds for which a question waits for memory that a request took."""
 
+_CGROUP = Path("/sys/fs/cgroup")
 _CANNOT = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _ASKED = re.compile(r"tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB|TiB)", re.IGNORECASE)
@@ -51,6 +51,30 @@ def sharers(device: torch.device | str) -> int:
     """How many ranks of this host share the memory of a device: all that of the host, each its own GPU."""
     on_host = torch.device(device).type == "cpu"
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if on_host else 1
+
+
+def available_bytes(device: torch.device | str) -> int:
+    """Memory that can be used now on a device, in bytes; on the CPU all its processes share it."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = (line.split() for line in meminfo.read_text().splitlines())
+    free = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
+    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
+    if limit is None or used is None:
+        return free
+    cached = re.search(r"^inactive_file (\d+)", (_CGROUP / "memory.stat").read_text(), re.MULTILINE)
+    return min(free, limit - used + (int(cached[1]) if cached else 0))
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # no such limit, or "max"
+        return None
 
 
 def limit(count: int | None = None) -> int | None:

@@ -33,7 +33,7 @@ Emit = Callable[[str, str], None]
 """(stream name, text) -> None"""
 
 
-class Output:
+class UserOutput:
     """Captures what user code prints on this rank."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Output:
 
     def captured(self) -> _Captured:
         """While this is entered, user code runs."""
-        return _Captured(_Stream(self, "stdout"), _Stream(self, "stderr"))
+        return _Captured(_TextStream(self, "stdout"), _TextStream(self, "stderr"))
 
     def withhold(self, text: str) -> None:
         """Do not pass on text."""
@@ -100,7 +100,7 @@ def _beginning(text: str, lines: int) -> str:
 class _Captured:
     __slots__ = ("_err", "_former", "_out")
 
-    def __init__(self, out: _Stream, err: _Stream) -> None:
+    def __init__(self, out: _TextStream, err: _TextStream) -> None:
         self._out, self._err = out, err
 
     def __enter__(self) -> None:
@@ -114,14 +114,14 @@ class _Captured:
         self._err.flush()
 
 
-class _Stream(io.TextIOBase):
+class _TextStream(io.TextIOBase):
     """Gathers text into messages of a sensible size.
 
     They are sent by the main thread alone, for the sockets are its own; what other threads print goes with
     them.
     """
 
-    def __init__(self, output: Output, name: str) -> None:
+    def __init__(self, output: UserOutput, name: str) -> None:
         self._output, self._name = output, name
         self._parts: deque[str] = deque()  # which threads may fill and empty without a lock
         self._size = 0

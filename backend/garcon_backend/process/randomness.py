@@ -40,7 +40,7 @@ def kept(device: torch.device) -> Iterator[None]:
             one.set_state(state)
 
 
-class Stream:
+class RandomStream:
     """A call's own stream, of torch, numpy and Python, while this is entered. Used inside :func:`kept`.
 
     torch's state is put back at once, since sampling draws from it between the calls; those of numpy and

@@ -98,7 +98,7 @@ OF_THE_PROCESS = (
 """What the next request depends on."""
 
 
-class Kept:
+class KeptSettings:
     """Whatever is set while this is entered, these settings are afterwards what they were.
 
     On the main thread, around each call of each probe.
@@ -134,7 +134,7 @@ def unchanged(run: Callable[[], Any]) -> Callable[[], Any]:
     """What runs a request, so that it leaves the process as it was."""
 
     def guarded() -> Any:
-        with warnings.catch_warnings(), Kept(OF_THE_PROCESS):
+        with warnings.catch_warnings(), KeptSettings(OF_THE_PROCESS):
             return run()
 
     return guarded

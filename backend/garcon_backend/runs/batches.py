@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from garcon_backend.runs.sources import Document, Source
+from garcon_backend.runs.sources import Document, DocumentSource
 from garcon_jupyter.errors import BadData, BadRequest
 from garcon_jupyter.wire.requests import Batch
 from garcon_jupyter.wire.runs import Plan
@@ -86,7 +86,7 @@ class Batches:
 
     def __init__(
         self,
-        source: Source,
+        source: DocumentSource,
         plan: Plan,
         tokenizer: Any,
         sizes: dict[str, int],

@@ -1,7 +1,7 @@
 """Runs: data streamed past probes, batch by batch, in the turns of the session that began them.
 
-A run is one item in the row of requests (:class:`~garcon_backend.lockstep.turns.Turns`), behind those of persons. When its
-turn comes it reads one batch, which every rank runs as any other forward, and goes to the end of the row: other
+A run is one item in the queue of requests (:class:`~garcon_backend.lockstep.turns.Turns`), behind those of persons. When its
+turn comes it reads one batch, which every rank runs as any other forward, and goes to the end of the queue: other
 sessions have their turns in between, and so have requests of its own session, such as reading what it has recorded so
 far. A batch that takes longer than a second is run in portions, each in a turn of its own
 (:mod:`garcon_backend.runs.portions`).
@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from garcon_backend.lockstep.coordinator import Lockstep, RequestFailed
+from garcon_backend.lockstep.coordinator import Lockstep
+from garcon_backend.lockstep.outcome import RequestFailed
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.runs.batches import Batches, Piece, Position
 from garcon_backend.runs.portions import Portions
@@ -53,7 +54,7 @@ class Where:
     """Seconds that a token takes, by which batches are cut into portions."""
 
 
-class Run:
+class DataRun:
     """One run.
 
     Args:
@@ -259,7 +260,7 @@ class Runs:
         tokenizer: of the model, or None.
         sizes: of the model, by letter.
         directory: for checkpoints.
-        put: puts an item into the row of requests.
+        put: puts an item into the queue of requests.
 
     Attributes:
         lock: held while runs are asked about or change.
@@ -275,10 +276,10 @@ class Runs:
     ) -> None:
         self.lockstep, self._tokenizer, self._sizes = lockstep, tokenizer, sizes
         self._directory, self._put = directory, put
-        executor = lockstep.executor
-        self._parameters = sum(p.numel() for p in executor.model.parameters())
-        self._replicas = executor.mesh.degrees.dp
-        self._runs: dict[str, Run] = {}
+        rank = lockstep.executor.rank
+        self._parameters = sum(p.numel() for p in rank.model.parameters())
+        self._replicas = rank.mesh.degrees.dp
+        self._runs: dict[str, DataRun] = {}
         self._numbers = itertools.count(1)
         self.lock = threading.RLock()
 
@@ -306,16 +307,16 @@ class Runs:
                 raise BadRequest(f"Runs cannot {verb!r}.", "They start, pause, resume and cancel.")
             return run.status(int(content.get("prints", 0)))
 
-    def _of(self, session: str) -> dict[str, Run]:
+    def _of(self, session: str) -> dict[str, DataRun]:
         return {id: run for id, run in self._runs.items() if run.session == session}
 
-    def _find(self, session: str, id: str) -> Run:
+    def _find(self, session: str, id: str) -> DataRun:
         mine = self._of(session)
         if id not in mine:
             raise UnknownName.among("run", id, mine, "rmodel.runs() lists those of your session.")
         return mine[id]
 
-    def _start(self, session: str, asked: StartRun) -> Run:
+    def _start(self, session: str, asked: StartRun) -> DataRun:
         id = self._fresh_id()
         directory = (
             Path(asked.checkpoint).expanduser() if asked.checkpoint else self._directory / id
@@ -332,12 +333,12 @@ class Runs:
 
     def _made(
         self, id: str, session: str, asked: StartRun, directory: Path, where: Where | None = None
-    ) -> Run:
+    ) -> DataRun:
         each = where.each if where else 0.0
         portions = Portions(self._parameters, self._replicas, each)
-        return Run(id, session, asked, directory, self._tokenizer, self._sizes, portions, where)
+        return DataRun(id, session, asked, directory, self._tokenizer, self._sizes, portions, where)
 
-    def _note(self, run: Run) -> None:
+    def _note(self, run: DataRun) -> None:
         """Put down in the server's own directory, too, that a run is there, so that a lost rank does not end it."""
         own = self._directory / run.id
         if own != run.directory:
@@ -348,7 +349,7 @@ class Runs:
     def _fresh_id(self) -> str:
         return next(id for n in self._numbers if (id := f"run-{n}") not in self._runs)
 
-    def _resume_from(self, session: str, directory: Path) -> Run:
+    def _resume_from(self, session: str, directory: Path) -> DataRun:
         directory = directory.expanduser()
         _, asked = checkpoints.get(directory / ASKED)
         where = checkpoints.get(directory / POSITION)
@@ -361,26 +362,26 @@ class Runs:
             raise checkpoints.unwritten(directory, error) from None
         return self._begin(run)
 
-    def _begin(self, run: Run) -> Run:
+    def _begin(self, run: DataRun) -> DataRun:
         self._runs[run.id] = run
         self._queue(run)
         return run
 
-    def _queue(self, run: Run) -> None:
+    def _queue(self, run: DataRun) -> None:
         run.state, run.wanted = "running", ""
         self._put(Queued(run.session, run.id, "run", run, behind=True))
 
-    def _pause(self, run: Run) -> None:
+    def _pause(self, run: DataRun) -> None:
         if run.state == "running":
             run.wanted = "paused"
 
-    def _cancel(self, run: Run) -> None:
+    def _cancel(self, run: DataRun) -> None:
         if run.state == "running":
             run.wanted = "cancelled"
         elif run.state == "paused":
             run.state = "cancelled"
 
-    def _resume(self, run: Run) -> None:
+    def _resume(self, run: DataRun) -> None:
         if run.state == "running":
             run.wanted = ""
         elif run.state in ("paused", "failed", "cancelled"):
@@ -391,8 +392,8 @@ class Runs:
 
     # -- run -------------------------------------------------------------------------------------
 
-    def turn(self, run: Run) -> None:
-        """Run one portion of a run and put it back into the row, unless it is over."""
+    def turn(self, run: DataRun) -> None:
+        """Run one portion of a run and put it back into the queue, unless it is over."""
         with self.lock:
             if run.wanted:
                 run.state, run.wanted = run.wanted, ""
@@ -406,8 +407,8 @@ class Runs:
             if run.state in ("done", "cancelled"):
                 checkpoints.remove(self._directory / run.id)
 
-    def cancel_waiting(self, run: Run) -> None:
-        """A run that was taken out of the row by hand."""
+    def cancel_waiting(self, run: DataRun) -> None:
+        """A run that was taken out of the queue by hand."""
         run.state, run.wanted = "cancelled", ""
 
     def count(self, session: str) -> int:

@@ -24,7 +24,7 @@ TEXT_FIELDS = ("text", "content", "document", "tokens", "input_ids")
 
 
 @dataclass
-class Source:
+class DocumentSource:
     """Documents in their order.
 
     Attributes:
@@ -40,7 +40,7 @@ class Source:
     stream: bool = False
 
 
-def open_source(data: Data) -> Source:
+def open_source(data: Data) -> DocumentSource:
     """The documents of a run.
 
     Raises:
@@ -78,7 +78,7 @@ def open_source(data: Data) -> Source:
 # -- in memory ------------------------------------------------------------------------------------
 
 
-def _listed(name: str, items: Any, kind: Callable[[Any, str], Document]) -> Source:
+def _listed(name: str, items: Any, kind: Callable[[Any, str], Document]) -> DocumentSource:
     total = len(items)
 
     def read(first: int) -> Iterator[tuple[Document, float]]:
@@ -87,7 +87,7 @@ def _listed(name: str, items: Any, kind: Callable[[Any, str], Document]) -> Sour
 
     if not total:
         raise BadData(f"There is nothing in {name}.", "Give at least one document.")
-    return Source(name, read, kind is not _ids, kind is _ids and total == 1)
+    return DocumentSource(name, read, kind is not _ids, kind is _ids and total == 1)
 
 
 def _text(value: Any, where: str) -> Document:
@@ -113,7 +113,7 @@ def _either(value: Any, where: str) -> Document:
 # -- text files -----------------------------------------------------------------------------------
 
 
-def _text_file(path: Path, documents: str) -> Source:
+def _text_file(path: Path, documents: str) -> DocumentSource:
     pieces = {"line": _lines, "paragraph": _paragraphs, "file": _whole}
     if documents not in pieces:
         raise BadData(f"There are no documents by {documents!r}.", f"Use {', '.join(pieces)}.")
@@ -128,7 +128,7 @@ def _text_file(path: Path, documents: str) -> Source:
                 yield _decoded(raw, f"Line {line} of {path.name}"), end / size
             number += 1
 
-    return Source(path.name, read)
+    return DocumentSource(path.name, read)
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, int, int]]:
@@ -167,7 +167,7 @@ def _decoded(raw: bytes, where: str) -> Document:
         return BadData(f"{where} is no UTF-8: {error.reason}.", "Convert the file, or skip=True.")
 
 
-def _json_lines(path: Path, field: str) -> Source:
+def _json_lines(path: Path, field: str) -> DocumentSource:
     size = path.stat().st_size
 
     def read(first: int) -> Iterator[tuple[Document, float]]:
@@ -179,7 +179,7 @@ def _json_lines(path: Path, field: str) -> Source:
                 yield _json_row(raw, field, f"Line {line} of {path.name}"), end / size
             number += 1
 
-    return Source(path.name, read)
+    return DocumentSource(path.name, read)
 
 
 def _json_row(raw: bytes, field: str, where: str) -> Document:
@@ -223,7 +223,7 @@ def _column(names: list[str], field: str, where: str) -> str:
     return name
 
 
-def _parquet(path: Path, field: str) -> Source:
+def _parquet(path: Path, field: str) -> DocumentSource:
     parquet = _needs("pyarrow.parquet", path.name)
     try:
         file = parquet.ParquetFile(path)
@@ -234,7 +234,7 @@ def _parquet(path: Path, field: str) -> Source:
     return _columns(path.name, file.metadata.num_rows, chunks)
 
 
-def _arrow(path: Path, field: str) -> Source:
+def _arrow(path: Path, field: str) -> DocumentSource:
     pyarrow = _needs("pyarrow", path.name)
     mapped = pyarrow.memory_map(str(path))
     table = None
@@ -251,7 +251,7 @@ def _arrow(path: Path, field: str) -> Source:
     return _columns(path.name, len(column), lambda: iter(column.chunks))
 
 
-def _columns(name: str, total: int, chunks: Callable[[], Iterator[Any]]) -> Source:
+def _columns(name: str, total: int, chunks: Callable[[], Iterator[Any]]) -> DocumentSource:
     if not total:
         raise BadData(f"{name} has no rows.", "Give at least one document.")
 
@@ -264,10 +264,10 @@ def _columns(name: str, total: int, chunks: Callable[[], Iterator[Any]]) -> Sour
                 yield _either(chunk[within].as_py(), where), (number + within + 1) / total
             number += len(chunk)
 
-    return Source(name, read)
+    return DocumentSource(name, read)
 
 
-def _datasets(path: Path, field: str) -> Source:
+def _datasets(path: Path, field: str) -> DocumentSource:
     datasets = _needs("datasets", f"The directory {path.name}")
     try:
         table = datasets.load_from_disk(str(path))
@@ -291,13 +291,13 @@ def _datasets(path: Path, field: str) -> Source:
             value = table[number][column]
             yield _either(value, f"Row {number} of {path.name}"), (number + 1) / total
 
-    return Source(path.name, read)
+    return DocumentSource(path.name, read)
 
 
 # -- arrays of tokens -----------------------------------------------------------------------------
 
 
-def _npy(path: Path, field: str) -> Source:
+def _npy(path: Path, field: str) -> DocumentSource:
     try:
         return _array(path.name, np.load(path, mmap_mode="r"))
     except (ValueError, OSError) as error:
@@ -306,7 +306,7 @@ def _npy(path: Path, field: str) -> Source:
         ) from None
 
 
-def _safetensors(path: Path, field: str) -> Source:
+def _safetensors(path: Path, field: str) -> DocumentSource:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -324,7 +324,7 @@ def _safetensors(path: Path, field: str) -> Source:
         raise BadData(f"{path.name} cannot be read: {error}.", "Is it safetensors?") from None
 
 
-def _array(name: str, array: np.ndarray) -> Source:
+def _array(name: str, array: np.ndarray) -> DocumentSource:
     if array.ndim not in (1, 2) or array.dtype.kind not in "iu":
         raise BadData(
             f"{name} is {array.dtype} {list(array.shape)}, no tokens.",

@@ -32,7 +32,7 @@ from garcon_backend.save_contexts.ledger import (
     Entry,
     Key,
     Ledger,
-    Record,
+    LedgerRecord,
     beyond,
     no_room,
     tell,
@@ -233,7 +233,7 @@ class Backups:
                 self._name(request, held)
 
     def _put_down(self, number: int, request: str, held: Held, allowed: int) -> None:
-        record = Record(number)
+        record = LedgerRecord(number)
         values: list[tuple[AsLeft, Key, str]] = []
         for key, content in held.items():
             self._forget(key)
@@ -297,7 +297,7 @@ class Backups:
         if finished is not None:
             with self._lock:
                 self._ledger.finished = finished
-                self._ledger.put_down(Record(finished=finished))
+                self._ledger.put_down(LedgerRecord(finished=finished))
         if self._due or self._removable:
             self._oldest = self._oldest or self._last
             self._wake.set()
@@ -357,7 +357,7 @@ class Backups:
             elif backup.file:
                 (self._directory / backup.file).unlink(missing_ok=True)
         with self._lock:
-            record, pieces = Record(), list[Piece]()
+            record, pieces = LedgerRecord(), list[Piece]()
             for due, backup, content in written:
                 entry = self._ledger.index.get(due.key)
                 if entry is None or entry.backups.get(due.name) is not due.backup:

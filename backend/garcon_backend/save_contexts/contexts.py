@@ -29,7 +29,7 @@ from garcon_backend.save_contexts.backups import Backups, Lost, Restored
 from garcon_backend.save_contexts.containers import Rows, Table
 from garcon_backend.save_contexts.copies import IMMUTABLE, apart, copied
 from garcon_backend.save_contexts.merging import Sharded
-from garcon_backend.save_contexts.quota import COUNTED_AT_ONCE, Keeping, Kept
+from garcon_backend.save_contexts.quota import COUNTED_AT_ONCE, Kept, Quota
 from garcon_jupyter.errors import NoRecording, WrongValue
 from garcon_jupyter.wire.requests import AttributeInfo, RecordingRef
 
@@ -55,7 +55,7 @@ class SaveContext:
 
     here: SimpleNamespace
     params: dict[str, Tensor]
-    source: Source | None
+    source: SourceRecording | None
     shard: SimpleNamespace | None
     _given: Tensor | None
     _of: Sharded | None
@@ -134,7 +134,7 @@ def _lend(context: SaveContext, of: Sharded | None = None, **things: Any) -> Non
 _NOTHING = dict.fromkeys(LENT)
 
 
-class Lent:
+class LentToProbe:
     """What a probe is told while it runs, and no longer: a context must not keep weights alive.
 
     Args:
@@ -158,7 +158,7 @@ class Lent:
         _lend(self._context)
 
 
-class Source:
+class SourceRecording:
     """An earlier recording as a probe is given it. Every touch is a fresh copy: the copy may become
     the value of the point, and be changed in place there."""
 
@@ -235,7 +235,7 @@ class Contexts:
     """All save contexts of one rank, and the snapshots taken of them."""
 
     def __init__(self) -> None:
-        self.keeping = Keeping()
+        self.quota = Quota()
         self._live: dict[Key, SaveContext] = {}
         self._snapshots: dict[tuple[str, int], dict[tuple[str, str | None], Saved]] = {}
         self._backups: Backups | None = None
@@ -313,7 +313,7 @@ class Contexts:
             if owner == session and (point, name) in contents
         ]
         mine = vars(context)
-        self.keeping.opened(mine, context._parts)
+        self.quota.opened(mine, context._parts)
         written = self._backups is not None and self._backups.opened(key)
         if written or any(_shares(snapshot, mine) for snapshot in held):
             mine.update(_copied(mine))
@@ -325,11 +325,11 @@ class Contexts:
         Raises:
             DoesNotFit: with the numbers.
         """
-        self.keeping.check(self._kept(), more)
+        self.quota.check(self._kept(), more)
 
     def room(self) -> int:
         """Bytes that may be kept beside what is."""
-        return self.keeping.room(self._kept())
+        return self.quota.room(self._kept())
 
     def _kept(self) -> Kept:
         live = ((key[0], vars(context)) for key, context in self._live.items())

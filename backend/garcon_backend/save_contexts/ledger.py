@@ -54,7 +54,7 @@ class Entry(NamedTuple):
 
 
 @dataclass
-class Record:
+class LedgerRecord:
     """What is put down at once.
 
     Attributes:
@@ -129,7 +129,7 @@ class Ledger:
             for backup in entry.backups.values():
                 self.count(backup)
 
-    def put_down(self, record: Record, pieces: Sequence[Piece] = ()) -> None:
+    def put_down(self, record: LedgerRecord, pieces: Sequence[Piece] = ()) -> None:
         """Append a record of what the index has; where there is no room, say so in place of the values.
 
         Args:
@@ -172,7 +172,7 @@ class Ledger:
                     entry.backups[name] = backup._replace(start=start)
                     start += sum(backup.spans)
         self._journal.renew()
-        self._journal.append(Record(0, dict(self.index), True, self.finished), pieces)
+        self._journal.append(LedgerRecord(0, dict(self.index), True, self.finished), pieces)
         self._most = max(CAPACITY, 2 * self._journal.end)
         self._count_all()
         self._behind = False
@@ -186,7 +186,7 @@ class Ledger:
         self._count_all()
 
 
-def _told_by(records: Iterable[Record], finished: int) -> dict[Key, Entry]:
+def _told_by(records: Iterable[LedgerRecord], finished: int) -> dict[Key, Entry]:
     index: dict[Key, Entry] = {}
     later: dict[str, Backup] = {}
     for record in records:

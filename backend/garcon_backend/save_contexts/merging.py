@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from garcon_jupyter.errors import BadRequest, CannotTravel
-from garcon_jupyter.wire import codec
-from garcon_jupyter.wire.requests import AttributeInfo, Code, Fetch, Forward, Request
+from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.wire.requests import AttributeInfo, Code
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Sharded:
 
 
 @dataclass
-class Part:
+class RankPart:
     """One rank's part of a recorded value; `of` is None where it is whole."""
 
     value: Any
@@ -75,7 +74,7 @@ def as_dtype(value: Any, dtype: str | None) -> Any:
     return value.to(getattr(torch, dtype))
 
 
-def merged(parts: Sequence[Part], what: str, load: Callable[[Code], Any]) -> Any:
+def merged(parts: Sequence[RankPart], what: str, load: Callable[[Code], Any]) -> Any:
     """One value from the parts of all ranks that hold some.
 
     Raises:
@@ -104,7 +103,7 @@ def merged(parts: Sequence[Part], what: str, load: Callable[[Code], Any]) -> Any
         ) from error
 
 
-def described(infos: Sequence[Part]) -> AttributeInfo:
+def described(infos: Sequence[RankPart]) -> AttributeInfo:
     """What is known of a value of which each rank describes its part."""
     of = infos[0].of
     counting = [part for part in infos if part.of is None or part.of.counts] or infos
@@ -125,7 +124,7 @@ def described(infos: Sequence[Part]) -> AttributeInfo:
     return replace(first, shape=tuple(shape), nbytes=nbytes)
 
 
-def _joined(parts: Sequence[Part], what: str) -> Any:
+def _joined(parts: Sequence[RankPart], what: str) -> Any:
     of = parts[0].of
     assert of is not None
     if not all(isinstance(part.value, Tensor) and part.value.dim() for part in parts):
@@ -161,27 +160,3 @@ def _topk(values: Sequence[Any], what: str) -> dict[str, Tensor]:
     indices = torch.cat([value["indices"] for value in values], -1)
     best = scores.topk(values[0]["values"].shape[-1], -1)
     return {"values": best.values, "indices": indices.gather(-1, best.indices)}
-
-
-def name_culprit(request: Request | None, value: Any, error: CannotTravel) -> CannotTravel:
-    """The error for an answer that cannot be pickled, with the name of what in it cannot.
-
-    Args:
-        request: what was asked.
-        value: the answer: of one rank, or of all.
-        error: what pickling it said.
-    """
-    if isinstance(request, Fetch):
-        for number, item in value.items() if isinstance(value, dict) else enumerate(value):
-            try:
-                codec.dumps(item.value if isinstance(item, Part) else item)
-            except CannotTravel as culprit:
-                ref, attribute, _ = request.wanted[number]
-                problem = f"{ref.point}.{attribute} cannot be fetched. {culprit.problem}"
-                return CannotTravel(
-                    problem, "The other attributes can; save what you need of this."
-                )
-    if isinstance(request, Forward) and isinstance(request.logits, Code):
-        problem = f"What {request.logits.name} returned cannot be fetched. {error.problem}"
-        return CannotTravel(problem, error.remedy)
-    return error

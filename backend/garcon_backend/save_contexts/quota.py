@@ -33,7 +33,7 @@ Kept = Iterable[tuple[str, Mapping[str, Any]]]
 """(session, what is saved by attribute), of all contexts and snapshots."""
 
 
-class Keeping:
+class Quota:
     """The limit of one rank, and what its contexts held when the request began."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from garcon_backend.distributed.collectives import (
     Layout,
     Ranks,
-    join_over_ranks,
+    all_gather_over_ranks,
     shared_by_ranks,
     span,
     sum_over_ranks,
@@ -21,7 +21,8 @@ WHOLE = torch.arange(24.0).view(2, 12)
 
 
 def on_each_rank() -> dict[str, Any]:
-    from garcon_backend.distributed.mesh import Degrees, Mesh
+    from garcon_backend.distributed.mesh import Mesh
+    from garcon_jupyter.wire.launch_spec import Degrees
 
     torch.set_num_threads(1)
     mesh = Mesh.form(Degrees(tp=2, pp=2), "cpu")
@@ -32,7 +33,7 @@ def on_each_rank() -> dict[str, Any]:
         "groups": (mesh.tp.members, mesh.pipeline.members, ranks.members),
         "values": _values(ranks),
         "gradients": _gradients(ranks),
-        "said": ranks.say([7, 1 << 40] if ranks.leads else [0, 0]),
+        "said": ranks.broadcast_integers([7, 1 << 40] if ranks.leads else [0, 0]),
         "broadcast": ranks.broadcast(torch.full((2,), ranks.rank), 2).tolist(),
         "any": (ranks.any(ranks.rank == 3), ranks.any(False)),
     }
@@ -68,7 +69,9 @@ def _gradients(ranks: Ranks) -> dict[str, Any]:
         "sum": lambda: sum_over_ranks(x, ranks) * 3,
         "shared": lambda: shared_by_ranks(x, ranks) * (ranks.rank + 1),
         # Seven features: 2, 2, 2 and 1.
-        "join": lambda: join_over_ranks(x[: 7 - 2 * ranks.rank], 7, ranks) * torch.arange(7.0),
+        "join": lambda: (
+            all_gather_over_ranks(x[: 7 - 2 * ranks.rank], 7, ranks) * torch.arange(7.0)
+        ),
     }.items():
         x.grad = None
         value = function()
@@ -146,7 +149,7 @@ def test_one_rank_is_trivial() -> None:
     assert ranks.leads and ranks.size == 1
     assert torch.equal(ranks.gather(x, Layout()), x) and not ranks.gather(x, Layout()).requires_grad
     assert ranks.scatter(x, x, Layout()) is x
-    assert ranks.say([True, 3]) == [1, 3]
+    assert ranks.broadcast_integers([True, 3]) == [1, 3]
     assert ranks.any(True) and not ranks.any(False)
     assert sum_over_ranks(x, ranks) is x and shared_by_ranks(x, ranks) is x
 

@@ -13,9 +13,8 @@ import pytest
 from torch.distributed import PrefixStore, TCPStore
 
 from garcon_backend.distributed.host_rendezvous import Meeting, host_order, run_id
-from garcon_backend.distributed.mesh import Degrees
 from garcon_jupyter.errors import BadRequest, ServerMismatch
-from garcon_jupyter.wire.launch_spec import Hosts, LaunchSpec
+from garcon_jupyter.wire.launch_spec import Degrees, Hosts, LaunchSpec
 
 
 def word(first: bool, node_rank: int | None = None) -> dict[str, Any]:

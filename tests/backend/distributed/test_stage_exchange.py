@@ -28,9 +28,10 @@ class Trap:
 
 
 def on_each_rank(trap: str) -> dict[str, Any]:
-    from garcon_backend.distributed.mesh import Degrees, Mesh
+    from garcon_backend.distributed.mesh import Mesh
     from garcon_backend.distributed.stage_exchange import NotSealed, over_stages
     from garcon_jupyter.errors import CannotTravel
+    from garcon_jupyter.wire.launch_spec import Degrees
 
     mesh = Mesh.form(Degrees(pp=2), "cpu")
     mesh.seal = b"of this server"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria
 
-from garcon_backend.probing.user_calls import UserFailure
+from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.errors import BadRequest, BadTokens
 from tests import checkpoints
 from tests.backend.generating_run import IDS, MASK, NEW, OPTIONS, by_us, on_ranks, plainly

@@ -40,7 +40,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def run(model: InProcess, whole: wire.Batch, **options: Any) -> Any:
-    return model.executor.prepare(wire.Forward("test", batch=whole, **options))()
+    return model.run(wire.Forward("test", batch=whole, **options))
 
 
 def far(a: Tensor, b: Tensor) -> float:
@@ -51,24 +51,24 @@ def far(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("most", [1, 13, 40, 10**6])
 def test_every_row_is_read_once_in_few_tokens(side: str, most: int) -> None:
     whole = batch(side)
-    pieces = cut(whole, most)
-    assert sorted(int(row) for piece in pieces for row in piece.rows) == list(range(len(LENGTHS)))
-    for number, piece in enumerate(pieces):
-        rows, width = piece.shape
+    chunks = cut(whole, most)
+    assert sorted(int(row) for chunk in chunks for row in chunk.rows) == list(range(len(LENGTHS)))
+    for number, chunk in enumerate(chunks):
+        rows, width = chunk.shape
         assert rows * width <= most or rows == 1
-        assert piece.batch.step == number and piece.batch.mask.any(0).all()
-        assert torch.equal(piece.batch.ids, whole.ids[piece.rows][:, piece.columns])
-        assert piece.batch.mask.sum() == whole.mask[piece.rows].sum()
-        at = piece.batch.documents[piece.batch.mask], piece.batch.offsets[piece.batch.mask]
-        assert torch.equal(whole.ids[at], piece.batch.ids[piece.batch.mask])
+        assert chunk.batch.step == number and chunk.batch.mask.any(0).all()
+        assert torch.equal(chunk.batch.ids, whole.ids[chunk.rows][:, chunk.columns])
+        assert chunk.batch.mask.sum() == whole.mask[chunk.rows].sum()
+        at = chunk.batch.documents[chunk.batch.mask], chunk.batch.offsets[chunk.batch.mask]
+        assert torch.equal(whole.ids[at], chunk.batch.ids[chunk.batch.mask])
 
 
 def test_rows_of_about_one_length_are_read_together() -> None:
-    pieces = cut(batch("right"), 24)
-    assert [(len(p.rows), p.shape[1]) for p in pieces] == [(4, 5), (2, 7), (2, 12)]
-    assert sum(rows * width for rows, width in (p.shape for p in pieces)) < len(LENGTHS) * WIDTH
+    chunks = cut(batch("right"), 24)
+    assert [(len(p.rows), p.shape[1]) for p in chunks] == [(4, 5), (2, 7), (2, 12)]
+    assert sum(rows * width for rows, width in (p.shape for p in chunks)) < len(LENGTHS) * WIDTH
     equal = cut(wire.Batch(torch.ones(6, 4, dtype=torch.long)), 8)
-    assert [piece.rows.tolist() for piece in equal] == [[0, 1], [2, 3], [4, 5]]
+    assert [chunk.rows.tolist() for chunk in equal] == [[0, 1], [2, 3], [4, 5]]
 
 
 @pytest.mark.parametrize("side", ["right", "left", "either"])
@@ -92,11 +92,11 @@ def test_logits_are_those_of_one_pass(model: InProcess, side: str, most: int) ->
 def test_edits_reach_every_row(model: InProcess) -> None:
     whole = batch("right")
     probes = model._probes({"layers.1.mlp.out": lambda value: value * 0.5 + 0.1})
-    one = model.executor.passes.forward(
-        wire.Forward("test", batch=whole), model.executor.passes.batch(whole), probes, None
+    one = model.tools.passes.forward(
+        wire.Forward("test", batch=whole), model.tools.passes.batch(whole), probes, None
     )
     request = wire.Forward("test", batch=whole)
-    found = model.executor.passes.forward_in_pieces(request, cut(whole, 20), probes, None)
+    found = model.tools.passes.forward_in_chunks(request, cut(whole, 20), probes, None)
     clean = run(model, whole)
     assert far(found[whole.mask], one[whole.mask]) < 1e-5
     assert far(clean[whole.mask], one[whole.mask]) > 1e-3
@@ -104,14 +104,14 @@ def test_edits_reach_every_row(model: InProcess) -> None:
 
 def test_as_many_rows_as_fit(model: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = batch("right")
-    ruler = model.executor.admission
+    ruler = model.tools.admission
     rows, length = whole.ids.shape
     answer = ruler._logits(wire.Forward(batch=whole), rows, length)
     one_row = sum(need.count for need in ruler._needs(wire.Forward(batch=whole), (1, length)))
     monkeypatch.setattr(admission, "NEGLIGIBLE", 0)
     seen: list[tuple[int, ...]] = []
     probes = {"layers.0.resid_pre": lambda value: seen.append(tuple(value.shape))}
-    monkeypatch.setattr(model.executor, "_probes", lambda specs: model._probes(probes))
+    monkeypatch.setattr(model.tools.probes, "load", lambda specs: model._probes(probes))
     expected = run(model, whole)
     seen.clear()
     request = {"batch_tokens": "auto"}

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import garcon_jupyter as garcon
-from garcon_backend.lockstep.answers import Lent, frames
+from garcon_backend.lockstep.answers import AnswerFiles, frames
 from garcon_jupyter.errors import ServerGone, ServerRestarted
 from garcon_jupyter.servers import registry
 from garcon_jupyter.wire import transport
@@ -27,7 +27,7 @@ FLOATS = 1 << 22
 BYTES = 4 * FLOATS
 
 
-def taken(value: Any, lent: Lent, directory: Path) -> Any:
+def taken(value: Any, lent: AnswerFiles, directory: Path) -> Any:
     """A value as a client of this host gets it."""
     content, buffers = transport.pack(value, directory, find=lent.find)
     lent.hand_on(content["value"].get("files", ()))
@@ -36,7 +36,7 @@ def taken(value: Any, lent: Lent, directory: Path) -> Any:
 
 
 def test_a_value_goes_on_as_the_file_that_its_rank_wrote(tmp_path: Path) -> None:
-    lent = Lent()
+    lent = AnswerFiles()
     theirs = lent.opened(frames({"a": LARGE, "b": SMALL}, tmp_path))
     (file,) = tmp_path.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -51,7 +51,7 @@ def test_a_value_goes_on_as_the_file_that_its_rank_wrote(tmp_path: Path) -> None
 
 
 def test_what_is_done_to_it_on_the_way_is_seen(tmp_path: Path) -> None:
-    lent = Lent()
+    lent = AnswerFiles()
     theirs = lent.opened(frames([LARGE, LARGE + 1], tmp_path))
     theirs[0] *= 3  # as a merge rule might
     found = taken([*theirs, theirs[0][:10], SMALL], lent, tmp_path)
@@ -63,7 +63,7 @@ def test_what_is_done_to_it_on_the_way_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_small_part_of_a_file_does_not_hold_all_of_it(tmp_path: Path) -> None:
-    lent = Lent()
+    lent = AnswerFiles()
     theirs = lent.opened(frames([torch.zeros(1 << 20), LARGE], tmp_path))
     assert lent.find([memoryview(theirs[1].numpy()).cast("B")]) == [None]
     assert torch.equal(taken(theirs[1], lent, tmp_path), LARGE)
@@ -76,7 +76,7 @@ def test_a_small_part_of_a_file_does_not_hold_all_of_it(tmp_path: Path) -> None:
 def test_small_answers_need_no_file(tmp_path: Path, value: Any) -> None:
     answer = frames(value, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    found = Lent().opened(answer)
+    found = AnswerFiles().opened(answer)
     assert torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value
 
 
@@ -87,7 +87,7 @@ def test_where_shared_memory_is_full_it_goes_as_between_hosts(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    lent = Lent()
+    lent = AnswerFiles()
     assert torch.equal(lent.opened(frames(LARGE, tmp_path)), LARGE)
     assert list(tmp_path.iterdir()) == [] and lent.find([memoryview(b"x")]) == [None]
 

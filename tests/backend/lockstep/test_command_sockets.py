@@ -15,11 +15,10 @@ import zmq
 from torch.distributed import TCPStore
 
 from garcon_backend.distributed.host_rendezvous import Meeting
-from garcon_backend.distributed.mesh import Degrees
 from garcon_backend.distributed.secret import KeyPair
 from garcon_backend.lockstep import liveness
 from garcon_backend.lockstep.command_sockets import Link, open_link
-from garcon_jupyter.wire.launch_spec import Hosts, LaunchSpec
+from garcon_jupyter.wire.launch_spec import Degrees, Hosts, LaunchSpec
 
 
 def secret(file: Path, content: str) -> Path:
@@ -85,14 +84,14 @@ def test_a_rank_that_goes_is_lost_until_the_server_parts(wide: LaunchSpec) -> No
     assert wide.hosts
     lost: queue.Queue[str] = queue.Queue()
     _, other = opened(wide, Meeting(wide, wide.hosts), lost.put)
-    other._presence._socket.close(linger=0)  # type: ignore[union-attr]  # as if it were killed
+    other._liveness._socket.close(linger=0)  # type: ignore[union-attr]  # as if it were killed
     assert lost.get(timeout=20) == f"rank 1 on {socket.gethostname()}"
 
     zero, other = opened(wide, Meeting(wide, wide.hosts), lost.put)
     zero.part()
     other.part()
     zero.await_parting()
-    assert zero._presence._alone.is_set()  # type: ignore[union-attr]
+    assert zero._liveness._alone.is_set()  # type: ignore[union-attr]
     assert lost.empty()
 
 

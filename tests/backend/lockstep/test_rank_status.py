@@ -6,14 +6,14 @@ import threading
 from typing import Any
 
 from garcon_backend.distributed import collectives
-from garcon_backend.lockstep.rank_status import Whereabouts, whereabouts
+from garcon_backend.lockstep.rank_status import RankStatus, rank_status
 from garcon_backend.process.interrupts import Interrupts
 
 
-def seen(interrupts: Interrupts, rank: int = 0, failed: str = "") -> Whereabouts:
+def seen(interrupts: Interrupts, rank: int = 0, failed: str = "") -> RankStatus:
     """What another thread sees of this one."""
-    found: list[Whereabouts] = []
-    thread = threading.Thread(target=lambda: found.append(whereabouts(rank, interrupts, failed)))
+    found: list[RankStatus] = []
+    thread = threading.Thread(target=lambda: found.append(rank_status(rank, interrupts, failed)))
     thread.start()
     thread.join()
     return found[0]
@@ -47,14 +47,14 @@ def test_it_names_the_line_of_the_user() -> None:
     assert where.line.startswith(f"{__file__}, line ")
 
 
-def seen_from(interrupts: Interrupts) -> Whereabouts:
+def seen_from(interrupts: Interrupts) -> RankStatus:
     """As :func:`seen`, from a function of the user's."""
     return seen(interrupts)
 
 
 def test_it_names_the_operation_it_waits_in() -> None:
     interrupts = Interrupts(solo=False)
-    seen_waiting: list[Whereabouts] = []
+    seen_waiting: list[RankStatus] = []
 
     class Work:
         """As torch hands it out for a tensor that is on its way; it comes when somebody has looked."""
@@ -72,4 +72,4 @@ def test_it_names_the_operation_it_waits_in() -> None:
 def test_it_travels_as_plain_data() -> None:
     where = seen(Interrupts(solo=True))
     plain: dict[str, Any] = where.plain()
-    assert Whereabouts(**plain) == where
+    assert RankStatus(**plain) == where

@@ -17,12 +17,12 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from garcon_backend.hook_sites import attention
-from garcon_backend.models import loading
 from garcon_backend.models.attending import attending
+from garcon_backend.models.config import read_config
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import OWN_ATTENTION, bind, standard_sizes
-from garcon_backend.models.fit import possible_tp, sizes_of
 from garcon_jupyter.errors import NotAModel, PointUnavailable
+from garcon_jupyter.model_files.degrees import possible_tp, sizes_of
 from tests import checkpoints
 from tests.backend.architectures import ARCHITECTURES, make
 from tests.backend.attending_run import NEW, read_all
@@ -170,7 +170,7 @@ def test_over_ranks_they_are_equal_or_refused(layout: dict[str, int], tmp_path: 
 
 def test_mapped_architectures_attend_by_the_house(tmp_path: Path) -> None:
     for family in checkpoints.FAMILIES:
-        config = loading.read_config(checkpoints.make(family, tmp_path / family))
+        config = read_config(checkpoints.make(family, tmp_path / family))
         chosen = attending(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
         assert chosen.by_house and "points of" in chosen.reason, family
 
@@ -186,7 +186,7 @@ def test_points_inside_attention_are_refused_where_it_is_the_models_own(tmp_path
 
 
 def test_sizes_of_layers_that_differ(tmp_path: Path) -> None:
-    config = loading.read_config(make("gemma4_text", tmp_path))
+    config = read_config(make("gemma4_text", tmp_path))
     sizes = standard_sizes(config)
     assert "d" not in sizes and sizes["D"] == 32
     assert sizes_of(config).heads == 4 and 3 not in possible_tp(config)

@@ -7,16 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig
 
-from garcon_backend.distributed.mesh import Degrees
 from garcon_backend.models.fit import (
     GIB,
     MARGIN,
-    available_bytes,
     check_degrees,
     check_fits,
     choose_degrees,
@@ -27,6 +24,7 @@ from garcon_backend.models.fit import (
 from garcon_backend.models.tensor_parallel import OWN_PLANS
 from garcon_jupyter.errors import BadDegrees, DoesNotFit, NotAModel
 from garcon_jupyter.model_files import degrees
+from garcon_jupyter.wire.launch_spec import Degrees
 from tests.checkpoints import FAMILIES, make
 
 SMOLLM2 = LlamaConfig(
@@ -162,12 +160,6 @@ def test_ranks_on_one_cpu_share_its_memory(llama: Path, monkeypatch: pytest.Monk
         check_fits(llama, None, Degrees(tp=2), "cpu", available=2 * each - 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     check_fits(llama, None, Degrees(tp=2), "cpu", available=each)
-
-
-def test_available_memory_is_what_the_system_says() -> None:
-    there_is = available_bytes("cpu")
-    assert 0 < there_is <= psutil.virtual_memory().total
-    assert there_is <= psutil.virtual_memory().available * 1.2
 
 
 # -- choosing --------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from garcon_backend.distributed.collectives import Layout
-from garcon_backend.distributed.mesh import Degrees, Mesh
+from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.hook_sites.attention import register
 from garcon_backend.models.loading import load, load_tokenizer, load_with
 from garcon_backend.models.sharding import layouts, stage_layers
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, NotAModel, UnknownName
+from garcon_jupyter.wire.launch_spec import Degrees
 from tests.checkpoints import make
 
 TOKENS = torch.tensor([[5, 80, 262, 17, 3], [9, 9, 200, 31, 4]])

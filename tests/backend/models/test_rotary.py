@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from garcon_backend.execution.row_chunks import Whole, cut
+from garcon_backend.models.config import read_config
 from garcon_backend.models.family import standard_sizes
-from garcon_backend.models.loading import read_config
 from garcon_jupyter.errors import BadTokens
 from garcon_jupyter.wire import requests as wire
 from tests import checkpoints

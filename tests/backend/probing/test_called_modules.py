@@ -41,7 +41,7 @@ IDS = torch.tensor([[3, 4, 5]])
 def seen(*modules: str) -> tuple[dict[Any, str], dict[str, Tensor], InProcess]:
     model = InProcess(Model().eval())
     values = model.values(IDS, None, [f"module:{name}.output" for name in modules])
-    return model.executor.contexts.silent("test"), values, model
+    return model.rank.contexts.silent("test"), values, model
 
 
 def test_a_module_that_is_not_called_is_named_with_those_beside_it(
@@ -63,7 +63,7 @@ def test_nothing_is_said_of_modules_that_are_called() -> None:
 
 def test_what_is_said_is_over_when_the_probe_runs_or_its_recording_is_cleared() -> None:
     _, _, model = seen("mixer.conv1d", "mixer.spare")
-    contexts = model.executor.contexts
+    contexts = model.rank.contexts
     contexts.open("test", "module:mixer.spare.output", None)
     assert set(contexts.silent("test")) == {("module:mixer.conv1d.output", None)}
     contexts.clear("test")

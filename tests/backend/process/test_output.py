@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from garcon_backend.process.output import LIMIT, LINES, Output
+from garcon_backend.process.output import LIMIT, LINES, UserOutput
 from garcon_jupyter.errors import BadProbe
 from garcon_jupyter.wire.failures import user_frames
 
@@ -21,7 +21,7 @@ def printed(*functions: Callable[[], Any]) -> dict[str, str]:
     def emit(stream: str, text: str) -> None:
         found[stream] += text
 
-    output = Output()
+    output = UserOutput()
     output.to(emit)
     output.begin()
     for function in functions:
@@ -55,7 +55,7 @@ def test_a_long_line_is_cut_and_its_characters_counted() -> None:
 
 
 def test_the_next_request_has_a_limit_of_its_own() -> None:
-    output = Output()
+    output = UserOutput()
     output.begin()
     with output.captured():
         lines(LINES + 1)()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from garcon_backend.runs.batches import Batches, Piece, Position
-from garcon_backend.runs.sources import Source, open_source
+from garcon_backend.runs.sources import DocumentSource, open_source
 from garcon_jupyter.errors import BadData, BadRequest
 from garcon_jupyter.wire.requests import Batch
 from garcon_jupyter.wire.runs import Data, Plan
@@ -116,7 +116,7 @@ def test_paragraphs_and_whole_files(tmp_path: Path) -> None:
         assert [document for document, _ in source.read(0)] == expected
 
 
-def bad(tmp_path: Path, name: str, content: bytes = b"", **options: Any) -> Source:
+def bad(tmp_path: Path, name: str, content: bytes = b"", **options: Any) -> DocumentSource:
     (tmp_path / name).write_bytes(content)
     return open_source(Data(path=str(tmp_path / name), **options))
 

@@ -11,7 +11,7 @@ import torch
 
 from garcon_backend.runs import portions as module
 from garcon_backend.runs.portions import AIM, LONGEST, Portions
-from garcon_backend.runs.run import Run
+from garcon_backend.runs.run import DataRun
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.runs import Data, Plan, StartRun
 
@@ -114,7 +114,7 @@ def test_a_run_reads_the_same_rows_in_the_same_order_and_pauses_within_a_batch(
 ) -> None:
     rows = tuple(torch.arange(n, n + 4).numpy() for n in range(10))
     asked = StartRun(Data(rows=rows), plan=Plan(batch_tokens=16), every=10**9)
-    run = Run("r", "me", asked, tmp_path, None, {"V": 100, "P": 8}, Portions(10**12))
+    run = DataRun("r", "me", asked, tmp_path, None, {"V": 100, "P": 8}, Portions(10**12))
     lockstep = Seen()
     told = []
     while run.step(lockstep):  # type: ignore[arg-type]

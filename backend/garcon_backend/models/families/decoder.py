@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import (
+    HookSite,
     InAttention,
     Input,
     Inside,
     LogitsOf,
     Output,
-    Place,
     SharedInput,
     StagedForward,
 )
-from garcon_backend.hook_sites.views import Heads, View
+from garcon_backend.hook_sites.views import Heads, PointView
 from garcon_backend.models.family import Weight, linear, norm_points, norm_weights
 
 BLOCK = "model.layers.{i}"
@@ -44,7 +44,7 @@ REFUSED_QK_NORM = {
 # -- points that all decoders have, wherever their modules are -------------------------------
 
 
-def rotary_points(attn: str) -> dict[str, Place]:
+def rotary_points(attn: str) -> dict[str, HookSite]:
     """Queries and keys as the attention function of module `attn` is given them."""
     return {
         "layers.{i}.attn.q_rot": InAttention(attn, "q_rot"),
@@ -52,7 +52,7 @@ def rotary_points(attn: str) -> dict[str, Place]:
     }
 
 
-def mixing_points(attn: str) -> dict[str, Place]:
+def mixing_points(attn: str) -> dict[str, HookSite]:
     """Who reads whom."""
     return {
         "layers.{i}.attn.scores": InAttention(attn, "scores"),
@@ -60,7 +60,9 @@ def mixing_points(attn: str) -> dict[str, Place]:
     }
 
 
-def written_points(attn: str, projection: str, contribution: str | None = None) -> dict[str, Place]:
+def written_points(
+    attn: str, projection: str, contribution: str | None = None
+) -> dict[str, HookSite]:
     """What the heads write; `contribution` is the norm after the projection, where there is one."""
     return {
         "layers.{i}.attn.z": Input(projection, Heads()),
@@ -70,7 +72,7 @@ def written_points(attn: str, projection: str, contribution: str | None = None) 
     }
 
 
-def plain_mlp_points(mlp: str, up: str, down: str) -> dict[str, Place]:
+def plain_mlp_points(mlp: str, up: str, down: str) -> dict[str, HookSite]:
     """An MLP of two projections."""
     return {
         "layers.{i}.mlp.in": Input(mlp),
@@ -84,7 +86,7 @@ def plain_mlp_points(mlp: str, up: str, down: str) -> dict[str, Place]:
 # -- points by Llama's module names ----------------------------------------------------------
 
 
-def stem_points(norm: StagedForward = staged_forwards.rms_norm) -> dict[str, Place]:
+def stem_points(norm: StagedForward = staged_forwards.rms_norm) -> dict[str, HookSite]:
     """Embedding, residual stream, final norm and logits."""
     return {
         "embed.out": Output("model.embed_tokens"),
@@ -97,7 +99,7 @@ def stem_points(norm: StagedForward = staged_forwards.rms_norm) -> dict[str, Pla
 
 def attention_points(
     norm: StagedForward = staged_forwards.rms_norm, contribution: str | None = None
-) -> dict[str, Place]:
+) -> dict[str, HookSite]:
     """Attention with separate q, k and v projections, and the norm before it."""
     return {
         **norm_points("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", norm),
@@ -111,7 +113,7 @@ def attention_points(
     }
 
 
-def normed_points(view: View) -> dict[str, Place]:
+def normed_points(view: PointView) -> dict[str, HookSite]:
     """Queries and keys after a norm of their own; `view` shows [b, p, heads, d] in what it puts out."""
     return {
         "layers.{i}.attn.q_normed": Output(f"{ATTN}.q_norm", view),
@@ -119,7 +121,7 @@ def normed_points(view: View) -> dict[str, Place]:
     }
 
 
-def middle_points(path: str, norm: StagedForward = staged_forwards.rms_norm) -> dict[str, Place]:
+def middle_points(path: str, norm: StagedForward = staged_forwards.rms_norm) -> dict[str, HookSite]:
     """The residual stream between attention and MLP, and the norm that reads it."""
     return {
         "layers.{i}.resid_mid": SharedInput(path),
@@ -127,7 +129,7 @@ def middle_points(path: str, norm: StagedForward = staged_forwards.rms_norm) -> 
     }
 
 
-def gated_mlp_points(contribution: str = MLP) -> dict[str, Place]:
+def gated_mlp_points(contribution: str = MLP) -> dict[str, HookSite]:
     """A gated MLP; `contribution` is the norm after it, where there is one."""
     return {
         "layers.{i}.mlp.in": Input(MLP),

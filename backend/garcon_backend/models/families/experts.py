@@ -7,7 +7,7 @@ tokens; ``experts`` holds all of them in two tensors, gate above up.
 from __future__ import annotations
 
 from garcon_backend.hook_sites import staged_forwards
-from garcon_backend.hook_sites.sites import Input, Inside, Output, Place, StagedForward
+from garcon_backend.hook_sites.sites import HookSite, Input, Inside, Output, StagedForward
 from garcon_backend.hook_sites.views import FlatTokens
 from garcon_backend.models.families.decoder import MLP
 from garcon_backend.models.family import Weight, rows_of_part
@@ -15,7 +15,7 @@ from garcon_backend.models.family import Weight, rows_of_part
 ROUTED = "its MLP is a mixture of experts; see layers.{i}.mlp.experts.{e}.post_activation"
 
 
-def points(router: StagedForward = staged_forwards.softmax_router) -> dict[str, Place]:
+def points(router: StagedForward = staged_forwards.softmax_router) -> dict[str, HookSite]:
     """Router, experts, and what they put out together."""
     return {
         "layers.{i}.mlp.in": Input(MLP),

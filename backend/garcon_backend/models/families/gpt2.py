@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, LogitsOf, Output, SharedInput
-from garcon_backend.hook_sites.views import Part
+from garcon_backend.hook_sites.views import FusedPart
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import (
     Family,
@@ -34,9 +34,9 @@ FAMILY = Family(
         "layers.{i}.resid_pre": Input(BLOCK),
         **norm_points("layers.{i}.attn.norm", f"{BLOCK}.ln_1", staged_forwards.layer_norm),
         "layers.{i}.attn.in": Input(ATTN),
-        "layers.{i}.attn.q": Output(f"{ATTN}.c_attn", Part(0, 3, heads=True)),
-        "layers.{i}.attn.k": Output(f"{ATTN}.c_attn", Part(1, 3, heads=True)),
-        "layers.{i}.attn.v": Output(f"{ATTN}.c_attn", Part(2, 3, heads=True)),
+        "layers.{i}.attn.q": Output(f"{ATTN}.c_attn", FusedPart(0, 3, heads=True)),
+        "layers.{i}.attn.k": Output(f"{ATTN}.c_attn", FusedPart(1, 3, heads=True)),
+        "layers.{i}.attn.v": Output(f"{ATTN}.c_attn", FusedPart(2, 3, heads=True)),
         **decoder.mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.c_proj"),
         "layers.{i}.resid_mid": SharedInput(f"{BLOCK}.ln_2"),

@@ -29,7 +29,7 @@ FAMILY = Family(
     layers="model.layers",
     points={
         **decoder.stem_points(staged_forwards.olmo_rms_norm),
-        **{template: place for template, place in _ATTENTION.items() if template not in _BEFORE},
+        **{template: site for template, site in _ATTENTION.items() if template not in _BEFORE},
         "layers.{i}.attn.in": Input(decoder.ATTN, aside=True),
         **decoder.normed_points(Heads()),
         "layers.{i}.resid_mid": SharedInput(decoder.MLP),

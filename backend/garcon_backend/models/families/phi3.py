@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from garcon_backend.hook_sites.sites import Output
-from garcon_backend.hook_sites.views import Part, Stretch
+from garcon_backend.hook_sites.views import FusedPart, Stretch
 from garcon_backend.models.families import decoder, llama
 from garcon_backend.models.family import Family, linear, rows_of_part, rows_of_stretch
 
@@ -19,8 +19,8 @@ FAMILY = Family(
         "layers.{i}.attn.q": Output(QKV, Stretch(0)),
         "layers.{i}.attn.k": Output(QKV, Stretch(1)),
         "layers.{i}.attn.v": Output(QKV, Stretch(2)),
-        "layers.{i}.mlp.pre_activation": Output(GATE_UP, Part(0, 2)),
-        "layers.{i}.mlp.pre_linear": Output(GATE_UP, Part(1, 2)),
+        "layers.{i}.mlp.pre_activation": Output(GATE_UP, FusedPart(0, 2)),
+        "layers.{i}.mlp.pre_linear": Output(GATE_UP, FusedPart(1, 2)),
     },
     refused=llama.FAMILY.refused,
     parameters={

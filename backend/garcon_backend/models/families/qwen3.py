@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites.views import View
+from garcon_backend.hook_sites.views import PointView
 from garcon_backend.models.families import decoder, llama
 from garcon_backend.models.family import Family
 
@@ -10,7 +10,7 @@ FAMILY = Family(
     name="qwen3",
     model_types=("qwen3",),
     layers="model.layers",
-    points={**llama.FAMILY.points, **decoder.normed_points(View())},
+    points={**llama.FAMILY.points, **decoder.normed_points(PointView())},
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **decoder.REFUSED_EXPERTS},
     parameters={**llama.FAMILY.parameters, **decoder.normed_weights()},
 )

@@ -1,4 +1,4 @@
-"""One rank's part of a served model: mesh, model, family, executor."""
+"""Joining the group and loading: how a process becomes a rank that runs requests."""
 
 from __future__ import annotations
 
@@ -17,33 +17,40 @@ from garcon_backend.execution.executor import Executor
 from garcon_backend.hook_sites import attention
 from garcon_backend.models import fit, loading, sharding
 from garcon_backend.models.account import account_of
-from garcon_backend.models.families import FAMILIES
-from garcon_backend.models.family import bind
+from garcon_backend.models.config import read_config
+from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
-from garcon_backend.process.interrupts import Interrupts
-from garcon_backend.process.output import Output
 from garcon_backend.save_contexts.backups import LIMIT, Backups
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire.launch_spec import LaunchSpec
 
 
-@dataclass
-class Part:
-    """What a rank holds.
+@dataclass(frozen=True)
+class LoadedRank:
+    """A rank with its part of the model in memory, ready to run requests.
 
     Attributes:
+        executor: runs them.
         facts: plain facts of this rank, for status and pictures.
+        model_facts: and of the whole model.
     """
 
-    mesh: Mesh
     executor: Executor
-    tokenizer: Any
-    catalog: Catalog
     facts: dict[str, Any]
     model_facts: dict[str, Any]
 
+    @property
+    def mesh(self) -> Mesh:
+        """Its place among all ranks."""
+        return self.executor.rank.mesh
 
-def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
+    @property
+    def catalog(self) -> Catalog:
+        """What it has of the model's points and parameters."""
+        return self.executor.rank.bound.catalog
+
+
+def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
     """Join the group and load this rank's part of the model.
 
     Raises:
@@ -53,45 +60,37 @@ def load_part(spec: LaunchSpec, progress: Callable[[str], None]) -> Part:
     attention.register()
     mesh = Mesh.form(spec.degrees, spec.device)
     mesh.seal = _seal(spec)
+    model, tokenizer = _load_model(spec, mesh, progress)
+    rank = Rank.around(model, mesh, tokenizer, mapped=not spec.loader)
+    if mesh.world > 1:
+        rank.interrupts.stop.guard(sharding.own_layers(model, mesh))
+    _limit_memory(spec, rank)
+    _bring_back(spec, rank)
+    return LoadedRank(Executor(rank), _facts(rank), _model_facts(rank))
+
+
+def _load_model(
+    spec: LaunchSpec, mesh: Mesh, progress: Callable[[str], None]
+) -> tuple[torch.nn.Module, Any]:
+    """The model, or a module of the user's own, and its tokenizer."""
     if spec.loader:
         progress(f"calling {spec.loader}")
-        mesh.lent = True
-        model, tokenizer = loading.load_with(spec.loader, spec.model, mesh, spec.dtype)
-        config = getattr(model, "config", None)
-    else:
-        directory = Path(spec.model)
-        config = loading.read_config(directory)
-        fit.check_degrees(config, spec.degrees)
-        fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
-        model = loading.load(directory, mesh, spec.dtype, progress)
-        tokenizer = loading.load_tokenizer(directory, progress)
-    interrupts = Interrupts(mesh.world == 1)
-    if mesh.world > 1:
-        interrupts.stop.guard(sharding.own_layers(model, mesh))
-    family = FAMILIES.get(getattr(config, "model_type", "")) if not spec.loader else None
-    bound = bind(model, family, config)
-    executor = Executor(
-        mesh,
-        model,
-        bound,
-        sharding.layouts(model, mesh),
-        interrupts,
-        Output(),
-        tokenizer,
-    )
-    _limit_memory(spec, mesh, executor)
+        mesh.shared_with_user = True
+        return loading.load_with(spec.loader, spec.model, mesh, spec.dtype)
+    directory = Path(spec.model)
+    fit.check_degrees(read_config(directory), spec.degrees)
+    fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
+    model = loading.load(directory, mesh, spec.dtype, progress)
+    return model, loading.load_tokenizer(directory, progress)
+
+
+def _bring_back(spec: LaunchSpec, rank: Rank) -> None:
+    """Keep backups of save contexts, and begin with what the last finished request left."""
+    mesh = rank.mesh
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     backups = Backups(spec.contexts / f"rank-{mesh.rank}", LIMIT // local, mesh.rank)
-    (finished,) = mesh.everyone.say([backups.finished])
-    executor.contexts.back_up(backups, finished)
-    return Part(
-        mesh,
-        executor,
-        tokenizer,
-        bound.catalog,
-        _facts(mesh, model),
-        _model_facts(model, config, family),
-    )
+    (finished,) = mesh.everyone.broadcast_integers([backups.finished])
+    rank.contexts.back_up(backups, finished)
 
 
 def _seal(spec: LaunchSpec) -> bytes:
@@ -101,10 +100,11 @@ def _seal(spec: LaunchSpec) -> bytes:
     return bytes.fromhex(os.environ[RANKS_KEY])
 
 
-def _limit_memory(spec: LaunchSpec, mesh: Mesh, executor: Executor) -> None:
+def _limit_memory(spec: LaunchSpec, rank: Rank) -> None:
     """Limit what requests may use and keep, now that the model is in memory."""
-    there = fit.available_bytes(mesh.device) // memory.sharers(mesh.device)
-    executor.contexts.keeping.set_limit(
+    device = rank.mesh.device
+    there = memory.available_bytes(device) // memory.sharers(device)
+    rank.contexts.quota.set_limit(
         there // 2 if spec.keep is None else spec.keep // memory.sharers("cpu")
     )
     memory.limit(spec.memory)
@@ -119,7 +119,8 @@ def _share_cores() -> None:
     torch.set_num_threads(max(1, cores // local))
 
 
-def _facts(mesh: Mesh, model: torch.nn.Module) -> dict[str, Any]:
+def _facts(rank: Rank) -> dict[str, Any]:
+    mesh, model = rank.mesh, rank.model
     return {
         "rank": mesh.rank,
         "host": socket.gethostname(),
@@ -138,11 +139,12 @@ def _bytes(parameter: Any) -> int:
     return local.numel() * local.element_size()
 
 
-def _model_facts(model: torch.nn.Module, config: Any, family: Any) -> dict[str, Any]:
+def _model_facts(rank: Rank) -> dict[str, Any]:
+    model, family = rank.model, rank.bound.family
     account = account_of(model)
     return {
         "architecture": type(model).__name__,
-        "model_type": getattr(config, "model_type", None),
+        "model_type": getattr(getattr(model, "config", None), "model_type", None),
         "family": family.name if family else None,
         "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix(
             "torch."

@@ -1,0 +1,44 @@
+"""What requests have in common that run the model with probes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from garcon_backend.execution.requests.handler import RequestHandler
+from garcon_backend.execution.row_chunks import RowChunk
+from garcon_backend.probing.user_calls import LoadedProbe
+from garcon_jupyter.wire import requests as wire
+
+P = TypeVar("P", wire.Forward, wire.Backward, wire.Generate)
+
+
+class ProbedRequestHandler(RequestHandler[P]):
+    """A request with a batch of tokens and with probes.
+
+    Attributes:
+        probes: ready to run, once :meth:`admit_probes` has let them in.
+    """
+
+    probes: list[LoadedProbe]
+
+    def admit_probes(self, chunks: Sequence[RowChunk] = ()) -> None:
+        """Load the probes of a pass that fits, whole or in pieces. Called by :meth:`prepare`.
+
+        Raises:
+            DoesNotFit: the pass does not, or what its recorders will keep.
+        """
+        self.tools.admission.check(self.request, chunks)
+        self.probes = self.tools.probes.load(self.request.probes)
+        with self.rank.interrupts.user_code("preparing"):
+            self.tools.recorder_admission.check(self.request.session, self.probes)
+
+    def run(self) -> Any:
+        """Give the probes what they asked for, then run the pass."""
+        self.tools.probes.supply(self.request.session, self.probes)
+        return self.run_pass()
+
+    @abstractmethod
+    def run_pass(self) -> Any:
+        """Run the model, and return this rank's part of the answer. Called by :meth:`run`, on every rank."""

@@ -1,0 +1,152 @@
+/**
+ * What Jupyter's server and the notebook's kernel answer: types alone.
+ *
+ * They are what garcon_jupyter.server_extension and garcon_jupyter.server_extension.kernel_report say. tests/server_extension/answers.json has
+ * an example of each, which these types are held against, and so is every answer that the tests of Python get.
+ */
+
+/** A request that runs or waits on a server. */
+export interface IWork {
+  request: string;
+  session: string;
+  kind: string;
+  seconds: number;
+  /** Which in the queue it is, from 1, where it waits. */
+  place?: number;
+}
+
+/** A process with a part of the model. */
+export interface IRank {
+  rank: number;
+  host: string;
+  pid: number;
+  device: string;
+  stage: number;
+  tp_rank: number;
+  replica: number;
+  layers: number[];
+  parameter_bytes: number;
+  /** Bytes that it holds; null on another host than the server's, missing where the server does not answer. */
+  memory?: number | null;
+}
+
+/** What a server says of its model. */
+export interface IModel {
+  architecture: string;
+  model_type: string | null;
+  family: string | null;
+  dtype: string;
+  parameters: number;
+  unused_weights: string[];
+  notes: string[];
+}
+
+/** Somebody who is connected to a server. */
+export interface IClient {
+  user: string;
+  session: string;
+  host: string;
+  pid: number;
+}
+
+/** A running server. */
+export interface IServer {
+  name: string;
+  path: string;
+  host: string;
+  pid: number;
+  model: IModel;
+  degrees: { [word: string]: number };
+  ranks: IRank[];
+  supervisor: number;
+  state: 'idle' | 'busy' | 'restarting' | 'silent';
+  problem: string;
+  idle_left: number | null;
+  clients: IClient[];
+  running: IWork | null;
+  waiting: IWork[];
+}
+
+/** A launch that runs, failed, or has just succeeded. */
+export interface ILaunch {
+  id: string;
+  path: string;
+  name: string | null;
+  state: 'starting' | 'done' | 'failed';
+  server: string | null;
+  lines: string[];
+  problem: string;
+  remedy: string;
+  since: number;
+  ended: number | null;
+  seconds: number;
+}
+
+export interface IOverview {
+  servers: IServer[];
+  launches: ILaunch[];
+}
+
+/** A model that the launch dialog offers. */
+export interface IOffer {
+  path: string;
+  title: string;
+  note: string;
+  here: boolean;
+}
+
+/** A row of the table of points, as a model has it. */
+export interface IPointRow {
+  template: string;
+  shape: (string | number)[];
+  layers: number[] | null;
+  what: string;
+  lazy: boolean;
+}
+
+export interface ICatalog {
+  n_layers: number;
+  n_experts: number;
+  points: IPointRow[];
+}
+
+/** What went wrong; Jupyter's own errors have a message alone. */
+export interface ITrouble {
+  kind?: string;
+  problem?: string;
+  remedy?: string;
+  message?: string;
+}
+
+/** A probe that is attached in the notebook. */
+export interface IAttachedProbe {
+  point: string;
+  name: string | null;
+  grad: boolean;
+  once: boolean;
+  function: string;
+}
+
+/** What a probe saved. */
+export interface IAttribute {
+  name: string;
+  kind: string;
+  shape: number[] | null;
+  dtype: string | null;
+  preview: string;
+}
+
+export interface IRecording {
+  point: string;
+  name: string | null;
+  attributes: IAttribute[];
+}
+
+/** The answer of garcon_jupyter.server_extension.kernel_report.told. */
+export interface ITold {
+  magics: boolean;
+  model: { server: string; supervisor: number; session: string } | null;
+  probes: IAttachedProbe[];
+  recordings: IRecording[];
+  current: boolean;
+}
