@@ -2,6 +2,7 @@
 
 All of them take a quarter of an hour, and write ``docs/performance.md`` after each group; some groups alone only
 print. With ``--quick`` everything is done but a few times, which shows that it runs and not how fast.
+``--against REV`` compares how servers start with another revision, in turns, and prints nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 import traceback
 from pathlib import Path
 
-from benchmarks import harness, report
+from benchmarks import harness, launching, report
 from benchmarks.harness import Row, machine
 
 GROUPS = (
@@ -35,6 +36,11 @@ def main(chosen: list[str]) -> int:
     """Run groups of rows; the exit code says whether all of them could be measured."""
     quick = "--quick" in chosen
     chosen = [word for word in chosen if word != "--quick"]
+    revision = None
+    if "--against" in chosen:
+        place = chosen.index("--against")
+        *_, revision = chosen[place : place + 2]
+        del chosen[place : place + 2]
     unknown = set(chosen) - set(GROUPS)
     if unknown:
         print(f"There is no group {', '.join(sorted(unknown))}. There are: {', '.join(GROUPS)}.")
@@ -46,6 +52,10 @@ def main(chosen: list[str]) -> int:
         os.environ["HF_HUB_OFFLINE"] = "1"
         if quick:
             harness.most_rounds, harness.most_warm = 2, 1
+        if revision:
+            for row in launching.against(revision, folder):
+                _tell(row)
+            return 0
         return _run(chosen or list(GROUPS), folder, whole=not chosen and not quick)
 
 

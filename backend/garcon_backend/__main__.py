@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from garcon_backend.distributed.host_rendezvous import Meeting
-from garcon_backend.distributed.parent import end_with_parent
 from garcon_backend.lockstep.command_sockets import open_link
+from garcon_backend.supervision.parent import end_with_parent
 from garcon_jupyter.user_code import guests
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.launch_spec import LaunchSpec

@@ -36,7 +36,7 @@ from garcon_jupyter.errors import (
     ServerMismatch,
     UnknownServer,
 )
-from garcon_jupyter.servers import hosts, placement, slurm
+from garcon_jupyter.servers import forked_start, hosts, placement, slurm
 from garcon_jupyter.servers.hosts import Place, Several
 from garcon_jupyter.servers.limits import Limits
 from garcon_jupyter.servers.registry import find
@@ -51,6 +51,9 @@ from garcon_jupyter.servers.server import (
 )
 from garcon_jupyter.servers.settings import Settings
 from garcon_jupyter.wire.failures import revive
+from garcon_jupyter.wire.surroundings import at_start
+
+Process = subprocess.Popen[bytes] | forked_start.Forked
 
 LAUNCH_TIME = 1800.0
 """Seconds after which a launch that says nothing counts as failed."""
@@ -59,6 +62,9 @@ END_TIME = 30.0
 """Seconds in which a server that was told to end, or was lost, is gone with all its processes."""
 
 SUPERVISOR = "supervisor.pid"
+
+FIRST = "garcon_backend.supervision.start"
+"""The module that runs as the first process of a server on a host, which becomes its supervisor."""
 
 _TICK = 0.05
 
@@ -189,7 +195,7 @@ class Here(_Start):
     def __call__(self) -> Server:
         _forget_former(self.name)
         directory, log = own_directory(self.name), log_file(self.name)
-        process = _supervise(self.name, self.spec(), self.place, log)
+        process = _supervise(self.name, self.spec, self.place, log)
         return self.await_ready(
             log, directory, lambda: process.poll() is None, lambda: _terminate(process)
         )
@@ -218,7 +224,7 @@ class BesideOthers(_Start):
 
     def _stay(self, own: str) -> None:
         directory, log = own_directory(own), log_file(own)
-        process = _supervise(own, self.spec(), self.place, log)
+        process = _supervise(own, self.spec, self.place, log)
         relay = self.relayed(log)
         try:
             while process.poll() is None:
@@ -274,35 +280,65 @@ def _forget_former(name: str) -> None:
 
 
 def _supervise(
-    own: str, spec: dict[str, Any], place: Place | None, log: Path
-) -> subprocess.Popen[bytes]:
-    """Start a supervisor on this host, in a session of its own."""
+    own: str, spec: Callable[[], dict[str, Any]], place: Place | None, log: Path
+) -> Process:
+    """Start a supervisor on this host, in a session of its own.
+
+    Args:
+        spec: makes the settings. This takes time, in which the process imports what it needs; it waits for the
+            spec until its standard input is closed.
+    """
     directory, shared = own_directory(own), shared_directory(own)
     _await_end_of_former(directory)
     for path in (directory, shared):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700)
     file = directory / "spec.json"
-    placed = place.as_dict() if place else None
-    content = {**spec, "directory": str(directory), "shared": str(shared), "hosts": placed}
-    file.write_text(json.dumps(content, indent=1))
-    with log.open("wb") as stream:
-        log.chmod(0o600)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "garcon_backend.distributed.supervisor", str(file)],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=environment(),
-            start_new_session=True,
-        )
-    (directory / SUPERVISOR).write_text(str(process.pid))
+    waits, goes_on = os.pipe()
+    try:
+        with log.open("wb") as stream:
+            log.chmod(0o600)
+            process = _first_process(file, (waits, stream.fileno()), alone=place is None)
+        (directory / SUPERVISOR).write_text(str(process.pid))
+        try:
+            placed = place.as_dict() if place else None
+            content = {**spec(), "directory": str(directory), "shared": str(shared)}
+            writing = file.with_suffix(".writing")
+            writing.write_text(json.dumps({**content, "hosts": placed}, indent=1))
+            writing.replace(file)
+        except BaseException:
+            _terminate(process, signal.SIGKILL)  # it has made nothing yet
+            for path in (directory, shared):
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+    finally:
+        os.close(waits)
+        os.close(goes_on)
     return process
 
 
-def _terminate(process: subprocess.Popen[bytes]) -> None:
+def _first_process(file: Path, streams: tuple[int, int], alone: bool) -> Process:
+    """Start the first process of a server, forked from that of another where one can be.
+
+    Args:
+        streams: what it reads from and writes to.
+        alone: whether it is the only host's; that of several ends with its launch.
+    """
+    around, (source, sink) = environment(), streams
+    forked = forked_start.start(FIRST, [str(file)], around, (source, sink, sink)) if alone else None
+    return forked or subprocess.Popen(
+        [sys.executable, "-m", FIRST, str(file)],
+        stdin=source,
+        stdout=sink,
+        stderr=subprocess.STDOUT,
+        env=around,
+        start_new_session=True,
+    )
+
+
+def _terminate(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
 
 
 def _await_end_of_former(directory: Path) -> None:
@@ -327,9 +363,7 @@ def _supervises(pid: int) -> bool:
     import psutil
 
     try:
-        return process_lives(pid) and "garcon_backend.distributed.supervisor" in " ".join(
-            psutil.Process(pid).cmdline()
-        )
+        return process_lives(pid) and FIRST in " ".join(psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
 
@@ -347,7 +381,7 @@ def environment() -> dict[str, str]:
     ):
         kept.pop(word, None)
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
-    return {**quiet, **kept, "TOKENIZERS_PARALLELISM": "false"}
+    return at_start({**quiet, **kept, "TOKENIZERS_PARALLELISM": "false"})
 
 
 def _new_lines(log: Path) -> Iterator[list[str]]:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     spec.update(directory=str(own), shared=str(shared), hosts=here.as_dict(), slurm_job=job)
     file = own / "spec.json"
     file.write_text(json.dumps(spec, indent=1))
-    supervisor = [sys.executable, "-m", "garcon_backend.distributed.supervisor", str(file)]
+    supervisor = [sys.executable, "-m", "garcon_backend.supervision.start", str(file)]
     os.execv(sys.executable, supervisor)
 
 

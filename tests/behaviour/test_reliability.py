@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from garcon_backend.distributed import agent, rank_failures
+from garcon_backend.distributed import rank_failures
 from garcon_backend.kernel import orphans, outcomes
 from garcon_backend.lockstep import command_sockets, watchdog
 from garcon_backend.save_contexts import backups
+from garcon_backend.supervision import agent
 from garcon_jupyter import errors
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()

@@ -1,11 +1,8 @@
-"""The processes that hold one model: started, met, arranged in a mesh, and what they say to each other.
+"""The ranks that hold one model: met, arranged in a mesh, and what they say to each other.
 
-Not here: requests, and what a model is.
+Not here: their processes (``supervision``), requests, and what a model is.
 
-``supervisor``       the process that starts the ranks and outlives them
-``agent``            torch's elastic agent, which watches the ranks and starts them anew
 ``rank_failures``    what was lost, and whether to start anew
-``parent``           no process of a server outlives the one that started it
 ``host_rendezvous``  how the hosts of a server meet
 ``rendezvous``       torch's rendezvous, within one process or sealed
 ``secret``           what hosts derive from the secret that they share

@@ -18,13 +18,15 @@ import hmac
 
 from torch.distributed import HashStore
 from torch.distributed.elastic.rendezvous import (
+    RendezvousClosedError,
     RendezvousHandler,
+    RendezvousInfo,
     RendezvousParameters,
     RendezvousStateError,
+    RendezvousStoreInfo,
     rendezvous_handler_registry,
 )
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import (
-    C10dRendezvousBackend,
     create_backend,
 )
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
@@ -94,17 +96,47 @@ def _create(parameters: RendezvousParameters) -> RendezvousHandler:
     return create_handler(store, Sealed(inner, bytes.fromhex(parameters.get("seal"))), parameters)
 
 
-class Alone(C10dRendezvousBackend):
-    """A backend that keeps its states in a store of this process."""
+class Alone(RendezvousHandler):
+    """The launcher of a single host, which has met everybody as soon as it asks. (Torch's own would look whether
+    others came at once, and again after a second.)"""
 
-    @property
-    def name(self) -> str:
+    def __init__(self, run_id: str) -> None:
+        self._run_id, self._closed = run_id, False
+
+    def get_backend(self) -> str:
         return ALONE
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """A store of this process, anew for each start of the ranks.
+
+        Raises:
+            RendezvousClosedError: the ranks are to start no more.
+        """
+        if self._closed:
+            raise RendezvousClosedError
+        store = HashStore()
+        place = RendezvousStoreInfo.build(0, store, local_addr="localhost")
+        return RendezvousInfo(store, rank=0, world_size=1, bootstrap_store_info=place)
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def set_closed(self) -> None:
+        self._closed = True
+
+    def num_nodes_waiting(self) -> int:
+        return 0
+
+    def get_run_id(self) -> str:
+        return self._run_id
+
+    def shutdown(self) -> bool:
+        self._closed = True
+        return True
 
 
 def _create_alone(parameters: RendezvousParameters) -> RendezvousHandler:
-    store = HashStore()
-    return create_handler(store, Alone(store, parameters.run_id), parameters)
+    return Alone(parameters.run_id)
 
 
 rendezvous_handler_registry.register(BACKEND, _create)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any, cast
 
 import zmq
 from ipykernel.iostream import IOPubThread
@@ -16,6 +20,24 @@ them, until the client is gone."""
 
 _PARTING = 5.0
 """Seconds that a channel's thread has to come to its end."""
+
+
+@contextlib.contextmanager
+def _without(name: str) -> Iterator[None]:
+    """While this is entered, a module cannot be imported."""
+    modules = cast(dict[str, Any], sys.modules)
+    former = modules.get(name)
+    modules[name] = None
+    try:
+        yield
+    finally:
+        del modules[name]
+        if former is not None:
+            modules[name] = former
+
+
+with _without("debugpy"):  # which takes half a second, for a debugger that this kernel closes
+    importlib.import_module("ipykernel.debugger")
 
 
 class Application(IPKernelApp):

@@ -3,7 +3,7 @@
 Without a limit, what asks for too much is not refused: Linux promises memory that it does not have, and kills
 whoever uses it. So each rank is given a limit (``RLIMIT_DATA``) when its model is loaded: its part of what is
 free then. From there on a request that asks for more gets an error, at the line that asks; the server goes on.
-All threads of a rank share one heap, which becomes small again (see ``distributed/agent.py``).
+All threads of a rank share one heap, which becomes small again (see ``supervision/agent.py``).
 """
 
 from __future__ import annotations

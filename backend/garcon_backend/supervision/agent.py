@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from typing import Any
 
@@ -20,6 +21,9 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from garcon_backend.distributed.host_rendezvous import Meeting
 from garcon_backend.distributed.rank_failures import Losses
+from garcon_backend.supervision import birth
+from garcon_backend.supervision.forked import fork_ranks
+from garcon_backend.supervision.preloaded import Preloaded
 from garcon_jupyter.wire.launch_spec import LaunchSpec
 from garcon_jupyter.wire.private_files import write_private
 
@@ -34,15 +38,6 @@ SILENCE = 30.0
 
 GRACE = 5
 """Seconds from asking a rank to end to killing it."""
-
-HEAP = "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0"
-"""How the GNU C library keeps the memory of ranks: all threads share one heap, and none keeps pieces for itself.
-
-By default it opens another heap when memory ends in the first, and tries those of other threads: one request that
-asks for too much would leave all of them as large as they once were, and take what ZMQ's own threads have left,
-which end the process where they get nothing. And a few bytes at the end of a heap, kept by a thread that may want
-them again, would keep it from becoming small.
-"""
 
 
 class RanksLost(Exception):
@@ -142,11 +137,19 @@ class Agent(LocalElasticAgent):
             file.unlink(missing_ok=True)
 
 
-def run(launch: LaunchSpec, command: list[str], nodes: int, ranks: int, **meeting: Any) -> None:
+def run(
+    launch: LaunchSpec,
+    spec_file: str,
+    source: Preloaded | None,
+    nodes: int,
+    ranks: int,
+    **meeting: Any,
+) -> None:
     """Run the ranks of this host to their end.
 
     Args:
-        command: of each rank.
+        spec_file: that each rank reads.
+        source: the process that they are forked from; None to start each by command.
         nodes, ranks: number of hosts, and of ranks on each.
         meeting: how the agents meet: `backend`, `endpoint`, `run_id`, `local_addr` and its settings.
 
@@ -157,13 +160,12 @@ def run(launch: LaunchSpec, command: list[str], nodes: int, ranks: int, **meetin
     local_addr = meeting.get("local_addr")
     parameters = RendezvousParameters(min_nodes=nodes, max_nodes=nodes, **meeting)
     os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT")
-    given = os.environ.get("GLIBC_TUNABLES")
-    os.environ["GLIBC_TUNABLES"] = f"{HEAP}:{given}" if given else HEAP
+    fork_ranks(source)
     spec = WorkerSpec(
         role="rank",
         local_world_size=ranks,
-        entrypoint=command[0],
-        args=tuple(command[1:]),
+        entrypoint=sys.executable,
+        args=("-m", birth.RANK, spec_file),
         rdzv_handler=get_rendezvous_handler(parameters),
         max_restarts=RESTARTS,
         monitor_interval=0.1,

@@ -1,4 +1,4 @@
-"""The process that starts the ranks and outlives them: ``python -m garcon_backend.distributed.supervisor SPEC``.
+"""The process that starts the ranks and outlives them; :mod:`garcon_backend.supervision.start` becomes it.
 
 It is torch's own elastic agent (what ``torchrun`` runs); over hosts, one on each. When the ranks have ended,
 for whatever reason, it removes what they leave behind and writes a tombstone that says when and why.
@@ -13,7 +13,6 @@ import secrets
 import shutil
 import signal
 import socket
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -23,14 +22,16 @@ import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
 
 from garcon_backend.distributed import rendezvous
-from garcon_backend.distributed.agent import RanksLost, run
 from garcon_backend.distributed.host_rendezvous import Meeting, await_store, run_id
 from garcon_backend.distributed.mesh import GROUP_STORE
-from garcon_backend.distributed.parent import end_with_parent
 from garcon_backend.distributed.secret import RANKS_KEY, derived
+from garcon_backend.supervision.agent import RanksLost, run
+from garcon_backend.supervision.parent import end_with_parent
+from garcon_backend.supervision.preloaded import Preloaded
 from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.launch_spec import Hosts, LaunchSpec
+from garcon_jupyter.wire.surroundings import at_start
 
 JOIN_TIME = 1800
 """Seconds that a host waits for the others."""
@@ -44,24 +45,24 @@ class Stopped(Exception):
         self.sigval = sigval
 
 
-def main(spec_file: str) -> int:
-    """Run the ranks of a server to their end; 0 if it was the end that rank 0 wanted."""
+def main(spec_file: str, source: Preloaded | None = None) -> int:
+    """Run the ranks of a server to their end; 0 if it was the end that rank 0 wanted.
+
+    Args:
+        source: the process that ranks are forked from; without it each is started by command.
+    """
     spec = LaunchSpec.read(Path(spec_file))
     signal.signal(signal.SIGTERM, _stop)
     if not spec.first or spec.slurm_job:  # then somebody stays for it: a command, or the job
         end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     # Elastic restarts over a shared store can meet keys of the group before (pytorch #135712).
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    os.environ["PYTHONHASHSEED"] = "0"
-    # Idle threads of a pass wait for a millisecond, which bridges what Python does between two operations, and
-    # then sleep: a core that they spin on is one that the notebook, or another server, does not have. (Sleeping
-    # at once made a pass of SmolLM2 slower by a twentieth, and OpenMP's own habit of spinning for long made
-    # requests 20 times slower on a busy machine.)
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    os.environ.update(at_start(os.environ))
     reason, well = "ended", False
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         meeting = _over_hosts(spec, spec.hosts) if spec.hosts else _on_one_host(spec)
-        run(spec, [sys.executable, "-m", "garcon_backend", spec_file], **meeting)
+        run(spec, spec_file, source, **meeting)
         well = True
     except RanksLost as error:
         reason = str(error)
@@ -164,7 +165,3 @@ def _write_tombstone(spec: LaunchSpec, reason: str) -> None:
     temporary = spec.tombstone.with_suffix(".writing")
     temporary.write_text(json.dumps(tombstone))
     temporary.replace(spec.tombstone)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
