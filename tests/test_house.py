@@ -188,7 +188,7 @@ def loaded(source: str) -> set[str]:
 
 
 def test_a_rank_holds_nothing_of_the_notebooks_half() -> None:
-    held = loaded("import garcon_backend.kernel.startup, garcon_backend.execution.rank")
+    held = loaded("import garcon_backend.kernel.startup, garcon_backend.execution.executor")
     assert held <= SHARED, held - SHARED
     assert {"wire", "points", "recorders"} <= held
 

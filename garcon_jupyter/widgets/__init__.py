@@ -48,6 +48,7 @@ Not here: servers, models, and what a value means.
 ``arrays``            from any array to the few numbers that can be seen
 ``sources``           where frames come from
 ``bins``              counting values into bins
+``numbers``           numbers in words, as the browser writes them
 ``labels``            token strings made visible
 ``colours``           one palette for everything
 ``bundle``            the browser side, read from the files beside the Python

@@ -76,7 +76,7 @@ def test_it_is_told_once_with_its_line(capsys: pytest.CaptureFixture[str]) -> No
     told = capsys.readouterr().err
     line = steers.__code__.co_firstlineno + 2
     assert told.count("[garcon]") == 1
-    assert f"test_inspected.py\", line {line}: steers gives 'value' a new value" in told
+    assert f"test_function_checks.py\", line {line}: steers gives 'value' a new value" in told
     assert "`return value` replaces it; `value[:] = …` changes it in place." in told
 
 
