@@ -1,5 +1,7 @@
 # make demo   set up what it needs, and run the main job on a real model; says first what that takes
 # make test   set up the rest too, then lint, types and tests
+# make quick  lint, types, and the tests that run in one process: for before each commit
+# make site   these pages and the reference as a site, in build/site
 # make soak   twenty minutes of mixed clients and faults; the figures go to build/soak.json
 # make kills  a hundred and fifty ranks killed at any moment, on one rank, tp=3 and pp=2
 # make bench  measure how fast it is, beside what one would do without it
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_FOR_TESTS := $(VENV)/.ready-for-tests
 
-.PHONY: setup demo test soak kills bench lint types docs lab side-bar clean
+.PHONY: setup demo quick in-process test site soak kills bench lint types docs lab side-bar clean
 
 setup: $(READY)
 
@@ -32,9 +34,16 @@ $(READY_FOR_TESTS): $(READY)
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
+# All three at once, each with its lines together.
+quick: $(READY_FOR_TESTS)
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint types in-process
+
+in-process: $(READY_FOR_TESTS)
+	$(BIN)/python -m pytest --quick --durations=10
+
 test: lint types
 	@sh tests/system.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=25
 
 lint: $(READY_FOR_TESTS)
 	$(BIN)/ruff check .
@@ -55,6 +64,10 @@ bench: $(READY_FOR_TESTS)
 
 docs: $(READY_FOR_TESTS)
 	$(BIN)/python docs/generate.py
+
+site: $(READY_FOR_TESTS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "build/site/index.html; with search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site"
 
 lab: $(READY)
 	$(BIN)/jupyter lab examples/quickstart.ipynb

@@ -83,9 +83,7 @@ def test_a_users_script_is_checked_against_our_types(
     assert "py.typed" not in said
 
 
-def test_without_the_marker_nothing_is_checked(
-    unpacked: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_without_the_marker_nothing_is_checked(unpacked: tuple[Path, Path], tmp_path: Path) -> None:
     """What users of a wheel without it would see: the wrong line passes."""
     interpreter, site = unpacked
     for package in PACKAGES:

@@ -1,4 +1,4 @@
-"""A forward over more rows than fit at once, in pieces.
+"""Row chunks: a forward over more rows than fit at once, in pieces.
 
 What a model computes of a row depends on no other row. So a batch can be read in pieces, and the logits put together:
 they are those of the whole, up to rounding. Rows of about one length share a piece, which is as wide as its own rows
