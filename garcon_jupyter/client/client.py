@@ -213,6 +213,18 @@ class RemoteModel(Looking, Running):
             BadTokens, BadProbe, UnknownPoint: nothing has run.
             ProbeError: a probe raised; an instance of the original type too.
             Interrupted: the pass was interrupted.
+
+        Examples:
+            >>> tokens = rmodel.encode("The capital of France is")
+            >>> rmodel.forward(tokens).shape  # [b, p, V]
+            torch.Size([1, 5, 49152])
+            >>> rmodel.decode(rmodel.forward(tokens, logits="last")[0].argmax())
+            ' Paris'
+            >>> rmodel.forward(tokens, logits=lambda logits: logits[0, -1].softmax(-1).topk(2).indices)
+            tensor([7042,  260])
+            >>> rmodel.forward([[49152]])
+            Traceback (most recent call last):
+            garcon_jupyter.errors.BadTokens: ...
         """
         tokens = self._tokens(tokens)
         if isinstance(logits, str) and logits not in LOGITS:
@@ -441,6 +453,22 @@ class RemoteModel(Looking, Running):
 
         Nothing is fetched until an attribute is touched; with ``fetch=False``, touching gives handles,
         which can be cut and reduced on the server.
+
+        Examples:
+            >>> def save(save_ctx, tensor):
+            ...     save_ctx.pattern = tensor
+
+            >>> point = rmodel.probe_points["layers.4.attn.pattern"]
+            >>> rmodel.forward(rmodel.encode("Hello, world"), probes=[point.probe(save)], logits="none")
+            >>> before = rmodel.recordings()
+            >>> before["layers.4.attn.pattern"].pattern.shape  # [b, head, query, key]
+            torch.Size([1, 9, 3, 3])
+
+            A snapshot stays as it was, whatever runs later.
+
+            >>> rmodel.clear_recordings()
+            >>> len(before), len(rmodel.recordings())
+            (1, 0)
         """
         return Recordings(
             self, self._run(wire.Snapshot(number=secrets.randbits(62))), lazy=not fetch

@@ -29,6 +29,27 @@ class TopK(Recorder[Examples]):
         before: how many tokens before each to keep, with the unit's values there.
         after: the same after it. Windows end with the row and the document.
         name: under which the state is saved.
+
+    Examples:
+        As a probe of every layer, while texts stream past:
+
+        >>> probes = rmodel.probe_points["layers.4-6.mlp.post_activation"].probes(recorders.TopK(2))
+        >>> run = rmodel.run(["Paris is large.", "Rome is old."], probes, show=False)
+        >>> best = rmodel.recordings()["layers.4.mlp.post_activation"].topk
+        >>> best.values.shape, best.documents.shape  # [units, k]
+        (torch.Size([1536, 2]), torch.Size([1536, 2]))
+
+        It needs no server; here a text of three tokens, at each of which two units have a value, [b, p, units].
+
+        >>> values = torch.tensor([[[1.0, 5.0], [3.0, 4.0], [2.0, 6.0]]])
+        >>> text = recorders.alone([[70, 80, 90]])
+        >>> state = recorders.TopK(2).update(None, recorders.seen(values, text))
+        >>> state.values
+        tensor([[3., 2.],
+                [6., 5.]])
+        >>> state.offsets
+        tensor([[1, 2],
+                [2, 0]])
     """
 
     name = "topk"
