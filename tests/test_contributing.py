@@ -31,6 +31,7 @@ def test_a_path_is_there(path: str) -> None:
     assert any((start / path).exists() for start in STARTS), path
 
 
+@pytest.mark.processes
 def test_goals_of_make_are_there() -> None:
     goals = set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, flags=re.M)) - {"javascript"}
     made = subprocess.run(["make", "-pnq"], cwd=ROOT, capture_output=True, text=True).stdout
