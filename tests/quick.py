@@ -1,4 +1,4 @@
-"""``pytest --quick``: every test that runs in this one process, and no other.
+"""``pytest --quick``: every test that runs in this one process, and no other; of all architectures, three unlike ones.
 
 What starts a server, a browser or any other process takes seconds where the rest takes milliseconds. Such a test is known by
 the fixtures that it uses, or says so by ``pytestmark = pytest.mark.processes``. One that says nothing and starts a
@@ -26,6 +26,9 @@ EVENTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.sys
 WHOLE_FOLDERS = ("behaviour", "browser")
 """Folders in which every test is of processes: not even collected."""
 
+UNLIKE = {"llama", "gpt2", "mixtral"}
+"""Architectures that a quick run looks at: rotary and learned positions, dense and experts; all others in `make test`."""
+
 _started: list[str] = []
 
 
@@ -52,15 +55,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--quick"):
-        left_out = [item for item in items if starts_processes(item)]
+        left_out = [item for item in items if starts_processes(item) or is_one_of_many(item)]
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not starts_processes(item)]
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def starts_processes(item: pytest.Item) -> bool:
     """Whether a test says so, or uses a fixture behind which there is a process."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
     return bool(STARTING.intersection(fixtures) or item.get_closest_marker("processes"))
+
+
+def is_one_of_many(item: pytest.Item) -> bool:
+    """Whether a test is of an architecture that says little more than another."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return parameters.get("case", "llama") not in UNLIKE
 
 
 @pytest.hookimpl(wrapper=True)

@@ -63,6 +63,7 @@ def test_the_rooms_of_the_house_are_there() -> None:
     assert found > 40
 
 
+@pytest.mark.processes
 def test_the_demo_says_first_what_it_takes_and_installs_no_test_tools(tmp_path: Path) -> None:
     def would(goal: str) -> str:
         made = ["make", "--dry-run", f"VENV={tmp_path / 'venv'}", goal]
@@ -153,6 +154,7 @@ def toured(tmp_path_factory: pytest.TempPathFactory) -> tuple[NotebookNode, dict
     return done, torch.load(directory / "values.pt")
 
 
+@pytest.mark.processes
 def test_the_tour_shows_what_it_says(toured: tuple[NotebookNode, dict]) -> None:
     notebook, _ = toured
     cells = tour()
@@ -164,6 +166,7 @@ def test_the_tour_shows_what_it_says(toured: tuple[NotebookNode, dict]) -> None:
             assert shown == [expected], source
 
 
+@pytest.mark.processes
 def test_the_tour_draws(toured: tuple[NotebookNode, dict]) -> None:
     notebook, _ = toured
     (cell,) = [cell for cell in notebook.cells if "rmodel.show(" in cell.source]
@@ -171,6 +174,7 @@ def test_the_tour_draws(toured: tuple[NotebookNode, dict]) -> None:
     assert {"text/html", "application/vnd.jupyter.widget-view+json"} <= kinds
 
 
+@pytest.mark.processes
 def test_the_tours_values_are_transformers_own(toured: tuple[NotebookNode, dict]) -> None:
     _, values = toured
     plain = Plain(embedded.fetch("smollm2", progress=quiet))
