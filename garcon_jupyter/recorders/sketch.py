@@ -56,7 +56,7 @@ class SketchState(State):
     @property
     def error(self) -> float:
         """Standard error of the estimate of a correlation that is 0."""
-        return self.sums.shape[1] ** -0.5
+        return float(self.sums.shape[1] ** -0.5)
 
 
 class Sketch(Recorder[SketchState]):

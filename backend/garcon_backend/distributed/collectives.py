@@ -308,7 +308,8 @@ def send_on(x: Tensor, anchor: Tensor, ranks: Ranks) -> Tensor:
         A 0-dimensional token. Whoever runs the backward must run it through the token too, with any
         gradient: that is when the gradient of `x` is received.
     """
-    return _SendOn.apply(x, anchor, ranks)
+    sent: Tensor = _SendOn.apply(x, anchor, ranks)
+    return sent
 
 
 def receive_from_before(like: Tensor, anchor: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
@@ -319,4 +320,5 @@ def receive_from_before(like: Tensor, anchor: Tensor, ranks: Ranks) -> tuple[Ten
         the token, with a gradient of zero, so that a gradient is sent back even where the loss does
         not depend on the value.
     """
-    return _ReceiveFromBefore.apply(like, anchor, ranks)
+    received: tuple[Tensor, Tensor] = _ReceiveFromBefore.apply(like, anchor, ranks)
+    return received

@@ -21,7 +21,10 @@ from garcon_backend.hook_sites.sites import Pass, Visit, visited
 
 
 def _eps(module: Any) -> float:
-    return next(getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n))
+    found: float = next(
+        getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n)
+    )
+    return found
 
 
 def rms_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs: Any) -> Tensor:
@@ -30,7 +33,8 @@ def rms_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwargs
     wide = x.float()
     scale = visited(visits, "scale", (wide.pow(2).mean(-1, keepdim=True) + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", (wide / scale).to(x.dtype))
-    return module.weight * normalized
+    out: Tensor = module.weight * normalized
+    return out
 
 
 def gemma_rms_norm(
@@ -66,7 +70,8 @@ def layer_norm(module: Any, visits: dict[str, Visit], run: Pass, args: Any, kwar
     scale = visited(visits, "scale", (variance + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", centred / scale)
     out = normalized * module.weight
-    return (out if module.bias is None else out + module.bias).to(x.dtype)
+    shifted: Tensor = out if module.bias is None else out + module.bias
+    return shifted.to(x.dtype)
 
 
 def output_by_head(
@@ -101,7 +106,8 @@ def projection_weight(module: Any) -> Tensor:
 
 def local(parameter: Any) -> Tensor:
     """The part of a parameter that this rank holds."""
-    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    shard: Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return shard
 
 
 def softmax_router(

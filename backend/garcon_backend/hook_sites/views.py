@@ -39,7 +39,8 @@ class Heads(View):
     """[b, p, H·d] as [b, p, H, d]."""
 
     def extract(self, tensor: Tensor, run: Frame) -> Tensor:
-        return tensor.unflatten(-1, (-1, run.sizes["d"]))
+        heads: Tensor = tensor.unflatten(-1, (-1, run.sizes["d"]))
+        return heads
 
     def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
         return value.flatten(-2)
@@ -71,7 +72,8 @@ class Interleaved(View):
     count: int
 
     def extract(self, tensor: Tensor, run: Frame) -> Tensor:
-        return tensor.unflatten(-1, (-1, self.count, run.sizes["d"]))[..., self.index, :]
+        parts: Tensor = tensor.unflatten(-1, (-1, self.count, run.sizes["d"]))
+        return parts[..., self.index, :]
 
     def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
         heads = list(tensor.unflatten(-1, (-1, self.count, run.sizes["d"])).unbind(-2))
@@ -89,7 +91,9 @@ class Stretch(View):
     index: int
 
     def extract(self, tensor: Tensor, run: Frame) -> Tensor:
-        return self._stretches(tensor, run)[self.index].unflatten(-1, (-1, run.sizes["d"]))
+        stretch = self._stretches(tensor, run)[self.index]
+        heads: Tensor = stretch.unflatten(-1, (-1, run.sizes["d"]))
+        return heads
 
     def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
         stretches = self._stretches(tensor, run)
@@ -118,7 +122,8 @@ class FlatTokens(View):
     """[b·p, …] as [b, p, …]: what routers of experts work on."""
 
     def extract(self, tensor: Tensor, run: Frame) -> Tensor:
-        return tensor.unflatten(0, run.batch)
+        rows: Tensor = tensor.unflatten(0, run.batch)
+        return rows
 
     def insert(self, tensor: Tensor, value: Tensor, run: Frame) -> Tensor:
         return value.flatten(0, 1)

@@ -255,7 +255,8 @@ class PassRun(Calls):
             return new
         self.sites.append(site)
         site.point = point if last else replace(point, backward=[], wanted=False)
-        return Graft.apply(x, self.anchor, new, site, self)
+        grafted: Tensor = Graft.apply(x, self.anchor, new, site, self)
+        return grafted
 
     def _gather(self, point: Point, x: Tensor, grad: bool = False) -> Tensor | None:
         """The whole value of the whole batch, on the leader of the team."""

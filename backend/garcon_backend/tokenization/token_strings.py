@@ -74,7 +74,8 @@ class TokenStrings:
         return shared(row, whole, guesses, self._decode)
 
     def _decode(self, row: list[int]) -> str:
-        return self._tokenizer.decode(row)
+        text: str = self._tokenizer.decode(row)
+        return text
 
     def _in_the_midst(self, token: int) -> str:
         if token not in self._known:
