@@ -46,3 +46,13 @@ def test_names_in_capitals_are_in_the_source() -> None:
     for name in named:
         assert re.search(rf"^{name}\b", text, flags=re.M), name
     assert {"FAMILY", "REQUESTS", "HOOKED", "PICTURES"} <= named
+
+
+def test_the_changelog_has_the_form_that_it_names() -> None:
+    """Unreleased first, then versions with dates; below each, the kinds of Keep a Changelog."""
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    first, *versions = re.findall(r"^## (.*)$", text, flags=re.M)
+    assert first == "Unreleased" and versions
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", version) for version in versions)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {kind.partition(":")[0] for kind in re.findall(r"^### (.*)$", text, flags=re.M)} <= kinds

@@ -1,14 +1,19 @@
-"""The examples in docstrings are true: each is run on a real server, line by line."""
+"""Docstrings: examples are true, each run on a real server line by line; and every public method has one."""
 
 from __future__ import annotations
 
 import doctest
+import importlib
 import inspect
+import pkgutil
+import types
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 import torch
 
+import garcon_backend
 import garcon_jupyter as garcon
 from garcon_jupyter import recorders
 
@@ -44,3 +49,59 @@ def test_a_wrong_example_is_seen() -> None:
     lines, wrong = tried(">>> 1 + 1\n3\n", "wrong", {})
     assert lines == 1 and "Expected:\n    3\nGot:\n    2" in wrong
     assert tried(">>> [][1]\nTraceback (most recent call last):\nKeyError: ...\n", "wrong", {})[1]
+
+
+def undocumented(kinds: Iterable[type], room: str) -> list[str]:
+    """Public methods and properties of classes without a docstring, of their own or of what they override."""
+    found = []
+    for kind in kinds:
+        fields = getattr(kind, "__dataclass_fields__", {})
+        for name, value in vars(kind).items():
+            if name in fields:  # described among the attributes of the class
+                continue
+            wrapped = getattr(value, "__func__", value)
+            described = inspect.isfunction(wrapped) or isinstance(value, property)
+            said = any(getattr(vars(base).get(name), "__doc__", None) for base in kind.__mro__)
+            if described and not name.startswith("_") and not said:
+                found.append(f"{room}.{kind.__name__}.{name}")
+    return found
+
+
+FAMILIAR = {
+    "get",
+    "post",
+    "delete",
+    "forward",
+    "backward",
+    "initialize",
+    "prepare",
+    "filter",
+    "name",
+}
+"""Methods that tornado, torch, traitlets and logging call, which describe them."""
+
+
+@pytest.mark.parametrize("package", [garcon, garcon_backend], ids=lambda package: package.__name__)
+def test_every_public_method_is_described(package: types.ModuleType) -> None:
+    found = []
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if info.name.rpartition(".")[2] in ("__main__", "launch", "slurm_node"):
+            continue
+        module = importlib.import_module(info.name)
+        kinds = [kind for kind in vars(module).values() if inspect.isclass(kind)]
+        own = [kind for kind in kinds if kind.__module__ == info.name and kind.__name__[0] != "_"]
+        found += undocumented(own, info.name)
+    assert [name for name in found if name.rpartition(".")[2] not in FAMILIAR] == []
+
+
+def test_a_method_without_a_docstring_is_seen_and_an_overriding_one_inherits() -> None:
+    class Base:
+        def said(self) -> None:
+            """Said."""
+
+        def unsaid(self) -> None: ...
+
+    class Derived(Base):
+        def said(self) -> None: ...
+
+    assert undocumented([Base, Derived], "here") == ["here.Base.unsaid"]

@@ -116,6 +116,7 @@ class Histogram(Recorder[HistogramState]):
         return HistogramState(low=self.low, high=self.high, bits=self.bits).edges
 
     def update(self, state: HistogramState | None, seen: Seen) -> HistogramState:
+        """Count each value in its bin; values beyond the ends go to the outermost, NaN to none."""
         n, units = seen.values.shape
         width, device = self.bins, seen.values.device
         if state is None:
@@ -135,6 +136,7 @@ class Histogram(Recorder[HistogramState]):
         return state
 
     def memory(self, units: int) -> int:
+        """8 bytes for each bin and unit."""
         return 8 * self.bins * units
 
     def _find_bins(self, raw: Tensor, zeros: Tensor, bins: Tensor) -> None:
@@ -152,6 +154,7 @@ class Histogram(Recorder[HistogramState]):
             bins.masked_fill_(nan, len(zeros) * self.bins)
 
     def add(self, one: HistogramState, other: HistogramState) -> HistogramState:
+        """The sum of the counts."""
         one.counts = one.counts + other.counts
         one.tokens_seen += other.tokens_seen
         return one

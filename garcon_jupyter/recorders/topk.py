@@ -64,6 +64,7 @@ class TopK(Recorder[Examples]):
         self.name = name or type(self).name
 
     def update(self, state: Examples | None, seen: Seen) -> Examples:
+        """Take in the values that beat the worst that a unit keeps; of equal ones the earlier is kept."""
         if state is None:
             units = seen.values.shape[1]
             state = Examples.empty(
@@ -77,11 +78,13 @@ class TopK(Recorder[Examples]):
         return state
 
     def add(self, one: Examples, other: Examples) -> Examples:
+        """The k best of both, with their places."""
         one.tokens_seen += other.tokens_seen
         one.take_all(other)
         return one
 
     def memory(self, units: int) -> int:
+        """Bytes of value, document and offset of each slot, and of its window."""
         return Examples.memory(units, self.k, self.before, self.after)
 
     def _candidates(self, state: Examples, seen: Seen) -> tuple[Tensor, Tensor]:

@@ -120,5 +120,6 @@ class ArraySource(Source):
         return self._limits[one_head]
 
     def sample(self, row: int, head: int) -> arrays.Floats:
+        """Every so many-th value, at most :data:`SAMPLE` of them."""
         values = self._text(row, head).reshape(-1)
         return values[:: max(1, -(-values.size // SAMPLE))]

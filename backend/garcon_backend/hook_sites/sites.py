@@ -54,6 +54,17 @@ class Place:
     def install(
         self, module: nn.Module, run: Pass, visit: Visit, expert: int | None = None
     ) -> Remove:
+        """Let `visit` see the value in every forward of `module` until the result is called.
+
+        Args:
+            module: the module at the path.
+            run: the running pass.
+            visit: is given the value; what it returns, if not None, replaces it.
+            expert: whose value, where one module holds all experts.
+
+        Returns:
+            What takes it away again, whole.
+        """
         raise NotImplementedError
 
 

@@ -13,7 +13,8 @@ from garcon_backend.probing.user_calls import Point
 class Backwards(Protocol):
     """Who handles the gradient that arrives at a site."""
 
-    def backward_at(self, site: Site, gradient: Tensor) -> Tensor: ...
+    def backward_at(self, site: Site, gradient: Tensor) -> Tensor:
+        """The gradient that flows on to what was before the site, given the one that arrived there."""
 
 
 class Site:

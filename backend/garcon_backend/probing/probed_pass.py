@@ -187,6 +187,7 @@ class PassRun(Calls):
 
     @property
     def ranks(self) -> Ranks:
+        """The tensor-parallel group of this rank."""
         return self.mesh.tp
 
     # -- forward -----------------------------------------------------------------------------
@@ -255,7 +256,7 @@ class PassRun(Calls):
             return new
         self.sites.append(site)
         site.point = point if last else replace(point, backward=[], wanted=False)
-        grafted: Tensor = Graft.apply(x, self.anchor, new, site, self)
+        grafted: Tensor = Graft.apply(x, self.anchor, new, site, self)  # type: ignore[no-untyped-call]  # torch has not annotated it
         return grafted
 
     def _gather(self, point: Point, x: Tensor, grad: bool = False) -> Tensor | None:
@@ -299,7 +300,7 @@ class PassRun(Calls):
         with torch.set_grad_enabled(on):
             if (on and not read_only) or isinstance(whole, nn.Parameter):
                 whole = whole.clone()  # what autograd saved, and weights, are not the user's
-            value = Enter.apply(self.anchor, site, [whole.detach()]) if on else whole
+            value = Enter.apply(self.anchor, site, [whole.detach()]) if on else whole  # type: ignore[no-untyped-call]  # torch has not annotated it
             site.enter = value.grad_fn
             site.y, site.changed = self.ask(site.point, probes, value, own=own)
             if self.failure:

@@ -28,9 +28,9 @@ class TokenStrings:
         self._anchored = False
 
     def alone(self, row: list[int]) -> list[str]:
-        """The text of each token as it is in the midst of a text, whatever stands beside it here.
+        r"""The text of each token as it is in the midst of a text, whatever stands beside it here.
 
-        Part of a character is ``\\ufffd``.
+        Part of a character is ``\ufffd``.
         """
         return [self._in_the_midst(token) for token in row]
 

@@ -145,6 +145,7 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
+        """What the file calls its architecture, such as "llama"."""
         return str(self.keys["general.architecture"])
 
     @property
