@@ -1,5 +1,7 @@
 # make demo   set up what it needs, and run the main job on a real model; says first what that takes
 # make test   set up the rest too, then lint, types and tests
+# make quick  lint, types, and the tests that run in one process: for before each commit
+# make site   these pages and the reference as a site, in build/site
 # make soak   twenty minutes of mixed clients and faults; the figures go to build/soak.json
 # make kills  a hundred and fifty ranks killed at any moment, on one rank, tp=3 and pp=2
 # make bench  measure how fast it is, beside what one would do without it
@@ -14,7 +16,7 @@ READY_FOR_TESTS := $(VENV)/.ready-for-tests
 JAVASCRIPT := tests/widgets/javascript
 TYPESCRIPT := $(JAVASCRIPT)/node_modules/.ready
 
-.PHONY: setup demo test soak kills bench lint types javascript docs lab side-bar clean
+.PHONY: setup demo quick in-process test site soak kills bench lint types javascript docs lab side-bar clean
 
 setup: $(READY)
 
@@ -35,11 +37,18 @@ $(READY_FOR_TESTS): $(READY)
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
+# All three at once, each with its lines together.
+quick: $(READY_FOR_TESTS)
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint types in-process
+
+in-process: $(READY_FOR_TESTS)
+	$(BIN)/python -m pytest --quick --durations=10
+
 test: lint types
 	@sh tests/system.sh
 	@command -v npm >/dev/null && $(MAKE) --no-print-directory $(TYPESCRIPT) || \
 	  echo "Without TypeScript: the tests leave out the types of the widgets' JavaScript."
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=25
 
 lint: $(READY_FOR_TESTS)
 	$(BIN)/ruff check .
@@ -69,6 +78,10 @@ bench: $(READY_FOR_TESTS)
 
 docs: $(READY_FOR_TESTS)
 	$(BIN)/python -m docs.generate
+
+site: $(READY_FOR_TESTS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "build/site/index.html; with search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site"
 
 lab: $(READY)
 	$(BIN)/jupyter lab examples/quickstart.ipynb

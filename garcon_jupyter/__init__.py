@@ -109,14 +109,14 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """``%load_ext garcon_jupyter``"""
+    """What ``%load_ext garcon_jupyter`` calls."""
     from garcon_jupyter.magics import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """``%unload_ext garcon_jupyter``"""
+    """What ``%unload_ext garcon_jupyter`` calls."""
     from garcon_jupyter.magics import unload
 
     unload(shell)

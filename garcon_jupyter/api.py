@@ -59,6 +59,23 @@ def launch(
         ServerMismatch: a server of that name runs with another model, degrees, dtype or loader.
         BadDegrees, DoesNotFit: the model cannot be cut so, or is too large; with the numbers.
         LaunchFailed: it did not come up; with the end of its log.
+
+    Examples:
+        One line starts the server, or finds it where it runs; a second launch of the same finds the first.
+
+        >>> server = garcon.launch("smollm2", name="smollm2")
+        >>> server.name, server.alive
+        ('smollm2', True)
+        >>> garcon.launch("smollm2", name="smollm2") == server
+        True
+
+        Over three processes, in half precision, and with limits:
+        ``garcon.launch("smollm2", name="three", tp=3, dtype="bfloat16", memory="4GiB", idle_timeout="20m")``.
+        What is asked for must be what runs.
+
+        >>> garcon.launch("smollm2", name="smollm2", tp=3)
+        Traceback (most recent call last):
+        garcon_jupyter.errors.ServerMismatch: ...
     """
     settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
     return _launch(path, name, *settings, progress, more)[0]

@@ -26,6 +26,8 @@ import garcon_jupyter as garcon  # noqa: E402
 from garcon_jupyter.servers import control, registry  # noqa: E402
 from tests import checkpoints, oracle  # noqa: E402
 
+pytest_plugins = ["tests.quick"]
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:

@@ -19,6 +19,8 @@ from garcon_jupyter.servers import control, registry
 from tests import checkpoints
 from tests.oracle import Plain, close
 
+pytestmark = pytest.mark.processes
+
 SNIPPETS = [
     # "One typically uses Garçon by launching a new server": see the test of that name.
     'rmodel = garcon.connect("my-garcon")',

@@ -17,6 +17,8 @@ from garcon_jupyter.model_files import embedded
 from tests.conftest import quiet
 from tests.oracle import Plain, close
 
+pytestmark = pytest.mark.processes
+
 PAGE = Path(__file__).parents[1] / "docs" / "coming-from.md"
 COLUMNS = ("TransformerLens", "nnsight", "Garçon")
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"

@@ -23,7 +23,7 @@ from tests.oracle import Plain, close
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def test_the_page_of_points_is_what_the_table_makes() -> None:
@@ -50,6 +50,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in anchors, target
 
 
+@pytest.mark.processes
 def test_the_demo_says_first_what_it_takes_and_installs_no_test_tools(tmp_path: Path) -> None:
     def would(goal: str) -> str:
         made = ["make", "--dry-run", f"VENV={tmp_path / 'venv'}", goal]
@@ -140,6 +141,7 @@ def toured(tmp_path_factory: pytest.TempPathFactory) -> tuple[NotebookNode, dict
     return done, torch.load(directory / "values.pt")
 
 
+@pytest.mark.processes
 def test_the_tour_shows_what_it_says(toured: tuple[NotebookNode, dict]) -> None:
     notebook, _ = toured
     cells = tour()
@@ -151,6 +153,7 @@ def test_the_tour_shows_what_it_says(toured: tuple[NotebookNode, dict]) -> None:
             assert shown == [expected], source
 
 
+@pytest.mark.processes
 def test_the_tour_draws(toured: tuple[NotebookNode, dict]) -> None:
     notebook, _ = toured
     (cell,) = [cell for cell in notebook.cells if "rmodel.show(" in cell.source]
@@ -158,6 +161,7 @@ def test_the_tour_draws(toured: tuple[NotebookNode, dict]) -> None:
     assert {"text/html", "application/vnd.jupyter.widget-view+json"} <= kinds
 
 
+@pytest.mark.processes
 def test_the_tours_values_are_transformers_own(toured: tuple[NotebookNode, dict]) -> None:
     _, values = toured
     plain = Plain(embedded.fetch("smollm2", progress=quiet))

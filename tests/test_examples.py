@@ -20,6 +20,8 @@ from garcon_jupyter.model_files import embedded
 from tests.conftest import quiet
 from tests.oracle import Plain, close
 
+pytestmark = pytest.mark.processes
+
 ARTICLE = """
 import torch
 torch.save({"tokens": tokens.ids, "logits": logits, "W": W,

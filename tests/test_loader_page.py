@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import garcon_jupyter as garcon
 from garcon_jupyter.cli import app
+
+pytestmark = pytest.mark.processes
 
 PAGE = Path(__file__).parents[1] / "docs" / "loader.md"
 

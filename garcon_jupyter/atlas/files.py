@@ -97,7 +97,8 @@ class Record:
         Raises:
             UnknownName: the atlas has no such array.
         """
-        return self._atlas.array(name)[self._row]
+        row: np.ndarray = self._atlas.array(name)[self._row]
+        return row
 
     @property
     def label(self) -> str:

@@ -27,6 +27,22 @@ class Client(PassClient, ServerClient):
 
         Nothing is fetched until an attribute is touched; with ``fetch=False``, touching gives handles,
         which can be cut and reduced on the server.
+
+        Examples:
+            >>> def save(save_ctx, tensor):
+            ...     save_ctx.pattern = tensor
+
+            >>> point = rmodel.probe_points["layers.4.attn.pattern"]
+            >>> rmodel.forward(rmodel.encode("Hello, world"), probes=[point.probe(save)], logits="none")
+            >>> before = rmodel.recordings()
+            >>> before["layers.4.attn.pattern"].pattern.shape  # [b, head, query, key]
+            torch.Size([1, 9, 3, 3])
+
+            A snapshot stays as it was, whatever runs later.
+
+            >>> rmodel.clear_recordings()
+            >>> len(before), len(rmodel.recordings())
+            (1, 0)
         """
         return Recordings(
             self, self._run(wire.Snapshot(number=secrets.randbits(62))), lazy=not fetch

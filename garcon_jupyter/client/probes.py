@@ -26,6 +26,29 @@ class Probe:
     """A function on a point, ready to be used in any number of requests.
 
     Its free variables are captured when it is made: changing them afterwards changes nothing.
+
+    Attributes:
+        spec: the probe as it travels: its point, its shipped function and its options.
+
+    Examples:
+        A point makes one of a function, which runs when a pass gets there.
+
+        >>> def quieter(save_ctx, tensor):
+        ...     save_ctx.norm = tensor.norm(dim=-1)  # kept: [b, p]
+        ...     return tensor * factor  # what the model goes on with
+
+        >>> factor = 0.5
+        >>> probe = rmodel.probe_points["layers.4.mlp.out"].probe(quieter)
+        >>> probe
+        <probe quieter at layers.4.mlp.out; captures factor (... bytes)>
+        >>> factor = 0.0  # too late to change this probe
+        >>> tokens = rmodel.encode("The capital of France is")
+        >>> changed = rmodel.forward(tokens, probes=[probe])
+        >>> clean = rmodel.forward(tokens, probes=[])
+        >>> bool((changed - clean).abs().max() > 0.1)
+        True
+        >>> rmodel.recordings()["layers.4.mlp.out"].norm.shape
+        torch.Size([1, 5])
     """
 
     def __init__(self, spec: ProbeSpec) -> None:

@@ -68,6 +68,31 @@ class Handle:
 
     Attributes:
         info: kind, shape, dtype, device and bytes of the saved value, before any step.
+
+    Examples:
+        With ``fetch=False`` the attributes of recordings are handles.
+
+        >>> def save(save_ctx, tensor):
+        ...     save_ctx.tensor = tensor
+
+        >>> neurons = rmodel.probe_points["layers.4.mlp.post_activation"]
+        >>> tokens = rmodel.encode("The capital of France is")
+        >>> rmodel.forward(tokens, probes=[neurons.probe(save)], logits="none")
+        >>> handle = rmodel.recordings(fetch=False)[neurons.name].tensor
+        >>> handle.shape, handle.dtype, handle.nbytes
+        ((1, 5, 1536), 'float32', 30720)
+
+        Each index and each reduction is another handle; what travels in the end is three numbers of a token.
+
+        >>> strongest = handle[0, -1].topk(3)
+        >>> strongest
+        <layers.4.mlp.post_activation.tensor: Tensor [1, 5, 1536] float32 (cut on the server)>
+        >>> values, units = strongest.fetch()
+        >>> bool((values == handle.fetch()[0, -1].topk(3).values).all())
+        True
+        >>> for row in handle: ...
+        Traceback (most recent call last):
+        garcon_jupyter.errors.BadRequest: ...
     """
 
     def __init__(

@@ -22,6 +22,7 @@ class PendingReply:
 
     @property
     def over(self) -> bool:
+        """Whether the reply is there, and all that was printed before it."""
         # Prints travel on another socket than the reply, which says how many there are.
         if self.reply is None:
             return False

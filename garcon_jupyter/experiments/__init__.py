@@ -1,4 +1,4 @@
-"""What is computed on the server and returned as plain data.
+"""Experiments: what is computed on the server and returned as plain data.
 
 Each runs clean passes and sends only what is drawn, a few numbers for each cell. None runs the probes that you
 attached, and none leaves anything in your recordings.

@@ -63,7 +63,6 @@ class Pictures(Client):
 
     def show_sharding(self) -> ShardingPicture:
         """A picture of which rank holds what, and how much memory it uses."""
-
         from garcon_jupyter.display.sharding import sharding_picture
 
         return sharding_picture(self)

@@ -95,10 +95,20 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        """Refuse the words, with the usage in a line, where argparse would end the kernel.
+
+        Raises:
+            BadRequest: always.
+        """
         usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
         raise BadRequest(f"{self.prog}: {message}.", f"Usage: {usage}")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Leave the command after its help was shown, where argparse would end the kernel.
+
+        Raises:
+            HelpShown: always.
+        """
         raise HelpShown
 
 

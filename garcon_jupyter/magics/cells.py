@@ -132,7 +132,8 @@ def _compiled(cell: Cell, body: list[ast.stmt]) -> FunctionType:
         exec(compile(module, cell.filename, "exec", dont_inherit=True), scope)
     except SyntaxError as error:
         raise _does_not_compile(cell, error, "probe") from None
-    return scope[name]
+    function: FunctionType = scope[name]
+    return function
 
 
 def _does_not_compile(cell: Cell, error: SyntaxError, what: str) -> BadProbe:

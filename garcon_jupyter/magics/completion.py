@@ -36,7 +36,7 @@ _LINE = re.compile(r"\s*(?P<magic>%%probe|%%garcon|%garcon)\s+(?P<rest>.*)", re.
 def matcher(current: Current) -> Callable[[CompletionContext], SimpleMatcherResult]:
     """The completer of the magics' lines, for ``Completer.custom_matchers``."""
 
-    @context_matcher(identifier=IDENTIFIER)
+    @context_matcher(identifier=IDENTIFIER)  # type: ignore[untyped-decorator]  # IPython has none of its types
     def complete(context: CompletionContext) -> SimpleMatcherResult:
         line = _LINE.fullmatch(context.text_until_cursor)
         if not line or not _is_magic_line(context, line["magic"]):

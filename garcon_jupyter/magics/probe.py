@@ -98,7 +98,7 @@ class ProbeCell:
 
     def _merge(self) -> str | Callable[..., Any] | None:
         rule = self._given.merge
-        variable = self._current.variables.get(rule)
+        variable: Callable[..., Any] | None = self._current.variables.get(rule)
         return variable if rule not in MERGE_RULES and callable(variable) else rule
 
     def _source(self) -> Recording | None:

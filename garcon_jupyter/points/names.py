@@ -39,6 +39,7 @@ class Address:
 
     @property
     def template(self) -> str:
+        """The row of the table that it is of, with holes; of a module, the name itself."""
         return self.spec.template if self.spec else self.name
 
 
@@ -132,6 +133,7 @@ def _choice(item: str) -> str:
 
 
 def an_example(pattern: str) -> str:
+    """A name that a pattern could mean, for messages: ``layers.*.attn.z`` becomes ``layers.0.attn.z``."""
     parts = []
     for part in pattern.split("."):
         found = re.search(r"\d+", part)

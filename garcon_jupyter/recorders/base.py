@@ -234,21 +234,26 @@ class Together(Recorder[Any]):
         self.sharded = all(recorder.sharded for recorder in recorders)
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
+        """Each of them takes in the batch, under its own name."""
         observed = observed.without(*self.left_out)
         for recorder in self.recorders:
             recorder.take(save_ctx, observed)
 
     def memory(self, units: int) -> int:
+        """The sum over all of them."""
         return sum(recorder.memory(units) for recorder in self.recorders)
 
     def needs(self, point: str, units: Callable[[str], int], kept: Collection[str]) -> int:
+        """The sum over those that are not there yet."""
         return sum(recorder.needs(point, units, kept) for recorder in self.recorders)
 
     def merge(self, states: Sequence[Any]) -> Any:
+        """Each merges its own."""
         kind = type(states[0])
         return next(r for r in self.recorders if r.state is kind).merge(states)
 
     def check(self, dims: Sequence[str], point: str) -> None:
+        """Each must be able to record the point."""
         for recorder in self.recorders:
             recorder.check(dims, point)
 
@@ -274,7 +279,9 @@ class Own(Recorder[Any]):
         self.name, self.sharded = name, sharded
 
     def update(self, state: Any, seen: Seen) -> Any:
+        """What the function given makes of the state and a batch."""
         return self._update(state, seen)
 
     def merge(self, states: Sequence[Any]) -> Any:
+        """What the function given makes of several states."""
         return self._merge(states)

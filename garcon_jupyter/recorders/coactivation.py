@@ -50,6 +50,7 @@ class Coactivation(Recorder[CoactivationState]):
         self.name = name or type(self).name
 
     def update(self, state: CoactivationState | None, seen: Seen) -> CoactivationState:
+        """Count, for each pair of units, the tokens at which both are above the threshold."""
         units = seen.values.shape[1]
         together = torch.zeros(units, units, dtype=torch.long, device=seen.values.device)
         for values in seen.values.split(_EXACT):
@@ -59,9 +60,11 @@ class Coactivation(Recorder[CoactivationState]):
         return fresh if state is None else self.add(state, fresh)
 
     def memory(self, units: int) -> int:
+        """8 bytes for each pair: it grows with the square of the units."""
         return 8 * units * units
 
     def add(self, one: CoactivationState, other: CoactivationState) -> CoactivationState:
+        """The sum of the counts."""
         one.together = one.together + other.together
         one.tokens_seen += other.tokens_seen
         return one

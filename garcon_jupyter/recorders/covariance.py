@@ -97,6 +97,7 @@ class Covariance(Recorder[CovarianceState]):
         self.name = name or type(self).name
 
     def update(self, state: CovarianceState | None, seen: Seen) -> CovarianceState:
+        """Take in a batch: products about its own mean, so that nothing cancels far from zero."""
         return self._with(state, seen.values, seen.values)
 
     def memory(self, units: int, others: int | None = None) -> int:
@@ -135,6 +136,7 @@ class Covariance(Recorder[CovarianceState]):
         return mean, deviations, squares
 
     def add(self, one: CovarianceState, other: CovarianceState) -> CovarianceState:
+        """Products about the common mean, from those about each."""
         if not one.tokens_seen or not other.tokens_seen:
             return one if one.tokens_seen else other
         n = one.tokens_seen + other.tokens_seen
@@ -192,11 +194,13 @@ class CrossCovariance(Covariance):
         self._held = None
 
     def needs(self, point: str, units: Callable[[str], int], kept: Collection[str]) -> int:
+        """Bytes at the second point, where the products of the units of both are kept; 0 at the first."""
         if point != self.second or self.name in kept:
             return 0
         return self.memory(units(self.first), units(self.second))
 
     def check(self, dims: Sequence[str], point: str) -> None:
+        """As of every recorder; and it may only be put on its two points."""
         super().check(dims, point)
         if point not in (self.first, self.second):
             raise BadProbe(

@@ -57,6 +57,7 @@ class Firing(Recorder[FiringState]):
         self.name = name or type(self).name
 
     def update(self, state: FiringState | None, seen: Seen) -> FiringState:
+        """Count the tokens above the threshold, and sum their values."""
         units, device = seen.values.shape[1], seen.values.device
         fired = torch.zeros(units, dtype=torch.long, device=device)
         total = torch.zeros(units, dtype=torch.float64, device=device)
@@ -68,9 +69,11 @@ class Firing(Recorder[FiringState]):
         return fresh if state is None else self.add(state, fresh)
 
     def memory(self, units: int) -> int:
+        """16 bytes for each unit: a count and a sum."""
         return 16 * units
 
     def add(self, one: FiringState, other: FiringState) -> FiringState:
+        """Counts and sums of both."""
         one.fired = one.fired + other.fired
         one.total = one.total + other.total
         one.tokens_seen += other.tokens_seen

@@ -53,7 +53,7 @@ class HistogramState(State):
     @property
     def relative_error(self) -> float:
         """Largest relative error of a quantile whose magnitude is between the outermost edges."""
-        return 1 / (2 ** (self.bits + 1) + 1)
+        return 1.0 / (int(2 ** (self.bits + 1)) + 1)
 
     def quantile(self, q: float) -> Tensor:
         """A quantile of every unit: within the relative error of the value of rank ``q·(n − 1)``, rounded
@@ -76,7 +76,8 @@ def _edges(low: int, high: int, bits: int) -> Tensor:
     """Positive edges, float64 [(high − low)·2**bits + 1]."""
     number = torch.arange((high - low) * 2**bits + 1, dtype=torch.float64)
     octave = (number / 2**bits).floor()
-    return torch.pow(2.0, low + octave) * (1 + number / 2**bits - octave)
+    edges: Tensor = torch.pow(2.0, low + octave) * (1 + number / 2**bits - octave)
+    return edges
 
 
 class Histogram(Recorder[HistogramState]):
@@ -107,7 +108,7 @@ class Histogram(Recorder[HistogramState]):
     @property
     def bins(self) -> int:
         """Bins of each unit."""
-        return 2 * ((self.high - self.low) * 2**self.bits + 1) + 1
+        return 2 * ((self.high - self.low) * int(2**self.bits) + 1) + 1
 
     @property
     def edges(self) -> Tensor:
@@ -115,6 +116,7 @@ class Histogram(Recorder[HistogramState]):
         return HistogramState(low=self.low, high=self.high, bits=self.bits).edges
 
     def update(self, state: HistogramState | None, seen: Seen) -> HistogramState:
+        """Count each value in its bin; values beyond the ends go to the outermost, NaN to none."""
         n, units = seen.values.shape
         width, device = self.bins, seen.values.device
         if state is None:
@@ -134,6 +136,7 @@ class Histogram(Recorder[HistogramState]):
         return state
 
     def memory(self, units: int) -> int:
+        """8 bytes for each bin and unit."""
         return 8 * self.bins * units
 
     def _find_bins(self, raw: Tensor, zeros: Tensor, bins: Tensor) -> None:
@@ -151,6 +154,7 @@ class Histogram(Recorder[HistogramState]):
             bins.masked_fill_(nan, len(zeros) * self.bins)
 
     def add(self, one: HistogramState, other: HistogramState) -> HistogramState:
+        """The sum of the counts."""
         one.counts = one.counts + other.counts
         one.tokens_seen += other.tokens_seen
         return one

@@ -69,13 +69,16 @@ class Moments(Recorder[MomentsState]):
         self.name = name or type(self).name
 
     def update(self, state: MomentsState | None, seen: Seen) -> MomentsState:
+        """Add the moments of a batch, taken about its own mean: nothing cancels where values are far from zero."""
         fresh = _of_batch(seen)
         return fresh if state is None else self.add(state, fresh)
 
     def memory(self, units: int) -> int:
+        """48 bytes for each unit."""
         return 48 * units
 
     def add(self, one: MomentsState, other: MomentsState) -> MomentsState:
+        """The moments of both together, from those of each (Chan et al. 1979, Pébay 2008)."""
         if not other.tokens_seen or not one.tokens_seen:
             return other if not one.tokens_seen else one
         a, b = float(one.tokens_seen), float(other.tokens_seen)

@@ -103,7 +103,9 @@ class Seen:
 
 def pieces(values: Tensor) -> tuple[Tensor, ...]:
     """Values [n, units] as :meth:`Seen.pieces` cuts them."""
-    return values.split(_CACHED if values.device.type == "cpu" else max(1, len(values)))
+    size = _CACHED if values.device.type == "cpu" else max(1, len(values))
+    pieces: tuple[Tensor, ...] = values.split(size)
+    return pieces
 
 
 def places_of(documents: Tensor, offsets: Tensor) -> Tensor:

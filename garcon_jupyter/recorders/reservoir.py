@@ -48,6 +48,7 @@ class Reservoir(Recorder[Examples]):
         return 1
 
     def update(self, state: Examples | None, seen: Seen) -> Examples:
+        """Keep the tokens with the k highest lots; a lot depends on document and offset alone, so any cut of the data draws the same."""
         n, units = seen.values.shape
         per_unit = self.groups_per_unit()
         if state is None:
@@ -65,6 +66,7 @@ class Reservoir(Recorder[Examples]):
         return state
 
     def memory(self, units: int) -> int:
+        """Bytes of value, document and offset of each slot, and of its window."""
         return Examples.memory(units * self.groups_per_unit(), self.k, self.before, self.after)
 
     def _draw(self, state: Examples, seen: Seen) -> None:
@@ -108,6 +110,7 @@ class Reservoir(Recorder[Examples]):
         return units
 
     def add(self, one: Examples, other: Examples) -> Examples:
+        """The k highest lots of both."""
         one.tokens_seen += other.tokens_seen
         one.take_all(other)
         return one
@@ -160,6 +163,7 @@ class EqualWidthReservoir(Reservoir):
         return torch.linspace(self.low, self.high, self.intervals + 1)
 
     def groups_per_unit(self) -> int:
+        """One sample for each interval."""
         return self.intervals
 
     def _groups(self, values: Tensor, units: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class SketchState(State):
     @property
     def error(self) -> float:
         """Standard error of the estimate of a correlation that is 0."""
-        return self.sums.shape[1] ** -0.5
+        return float(self.sums.shape[1] ** -0.5)
 
 
 class Sketch(Recorder[SketchState]):
@@ -78,6 +78,7 @@ class Sketch(Recorder[SketchState]):
         self.name = name or type(self).name
 
     def update(self, state: SketchState | None, seen: Seen) -> SketchState:
+        """Add the values to the signed sums; the sign of a token in a sum depends on its document and offset alone."""
         units, device = seen.values.shape[1], seen.values.device
         if state is None:
             state = SketchState(
@@ -101,9 +102,11 @@ class Sketch(Recorder[SketchState]):
         return state
 
     def memory(self, units: int) -> int:
+        """4 bytes for each sum and 8 for each unit, and 8 for each sum that all units share."""
         return units * (4 * self.width + 8) + 8 * self.width
 
     def add(self, one: SketchState, other: SketchState) -> SketchState:
+        """The sum of both: sketches are linear."""
         one.sums = one.sums + other.sums
         one.totals = one.totals + other.totals
         one.signs = one.signs + other.signs

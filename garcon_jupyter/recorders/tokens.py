@@ -73,6 +73,7 @@ class TokenStatistics(Recorder[TokenState]):
         self.name = name or type(self).name
 
     def update(self, state: TokenState | None, seen: Seen) -> TokenState:
+        """Add the values to the count, sum and maximum of the token at which they were."""
         values = seen.values
         if self.units is not None:
             if self.units[-1] >= values.shape[1]:
@@ -91,6 +92,7 @@ class TokenStatistics(Recorder[TokenState]):
         return fresh if state is None else self.add(state, fresh)
 
     def add(self, one: TokenState, other: TokenState) -> TokenState:
+        """Counts and sums of both, and the larger maximum; tokens that only one has seen are taken over."""
         ids = torch.cat([one.ids, other.ids]).unique()
         at, also = torch.searchsorted(ids, one.ids), torch.searchsorted(ids, other.ids)
         counts = torch.zeros_like(ids)

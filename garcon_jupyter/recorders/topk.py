@@ -29,6 +29,27 @@ class TopK(Recorder[Examples]):
         before: how many tokens before each to keep, with the unit's values there.
         after: the same after it. Windows end with the row and the document.
         name: under which the state is saved.
+
+    Examples:
+        As a probe of every layer, while texts stream past:
+
+        >>> probes = rmodel.probe_points["layers.4-6.mlp.post_activation"].probes(recorders.TopK(2))
+        >>> run = rmodel.run(["Paris is large.", "Rome is old."], probes, show=False)
+        >>> best = rmodel.recordings()["layers.4.mlp.post_activation"].topk
+        >>> best.values.shape, best.documents.shape  # [units, k]
+        (torch.Size([1536, 2]), torch.Size([1536, 2]))
+
+        It needs no server; here a text of three tokens, at each of which two units have a value, [b, p, units].
+
+        >>> values = torch.tensor([[[1.0, 5.0], [3.0, 4.0], [2.0, 6.0]]])
+        >>> text = recorders.alone([[70, 80, 90]])
+        >>> state = recorders.TopK(2).update(None, recorders.seen(values, text))
+        >>> state.values
+        tensor([[3., 2.],
+                [6., 5.]])
+        >>> state.offsets
+        tensor([[1, 2],
+                [2, 0]])
     """
 
     name = "topk"
@@ -43,6 +64,7 @@ class TopK(Recorder[Examples]):
         self.name = name or type(self).name
 
     def update(self, state: Examples | None, seen: Seen) -> Examples:
+        """Take in the values that beat the worst that a unit keeps; of equal ones the earlier is kept."""
         if state is None:
             units = seen.values.shape[1]
             state = Examples.empty(
@@ -56,11 +78,13 @@ class TopK(Recorder[Examples]):
         return state
 
     def add(self, one: Examples, other: Examples) -> Examples:
+        """The k best of both, with their places."""
         one.tokens_seen += other.tokens_seen
         one.take_all(other)
         return one
 
     def memory(self, units: int) -> int:
+        """Bytes of value, document and offset of each slot, and of its window."""
         return Examples.memory(units, self.k, self.before, self.after)
 
     def _candidates(self, state: Examples, seen: Seen) -> tuple[Tensor, Tensor]:

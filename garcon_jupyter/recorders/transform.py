@@ -138,21 +138,26 @@ class Of(Recorder[Any]):
         return self._marked(self.recorder.update(state, seen))
 
     def add(self, one: Any, other: Any) -> Any:
+        """As the recorder itself does."""
         return self._marked(self.recorder.add(one, other))
 
     def merge(self, states: Sequence[Any]) -> Any:
+        """As the recorder itself does; all must be of the same function."""
         return self._marked(self.recorder.merge(states))
 
     def memory(self, units: int) -> int:
+        """Bytes for so many of its *own* units, which the function makes."""
         return self.recorder.memory(units)
 
     def needs(self, point: str, units: Callable[[str], int], kept: Collection[str]) -> int:
+        """Bytes by the number of units that the function makes, not of those that the point has."""
         return self.recorder.needs(point, lambda name: self.transform.units, kept)
 
     def check(self, dims: Sequence[str], point: str) -> None:
         """Any point will do: what counts is what the function makes of it."""
 
     def options(self) -> dict[str, Any]:
+        """The function, what its units are called or how many there are, and the parameters that it asks for."""
         made = self.transform
         said = {"units": list(made.labels) or made.units, "params": list(made.params)}
         return {"fn": made.name, **{name: value for name, value in said.items() if value}}

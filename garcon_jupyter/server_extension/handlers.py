@@ -96,6 +96,8 @@ class _Handler(APIHandler):
 
 
 class ServersHandler(_Handler):
+    """GET garcon/servers: all servers, and launches that go on."""
+
     @tornado.web.authenticated
     @authorized
     async def get(self) -> None:
@@ -103,6 +105,8 @@ class ServersHandler(_Handler):
 
 
 class ModelsHandler(_Handler):
+    """GET garcon/models: what could be launched."""
+
     @tornado.web.authenticated
     @authorized
     async def get(self) -> None:
@@ -110,6 +114,8 @@ class ModelsHandler(_Handler):
 
 
 class LaunchesHandler(_Handler):
+    """POST garcon/launches: begin one; answers 202 at once."""
+
     @tornado.web.authenticated
     @authorized
     async def post(self) -> None:
@@ -117,6 +123,8 @@ class LaunchesHandler(_Handler):
 
 
 class LaunchHandler(_Handler):
+    """DELETE garcon/launches/KEY: forget one that failed or is over."""
+
     @tornado.web.authenticated
     @authorized
     async def delete(self, key: str) -> None:
@@ -128,6 +136,8 @@ class LaunchHandler(_Handler):
 
 
 class ServerHandler(_Handler):
+    """DELETE garcon/servers/NAME: end a server, with ``?force=1`` without asking it."""
+
     @tornado.web.authenticated
     @authorized
     async def delete(self, name: str) -> None:
@@ -136,6 +146,8 @@ class ServerHandler(_Handler):
 
 
 class KeepAliveHandler(_Handler):
+    """POST garcon/servers/NAME/keep-alive: begin the idle time anew."""
+
     @tornado.web.authenticated
     @authorized
     async def post(self, name: str) -> None:
@@ -143,6 +155,8 @@ class KeepAliveHandler(_Handler):
 
 
 class CancelHandler(_Handler):
+    """POST garcon/servers/NAME/cancel: stop the request that is named."""
+
     @tornado.web.authenticated
     @authorized
     async def post(self, name: str) -> None:
@@ -156,6 +170,8 @@ class CancelHandler(_Handler):
 
 
 class PointsHandler(_Handler):
+    """GET garcon/servers/NAME/points: the points of a server's model, as a tree."""
+
     @tornado.web.authenticated
     @authorized
     async def get(self, name: str) -> None:

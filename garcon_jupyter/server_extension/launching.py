@@ -70,6 +70,7 @@ class Launch:
             self.fail(said["problem"], said["remedy"])
 
     def fail(self, problem: str, remedy: str) -> None:
+        """End it as failed, with what is wrong and what to do."""
         self._end("failed", problem=problem, remedy=remedy)
 
     def _end(self, state: str, **facts: str) -> None:

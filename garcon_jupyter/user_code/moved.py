@@ -26,6 +26,7 @@ class Unpickler(pickle.Unpickler):
     """Reads what this version or an earlier one has written."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """The class or function of a name, where it stands now."""
         return super().find_class(MOVED.get(module, module), name)
 
 

@@ -56,7 +56,7 @@ class _Names:
         self.guest, self.values = guest, values
 
 
-class Pickler(cloudpickle.Pickler):
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """One payload.
 
     Args:

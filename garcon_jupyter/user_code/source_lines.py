@@ -54,7 +54,8 @@ def _last_line(code: types.CodeType) -> int:
 
 def _remade(make: Any, args: Any, file: str, first: int, lines: Sequence[str]) -> types.CodeType:
     remember(file, first, lines)
-    return make(*args)
+    made: types.CodeType = make(*args)
+    return made
 
 
 _remembered: OrderedDict[str, dict[int, str]] = OrderedDict()

@@ -12,7 +12,7 @@ from garcon_jupyter.widgets import still, svg
 from garcon_jupyter.widgets.values import Values
 
 
-class Distribution(go.Figure):
+class Distribution(go.Figure):  # type: ignore[misc]  # plotly has no types
     """A histogram: one trace of bars, a title and a subtitle.
 
     plotly's own display leaves either nothing to see without JavaScript or a script to load;

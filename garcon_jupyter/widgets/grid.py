@@ -63,7 +63,7 @@ class GridWidget(Picture):
     Args:
         sheets: the heatmaps; at least one.
         title: what is shown.
-        words: what stands in the cells, as :class:`Words` or [row][column][choice] of (word,
+        words: what stands in the cells, as :class:`Words` or ``[row][column][choice]`` of (word,
             probability): the first word in the cell, all of them beside the pointer.
 
     Attributes:

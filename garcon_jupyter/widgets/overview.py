@@ -51,10 +51,10 @@ def arrangement(layers: int, heads: int, width: float, height: float) -> tuple[i
 def still(
     smalls: Sequence[bytes], heads: int, shape: tuple[int, int], title: str, unfinished: str = ""
 ) -> str:
-    """SVG of all layers.
+    r"""SVG of all layers.
 
     Args:
-        smalls: for each layer the colour codes of its heads, uint8 [head, \\*shape]; empty where they are missing.
+        smalls: for each layer the colour codes of its heads, uint8 [head, \*shape]; empty where they are missing.
         heads: how many a layer has.
         shape: cells of a thumbnail.
         title: heading.

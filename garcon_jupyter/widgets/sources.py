@@ -94,9 +94,12 @@ class ArraySource(Source):
         return self._whole.copy()
 
     def _text(self, row: int, head: int) -> arrays.Floats:
+        text: arrays.Floats
         if head >= 0:
-            return self._whole[row, :, head]
-        return self._whole[row] if self._norms is None else self._norms[row]
+            text = self._whole[row, :, head]
+        else:
+            text = self._whole[row] if self._norms is None else self._norms[row]
+        return text
 
     def frame(
         self, row: int, head: int, first: int, end: int, pooled: int, order: Order | None
@@ -117,5 +120,6 @@ class ArraySource(Source):
         return self._limits[one_head]
 
     def sample(self, row: int, head: int) -> arrays.Floats:
+        """Every so many-th value, at most :data:`SAMPLE` of them."""
         values = self._text(row, head).reshape(-1)
         return values[:: max(1, -(-values.size // SAMPLE))]

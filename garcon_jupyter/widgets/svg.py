@@ -61,10 +61,12 @@ def text(
 
 
 def line(x1: float, y1: float, x2: float, y2: float, colour: str = LINE) -> str:
+    """A straight line between two points, in pixels of the picture."""
     return f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="{colour}"/>'
 
 
 def box(x: float, y: float, width: float, height: float) -> str:
+    """The outline of a rectangle; x and y are its upper left corner."""
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
         f'fill="none" stroke="{LINE}"/>'
@@ -72,6 +74,7 @@ def box(x: float, y: float, width: float, height: float) -> str:
 
 
 def bar(x: float, y: float, width: float, height: float, code: int) -> str:
+    """A filled rectangle in the colour of a code, 0 to 255 (:func:`garcon_jupyter.widgets.colours.codes`)."""
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
         f'fill="{colours.css(code)}"/>'
@@ -149,6 +152,7 @@ def scale_bar(x: float, y: float, first: int, ticks: Iterable[tuple[float, str]]
 
 
 def shorten(string: str, length: int) -> str:
+    """At most `length` characters of a text; an ellipsis stands for the rest."""
     return string if len(string) <= length else string[: length - 1] + "…"
 
 

@@ -102,6 +102,7 @@ class Subject:
         return cls("activations", values, tokens, title, name or "column")
 
     def widget(self) -> Picture:
+        """The live picture: attention for [row, head, query, key], else activations."""
         if self.kind == "attention":
             return AttentionWidget(self.values, self.tokens, self.title)
         return ActivationsWidget(self.values, self.tokens, self.title, self.unit_name)
@@ -124,6 +125,7 @@ class Subject:
 
     @property
     def summary(self) -> str:
+        """What is drawn, in a few words: its shape and what the axes are."""
         shape = " × ".join(f"{length:,}" for length in self.values.shape)
         return f"{self.kind} {shape}"
 

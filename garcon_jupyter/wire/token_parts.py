@@ -20,7 +20,7 @@ def escaped(data: bytes) -> str:
 
 
 def plain(text: str) -> str:
-    """A text in which bytes that are no character are ``\\ufffd``."""
+    r"""A text in which bytes that are no character are ``\ufffd``."""
     return _bytes(text).decode("utf-8", "replace")
 
 

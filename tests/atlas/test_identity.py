@@ -16,6 +16,8 @@ import garcon_jupyter as garcon
 from tests import checkpoints
 from tests.conftest import quiet
 
+pytestmark = pytest.mark.processes
+
 POINTS = "layers.*.mlp.post_activation"
 ROWS = np.random.default_rng(8).integers(3, 263, size=(500, 100))
 CLOSE = 1e-5

@@ -11,6 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.backend.ranks import run_on_ranks
 
+pytestmark = pytest.mark.processes
+
 SLACK = 24 << 20
 """Bytes that transformers' loader takes for itself: threads, headers, the meta model."""
 

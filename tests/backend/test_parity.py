@@ -23,6 +23,8 @@ from tests.backend.in_process import InProcess
 from tests.backend.parity_run import NEW, Found, compute_all, label
 from tests.backend.ranks import run_on_ranks
 
+pytestmark = pytest.mark.processes
+
 LAYOUTS: list[dict[str, int]] = [
     {"tp": 2},
     {"tp": 4},

@@ -29,6 +29,7 @@ class Ran:
         self.out, self.err = capture.readouterr()
 
 
+@pytest.mark.processes
 def test_the_command_and_the_module_are_the_same() -> None:
     command = Path(sys.executable).with_name("garcon")
     for start in ([str(command)], [sys.executable, "-m", "garcon_jupyter"]):
@@ -38,6 +39,7 @@ def test_the_command_and_the_module_are_the_same() -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.processes
 def test_launch_points_logs_and_stop(capsys: pytest.CaptureFixture[str], llama_path: Path) -> None:
     ran = Ran(capsys, "launch", str(llama_path), "--name", "from-cli", "--idle-timeout", "5m")
     assert ran.code == 0, ran.err
@@ -93,6 +95,7 @@ def test_stop_says_who_else_is_there(
     assert llama_server.alive
 
 
+@pytest.mark.processes
 def test_force_ends_a_server_that_hangs(
     capsys: pytest.CaptureFixture[str], llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ def test_cells_of_vs_code_say_where_they_are(
     assert resuming._notebook(shell) == name
 
 
+@pytest.mark.processes
 def test_a_script_is_found_by_its_path_and_an_installed_program_is_none(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
     script.write_text("from garcon_jupyter.client.resuming import _by_name\nprint(_by_name())\n")

@@ -214,6 +214,7 @@ def _forward(model: garcon.RemoteModel) -> Any:
     return requests.Forward(session=model.session, batch=batch, probes=(probe.spec,))
 
 
+@pytest.mark.processes
 def test_two_stages_answer_over_it_too(llama_path: Path, plain: Plain, taken: list[int]) -> None:
     garcon.launch(llama_path, name="staged", pp=2, progress=quiet)
     model = garcon.connect("staged")

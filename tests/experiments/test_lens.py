@@ -165,6 +165,7 @@ def other(
     control.stop(server, force=True)
 
 
+@pytest.mark.processes
 def test_another_norm_is_found_out_and_other_logits_are_refused(
     other: tuple[garcon.RemoteModel, Plain],
 ) -> None:

@@ -118,6 +118,7 @@ def pid() -> int:
     return server.facts["pid"]
 
 
+@pytest.mark.processes
 def test_launch_probe_forward_recordings(kernel: Kernel) -> None:
     attached = kernel.run(
         "%%probe layers.1.mlp.post_activation\nprint('probed', list(tensor.shape))\n"

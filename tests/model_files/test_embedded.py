@@ -33,6 +33,8 @@ from garcon_jupyter.model_files.embedded import EMBEDDED, Embedded, fetch
 from tests.checkpoints import CHAT_TEMPLATE, make_llama
 from tests.gguf_files import gguf_name, heads_of, interleaved, write_gguf
 
+pytestmark = pytest.mark.processes
+
 # A tiny embedded model --------------------------------------------------------------------------
 
 MEMBER = "garcon_tiny/tiny.gguf"

@@ -62,6 +62,7 @@ def test_an_embedded_name_in_any_case(
     assert snapshots.resolve("./smollm2").source == "directory"
 
 
+@pytest.mark.processes
 def test_the_notebook_pays_for_no_torch() -> None:
     code = (
         "import sys; from garcon_jupyter.model_files import snapshots; snapshots.resolve('smollm2'); "
@@ -275,6 +276,7 @@ def test_where_the_hub_must_not_be_asked_the_error_says_so(word: str) -> None:
     assert type(refused.value) is (FetchFailed if "/" in word else NotAModel)
 
 
+@pytest.mark.processes
 def test_an_old_hub_id_is_asked_for_where_there_is_a_hub(hub: str, tmp_path: Path) -> None:
     said = ask_hub("gpt2", hub, tmp_path)
     assert "Asking the Hugging Face hub for gpt2.\n" in said
@@ -284,6 +286,7 @@ def test_an_old_hub_id_is_asked_for_where_there_is_a_hub(hub: str, tmp_path: Pat
     assert "Did you mean smollm2?" in said
 
 
+@pytest.mark.processes
 def test_a_hub_id_without_network(tmp_path: Path) -> None:
     said = ask_hub("someone/some-model", NOWHERE, tmp_path)
     assert "Asking the Hugging Face hub for someone/some-model.\n" in said
@@ -292,6 +295,7 @@ def test_a_hub_id_without_network(tmp_path: Path) -> None:
     assert f"give an embedded model ({', '.join(EMBEDDED)}) or a directory." in said
 
 
+@pytest.mark.processes
 def test_half_a_hub_model_without_network(tmp_path: Path) -> None:
     made = make_gpt2(cached(tmp_path, "someone/half"))
     (made / "model.safetensors").unlink()
@@ -325,11 +329,13 @@ def hub() -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.processes
 def test_a_hub_id_that_the_hub_lacks(hub: str, tmp_path: Path) -> None:
     said = ask_hub("someone/no-such-model", hub, tmp_path)
     assert "NotAModel 'someone/no-such-model' is no directory here, and the hub has no" in said
 
 
+@pytest.mark.processes
 def test_a_hub_id_behind_a_licence(hub: str, tmp_path: Path) -> None:
     said = ask_hub("someone/gated", hub, tmp_path)
     assert "FetchFailed The hub gives someone/gated only to those who accepted its" in said

@@ -16,6 +16,8 @@ from garcon_jupyter.recorders import Recorder, alone, seen
 from tests.conftest import quiet
 from tests.oracle import close
 
+pytestmark = pytest.mark.processes
+
 MLP, HEADS, RESIDUAL = "layers.1.mlp.post_activation", "layers.2.attn.z", "layers.3.resid_post"
 TEXTS = ["the cat sat on the mat", "a dog", "so it goes, on and on"]
 EVERY: list[Recorder[Any]] = [

@@ -111,6 +111,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(either: garcon.Remote
     either.run([[5, 6, 7]], [firing], show=False)  # the server goes on
 
 
+@pytest.mark.processes
 def test_each_stage_counts_what_it_records(llama_path: Path) -> None:
     """Points without a layer, too: the embedding is on the first stage, the logits on the last."""
 

@@ -69,6 +69,7 @@ def plain_residual(plain: Plain, ids: Tensor, mask: Tensor) -> Tensor:
     return caught[0]
 
 
+@pytest.mark.processes
 def test_every_recorder_of_a_function_is_that_of_its_values(
     model: garcon.RemoteModel, plain: Plain
 ) -> None:

@@ -11,6 +11,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "labextension"
 BUNDLE = ROOT / "garcon_jupyter" / "labextension"
@@ -43,6 +45,7 @@ def test_no_host_is_named() -> None:
         assert set(urls.findall(file.read_text())) <= {"http://www.w3.org"}, file
 
 
+@pytest.mark.processes
 def test_the_wheel_brings_both_extensions(tmp_path: Path) -> None:
     """Without Node: its bundle is taken as it is."""
     environment = {**os.environ, "HATCH_JUPYTER_BUILDER_SKIP_NPM": "1"}

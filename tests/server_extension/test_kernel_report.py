@@ -139,6 +139,7 @@ def test_telling_does_not_wait_for_a_busy_server(shell: Any, rmodel: garcon.Remo
     other.close()
 
 
+@pytest.mark.processes
 def test_a_server_that_is_gone(shell: Any, llama_path: Any) -> None:
     server = garcon.launch(llama_path, name="short-lived", progress=lambda line: None)
     model = garcon.connect("short-lived")

@@ -21,6 +21,7 @@ def test_one_process_on_cpu(llama_path: Path) -> None:
     assert plan == placement.Placement("cpu", {"tp": 1, "pp": 1, "dp": 1})
 
 
+@pytest.mark.processes
 def test_as_few_gpus_as_hold_it(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = total_bytes(weight_files(llama_path))
     on_gpus(monkeypatch, 4, 4 * weights)
@@ -36,6 +37,7 @@ def test_what_was_asked_for_is_taken(llama_path: Path, monkeypatch: pytest.Monke
     assert degrees == {"tp": 2, "pp": 1, "dp": 2}
 
 
+@pytest.mark.processes
 def test_a_model_that_no_gpus_hold(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpus(monkeypatch, 2, 1000)
     with pytest.raises(DoesNotFit, match="The model needs"):

@@ -41,6 +41,7 @@ def test_it_is_private_and_goes(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.processes
 def test_that_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
     words = [sys.executable, "-c", HOLDER, PREFIX, str(tmp_path)]
     holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)

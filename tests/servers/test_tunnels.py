@@ -34,6 +34,8 @@ from tests.network import Host
 from tests.oracle import PROMPT, Plain, close
 from tests.sshd import PORT, Sshd
 
+pytestmark = pytest.mark.processes
+
 POINT = "layers.1.mlp.post_activation"
 PATIENCE = 30.0
 

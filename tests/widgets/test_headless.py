@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from garcon_jupyter.widgets import headless
 
+pytestmark = pytest.mark.processes
+
 SETUP = """
 import threading, numpy as np
 from garcon_jupyter.widgets import PatchingWidget, Sheet

@@ -42,7 +42,8 @@ class GatherGroup:
         start = self.replicas.rank * self.local
         index = torch.arange(start, start + self.local, device=batch.device)
         copies = batch.unflatten(0, (self.rows, -1))
-        return copies[index.clamp(max=self.rows - 1)].flatten(0, 1)
+        rows: Tensor = copies[index.clamp(max=self.rows - 1)].flatten(0, 1)
+        return rows
 
     def all_gather_rows(self, mine: Tensor) -> Tensor:
         """All-gather: what each replica has of its rows, put together on every rank, off the graph.
@@ -145,7 +146,8 @@ class GatherGroup:
         for target, piece in list(zip(replicas.members, pieces, strict=True))[1:]:
             if len(piece):
                 dist.send(piece.contiguous(), target, group=replicas.group)
-        return pieces[0].contiguous()
+        mine: Tensor = pieces[0].contiguous()
+        return mine
 
     def _sizes(self, mine: int) -> list[int]:
         sizes = torch.zeros(self.replicas.size, dtype=torch.long, device=self.replicas.device)

@@ -208,4 +208,4 @@ def await_store(hosts: Hosts, seconds: float) -> None:
 def _free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("", 0))
-        return sock.getsockname()[1]
+        return int(sock.getsockname()[1])

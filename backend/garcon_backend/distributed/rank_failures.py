@@ -40,7 +40,8 @@ class Losses:
     def all(self) -> list[dict[str, Any]]:
         """Each as ``{"time", "reason"}``, oldest first."""
         try:
-            return json.loads(self._file.read_text())
+            losses: list[dict[str, Any]] = json.loads(self._file.read_text())
+            return losses
         except (OSError, ValueError):
             return []
 
@@ -53,7 +54,7 @@ class Losses:
     def too_many(self) -> bool:
         """Whether to give up."""
         since = self._now() - WINDOW
-        return sum(loss["time"] > since for loss in self.all()) > LIMIT
+        return sum(bool(loss["time"] > since) for loss in self.all()) > LIMIT
 
     def verdict(self) -> str:
         """Why the server gave up."""

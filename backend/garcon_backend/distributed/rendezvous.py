@@ -97,8 +97,10 @@ def _create(parameters: RendezvousParameters) -> RendezvousHandler:
 
 
 class Alone(RendezvousHandler):
-    """The launcher of a single host, which has met everybody as soon as it asks. (Torch's own would look whether
-    others came at once, and again after a second.)"""
+    """The launcher of a single host, which has met everybody as soon as it asks.
+
+    Torch's own would look whether others came at once, and again after a second.
+    """
 
     def __init__(self, run_id: str) -> None:
         self._run_id, self._closed = run_id, False

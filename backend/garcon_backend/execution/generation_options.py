@@ -76,7 +76,7 @@ class Settled:
     def new_tokens(self, prompt: int) -> int:
         """How many tokens may come after so many."""
         most = self.options.get("max_new_tokens")
-        return most if most is not None else max(0, self.options["max_length"] - prompt)
+        return int(most) if most is not None else max(0, int(self.options["max_length"]) - prompt)
 
 
 def settled(model: Any, asked: dict[str, Any], tokenizer: Any, mesh: Mesh) -> Settled:

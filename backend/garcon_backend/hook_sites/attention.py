@@ -122,7 +122,10 @@ def attention(
         own = _own_function(module, more, probed)
         given = {"scaling": scaling, "dropout": dropout, "softcap": softcap, **kwargs}
         given = {name: argument for name, argument in given.items() if argument is not None}
-        return own(module, query, key, value, attention_mask, **given)
+        mixed: tuple[Tensor, Tensor | None] = own(
+            module, query, key, value, attention_mask, **given
+        )
+        return mixed
     return _in_steps(taps, query, key, value, attention_mask, scaling, softcap)
 
 
@@ -150,7 +153,9 @@ def _own_function(module: nn.Module, more: dict[str, Any], probed: bool) -> Call
         NotAModel: it would not.
         PointUnavailable: it can, and shows neither.
     """
-    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    own: Callable[..., Any] | None = getattr(
+        sys.modules[type(module).__module__], "eager_attention_forward", None
+    )
     named = inspect.signature(own).parameters if own is not None else {}
     held = {id(parameter) for parameter in module.parameters(recurse=False)}
     lost = {n: v for n, v in more.items() if n not in named and id(v) not in held}

@@ -21,7 +21,10 @@ from garcon_backend.hook_sites.sites import Pass, Visitor, visited
 
 
 def _eps(module: Any) -> float:
-    return next(getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n))
+    found: float = next(
+        getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n)
+    )
+    return found
 
 
 def rms_norm(
@@ -32,7 +35,8 @@ def rms_norm(
     wide = x.float()
     scale = visited(visits, "scale", (wide.pow(2).mean(-1, keepdim=True) + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", (wide / scale).to(x.dtype))
-    return module.weight * normalized
+    out: Tensor = module.weight * normalized
+    return out
 
 
 def gemma_rms_norm(
@@ -70,7 +74,8 @@ def layer_norm(
     scale = visited(visits, "scale", (variance + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", centred / scale)
     out = normalized * module.weight
-    return (out if module.bias is None else out + module.bias).to(x.dtype)
+    shifted: Tensor = out if module.bias is None else out + module.bias
+    return shifted.to(x.dtype)
 
 
 def output_by_head(
@@ -108,7 +113,8 @@ def projection_weight(module: Any) -> Tensor:
 
 def local(parameter: Any) -> Tensor:
     """The part of a parameter that this rank holds."""
-    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    shard: Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return shard
 
 
 def softmax_router(

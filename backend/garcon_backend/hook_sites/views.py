@@ -28,9 +28,11 @@ class PointView:
     """Takes a value out of a tensor and puts it back. The base class is the whole tensor."""
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        """The point's value, of the shape that the table says, as a view of `tensor` where that is possible."""
         return tensor
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        """A tensor like `tensor` in which `value` has the place of what :meth:`extract` showed."""
         return value
 
 

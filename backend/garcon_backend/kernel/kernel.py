@@ -98,9 +98,11 @@ class GarconKernel(IPythonKernel):
 
     @property
     def kernel_info(self) -> dict[str, Any]:
+        """What clients are told of the kernel: as of any, and the facts of the server."""
         return {**super().kernel_info, "supported_features": [], "garcon": self.served.facts}
 
     def start(self) -> None:
+        """Begin to answer; runs that were cut short are back before anybody can ask."""
         with self.runs.lock:  # nobody is told of runs before those that were cut short are back
             super().start()
             self.runs.revive()

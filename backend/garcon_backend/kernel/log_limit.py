@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 MOST, WINDOW = 100, 60.0
 """Records of a logger in so many seconds; those beyond are counted."""
@@ -33,7 +34,7 @@ class LogLimit(logging.Filter):
         return self._passed <= MOST
 
 
-def limit(*loggers: logging.Logger | logging.LoggerAdapter) -> None:
+def limit(*loggers: logging.Logger | logging.LoggerAdapter[Any]) -> None:
     """Limit loggers, each for itself; asyncio's and tornado's too, which report what others let fall."""
     others = ("asyncio", "tornado.application", "tornado.general")
     for logger in (*loggers, *map(logging.getLogger, others)):

@@ -57,7 +57,7 @@ class QueuePlaces:
         return bool(rows)
 
     def described(self, before: Sequence[Queued]) -> str:
-        """ "2 requests before yours (alice: forward, bob: 3 × generate)"."""
+        """Who is before: "2 requests before yours (alice: forward, bob: 3 × generate)"."""
         each = Counter((self._user(item.session), item.kind) for item in before)
         named = [
             f"{user}: {kind}" if count == 1 else f"{user}: {count} × {kind}"

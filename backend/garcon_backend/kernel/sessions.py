@@ -74,6 +74,7 @@ class Session:
 
     @property
     def held(self) -> bool:
+        """Whether a living client has it."""
         return self.client is not None and self.client.alive
 
     def take(self, client: ClientProcess) -> None:
@@ -152,6 +153,7 @@ class Sessions:
             session.client.seen = time.monotonic()
 
     def known(self, name: str) -> bool:
+        """Whether there is a session of this name."""
         return name in self._sessions
 
     def user(self, name: str) -> str | None:

@@ -56,7 +56,8 @@ def rows_of_stretch(index: int) -> Rows:
 
     def rows(stored: Tensor, sizes: Sizes) -> Tensor:
         queries, keys = sizes["H"] * sizes["d"], sizes["K"] * sizes["d"]
-        return stored.split([queries, keys, keys], 0)[index]
+        parts: tuple[Tensor, ...] = stored.split([queries, keys, keys], 0)
+        return parts[index]
 
     return rows
 

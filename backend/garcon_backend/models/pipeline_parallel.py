@@ -1,4 +1,4 @@
-"""Pipeline stages: each rank keeps some of the layers, and stand-ins for the rest.
+"""Pipeline parallelism: each stage keeps some of the layers, and stand-ins for the rest.
 
 Every stage runs the model's own forward, from tokens to logits. Where a layer is on another stage
 there is a stand-in that returns its input; the stand-in just before a stage's own layers receives

@@ -80,7 +80,8 @@ def _sets(module: Any, kind: str, positions: Tensor, layer_type: str | None) -> 
         return lengths.clamp(min=module.original_max_seq_len)
     parameters = module.config.rope_parameters
     parameters = parameters if layer_type is None else parameters[layer_type]
-    return (lengths > parameters["original_max_position_embeddings"]).long()
+    longer: Tensor = lengths > parameters["original_max_position_embeddings"]
+    return longer.long()
 
 
 def _forget_longer(module: Any, layer_type: str | None) -> None:
@@ -123,7 +124,7 @@ def read_again_when_a_row_passes(model: Any, mask: Tensor) -> Iterator[None]:
         passes = (kept - padding <= switch) & (input_ids.shape[1] - padding > switch)
         if kept and bool(passes.any()):
             past_key_values, kwargs["next_sequence_length"] = None, None
-        inputs = inner(input_ids, past_key_values=past_key_values, **kwargs)
+        inputs: dict[str, Any] = inner(input_ids, past_key_values=past_key_values, **kwargs)
         if inputs.get("past_key_values") is None and kwargs.get("use_cache", True):
             inputs["past_key_values"] = fresh_cache(model)
         return inputs

@@ -25,7 +25,7 @@ LINES = 10_000
 
 
 def log(line: str) -> None:
-    """Write a line into the server's log. (What rank 0 prints otherwise goes to consoles.)"""
+    """Write a line into the server's log; what rank 0 prints otherwise goes to consoles."""
     print(f"[garcon] {line}", file=sys.__stdout__, flush=True)
 
 

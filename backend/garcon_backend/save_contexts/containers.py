@@ -28,12 +28,15 @@ class Rows(list[Any]):
         self._own = own
 
     def append(self, item: Any) -> None:
+        """As of a list; a tensor gets memory of its own."""
         super().append(_owned(self, item))
 
     def insert(self, index: Any, item: Any) -> None:
+        """As of a list; a tensor gets memory of its own."""
         super().insert(index, _owned(self, item))
 
     def extend(self, items: Iterable[Any]) -> None:
+        """As of a list; tensors get memory of their own."""
         super().extend([_owned(self, item) for item in items])
 
     def __iadd__(self, items: Iterable[Any]) -> Rows:  # type: ignore[misc]
@@ -66,11 +69,13 @@ class Table(dict[Any, Any]):
         super().__setitem__(key, _owned(self, item))
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
+        """As of a dictionary; a tensor gets memory of its own."""
         if key not in self:
             self[key] = default
         return self[key]
 
     def update(self, *others: Any, **items: Any) -> None:
+        """As of a dictionary; tensors get memory of their own."""
         super().update({key: _owned(self, item) for key, item in dict(*others, **items).items()})
 
     def __ior__(self, other: Any) -> Table:  # type: ignore[misc]

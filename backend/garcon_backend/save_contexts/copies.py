@@ -76,7 +76,7 @@ def _as_it_travels(value: Any, memo: Memo) -> Any:
     return _Copied(stream, copying.beside).load()
 
 
-class _Beside(cloudpickle.Pickler):
+class _Beside(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Pickles a value while some of what it refers to stays beside the pickle.
 
     Attributes:

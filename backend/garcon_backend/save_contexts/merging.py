@@ -108,8 +108,9 @@ def described(infos: Sequence[RankPart]) -> AttributeInfo:
     of = infos[0].of
     counting = [part for part in infos if part.of is None or part.of.counts] or infos
     first: AttributeInfo = counting[0].value
-    if lost := next((part.value for part in counting if part.value.kind == "lost"), None):
-        return lost
+    lost: list[AttributeInfo] = [part.value for part in counting if part.value.kind == "lost"]
+    if lost:
+        return lost[0]
     if of is None or of.rule not in (None, "cat") or not first.shape:
         return first
     shards = [part.value for part in counting if part.of and part.of.replica == of.replica]

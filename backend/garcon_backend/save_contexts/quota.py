@@ -1,4 +1,4 @@
-"""How much may be kept, and what a request leaves that exceeded it.
+"""The quota: how much may be kept, and what a request leaves that exceeded it.
 
 Save contexts stay until they are cleared, so what probes save adds up, over requests and over sessions. Each
 rank keeps so much and no more. A probe that saves a tensor for which there is no room fails at that line;

@@ -28,9 +28,9 @@ class TokenStrings:
         self._anchored = False
 
     def alone(self, row: list[int]) -> list[str]:
-        """The text of each token as it is in the midst of a text, whatever stands beside it here.
+        r"""The text of each token as it is in the midst of a text, whatever stands beside it here.
 
-        Part of a character is ``\\ufffd``.
+        Part of a character is ``\ufffd``.
         """
         return [self._in_the_midst(token) for token in row]
 
@@ -74,7 +74,8 @@ class TokenStrings:
         return shared(row, whole, guesses, self._decode)
 
     def _decode(self, row: list[int]) -> str:
-        return self._tokenizer.decode(row)
+        text: str = self._tokenizer.decode(row)
+        return text
 
     def _in_the_midst(self, token: int) -> str:
         if token not in self._known:

@@ -51,7 +51,8 @@ class Tokenizing:
 
     def _decoded(self, row: list[int]) -> str:
         tokenizer: Any = self.tokenizer
-        return tokenizer.decode(row)
+        text: str = tokenizer.decode(row)
+        return text
 
     def _checked(self, function: Any, row: list[int], *more: Any) -> Any:
         try:
@@ -94,12 +95,13 @@ class Tokenizing:
         if header is None:
             header = not question.continued and messages[-1].get("role") != "assistant"
         try:
-            return tokenizer.apply_chat_template(
+            text: str = tokenizer.apply_chat_template(
                 messages,
                 tokenize=False,
                 add_generation_prompt=header,
                 continue_final_message=question.continued,
             )
+            return text
         except Exception as error:  # a template is a program of the model's, and may raise anything
             raise BadRequest(
                 f"The model's chat template does not take these messages: {error}.",

@@ -17,6 +17,8 @@ from garcon_backend.distributed.collectives import (
 )
 from tests.backend.ranks import run_on_ranks
 
+pytestmark = pytest.mark.processes
+
 WHOLE = torch.arange(24.0).view(2, 12)
 
 

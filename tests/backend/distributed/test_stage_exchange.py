@@ -58,6 +58,7 @@ def on_each_rank(trap: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.processes
 def test_over_stages(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     first, last = run_on_ranks(2, on_each_rank, str(trap))

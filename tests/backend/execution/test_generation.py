@@ -63,6 +63,7 @@ def found(
     }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", OPTIONS)
 def test_tokens_and_scores_are_transformers_own(
     name: str, found: dict[str, Any], expected: dict[str, Any]
@@ -79,6 +80,7 @@ def test_tokens_and_scores_are_transformers_own(
         assert torch.equal(answer.beam_indices, output.beam_indices)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", OPTIONS)
 def test_probes_are_told_what_each_forward_was_given(
     name: str, found: dict[str, Any], expected: dict[str, Any]
@@ -93,6 +95,7 @@ def test_probes_are_told_what_each_forward_was_given(
         assert torch.equal(ours["positions"], theirs["positions"].expand(rows, -1))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", OPTIONS)
 def test_text_ends_where_it_ended(name: str, found: dict[str, Any], expected: Any) -> None:
     answer, end = found[name]["answer"], expected["end"]

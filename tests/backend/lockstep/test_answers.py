@@ -122,6 +122,7 @@ def written(model: garcon.RemoteModel) -> list[int]:
     return [psutil.Process(rank["pid"]).io_counters().write_chars for rank in ranks]
 
 
+@pytest.mark.processes
 def test_a_value_of_the_last_stage_is_written_there_and_nowhere_else(
     stages: garcon.RemoteModel,
 ) -> None:

@@ -140,6 +140,7 @@ def _dropping(
 LAYOUTS = [{"pp": 2}, {"tp": 2}]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("layout", LAYOUTS, ids="-".join)
 def test_over_ranks_they_are_equal_or_refused(layout: dict[str, int], tmp_path: Path) -> None:
     names = [name for name in ARCHITECTURES if name not in ("granitemoe_swa", "falcon_40b")]

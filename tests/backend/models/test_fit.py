@@ -183,6 +183,7 @@ def test_config_is_read_where_it_is_not_given(llama: Path) -> None:
     assert choose_degrees(llama, 1, GIB) == choose_degrees(llama, 1, GIB, config=config)
 
 
+@pytest.mark.processes
 def test_as_a_program(llama: Path) -> None:
     """The client asks in another process, since only the server's packages know."""
     bytes_ = needed_bytes(llama, None, Degrees(tp=2))

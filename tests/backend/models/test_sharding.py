@@ -19,6 +19,8 @@ from tests.backend.ranks import run_on_ranks
 from tests.backend.sharded_run import Case, oracle, run_cases
 from tests.checkpoints import make
 
+pytestmark = pytest.mark.processes
+
 FAMILIES = ["llama", "gpt2", "gpt_neox", "gemma2", "mixtral"]
 OVERRIDES: dict[str, dict[str, Any]] = {"llama_one_key_head": {"num_key_value_heads": 1}}
 

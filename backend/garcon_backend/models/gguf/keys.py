@@ -145,7 +145,8 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
-        return self.keys["general.architecture"]
+        """What the file calls its architecture, such as "llama"."""
+        return str(self.keys["general.architecture"])
 
     @property
     def own(self) -> dict[str, Any]:
@@ -215,9 +216,10 @@ def _as_transformers_reads(file: GgufFile) -> PretrainedConfig:
     try:
         if file.architecture in GGUF_CONFIG_ARCHS:
             get_gguf_config(_Noting(file.keys, file.read), file.tensors)
-        return AutoConfig.from_pretrained(
+        config: PretrainedConfig = AutoConfig.from_pretrained(
             file.path.parent, gguf_file=file.path.name, local_files_only=True
         )
+        return config
     except Exception as error:
         raise NotAModel(
             f"{file.path.name} is a GGUF of {file.architecture!r}, of which transformers makes no "
@@ -306,7 +308,7 @@ def _carry_pattern(config: PretrainedConfig, value: Any) -> bool:
     count = config.num_hidden_layers
     slides = value if isinstance(value, list) else [(i + 1) % value != 0 for i in range(count)]
     config.layer_types = ["sliding_attention" if s else "full_attention" for s in slides]
-    return len(slides) == count
+    return bool(len(slides) == count)
 
 
 def _check_windows(file: GgufFile, config: PretrainedConfig, own: dict[str, Any]) -> None:
@@ -363,7 +365,7 @@ def same(one: Any, other: Any) -> bool:
     """Whether two values are one, as exactly as a file keeps numbers."""
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
         return math.isclose(one, other, rel_tol=1e-6)
-    return one == other
+    return bool(one == other)
 
 
 def _single(value: Any) -> Any:
