@@ -13,32 +13,7 @@ ROOT = Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 FOLDERS = {"garcon_jupyter": ROOT, "garcon_backend": ROOT / "backend"}
 
-HOMONYMS = {
-    "Address": 2,
-    "Client": 2,
-    "Family": 2,
-    "Generated": 2,
-    "Lent": 2,
-    "Outcome": 3,
-    "Output": 2,
-    "Own": 2,
-    "Part": 3,
-    "Piece": 2,
-    "Place": 3,
-    "Plan": 2,
-    "Probe": 2,
-    "Record": 2,
-    "Request": 2,
-    "Rows": 2,
-    "Run": 2,
-    "Session": 2,
-    "Snapshot": 2,
-    "Source": 3,
-    "View": 2,
-    "Waiting": 2,
-    "Watch": 2,
-    "Worker": 2,
-}
+HOMONYMS: dict[str, int] = {}
 """Names that several classes still share, and how many; this table only gets shorter."""
 
 

@@ -103,7 +103,7 @@ class Generated(Tokens):
     __repr__ = Tokens.__repr__
 
 
-def generated(answer: wire.Generated) -> Generated:
+def generated(answer: wire.GeneratedTokens) -> Generated:
     """What a server answers to a generation, as tokens."""
     return Generated(
         answer.ids,

@@ -7,6 +7,7 @@ Not here: what a server is asked (``client``).
 ``control``            what can be asked of one without a session, and its end
 ``settings``           what a server is launched with
 ``launching``          starting one, and waiting until it is ready
+``forked_start``       starting one from the preloaded process of another
 ``options``            the options of a launch, declared once
 ``limits``             what a server may use, and for how long it stays
 ``placement``          device and degrees, where nobody said

@@ -8,6 +8,8 @@ Not here: sockets (``connection``, and the server's ``kernel``), and what is don
 ``tokenizer_messages``  questions to the tokenizer, and its answers
 ``contents``            what the contents of other messages must look like
 ``checking``            whether they do
+``forking``             how a process that has imported everything is asked for a fork
+``surroundings``        in what surroundings a process starts: environment, packages, interpreter
 ``launch_spec``         what a server is launched with
 ``codec``               any Python value to bytes and buffers, tensors out of band, digests on every buffer
 ``transport``           where buffers travel: inside the message, or a file in shared memory on one host

@@ -131,7 +131,7 @@ class Backward(Request):
 
 @dataclass
 class Generate(Request):
-    """Generate tokens, probes running on every step; answer with :class:`Generated`."""
+    """Generate tokens, probes running on every step; answer with :class:`GeneratedTokens`."""
 
     batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
     probes: tuple[ProbeSpec, ...] = ()
@@ -141,7 +141,7 @@ class Generate(Request):
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedTokens:
     """What a generation answers: prompts and continuations, r rows of a prompt or of its samples.
 
     Attributes:

@@ -70,7 +70,7 @@ class InProcess:
         probes: Mapping[str, Callable[[Any, Tensor], Any]] | None = None,
         seed: int = 0,
         **options: Any,
-    ) -> wire.Generated | None:
+    ) -> wire.GeneratedTokens | None:
         """What a generation answers, on the rank that answers; probes are given their context, too."""
         passes = self.tools.passes
         request = wire.Generate("test", options=options, seed=seed)

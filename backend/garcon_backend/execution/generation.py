@@ -30,7 +30,7 @@ from garcon_jupyter.wire import requests as wire
 
 def generate(
     passes: Passes, request: wire.Generate, inputs: Inputs, probes: Sequence[LoadedProbe]
-) -> wire.Generated | None:
+) -> wire.GeneratedTokens | None:
     """Prompts and continuations on the rank that answers; rows padded on the left, as generation needs it."""
     model: Any = passes.rank.model
     if not hasattr(model, "generate"):
@@ -75,14 +75,14 @@ def _check_length(passes: Passes, prompt: int, asked: Settled) -> None:
         )
 
 
-def _answer(prompts: Tensor, output: Any, choice: TokenChoice) -> wire.Generated:
+def _answer(prompts: Tensor, output: Any, choice: TokenChoice) -> wire.GeneratedTokens:
     """What is answered of transformers' output: a row's text ends where it ended, whatever follows there."""
     ids = output.sequences
     mask = prompts.repeat_interleave(len(ids) // len(prompts), 0)
     new = ids.shape[1] - mask.shape[1]
     beams = output.get("beam_indices")  # of each new token, the beam that it is from; else -1
     real = choice.real(mask.shape[1], new) if beams is None else beams != -1
-    return wire.Generated(
+    return wire.GeneratedTokens(
         ids,
         torch.cat([mask, real], 1),
         _by_step(output.get("scores")),

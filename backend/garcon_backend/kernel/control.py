@@ -16,7 +16,7 @@ from typing import Any
 from garcon_backend.kernel.context import KernelContext
 from garcon_backend.kernel.messages import Messages
 from garcon_backend.kernel.queue_places import QueuePlaces
-from garcon_backend.kernel.sessions import ClientProcess, Session
+from garcon_backend.kernel.sessions import ClientProcess, SessionState
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.process import memory
 from garcon_backend.runs.run import DataRun, Runs
@@ -117,7 +117,7 @@ class ControlHandlers:
         """Which sessions there are, who has them, and what is in them."""
         return {"sessions": [self._session_row(session) for session in self._sessions.all()]}
 
-    def _session_row(self, session: Session) -> dict[str, Any]:
+    def _session_row(self, session: SessionState) -> dict[str, Any]:
         last = session.last
         return {
             "session": session.name,

@@ -55,7 +55,7 @@ class ClientProcess:
 
 
 @dataclass
-class Session:
+class SessionState:
     """A name, and the client that holds it.
 
     Attributes:
@@ -89,7 +89,7 @@ class Sessions:
     """All sessions of a server. Called from the control thread and from the main one."""
 
     def __init__(self) -> None:
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, SessionState] = {}
         self._lock = threading.Lock()
         self._number = 0
 
@@ -99,7 +99,7 @@ class Sessions:
         client: ClientProcess,
         prefer: str | None = None,
         lasting: bool = True,
-    ) -> tuple[Session, bool]:
+    ) -> tuple[SessionState, bool]:
         """A session for a client.
 
         Args:
@@ -127,7 +127,7 @@ class Sessions:
                 wanted, held = None, None
             if held is None:
                 fresh = wanted or self._fresh()
-                held = self._sessions[fresh] = Session(fresh, named=bool(wanted) and lasting)
+                held = self._sessions[fresh] = SessionState(fresh, named=bool(wanted) and lasting)
                 held.take(client)
                 return held, False
             held.take(client)
@@ -208,14 +208,14 @@ class Sessions:
         with self._lock:
             if name not in self._sessions:
                 named = re.fullmatch(r"session-\d+", name) is None
-                self._sessions[name] = Session(name, named=named)
+                self._sessions[name] = SessionState(name, named=named)
 
-    def all(self) -> list[Session]:
+    def all(self) -> list[SessionState]:
         """All sessions, in the order in which they came."""
         with self._lock:
             return list(self._sessions.values())
 
-    def living(self) -> list[Session]:
+    def living(self) -> list[SessionState]:
         """Sessions whose client lives."""
         with self._lock:
             return [session for session in self._sessions.values() if session.held]

@@ -19,5 +19,5 @@ class GenerateHandler(ProbedRequestHandler[wire.Generate]):
         self.batch = self.tools.passes.batch(self.request.batch)
         self.admit_probes()
 
-    def run_pass(self) -> wire.Generated | None:
+    def run_pass(self) -> wire.GeneratedTokens | None:
         return generate(self.tools.passes, self.request, self.batch, self.probes)
