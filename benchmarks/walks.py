@@ -98,34 +98,36 @@ def told(path: list[str]) -> str:
     return f"{len(set(path))} rooms, {len(route(path)) - 1} moves"
 
 
+def of_a_forward(model: garcon.RemoteModel) -> dict[str, list[str]]:
+    """The rooms of both sides. The server's kernel stays wrapped: it is to be ended afterwards."""
+    tokens = model._tokens([[3, 4, 5, 6]])
+    probes = [model.probe_points[POINT].probe(_save)]
+    model.forward(tokens, probes)
+    client = walked(lambda: model.forward(tokens, probes))
+    model.run_on_ranks(ON_THE_RANK)
+    model.forward(tokens, probes)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        model.run_on_ranks(TOLD)
+    return {"client": client, "rank 0": json.loads(said.getvalue().split("] ", 1)[-1])}
+
+
+def _save(save_ctx: Any, tensor: Any) -> None:
+    save_ctx.tensor = tensor
+
+
 def main() -> None:
     """Measure both sides."""
     from tests import checkpoints
 
     with tempfile.TemporaryDirectory() as folder:
-        path = checkpoints.make("llama", Path(folder))
-        model = garcon.launch_and_connect(path, "walks")
+        model = garcon.launch_and_connect(checkpoints.make("llama", Path(folder)), "walks")
         try:
-            tokens = model._tokens([[3, 4, 5, 6]])
-            probes = [
-                model.probe_points[POINT].probe(
-                    lambda save_ctx, tensor: setattr(save_ctx, "x", tensor)
-                )
-            ]
-            model.forward(tokens, probes)
-            client = walked(lambda: model.forward(tokens, probes))
-            model.run_on_ranks(ON_THE_RANK)
-            model.forward(tokens, probes)
-            with contextlib.redirect_stdout(io.StringIO()) as said:
-                model.run_on_ranks(TOLD)
-            rank = json.loads(said.getvalue().split("] ", 1)[-1])
+            found = of_a_forward(model)
         finally:
             model.shutdown(force=True)
-    print(
-        f"forward with one probe, client: {told(client)}\nforward with one probe, rank 0: {told(rank)}"
-    )
-    for name, path_ in (("client", client), ("rank 0", rank)):
-        print(name, " > ".join(stay.split(".")[-1] for stay in route(path_)))
+    for side, rooms in found.items():
+        print(f"forward with one probe, {side}: {told(rooms)}")
+        print("  " + " > ".join(stay.split(".")[-1] for stay in route(rooms)))
 
 
 if __name__ == "__main__":

@@ -28,13 +28,22 @@ class _TensorPickler(pickling.Pickler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Where torch is not whole yet, nothing that is pickled can be a tensor.
-        self._tensor: Any = getattr(imported.whole("torch"), "Tensor", ())
+        self._tensor = _tensor_class()
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, self._tensor):
             return _reduce_tensor(obj)
         return super().reducer_override(obj)
+
+
+_known: list[type] = []
+
+
+def _tensor_class() -> type | tuple[()]:
+    """``torch.Tensor``; while torch is not whole, nothing, as nothing that is pickled can be one."""
+    if not _known and (torch := imported.whole("torch")) is not None:
+        _known.append(torch.Tensor)
+    return _known[0] if _known else ()
 
 
 def _reduce_tensor(tensor: Any) -> tuple[Any, tuple[Any, ...]]:
