@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import median
 
 import garcon_jupyter as garcon
-from benchmarks.harness import Differs, Row, Times, await_rest, most_rounds, told
+from benchmarks import harness
+from benchmarks.harness import Differs, Row, Times, await_rest, told
 from benchmarks.servers import smollm2
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +85,7 @@ def against(revision: str, folder: Path) -> Iterator[Row]:
     with _checked_out(revision, folder / "before") as before:
         for ranks in (1, 3):
             sides: dict[Path, list[dict[str, float]]] = {before: [], ROOT: []}
-            for number in range(1 + min(ROUNDS, most_rounds)):
+            for number in range(1 + min(ROUNDS, harness.most_rounds)):
                 logits = []
                 for side, taken in sides.items():
                     await_rest()

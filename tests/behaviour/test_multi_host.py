@@ -194,7 +194,7 @@ def heard(process: subprocess.Popen[str], word: str) -> str:
 def backed_up(host: Host) -> bool:
     """Whether what the ranks of a host saved is in their files."""
     (rank,) = host.processes("-m garcon_backend /")
-    spec = Path(f"/proc/{rank}/cmdline").read_text().split("\0")[-2]
+    spec = Path(f"/proc/{rank}/cmdline").read_text().rstrip("\0").split("\0")[-1]
     return bool(list((Path(spec).parent / "contexts").glob("*/*.context")))
 
 
