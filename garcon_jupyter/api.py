@@ -12,7 +12,7 @@ from garcon_jupyter.client.resuming import notebook_session  # noqa: F401 - its 
 from garcon_jupyter.connection import prints
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.model import RemoteModel
-from garcon_jupyter.servers import launching, limits, preflight, registry
+from garcon_jupyter.servers import launching, limits, registry
 from garcon_jupyter.servers.limits import LaunchWords
 from garcon_jupyter.servers.options import LAUNCH_WORDS, check_words
 from garcon_jupyter.servers.server import Progress, Server
@@ -100,8 +100,6 @@ def _launch(
     where, automatic = _resolved(path, loader, progress)
     allowed, several = limits.taken(idle_timeout, more)
     settings = Settings(where, tp, pp, dp, dtype, device, loader)
-    if not loader:
-        preflight.check(settings)
     server, started = launching.launch(name or automatic, settings, allowed, progress, several)
     if started:
         progress(f"{server.name} is ready")
@@ -118,7 +116,7 @@ def _resolved(
 
     if loader:
         return str(path), snapshots.server_name(Path(path))
-    directory = snapshots.resolve(path, progress).path
+    directory = snapshots.resolve(path, progress, architecture=False).path
     return str(directory), snapshots.server_name(directory)
 
 

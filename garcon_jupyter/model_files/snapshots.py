@@ -69,12 +69,16 @@ class ModelDirectory:
     config: dict[str, Any]
 
 
-def resolve(path: str | os.PathLike[str], progress: Progress = print) -> ModelDirectory:
+def resolve(
+    path: str | os.PathLike[str], progress: Progress = print, architecture: bool = True
+) -> ModelDirectory:
     """The model that `path` means: an embedded name, a directory, or a hub id.
 
     Args:
         path: what the user said.
         progress: told one sentence at each step, where something has to be fetched.
+        architecture: whether to ask transformers for its architecture, which takes seconds where it is not
+            imported; else :func:`check_architecture` is called later.
 
     Raises:
         NotAModel: it is none of these, or holds no model that can be served.
@@ -82,7 +86,7 @@ def resolve(path: str | os.PathLike[str], progress: Progress = print) -> ModelDi
     """
     word = os.fspath(path).strip()
     try:
-        return _resolve(word, progress)
+        return _resolve(word, progress, architecture)
     except GarconError:
         raise
     except OSError as error:  # no permission, a name too long, a file system that is gone
@@ -91,15 +95,15 @@ def resolve(path: str | os.PathLike[str], progress: Progress = print) -> ModelDi
         ) from error
 
 
-def _resolve(word: str, progress: Progress) -> ModelDirectory:
+def _resolve(word: str, progress: Progress, architecture: bool) -> ModelDirectory:
     if word.lower() in EMBEDDED:
         directory = fetch(word, progress)
         return ModelDirectory(directory, _name(directory), "embedded", _read_config(directory))
     where = Path(word).expanduser()
     if word and where.is_dir():
-        return _checked(where.resolve(), "directory")
+        return _checked(where.resolve(), "directory", architecture)
     if _HUB_ID.fullmatch(word) and not os.path.lexists(where) and where.suffix != ".gguf":
-        return _from_hub(word, progress)
+        return _from_hub(word, progress, architecture)
     raise _no_directory(word, where)
 
 
@@ -132,12 +136,15 @@ def _name(directory: Path) -> str:
 # A directory ------------------------------------------------------------------------------------
 
 
-def _checked(directory: Path, source: Literal["directory", "hub"]) -> ModelDirectory:
-    """The snapshot in `directory`, its architecture known and its weight files whole."""
+def _checked(
+    directory: Path, source: Literal["directory", "hub"], architecture: bool
+) -> ModelDirectory:
+    """The snapshot in `directory`, its architecture known, if that is asked, and its weight files whole."""
     config = _read_config(directory)
+    if architecture:
+        check_architecture(directory)
     quantised.check(config, directory)
     _refuse_adapter_beside(directory)
-    _check_architecture(directory, config)
     for file in weights.weight_files(directory):
         weights.stored_tensors(file)
     return ModelDirectory(directory, _name(directory), source, config)
@@ -197,9 +204,13 @@ def _no_config(directory: Path) -> NotAModel:
     )
 
 
-def _check_architecture(directory: Path, config: dict[str, Any]) -> None:
-    """Refuse a configuration from which transformers can make no causal language model."""
-    file = directory / "config.json"
+def check_architecture(directory: Path) -> None:
+    """Refuse a model whose configuration transformers can make no causal language model of.
+
+    Raises:
+        NotAModel: says what it is, or the nearest architecture that there is.
+    """
+    file, config = directory / "config.json", _read_config(directory)
     kind = config.get("model_type")
     if not isinstance(kind, str) or not kind:
         raise NotAModel(
@@ -283,13 +294,15 @@ def _nearest(where: Path) -> list[str]:
 # A hub id ---------------------------------------------------------------------------------------
 
 
-def _from_hub(repository: str, progress: Progress) -> ModelDirectory:
+def _from_hub(repository: str, progress: Progress, architecture: bool) -> ModelDirectory:
     """The snapshot of a hub id: the copy in the hub's local cache, else fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return _checked(Path(snapshot_download(repository, local_files_only=True)), "hub")
+        return _checked(
+            Path(snapshot_download(repository, local_files_only=True)), "hub", architecture
+        )
     except (LocalEntryNotFoundError, NotAModel):
         pass  # none of it is here, or a part: the hub may have the rest
     except HFValidationError as error:
@@ -298,7 +311,7 @@ def _from_hub(repository: str, progress: Progress) -> ModelDirectory:
         ) from error
     fetched = _download(repository, progress)  # what the cache has, where there is no network
     try:
-        return _checked(fetched, "hub")
+        return _checked(fetched, "hub", architecture)
     except NotAModel as error:
         raise NotAModel(
             f"What the hub's local cache has of {repository} cannot be served: {error.problem}",

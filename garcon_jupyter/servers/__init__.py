@@ -11,7 +11,7 @@ Not here: what a server is asked (``client``).
 ``options``            the options of a launch, declared once
 ``limits``             what a server may use, and for how long it stays
 ``placement``          device and degrees, where nobody said
-``preflight``          what is known to fail before anything starts
+``preflight``          what is known to fail before a model is loaded
 ``hosts``              a server over several hosts
 ``slurm``              a server as a job of Slurm
 ``slurm_node``         one node of such a job

@@ -36,7 +36,7 @@ from garcon_jupyter.errors import (
     ServerMismatch,
     UnknownServer,
 )
-from garcon_jupyter.servers import forked_start, hosts, placement, slurm
+from garcon_jupyter.servers import forked_start, hosts, placement, preflight, slurm
 from garcon_jupyter.servers.hosts import Place, Several
 from garcon_jupyter.servers.limits import Limits
 from garcon_jupyter.servers.registry import find
@@ -135,7 +135,13 @@ class _Start:
     progress: Progress
 
     def spec(self, device: str | None = None) -> dict[str, Any]:
-        """The settings that are the same on every host."""
+        """The settings that are the same on every host.
+
+        Raises:
+            BadDegrees, DoesNotFit, NotAModel: the model cannot be served so.
+        """
+        if not self.settings.loader:
+            preflight.check(self.settings)
         plan = placement.plan(self.settings)
         device = self.settings.device or device or plan.device
         return {
@@ -310,6 +316,7 @@ def _supervise(
             _terminate(process, signal.SIGKILL)  # it has made nothing yet
             for path in (directory, shared):
                 shutil.rmtree(path, ignore_errors=True)
+            log.unlink(missing_ok=True)
             raise
     finally:
         os.close(waits)

@@ -1,6 +1,8 @@
-"""What is known to fail before anything starts: degrees that do not divide, devices that are not there.
+"""What is known to fail before a model is loaded: an architecture that nobody knows, degrees that do not divide, devices that
+are not there.
 
-The server checks the same again. Here it costs a person nothing: no process, no minutes, no log.
+The server checks the same again. Here it costs a person nothing: no minutes, and no log. The first process of a
+server imports meanwhile; where something is refused it ends, and leaves nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from garcon_jupyter.model_files import degrees, quantised
+from garcon_jupyter.model_files import degrees, embedded, quantised, snapshots
 from garcon_jupyter.servers import placement
 from garcon_jupyter.servers.settings import Settings
 
@@ -20,6 +22,8 @@ def check(settings: Settings) -> None:
         BadDegrees: they do not divide it; with its numbers, and the degrees that do.
         NotAModel: its weights are packed for a device that is not there.
     """
+    if embedded.cache_dir() not in Path(settings.path).parents:  # ours are known
+        snapshots.check_architecture(Path(settings.path))
     asked = {"tp": settings.tp or 1, "pp": settings.pp or 1, "dp": settings.dp or 1}
     said = json.loads((Path(settings.path) / "config.json").read_text(encoding="utf-8"))
     if quantised.method_of(said):

@@ -1,4 +1,4 @@
-"""What is known to fail is refused in the notebook, before any process starts."""
+"""What is known to fail is refused in the notebook; of the process that imported meanwhile nothing is left."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter.servers.server import log_file
+from garcon_jupyter.servers.server import log_file, own_directory
 
 
 def refused(path: Path, kind: type[garcon.GarconError], **degrees: int) -> str:
     with pytest.raises(kind) as error:
         garcon.launch(path, name="never", progress=lambda line: None, **degrees)
-    assert not log_file("never").exists()  # no supervisor was started
+    assert not log_file("never").exists() and not own_directory("never").exists()
     return str(error.value)
 
 
