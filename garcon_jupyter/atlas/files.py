@@ -301,7 +301,8 @@ class Atlas:
         own = self.array("top_tokens")[:, :, self.index["before"]]
         hits = np.isin(own, ids)
         # The first token of a character that several make is shown as the character, the others as nothing.
-        for row, slot in zip(*np.nonzero(np.isin(own, self._parts_of_characters())), strict=True):
+        parts = self._parts_of_characters() if wanted else []
+        for row, slot in zip(*np.nonzero(np.isin(own, parts)), strict=True):
             hits[row, slot] = self._shown(row, slot) == wanted
         share = hits.sum(1) / np.maximum(1, (own >= 0).sum(1))
         rows = np.argsort(-share, kind="stable")

@@ -85,15 +85,15 @@ os.waitpid(child, 0)
 FORKED = """
 import json, os, sys
 from garcon_backend.supervision import birth, preloaded
-birth._MODULES["tests.backend.born"] = "tests.backend.born"
-preloaded.MODULES = ("numpy", "torch", "tests.backend.born")
+birth._MODULES["tests.backend.supervision.born"] = "tests.backend.supervision.born"
+preloaded.MODULES = ("numpy", "torch", "tests.backend.supervision.born")
 preloaded.preload()
 process = preloaded.Preloaded.fork(dict(os.environ))
 around = json.loads(sys.stdin.readline())
 sys.stdout.flush()
 ends = []
 for file in around.pop("files"):
-    pid = process.start("tests.backend.born", [file], around["environment"])
+    pid = process.start("tests.backend.supervision.born", [file], around["environment"])
     ends.append([pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])])
 print(json.dumps({"ends": ends, "pid": os.getpid()}))
 """
@@ -111,7 +111,7 @@ def test_a_forked_process_finds_what_one_that_is_started_finds(tmp_path: Path) -
     assert one["parent"] == two["parent"] == told["pid"]  # whose child it is, and who waited for it
 
     started = subprocess.run(
-        [sys.executable, "-m", "tests.backend.born", files[0]],
+        [sys.executable, "-m", "tests.backend.supervision.born", files[0]],
         env=around,
         cwd=root,
         start_new_session=True,
