@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import pickle
 import sys
 import sysconfig
 import threading
@@ -586,3 +587,19 @@ def test_other_libraries_pickle_as_ever(project: Project) -> None:
     done.set()
     thread.join()
     assert found and set(found) == {before}
+
+
+def test_the_package_itself_goes_by_name() -> None:
+    """It is a module of a class of its own, which no pickler knows."""
+
+    def uses() -> Any:
+        return garcon.Tokens
+
+    for payload in (
+        cloudpickle.dumps(uses),
+        cloudpickle.dumps(garcon),
+        shipping.pack(uses, "function").payload,
+    ):
+        assert b"garcon_jupyter" in payload and len(payload) < 3000
+    assert pickle.loads(cloudpickle.dumps(garcon)) is garcon
+    assert pickle.loads(shipping.pack(uses, "function").payload)() is garcon.Tokens
