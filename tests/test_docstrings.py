@@ -77,8 +77,9 @@ FAMILIAR = {
     "prepare",
     "filter",
     "name",
+    "of_a_function",
 }
-"""Methods that tornado, torch, traitlets and logging call, which describe them."""
+"""Methods that tornado, torch, traitlets and logging call, which describe them; and an attribute with its words beside it."""
 
 
 @pytest.mark.parametrize("package", [garcon, garcon_backend], ids=lambda package: package.__name__)

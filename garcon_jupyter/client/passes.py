@@ -80,6 +80,18 @@ class PassClient(TokenizerClient):
             BadTokens, BadProbe, UnknownPoint: nothing has run.
             ProbeError: a probe raised; an instance of the original type too.
             Interrupted: the pass was interrupted.
+
+        Examples:
+            >>> tokens = rmodel.encode("The capital of France is")
+            >>> rmodel.forward(tokens).shape  # [b, p, V]
+            torch.Size([1, 5, 49152])
+            >>> rmodel.decode(rmodel.forward(tokens, logits="last")[0].argmax())
+            ' Paris'
+            >>> rmodel.forward(tokens, logits=lambda logits: logits[0, -1].softmax(-1).topk(2).indices)
+            tensor([7042,  260])
+            >>> rmodel.forward([[49152]])
+            Traceback (most recent call last):
+            garcon_jupyter.errors.BadTokens: ...
         """
         tokens = self._tokens(tokens)
         if isinstance(logits, str) and logits not in LOGITS:

@@ -41,19 +41,29 @@ class EditLike(Protocol):
     """
 
     @property
-    def point(self) -> str: ...
+    def point(self) -> str:
+        """Name of the point."""
+        ...
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """What is done."""
+        ...
 
     @property
-    def strength(self) -> float: ...
+    def strength(self) -> float:
+        """How much of it."""
+        ...
 
     @property
-    def unit(self) -> int: ...
+    def unit(self) -> int:
+        """What is edited; -1 for all."""
+        ...
 
     @property
-    def direction(self) -> str: ...
+    def direction(self) -> str:
+        """What is added."""
+        ...
 
 
 @dataclass(frozen=True)

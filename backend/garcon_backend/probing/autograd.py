@@ -13,7 +13,9 @@ from garcon_backend.probing.user_calls import Point
 class Backwards(Protocol):
     """Who handles the gradient that arrives at a visit."""
 
-    def backward_at(self, visit: Visit, gradient: Tensor) -> Tensor: ...
+    def backward_at(self, visit: Visit, gradient: Tensor) -> Tensor:
+        """The gradient that flows on to what was before the visit, given the one that arrived there."""
+        ...
 
 
 class Visit:

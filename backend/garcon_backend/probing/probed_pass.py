@@ -178,6 +178,7 @@ class ProbedPass(UserCalls):
 
     @property
     def ranks(self) -> Ranks:
+        """The tensor-parallel group of this rank."""
         return self.rank.mesh.tp
 
     # -- forward -----------------------------------------------------------------------------
