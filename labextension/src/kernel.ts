@@ -35,6 +35,9 @@ const PAUSE = 150;
 /** Milliseconds until it is asked again where its answer was not the latest: at first, and at most. */
 const AGAIN = [300, 5000];
 
+/** Milliseconds after which a question that is not answered waits behind a cell. */
+const BEHIND = 1000;
+
 export class KernelWatch {
   constructor(private readonly tracker: INotebookTracker | null) {
     tracker?.currentChanged.connect(() => this.follow(), this);
@@ -79,7 +82,7 @@ export class KernelWatch {
     if (this.foreign) {
       return 'foreign';
     }
-    return status === 'busy' && !this.asking ? 'busy' : 'ready';
+    return status === 'busy' && (!this.asking || this.behind) ? 'busy' : 'ready';
   }
 
   /** Turn to the notebook that is in front now. */
@@ -100,7 +103,7 @@ export class KernelWatch {
     this.told = null;
     this.foreign = false;
     this.generation += 1;
-    this.asking = false;
+    this.asking = this.behind = false;
     this._changed.emit();
     this.refresh();
   }
@@ -132,6 +135,7 @@ export class KernelWatch {
     const generation = this.generation;
     this.asking = true;
     this.outdated = false;
+    const waiting = window.setTimeout(() => this.wait(generation), BEHIND);
     try {
       const info = await kernel.info;
       if (generation !== this.generation) {
@@ -152,10 +156,19 @@ export class KernelWatch {
     } catch {
       this.outdated = true; // the kernel went away meanwhile
     } finally {
+      window.clearTimeout(waiting);
       if (generation === this.generation) {
-        this.asking = false;
+        this.asking = this.behind = false;
         this._changed.emit();
       }
+    }
+  }
+
+  /** The kernel was given a cell before our question reached it: that it is busy is not our doing. */
+  private wait(generation: number): void {
+    if (generation === this.generation) {
+      this.behind = true;
+      this._changed.emit();
     }
   }
 
@@ -180,6 +193,7 @@ export class KernelWatch {
   private foreign = false;
   private outdated = false;
   private asking = false;
+  private behind = false;
   private generation = 0;
   private timer = 0;
   private patience = AGAIN[0];
