@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import ERRORS
+from garcon_jupyter.user_code import moved
 
 if TYPE_CHECKING:
     from garcon_jupyter import errors as errors
@@ -106,6 +107,7 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+moved.install()
 
 
 def __dir__() -> list[str]:

@@ -200,7 +200,7 @@ def test_experiments_need_no_widgets() -> None:
 
 
 def test_the_package_alone_costs_nothing() -> None:
-    assert loaded("import garcon_jupyter") == {"errors", "imported"}
+    assert loaded("import garcon_jupyter") == {"errors", "imported", "user_code"}
     assert "client" in loaded("import garcon_jupyter; garcon_jupyter.RemoteModel")
 
 

@@ -6,7 +6,7 @@ Not here: what a function is for (``client``), and how bytes travel (``wire``).
 ``source_lines``  the lines of a function travel with it
 ``reaching``      what code uses of own modules
 ``pickling``      cloudpickle, with own modules by value
-``moved``         names under which things stand in files that earlier versions wrote
+``moved``         modules by the names that earlier versions had for them, in files and in scripts
 ``guests``        own modules where they arrive
 ``blame``         whose fault an error is: the user's, the model's, or ours
 """
