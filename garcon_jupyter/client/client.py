@@ -93,7 +93,8 @@ class Client(PassClient, ServerClient):
             UnknownParameter: names the nearest ones.
         """
         self.catalog.parameter(name)
-        return self._run(wire.GetParameter(name=name, index=index))
+        value: Tensor = self._run(wire.GetParameter(name=name, index=index))
+        return value
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -47,7 +47,8 @@ class ServerClient(Connected):
         Each as ``{"request", "kind", "state", "since"}``: a restarted notebook finds what it left behind.
         """
         asked = {"session": self.session}
-        return self._channel.ask(protocol.REQUESTS, asked)["requests"]
+        rows: list[dict[str, Any]] = self._channel.ask(protocol.REQUESTS, asked)["requests"]
+        return rows
 
     def result(self, request: str | None = None) -> Any:
         """Wait for a request of this session that was sent before; its answer, as it came from the server.
@@ -98,7 +99,8 @@ class ServerClient(Connected):
 
     def keep_alive(self) -> float | None:
         """Start the idle time anew, as a request does; the seconds it has now, None for ever."""
-        return self._channel.ask(protocol.KEEP_ALIVE, {})["idle_left"]
+        left: float | None = self._channel.ask(protocol.KEEP_ALIVE, {})["idle_left"]
+        return left
 
     def shutdown(self, force: bool = False) -> None:
         """End the server; with `force` even while others use it.

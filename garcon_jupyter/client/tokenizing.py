@@ -64,7 +64,7 @@ class TokenizerClient(Connected):
     def decode(self, ids: Any) -> str | list[str]:
         """Token ids to text: [p] or a list of integers to one text, [b, p] to a list of them."""
         rows, alone = encoding.rows_of(ids, self.catalog.sizes.get("V", 1 << 31))
-        texts = self._ask_tokenizer(ask.Decode(rows))
+        texts: list[str] = self._ask_tokenizer(ask.Decode(rows))
         return texts[0] if alone else texts
 
     def token_strings(self, tokens: Any, alone: bool = False) -> list[list[str]]:
@@ -73,11 +73,12 @@ class TokenizerClient(Connected):
         Args:
             alone: the rows are no texts but tokens of any kind, each as it is in the midst of a text.
         """
-        tokens = self._tokens(tokens)
-        if tokens.strings and not alone:
-            return tokens.strings
-        mask = tokens.mask.tolist() if tokens.padded else None
-        return self._ask_tokenizer(ask.Strings(tokens.tolist(), mask, alone))
+        read = self._tokens(tokens)
+        if read.strings and not alone:
+            return read.strings
+        mask = read.mask.tolist() if read.padded else None
+        strings: list[list[str]] = self._ask_tokenizer(ask.Strings(read.tolist(), mask, alone))
+        return strings
 
     def _ask_tokenizer(self, question: Any) -> Any:
         content, buffers = transport.pack(question)

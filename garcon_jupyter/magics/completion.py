@@ -32,11 +32,12 @@ FEW = 200
 
 _LINE = re.compile(r"\s*(?P<magic>%%probe|%%garcon|%garcon)\s+(?P<rest>.*)", re.DOTALL)
 
+_Matches = Callable[[CompletionContext], SimpleMatcherResult]
 
-def matcher(current: Current) -> Callable[[CompletionContext], SimpleMatcherResult]:
+
+def matcher(current: Current) -> _Matches:
     """The completer of the magics' lines, for ``Completer.custom_matchers``."""
 
-    @context_matcher(identifier=IDENTIFIER)  # type: ignore[untyped-decorator]  # IPython has none of its types
     def complete(context: CompletionContext) -> SimpleMatcherResult:
         line = _LINE.fullmatch(context.text_until_cursor)
         if not line or not _is_magic_line(context, line["magic"]):
@@ -51,7 +52,8 @@ def matcher(current: Current) -> Callable[[CompletionContext], SimpleMatcherResu
             "ordered": True,
         }
 
-    return complete
+    made: _Matches = context_matcher(identifier=IDENTIFIER)(complete)
+    return made
 
 
 def _is_magic_line(context: CompletionContext, magic: str) -> bool:

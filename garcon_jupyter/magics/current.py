@@ -25,12 +25,14 @@ class Current:
     @property
     def variables(self) -> dict[str, Any]:
         """The notebook's variables."""
-        return self._shell.user_ns
+        variables: dict[str, Any] = self._shell.user_ns
+        return variables
 
     @property
     def hidden(self) -> dict[str, Any]:
         """Those that IPython has put there."""
-        return self._shell.user_ns_hidden
+        hidden: dict[str, Any] = self._shell.user_ns_hidden
+        return hidden
 
     def peek(self) -> RemoteModel | None:
         """The current model if there is one."""

@@ -29,7 +29,8 @@ def catalog(server: Server) -> Catalog:
         mine = {"session": None, "prefer": SESSION, "lasting": False}
         hello = channel.ask(protocol.HELLO, {**me, **mine})
         channel.ask(protocol.GOODBYE, {**me, "session": hello["session"]})
-        return transport.unpack(hello, hello["buffers"])
+        found: Catalog = transport.unpack(hello, hello["buffers"])
+        return found
     finally:
         channel.close()
 

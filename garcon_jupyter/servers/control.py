@@ -49,7 +49,8 @@ def sessions(server: Server) -> list[dict[str, Any]]:
         ServerGone: it does not answer.
     """
     with _calling(server) as channel:
-        return channel.ask(protocol.SESSIONS, {})["sessions"]
+        rows: list[dict[str, Any]] = channel.ask(protocol.SESSIONS, {})["sessions"]
+    return rows
 
 
 def keep_alive(server: Server) -> float | None:
@@ -59,7 +60,8 @@ def keep_alive(server: Server) -> float | None:
         ServerGone: it does not answer.
     """
     with _calling(server) as channel:
-        return channel.ask(protocol.KEEP_ALIVE, {})["idle_left"]
+        left: float | None = channel.ask(protocol.KEEP_ALIVE, {})["idle_left"]
+    return left
 
 
 def cancel(server: Server, request: str) -> bool:
@@ -72,7 +74,8 @@ def cancel(server: Server, request: str) -> bool:
         ServerGone: the server does not answer.
     """
     with _calling(server) as channel:
-        return channel.ask(protocol.CANCEL, {"request": request})["running"]
+        ran: bool = channel.ask(protocol.CANCEL, {"request": request})["running"]
+    return ran
 
 
 def stop(server: Server, force: bool = False) -> None:

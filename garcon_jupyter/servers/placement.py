@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from garcon_jupyter.errors import LaunchFailed
 from garcon_jupyter.servers.settings import Settings
@@ -73,7 +74,7 @@ def _chosen(path: str, count: int, room: int, dtype: str) -> dict[str, int]:
     ]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
-        answer = json.loads(told.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         raise LaunchFailed(
             "The degrees could not be chosen.", f"Give --tp and --pp. It said:\n{told.stderr}"

@@ -8,6 +8,7 @@ both sides against the same words.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Context, Decimal
 
 MINUS = "\N{MINUS SIGN}"
@@ -68,12 +69,8 @@ def ticks(limit: float, root: bool = False) -> list[tuple[float, str]]:
 
 def round_step(least: float) -> int:
     """The least of 1, 2, 5, 10, 20, … that is not below `least`: how far apart numbers on an axis stand."""
-    return next(
-        digit * 10**power
-        for power in range(19)
-        for digit in (1, 2, 5)
-        if digit * 10**power >= least
-    )
+    steps: Iterator[int] = (digit * 10**power for power in range(19) for digit in (1, 2, 5))
+    return next(step for step in steps if step >= least)
 
 
 def across(tiles: int, widest: int) -> int:

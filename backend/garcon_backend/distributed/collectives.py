@@ -253,12 +253,12 @@ class _AllGatherOverRanks(torch.autograd.Function):
 
 def sum_over_ranks(x: Tensor, ranks: Ranks) -> Tensor:
     """The sum of every rank's `x`, replicated; its gradient goes back to each term as it is."""
-    return x if ranks.size == 1 else _SumOverRanks.apply(x, ranks)  # type: ignore[no-untyped-call]  # torch has not annotated it
+    return x if ranks.size == 1 else _SumOverRanks.apply(x, ranks)
 
 
 def shared_by_ranks(x: Tensor, ranks: Ranks) -> Tensor:
     """A replicated `x` that each rank goes on to use for its own shard; their gradients add up."""
-    return x if ranks.size == 1 else _SharedByRanks.apply(x, ranks)  # type: ignore[no-untyped-call]  # torch has not annotated it
+    return x if ranks.size == 1 else _SharedByRanks.apply(x, ranks)
 
 
 def all_gather_over_ranks(x: Tensor, total: int, ranks: Ranks) -> Tensor:
@@ -308,7 +308,7 @@ def send_on(x: Tensor, anchor: Tensor, ranks: Ranks) -> Tensor:
         A 0-dimensional token. Whoever runs the backward must run it through the token too, with any
         gradient: that is when the gradient of `x` is received.
     """
-    sent: Tensor = _SendOn.apply(x, anchor, ranks)  # type: ignore[no-untyped-call]  # torch has not annotated it
+    sent: Tensor = _SendOn.apply(x, anchor, ranks)
     return sent
 
 
@@ -320,5 +320,5 @@ def receive_from_before(like: Tensor, anchor: Tensor, ranks: Ranks) -> tuple[Ten
         the token, with a gradient of zero, so that a gradient is sent back even where the loss does
         not depend on the value.
     """
-    received: tuple[Tensor, Tensor] = _ReceiveFromBefore.apply(like, anchor, ranks)  # type: ignore[no-untyped-call]  # torch has not annotated it
+    received: tuple[Tensor, Tensor] = _ReceiveFromBefore.apply(like, anchor, ranks)
     return received

@@ -188,8 +188,8 @@ def _meeting_place(world: int) -> dist.Store:
     file = os.environ.get(GROUP_STORE)
     if file is not None:
         return dist.FileStore(f"{file}-{epoch()}", world)
-    store, *_ = next(rendezvous("env://"))
-    return store
+    meeting: tuple[dist.Store, int, int] = next(rendezvous("env://"))
+    return meeting[0]
 
 
 def _join(backend: str, store: dist.Store, rank: int, world: int) -> None:

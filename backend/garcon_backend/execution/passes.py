@@ -314,8 +314,7 @@ class Passes:
     ) -> Tensor | None:
         """The loss, after its own backward; None where it failed and other ranks must go on."""
         try:
-            value = self.user(probed.seed, loss, "the loss function", leaf, *extra)
-            _check_scalar(value)
+            value = _checked_scalar(self.user(probed.seed, loss, "the loss function", leaf, *extra))
             self.user(probed.seed, value.backward, "the loss function")
         except (UserFailure, BadRequest, Cancelled) as error:
             if self.rank.mesh.world == 1:
@@ -351,7 +350,7 @@ def _own_value(probed: ProbedPass, address: Address) -> Tensor | None:
     return None if value is None else value.detach()
 
 
-def _check_scalar(value: Any) -> None:
+def _checked_scalar(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise BadRequest(f"The loss is {shape}, not a scalar.", "Return one number, e.g. .mean().")
@@ -360,13 +359,15 @@ def _check_scalar(value: Any) -> None:
             "The loss does not depend on the logits or the values.",
             "Compute it from the arguments, without .item() or .detach().",
         )
+    return value
 
 
 def _logits(output: Any) -> Tensor:
     """The logits of a model's output; a plain module's output is its own."""
     if isinstance(output, Tensor):
         return output
-    return output.logits if hasattr(output, "logits") else output[0]
+    logits: Tensor = output.logits if hasattr(output, "logits") else output[0]
+    return logits
 
 
 def _takes_positions(model: nn.Module) -> bool:

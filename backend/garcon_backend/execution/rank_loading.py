@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.distributed.secret import RANKS_KEY, derived
@@ -135,7 +136,7 @@ def _facts(rank: Rank) -> dict[str, Any]:
 
 
 def _bytes(parameter: Any) -> int:
-    local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    local: Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
     return local.numel() * local.element_size()
 
 

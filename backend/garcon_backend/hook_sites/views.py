@@ -41,7 +41,7 @@ class Heads(PointView):
     """[b, p, H·d] as [b, p, H, d]."""
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
-        return tensor.unflatten(-1, (-1, the_pass.sizes["d"]))
+        return torch.unflatten(tensor, -1, (-1, the_pass.sizes["d"]))
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value.flatten(-2)
@@ -57,7 +57,7 @@ class FusedPart(PointView):
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         part = tensor.chunk(self.count, -1)[self.index]
-        return part.unflatten(-1, (-1, the_pass.sizes["d"])) if self.heads else part
+        return torch.unflatten(part, -1, (-1, the_pass.sizes["d"])) if self.heads else part
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         parts = list(tensor.chunk(self.count, -1))
@@ -73,12 +73,15 @@ class Interleaved(PointView):
     count: int
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
-        return tensor.unflatten(-1, (-1, self.count, the_pass.sizes["d"]))[..., self.index, :]
+        return self._by_part(tensor, the_pass)[..., self.index, :]
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
-        heads = list(tensor.unflatten(-1, (-1, self.count, the_pass.sizes["d"])).unbind(-2))
-        heads[self.index] = value
-        return torch.stack(heads, -2).flatten(-3)
+        parts = list(self._by_part(tensor, the_pass).unbind(-2))
+        parts[self.index] = value
+        return torch.stack(parts, -2).flatten(-3)
+
+    def _by_part(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return torch.unflatten(tensor, -1, (-1, self.count, the_pass.sizes["d"]))
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,8 @@ class Stretch(PointView):
     index: int
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
-        return self._stretches(tensor, the_pass)[self.index].unflatten(
-            -1, (-1, the_pass.sizes["d"])
-        )
+        stretch = self._stretches(tensor, the_pass)[self.index]
+        return torch.unflatten(stretch, -1, (-1, the_pass.sizes["d"]))
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         stretches = self._stretches(tensor, the_pass)
@@ -122,7 +124,7 @@ class FlatTokens(PointView):
     """[b·p, …] as [b, p, …]: what routers of experts work on."""
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
-        return tensor.unflatten(0, the_pass.batch)
+        return torch.unflatten(tensor, 0, the_pass.batch)
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value.flatten(0, 1)

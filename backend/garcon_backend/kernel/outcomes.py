@@ -59,13 +59,14 @@ class EndedRequest:
     @property
     def transfer(self) -> str | None:
         """The transfer by which its buffers travel, if they do so."""
-        return self._described("transfer")
+        transfer: str | None = self._described("transfer")
+        return transfer
 
     @property
     def nbytes(self) -> int:
         """Bytes that keeping it takes; shared memory does not count."""
         inside = sum(memoryview(buffer).nbytes for buffer in self.buffers)
-        spans = self._described("spans") if self.transfer else None
+        spans: list[tuple[int, int]] | None = self._described("spans") if self.transfer else None
         return inside + sum(size for _, size in spans or ())
 
     def _described(self, what: str) -> Any:

@@ -38,7 +38,8 @@ class ClientProcess:
         if self.host != socket.gethostname():
             return time.monotonic() - self.seen < REMOTE_LEASE
         try:
-            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+            alive: bool = psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+            return alive
         except psutil.AccessDenied:
             return True
         except psutil.Error:

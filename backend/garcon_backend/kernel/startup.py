@@ -81,7 +81,8 @@ def _await_others(ranks: list[dict[str, Any]]) -> None:
 
 def _lives(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        alive: bool = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return alive
     except psutil.Error:
         return False
 
@@ -122,7 +123,8 @@ def _connection(spec: LaunchSpec) -> dict[str, Any]:
     """Keys and addresses. Started anew, the server keeps them: a console that is attached stays so."""
     file = _kernel_file(spec)
     if file.exists():
-        return json.loads(file.read_text())
+        kept: dict[str, Any] = json.loads(file.read_text())
+        return kept
     connection = {
         "key": secrets.token_hex(32),
         "signature_scheme": "hmac-sha256",

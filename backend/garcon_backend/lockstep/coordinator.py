@@ -176,9 +176,10 @@ class Lockstep:
     def _opened(self, frames: Sequence[Any]) -> RankOutcome:
         """A worker's outcome; that it cannot be read is one too, for those of the others are to be heard."""
         try:
-            return self.answer_files.opened(frames)
+            outcome: RankOutcome = self.answer_files.opened(frames)
         except Exception as error:  # noqa: BLE001 - memory may end, or files that may be open
-            return RankOutcome(failure=failure_of(error))
+            outcome = RankOutcome(failure=failure_of(error))
+        return outcome
 
     def stop(self) -> None:
         """End the workers' loops."""

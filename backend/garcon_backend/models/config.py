@@ -29,7 +29,7 @@ def read_config(directory: Path) -> PretrainedConfig:
             f"{directory} holds no config.json.", "Give a directory written by save_pretrained."
         )
     try:
-        config = AutoConfig.from_pretrained(
+        config: PretrainedConfig = AutoConfig.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:

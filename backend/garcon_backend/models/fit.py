@@ -141,7 +141,7 @@ def _header(file: Path) -> dict[str, Any]:
         try:
             if length > file.stat().st_size:
                 raise ValueError("the file is shorter than its header")
-            header = json.loads(stream.read(length))
+            header: dict[str, Any] = json.loads(stream.read(length))
         except ValueError as error:
             raise NotAModel(
                 f"{file} is no safetensors file: {error}.", "Copy the checkpoint again."

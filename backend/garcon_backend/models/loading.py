@@ -63,6 +63,7 @@ def load(
         "ignore_mismatched_sizes": True,  # to be refused by name, with those that are missing
     }
     progress(f"loading {directory.name}, {config.model_type}; attention is {attention.reason}")
+    model: nn.Module
     if mesh.world == 1:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, output_loading_info=True, **options
@@ -152,7 +153,7 @@ def _find_loader(loader: str) -> Callable[[str], Any]:
             f"The module {package!r} of the loader cannot be imported: {error}",
             "Install it where the server runs, or add its directory to PYTHONPATH.",
         ) from error
-    function = getattr(module, name, None)
+    function: Callable[[str], Any] | None = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise UnknownName.among(f"function in {package}", name, known)

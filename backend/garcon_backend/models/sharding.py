@@ -72,7 +72,8 @@ def load_sharded(
     _make_plain(model, mesh)
     if mesh.degrees.pp > 1:
         pipeline_parallel.settle(model, mesh)
-    return model
+    part: nn.Module = model
+    return part
 
 
 def refuse_missing(directory: Path, found: dict[str, Any]) -> None:
@@ -214,7 +215,9 @@ def _make_plain(model: Any, mesh: Mesh) -> None:
             setattr(module, name, made[id(parameter)])
 
 
-def _plain(module: nn.Module, parameter: Any, rule: Style | None, mesh: Mesh) -> nn.Parameter:
+def _plain(
+    module: nn.Module, parameter: nn.Parameter, rule: Style | None, mesh: Mesh
+) -> nn.Parameter:
     cut = rule.cut(module, parameter, mesh.degrees.tp) if rule else None
     if cut is None:
         return parameter

@@ -247,7 +247,8 @@ class ProbedPass(UserCalls):
             return new
         self.visits.append(visit)
         visit.point = point if last else replace(point, backward=[], wanted=False)
-        return Graft.apply(x, self.anchor, new, visit, self)
+        grafted: Tensor = Graft.apply(x, self.anchor, new, visit, self)
+        return grafted
 
     def _gather(self, point: Point, x: Tensor, grad: bool = False) -> Tensor | None:
         """The whole value of the whole batch, on the leader of the gather group."""

@@ -71,7 +71,8 @@ class Agent(LocalElasticAgent):
             ) in pids:  # what they would still do is of no use, and one that is stopped never ends
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        return super()._monitor_workers(worker_group)
+        result: RunResult = super()._monitor_workers(worker_group)
+        return result
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:
         super()._stop_workers(worker_group)
@@ -187,7 +188,8 @@ def run(
 
 def _stopped(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        stopped: bool = psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        return stopped
     except psutil.Error:
         return False
 

@@ -136,7 +136,8 @@ def _interface(address: str) -> str:
     Raises:
         BadRequest: none has it.
     """
-    for name, addresses in psutil.net_if_addrs().items():
+    interfaces: dict[str, list[Any]] = psutil.net_if_addrs()
+    for name, addresses in interfaces.items():
         if any(a.address.split("%")[0] == address for a in addresses):
             return name
     raise BadRequest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,8 +52,8 @@ def _left_out(file: GgufFile, model: nn.Module, found: dict[str, Any]) -> list[s
     """Tensors that found no place, by their names in the file where transformers tells them."""
     if file.architecture in GGUF_ARCHS:
         return sorted(found["unexpected_keys"])
-    processor = TENSOR_PROCESSORS.get(file.architecture, TensorProcessor)()
-    placed = get_gguf_hf_weights_map(model, processor)
+    kind: Callable[[], TensorProcessor] = TENSOR_PROCESSORS.get(file.architecture, TensorProcessor)
+    placed = get_gguf_hf_weights_map(model, kind())
     # Those of all experts are one parameter each, without the ending.
     named = {*placed, *(f"{name}.weight" for name in placed if name.endswith("_exps"))}
     return [*(n for n in file.tensors if n not in named), *sorted(found["unexpected_keys"])]
