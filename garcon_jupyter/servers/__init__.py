@@ -7,6 +7,7 @@ Not here: what a server is asked (``client``).
 ``control``            what can be asked of one without a session, and its end
 ``settings``           what a server is launched with
 ``launching``          starting one, and waiting until it is ready
+``first_process``      the process that becomes its supervisor on a host
 ``forked_start``       starting one from the preloaded process of another
 ``options``            the options of a launch, declared once
 ``limits``             what a server may use, and for how long it stays
@@ -16,5 +17,7 @@ Not here: what a server is asked (``client``).
 ``slurm``              a server as a job of Slurm
 ``slurm_node``         one node of such a job
 ``tunnels``            a server of another machine, by ssh
+``ssh_address``        where such a server is
+``remote_watch``       what runs there, and says what becomes of it
 ``private_directory``  a directory that a process has while it lives
 """

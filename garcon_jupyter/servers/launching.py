@@ -13,13 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +24,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from garcon_jupyter.connection.connection_file import process_lives
 from garcon_jupyter.errors import (
     BadDegrees,
     BadRequest,
@@ -36,7 +31,7 @@ from garcon_jupyter.errors import (
     ServerMismatch,
     UnknownServer,
 )
-from garcon_jupyter.servers import forked_start, hosts, placement, preflight, slurm
+from garcon_jupyter.servers import first_process, hosts, placement, preflight, slurm
 from garcon_jupyter.servers.hosts import Place, Several
 from garcon_jupyter.servers.limits import Limits
 from garcon_jupyter.servers.registry import find
@@ -46,25 +41,13 @@ from garcon_jupyter.servers.server import (
     log_file,
     own_directory,
     registry_directory,
-    shared_directory,
     why_gone,
 )
 from garcon_jupyter.servers.settings import Settings
 from garcon_jupyter.wire.failures import revive
-from garcon_jupyter.wire.surroundings import at_start
-
-Process = subprocess.Popen[bytes] | forked_start.Forked
 
 LAUNCH_TIME = 1800.0
 """Seconds after which a launch that says nothing counts as failed."""
-
-END_TIME = 30.0
-"""Seconds in which a server that was told to end, or was lost, is gone with all its processes."""
-
-SUPERVISOR = "supervisor.pid"
-
-FIRST = "garcon_backend.supervision.start"
-"""The module that runs as the first process of a server on a host, which becomes its supervisor."""
 
 _TICK = 0.05
 
@@ -201,9 +184,9 @@ class Here(_Start):
     def __call__(self) -> Server:
         _forget_former(self.name)
         directory, log = own_directory(self.name), log_file(self.name)
-        process = _supervise(self.name, self.spec, self.place, log)
+        process = first_process.supervise(self.name, self.spec, self.place, log)
         return self.await_ready(
-            log, directory, lambda: process.poll() is None, lambda: _terminate(process)
+            log, directory, lambda: process.poll() is None, lambda: first_process.terminate(process)
         )
 
 
@@ -230,14 +213,14 @@ class BesideOthers(_Start):
 
     def _stay(self, own: str) -> None:
         directory, log = own_directory(own), log_file(own)
-        process = _supervise(own, self.spec, self.place, log)
+        process = first_process.supervise(own, self.spec, self.place, log)
         relay = self.relayed(log)
         try:
             while process.poll() is None:
                 next(relay)
                 time.sleep(_TICK)
         except BaseException:
-            _terminate(process)
+            first_process.terminate(process)
             process.wait()
             shutil.rmtree(directory, ignore_errors=True)
             raise
@@ -261,7 +244,11 @@ class BySlurm(_Start):
         each = self.words.get("nproc_per_node")
         hosts.ranks_per_node(self.words.get("nodes") or 1, each, spec["degrees"])
         job, directory = slurm.submit(
-            self.name, {**spec, "nproc_per_node": each}, log, self.words, environment()
+            self.name,
+            {**spec, "nproc_per_node": each},
+            log,
+            self.words,
+            first_process.environment(),
         )
         watch = slurm.JobWatch(job)
         return self.await_ready(
@@ -283,112 +270,6 @@ def _forget_former(name: str) -> None:
     """Remove what the last server of a name left; it is known to be gone."""
     for file in (f"{name}.json", f"{name}.tombstone.json"):
         (registry_directory() / file).unlink(missing_ok=True)
-
-
-def _supervise(
-    own: str, spec: Callable[[], dict[str, Any]], place: Place | None, log: Path
-) -> Process:
-    """Start a supervisor on this host, in a session of its own.
-
-    Args:
-        spec: makes the settings. This takes time, in which the process imports what it needs; it waits for the
-            spec until its standard input is closed.
-    """
-    directory, shared = own_directory(own), shared_directory(own)
-    _await_end_of_former(directory)
-    for path in (directory, shared):
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700)
-    file = directory / "spec.json"
-    waits, goes_on = os.pipe()
-    try:
-        with log.open("wb") as stream:
-            log.chmod(0o600)
-            process = _first_process(file, (waits, stream.fileno()), alone=place is None)
-        (directory / SUPERVISOR).write_text(str(process.pid))
-        try:
-            placed = place.as_dict() if place else None
-            content = {**spec(), "directory": str(directory), "shared": str(shared)}
-            writing = file.with_suffix(".writing")
-            writing.write_text(json.dumps({**content, "hosts": placed}, indent=1))
-            writing.replace(file)
-        except BaseException:
-            _terminate(process, signal.SIGKILL)  # it has made nothing yet
-            for path in (directory, shared):
-                shutil.rmtree(path, ignore_errors=True)
-            log.unlink(missing_ok=True)
-            raise
-    finally:
-        os.close(waits)
-        os.close(goes_on)
-    return process
-
-
-def _first_process(file: Path, streams: tuple[int, int], alone: bool) -> Process:
-    """Start the first process of a server, forked from that of another where one can be.
-
-    Args:
-        streams: what it reads from and writes to.
-        alone: whether it is the only host's; that of several ends with its launch.
-    """
-    around, (source, sink) = environment(), streams
-    forked = forked_start.start(FIRST, [str(file)], around, (source, sink, sink)) if alone else None
-    return forked or subprocess.Popen(
-        [sys.executable, "-m", FIRST, str(file)],
-        stdin=source,
-        stdout=sink,
-        stderr=subprocess.STDOUT,
-        env=around,
-        start_new_session=True,
-    )
-
-
-def _terminate(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
-
-
-def _await_end_of_former(directory: Path) -> None:
-    """Wait until the supervisor of the former server of a name is gone: it would bury the new one.
-
-    One that does not end by itself is killed; its ranks end with it.
-    """
-    try:
-        pid = int((directory / SUPERVISOR).read_text())
-    except (OSError, ValueError):
-        return
-    end = time.monotonic() + END_TIME
-    while _supervises(pid):
-        if time.monotonic() > end:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-        time.sleep(0.02)
-
-
-def _supervises(pid: int) -> bool:
-    """Whether a process is a living supervisor, and not another one that got its number."""
-    import psutil
-
-    try:
-        return process_lives(pid) and FIRST in " ".join(psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return False
-
-
-def environment() -> dict[str, str]:
-    """The environment of a server: nothing of the notebook's, or it would end with the notebook."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "TORCHELASTIC_"))}
-    for word in (
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    ):
-        kept.pop(word, None)
-    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
-    return at_start({**quiet, **kept, "TOKENIZERS_PARALLELISM": "false"})
 
 
 def _new_lines(log: Path) -> Iterator[list[str]]:

@@ -14,6 +14,7 @@ from garcon_jupyter.connection.connection_file import read_connection_file
 from garcon_jupyter.errors import BadConnectionFile, BadRequest, UnknownServer
 from garcon_jupyter.servers import tunnels
 from garcon_jupyter.servers.server import Server, forget, registry_directory, why_gone
+from garcon_jupyter.servers.ssh_address import SCHEME
 
 
 def servers() -> list[Server]:
@@ -48,7 +49,7 @@ def find(name: str | Server) -> Server:
             f"{name!r} is no name of a server.",
             f"Give one as a text. Running: {names or 'none; garcon launch starts one'}.",
         )
-    if name.startswith(tunnels.SCHEME):
+    if name.startswith(SCHEME):
         return tunnels.find(name)
     file = registry_directory() / f"{name}.json"
     if not re.fullmatch(r"[\w.@+-]+", name) or not file.exists():

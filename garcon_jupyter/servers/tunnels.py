@@ -1,9 +1,9 @@
 """A server on another machine, reached by ssh: ``ssh://user@host/name``.
 
 The system's own OpenSSH client does it, so that names, keys, agents and jump hosts of ``~/.ssh/config`` mean what they
-mean in a terminal. For each server one process of it stays. What it runs there is a few lines of shell
-(:data:`WATCH`), which read the server's connection file and say whenever it changes; so nothing there needs to be
-named but the server. The sockets of the file are forwarded to sockets in a directory of our own (0700).
+mean in a terminal. For each server one process of it stays. What it runs there
+(:mod:`~garcon_jupyter.servers.remote_watch`) says what the server's connection file holds, whenever it changes. The
+sockets of the file are forwarded to sockets in a directory of our own (0700).
 
 Beside them lies a copy of the connection file (0600), with the addresses of these sockets. It is there exactly
 while the server can be reached, and says of the server what is true here: that it runs on another host. So
@@ -15,9 +15,7 @@ Arguments for ssh that are not in the user's configuration come from ``GARCON_SS
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import shlex
 import socket
 import subprocess
@@ -25,18 +23,17 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from garcon_jupyter.connection.connection_file import read_connection_file
-from garcon_jupyter.errors import BadRequest, ServerGone, UnknownServer, Unreachable
+from garcon_jupyter.errors import ServerGone, UnknownServer, Unreachable
 from garcon_jupyter.servers.private_directory import LockedDirectory
+from garcon_jupyter.servers.remote_watch import WATCH, RemoteWatch
 from garcon_jupyter.servers.server import Server
-from garcon_jupyter.wire.private_files import write_private
+from garcon_jupyter.servers.ssh_address import SCHEME, SshAddress
 from garcon_jupyter.wire.protocol import PORTS
-
-SCHEME = "ssh://"
 
 ARGUMENTS = "GARCON_SSH"
 """Environment variable with further arguments of ssh, quoted as a shell reads them."""
@@ -50,82 +47,6 @@ ANSWER_TIME = 30.0
 
 BURIAL_TIME = 5.0
 """Seconds in which it says why the server ended, once that is gone."""
-
-WATCH = r"""
-d=$2;
-case $d in "~"*) d=$HOME${d#"~"};; esac;
-if [ -z "$d" ]; then d=${GARCON_RUNTIME:-}; fi;
-if [ -z "$d" ]; then
-  if [ "$(uname)" = Darwin ]; then data=$HOME/Library/Jupyter;
-  else data=${XDG_DATA_HOME:-$HOME/.local/share}/jupyter; fi;
-  d=${JUPYTER_RUNTIME_DIR:-${JUPYTER_DATA_DIR:-$data}/runtime}/garcon;
-fi;
-f=$d/$1.json;
-said=; seen=; pid=;
-say() { if [ "$said" != "$*" ]; then said=$*; printf "garcon %s\n" "$*"; fi; };
-look() {
-  text=$(cat "$f" 2>/dev/null);
-  if [ "$text" != "$seen" ]; then
-    seen=$text;
-    pid=$(sed -n "s/^  .supervisor.: *\([0-9]*\).*/\1/p" "$f" 2>/dev/null);
-    host=$(sed -n "s/^  .host.: *.\([^\",]*\).*/\1/p" "$f" 2>/dev/null);
-    if [ "$host" != "$(hostname)" ]; then pid=; fi;
-  fi;
-  if [ -n "$text" ] && { [ -z "$pid" ] || kill -0 "$pid" 2>/dev/null; }; then
-    say here "$(printf %s "$text" | tr -d "\n")";
-  else say gone "$(tr -d "\n" <"${f%.json}.tombstone.json" 2>/dev/null)"; fi;
-};
-say names $(ls "$d" 2>/dev/null | sed -n "s/\.json$//p");
-{ while look && echo; do sleep 1; done; } &
-cat >/dev/null; kill $!
-"""
-"""What runs there: says ``names`` of the servers, then whenever it changes ``here`` with the connection file,
-or ``gone`` with the tombstone. An empty line each second finds out when nobody listens any more; it also ends when
-its input does, which is when the process here has ended, however that came about. A supervisor of that
-host that was killed cannot take its file away, so whether it lives is asked as well."""
-
-
-@dataclass(frozen=True)
-class SshAddress:
-    """Where a server is.
-
-    Attributes:
-        text: as it was given.
-        target: ``user@host``, or a name of the user's ssh configuration.
-        port: of the ssh server; "" for the configured one.
-        registry: directory of the connection files there; "" for the usual one.
-        name: of the server there.
-    """
-
-    text: str
-    target: str
-    port: str
-    registry: str
-    name: str
-
-    _FORM = re.compile(
-        r"ssh://((?:[a-z0-9_][\w.+-]*@)?(?:\[[0-9a-f:.]+\]|[a-z0-9_][\w.-]*))(?::(\d+))?"
-        r"(/(?:[^\s/]+/)*)([\w.@+-]+)",
-        re.ASCII | re.IGNORECASE,
-    )
-
-    @classmethod
-    def of(cls, text: str) -> SshAddress:
-        """The address that a text is.
-
-        Raises:
-            BadRequest: it is none.
-        """
-        found = cls._FORM.fullmatch(text)
-        if not found:
-            raise BadRequest(
-                f"{text!r} is no address of a server.",
-                "Write ssh://user@host/name, with :port after the host, or the registry directory "
-                "before the name, where they are not the usual ones.",
-            )
-        target, port, directory, name = found.groups()
-        registry = directory.rstrip("/").replace("/~", "~", 1)
-        return cls(text, re.sub(r"[\[\]]", "", target), port or "", registry, name)
 
 
 def find(text: str) -> Server:
@@ -178,7 +99,9 @@ class Tunnel:
             self._ssh.greeted() or watch.info is None or watch.info["garcon"].get("restarting")
         ):
             raise self._ssh.refused("")
-        watch.copy_to(self.file, self.address)
+        watch.copy_to(
+            self.file, partial(seen_from_here, address=self.address, directory=self.file.parent)
+        )
 
     @property
     def open(self) -> bool:
@@ -218,74 +141,6 @@ class Tunnel:
 _OPEN: weakref.WeakValueDictionary[str, Tunnel] = weakref.WeakValueDictionary()
 os.register_at_fork(after_in_child=_OPEN.clear)  # a fork has not the threads that watch them
 _FINDING = threading.Lock()
-
-
-class _RemoteWatch:
-    """What the process there says, heard by a thread.
-
-    Attributes:
-        info: the connection file there; None while there is none.
-        names: of the servers there.
-        tombstone: why and when the last server of the name ended, or nothing.
-        lost: whether the process has ended.
-    """
-
-    def __init__(self, stream: IO[str]) -> None:
-        self.info: dict[str, Any] | None = None
-        self.names: list[str] = []
-        self.tombstone = ""
-        self.lost = False
-        self._heard = threading.Event()
-        self._copy: tuple[Path, SshAddress] | None = None
-        self._lock = threading.Lock()
-        threading.Thread(target=self._listen, args=(stream,), daemon=True, name="ssh").start()
-
-    def _listen(self, stream: IO[str]) -> None:
-        for line in stream:  # a login shell may say something of its own first
-            word, _, rest = line.removeprefix("garcon ").strip().partition(" ")
-            if line.startswith("garcon "):
-                with self._lock:
-                    self._hear(word, rest)
-        with self._lock:
-            self.info, self.lost = None, True
-            self._write()
-        self._heard.set()
-
-    def _hear(self, word: str, rest: str) -> None:
-        if word == "names":
-            self.names = [name for name in rest.split() if not name.endswith(".tombstone")]
-            return
-        with contextlib.suppress(ValueError):
-            told = json.loads(rest) if rest else {}
-            self.info = told if word == "here" else None
-            self.tombstone = _ended(told) if word == "gone" else ""
-            self._write()
-            self._heard.set()
-
-    @property
-    def heard(self) -> bool:
-        """Whether it is known if the server is there."""
-        return self._heard.is_set()
-
-    def await_word(self, seconds: float) -> None:
-        """Wait until it is known whether the server is there, or that nothing will be heard."""
-        self._heard.wait(seconds)
-
-    def copy_to(self, file: Path, address: SshAddress) -> None:
-        """From now on keep a copy of the connection file."""
-        with self._lock:
-            self._copy = (file, address)
-            self._write()
-
-    def _write(self) -> None:
-        if self._copy is None:
-            return
-        file, address = self._copy
-        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
-            if self.info is None:
-                file.unlink()
-            else:
-                write_private(file, seen_from_here(self.info, address, file.parent))
 
 
 class _Ssh:
@@ -328,7 +183,7 @@ class _Ssh:
                 "There is no ssh on this machine.", "Install the OpenSSH client."
             ) from None
         assert self._process.stdout
-        self.watch = _RemoteWatch(self._process.stdout)
+        self.watch = RemoteWatch(self._process.stdout)
 
     def _command(self, *words: str, last: list[str]) -> list[str]:
         """A command of ssh; what the user says in ``GARCON_SSH`` comes first, and so wins."""
@@ -421,14 +276,7 @@ def seen_from_here(info: dict[str, Any], address: SshAddress, directory: Path) -
 # -- what can go wrong ---------------------------------------------------------------------------
 
 
-def _ended(tombstone: dict[str, Any]) -> str:
-    if not {"reason", "time"} <= set(tombstone):
-        return ""
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(tombstone["time"]))
-    return f"{tombstone['reason']}, {when}"
-
-
-def _no_server(address: SshAddress, watch: _RemoteWatch) -> UnknownServer:
+def _no_server(address: SshAddress, watch: RemoteWatch) -> UnknownServer:
     past = f"The last one of that name has ended: {watch.tombstone}." if watch.tombstone else ""
     names = ", ".join(watch.names)
     running = f"Running there: {names}." if names else "No server runs there."

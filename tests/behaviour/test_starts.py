@@ -19,7 +19,7 @@ import pytest
 import garcon_jupyter as garcon
 from garcon_jupyter import RemoteModel, Server, ServerRestarted, UnknownServer
 from garcon_jupyter.connection.connection_file import process_lives
-from garcon_jupyter.servers import control, launching, placement, registry
+from garcon_jupyter.servers import control, first_process, placement, registry
 from garcon_jupyter.servers import server as places
 from garcon_jupyter.wire import forking
 from garcon_jupyter.wire.surroundings import COLD
@@ -203,7 +203,7 @@ def test_a_launch_that_cannot_be_planned_leaves_nothing(
     started: list[int] = []
 
     def plan(settings: Any) -> Any:
-        file = places.own_directory("unplanned") / launching.SUPERVISOR
+        file = places.own_directory("unplanned") / first_process.SUPERVISOR
         started.append(int(file.read_text()))
         raise garcon.DoesNotFit("It needs more.", "Take less.")
 
@@ -228,7 +228,7 @@ def test_a_launch_that_is_killed_while_it_plans_leaves_no_process(llama_path: Pa
     ) as client:
         assert client.stdout is not None
         directory = Path(client.stdout.readline().strip())
-        first = int((directory / launching.SUPERVISOR).read_text())
+        first = int((directory / first_process.SUPERVISOR).read_text())
         assert process_lives(first)
         client.kill()
     end = time.monotonic() + 120  # it notices when it has imported everything

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from garcon_jupyter.servers.launching import environment
+from garcon_jupyter.servers.first_process import environment
 from garcon_jupyter.wire.surroundings import COLD, at_start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks only on Linux")
