@@ -8,6 +8,7 @@ Not here: that other ranks do the same (``lockstep``), and who asked (``kernel``
 ``tools``               what these work with
 ``code_loading``        shipped functions, as functions of this process
 ``probe_loading``       probes, made ready to run
+``inputs``              a batch, checked and on the device
 ``passes``              forward and backward, with the probes of one request
 ``generation``          token after token
 ``generation_options``  what is asked of a generation, by the caller and by the checkpoint

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from garcon_backend.execution.generation_options import REFUSALS, Settled, refusal, settled
-from garcon_backend.execution.passes import Inputs, Passes, positions_of
+from garcon_backend.execution.inputs import Inputs, positions_of
+from garcon_backend.execution.passes import Passes
 from garcon_backend.execution.token_choice import TokenChoice
 from garcon_backend.hook_sites.attention import VisitedCache, fresh_cache
 from garcon_backend.models.rotary import read_again_when_a_row_passes

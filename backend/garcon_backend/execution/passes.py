@@ -1,7 +1,7 @@
 """Running the model forward and backward, with the probes of one request installed.
 
-The model runs as transformers wrote it; the leader of the last stage answers. ``generating`` repeats
-forwards by the same means.
+The model runs as transformers wrote it; the leader of the last stage answers.
+:mod:`~garcon_backend.execution.generation` repeats forwards by the same means.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import Layout
-from garcon_backend.distributed.gather_group import GatherGroup
 from garcon_backend.distributed.stage_exchange import over_stages
 from garcon_backend.execution.failing_module import noted
+from garcon_backend.execution.inputs import Inputs
 from garcon_backend.execution.parameters import Parameters
 from garcon_backend.execution.row_chunks import RowChunk, Whole
 from garcon_backend.models.sharding import backward_through
@@ -30,31 +29,9 @@ from garcon_backend.process.interrupts import Cancelled
 from garcon_backend.process.randomness import kept, seed_of
 from garcon_backend.process.user_code import UserFailure
 from garcon_backend.tokenization.token_strings import special_ids
-from garcon_jupyter.errors import BadRequest, BadTokens
+from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.points import Address
 from garcon_jupyter.wire import requests as wire
-
-
-@dataclass
-class Inputs:
-    """A checked batch on the device of this rank."""
-
-    ids: Tensor
-    mask: Tensor | None
-    positions: Tensor
-
-    def scattered(self, group: GatherGroup) -> Inputs:
-        """The rows that this rank's replica reads."""
-        mask = None if self.mask is None else group.scatter_rows(self.mask)
-        return Inputs(group.scatter_rows(self.ids), mask, group.scatter_rows(self.positions))
-
-    @property
-    def last(self) -> Tensor:
-        """Index of the last real token of each row."""
-        if self.mask is None:
-            return torch.full((len(self.ids),), self.ids.shape[1] - 1, device=self.ids.device)
-        places = torch.arange(self.ids.shape[1], device=self.ids.device)
-        return (places * self.mask).argmax(1)
 
 
 class Passes:
@@ -76,39 +53,13 @@ class Passes:
         """Whether this rank holds the model's output whole and answers with it."""
         return self.rank.mesh.last_stage and self.rank.mesh.runs_probes
 
-    # -- inputs ------------------------------------------------------------------------------
-
     def batch(self, batch: wire.Batch) -> Inputs:
-        """A batch, checked and moved to the device.
+        """A batch, as this rank reads it.
 
         Raises:
             BadTokens: empty, out of range, or longer than the model reads.
         """
-        ids = _tensor(batch.ids)
-        if ids.is_floating_point() or ids.dim() != 2 or not ids.numel():
-            raise BadTokens(
-                f"Tokens of shape {list(ids.shape)} are no batch.",
-                "Give at least one token, integers [b, p].",
-            )
-        sizes = self.rank.bound.catalog.sizes
-        _check_vocabulary(ids, sizes.get("V", 1 << 62))
-        if ids.shape[1] > sizes.get("P", 1 << 62):
-            raise BadTokens(
-                f"{ids.shape[1]} tokens are too long: the model reads at most {sizes['P']}.",
-                "Cut the text, or run it in pieces.",
-            )
-        ids = ids.to(self.rank.mesh.device, torch.long)
-        mask = None
-        if batch.mask is not None and not bool(_tensor(batch.mask).all()):
-            mask = _tensor(batch.mask).to(self.rank.mesh.device, torch.bool)
-            if mask.shape != ids.shape:
-                raise BadTokens(
-                    f"The mask of shape {list(mask.shape)} is not that of {list(ids.shape)} tokens.",
-                    "It has one place for each token.",
-                )
-            if not mask.any(1).all():
-                raise BadTokens("A row of the batch is all padding.", "Leave it out.")
-        return Inputs(ids, mask, positions_of(torch.ones_like(ids) if mask is None else mask))
+        return Inputs.of(batch, self.rank.bound.catalog.sizes, self.rank.mesh.device)
 
     # -- one request's pass ------------------------------------------------------------------
 
@@ -228,7 +179,7 @@ class Passes:
         reduce: Callable[..., Any] | None,
     ) -> Any:
         """As :meth:`forward`, chunk by chunk; what the logits function is given are the logits of all."""
-        rows, length = _tensor(request.batch.ids).shape
+        rows, length = torch.as_tensor(request.batch.ids).shape
         whole = Whole((rows, length))
         for number, chunk in enumerate(chunks):
             one = replace(
@@ -380,33 +331,3 @@ def _takes_positions(model: nn.Module) -> bool:
     return (told and not getattr(model, "_is_stateful", False)) and not any(
         hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()
     )
-
-
-def positions_of(mask: Tensor) -> Tensor:
-    """Position of each token among the real ones of its row: padding shifts nothing."""
-    return (mask.long().cumsum(1) - 1).clamp(min=0)
-
-
-def _check_vocabulary(ids: Tensor, size: int) -> None:
-    """Raises BadTokens where an id is below 0 or not below `size`.
-
-    One reduction finds both, as a negative number is a large one without a sign. It is numpy's, on one thread: torch's
-    takes longer to wake its others, on cores that slept, than to read a million numbers.
-    """
-    values = ids.to("cpu", torch.long).numpy()
-    if int(values.view(np.uint64).max()) < size:
-        return
-    low = int(values.min())
-    raise BadTokens(
-        f"Token {low if low < 0 else int(values.max())} is out of range: the vocabulary has {size} tokens.",
-        "rmodel.encode(text) makes tokens that fit.",
-    )
-
-
-def _tensor(value: Any) -> torch.Tensor:
-    try:
-        return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BadTokens(
-            f"Tokens of type {type(value).__name__} are none: {error}.", "Give integers [b, p]."
-        ) from error

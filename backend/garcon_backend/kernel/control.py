@@ -19,7 +19,8 @@ from garcon_backend.kernel.queue_places import QueuePlaces
 from garcon_backend.kernel.sessions import ClientProcess, SessionState
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.process import memory
-from garcon_backend.runs.run import DataRun, Runs
+from garcon_backend.runs.run import DataRun
+from garcon_backend.runs.server_runs import Runs
 from garcon_jupyter.errors import BadRequest, GarconError, Interrupted
 from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content

@@ -30,7 +30,8 @@ from garcon_backend.lockstep.outcome import RequestFailed
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.process import memory
 from garcon_backend.process.output import log
-from garcon_backend.runs.run import DataRun, Runs
+from garcon_backend.runs.run import DataRun
+from garcon_backend.runs.server_runs import Runs
 from garcon_jupyter.errors import BadRequest, CannotTravel, Interrupted
 from garcon_jupyter.wire import contents, protocol, transport
 from garcon_jupyter.wire.checking import check, check_content

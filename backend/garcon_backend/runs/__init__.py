@@ -2,8 +2,9 @@
 
 Not here: what recorders keep (``save_contexts``).
 
-``run``       the runs of a server, and their steps
-``sources``   documents from memory, or a file that the server reads
-``batches``   documents to rows of tokens
-``portions``  a batch in portions, so that none holds the model for long
+``run``          one run, and its steps
+``server_runs``  the runs of a server, and what can be asked of them
+``sources``      documents from memory, or a file that the server reads
+``batches``      documents to rows of tokens
+``portions``     a batch in portions, so that none holds the model for long
 """

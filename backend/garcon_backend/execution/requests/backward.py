@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from garcon_backend.execution.passes import Inputs
+from garcon_backend.execution.inputs import Inputs
 from garcon_backend.execution.requests.probed import ProbedRequestHandler
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.points import Address

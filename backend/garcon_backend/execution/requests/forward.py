@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from garcon_backend.execution.passes import Inputs
+from garcon_backend.execution.inputs import Inputs
 from garcon_backend.execution.requests.probed import ProbedRequestHandler
 from garcon_backend.execution.row_chunks import RowChunk, cut
 from garcon_jupyter.amounts import sized

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from garcon_backend.execution.generation import generate
-from garcon_backend.execution.passes import Inputs
+from garcon_backend.execution.inputs import Inputs
 from garcon_backend.execution.requests.probed import ProbedRequestHandler
 from garcon_jupyter.wire import requests as wire
 
