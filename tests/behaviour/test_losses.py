@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,32 +20,14 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_backend.distributed.rank_failures import LIMIT
 from garcon_jupyter import NoRecording, RemoteModel, Server, ServerGone, ServerRestarted
-from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers import registry
 from garcon_jupyter.servers.server import own_directory, why_gone
+from tests.behaviour.conftest import Launch
 from tests.behaviour.test_servers import traces, until
-from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 
 OUT = "layers.2.mlp.out"
 NEURONS = "layers.1.mlp.post_activation"
-
-Launch = Callable[..., Server]
-
-
-@pytest.fixture
-def launch(llama_path: Path) -> Iterator[Launch]:
-    """Launches servers that end with the test."""
-    started: list[Server] = []
-
-    def launch(name: str, **words: Any) -> Server:
-        started.append(garcon.launch(llama_path, name, progress=quiet, **words))
-        return started[-1]
-
-    yield launch
-    for server in started:
-        if server.file.exists():
-            control.kill(server)
-        until(lambda server=server: not traces(server))
 
 
 @contextmanager

@@ -3,13 +3,11 @@ them when any of these processes is killed."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +15,22 @@ import psutil
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_jupyter import RemoteModel, Server, ServerRestarted, UnknownServer
+from garcon_jupyter import RemoteModel, Server, ServerRestarted
 from garcon_jupyter.connection.connection_file import process_lives
 from garcon_jupyter.servers import control, first_process, placement, registry
 from garcon_jupyter.servers import server as places
 from garcon_jupyter.wire import forking
 from garcon_jupyter.wire.surroundings import COLD
+from tests.behaviour.conftest import Launch
 from tests.behaviour.test_servers import traces, until
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks only on Linux")
 
-Launch = Callable[..., Server]
-
 _STACK = 27
 """Place in ``/proc/PID/stat`` of the address at which the stack begins: a fork has its parent's, and no other
 process has the same."""
-
-
-@pytest.fixture
-def launch(llama_path: Path) -> Iterator[Launch]:
-    """Launches servers that end with the test."""
-    started: list[Server] = []
-
-    def launch(name: str, **words: Any) -> Server:
-        started.append(garcon.launch(llama_path, name, progress=quiet, **words))
-        return started[-1]
-
-    yield launch
-    for server in started:
-        with contextlib.suppress(UnknownServer):
-            control.kill(registry.find(server.name))
-        until(lambda server=server: not traces(server))
 
 
 def stack(pid: int) -> int:
