@@ -151,7 +151,8 @@ def _memory(model: Any) -> Row:
     model.clear_recordings()
     before = process.memory_info().rss
     names = [address.name for address in model.probe_points[POINTS].addresses]
-    making_one = making.Making(model, names, "", 20, 10, 5, 4, True, False, False)
+    wanted = making.Wanted(20, 10, 5, 4, True, False, False, None, ())
+    making_one = making.Making(model, names, "", wanted)
     model.run(
         torch.randint(3, VOCABULARY, (4, 64)), making_one.probes(), batch_tokens=256, show=False
     )

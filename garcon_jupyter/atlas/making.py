@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,52 +53,64 @@ def memory(
     return units * (slots * (16 + 8 * window) + 8 * bins + 16 + 48 + 32 + 8 * widest) + sketches
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What an atlas is to hold.
+
+    Attributes:
+        k: examples of each unit.
+        before: tokens of an example before its own.
+        after: and after it.
+        each: examples of each interval of the sample.
+        correlated: whether to correlate units, of each point and of different points.
+        logits: whether to follow neurons to the logits; None for where all units are neurons.
+        mergeable: whether to keep all correlations, from which those of several atlases are put together.
+        of: what makes the units of each point's tensor; None for the tensor's own.
+        without: tokens that are not recorded.
+    """
+
+    k: int
+    before: int
+    after: int
+    each: int
+    correlated: bool
+    logits: bool | None
+    mergeable: bool
+    of: recorders.Transform | None
+    without: Sequence[str | int]
+
+
 class Making:
     """One atlas in the making.
 
     Args:
         names: of the points.
         path: the directory to write.
-        k: examples of each unit.
-        before: tokens of an example before its own.
-        after: and after it.
-        each: examples of each interval of the sample.
-        correlated: whether to correlate units, of each point and of different points.
-        logits: whether to follow neurons to the logits.
-        mergeable: whether to keep all correlations, from which those of several atlases are put together.
-        of: what makes the units of each point's tensor; None for the tensor's own.
-        without: tokens that are not recorded.
+
+    Raises:
+        BadData: units are to be followed to the logits that are no neurons.
     """
 
-    def __init__(
-        self,
-        model: Client,
-        names: list[str],
-        path: str | Path,
-        k: int,
-        before: int,
-        after: int,
-        each: int,
-        correlated: bool,
-        logits: bool,
-        mergeable: bool,
-        of: recorders.Transform | None,
-        without: Sequence[str | int],
-    ) -> None:
+    def __init__(self, model: Client, names: list[str], path: str | Path, wanted: Wanted) -> None:
+        self._model, self.path, self._wanted = model, Path(path).expanduser(), wanted
+        without = wanted.without
         self._without = (without,) if isinstance(without, (str, int)) else tuple(without)
-        self._model, self.path = model, Path(path).expanduser()
-        self._k, self._before, self._after, self._each = k, before, after, each
-        self._correlated, self._logits, self._mergeable = correlated, logits, mergeable
-        self._of = of
         self._names = list(dict.fromkeys(names))
-        self._across = correlated and len(self._names) > 1
+        self._across = wanted.correlated and len(self._names) > 1
+        neurons = wanted.of is None and all(
+            name.endswith(_NEURONS) and ".experts." not in name for name in names
+        )
+        self._logits = neurons if wanted.logits is None else wanted.logits
+        if self._logits and not neurons:
+            raise BadData("Only neurons of an MLP have output weights.", "Give logits=False.")
 
     def probes(self) -> list[Probe]:
         """The recorders, as probes."""
-        window: dict[str, Any] = {"before": self._before, "after": self._after}
+        wanted = self._wanted
+        window: dict[str, Any] = {"before": wanted.before, "after": wanted.after}
         chosen: list[recorders.Recorder[Any]] = [
-            recorders.TopK(self._k, **window),
-            recorders.EqualCountReservoir(INTERVALS, self._each, **window),
+            recorders.TopK(wanted.k, **window),
+            recorders.EqualCountReservoir(INTERVALS, wanted.each, **window),
             recorders.Histogram(),
             recorders.Firing(),
             recorders.Moments(),
@@ -109,13 +122,13 @@ class Making:
         for name in self._names:
             point = self._model.probe_points[name]
             made.append(point.probe(self._made(together), name=NAME))
-            if self._correlated:
+            if wanted.correlated:
                 pairs = recorders.Covariance(double=False).without(*self._without)
                 made.append(point.probe(self._made(pairs), name=NAME))
         return made
 
     def _made(self, recorder: recorders.Recorder[Any]) -> recorders.Recorder[Any]:
-        return recorder if self._of is None else recorder.of(self._of)
+        return recorder if self._wanted.of is None else recorder.of(self._wanted.of)
 
     def write(self, run: Run) -> Atlas:
         """Bring the summaries here, point by point, and write them.
@@ -138,7 +151,7 @@ class Making:
                 sketches = {name: recordings[name, NAME].sketch for name in self._names}
                 for name, what, rows in across(sketches):
                     files.put(name, what, rows)
-                if self._mergeable:
+                if self._wanted.mergeable:
                     put_sketches(files, sketches)
             files.finish(self._vocabulary(), self._facts(run))
         return open_atlas(self.path)
@@ -146,8 +159,8 @@ class Making:
     def _units(self) -> dict[str, int]:
         found = {}
         for name in self._names:
-            if self._of is not None:
-                found[name] = self._of.units
+            if self._wanted.of is not None:
+                found[name] = self._wanted.of.units
                 continue
             size = 1
             for letter in self._model.probe_points[name].shape[2:]:
@@ -168,13 +181,13 @@ class Making:
         yield "histogram", found.histogram.counts.numpy()
         yield "fired", found.firing.fired.numpy()
         yield "moments", columns(found.moments)
-        if self._correlated:
+        if self._wanted.correlated:
             products = Recording.handle(found, "covariance")
             # Found on the server: all pairs are much to bring here.
             others, values = products.strongest(CORRELATED).fetch()
             yield "correlated", others.int().numpy()
             yield "correlations", values.numpy()
-            if self._mergeable:
+            if self._wanted.mergeable:
                 yield "pairs", widened(products.fetch(), max(self._units().values()))
         if self._logits:
             yield from to_the_logits(self._model, name.removesuffix(_NEURONS), self._unembed)
@@ -185,19 +198,20 @@ class Making:
         return self._model._ask_tokenizer(question)[0] if size else []
 
     def _facts(self, run: Run) -> dict[str, Any]:
+        wanted, of = self._wanted, self._wanted.of
         return {
             "model": self._model.facts["path"],
             "tokens": run.status.tokens,
             "documents": run.status.documents,
             "parts": [[run.status.first_document, run.status.documents]],
-            "k": self._k,
-            "before": self._before,
-            "after": self._after,
+            "k": wanted.k,
+            "before": wanted.before,
+            "after": wanted.after,
             "without": list(self._without),
             "intervals": INTERVALS,
             "sums": SUMS if self._across else 0,
             "edges": [str(edge) for edge in recorders.Histogram().edges.tolist()],
-        } | ({"of": self._of.name, "labels": list(self._of.labels)} if self._of else {})
+        } | ({"of": of.name, "labels": list(of.labels)} if of else {})
 
 
 def make(
@@ -205,28 +219,12 @@ def make(
     points: str | list[str],
     data: Any,
     path: str | Path,
-    *,
-    k: int,
-    before: int,
-    after: int,
-    each: int,
-    correlated: bool,
-    logits: bool | None,
-    mergeable: bool,
-    of: recorders.Transform | None,
-    without: Sequence[str | int],
+    wanted: Wanted,
     run: Callable[..., Run],
 ) -> Atlas:
     """Make an atlas; see :meth:`garcon_jupyter.RemoteModel.atlas`."""
     patterns = [points] if isinstance(points, str) else list(points)
     names = [a.name for pattern in patterns for a in model.probe_points[pattern].addresses]
-    neurons = all(name.endswith(_NEURONS) and ".experts." not in name for name in names)
-    neurons = neurons and of is None
-    follow = neurons if logits is None else logits
-    if follow and not neurons:
-        raise BadData("Only neurons of an MLP have output weights.", "Give logits=False.")
-    making = Making(
-        model, names, path, k, before, after, each, correlated, follow, mergeable, of, without
-    )
+    making = Making(model, names, path, wanted)
     prepare(making.path)
     return making.write(run(data, making.probes()))

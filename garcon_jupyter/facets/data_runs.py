@@ -162,16 +162,8 @@ class DataRuns(Client):
             points,
             data,
             path,
-            k=k,
-            before=before,
-            after=after,
-            each=each,
-            correlated=correlated,
-            logits=logits,
-            mergeable=mergeable,
-            of=of,
-            without=without,
-            run=lambda data, probes: self.run(data, probes, **options),
+            making.Wanted(k, before, after, each, correlated, logits, mergeable, of, without),
+            lambda data, probes: self.run(data, probes, **options),
         )
 
     def runs(self) -> list[Run]:
