@@ -4,7 +4,7 @@ transformers builds a configuration from the keys that its own map knows, and dr
 word; what they say then has the default of some class, and the converted model is another one. Here each
 key is accounted for. It says what the configuration says as well, or is written into it; or it changes
 nothing in any model; or it is a note of the tool that wrote the file. A key that is none of these refuses
-the file, by its name. Tensors are accounted for likewise (``gguf_tensors``).
+the file, by its name. Tensors are accounted for likewise (:mod:`~garcon_backend.models.gguf.tensors`).
 
 What a key means is what llama.cpp, which defines the format, does with it: also where it is absent.
 """
