@@ -67,14 +67,24 @@ def layer_norm(
 
     As torch's own does, it computes in float32 at least, and rounds only what it puts out.
     """
-    (x,) = args
+    return _layer_norm(module, visits, args[0], module.weight)
+
+
+def layer_norm_1p(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """Nemotron's LayerNorm: the gain is 1 + weight."""
+    return _layer_norm(module, visits, args[0], module.weight + 1.0)
+
+
+def _layer_norm(module: Any, visits: dict[str, Visitor], x: Tensor, gain: Tensor) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = wide - wide.mean(-1, keepdim=True)
     variance = centred.pow(2).mean(-1, keepdim=True)
     scale = visited(visits, "scale", (variance + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", centred / scale)
-    out = normalized * module.weight
-    shifted: Tensor = out if module.bias is None else out + module.bias
+    out, bias = normalized * gain, getattr(module, "bias", None)
+    shifted: Tensor = out if bias is None else out + bias
     return shifted.to(x.dtype)
 
 

@@ -36,6 +36,15 @@ REFUSED_EXPERTS = {
     "layers.{i}.mlp.router.indices": DENSE,
     "layers.{i}.mlp.experts.{e}.post_activation": DENSE,
 }
+PARALLEL = "attention and MLP both read resid_pre, so there is no residual stream between them"
+ONE_NORM = "attention and MLP read one norm, layers.{i}.attn.norm"
+
+REFUSED_MIDDLE = {
+    "layers.{i}.resid_mid": PARALLEL,
+    "layers.{i}.mlp.norm.scale": ONE_NORM,
+    "layers.{i}.mlp.norm.normalized": ONE_NORM,
+    "layers.{i}.mlp.norm.out": ONE_NORM,
+}
 REFUSED_QK_NORM = {
     "layers.{i}.attn.q_normed": NO_QK_NORM,
     "layers.{i}.attn.k_normed": NO_QK_NORM,
