@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import gelu, relu, silu, softplus
 
 from tests import by_hand, checkpoints
 from tests.backend.cases import EVERY, IDS, MASK, Case, apart
@@ -46,7 +46,7 @@ class Numbers:
         return self.parameters[self.prefix + name]
 
     def linear(self, name: str, x: Tensor) -> Tensor:
-        bias = self.parameters.get(f"{self.prefix}{name}.bias")
+        bias = self.parameters.get(f"{self.prefix}{name.removesuffix('.weight')}.bias")
         return x @ self.weight(name).T + (0 if bias is None else bias)
 
 
@@ -117,6 +117,8 @@ def test_neurons(case: Case, numbers: Numbers, layer: int) -> None:
         "gelu_pytorch_tanh": lambda x: gelu(x, approximate="tanh"),
         "gelu": gelu,
         "silu": silu,
+        "relu2": lambda x: relu(x).square(),
+        "xielu": lambda x: xielu(case, layer, x),
     }[activation(case.theirs.config)]
     if "mlp.post_activation" not in n:
         x = n["mlp.in"].flatten(0, 1)
@@ -134,6 +136,14 @@ def test_neurons(case: Case, numbers: Numbers, layer: int) -> None:
         up = n.linear("mlp.up_proj", n["mlp.in"])
         assert apart(n["mlp.pre_activation"], up) <= 1e-5
         assert apart(n["mlp.post_activation"], act(up)) <= 1e-5
+
+
+def xielu(case: Case, layer: int, x: Tensor) -> Tensor:
+    """Apertus's activation, whose two numbers each layer has learned."""
+    own: Any = case.ours.model.get_submodule(f"model.layers.{layer}.mlp.act_fn")
+    above, below = softplus(own.alpha_p), own.beta + softplus(own.alpha_n)
+    negative = (torch.expm1(x.clamp(max=float(own.eps))) - x) * below + own.beta * x
+    return torch.where(x > 0, above * x * x + own.beta * x, negative)
 
 
 def activation(config: Any) -> str:
@@ -187,7 +197,7 @@ def read_by(numbers: Numbers, norm: str, case: Case) -> Tensor:
     else:
         middle = part == "mlp" and f"{layer}.resid_mid" in numbers
         x = numbers[f"{layer}.resid_mid" if middle else f"{layer}.resid_pre"]
-    centres = f"{norm}.bias" in numbers.parameters
+    centres = f"{norm}.bias" in numbers.parameters or case.name.startswith("cohere")
     return x - x.mean(-1, keepdim=True) if centres else x
 
 
@@ -197,8 +207,11 @@ def test_both_ends(case: Case, numbers: Numbers) -> None:
         embedded = embedded * math.sqrt(numbers.catalog.sizes["D"])
     assert apart(numbers["embed.out"], embedded) <= 1e-5
     learned = numbers.values.get("pos_embed.out", torch.zeros(()))
-    assert apart(numbers.at(0)["resid_pre"], numbers["embed.out"] + learned) <= 1e-5
-    logits = numbers["final_norm.out"] @ numbers.weight("unembed.weight").T
+    enters = numbers["embed.out"] * getattr(case.theirs.config, "embedding_multiplier", 1.0)
+    assert apart(numbers.at(0)["resid_pre"], enters + learned) <= 1e-5
+    logits = numbers.linear("unembed.weight", numbers["final_norm.out"])
+    logits = logits * getattr(case.theirs.config, "logit_scale", 1.0)
+    logits = logits / getattr(case.theirs.config, "logits_scaling", 1.0)
     if cap := getattr(case.theirs.config, "final_logit_softcapping", None):
         logits = cap * (logits / cap).tanh()
     assert apart(numbers["logits"], logits) <= 1e-5
