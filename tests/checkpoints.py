@@ -206,6 +206,20 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "head_dim": 12,
     },
     "hunyuan_v1_dense": {**_GROUPED, "num_attention_heads": 4},
+    "olmoe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "head_dim": 12,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "gpt_oss": {
+        **_GROUPED,
+        **_WINDOWS,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 

@@ -20,12 +20,14 @@ from tests.by_hand.decoders import (
     Exaone4,
     Glm,
     Glm4,
+    GptOss,
     Granite,
     Helium,
     Hunyuan,
     Ministral3,
     Nemotron,
     Olmo3,
+    Olmoe,
     Phi,
     SmolLM3,
     StableLM,
@@ -69,6 +71,8 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "phi": Phi,
     "stablelm": StableLM,
     "hunyuan_v1_dense": Hunyuan,
+    "olmoe": Olmoe,
+    "gpt_oss": GptOss,
 }
 """By transformers' ``model_type``."""
 

@@ -89,8 +89,9 @@ def mixed(
     seen: Tensor,
     scale: float,
     cap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    """z [b, p, H, d] from queries [b, p, H, d], keys and values [b, p, K, d]."""
+    """z [b, p, H, d] from queries [b, p, H, d], keys and values [b, p, K, d]; sinks [H] have no value."""
     group = q.shape[2] // k.shape[2]
     of_head = torch.arange(q.shape[2]) // group  # the key head that each query head reads
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k[:, :, of_head]) * scale
@@ -98,8 +99,10 @@ def mixed(
         scores = cap * (scores / cap).tanh()
     scores = scores + (~seen) * torch.finfo(torch.float32).min
     scores = taps("scores", scores)
-    raised = (scores - scores.amax(-1, keepdim=True).detach()).exp()
-    pattern = taps("pattern", raised / raised.sum(-1, keepdim=True))
+    highest = scores.amax(-1, keepdim=True).detach()
+    raised = (scores - highest).exp()
+    beside = 0 if sinks is None else (sinks[:, None, None] - highest).exp()
+    pattern = taps("pattern", raised / (raised.sum(-1, keepdim=True) + beside))
     return taps("z", torch.einsum("bhqk,bkhd->bqhd", pattern, v[:, :, of_head]))
 
 

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from tests.by_hand.arithmetic import (
     Taps,
+    expert_mlp,
     gated_mlp,
     gelu_tanh,
     layer_norm,
@@ -21,7 +22,7 @@ from tests.by_hand.arithmetic import (
     rotated_in_pairs,
 )
 from tests.by_hand.base import Stored
-from tests.by_hand.llama import Llama
+from tests.by_hand.llama import Llama, Mixtral
 from tests.by_hand.relatives import Mistral, Olmo2, Qwen3
 
 # -- positions -------------------------------------------------------------------------------
@@ -285,3 +286,60 @@ class Phi(Cohere, Arcee):
 class StableLM(Llama):
     def norm(self, taps: Taps, module: Any, x: Tensor) -> Tensor:
         return layer_norm(taps, module, x)
+
+
+# -- mixtures of experts ---------------------------------------------------------------------
+
+
+class Olmoe(Mixtral):
+    normed = Olmo2.normed
+
+    def mlp(self, taps: Taps, module: Any, h: Tensor) -> Tensor:
+        return expert_mlp(taps, module, h, normalise=self.config.norm_topk_prob)
+
+
+class GptOss(Llama):
+    window = Windows.window
+
+    def mlp(self, taps: Taps, module: Any, h: Tensor) -> Tensor:
+        taps, router, experts = taps.inside("mlp."), module.router, module.experts
+        h = taps("in", h)
+        logits = taps("router.logits", linear(router, h))
+        best = logits.topk(router.top_k, -1)
+        weights = taps("router.weights", best.values.softmax(-1)).flatten(0, 1)
+        indices = taps("router.indices", best.indices).flatten(0, 1)
+        tokens, out = h.flatten(0, 1), torch.zeros_like(h).flatten(0, 1)
+        for e in range(experts.num_experts):
+            chosen = indices == e
+            token = chosen.any(-1).nonzero()[:, 0]
+            fused = tokens[token] @ experts.gate_up_proj[e] + experts.gate_up_proj_bias[e]
+            gate = fused[:, 0::2].clamp(max=experts.limit)
+            up = fused[:, 1::2].clamp(-experts.limit, experts.limit)
+            neurons = (up + 1) * gate * (gate * experts.alpha).sigmoid()
+            neurons = taps(f"experts.{e}.post_activation", neurons)
+            written = neurons @ experts.down_proj[e] + experts.down_proj_bias[e]
+            out = out.index_add(0, token, written * (weights * chosen).sum(-1)[token, None])
+        return taps("contribution", taps("out", out.view_as(h)))
+
+    def mlp_parameters(self, at: str, module: Any) -> dict[str, Stored]:
+        found, experts = self._linear(f"{at}.router", module.router), module.experts
+        for e in range(experts.num_experts):
+            for start, name in enumerate(("gate_proj", "up_proj")):
+                rows = slice(start, None, 2)
+                found |= {
+                    f"{at}.experts.{e}.{name}": Stored(
+                        experts.gate_up_proj, lambda stored, e=e, rows=rows: stored[e].T[rows]
+                    ),
+                    f"{at}.experts.{e}.{name}.bias": Stored(
+                        experts.gate_up_proj_bias, lambda stored, e=e, rows=rows: stored[e, rows]
+                    ),
+                }
+            found |= {
+                f"{at}.experts.{e}.down_proj": Stored(
+                    experts.down_proj, lambda stored, e=e: stored[e].T
+                ),
+                f"{at}.experts.{e}.down_proj.bias": Stored(
+                    experts.down_proj_bias, lambda stored, e=e: stored[e]
+                ),
+            }
+        return found

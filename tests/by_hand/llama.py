@@ -73,7 +73,8 @@ class Llama(ByHand):
             for name, x in zip("qkv", self.projected(module, h), strict=True)
         )
         q, k = self.turned(attn, module, i, q, k, positions)
-        z = mixed(attn, q, k, v, visible(mask, self.window(i)), self.scale(), self.cap())
+        seen = visible(mask, self.window(i))
+        z = mixed(attn, q, k, v, seen, self.scale(), self.cap(), getattr(module, "sinks", None))
         projection = self.output_projection(module)
         return written(attn, z, projection.weight, projection.bias)
 
