@@ -60,6 +60,7 @@ _WINDOWS: dict[str, Any] = {
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
 _HALF_TURNED = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+_NO_GPT_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 _NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0, "embedding_dropout": 0.0}
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -212,6 +213,36 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "head_dim": 12,
         "num_experts": 4,
         "num_experts_per_tok": 2,
+    },
+    "gptj": {
+        "n_layer": 4,
+        "n_embd": 48,
+        "n_head": 4,
+        "n_inner": 80,
+        "n_positions": 128,
+        "rotary_dim": 6,
+        **_NO_GPT_DROPOUT,
+    },
+    "gpt_neo": {
+        "num_layers": 4,
+        "hidden_size": 48,
+        "num_heads": 4,
+        "intermediate_size": 80,
+        "max_position_embeddings": 128,
+        "attention_types": [[["global", "local"], 2]],
+        "window_size": 4,
+        "attention_dropout": 0.0,
+        "embed_dropout": 0.0,
+        "resid_dropout": 0.0,
+        "tie_word_embeddings": True,
+    },
+    "bloom": {
+        "n_layer": 4,
+        "hidden_size": 48,
+        "n_head": 4,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": True,
     },
     "gpt_oss": {
         **_GROUPED,

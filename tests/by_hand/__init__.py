@@ -34,6 +34,7 @@ from tests.by_hand.decoders import (
     StarCoder2,
     Windows,
 )
+from tests.by_hand.early import GPTJ, Bloom, GPTNeo
 from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
@@ -71,6 +72,9 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "phi": Phi,
     "stablelm": StableLM,
     "hunyuan_v1_dense": Hunyuan,
+    "gptj": GPTJ,
+    "gpt_neo": GPTNeo,
+    "bloom": Bloom,
     "olmoe": Olmoe,
     "gpt_oss": GptOss,
 }

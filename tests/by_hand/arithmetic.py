@@ -90,6 +90,7 @@ def mixed(
     scale: float,
     cap: float | None = None,
     sinks: Tensor | None = None,
+    bias: Tensor | float = 0.0,
 ) -> Tensor:
     """z [b, p, H, d] from queries [b, p, H, d], keys and values [b, p, K, d]; sinks [H] have no value."""
     group = q.shape[2] // k.shape[2]
@@ -97,7 +98,7 @@ def mixed(
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k[:, :, of_head]) * scale
     if cap is not None:
         scores = cap * (scores / cap).tanh()
-    scores = scores + (~seen) * torch.finfo(torch.float32).min
+    scores = scores + bias + (~seen) * torch.finfo(torch.float32).min
     scores = taps("scores", scores)
     highest = scores.amax(-1, keepdim=True).detach()
     raised = (scores - highest).exp()

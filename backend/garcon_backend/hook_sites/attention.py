@@ -125,7 +125,13 @@ def attention(
         attention_mask = _causal(query, key)
     if more:
         own = _own_function(module, more, probed)
-        given = {"scaling": scaling, "dropout": dropout, "softcap": softcap, "s_aux": s_aux, **kwargs}
+        given = {
+            "scaling": scaling,
+            "dropout": dropout,
+            "softcap": softcap,
+            "s_aux": s_aux,
+            **kwargs,
+        }
         given = {name: argument for name, argument in given.items() if argument is not None}
         mixed: tuple[Tensor, Tensor | None] = own(
             module, query, key, value, attention_mask, **given

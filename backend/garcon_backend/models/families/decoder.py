@@ -29,6 +29,15 @@ NO_LEARNED_POSITIONS = "positions are rotary, not a learned embedding"
 NO_QK_NORM = "this architecture does not normalise queries and keys"
 DENSE = "its MLP is dense, not a mixture of experts"
 UNGATED = "its MLP is not gated"
+ADDED_POSITIONS = "positions are added to the embedding, not rotated into queries and keys"
+OWN_ATTENTION = "its attention is a class of its own, which cannot be looked into"
+
+REFUSED_INSIDE = {
+    "layers.{i}.attn.q_rot": OWN_ATTENTION,
+    "layers.{i}.attn.k_rot": OWN_ATTENTION,
+    "layers.{i}.attn.scores": OWN_ATTENTION,
+    "layers.{i}.attn.pattern": OWN_ATTENTION,
+}
 
 REFUSED_EXPERTS = {
     "layers.{i}.mlp.router.logits": DENSE,

@@ -32,9 +32,7 @@ def points(
         "layers.{i}.mlp.router.logits": Inside(gate, router, "logits"),
         "layers.{i}.mlp.router.weights": Output(gate, FlatTokens(), item=1),
         "layers.{i}.mlp.router.indices": Output(gate, FlatTokens(), item=2),
-        "layers.{i}.mlp.experts.{e}.post_activation": Inside(
-            f"{MLP}.experts", all_experts, "{e}"
-        ),
+        "layers.{i}.mlp.experts.{e}.post_activation": Inside(f"{MLP}.experts", all_experts, "{e}"),
         "layers.{i}.mlp.out": Output(MLP),
         "layers.{i}.mlp.contribution": Output(MLP),
     }
