@@ -54,6 +54,15 @@ _GROUPED: dict[str, Any] = {
     "max_position_embeddings": 128,
 }
 
+_WINDOWS: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "sliding_window": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
+_HALF_TURNED = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+_NO_GPT_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+_NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0, "embedding_dropout": 0.0}
+
 FAMILIES: dict[str, dict[str, Any]] = {
     # H·d = D by construction; tied as in the published checkpoints.
     "gpt2": {
@@ -132,6 +141,115 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "rope_theta": 10000.0,
             "partial_rotary_factor": 0.5,
         },
+    },
+    # The last of four layers turns no positions.
+    "smollm3": {**_GROUPED, "num_attention_heads": 4},
+    "seed_oss": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "attention_out_bias": True,
+        "attention_dropout": 0.0,
+        "residual_dropout": 0.0,
+    },
+    "helium": {**_GROUPED, "num_attention_heads": 4, "head_dim": 12},
+    "ernie4_5": {**_GROUPED, "num_attention_heads": 4, "use_bias": True},
+    "ministral": {**_GROUPED, **_WINDOWS},
+    # Queries are scaled from the fourth token on.
+    "ministral3": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "llama_4_scaling_beta": 0.7,
+            "original_max_position_embeddings": 4,
+        },
+    },
+    "arcee": {**_GROUPED, "num_attention_heads": 4, "mlp_bias": True},
+    "starcoder2": {**_GROUPED, "num_attention_heads": 4, **_NO_DROPOUT},
+    "nemotron": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": _HALF_TURNED,
+        "attention_bias": True,
+    },
+    "apertus": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "olmo3": {**_GROUPED, **_WINDOWS},
+    "exaone4": {**_GROUPED, **_WINDOWS},
+    "glm": {**_GROUPED, "num_attention_heads": 4, "rope_parameters": _HALF_TURNED},
+    "glm4": {**_GROUPED, "num_attention_heads": 4, "rope_parameters": _HALF_TURNED},
+    "granite": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.35,
+        "logits_scaling": 8.0,
+    },
+    "cohere": {**_GROUPED, "num_attention_heads": 4, "logit_scale": 0.25},
+    "cohere2": {**_GROUPED, **_WINDOWS, "logit_scale": 0.25},
+    "phi": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": _HALF_TURNED,
+        "qk_layernorm": True,
+        "head_dim": 12,
+    },
+    "stablelm": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": _HALF_TURNED,
+        "use_qkv_bias": True,
+        "head_dim": 12,
+    },
+    "hunyuan_v1_dense": {**_GROUPED, "num_attention_heads": 4},
+    "olmoe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "head_dim": 12,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "gptj": {
+        "n_layer": 4,
+        "n_embd": 48,
+        "n_head": 4,
+        "n_inner": 80,
+        "n_positions": 128,
+        "rotary_dim": 6,
+        **_NO_GPT_DROPOUT,
+    },
+    "gpt_neo": {
+        "num_layers": 4,
+        "hidden_size": 48,
+        "num_heads": 4,
+        "intermediate_size": 80,
+        "max_position_embeddings": 128,
+        "attention_types": [[["global", "local"], 2]],
+        "window_size": 4,
+        "attention_dropout": 0.0,
+        "embed_dropout": 0.0,
+        "resid_dropout": 0.0,
+        "tie_word_embeddings": True,
+    },
+    "bloom": {
+        "n_layer": 4,
+        "hidden_size": 48,
+        "n_head": 4,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": True,
+    },
+    "gpt_oss": {
+        **_GROUPED,
+        **_WINDOWS,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },
 }
 """Configuration of each family, by transformers' ``model_type``."""

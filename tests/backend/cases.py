@@ -30,6 +30,12 @@ RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
 
 EVERY = CASES | RELATIVES
 
+CUT_AS_OTHERS = list(checkpoints.FAMILIES)[list(checkpoints.FAMILIES).index("smollm3") :]
+"""Families whose modules are cut as those before them are: two layouts say what can be said."""
+
+NO_PLAN = ("stablelm", "hunyuan_v1_dense", "gpt_oss", "gptj", "gpt_neo", "bloom")
+"""Families without a plan for tensor parallelism."""
+
 
 @dataclass
 class Case:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import gelu, relu, silu, softplus
 
 from tests import by_hand, checkpoints
 from tests.backend.cases import EVERY, IDS, MASK, Case, apart
@@ -46,7 +46,7 @@ class Numbers:
         return self.parameters[self.prefix + name]
 
     def linear(self, name: str, x: Tensor) -> Tensor:
-        bias = self.parameters.get(f"{self.prefix}{name}.bias")
+        bias = self.parameters.get(f"{self.prefix}{name.removesuffix('.weight')}.bias")
         return x @ self.weight(name).T + (0 if bias is None else bias)
 
 
@@ -68,14 +68,32 @@ def repeated(numbers: Numbers, heads: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_attention(numbers: Numbers, layer: int) -> None:
+def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
     for name in "qkv":
         projected = n.linear(f"attn.{name}_proj", n["attn.in"])
         assert apart(n[f"attn.{name}"].flatten(2), projected) <= 1e-5
-    assert apart(n["attn.pattern"], n["attn.scores"].softmax(-1)) <= 1e-5
+    if "attn.pattern" not in n:
+        assert case.name in ("gptj", "gpt_neo", "bloom")
+        return
+    sinks: Any = getattr(case.ours.model.get_submodule(module_of(n)), "sinks", None)
+    assert apart(n["attn.pattern"], softmax_beside(n["attn.scores"], sinks)) <= 1e-5
     mixed = torch.einsum("bhqk,bkhd->bqhd", n["attn.pattern"], repeated(n, n["attn.v"]))
     assert apart(n["attn.z"], mixed) <= 1e-5
+
+
+def module_of(n: Numbers) -> str:
+    """Path of the attention of a layer, in the families whose attention has sinks, and others like them."""
+    path = f"model.{n.prefix}self_attn"
+    return path if path in n.catalog.modules else ""
+
+
+def softmax_beside(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """The pattern of scores; with a sink in each head, what is left for the keys."""
+    if sinks is None:
+        return scores.softmax(-1)
+    beside = sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+    return torch.cat([scores, beside], -1).softmax(-1)[..., :-1]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -105,7 +123,7 @@ def written_by_experts(n: Numbers) -> Tensor:
         name = f"mlp.experts.{expert}.post_activation"
         token = n.token_index[n.prefix + name]
         weight = (weights * (indices == expert)).sum(-1)[token, None]
-        out[token] += weight * (n[name] @ n.weight(f"mlp.experts.{expert}.down_proj").T)
+        out[token] += weight * n.linear(f"mlp.experts.{expert}.down_proj", n[name])
     return out.view_as(n["mlp.out"])
 
 
@@ -117,13 +135,20 @@ def test_neurons(case: Case, numbers: Numbers, layer: int) -> None:
         "gelu_pytorch_tanh": lambda x: gelu(x, approximate="tanh"),
         "gelu": gelu,
         "silu": silu,
+        "relu2": lambda x: relu(x).square(),
+        "xielu": lambda x: xielu(case, layer, x),
     }[activation(case.theirs.config)]
     if "mlp.post_activation" not in n:
         x = n["mlp.in"].flatten(0, 1)
         for expert in range(n.catalog.n_experts):
             at = f"mlp.experts.{expert}"
             read = x[n.token_index[f"{n.prefix}{at}.post_activation"]]
-            neurons = act(n.linear(f"{at}.gate_proj", read)) * n.linear(f"{at}.up_proj", read)
+            gate, up = n.linear(f"{at}.gate_proj", read), n.linear(f"{at}.up_proj", read)
+            if case.name == "gpt_oss":
+                gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
+                neurons = (up + 1) * gate * torch.sigmoid(1.702 * gate)
+            else:
+                neurons = act(gate) * up
             assert apart(n[f"{at}.post_activation"], neurons) <= 1e-5
     elif "mlp.pre_linear" in n:
         gate, up = (n.linear(f"mlp.{name}_proj", n["mlp.in"]) for name in ("gate", "up"))
@@ -136,7 +161,17 @@ def test_neurons(case: Case, numbers: Numbers, layer: int) -> None:
         assert apart(n["mlp.post_activation"], act(up)) <= 1e-5
 
 
+def xielu(case: Case, layer: int, x: Tensor) -> Tensor:
+    """Apertus's activation, whose two numbers each layer has learned."""
+    own: Any = case.ours.model.get_submodule(f"model.layers.{layer}.mlp.act_fn")
+    above, below = softplus(own.alpha_p), own.beta + softplus(own.alpha_n)
+    negative = (torch.expm1(x.clamp(max=float(own.eps))) - x) * below + own.beta * x
+    return torch.where(x > 0, above * x * x + own.beta * x, negative)
+
+
 def activation(config: Any) -> str:
+    if config.model_type == "bloom":
+        return "gelu_pytorch_tanh"
     names = ("activation_function", "hidden_activation", "hidden_act")
     return next(getattr(config, name) for name in names if getattr(config, name, None))
 
@@ -147,8 +182,13 @@ def test_router(case: Case, numbers: Numbers, layer: int) -> None:
     if "mlp.router.logits" not in n:
         assert "mlp.post_activation" in n
         return
-    logits = n["mlp.in"] @ n.weight("mlp.router").T
+    logits = n.linear("mlp.router", n["mlp.in"])
     assert apart(n["mlp.router.logits"], logits) <= 1e-5
+    if case.name == "gpt_oss":  # a softmax over the chosen ones alone
+        chosen = logits.topk(n.catalog.sizes["k"], -1)
+        assert torch.equal(n["mlp.router.indices"], chosen.indices)
+        assert apart(n["mlp.router.weights"], chosen.values.softmax(-1)) <= 1e-5
+        return
     best = logits.softmax(-1).topk(n.catalog.sizes["k"], -1)
     assert torch.equal(n["mlp.router.indices"], best.indices)
     one = getattr(case.theirs.config, "norm_topk_prob", True)
@@ -187,7 +227,7 @@ def read_by(numbers: Numbers, norm: str, case: Case) -> Tensor:
     else:
         middle = part == "mlp" and f"{layer}.resid_mid" in numbers
         x = numbers[f"{layer}.resid_mid" if middle else f"{layer}.resid_pre"]
-    centres = f"{norm}.bias" in numbers.parameters
+    centres = f"{norm}.bias" in numbers.parameters or case.name.startswith("cohere")
     return x - x.mean(-1, keepdim=True) if centres else x
 
 
@@ -197,8 +237,13 @@ def test_both_ends(case: Case, numbers: Numbers) -> None:
         embedded = embedded * math.sqrt(numbers.catalog.sizes["D"])
     assert apart(numbers["embed.out"], embedded) <= 1e-5
     learned = numbers.values.get("pos_embed.out", torch.zeros(()))
-    assert apart(numbers.at(0)["resid_pre"], numbers["embed.out"] + learned) <= 1e-5
-    logits = numbers["final_norm.out"] @ numbers.weight("unembed.weight").T
+    enters = numbers["embed.out"] * getattr(case.theirs.config, "embedding_multiplier", 1.0)
+    if case.name == "bloom":  # a norm stands between them
+        enters = case.ours.model.get_submodule("transformer.word_embeddings_layernorm")(enters)
+    assert apart(numbers.at(0)["resid_pre"], enters + learned) <= 1e-5
+    logits = numbers.linear("unembed.weight", numbers["final_norm.out"])
+    logits = logits * getattr(case.theirs.config, "logit_scale", 1.0)
+    logits = logits / getattr(case.theirs.config, "logits_scaling", 1.0)
     if cap := getattr(case.theirs.config, "final_logit_softcapping", None):
         logits = cap * (logits / cap).tanh()
     assert apart(numbers["logits"], logits) <= 1e-5

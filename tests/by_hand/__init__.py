@@ -12,6 +12,29 @@ from pathlib import Path
 
 from tests.by_hand.arithmetic import Edit, Taps
 from tests.by_hand.base import ByHand, Stored
+from tests.by_hand.decoders import (
+    Apertus,
+    Arcee,
+    Cohere,
+    Cohere2,
+    Exaone4,
+    Glm,
+    Glm4,
+    GptOss,
+    Granite,
+    Helium,
+    Hunyuan,
+    Ministral3,
+    Nemotron,
+    Olmo3,
+    Olmoe,
+    Phi,
+    SmolLM3,
+    StableLM,
+    StarCoder2,
+    Windows,
+)
+from tests.by_hand.early import GPTJ, Bloom, GPTNeo
 from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
@@ -29,6 +52,31 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "gemma3_text": Gemma3,
     "olmo2": Olmo2,
     "phi3": Phi3,
+    "smollm3": SmolLM3,
+    "seed_oss": Llama,
+    "helium": Helium,
+    "ernie4_5": Helium,
+    "ministral": Windows,
+    "ministral3": Ministral3,
+    "arcee": Arcee,
+    "starcoder2": StarCoder2,
+    "nemotron": Nemotron,
+    "apertus": Apertus,
+    "olmo3": Olmo3,
+    "exaone4": Exaone4,
+    "glm": Glm,
+    "glm4": Glm4,
+    "granite": Granite,
+    "cohere": Cohere,
+    "cohere2": Cohere2,
+    "phi": Phi,
+    "stablelm": StableLM,
+    "hunyuan_v1_dense": Hunyuan,
+    "gptj": GPTJ,
+    "gpt_neo": GPTNeo,
+    "bloom": Bloom,
+    "olmoe": Olmoe,
+    "gpt_oss": GptOss,
 }
 """By transformers' ``model_type``."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import silu
 
 Edit = Callable[[Tensor], Tensor]
@@ -44,11 +44,14 @@ def rms_norm(taps: Taps, module: Any, x: Tensor, eps: float, offset: float = 0.0
     return taps("out", taps("normalized", x / scale) * (module.weight + offset))
 
 
-def layer_norm(taps: Taps, module: nn.LayerNorm, x: Tensor) -> Tensor:
+def layer_norm(taps: Taps, module: Any, x: Tensor, offset: float = 0.0) -> Tensor:
+    eps = module.eps if hasattr(module, "eps") else module.variance_epsilon
+    bias = getattr(module, "bias", None)
     centred = x - x.sum(-1, keepdim=True) / x.shape[-1]
     variance = (centred * centred).sum(-1, keepdim=True) / x.shape[-1]
-    normalized = taps("normalized", centred / taps("scale", (variance + module.eps) ** 0.5))
-    return taps("out", normalized * module.weight + module.bias)
+    normalized = taps("normalized", centred / taps("scale", (variance + eps) ** 0.5))
+    out = normalized * (module.weight + offset)
+    return taps("out", out if bias is None else out + bias)
 
 
 def rotated(x: Tensor, positions: Tensor, theta: float, dims: int) -> Tensor:
@@ -58,6 +61,14 @@ def rotated(x: Tensor, positions: Tensor, theta: float, dims: int) -> Tensor:
     cos, sin = angle.cos(), angle.sin()
     a, b, rest = x.split([dims // 2, dims // 2, x.shape[-1] - dims], -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
+
+
+def rotated_in_pairs(x: Tensor, positions: Tensor, theta: float, dims: int) -> Tensor:
+    """The same with neighbours paired: dimensions 0 and 1, 2 and 3, where they lie."""
+    halves = torch.cat([x[..., :dims:2], x[..., 1:dims:2], x[..., dims:]], -1)
+    turned = rotated(halves, positions, theta, dims)
+    a, b, rest = turned.split([dims // 2, dims // 2, x.shape[-1] - dims], -1)
+    return torch.cat([torch.stack([a, b], -1).flatten(-2), rest], -1)
 
 
 def visible(mask: Tensor, window: int | None) -> Tensor:
@@ -78,17 +89,21 @@ def mixed(
     seen: Tensor,
     scale: float,
     cap: float | None = None,
+    sinks: Tensor | None = None,
+    bias: Tensor | float = 0.0,
 ) -> Tensor:
-    """z [b, p, H, d] from queries [b, p, H, d], keys and values [b, p, K, d]."""
+    """z [b, p, H, d] from queries [b, p, H, d], keys and values [b, p, K, d]; sinks [H] have no value."""
     group = q.shape[2] // k.shape[2]
     of_head = torch.arange(q.shape[2]) // group  # the key head that each query head reads
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k[:, :, of_head]) * scale
     if cap is not None:
         scores = cap * (scores / cap).tanh()
-    scores = scores + (~seen) * torch.finfo(torch.float32).min
+    scores = scores + bias + (~seen) * torch.finfo(torch.float32).min
     scores = taps("scores", scores)
-    raised = (scores - scores.amax(-1, keepdim=True).detach()).exp()
-    pattern = taps("pattern", raised / raised.sum(-1, keepdim=True))
+    highest = scores.amax(-1, keepdim=True).detach()
+    raised = (scores - highest).exp()
+    beside = 0 if sinks is None else (sinks[:, None, None] - highest).exp()
+    pattern = taps("pattern", raised / (raised.sum(-1, keepdim=True) + beside))
     return taps("z", torch.einsum("bhqk,bkhd->bqhd", pattern, v[:, :, of_head]))
 
 
@@ -129,6 +144,15 @@ def gated_mlp(taps: Taps, module: Any, x: Tensor, act: Callable[[Tensor], Tensor
     gate = taps("mlp.pre_activation", linear(module.gate_proj, x))
     up = taps("mlp.pre_linear", linear(module.up_proj, x))
     return taps("mlp.out", linear(module.down_proj, taps("mlp.post_activation", act(gate) * up)))
+
+
+def plain_mlp(taps: Taps, up: Any, down: Any, x: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
+    before = taps("mlp.pre_activation", linear(up, taps("mlp.in", x)))
+    return taps("mlp.out", linear(down, taps("mlp.post_activation", act(before))))
+
+
+def relu_squared(x: Tensor) -> Tensor:
+    return (x * (x > 0)) ** 2
 
 
 def gelu_tanh(x: Tensor) -> Tensor:

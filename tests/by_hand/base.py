@@ -68,6 +68,6 @@ class ByHand:
 
     def _linear(self, name: str, module: Any, rows: Any = slice(None)) -> dict[str, Stored]:
         found = {name: Stored(module.weight, lambda stored: stored[rows])}
-        if module.bias is not None:
+        if getattr(module, "bias", None) is not None:
             found[f"{name}.bias"] = Stored(module.bias, lambda stored: stored[rows])
         return found

@@ -35,8 +35,11 @@ class Llama(ByHand):
         x = taps("embed.out", self.embedded(ids))
         for i, block in enumerate(stem.layers):
             x = self.block(taps.inside(f"layers.{i}."), block, i, x, mask, positions)
-        x = self.norm(taps.inside("final_norm."), stem.norm, x)
+        x = self.norm(taps.inside("final_norm."), self.final_norm(), x)
         return x @ self.model.lm_head.weight.T
+
+    def final_norm(self) -> Any:
+        return self.model.model.norm
 
     def embedded(self, ids: Tensor) -> Tensor:
         return self.model.model.embed_tokens.weight[ids]
@@ -69,13 +72,31 @@ class Llama(ByHand):
             attn(name, x.reshape(*h.shape[:2], -1, self.d))
             for name, x in zip("qkv", self.projected(module, h), strict=True)
         )
+        q, k = self.turned(attn, module, i, q, k, positions)
+        seen = visible(mask, self.window(i))
+        z = mixed(attn, q, k, v, seen, self.scale(), self.cap(), getattr(module, "sinks", None))
+        projection = self.output_projection(module)
+        return written(attn, z, projection.weight, projection.bias)
+
+    def turned(
+        self, attn: Taps, module: Any, i: int, q: Tensor, k: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys as attention is given them: with norm, and with positions."""
         q, k = self.normed(attn, module, q, k)
+        return (
+            attn("q_rot", self.with_positions(i, q, positions)),
+            attn("k_rot", self.with_positions(i, k, positions)),
+        )
+
+    def with_positions(self, i: int, x: Tensor, positions: Tensor) -> Tensor:
         rotary = self.rotary(i)
-        turned = int(self.d * rotary.get("partial_rotary_factor", 1))
-        q = attn("q_rot", rotated(q, positions, rotary["rope_theta"], turned))
-        k = attn("k_rot", rotated(k, positions, rotary["rope_theta"], turned))
-        z = mixed(attn, q, k, v, visible(mask, self.window(i)), self.scale(), self.cap())
-        return written(attn, z, module.o_proj.weight, module.o_proj.bias)
+        dims = int(self.d * rotary.get("partial_rotary_factor", 1))
+        return self.rotation(x, positions, rotary["rope_theta"], dims)
+
+    rotation = staticmethod(rotated)
+
+    def output_projection(self, module: Any) -> Any:
+        return module.o_proj
 
     def projected(self, module: Any, h: Tensor) -> tuple[Tensor, ...]:
         return tuple(linear(m, h) for m in (module.q_proj, module.k_proj, module.v_proj))
@@ -100,7 +121,7 @@ class Llama(ByHand):
         found = {
             "embed.weight": Stored(stem.embed_tokens.weight),
             "unembed.weight": Stored(self.model.lm_head.weight),
-            **self._norm("final_norm", stem.norm, self.gain_offset),
+            **self._norm("final_norm", self.final_norm(), self.gain_offset),
         }
         for i, block in enumerate(stem.layers):
             at = f"layers.{i}"

@@ -92,9 +92,14 @@ def attention(
     dropout: float = 0.0,
     softcap: float | None = None,
     is_causal: bool | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention over query [b, H, p_q, d] and key, value [b, K, p_k, d].
+
+    Args:
+        s_aux: sinks [H], scores of a key beside the others that has no value, so that the pattern of a query adds up
+            to less than one (gpt-oss; Xiao et al. 2023).
 
     Returns:
         The mix of values [b, p_q, H, d], and the pattern [b, H, p_q, p_k] where it was probed.
@@ -110,7 +115,7 @@ def attention(
             key = _rotated(taps, "k_rot", key)
     probed = "scores" in taps or "pattern" in taps
     more = _unknown(kwargs) if kwargs else {}
-    if softcap is None and not probed and not more:
+    if softcap is None and s_aux is None and not probed and not more:
         fast = ALL_ATTENTION_FUNCTIONS["sdpa"]
         options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         output, _ = fast(module, query, key, value, attention_mask, **options)
@@ -120,13 +125,19 @@ def attention(
         attention_mask = _causal(query, key)
     if more:
         own = _own_function(module, more, probed)
-        given = {"scaling": scaling, "dropout": dropout, "softcap": softcap, **kwargs}
+        given = {
+            "scaling": scaling,
+            "dropout": dropout,
+            "softcap": softcap,
+            "s_aux": s_aux,
+            **kwargs,
+        }
         given = {name: argument for name, argument in given.items() if argument is not None}
         mixed: tuple[Tensor, Tensor | None] = own(
             module, query, key, value, attention_mask, **given
         )
         return mixed
-    return _in_steps(taps, query, key, value, attention_mask, scaling, softcap)
+    return _in_steps(taps, query, key, value, attention_mask, scaling, softcap, s_aux)
 
 
 def _unknown(given: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +202,7 @@ def _in_steps(
     mask: Tensor | None,
     scaling: float | None,
     softcap: float | None,
+    sinks: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -200,7 +212,12 @@ def _in_steps(
     if mask is not None:
         scores = scores + mask[..., : key.shape[2]]
     scores = visited(taps, "scores", scores)
-    pattern = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
+    if sinks is None:
+        pattern = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
+    else:
+        beside = sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)
+        together = torch.cat([scores, beside], -1)
+        pattern = torch.softmax(together, -1, dtype=torch.float32)[..., :-1].to(query.dtype)
     pattern = visited(taps, "pattern", pattern)
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
 

@@ -120,6 +120,32 @@ class Output(HookSite):
 
 
 @dataclass(frozen=True)
+class ScaledOutput(HookSite):
+    """The output of a module times a number of its configuration: what is added, where the model multiplies on the way.
+
+    Attributes:
+        factor: its name in the module's configuration.
+    """
+
+    path: str
+    factor: str
+
+    def install(
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
+    ) -> Remove:
+        factor = float(getattr(module.config, self.factor))
+
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            put_out = output if isinstance(output, Tensor) else output[0]
+            new = visit(put_out * factor)
+            if new is None:
+                return None
+            return new / factor if isinstance(output, Tensor) else (new / factor, *output[1:])
+
+        return module.register_forward_hook(hook).remove
+
+
+@dataclass(frozen=True)
 class Input(HookSite):
     """The first tensor that a module is called with.
 

@@ -67,14 +67,24 @@ def layer_norm(
 
     As torch's own does, it computes in float32 at least, and rounds only what it puts out.
     """
-    (x,) = args
+    return _layer_norm(module, visits, args[0], module.weight)
+
+
+def layer_norm_1p(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """Nemotron's LayerNorm: the gain is 1 + weight."""
+    return _layer_norm(module, visits, args[0], module.weight + 1.0)
+
+
+def _layer_norm(module: Any, visits: dict[str, Visitor], x: Tensor, gain: Tensor) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = wide - wide.mean(-1, keepdim=True)
     variance = centred.pow(2).mean(-1, keepdim=True)
     scale = visited(visits, "scale", (variance + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", centred / scale)
-    out = normalized * module.weight
-    shifted: Tensor = out if module.bias is None else out + module.bias
+    out, bias = normalized * gain, getattr(module, "bias", None)
+    shifted: Tensor = out if bias is None else out + bias
     return shifted.to(x.dtype)
 
 
@@ -175,3 +185,38 @@ def fused_experts(
         written = nn.functional.linear(neurons, down[expert]) * weights[token, slot, None]
         out = out.index_add(0, token, written.to(out.dtype))
     return sum_over_ranks(out, the_pass.ranks)
+
+
+def biased_router(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """gpt-oss's router: the top k of logits with a bias, and a softmax over these alone."""
+    hidden = args[0].reshape(-1, args[0].shape[-1])
+    logits = nn.functional.linear(hidden, module.weight, module.bias)
+    logits = visited(visits, "logits", logits.unflatten(0, the_pass.batch)).flatten(0, 1)
+    best = torch.topk(logits, module.top_k, -1)
+    return logits, torch.softmax(best.values, 1, dtype=best.values.dtype), best.indices
+
+
+def biased_experts(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """gpt-oss's experts: [E, D, 2M] and [E, M, D], with biases; rows of gate and up take turns.
+
+    Parts and token order are those of :func:`fused_experts`.
+    """
+    hidden, indices, weights = args
+    out = torch.zeros_like(hidden)
+    for expert in range(module.num_experts):
+        token, slot = torch.where(indices == expert)
+        if not len(token) and str(expert) not in visits:
+            continue
+        fused = hidden[token] @ module.gate_up_proj[expert] + module.gate_up_proj_bias[expert]
+        neurons = module._apply_gate(fused)
+        the_pass.token_index = token
+        neurons = visited(visits, str(expert), neurons)
+        the_pass.token_index = None
+        written = neurons @ module.down_proj[expert] + module.down_proj_bias[expert]
+        written = written * weights[token, slot, None]
+        out = out.index_add(0, token, written.to(out.dtype))
+    return out

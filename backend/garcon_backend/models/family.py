@@ -44,6 +44,11 @@ def rows_of_part(index: int, count: int) -> Rows:
     return lambda stored, sizes: stored.chunk(count, 0)[index]
 
 
+def rows_in_turn(index: int, count: int) -> Rows:
+    """One of several parts whose rows take turns."""
+    return lambda stored, sizes: stored[index::count]
+
+
 def rows_of_each_head(index: int, count: int) -> Rows:
     """One of several blocks of d rows that every head has side by side."""
     return lambda stored, sizes: (
@@ -325,6 +330,7 @@ __all__ = [
     "linear",
     "norm_points",
     "norm_weights",
+    "rows_in_turn",
     "rows_of_each_head",
     "rows_of_part",
     "rows_of_stretch",

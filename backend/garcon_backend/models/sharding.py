@@ -25,6 +25,7 @@ from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import pipeline_parallel
 from garcon_backend.models.pipeline_parallel import StandIn, backward_through, shared_logits
 from garcon_backend.models.tensor_parallel import (
+    LEFT_OUT,
     OWN_PLANS,
     STYLES,
     ColumnParallel,
@@ -160,7 +161,8 @@ def plan_of(model: Any) -> dict[str, str]:
     Raises:
         BadDegrees: the architecture has no plan, or one with a style that is not known here.
     """
-    plan = dict(model.tp_plan or OWN_PLANS.get(model.config.model_type, {}))
+    kind = model.config.model_type
+    plan = dict(model.tp_plan or OWN_PLANS.get(kind, {})) | LEFT_OUT.get(kind, {})
     unknown = sorted(set(plan.values()) - set(STYLES))
     if not plan or unknown:
         raise BadDegrees(

@@ -244,3 +244,12 @@ OWN_PLANS: dict[str, dict[str, str]] = {
     },
 }
 """Plans of architectures that transformers has none for, by ``model_type``."""
+
+LEFT_OUT: dict[str, dict[str, str]] = {
+    "phi": {
+        "model.layers.*.self_attn.q_layernorm": "replicated_with_grad_allreduce",
+        "model.layers.*.self_attn.k_layernorm": "replicated_with_grad_allreduce",
+    },
+}
+"""What transformers' plans of an architecture leave out, by ``model_type``: without it a gradient would be that of one
+rank's heads."""

@@ -29,12 +29,30 @@ NO_LEARNED_POSITIONS = "positions are rotary, not a learned embedding"
 NO_QK_NORM = "this architecture does not normalise queries and keys"
 DENSE = "its MLP is dense, not a mixture of experts"
 UNGATED = "its MLP is not gated"
+ADDED_POSITIONS = "positions are added to the embedding, not rotated into queries and keys"
+OWN_ATTENTION = "its attention is a class of its own, which cannot be looked into"
+
+REFUSED_INSIDE = {
+    "layers.{i}.attn.q_rot": OWN_ATTENTION,
+    "layers.{i}.attn.k_rot": OWN_ATTENTION,
+    "layers.{i}.attn.scores": OWN_ATTENTION,
+    "layers.{i}.attn.pattern": OWN_ATTENTION,
+}
 
 REFUSED_EXPERTS = {
     "layers.{i}.mlp.router.logits": DENSE,
     "layers.{i}.mlp.router.weights": DENSE,
     "layers.{i}.mlp.router.indices": DENSE,
     "layers.{i}.mlp.experts.{e}.post_activation": DENSE,
+}
+PARALLEL = "attention and MLP both read resid_pre, so there is no residual stream between them"
+ONE_NORM = "attention and MLP read one norm, layers.{i}.attn.norm"
+
+REFUSED_MIDDLE = {
+    "layers.{i}.resid_mid": PARALLEL,
+    "layers.{i}.mlp.norm.scale": ONE_NORM,
+    "layers.{i}.mlp.norm.normalized": ONE_NORM,
+    "layers.{i}.mlp.norm.out": ONE_NORM,
 }
 REFUSED_QK_NORM = {
     "layers.{i}.attn.q_normed": NO_QK_NORM,

@@ -15,16 +15,24 @@ from garcon_backend.models.family import Weight, rows_of_part
 ROUTED = "its MLP is a mixture of experts; see layers.{i}.mlp.experts.{e}.post_activation"
 
 
-def points(router: StagedForward = staged_forwards.softmax_router) -> dict[str, HookSite]:
-    """Router, experts, and what they put out together."""
+def points(
+    router: StagedForward = staged_forwards.softmax_router,
+    gate: str = f"{MLP}.gate",
+    all_experts: StagedForward = staged_forwards.fused_experts,
+) -> dict[str, HookSite]:
+    """Router, experts, and what they put out together.
+
+    Args:
+        router: its forward in steps.
+        gate: path of its module.
+        all_experts: the forward of the module that holds them, in steps.
+    """
     return {
         "layers.{i}.mlp.in": Input(MLP),
-        "layers.{i}.mlp.router.logits": Inside(f"{MLP}.gate", router, "logits"),
-        "layers.{i}.mlp.router.weights": Output(f"{MLP}.gate", FlatTokens(), item=1),
-        "layers.{i}.mlp.router.indices": Output(f"{MLP}.gate", FlatTokens(), item=2),
-        "layers.{i}.mlp.experts.{e}.post_activation": Inside(
-            f"{MLP}.experts", staged_forwards.fused_experts, "{e}"
-        ),
+        "layers.{i}.mlp.router.logits": Inside(gate, router, "logits"),
+        "layers.{i}.mlp.router.weights": Output(gate, FlatTokens(), item=1),
+        "layers.{i}.mlp.router.indices": Output(gate, FlatTokens(), item=2),
+        "layers.{i}.mlp.experts.{e}.post_activation": Inside(f"{MLP}.experts", all_experts, "{e}"),
         "layers.{i}.mlp.out": Output(MLP),
         "layers.{i}.mlp.contribution": Output(MLP),
     }

@@ -22,7 +22,6 @@ BLOCK = "transformer.h.{i}"
 ATTN = f"{BLOCK}.attn"
 MLP = f"{BLOCK}.mlp"
 
-NO_ROTARY = "positions are added to the embedding, not rotated into queries and keys"
 
 FAMILY = Family(
     name="gpt2",
@@ -47,8 +46,8 @@ FAMILY = Family(
         "logits": LogitsOf(),
     },
     refused={
-        "layers.{i}.attn.q_rot": NO_ROTARY,
-        "layers.{i}.attn.k_rot": NO_ROTARY,
+        "layers.{i}.attn.q_rot": decoder.ADDED_POSITIONS,
+        "layers.{i}.attn.k_rot": decoder.ADDED_POSITIONS,
         "layers.{i}.mlp.pre_linear": decoder.UNGATED,
         **decoder.REFUSED_QK_NORM,
         **decoder.REFUSED_EXPERTS,

@@ -26,11 +26,9 @@ ATTN = f"{BLOCK}.attention"
 MLP = f"{BLOCK}.mlp"
 FUSED = f"{ATTN}.query_key_value"
 
-PARALLEL = "attention and MLP both read resid_pre, so there is no residual stream between them"
-
 
 def _lacks(config: Any) -> dict[str, str]:
-    return {"layers.{i}.resid_mid": PARALLEL} if config.use_parallel_residual else {}
+    return {"layers.{i}.resid_mid": decoder.PARALLEL} if config.use_parallel_residual else {}
 
 
 FAMILY = Family(
