@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ from garcon_jupyter.errors import (
     UnknownServer,
 )
 from garcon_jupyter.servers import forked_start, hosts, placement, preflight, slurm
-from garcon_jupyter.servers.hosts import Place, Several
-from garcon_jupyter.servers.limits import Limits
+from garcon_jupyter.servers.hosts import Place
+from garcon_jupyter.servers.options import Several
 from garcon_jupyter.servers.registry import find
 from garcon_jupyter.servers.server import (
     Progress,
@@ -51,6 +51,7 @@ from garcon_jupyter.servers.server import (
 )
 from garcon_jupyter.servers.settings import Settings
 from garcon_jupyter.wire.failures import revive
+from garcon_jupyter.wire.launch_spec import Limits
 from garcon_jupyter.wire.surroundings import at_start
 
 Process = subprocess.Popen[bytes] | forked_start.Forked
@@ -153,7 +154,7 @@ class _Start:
             "device": device,
             "loader": self.settings.loader,
             "settings": {**self.settings.__dict__, "device": device},
-            **self.limits.__dict__,
+            "limits": asdict(self.limits),
         }
 
     def relayed(self, log: Path) -> Iterator[None]:
