@@ -49,7 +49,7 @@ from garcon_jupyter.servers.server import (
     shared_directory,
     why_gone,
 )
-from garcon_jupyter.servers.settings import Settings
+from garcon_jupyter.servers.settings import DEGREES, Settings
 from garcon_jupyter.wire.failures import revive
 from garcon_jupyter.wire.launch_spec import Limits
 from garcon_jupyter.wire.surroundings import at_start
@@ -92,7 +92,7 @@ def launch(
     """
     if not re.fullmatch(r"[\w.@+-]+", name):
         raise BadRequest(f"{name!r} is no server name.", "Use letters, digits, and . _ - @ +.")
-    for word in ("tp", "pp", "dp"):
+    for word in DEGREES:
         degree = getattr(settings, word)
         if degree is not None and degree < 1:
             raise BadDegrees(f"{word}={degree} is no degree.", "Degrees count from one.")

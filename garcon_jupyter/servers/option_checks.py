@@ -12,8 +12,7 @@ from typing import Any
 
 from garcon_jupyter.errors import BadDegrees, BadRequest, UnknownName
 from garcon_jupyter.servers.options import OPTIONS, Option
-
-DEGREES = ("tp", "pp", "dp")
+from garcon_jupyter.servers.settings import DEGREES
 
 WRONG = {
     "text": ("text", "Give it as a text."),
@@ -62,9 +61,10 @@ def _is_of_its_kind(option: Option, value: Any) -> bool:
     kind, *others = (each for each in option.types if each is not type(None))
     if others:
         return True
-    if option.kind in ("text", "list"):  # a text is a sequence of texts, and not meant as one
-        is_text = isinstance(value, str) and value != ""
-        return is_text if option.kind == "text" else isinstance(value, kind) and not is_text
+    if option.kind == "text":
+        return isinstance(value, str) and value != ""
+    if option.kind == "list":  # a text is a sequence of texts, and not meant as one
+        return isinstance(value, kind) and not isinstance(value, str)
     return isinstance(value, kind) and isinstance(value, bool) == (option.kind == "truth")
 
 

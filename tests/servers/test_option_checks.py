@@ -26,6 +26,7 @@ from garcon_jupyter.servers.option_checks import check_words
         ("node_rank", False, BadRequest, "node_rank=False is no whole number."),
         ("is_host", 1, BadRequest, "is_host=1 is no truth value. Give True or False."),
         ("sbatch", "--account=lab", BadRequest, "is no list. Give it as a list of texts."),
+        ("sbatch", "", BadRequest, "sbatch='' is no list."),
         ("memry", "8GiB", UnknownName, "'memry'. Did you mean memory"),
     ],
 )
