@@ -1,9 +1,10 @@
-"""Writes ``docs/probe_points.md`` from the table of points and the family files, and the rooms of
-``docs/architecture.md`` from what each room says of itself.
+"""Writes ``docs/probe_points.md`` from the table of points and the family files, the rooms of
+``docs/architecture.md`` from what each room says of itself, and the options of ``docs/api/launch.md`` from their
+declaration.
 
     python -m docs.generate
 
-Both are committed; a test checks that they are what this program makes.
+All are committed; a test checks that they are what this program makes.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ from docs import rooms
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import Family
 from garcon_jupyter.points import PARAMETERS, POINTS, ParameterSpec, PointSpec
+from garcon_jupyter.servers.options import Option, grouped
 
 PAGE = Path(__file__).with_name("probe_points.md")
 ARCHITECTURE = Path(__file__).with_name("architecture.md")
 ROOMS = (
     "<!-- rooms: made by docs/generate.py from the rooms themselves; do not edit -->\n",
+    "<!-- end -->\n",
+)
+LAUNCH = Path(__file__).parent / "api" / "launch.md"
+OPTIONS = (
+    "<!-- options: made by docs/generate.py from garcon_jupyter/servers/options.py; do not edit -->\n",
     "<!-- end -->\n",
 )
 
@@ -166,15 +173,42 @@ def page() -> str:
     return "\n".join([OPENING, points(), PATTERNS, families(), parameters(), IDENTITIES])
 
 
+def options() -> str:
+    """The tables of the options of a launch."""
+    head = ("In Python", "On a command line", "What it is", "Where it is not given", "Side bar")
+    parts = []
+    for group, those in grouped().items():
+        title = [f"### {group[0].upper()}{group[1:]}\n"] if group else []
+        parts += [*title, table(head, map(option, those))]
+    return "\n".join(parts)
+
+
+def option(of: Option) -> tuple[str, ...]:
+    """The row of an option."""
+    value = f" {{{','.join(of.choices)}}}" if of.choices else f" {of.metavar or of.name.upper()}"
+    shown = f"{of.flag}, --no-{of.flag[2:]}" if of.kind == "truth" else of.flag + value
+    field = of.field.label if of.field else ""
+    return f"`{of.name}`", f"`{shown}`", of.meaning, of.otherwise, field
+
+
+def between(marks: tuple[str, str], text: str, made: str) -> str:
+    """A text with what is made anew between two marks."""
+    before, rest = text.split(marks[0])
+    return f"{before}{marks[0]}{made}{marks[1]}{rest.split(marks[1], 1)[1]}"
+
+
 def architecture(text: str) -> str:
     """``architecture.md`` with the rooms as they are now."""
-    before, after = text.split(ROOMS[0])[0], text.split(ROOMS[1])[1]
-    return f"{before}{ROOMS[0]}{rooms.section()}{ROOMS[1]}{after}"
+    return between(ROOMS, text, rooms.section())
+
+
+def launch(text: str) -> str:
+    """``launch.md`` with the options as they are now."""
+    return between(OPTIONS, text, options())
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    ARCHITECTURE.write_text(
-        architecture(ARCHITECTURE.read_text(encoding="utf-8")), encoding="utf-8"
-    )
-    print(f"wrote {PAGE} and the rooms of {ARCHITECTURE}")
+    for file, made in ((ARCHITECTURE, architecture), (LAUNCH, launch)):
+        file.write_text(made(file.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {PAGE}, the rooms of {ARCHITECTURE} and the options of {LAUNCH}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from garcon_jupyter import imported
 from garcon_jupyter.client import preload, resuming
@@ -13,45 +13,32 @@ from garcon_jupyter.connection import prints
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.servers import launching, limits, registry
-from garcon_jupyter.servers.limits import LaunchWords
-from garcon_jupyter.servers.options import LAUNCH_WORDS, check_words
+from garcon_jupyter.servers.option_checks import check_words
+from garcon_jupyter.servers.option_forms import with_options
+from garcon_jupyter.servers.options import LaunchOptions, ModelOptions, Several, part
 from garcon_jupyter.servers.server import Progress, Server
 from garcon_jupyter.servers.settings import Settings
 
 
+@with_options
 def launch(
     path: str | os.PathLike[str],
     name: str | None = None,
     *,
-    tp: int | None = None,
-    pp: int | None = None,
-    dp: int | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
-    idle_timeout: float | str = "1h",
-    loader: str | None = None,
     progress: Progress = print,
-    **more: Unpack[LaunchWords],
+    **options: Unpack[LaunchOptions],
 ) -> Server:
     """Launch a server for a model, or find the one that runs.
 
     Args:
         path: "smollm2" (a real model that needs no hub), a directory as ``save_pretrained`` writes it, or a
             hub id where there is network; with `loader`, whatever the loader takes.
-        name: of the server; by default the path's base name and a short hash of the resolved path.
-        tp, pp, dp: degrees of tensor, pipeline and data parallelism; by default chosen from the devices
-            and the model's size.
-        dtype: to load in, e.g. "bfloat16"; by default the checkpoint's.
-        device: "cpu" or "cuda"; by default the GPUs, where there are some.
-        idle_timeout: seconds, or "30m", "1h", "never": the server ends after so long without a request.
-        loader: ``package.module:function`` that makes a torch.nn.Module of your own from the path.
         progress: is told in a line what is going on.
-        more: limits of what the server uses, the words of :class:`garcon_jupyter.servers.limits.LimitWords`:
-            ``memory="8GiB", keep="2GiB"``.
-            For a server over several hosts, those of :class:`garcon_jupyter.servers.hosts.Several`:
-            ``nnodes=2, rdzv_endpoint="10.0.0.1:29400"``, the same on each, or
-            ``launcher="slurm", nodes=2``. On another host than the first, the call returns when the
-            server has ended.
+        name, options: of the server, as :class:`garcon_jupyter.servers.options.LaunchOptions` declares them:
+            ``tp=2, dtype="bfloat16", memory="8GiB"``.
+            A server over several hosts is launched by the same call on each,
+            ``nnodes=2, rdzv_endpoint="10.0.0.1:29400"``, or by Slurm, ``launcher="slurm", nodes=2``. On another
+            host than the first, the call returns when the server has ended.
 
     Raises:
         NotAModel: the path holds no model; says what it is.
@@ -77,29 +64,19 @@ def launch(
         Traceback (most recent call last):
         garcon_jupyter.errors.ServerMismatch: ...
     """
-    settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
-    return _launch(path, name, *settings, progress, more)[0]
+    return _launch(path, name, progress, options)[0]
 
 
 def _launch(
-    path: str | os.PathLike[str],
-    name: str | None,
-    tp: int | None,
-    pp: int | None,
-    dp: int | None,
-    dtype: str | None,
-    device: str | None,
-    idle_timeout: float | str,
-    loader: str | None,
-    progress: Progress,
-    more: LaunchWords,
+    path: str | os.PathLike[str], name: str | None, progress: Progress, options: LaunchOptions
 ) -> tuple[Server, bool]:
-    dtype = None if dtype is None else str(dtype).removeprefix("torch.")
-    words = (name, tp, pp, dp, dtype, device, idle_timeout, loader)
-    check_words(path, {**dict(zip(LAUNCH_WORDS, words, strict=True)), **more})
-    where, automatic = _resolved(path, loader, progress)
-    allowed, several = limits.taken(idle_timeout, more)
-    settings = Settings(where, tp, pp, dp, dtype, device, loader)
+    if (dtype := options.get("dtype")) is not None:
+        options["dtype"] = str(dtype).removeprefix("torch.")
+    check_words(path, {"name": name, **options})
+    where, automatic = _resolved(path, options.get("loader"), progress)
+    settings = Settings(where, **part(options, ModelOptions))
+    several = cast(Several, part(options, Several))
+    allowed = limits.taken(options)
     server, started = launching.launch(name or automatic, settings, allowed, progress, several)
     if started:
         progress(f"{server.name} is ready")
@@ -143,20 +120,14 @@ def connect(name: str | Server | None = None, session: str | None = None) -> Rem
     return model
 
 
+@with_options
 def launch_and_connect(
     path: str | os.PathLike[str],
     name: str | None = None,
     *,
     session: str | None = None,
-    tp: int | None = None,
-    pp: int | None = None,
-    dp: int | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
-    idle_timeout: float | str = "1h",
-    loader: str | None = None,
     progress: Progress = print,
-    **more: Unpack[LaunchWords],
+    **options: Unpack[LaunchOptions],
 ) -> RemoteModel:
     """Launch a server, or find the one that runs, and connect to it.
 
@@ -173,8 +144,7 @@ def launch_and_connect(
         ServerGone: this is another host than the first, and the server has ended.
     """
     preload.begin()
-    settings = (tp, pp, dp, dtype, device, idle_timeout, loader)
-    server, started = _launch(path, name, *settings, progress, more)
+    server, started = _launch(path, name, progress, options)
     rmodel = in_notebook_session(server, session)
     if not started:
         progress(f"connected to the running server {server.name}")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from garcon_jupyter.cli.app import launched, reporting_errors
-from garcon_jupyter.servers.options import add_launch_options
+from garcon_jupyter.servers.option_forms import add_launch_options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,6 +36,12 @@ def test_the_page_of_points_has_every_row() -> None:
         assert f"| `{spec.template}` |" in page
 
 
+def test_the_options_of_a_launch_are_what_their_declaration_makes() -> None:
+    text = generate.LAUNCH.read_text(encoding="utf-8")
+    assert text == generate.launch(text), "run `make docs`"
+    assert generate.launch(text.replace("`--tp N`", "`--tensor N`")) == text
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):

@@ -25,8 +25,9 @@ reveal_type(rmodel)
 reveal_type(rmodel.encode("Hello"))
 reveal_type(rmodel.probe_points["layers.4.resid_post"])
 rmodel.recordings().nothing_of_this_name
+garcon.launch("smollm2", "mine", tp="two", memry="8GiB", idle_timeout="30m")
 """
-"""A user's script; the last line is wrong, and the checker must see it."""
+"""A user's script; the last two lines are wrong, and the checker must see it."""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,9 @@ def test_a_users_script_is_checked_against_our_types(
     names = [text.strip('"').rsplit(".", 1)[1] for text in revealed]
     assert names == ["RemoteModel", "Tokens", "ProbePoint"], said
     assert '"Recordings" has no attribute "nothing_of_this_name"' in said
-    assert "py.typed" not in said
+    assert 'Unexpected keyword argument "memry" for "launch"' in said
+    assert 'Argument "tp" to "launch" has incompatible type "str"' in said
+    assert said.count(": error: ") == 3 and "py.typed" not in said
 
 
 def test_without_the_marker_nothing_is_checked(unpacked: tuple[Path, Path], tmp_path: Path) -> None:

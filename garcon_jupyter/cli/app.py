@@ -15,7 +15,7 @@ from garcon_jupyter.display import listings
 from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.points import Catalog, is_pattern, parse_point
 from garcon_jupyter.servers import control, registry
-from garcon_jupyter.servers.options import add_launch_options, launch_options
+from garcon_jupyter.servers.option_forms import add_launch_options, launch_options
 from garcon_jupyter.servers.server import Server, log_file
 
 FOLLOW_TICK = 0.2

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from garcon_jupyter.client.probes import MERGE_RULES
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.servers.options import add_launch_options
+from garcon_jupyter.servers.option_forms import add_launch_options
 
 _QUOTED = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
 _WORD = re.compile(rf"(?:{_QUOTED}|[^\s\"'])+")

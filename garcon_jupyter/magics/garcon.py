@@ -19,7 +19,7 @@ from garcon_jupyter.magics.current import Current
 from garcon_jupyter.magics.probe import ProbeCell
 from garcon_jupyter.model import VARIABLE
 from garcon_jupyter.servers import control, registry
-from garcon_jupyter.servers.options import launch_options
+from garcon_jupyter.servers.option_forms import launch_options
 from garcon_jupyter.servers.server import Server
 
 

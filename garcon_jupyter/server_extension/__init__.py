@@ -9,6 +9,7 @@ clock unless the user says so. Whatever touches the model itself is done by the 
 ==========  =================================  ==================================================
 GET         garcon/servers                     running servers with what they do, and launches
 GET         garcon/models                      models that can be launched without a download, or by name
+GET         garcon/launch-fields               what a launch can be asked for, as fields of a form
 POST        garcon/launches                    launch a server; answers at once
 DELETE      garcon/launches/ID                 stop a launch, or forget how it ended
 DELETE      garcon/servers/NAME?force=1        end a server
@@ -25,6 +26,7 @@ Not here: the model itself, which the notebook's own kernel speaks with.
 ``handlers``       the URLs
 ``watching``       what runs, told to any number of browsers at the price of one
 ``launching``      launches that the side bar asked for
+``launch_form``    the fields of the launch dialog, and what comes back when it is filled in
 ``worker``         one launch in a process of its own
 ``models``         models that the launch dialog offers
 ``points_tree``    the probe points of a server's model

@@ -15,7 +15,7 @@ from jupyter_server.utils import url_path_join
 
 from garcon_jupyter import errors
 from garcon_jupyter.errors import BadRequest, GarconError
-from garcon_jupyter.server_extension import models, points_tree
+from garcon_jupyter.server_extension import launch_form, models, points_tree
 from garcon_jupyter.server_extension.launching import Launches
 from garcon_jupyter.server_extension.watching import Watcher
 from garcon_jupyter.servers import control, registry
@@ -113,6 +113,15 @@ class ModelsHandler(_Handler):
         await self.answer(self.desk.run(models.offered))
 
 
+class LaunchFieldsHandler(_Handler):
+    """GET garcon/launch-fields: what a launch can be asked for beside the model."""
+
+    @tornado.web.authenticated
+    @authorized
+    async def get(self) -> None:
+        await self.answer(self.desk.run(launch_form.fields))
+
+
 class LaunchesHandler(_Handler):
     """POST garcon/launches: begin one; answers 202 at once."""
 
@@ -204,6 +213,7 @@ def add_handlers(web_app: Any) -> None:
         [
             (url("servers"), ServersHandler, desk),
             (url("models"), ModelsHandler, desk),
+            (url("launch-fields"), LaunchFieldsHandler, desk),
             (url("launches"), LaunchesHandler, desk),
             (url("launches", name), LaunchHandler, desk),
             (url("servers", name), ServerHandler, desk),

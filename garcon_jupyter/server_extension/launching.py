@@ -16,13 +16,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.servers.options import LAUNCH_WORDS
-
-WORDS = ("path", *(word for word in LAUNCH_WORDS if word != "loader"))
-"""What a launch takes; the options of :func:`garcon_jupyter.launch` without what needs a terminal."""
-
-NUMBERS = ("tp", "pp", "dp")
+from garcon_jupyter.errors import UnknownName
+from garcon_jupyter.server_extension.launch_form import checked
 
 SEEN = 60.0
 """Seconds for which a launch that succeeded is remembered, so that who asked for it learns the name."""
@@ -150,27 +145,3 @@ class Launches:
         if process := self._processes.get(key):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)
-
-
-def checked(words: Any) -> dict[str, Any]:
-    """The words of a launch as :func:`garcon_jupyter.launch` takes them; what is empty is left out.
-
-    Raises:
-        BadRequest: it is no object, a word is unknown or of the wrong type, or there is no path.
-    """
-    if not isinstance(words, dict):
-        raise BadRequest("A launch takes a JSON object.", 'Such as {"path": "smollm2"}.')
-    if unknown := sorted(set(words) - set(WORDS)):
-        raise BadRequest(f"A launch takes no {unknown[0]!r}.", f"It takes {', '.join(WORDS)}.")
-    given = {word: value for word, value in words.items() if value not in (None, "")}
-    for word, value in given.items():
-        kinds: tuple[type, ...] = (int,) if word in NUMBERS else (str,)
-        if word == "idle_timeout":
-            kinds = (str, int, float)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise BadRequest(
-                f"{word} is {value!r}.", f"Give {'a number' if int in kinds else 'a text'}."
-            )
-    if "path" not in given:
-        raise BadRequest("A launch needs a path.", "smollm2 is a model that comes with Garçon.")
-    return given

@@ -10,6 +10,8 @@ Not here: what a server is asked (``client``).
 ``first_process``      the process that becomes its supervisor on a host
 ``forked_start``       starting one from the preloaded process of another
 ``options``            the options of a launch, declared once
+``option_forms``       the options as a signature, as a help, and as arguments of a command line
+``option_checks``      whether a launch can be asked for so
 ``limits``             what a server may use, and for how long it stays
 ``placement``          device and degrees, where nobody said
 ``preflight``          what is known to fail before a model is loaded

@@ -15,13 +15,14 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from garcon_jupyter.errors import BadDegrees, BadRequest
+from garcon_jupyter.servers.options import OPTIONS, JobOptions, Several
 
 SECRET_VARIABLE = "GARCON_SECRET"
 """Environment variable that names the secret file."""
@@ -30,41 +31,7 @@ SHORTEST_SECRET = 32
 """Bytes of a secret file, at least."""
 
 
-class Several(TypedDict, total=False):
-    """Keywords of :func:`garcon_jupyter.launch` for a server over several hosts.
-
-    The same command on each host:
-        nnodes: number of hosts.
-        rdzv_endpoint: ``HOST:PORT`` at which they meet: an address of one of them, and a free port.
-        nproc_per_node: ranks on each host; by default the product of the degrees by `nnodes`.
-        node_rank: place of this host's ranks among all; by default the host of the endpoint is the first.
-        is_host: whether the endpoint is this host's; by default found by its addresses.
-        local_addr: address at which the others reach this host; by default that of the route to them.
-        secret_file: file (0600) with the secret that all share; by default the one that the environment
-            variable ``GARCON_SECRET`` names.
-
-    By Slurm, from a host that submits jobs:
-        launcher: "slurm".
-        nodes, gpus_per_node, partition, time: of the job, as ``sbatch`` takes them.
-        sbatch: further options of ``sbatch``, such as ``["--account=lab"]``.
-    """
-
-    nnodes: int | None
-    rdzv_endpoint: str | None
-    nproc_per_node: int | None
-    node_rank: int | None
-    is_host: bool | None
-    local_addr: str | None
-    secret_file: str | os.PathLike[str] | None
-    launcher: str | None
-    nodes: int | None
-    gpus_per_node: int | None
-    partition: str | None
-    time: str | None
-    sbatch: Sequence[str] | None
-
-
-OF_SLURM = ("nodes", "gpus_per_node", "partition", "time", "sbatch")
+OF_SLURM = tuple(word for word in JobOptions.__annotations__ if word != "launcher")
 """The words that only a job has."""
 
 
@@ -102,8 +69,6 @@ def by_slurm(words: Several) -> bool:
         BadRequest: the words make no sense together.
     """
     launcher = words.get("launcher")
-    if launcher not in (None, "slurm"):
-        raise BadRequest(f"There is no launcher {launcher!r}.", 'There is "slurm".')
     given = [
         word for word, value in words.items() if value not in (None, ()) and word != "launcher"
     ]
@@ -116,7 +81,7 @@ def by_slurm(words: Several) -> bool:
         allowed = (*OF_SLURM, "nproc_per_node")
         wrong, remedy = [w for w in given if w not in allowed], "Slurm sees to that; leave it out."
     if wrong:
-        raise BadRequest(f"{_option(wrong[0])} does not go with this launcher.", remedy)
+        raise BadRequest(f"{OPTIONS[wrong[0]].flag} does not go with this launcher.", remedy)
     return launcher == "slurm"
 
 
@@ -132,7 +97,7 @@ def over_several(words: Several) -> bool:
     for needed in ("nnodes", "rdzv_endpoint"):
         if needed not in given:
             raise BadRequest(
-                f"{_option(given[0])} needs {_option(needed)}.",
+                f"{OPTIONS[given[0]].flag} needs {OPTIONS[needed].flag}.",
                 "Several hosts are launched by --nnodes N --rdzv-endpoint HOST:PORT on each.",
             )
     return True
@@ -264,7 +229,3 @@ def _reachable(mine: str, host: str) -> str:
             "Write the endpoint with its address in the network, or give --local-addr.",
         )
     return mine
-
-
-def _option(word: str) -> str:
-    return "--" + word.replace("_", "-")

@@ -18,7 +18,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from garcon_jupyter.errors import (
     UnknownServer,
 )
 from garcon_jupyter.servers import first_process, hosts, placement, preflight, slurm
-from garcon_jupyter.servers.hosts import Place, Several
-from garcon_jupyter.servers.limits import Limits
+from garcon_jupyter.servers.hosts import Place
+from garcon_jupyter.servers.options import Several
 from garcon_jupyter.servers.registry import find
 from garcon_jupyter.servers.server import (
     Progress,
@@ -43,8 +43,9 @@ from garcon_jupyter.servers.server import (
     registry_directory,
     why_gone,
 )
-from garcon_jupyter.servers.settings import Settings
+from garcon_jupyter.servers.settings import DEGREES, Settings
 from garcon_jupyter.wire.failures import revive
+from garcon_jupyter.wire.launch_spec import Limits
 
 LAUNCH_TIME = 1800.0
 """Seconds after which a launch that says nothing counts as failed."""
@@ -74,7 +75,7 @@ def launch(
     """
     if not re.fullmatch(r"[\w.@+-]+", name):
         raise BadRequest(f"{name!r} is no server name.", "Use letters, digits, and . _ - @ +.")
-    for word in ("tp", "pp", "dp"):
+    for word in DEGREES:
         degree = getattr(settings, word)
         if degree is not None and degree < 1:
             raise BadDegrees(f"{word}={degree} is no degree.", "Degrees count from one.")
@@ -136,7 +137,7 @@ class _Start:
             "device": device,
             "loader": self.settings.loader,
             "settings": {**self.settings.__dict__, "device": device},
-            **self.limits.__dict__,
+            "limits": asdict(self.limits),
         }
 
     def relayed(self, log: Path) -> Iterator[None]:

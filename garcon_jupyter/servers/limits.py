@@ -4,67 +4,25 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import TypedDict, cast
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.servers.hosts import Several
-
-HOUR = 3600.0
-
-
-class LimitWords(TypedDict, total=False):
-    """Keywords of :func:`garcon_jupyter.launch` that limit what a server uses.
-
-    memory: bytes, or "8GiB", that requests may use on a host beside the model; by default nine tenths of
-        what is free there when the model is loaded. A request that needs more fails, and the server goes on.
-    keep: bytes of recordings that the ranks of a host keep; by default half of what is free. A request that
-        saves more fails, and what it saved is taken back.
-    forget: seconds, or "30m", "1h", "never", after which a session without a name, whose client is gone, is
-        forgotten with its recordings; by default an hour.
-    """
-
-    memory: int | str | None
-    keep: int | str | None
-    forget: float | str | None
+from garcon_jupyter.servers.options import OPTIONS, LimitOptions
+from garcon_jupyter.wire.launch_spec import HOUR, Limits
 
 
-class LaunchWords(Several, LimitWords, total=False):
-    """All keywords of :func:`garcon_jupyter.launch` that most launches leave out."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits of one server.
-
-    Attributes:
-        idle_timeout: seconds without a request after which it ends; 0 for never.
-        memory: bytes that requests may use on a host; None for most of what is free.
-        keep: bytes of recordings that are kept on a host; None for half of what is free.
-        forget: seconds after which a session without a name and client is forgotten; 0 for never.
-    """
-
-    idle_timeout: float = HOUR
-    memory: int | None = None
-    keep: int | None = None
-    forget: float = HOUR
-
-
-def taken(idle_timeout: float | str, words: LaunchWords) -> tuple[Limits, Several]:
-    """The limits that a launch asks for, and the rest of its words.
+def taken(options: LimitOptions) -> Limits:
+    """The limits that a launch asks for.
 
     Raises:
-        BadRequest: a word is no duration, or no number of bytes.
+        BadRequest: an option is no duration, or no number of bytes.
     """
-    forget = words.get("forget")
-    limits = Limits(
-        seconds(idle_timeout),
-        _bytes(words.get("memory")),
-        _bytes(words.get("keep")),
+    forget = options.get("forget")
+    return Limits(
+        seconds(options.get("idle_timeout", OPTIONS["idle_timeout"].default)),
+        _bytes(options.get("memory")),
+        _bytes(options.get("keep")),
         HOUR if forget is None else seconds(forget),
     )
-    rest = {word: value for word, value in words.items() if word not in LimitWords.__annotations__}
-    return limits, cast(Several, rest)
 
 
 def seconds(duration: float | str) -> float:

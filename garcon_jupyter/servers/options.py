@@ -1,128 +1,314 @@
-"""The options of a launch, declared once: magics, command line and module have the same words."""
+"""The options of a launch, declared once.
+
+Each is a key of one of the dictionaries below: its type, for whoever checks types, and an :class:`Option`, which says
+the rest. All else that names the options reads them here, as :data:`OPTIONS`: signature, help and checks of
+:func:`garcon_jupyter.launch` and :func:`garcon_jupyter.launch_and_connect`, command line, magic and its completion,
+documentation, and the side bar's dialog. What an option does is written where it is done.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Mapping
-from typing import Any
-
-from garcon_jupyter.errors import BadDegrees, BadRequest, UnknownName
-from garcon_jupyter.servers.hosts import Several
-from garcon_jupyter.servers.limits import LimitWords
-
-DEVICES = ("cpu", "cuda")
-
-LAUNCH_WORDS = ("name", "tp", "pp", "dp", "dtype", "device", "idle_timeout", "loader")
-LIMIT_WORDS = tuple(LimitWords.__annotations__)
-HOSTS_WORDS = tuple(Several.__annotations__)
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints
 
 
-def add_launch_options(parser: argparse.ArgumentParser) -> None:
-    """Add the keywords of :func:`garcon_jupyter.launch` as options."""
-    add = parser.add_argument
-    add("--name", help="of the server (default: the model's name and a short hash of its path)")
-    add("--tp", type=int, metavar="N", help="degree of tensor parallelism (default: chosen)")
-    add("--pp", type=int, metavar="N", help="degree of pipeline parallelism (default: 1)")
-    add("--dp", type=int, metavar="N", help="degree of data parallelism (default: 1)")
-    add("--dtype", help="to load in, e.g. bfloat16 (default: the checkpoint's)")
-    add("--device", choices=DEVICES, help="default: the GPUs, where there are some")
-    add(
-        "--idle-timeout",
-        default="1h",
-        metavar="TIME",
-        help='end after so long without a request: seconds, "30m", "1h", "never" (default: 1h)',
-    )
-    add("--loader", metavar="PACKAGE.MODULE:FUNCTION", help="makes a torch.nn.Module of your own")
-    _add_limit_options(parser)
-    _add_hosts_options(parser)
+@dataclass(frozen=True)
+class Field:
+    """How the side bar's dialog asks for an option.
 
-
-def _add_limit_options(parser: argparse.ArgumentParser) -> None:
-    """Add the words of :class:`garcon_jupyter.servers.limits.LimitWords`."""
-    add = parser.add_argument_group("limits").add_argument
-    add("--memory", metavar="BYTES", help="of a host, beside the model, e.g. 8GiB (default: 90 %%)")
-    add("--keep", metavar="BYTES", help="of recordings on a host (default: half of what is free)")
-    add("--forget", metavar="TIME", help="of a session without name and client (default: 1h)")
-
-
-def _add_hosts_options(parser: argparse.ArgumentParser) -> None:
-    """Add the words of :class:`garcon_jupyter.servers.hosts.Several`."""
-    add = parser.add_argument_group("several hosts, the same command on each").add_argument
-    add("--nnodes", type=int, metavar="N", help="number of hosts")
-    add("--rdzv-endpoint", metavar="HOST:PORT", help="where they meet: one of them, a free port")
-    add("--nproc-per-node", type=int, metavar="N", help="ranks on each (default: as many as fit)")
-    add("--node-rank", type=int, metavar="N", help="place of this one (default: first at HOST)")
-    add(
-        "--is-host",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="whether HOST is this one (default: by its addresses)",
-    )
-    add("--local-addr", metavar="ADDRESS", help="of this one, for the others (default: found)")
-    add("--secret-file", metavar="FILE", help="that all share, 0600 (default: $GARCON_SECRET)")
-    add = parser.add_argument_group("by Slurm").add_argument
-    add("--launcher", choices=("slurm",), help="submit a job instead")
-    add("--nodes", type=int, metavar="N", help="of the job (default: 1)")
-    add("--gpus-per-node", type=int, metavar="N", help="of the job (default: none)")
-    add("--partition", metavar="NAME", help="of the job")
-    add("--time", metavar="TIME", help="limit of the job, as sbatch takes it")
-    add("--sbatch", action="append", metavar="OPTION", help="another option of sbatch; repeatable")
-
-
-DEGREES = ("tp", "pp", "dp")
-
-TEXTS = ("name", "dtype", "device", "loader")
-
-
-def check_words(path: Any, words: Mapping[str, Any]) -> None:
-    """Refuse what a launch cannot be asked for, in a sentence, before anything is begun.
-
-    What a word's value means is checked by whoever reads it; here, that it is of the right kind.
-
-    Raises:
-        UnknownName: there is no such word; names the nearest.
-        BadRequest, BadDegrees: a value is of the wrong kind.
+    Attributes:
+        label: what stands beside the field.
+        unset: what the field says where nothing is chosen.
+        choices: values to choose among, and what each is called; none where the value is written.
     """
-    known = (*LAUNCH_WORDS, *LIMIT_WORDS, *HOSTS_WORDS)
-    given = isinstance(path, (str, os.PathLike)) and (os.fspath(path) or words.get("loader"))
-    if not given:
-        raise BadRequest(
-            f"{path!r} is no path of a model.", "Give smollm2, a directory, or a hub id, as a text."
-        )
-    for word, value in words.items():
-        if word not in known:
-            raise UnknownName.among("option of a launch", word, known, "help(garcon.launch)")
-        if value is None and word != "idle_timeout":
-            continue
-        if word in DEGREES and (not isinstance(value, int) or isinstance(value, bool)):
-            raise BadDegrees(f"{word}={value!r} is no degree.", "Degrees are whole numbers from 1.")
-        if word in TEXTS and (not isinstance(value, str) or not value):
-            how = 'Write "package.module:function".' if word == "loader" else "Give it as a text."
-            raise BadRequest(f"{word}={value!r} is no text.", how)
-        if word == "loader":
-            _check_loader(value)
-        if word == "device" and value not in DEVICES:
-            raise BadRequest(f"There is no device {value!r}.", f"Use {' or '.join(DEVICES)}.")
+
+    label: str
+    unset: str = "chosen"
+    choices: tuple[tuple[str, str], ...] = ()
 
 
-def _check_loader(loader: str) -> None:
-    """Refuse what cannot be the name of a function in a module.
+@dataclass(frozen=True)
+class Option:
+    """An option of a launch.
 
-    Raises:
-        BadRequest: says how it is written.
+    Attributes:
+        meaning: what it is, in a phrase that the option's name goes before.
+        unset: what holds where it is not given, in words; "" where that needs none.
+        default: its value where it is not given.
+        metavar: what stands for its value in a usage; "" for the option's name.
+        choices: the values that there are; () where others are taken too.
+        field: how the side bar's dialog asks for it; None where it does not.
+        name, type, group: the key, its type, and what is said above those that belong together; :data:`OPTIONS` has
+            them from the declaration.
     """
-    module, _, function = loader.partition(":")
-    if module.endswith(".py") or "/" in module:
-        name = module.rpartition("/")[2].removesuffix(".py")
-        raise BadRequest(
-            f"loader={loader!r} names a file, and a module is wanted.",
-            f"Write {name}:{function or 'function'}, with the directory of {name}.py on PYTHONPATH or beside the notebook.",
-        )
-    if not all(part.isidentifier() for part in (*module.split("."), function)):
-        raise BadRequest(f"{loader!r} names no loader.", "Write package.module:function.")
+
+    meaning: str
+    unset: str = ""
+    default: Any = None
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    field: Field | None = None
+    name: str = ""
+    type: Any = None
+    group: str = ""
+
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """The classes that its type is of."""
+        return tuple(get_origin(each) or each for each in get_args(self.type))
+
+    @property
+    def flag(self) -> str:
+        """As it is written on a command line: ``--idle-timeout``."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def otherwise(self) -> str:
+        """What holds where it is not given; "" where nothing does."""
+        return self.unset or self.default or ""
+
+    @property
+    def kind(self) -> str:
+        """What its value is where everything is written: "text", "number", "truth" or "list"."""
+        if str in self.types:
+            return "text"
+        if bool in self.types:
+            return "truth"
+        return "number" if int in self.types else "list"
+
+    @property
+    def required(self) -> bool:
+        """Whether it always has a value: None is none."""
+        return type(None) not in self.types
 
 
-def launch_options(given: argparse.Namespace) -> dict[str, Any]:
-    """The options as keywords of :func:`garcon_jupyter.launch`."""
-    return {word: getattr(given, word) for word in (*LAUNCH_WORDS, *LIMIT_WORDS, *HOSTS_WORDS)}
+class NameOption(TypedDict, total=False):
+    """Which server: it may stand second, without its word."""
+
+    name: Annotated[
+        str | None,
+        Option(
+            "of the server",
+            unset="the model's name and a short hash of its path",
+            field=Field("Name"),
+        ),
+    ]
+
+
+class ModelOptions(TypedDict, total=False):
+    """How the model is loaded: what a server that runs already must have been launched with, too."""
+
+    tp: Annotated[
+        int | None,
+        Option(
+            "degree of tensor parallelism",
+            unset="chosen from the devices and the model's size",
+            metavar="N",
+            field=Field("Tensor parallel"),
+        ),
+    ]
+    pp: Annotated[
+        int | None,
+        Option(
+            "degree of pipeline parallelism",
+            unset="chosen from the devices and the model's size",
+            metavar="N",
+            field=Field("Pipeline parallel"),
+        ),
+    ]
+    dp: Annotated[
+        int | None,
+        Option("degree of data parallelism", unset="1", metavar="N", field=Field("Data parallel")),
+    ]
+    dtype: Annotated[
+        str | None,
+        Option(
+            "to load in, e.g. bfloat16",
+            unset="the checkpoint's",
+            field=Field(
+                "Number format",
+                unset="the model's own",
+                choices=(
+                    ("float32", "float32"),
+                    ("bfloat16", "bfloat16"),
+                    ("float16", "float16"),
+                ),
+            ),
+        ),
+    ]
+    device: Annotated[
+        str | None,
+        Option(
+            "to run on",
+            unset="the GPUs, where there are some",
+            choices=("cpu", "cuda"),
+            field=Field(
+                "Device",
+                unset="GPUs, where there are some",
+                choices=(("cuda", "GPUs"), ("cpu", "CPU")),
+            ),
+        ),
+    ]
+    loader: Annotated[
+        str | None,
+        Option(
+            'a function "package.module:function" that makes a torch.nn.Module of your own from the path',
+            metavar="PACKAGE.MODULE:FUNCTION",
+        ),
+    ]
+
+
+class LimitOptions(TypedDict, total=False):
+    """What the server may use, and for how long it stays."""
+
+    idle_timeout: Annotated[
+        float | str,
+        Option(
+            'the server ends after so long without a request: seconds, "30m", "1h", "never"',
+            default="1h",
+            metavar="TIME",
+            field=Field(
+                "Ends when idle for",
+                choices=(
+                    ("30m", "30 minutes"),
+                    ("1h", "1 hour"),
+                    ("4h", "4 hours"),
+                    ("24h", "1 day"),
+                    ("never", "never"),
+                ),
+            ),
+        ),
+    ]
+    memory: Annotated[
+        int | str | None,
+        Option(
+            "bytes that requests may use on a host beside the model, e.g. 8GiB; one that needs more fails, and the"
+            " server goes on",
+            unset="90 % of what is free there when the model is loaded",
+            metavar="BYTES",
+        ),
+    ]
+    keep: Annotated[
+        int | str | None,
+        Option(
+            "bytes of recordings that a host keeps; a request that saves more fails, and what it saved is taken back",
+            unset="half of what is free there",
+            metavar="BYTES",
+        ),
+    ]
+    forget: Annotated[
+        float | str | None,
+        Option(
+            "a session without name and client is forgotten after so long, with its recordings",
+            unset="1h",
+            metavar="TIME",
+        ),
+    ]
+
+
+class HostsOptions(TypedDict, total=False):
+    """How several hosts meet."""
+
+    nnodes: Annotated[int | None, Option("number of hosts", metavar="N")]
+    rdzv_endpoint: Annotated[
+        str | None,
+        Option("where they meet: an address of one of them, and a free port", metavar="HOST:PORT"),
+    ]
+    nproc_per_node: Annotated[
+        int | None,
+        Option("ranks on each host", unset="as many as the degrees ask for", metavar="N"),
+    ]
+    node_rank: Annotated[
+        int | None,
+        Option(
+            "place of this host's ranks among all",
+            unset="the host of the endpoint is the first",
+            metavar="N",
+        ),
+    ]
+    is_host: Annotated[
+        bool | None,
+        Option("whether the endpoint is this host's", unset="found by its addresses"),
+    ]
+    local_addr: Annotated[
+        str | None,
+        Option(
+            "address at which the others reach this host",
+            unset="that of the route to them",
+            metavar="ADDRESS",
+        ),
+    ]
+    secret_file: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "file (0600) with the secret that all share",
+            unset="the one that $GARCON_SECRET names",
+            metavar="FILE",
+        ),
+    ]
+
+
+class JobOptions(TypedDict, total=False):
+    """A job of Slurm, from a host that submits jobs."""
+
+    launcher: Annotated[str | None, Option("submit a job instead", choices=("slurm",))]
+    nodes: Annotated[int | None, Option("nodes of the job", unset="1", metavar="N")]
+    gpus_per_node: Annotated[
+        int | None, Option("GPUs of the job on each node", unset="none", metavar="N")
+    ]
+    partition: Annotated[str | None, Option("of the job", metavar="NAME")]
+    time: Annotated[
+        int | str | None, Option("limit of the job, as sbatch takes it", metavar="TIME")
+    ]
+    sbatch: Annotated[
+        Sequence[str] | None,
+        Option("further options of sbatch, such as --account=lab", metavar="OPTION"),
+    ]
+
+
+class Several(HostsOptions, JobOptions, total=False):
+    """All that is said of a server over several hosts."""
+
+
+class LaunchOptions(ModelOptions, LimitOptions, Several, total=False):
+    """The keywords of :func:`garcon_jupyter.launch` beside the server's name."""
+
+
+GROUPS: dict[str, tuple[type, ...]] = {
+    "": (NameOption, ModelOptions),
+    "limits": (LimitOptions,),
+    "several hosts, the same command on each": (HostsOptions,),
+    "by Slurm": (JobOptions,),
+}
+"""What is said above the options that belong together, and their declarations."""
+
+
+def declared(group: str, declaration: type) -> Iterator[Option]:
+    """The options of a declaration, each with its name, its types and its group."""
+    for name, hint in get_type_hints(declaration, include_extras=True).items():
+        annotated, option = get_args(hint)
+        yield replace(option, name=name, type=annotated, group=group)
+
+
+OPTIONS: dict[str, Option] = {
+    option.name: option
+    for group, declarations in GROUPS.items()
+    for declaration in declarations
+    for option in declared(group, declaration)
+}
+"""All options of a launch by name, in the order in which they are shown."""
+
+
+def grouped() -> dict[str, list[Option]]:
+    """The options by what is said above those that belong together; "" for the first."""
+    found: dict[str, list[Option]] = {}
+    for option in OPTIONS.values():
+        found.setdefault(option.group, []).append(option)
+    return found
+
+
+def part(options: Mapping[str, Any], declaration: type) -> dict[str, Any]:
+    """Those of the options that a declaration has."""
+    return {word: value for word, value in options.items() if word in declaration.__annotations__}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+
+DEGREES = ("tp", "pp", "dp")
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,11 @@ class Settings:
         differences = []
         if facts["path"] != self.path:
             differences.append(f"model {facts['path']}")
-        for word in ("tp", "pp", "dp"):
+        for word in DEGREES:
             asked, has = getattr(self, word), facts["degrees"][word]
             if asked is not None and asked != has:
                 differences.append(f"{word}={has}")
-        for word in ("dtype", "device", "loader"):
+        for word in (f.name for f in fields(self) if f.name not in ("path", *DEGREES)):
             asked, had = getattr(self, word), facts["settings"].get(word)
             has = facts["model"]["dtype"] if word == "dtype" and asked else had
             if asked != has and not (word == "device" and asked is None):

@@ -23,7 +23,7 @@ from string import Template
 from typing import Any
 
 from garcon_jupyter.errors import LaunchFailed
-from garcon_jupyter.servers.hosts import Several
+from garcon_jupyter.servers.options import Several
 
 _TICK = 0.5
 _BETWEEN_QUESTIONS = 3.0

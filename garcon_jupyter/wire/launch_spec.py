@@ -31,6 +31,26 @@ class Degrees:
         return f"tp={self.tp}, pp={self.pp}, dp={self.dp}"
 
 
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server may use, and for how long it stays.
+
+    Attributes:
+        idle_timeout: seconds without a request after which it ends; 0 for never.
+        memory: bytes that requests may use on a host beside the model; None for most of what is free.
+        keep: bytes of recordings that the ranks of a host keep; None for half of what is free.
+        forget: seconds after which a session without a name, whose client is gone, is forgotten; 0 for never.
+    """
+
+    idle_timeout: float = HOUR
+    memory: int | None = None
+    keep: int | None = None
+    forget: float = HOUR
+
+
 @dataclass(frozen=True)
 class Hosts:
     """How this host meets the others, where a server runs over several.
@@ -78,14 +98,11 @@ class LaunchSpec:
         degrees: of parallelism.
         dtype: to load in; None for the checkpoint's.
         device: "cpu" or "cuda".
-        idle_timeout: seconds; 0 for never.
         loader: ``package.module:function`` of a model of the user's own, or None.
         settings: the settings as asked for, compared when somebody launches again.
+        limits: of what it uses, and of how long it stays.
         hosts: where the server runs over several; None on one.
         slurm_job: of which the server is, if any.
-        memory: bytes that requests may use on this host beside the model; None for most of what is free.
-        keep: bytes of recordings that the ranks of this host keep; None for half of what is free.
-        forget: seconds after which a session without a name, whose client is gone, is forgotten.
     """
 
     name: str
@@ -96,14 +113,11 @@ class LaunchSpec:
     degrees: Degrees
     dtype: str | None
     device: str
-    idle_timeout: float
     loader: str | None
     settings: dict[str, Any]
+    limits: Limits = Limits()
     hosts: Hosts | None = None
     slurm_job: str | None = None
-    memory: int | None = None
-    keep: int | None = None
-    forget: float = 3600.0
 
     @classmethod
     def read(cls, file: Path) -> LaunchSpec:
@@ -112,6 +126,7 @@ class LaunchSpec:
         for key in ("directory", "shared", "registry"):
             data[key] = Path(data[key])
         data["degrees"] = Degrees(**data["degrees"])
+        data["limits"] = Limits(**data["limits"])
         if hosts := data.get("hosts"):
             data["hosts"] = Hosts(**{**hosts, "secret_file": Path(hosts["secret_file"])})
         return cls(**data)

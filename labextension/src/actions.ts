@@ -26,10 +26,11 @@ export class Actions {
   /** Ask what to launch, and launch it. */
   async launch(): Promise<void> {
     await this.attempt(async () => {
-      const offers = await this.state.api.models();
-      const chosen = await askWhatToLaunch(offers, this.state.kernel.panel !== null);
+      const api = this.state.api;
+      const [offers, fields] = await Promise.all([api.models(), api.launchFields()]);
+      const chosen = await askWhatToLaunch(offers, fields, this.state.kernel.panel !== null);
       if (chosen) {
-        const launch = await this.state.api.launch(chosen.words);
+        const launch = await api.launch(chosen.words);
         this.toConnect = chosen.connect;
         this.state.expect(launch);
       }

@@ -95,6 +95,20 @@ export interface IOffer {
   here: boolean;
 }
 
+/** A field of the launch dialog: an option of a launch. */
+export interface IField {
+  word: string;
+  label: string;
+  meaning: string;
+  kind: 'text' | 'number';
+  /** What is filled in. */
+  initial: string;
+  /** What an empty field says. */
+  unset: string;
+  /** Values to choose among; none where the value is written. */
+  choices: { value: string; text: string }[];
+}
+
 /** A row of the table of points, as a model has it. */
 export interface IPointRow {
   template: string;

@@ -4,18 +4,12 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
-import { ICatalog, ILaunch, IOffer, IOverview, ITrouble } from './answers';
+import { ICatalog, IField, ILaunch, IOffer, IOverview, ITrouble } from './answers';
 
-/** What a launch takes; what is left out is chosen. */
+/** What a launch takes: a model, and what its fields ask for; what is left out is chosen. */
 export interface ILaunchWords {
   path: string;
-  name?: string;
-  tp?: number;
-  pp?: number;
-  dp?: number;
-  dtype?: string;
-  device?: string;
-  idle_timeout?: string;
+  [word: string]: string | number;
 }
 
 /** What went wrong, in one sentence, and what to do, in another. */
@@ -38,6 +32,10 @@ export class Api {
 
   models(): Promise<IOffer[]> {
     return this.ask('GET', 'models');
+  }
+
+  launchFields(): Promise<IField[]> {
+    return this.ask('GET', 'launch-fields');
   }
 
   launch(words: ILaunchWords): Promise<ILaunch> {

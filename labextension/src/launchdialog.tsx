@@ -4,7 +4,7 @@
 import { Dialog, ReactWidget, showDialog } from '@jupyterlab/apputils';
 import * as React from 'react';
 
-import { IOffer } from './answers';
+import { IField, IOffer } from './answers';
 import { ILaunchWords } from './api';
 
 /** What was chosen: the words of a launch, and whether to connect a notebook when it runs. */
@@ -16,9 +16,10 @@ export interface IChosen {
 /** Ask; null where the person thinks better of it. */
 export async function askWhatToLaunch(
   offers: IOffer[],
+  fields: IField[],
   hasNotebook: boolean
 ): Promise<IChosen | null> {
-  const body = new LaunchForm(offers, hasNotebook);
+  const body = new LaunchForm(offers, fields, hasNotebook);
   const result = await showDialog({
     title: 'Launch a model',
     body,
@@ -33,18 +34,20 @@ const OTHER = 'other';
 class LaunchForm extends ReactWidget implements Dialog.IBodyWidget<IChosen> {
   constructor(
     private readonly offers: IOffer[],
+    private readonly fields: IField[],
     private readonly hasNotebook: boolean
   ) {
     super();
     this.addClass('grc-launch');
     this.model = offers[0]?.path ?? OTHER;
+    this.given = Object.fromEntries(fields.map(field => [field.word, field.initial]));
   }
 
   getValue(): IChosen {
-    const given = Object.entries(this.given).filter(([, value]) => value.trim() !== '');
-    const words = given.map(([word, value]) => [
+    const filled = this.fields.filter(({ word }) => this.given[word].trim() !== '');
+    const words = filled.map(({ word, kind }) => [
       word,
-      ['tp', 'pp', 'dp'].includes(word) ? Number(value) : value.trim()
+      kind === 'number' ? Number(this.given[word]) : this.given[word].trim()
     ]);
     const path = this.model === OTHER ? this.other.trim() : this.model;
     return { words: { ...Object.fromEntries(words), path }, connect: this.connect };
@@ -79,30 +82,7 @@ class LaunchForm extends ReactWidget implements Dialog.IBodyWidget<IChosen> {
         </label>
         <details className="grc-more">
           <summary>More settings</summary>
-          <div className="grc-grid">
-            {this.text('name', 'Name', 'chosen')}
-            {this.choice('idle_timeout', 'Ends when idle for', [
-              ['30m', '30 minutes'],
-              ['1h', '1 hour'],
-              ['4h', '4 hours'],
-              ['24h', '1 day'],
-              ['never', 'never']
-            ])}
-            {this.choice('device', 'Device', [
-              ['', 'GPUs, where there are some'],
-              ['cuda', 'GPUs'],
-              ['cpu', 'CPU']
-            ])}
-            {this.number('tp', 'Tensor parallel')}
-            {this.number('pp', 'Pipeline parallel')}
-            {this.number('dp', 'Data parallel')}
-            {this.choice('dtype', 'Number format', [
-              ['', "the model's own"],
-              ['float32', 'float32'],
-              ['bfloat16', 'bfloat16'],
-              ['float16', 'float16']
-            ])}
-          </div>
+          <div className="grc-grid">{this.fields.map(field => this.field(field))}</div>
         </details>
       </>
     );
@@ -128,45 +108,35 @@ class LaunchForm extends ReactWidget implements Dialog.IBodyWidget<IChosen> {
     );
   }
 
-  private field(word: string, label: string, input: JSX.Element): JSX.Element {
+  private field(field: IField): JSX.Element {
     return (
-      <label key={word}>
-        <span>{label}</span>
-        {input}
+      <label key={field.word} title={field.meaning}>
+        <span>{field.label}</span>
+        {field.choices.length > 0 ? this.choice(field) : this.input(field)}
       </label>
     );
   }
 
-  private text(word: string, label: string, placeholder: string): JSX.Element {
-    const onChange = (event: React.ChangeEvent<HTMLInputElement>) =>
-      (this.given[word] = event.target.value);
-    return this.field(
-      word,
-      label,
-      <input className="grc-input" placeholder={placeholder} onChange={onChange} />
+  private input({ word, kind, unset }: IField): JSX.Element {
+    return (
+      <input
+        className="grc-input"
+        {...(kind === 'number' ? { type: 'number', min: 1 } : {})}
+        placeholder={unset}
+        defaultValue={this.given[word]}
+        onChange={event => (this.given[word] = event.target.value)}
+      />
     );
   }
 
-  private number(word: string, label: string): JSX.Element {
-    const onChange = (event: React.ChangeEvent<HTMLInputElement>) =>
-      (this.given[word] = event.target.value);
-    return this.field(
-      word,
-      label,
-      <input className="grc-input" type="number" min={1} placeholder="chosen" onChange={onChange} />
-    );
-  }
-
-  private choice(word: string, label: string, choices: [string, string][]): JSX.Element {
-    return this.field(
-      word,
-      label,
+  private choice({ word, choices }: IField): JSX.Element {
+    return (
       <select
         className="grc-input"
-        defaultValue={this.given[word] ?? ''}
+        defaultValue={this.given[word]}
         onChange={event => (this.given[word] = event.target.value)}
       >
-        {choices.map(([value, text]) => (
+        {choices.map(({ value, text }) => (
           <option key={value} value={value}>
             {text}
           </option>
@@ -178,5 +148,5 @@ class LaunchForm extends ReactWidget implements Dialog.IBodyWidget<IChosen> {
   private model: string;
   private other = '';
   private connect = true;
-  private readonly given: { [word: string]: string } = { idle_timeout: '1h' };
+  private readonly given: { [word: string]: string };
 }

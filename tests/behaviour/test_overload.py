@@ -32,6 +32,7 @@ from garcon_jupyter.errors import DoesNotFit, OutOfMemory
 from garcon_jupyter.servers import control, limits
 from garcon_jupyter.servers.server import log_file, shared_directory
 from garcon_jupyter.wire import requests as wire
+from garcon_jupyter.wire.launch_spec import Limits
 from tests.conftest import quiet
 from tests.oracle import PROMPT, Plain, close
 from tests.unharmed import OUT, keep, unharmed
@@ -456,12 +457,12 @@ def test_errors_of_memory_are_known_by_their_words() -> None:
 
 def test_bytes_are_words() -> None:
     asked = {"memory": "1.5GiB", "keep": "512MB", "forget": "30m"}
-    allowed, rest = limits.taken("1h", {**asked, "nnodes": 2})  # type: ignore[typeddict-item]
-    assert allowed == limits.Limits(3600, 3 << 29, 512 * MIB, 1800) and rest == {"nnodes": 2}
-    assert limits.taken(5, {})[0] == limits.Limits(5)
+    allowed = limits.taken({"idle_timeout": "1h", **asked, "nnodes": 2})  # type: ignore[typeddict-item]
+    assert allowed == Limits(3600, 3 << 29, 512 * MIB, 1800)
+    assert limits.taken({"idle_timeout": 5}) == Limits(5) and limits.taken({}) == Limits(3600)
     for wrong in ("much", "-1", "0", "1 PiB", ""):
         with pytest.raises(BadRequest, match="no number of bytes"):
-            limits.taken(5, {"keep": wrong})
+            limits.taken({"keep": wrong})  # type: ignore[typeddict-item]
     assert [sized(n) for n in (0, 1023, 1536, 3 << 30)] == [
         *("0 bytes", "1023 bytes", "1.5 KiB", "3.0 GiB")
     ]

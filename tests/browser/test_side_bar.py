@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 import garcon_jupyter as garcon
+from garcon_jupyter.server_extension import launch_form
 from garcon_jupyter.servers import control, registry
 from tests.browser.lab import Lab, Notebook, become
 
@@ -135,6 +136,40 @@ def test_a_newcomer_sees_a_picture_without_typing_a_name(
         expect(bar.server(smollm2_name)).to_have_count(0, timeout=60_000)
         assert smollm2_name not in {server.name for server in garcon.servers()}
     assert lab.refused == []
+
+
+def test_what_the_dialog_asks_for_is_launched(lab: Lab, llama_path: Path) -> None:
+    """Its fields are those that are declared; what is left as it is, is left out."""
+    with lab.page() as page:
+        bar = SideBar(page)
+        page.get_by_role("tab", name="Garçon").click()
+        bar.panel.get_by_role("button", name="Launch a model…").click()
+        dialog = page.locator(".jp-Dialog")
+        dialog.get_by_role("radio", name="Another model").check()
+        dialog.get_by_label("Path or hub name").fill(str(llama_path))
+        dialog.get_by_role("checkbox").uncheck()  # no notebook
+        dialog.get_by_text("More settings").click()
+        fields = launch_form.fields()
+        labels = dialog.locator(".grc-grid label")
+        expect(labels.locator("> span")).to_have_text([field["label"] for field in fields])
+        for field, label in zip(fields, labels.all(), strict=True):
+            expect(label).to_have_attribute("title", field["meaning"])
+            expect(label.locator("input, select")).to_have_value(field["initial"])
+        dialog.get_by_label("Name", exact=True).fill(" filled-in ")
+        dialog.get_by_label("Pipeline parallel").fill("2")
+        dialog.get_by_label("Device").select_option("CPU")
+        dialog.get_by_label("Ends when idle for").select_option("30 minutes")
+        page.get_by_role("button", name="Launch", exact=True).click()
+        try:
+            expect(bar.server("filled-in")).to_be_visible(timeout=200_000)
+            facts = registry.find("filled-in").facts
+            assert facts["settings"] == {
+                **{"path": str(llama_path), "tp": None, "pp": 2, "dp": None},
+                **{"dtype": None, "device": "cpu", "loader": None},
+            }
+            assert facts["idle_timeout"] == 1800
+        finally:
+            control.stop(registry.find("filled-in"), force=True)
 
 
 def test_points_are_searched_inserted_and_dragged(lab: Lab, llama_server: garcon.Server) -> None:

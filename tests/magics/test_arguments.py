@@ -70,10 +70,8 @@ def test_launch_has_the_words_of_the_function() -> None:
     import inspect
 
     from garcon_jupyter.api import launch_and_connect
-    from garcon_jupyter.servers.limits import LaunchWords
 
-    words = set(inspect.signature(launch_and_connect).parameters) - {"progress", "more"}
-    words |= set(LaunchWords.__annotations__)
+    words = set(inspect.signature(launch_and_connect).parameters) - {"progress"}
     assert {a.dest for a in arguments.PARSERS["launch"]._actions} - {"help"} == words
 
 

@@ -86,6 +86,14 @@ def test_keys_of_probe_points(connected: Notebook) -> None:
     assert any("layers.1.mlp.post_activation" in one for one in offered)
 
 
+def test_the_options_of_a_launch_in_python(notebook: Notebook) -> None:
+    notebook.run("import garcon_jupyter as garcon")
+    for function in ("launch", "launch_and_connect"):
+        offered = notebook.completions(f'garcon.{function}("smollm2", rdzv')
+        assert offered == ["rdzv_endpoint="]
+        assert notebook.completions(f"garcon.{function}(dty") == [f"garcon.{function}(dtype="]
+
+
 def test_no_model_offers_no_points(notebook: Notebook) -> None:
     assert "layers.1.mlp.out" not in notebook.completions("%%probe layers.")
     assert notebook.completions("%garcon po") == ["points"]

@@ -31,6 +31,7 @@ def which(method: str, path: str, status: int) -> str:
         ("POST", "servers", "cancel"): "cancelled",
         ("POST", "launches", ""): "launch",
         ("GET", "models", ""): "offers",
+        ("GET", "launch-fields", ""): "launch_fields",
     }.get((method, parts[0], parts[2] if len(parts) > 2 else ""), "nothing")
 
 

@@ -21,6 +21,7 @@ TYPES = {
     "launch": "ILaunch",
     "launch_states": "ILaunch['state']",
     "offers": "IOffer[]",
+    "launch_fields": "IField[]",
     "catalog": "ICatalog",
     "trouble": "ITrouble",
     "told": "ITold",

@@ -14,12 +14,14 @@ import psutil
 import pytest
 
 import garcon_jupyter as garcon
+from garcon_jupyter.server_extension import launch_form
 from garcon_jupyter.servers import registry
 from tests.server_extension.conftest import Jupyter
 
 URLS = [
     ("GET", "garcon/servers"),
     ("GET", "garcon/models"),
+    ("GET", "garcon/launch-fields"),
     ("POST", "garcon/launches"),
     ("DELETE", "garcon/launches/launch-1"),
     ("DELETE", "garcon/servers/tiny"),
@@ -134,6 +136,11 @@ def test_models_are_offered(jupyter: Jupyter) -> None:
     _, offers = jupyter.ask("GET", "garcon/models")
     assert offers[0]["path"] == "smollm2"
     assert offers[0]["title"] == "SmolLM2-135M-Instruct"
+
+
+def test_the_fields_of_the_dialog_are_the_declared_options(jupyter: Jupyter) -> None:
+    status, fields = jupyter.ask("GET", "garcon/launch-fields")
+    assert status == 200 and fields == launch_form.fields()
 
 
 # -- requests ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import garcon_jupyter as garcon
 from garcon_jupyter.errors import BadDegrees, BadRequest
 from garcon_jupyter.servers import hosts, slurm
-from garcon_jupyter.servers.hosts import Several
+from garcon_jupyter.servers.options import Several
 
 FOUR = {"tp": 2, "pp": 2, "dp": 1}
 

@@ -103,12 +103,12 @@ def _seal(spec: LaunchSpec) -> bytes:
 
 def _limit_memory(spec: LaunchSpec, rank: Rank) -> None:
     """Limit what requests may use and keep, now that the model is in memory."""
-    device = rank.mesh.device
+    device, limits = rank.mesh.device, spec.limits
     there = memory.available_bytes(device) // memory.sharers(device)
     rank.contexts.quota.set_limit(
-        there // 2 if spec.keep is None else spec.keep // memory.sharers("cpu")
+        there // 2 if limits.keep is None else limits.keep // memory.sharers("cpu")
     )
-    memory.limit(spec.memory)
+    memory.limit(limits.memory)
 
 
 def _share_cores() -> None:

@@ -42,7 +42,7 @@ def spec(store: TCPStore, tmp_path: Path) -> LaunchSpec:
     endpoint = f"127.0.0.1:{store.port}"
     return LaunchSpec(
         name="two", model="", directory=tmp_path, shared=tmp_path, registry=tmp_path,
-        degrees=Degrees(tp=2), dtype=None, device="cpu", idle_timeout=0, loader=None, settings={},
+        degrees=Degrees(tp=2), dtype=None, device="cpu", loader=None, settings={},
         hosts=Hosts(1, 2, endpoint, True, None, "127.0.0.1", secret),
     )  # fmt: skip
 

@@ -30,7 +30,7 @@ def secret(file: Path, content: str) -> Path:
 def spec(tmp_path: Path) -> LaunchSpec:
     return LaunchSpec(
         name="two", model="", directory=tmp_path, shared=tmp_path, registry=tmp_path,
-        degrees=Degrees(tp=2), dtype=None, device="cpu", idle_timeout=0, loader=None, settings={},
+        degrees=Degrees(tp=2), dtype=None, device="cpu", loader=None, settings={},
     )  # fmt: skip
 
 
