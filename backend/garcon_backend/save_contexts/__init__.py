@@ -10,6 +10,8 @@ Not here: when user code runs, and how a request is answered.
 ``quota``        how much may be kept
 ``as_left``      a saved value as a request left it, held without a copy
 ``backups``      what outlives a lost rank
+``value_files``  backups that are too large for the journal, in files of their own
+``pace``         when a thread may write, beside requests that shall not wait for it
 ``ledger``       what there is a backup of, and where
 ``journal``      a file of records that outlives its process
 ``checkpoints``  what recorders hold, with the position in the data
