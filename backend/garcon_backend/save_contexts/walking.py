@@ -48,17 +48,17 @@ def walk(
     Args:
         opened: what a container holds; None of a leaf.
         depth: how many containers deep it goes.
-        seen: ids of containers that were looked into already, by this walk or one before; none is twice.
+        seen: ids of what was looked into already, by this walk or one before: that does not come again.
     """
     seen = set() if seen is None else seen
     level = list(values)
     while level:
         deeper: list[Any] = []
         for value in level:
-            if type(value) in NUMBERS:
+            if type(value) in NUMBERS or id(value) in seen:
                 continue
             yield value
-            if depth and id(value) not in seen and (held := opened(value)) is not None:
+            if depth and (held := opened(value)) is not None:
                 seen.add(id(value))
                 deeper += held
         level, depth = deeper, depth - 1
