@@ -17,7 +17,7 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_backend.probing.results import unshared
-from garcon_backend.save_contexts.contexts import uses
+from garcon_backend.save_contexts.save_context import uses
 from garcon_jupyter import CannotTravel, ProbeError, RemoteModel, WrongValue
 from tests.oracle import PROMPT, Plain, close
 

@@ -9,7 +9,7 @@ from garcon_backend.execution.code_loading import CodeLoader
 from garcon_backend.execution.parameters import Parameters
 from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.user_calls import LoadedProbe
-from garcon_backend.save_contexts.contexts import SourceRecording
+from garcon_backend.save_contexts.save_context import SourceRecording
 from garcon_jupyter.errors import BadRequest, NoRecording
 from garcon_jupyter.points import Address, PointSpec
 from garcon_jupyter.wire.requests import ProbeSpec

@@ -20,7 +20,7 @@ from garcon_backend.probing.user_calls import PassFailed
 from garcon_backend.process import memory
 from garcon_backend.process.interrupts import Cancelled
 from garcon_backend.process.user_code import UserFailure
-from garcon_backend.save_contexts.contexts import Key
+from garcon_backend.save_contexts.ledger import Key
 from garcon_jupyter.errors import GarconError, Interrupted
 from garcon_jupyter.wire.failures import describe, with_edits_of
 from garcon_jupyter.wire.requests import Request

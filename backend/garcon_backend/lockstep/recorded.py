@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from garcon_backend.save_contexts.contexts import Key
+from garcon_backend.save_contexts.ledger import Key
 
 
 class Recorded:

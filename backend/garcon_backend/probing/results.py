@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from garcon_backend.save_contexts.contexts import uses
+from garcon_backend.save_contexts.save_context import uses
 from garcon_jupyter.errors import WrongValue
 
 _REMEDY = "Return a plain tensor, or None to leave the value as it is."

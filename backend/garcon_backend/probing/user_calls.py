@@ -21,15 +21,15 @@ from garcon_backend.process import memory
 from garcon_backend.process.interrupts import Cancelled
 from garcon_backend.process.randomness import generator, seed_of
 from garcon_backend.process.user_code import UserFailure
-from garcon_backend.save_contexts.contexts import (
+from garcon_backend.save_contexts.copies import memory_of
+from garcon_backend.save_contexts.merging import Sharded
+from garcon_backend.save_contexts.save_context import (
     LentToProbe,
     SourceRecording,
     release_aliases,
     took,
     uses,
 )
-from garcon_backend.save_contexts.copies import memory_of
-from garcon_backend.save_contexts.merging import Sharded
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.points import Address
 from garcon_jupyter.wire.requests import ProbeSpec

@@ -103,6 +103,8 @@ class Runs:
     def _made(
         self, id: str, session: str, asked: StartRun, directory: Path, where: Where | None = None
     ) -> DataRun:
+        if where:  # whose directory may have been moved or copied since
+            where = replace(where, directory=str(directory / Path(where.directory).name))
         each = where.each if where else 0.0
         portions = Portions(self._parameters, self._replicas, each)
         return DataRun(id, session, asked, directory, self._tokenizer, self._sizes, portions, where)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from garcon_backend.save_contexts.containers import Rows, Table
+from garcon_backend.save_contexts.copies import copied
 from garcon_backend.save_contexts.journal import Piece
-from garcon_jupyter.recorders.states import State
+from garcon_backend.save_contexts.walking import Rebuild
 from garcon_jupyter.wire import codec
 
 _BASE = 12 << 10
@@ -22,9 +21,7 @@ _PACKED = 16 << 10
 _COUNTED = 256
 """What it costs to pickle a value, a tensor in it and a number in it, as bytes that are written in that time."""
 
-_IMMUTABLE = (int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Size)
-_TEXTS = (str, bytes)
-_NUMBERS = {int, float, bool, complex, type(None)}
+_COUNTED_AS_NUMBERS = (torch.dtype, torch.device, torch.Size)
 
 
 class AsLeft:
@@ -41,13 +38,13 @@ class AsLeft:
     __slots__ = ("_versions", "cost", "opaque", "plain", "size", "value")
 
     def __init__(self, value: Any) -> None:
-        self.size, self.cost = 0, _BASE
-        self.plain, self.opaque = True, False
-        self._versions: list[tuple[Tensor, int]] = []
+        holding = _Holding()
         try:
-            self.value = self._frozen(value, ())
+            self.value = holding(value)
+            self.plain, self.opaque = holding.plain, holding.opaque
         except Exception:  # noqa: BLE001 - memory may have ended, or containers go too deep
             self.value, self.plain, self.opaque = value, False, True
+        self.size, self.cost, self._versions = holding.size, holding.cost, holding.versions
 
     @property
     def intact(self) -> bool:
@@ -58,36 +55,40 @@ class AsLeft:
         """Before somebody changes objects that would not tell."""
         if self.opaque:
             self.opaque = False
-            # Objects may raise anything when asked for a copy.
-            with contextlib.suppress(Exception, SystemExit):
-                self.value = copy.deepcopy(self.value)
+            with contextlib.suppress(Exception):  # memory may have ended
+                self.value = copied(self.value)
                 self._versions = []
 
-    def _frozen(self, value: Any, around: tuple[int, ...]) -> Any:
+
+class _Holding(Rebuild):
+    """Makes the containers of an :class:`AsLeft`, and counts what is in them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size, self.cost = 0, _BASE
+        self.plain, self.opaque = True, False
+        self.versions: list[tuple[Tensor, int]] = []
+
+    def simple(self, value: Any) -> Any:
+        return self._counted(value, len(value) if isinstance(value, (str, bytes)) else 8)
+
+    def numbers(self, values: Collection[Any]) -> list[Any]:
+        return self._counted(list(values), 8 * len(values), 64 * len(values))
+
+    def empty(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            self.each(value)  # keys stay as they are, and count
+        return super().empty(value)
+
+    def leaf(self, value: Any) -> Any:
         kind = type(value)
         if kind is Tensor:
             return self._tensor(value)
-        if kind in _IMMUTABLE or (isinstance(kind, type) and issubclass(kind, np.generic)):
+        if kind in _COUNTED_AS_NUMBERS or issubclass(kind, np.generic):
             return self._counted(value, 8)
-        if kind in _TEXTS:
-            return self._counted(value, len(value))
         if kind is np.ndarray and not value.dtype.hasobject:
             self.opaque = True
             return self._counted(value, value.nbytes, _PACKED)
-        if id(value) not in around:
-            inside = (*around, id(value))
-            if kind in (list, tuple, set, frozenset, Rows):
-                plain = list if kind is Rows else kind
-                if _NUMBERS.issuperset(map(type, value)):  # there may be millions
-                    return self._counted(plain(value), 8 * len(value), 64 * len(value))
-                return plain([self._frozen(item, inside) for item in value])
-            if kind in (dict, Table):
-                return {
-                    self._frozen(key, inside): self._frozen(item, inside)
-                    for key, item in value.items()
-                }
-            if issubclass(kind, State) and kind.__module__.startswith(_RECORDERS):
-                return self._state(value, inside)
         self.plain, self.opaque = False, True
         return value
 
@@ -99,22 +100,13 @@ class AsLeft:
         if tensor.is_inference():  # which counts no versions
             self.opaque = True
         else:
-            self._versions.append((tensor, tensor._version))
+            self.versions.append((tensor, tensor._version))
         return tensor
-
-    def _state(self, state: Any, inside: tuple[int, ...]) -> Any:
-        frozen = copy.copy(state)
-        for name, value in vars(state).items():
-            setattr(frozen, name, self._frozen(value, inside))
-        return frozen
 
     def _counted(self, value: Any, size: int, cost: int = _COUNTED) -> Any:
         self.size += size
         self.cost += size + cost
         return value
-
-
-_RECORDERS = State.__module__.rpartition(".")[0] + "."
 
 
 def pickled(value: Any) -> list[Piece]:

@@ -15,11 +15,8 @@ then, that does not fit into the limit or does not pickle, is named in its place
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import pickle
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +34,8 @@ from garcon_backend.save_contexts.ledger import (
     no_room,
     tell,
 )
+from garcon_backend.save_contexts.pace import Pace
+from garcon_backend.save_contexts.value_files import ValueFiles
 from garcon_jupyter.errors import CannotTravel
 from garcon_jupyter.wire.failures import text_of
 
@@ -54,21 +53,6 @@ SMALL = 64 << 10
 
 TOGETHER = 64
 """Of such values, how many it writes at a time."""
-
-QUIET = 0.01
-"""Seconds without a request after which backups are written."""
-
-WORK = 0.05
-"""Seconds that a request has been running when they are written beside it."""
-
-LATEST = 2.0
-"""Seconds after which they are written though short requests follow one another."""
-
-SHARE = 0.05
-"""Of the time, that writing may take: large contexts that change all the time are written less often."""
-
-REST = 0.25
-"""Seconds without a request after which writing may take all of the time."""
 
 Content = tuple[dict[str, Any], dict[str, Any]]
 """What a context holds, and what of it are parts."""
@@ -123,20 +107,14 @@ class Backups:
     """
 
     def __init__(self, directory: Path, limit: int = LIMIT, rank: int = 0) -> None:
-        self._directory, self._limit, self._rank = directory, limit, rank
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._rank = rank
+        self._files = ValueFiles(directory)
         self._ledger = Ledger(directory, limit)
         self._lock = threading.Lock()
         self._touched: dict[Key, None] = {}  # in their order
         self._due: dict[str, _Due] = {}
         self._writing: Sequence[_Due] = ()
-        self._replaced: list[str] = []
-        self._removable: list[str] = []
-        self._numbers = itertools.count(1)
-        self._busy_since: float | None = None
-        self._last = 0.0
-        self._oldest = self._not_before = 0.0
-        self._wake = threading.Event()
+        self._pace = Pace()
 
     @property
     def finished(self) -> int:
@@ -156,11 +134,10 @@ class Backups:
         found = {key: self._restored(entry) for key, entry in index.items()}
         self._ledger.begin_anew()
         needed = {b.file for entry in index.values() for b in entry.backups.values()}
-        files = [path.name for path in self._directory.glob("*.value*")]
-        self._numbers = itertools.count(1 + max(map(_number, files), default=0))
-        self._removable = [file for file in files if file not in needed]
-        threading.Thread(target=self._run, daemon=True, name="backups").start()
-        self._wake.set()
+        self._files.go_on(needed)
+        threading.Thread(
+            target=self._pace.follow, args=(self.flush,), daemon=True, name="backups"
+        ).start()
         return found
 
     def _restored(self, entry: Entry) -> Restored:
@@ -177,12 +154,7 @@ class Backups:
     def _value(self, backup: Backup) -> Any:
         if backup.spans:
             return unpickled(self._ledger.bytes_of(backup), backup.spans)
-        with (self._directory / backup.file).open("rb") as stream:
-            spans = pickle.load(stream)
-            whole = bytearray(sum(spans))
-            if stream.readinto(whole) < len(whole):
-                raise EOFError("its file was cut off")
-            return unpickled(whole, spans)
+        return self._files.read(backup.file)
 
     # -- told by the main thread -------------------------------------------------------------
 
@@ -203,13 +175,11 @@ class Backups:
 
     def begin(self) -> None:
         """A request begins, so the one before is finished."""
-        self._busy_since = time.monotonic()
-        if self._replaced or self._ledger.full:
+        self._pace.begin()
+        self._files.finished()
+        if self._ledger.full:
             with self._lock:
-                self._removable += self._replaced
-                self._replaced.clear()
-                if self._ledger.full:
-                    self._ledger.begin_anew()
+                self._ledger.begin_anew()
 
     def keep(self, number: int, request: str, hold: Callable[[Key], Content | None]) -> None:
         """Put down what a request leaves; it has run, and others may still.
@@ -221,8 +191,7 @@ class Backups:
         """
         if not self._touched:
             return
-        now = time.monotonic()
-        allowed = max(AT_ONCE, int(PACE * (now - (self._busy_since or now))))
+        allowed = max(AT_ONCE, int(PACE * self._pace.running))
         with self._lock:
             held = {key: hold(key) for key in self._touched}
             self._touched.clear()
@@ -271,7 +240,7 @@ class Backups:
         for backup in entry.backups.values() if entry else ():
             self._ledger.count(backup, -1)
             if backup.file:
-                self._replaced.append(backup.file)
+                self._files.replaced(backup.file)
                 self._due.pop(backup.file, None)
 
     def _backup(
@@ -280,7 +249,7 @@ class Backups:
         """The backup of a value, and what of it is written at once."""
         if isinstance(left.value, Lost):
             return Backup(request, 0, why=left.value.why), []
-        backup = Backup(request, left.size, file=f"{next(self._numbers)}.value")
+        backup = Backup(request, left.size, file=self._files.another())
         if left.size > self._ledger.room:
             return backup.none(beyond(left.size, self._ledger.room)), []
         if left.plain and left.cost <= allowed and self._ledger.takes(left.size):
@@ -292,40 +261,17 @@ class Backups:
 
     def end(self, finished: int | None = None) -> None:
         """A request is over; rank 0 says which, when all ranks have put down what it left."""
-        self._busy_since = None
-        self._last = time.monotonic()
         if finished is not None:
             with self._lock:
                 self._ledger.finished = finished
                 self._ledger.put_down(LedgerRecord(finished=finished))
-        if self._due or self._removable:
-            self._oldest = self._oldest or self._last
-            self._wake.set()
+        self._pace.end(bool(self._due) or self._files.removable)
 
     # -- the thread --------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            now, since = time.monotonic(), self._busy_since
-            idle = now - self._last if since is None else 0.0
-            calm = idle > QUIET if since is None else now - since > WORK
-            if not calm and now - self._oldest < LATEST:
-                time.sleep(QUIET)
-                continue
-            if now < self._not_before and idle < REST:
-                time.sleep(min(REST, self._not_before - now))
-                continue
-            self._wake.clear()
-            self._oldest = 0.0
-            self.flush()
-            took = time.monotonic() - now
-            self._not_before = now + took / SHARE if took > QUIET else 0.0
-
     def flush(self) -> None:
         """Write all that is due."""
-        for name in self._unneeded():
-            (self._directory / name).unlink(missing_ok=True)
+        self._files.remove()
         while some := self._next():
             try:
                 self._write(some)
@@ -333,11 +279,6 @@ class Backups:
                 tell(f"no backup of {some[0].key[1]}: {text_of(error)}")
             finally:
                 self._writing = ()
-
-    def _unneeded(self) -> list[str]:
-        with self._lock:
-            names, self._removable = self._removable, []
-        return names
 
     def _next(self) -> Sequence[_Due]:
         """What is written next: many that are small, or one that is not."""
@@ -355,7 +296,7 @@ class Backups:
             if due.left.intact:  # else the request that changes it will be over, too
                 written.append((due, backup, content))
             elif backup.file:
-                (self._directory / backup.file).unlink(missing_ok=True)
+                self._files.remove(backup.file)
         with self._lock:
             record, pieces = LedgerRecord(), list[Piece]()
             for due, backup, content in written:
@@ -388,25 +329,11 @@ class Backups:
         if due.small and self._ledger.takes(size):
             return backup._replace(size=size, spans=spans, file=""), b"".join(pieces)
         try:
-            self._write_file(due, [pickle.dumps(spans, protocol=5), *pieces])
+            self._files.write(backup.file, pieces, lambda: due.left.intact)
         except OSError as error:
             tell(f"no backup of {due.key[1]}: {text_of(error)}")
             return backup.none(no_room(size)), b""
         return backup._replace(size=size), b""
-
-    def _write_file(self, due: _Due, pieces: Sequence[Piece]) -> None:
-        """Write a file (0600), whole or not at all, and not what is no longer so."""
-        file = self._directory / due.backup.file
-        temporary = file.with_name(f"{file.name}.writing")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                for piece in pieces:
-                    stream.write(piece)
-            if due.left.intact:
-                temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _gone(backup: Backup, error: Exception) -> str:
@@ -415,7 +342,3 @@ def _gone(backup: Backup, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{size}, not written yet"
     return f"{size}, which cannot be read again ({text_of(error)})"
-
-
-def _number(file: str) -> int:
-    return int(file.partition(".")[0])

@@ -7,7 +7,6 @@ such.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -52,11 +51,6 @@ class Rows(list[Any]):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return list, (), None, iter(self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Rows:
-        made = memo[id(self)] = Rows(self._own)
-        list.extend(made, [copy.deepcopy(item, memo) for item in self])
-        return made
-
 
 class Table(dict[Any, Any]):
     """A dictionary that owns what is in it."""
@@ -84,8 +78,3 @@ class Table(dict[Any, Any]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return dict, (), None, None, iter(self.items())
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Table:
-        made = memo[id(self)] = Table(self._own)
-        dict.update(made, {key: copy.deepcopy(item, memo) for key, item in self.items()})
-        return made

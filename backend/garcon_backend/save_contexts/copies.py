@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import pickle
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import cloudpickle
@@ -22,58 +22,44 @@ from torch import Tensor
 
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.containers import Rows, Table
-
-IMMUTABLE = (int, float, complex, str, bytes, bool, type(None))
-
-
-Memo = dict[int, tuple[Any, Any]]
-"""(value, its copy) of what was copied already, by the value's id."""
+from garcon_backend.save_contexts.walking import IMMUTABLE, Memo, Rebuild
 
 
 def copied(value: Any, memo: Memo | None = None) -> Any:
     """A value with memory of its own, off the graph; what is referred to twice in it is so in the copy."""
     if type(value) in IMMUTABLE:
         return value
-    if memo is None:
+    if memo is None and isinstance(value, Tensor):
+        return value.detach().clone()
+    return _Copy(memo)(value)
+
+
+class _Copy(Rebuild):
+    """Copies what is saved: lists and dictionaries own from then on what is put into them."""
+
+    def opens(self, value: Any) -> bool:
+        return super().opens(value) or isinstance(value, tuple)
+
+    def empty(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return Rows(copied)
+        return Table(copied) if isinstance(value, dict) else super().empty(value)
+
+    def leaf(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.detach().clone()
-        memo = {}
-    elif (known := memo.get(id(value))) is not None:
-        return known[1]
-    made = _made(value, memo)
-    memo.setdefault(id(value), (value, made))
-    return made
-
-
-def _made(value: Any, memo: Memo) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if _is_array(value):
-        return value.copy(order="K")
-    if type(value) in (list, Rows):
-        rows = memo.setdefault(id(value), (value, Rows(copied)))[1]
-        list.extend(rows, [copied(item, memo) for item in value])
-        return rows
-    if type(value) in (dict, Table):
-        table = memo.setdefault(id(value), (value, Table(copied)))[1]
-        dict.update(table, {key: copied(item, memo) for key, item in value.items()})
-        return table
-    if isinstance(value, tuple):
-        return tuple_like(value, [copied(item, memo) for item in value])
-    try:
-        return _as_it_travels(value, memo)
-    except (Exception, SystemExit) as error:  # objects may raise anything when asked for this
-        if memory.ended(error):
-            raise
-    return value
-
-
-def _as_it_travels(value: Any, memo: Memo) -> Any:
-    stream = io.BytesIO()
-    copying = _Copying(stream, memo)
-    copying.dump(value)
-    stream.seek(0)
-    return _Copied(stream, copying.beside).load()
+        if _is_array(value):
+            return value.copy(order="K")
+        try:
+            stream = io.BytesIO()
+            copying = _Copying(stream, self)
+            copying.dump(value)
+            stream.seek(0)
+            return _Copied(stream, copying.beside).load()
+        except (Exception, SystemExit) as error:  # objects may raise anything when asked for this
+            if memory.ended(error):
+                raise
+        return value
 
 
 class _Beside(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -121,12 +107,12 @@ _AS_THEY_ARE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctio
 
 
 class _Copying(_Beside):
-    def __init__(self, stream: io.BytesIO, memo: Memo) -> None:
+    def __init__(self, stream: io.BytesIO, copy: _Copy) -> None:
         super().__init__(stream)
-        self._memo = memo
+        self._copy = copy
 
     def instead(self, value: Any) -> Any:
-        return copied(value, self._memo)
+        return self._copy(value)
 
 
 class _Looking(_Beside):
@@ -147,15 +133,6 @@ class _Copied(pickle.Unpickler):
         return self._beside[number]
 
 
-def tuple_like(value: tuple[Any, ...], items: list[Any]) -> Any:
-    """A tuple of the same type: a named tuple, or one of torch's, such as topk returns."""
-    make = getattr(type(value), "_make", type(value))
-    try:
-        return make(items)
-    except TypeError:  # a tuple that is made from something else than its items
-        return tuple(items)
-
-
 # -- whose memory --------------------------------------------------------------------------------
 
 
@@ -169,17 +146,29 @@ def apart(value: Any, *tensors: Tensor) -> tuple[Any, bool]:
     """A value without memory of these tensors, and whether it had some: what has is copied. Lists and
     dictionaries stay the same ones, as others may hold them."""
     memories = [m for m in map(_memory, tensors) if m]
-    found = False
+    separate = _Separate(memories)
+    return separate(value), separate.found
 
-    def owned(item: Any) -> Any:
-        nonlocal found
-        plain = isinstance(item, Tensor) or _is_array(item)
-        if not (_within(item, memories) if plain else _holds(item, memories)):
-            return item
-        found = True
-        return copied(item)
 
-    return _changed(value, owned, set()), found
+class _Separate(Rebuild):
+    """Copies, in a value, what has some of this memory; containers stay the same ones."""
+
+    def __init__(self, memories: Collection[range]) -> None:
+        super().__init__()
+        self._memories, self.found = memories, False
+
+    def opens(self, value: Any) -> bool:
+        return super().opens(value) or isinstance(value, (list, dict, set, tuple))
+
+    def empty(self, value: Any) -> Any:
+        return value
+
+    def leaf(self, value: Any) -> Any:
+        plain = isinstance(value, Tensor) or _is_array(value)
+        if not (_within if plain else _holds)(value, self._memories):
+            return value
+        self.found = True
+        return copied(value)
 
 
 def _memory(tensor: Tensor) -> range | None:
@@ -204,28 +193,6 @@ def _holds(value: Any, memories: Collection[range]) -> bool:
         if memory.ended(error):
             raise
     return looking.found
-
-
-def _changed(value: Any, change: Callable[[Any], Any], seen: set[int]) -> Any:
-    """A value with what is in its containers changed: lists and dictionaries in place."""
-    if type(value) in IMMUTABLE or id(value) in seen:
-        return value
-    if not isinstance(value, (list, dict, tuple)):
-        return change(value)
-    seen.add(id(value))
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            if (new := _changed(item, change, seen)) is not item:
-                list.__setitem__(value, index, new)
-    elif isinstance(value, dict):
-        for key, item in list(value.items()):
-            if (new := _changed(item, change, seen)) is not item:
-                dict.__setitem__(value, key, new)
-    else:
-        items = [_changed(item, change, seen) for item in value]
-        if any(new is not item for new, item in zip(items, value, strict=True)):
-            return tuple_like(value, items)
-    return value
 
 
 def _is_array(value: Any) -> bool:

@@ -17,6 +17,7 @@ from garcon_backend.save_contexts.journal import Journal, Piece
 from garcon_jupyter.wire.failures import text_of
 
 Key = tuple[str, str, str | None]
+"""Which save context: (session, point, name of the probe or None)."""
 
 CAPACITY = 8 << 20
 """Bytes of a journal before it begins anew; half of them may be values."""

@@ -1,4 +1,4 @@
-"""Recorded values on their way out: cut on the rank that holds them, merged where they are parts.
+"""Recorded values on their way out: described and cut on the rank that holds them, merged where they are parts.
 
 A sharded probe saves on every rank that holds a shard, in every replica. The rule it names says how the
 parts become one: ``cat`` (shards along the sharded dimension, replicas along the batch; the default),
@@ -8,6 +8,7 @@ function of the list of parts, ordered by replica and shard.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from garcon_backend.save_contexts.backups import Lost
+from garcon_backend.save_contexts.containers import Rows, Table
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.wire.requests import AttributeInfo, Code
 
@@ -101,6 +104,31 @@ def merged(parts: Sequence[RankPart], what: str, load: Callable[[Code], Any]) ->
             f"The parts of {what} cannot be merged by {rule or 'cat'}: {error}.",
             "Save tensors that fit together, or name another rule: merge=….",
         ) from error
+
+
+class _Preview(reprlib.Repr):
+    repr_Rows = reprlib.Repr.repr_list
+    repr_Table = reprlib.Repr.repr_dict
+
+
+def describe(value: Any) -> AttributeInfo:
+    """What a handle may know of a value without fetching it."""
+    kind = {Rows: "list", Table: "dict"}.get(type(value), type(value).__name__)
+    if isinstance(value, Lost):
+        return AttributeInfo("lost", preview=repr(value))
+    if isinstance(value, Tensor):
+        return AttributeInfo(
+            kind,
+            tuple(value.shape),
+            str(value.dtype).removeprefix("torch."),
+            str(value.device),
+            value.numel() * value.element_size(),
+        )
+    try:
+        preview = _Preview().repr(value)
+    except (Exception, SystemExit):  # noqa: BLE001 - objects may raise anything when asked that
+        preview = f"<{kind}>"
+    return AttributeInfo(kind, preview=preview if len(preview) < 80 else preview[:77] + "…")
 
 
 def described(infos: Sequence[RankPart]) -> AttributeInfo:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from garcon_backend.process import memory
+from garcon_backend.save_contexts.walking import inside, walk
 from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import DoesNotFit
 
@@ -27,7 +28,7 @@ COUNTED_AT_ONCE = 1 << 20
 """Bytes of a tensor from which on it is counted when it is saved, and not only when the request is over."""
 
 _DEPTH = 4
-"""How deep lists and dictionaries are looked into."""
+"""How deep containers and objects are looked into, to count what is in them."""
 
 Kept = Iterable[tuple[str, Mapping[str, Any]]]
 """(session, what is saved by attribute), of all contexts and snapshots."""
@@ -103,9 +104,10 @@ class _Former:
     """What a context held, with the content of its lists and dictionaries."""
 
     def __init__(self, values: dict[str, Any], parts: dict[str, Any]) -> None:
-        dictionaries = (values, parts, *_containers(values.values(), dict))
+        saved = list(walk(values.values()))
+        dictionaries = (values, parts, *(held for held in saved if isinstance(held, dict)))
         self._dictionaries = [(held, dict(held)) for held in dictionaries]
-        self._lists = [(held, list(held)) for held in _containers(values.values(), list)]
+        self._lists = [(held, list(held)) for held in saved if isinstance(held, list)]
 
     def restore(self) -> None:
         for held, content in self._dictionaries:
@@ -115,45 +117,38 @@ class _Former:
             list.__setitem__(row, slice(None), items)
 
 
-def _containers(values: Iterable[Any], kind: type, depth: int = _DEPTH) -> Iterator[Any]:
-    """The lists, or dictionaries, among saved values and inside them."""
-    for value in values:
-        if isinstance(value, kind):
-            yield value
-        if depth and isinstance(value, (list, tuple, dict)):
-            inside = value.values() if isinstance(value, dict) else value
-            yield from _containers(inside, kind, depth - 1)
-
-
 def _bytes_by_session(kept: Kept) -> Counter[str]:
     """Bytes of tensors, arrays, texts and states of recorders; what several hold counts for the first."""
     seen: set[Any] = set()
     found: Counter[str] = Counter()
     for session, values in kept:
-        found[session] += sum(_bytes(value, seen, _DEPTH) for value in values.values())
+        everything = walk(values.values(), _counted_inside, _DEPTH, seen)
+        found[session] += sum(_bytes(value, seen) for value in everything)
     return found
 
 
-def _bytes(value: Any, seen: set[Any], depth: int) -> int:
+def _counted_inside(value: Any) -> Iterable[Any] | None:
+    """What is in a container, a dataclass, a namespace or an object of the user's."""
+    if (held := inside(value)) is not None:
+        return held
+    if isinstance(value, (Tensor, np.ndarray)):
+        return None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    attributes = vars(value) if hasattr(value, "__dict__") else None
+    return attributes.values() if isinstance(attributes, dict) else None
+
+
+def _bytes(value: Any, seen: set[Any]) -> int:
+    """Bytes of a leaf, the first time."""
     identity: Any
     if isinstance(value, Tensor) and value.layout is torch.strided:
         storage = value.untyped_storage()
         identity, size = (str(value.device), storage._cdata), storage.nbytes()
-    elif isinstance(value, (list, tuple, dict, set)):
-        inside = value.values() if isinstance(value, dict) else value
-        if not depth or id(value) in seen:
-            return 0
-        seen.add(id(value))
-        return sum(_bytes(item, seen, depth - 1) for item in inside)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):  # a recorder's state
-        inside = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
-        return sum(_bytes(item, seen, depth - 1) for item in inside) if depth else 0
     elif isinstance(value, np.ndarray):
         identity, size = id(value), value.nbytes
     elif isinstance(value, (str, bytes, bytearray)):
         identity, size = id(value), sys.getsizeof(value)
-    elif isinstance(vars(value) if hasattr(value, "__dict__") else None, dict):
-        return _bytes(vars(value), seen, depth)  # a namespace, or an object of the user's
     else:
         return 0
     if identity in seen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import copy
 import dataclasses
 import functools
 import threading
@@ -16,7 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from garcon_backend.save_contexts.contexts import Contexts, SaveContext, describe, release_aliases
+from garcon_backend.save_contexts.contexts import Contexts
+from garcon_backend.save_contexts.copies import copied
+from garcon_backend.save_contexts.merging import describe
+from garcon_backend.save_contexts.save_context import SaveContext, release_aliases
 from garcon_jupyter.errors import WrongValue
 from garcon_jupyter.wire import codec
 from garcon_jupyter.wire.requests import AttributeInfo
@@ -215,7 +217,7 @@ def with_containers() -> SaveContext:
 def test_what_is_put_into_a_saved_container_is_as_it_was_then(put: Any, again: bool) -> None:
     context, tensor = with_containers(), fresh()
     if again:
-        vars(context).update(copy.deepcopy(vars(context)))
+        vars(context).update(copied(vars(context)))
     put(context, tensor)
     before = repr(vars(context))
     assert "3." in before

@@ -7,7 +7,7 @@ from typing import Any
 
 from garcon_backend.execution.requests.handler import RequestHandler
 from garcon_backend.save_contexts import merging
-from garcon_backend.save_contexts.contexts import there
+from garcon_backend.save_contexts.save_context import there
 from garcon_jupyter.errors import CannotTravel, NoRecording
 from garcon_jupyter.wire import codec
 from garcon_jupyter.wire import requests as wire

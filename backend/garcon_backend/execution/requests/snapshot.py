@@ -8,7 +8,6 @@ from typing import Any
 
 from garcon_backend.execution.requests.handler import RequestHandler
 from garcon_backend.save_contexts import merging
-from garcon_backend.save_contexts.contexts import describe
 from garcon_jupyter.wire import requests as wire
 
 Index = dict[tuple[str, str | None], dict[str, merging.RankPart]]
@@ -31,7 +30,9 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
         index = {
             key: {
                 name: merging.RankPart(
-                    replace(describe(value), origin=contexts.origin(session, key, name, value)),
+                    replace(
+                        merging.describe(value), origin=contexts.origin(session, key, name, value)
+                    ),
                     saved.parts.get(name),
                 )
                 for name, value in saved.values.items()
