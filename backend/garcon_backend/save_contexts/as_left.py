@@ -73,7 +73,8 @@ class _Holding(Rebuild):
         return self._counted(value, len(value) if isinstance(value, (str, bytes)) else 8)
 
     def numbers(self, values: Collection[Any]) -> list[Any]:
-        return self._counted(list(values), 8 * len(values), 64 * len(values))
+        copied: list[Any] = self._counted(list(values), 8 * len(values), 64 * len(values))
+        return copied
 
     def empty(self, value: Any) -> Any:
         if isinstance(value, dict):
