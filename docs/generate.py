@@ -9,6 +9,7 @@ All are committed; a test checks that they are what this program makes.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -100,8 +101,9 @@ checkpoint stores; fused weights come back split under these names.
 FAMILIES_OPENING = """\
 ## Which architecture has which point
 
-✓ means that the point is there, a number why it is not (below), in a model of the architecture's default
-configuration; `%garcon points` says it of yours. A model of any other architecture still loads, with
+Families that have the same points share a letter; in parentheses stands the `model_type` of their configurations. ✓ means
+that the point is there, a number why it is not (below), in a model of the architecture's default configuration;
+`%garcon points` says it of yours. A model of any other architecture still loads, with
 `module:` points only. It attends by its own function, as transformers runs it (sinks, sparse indices, biases by
 position and whatever it has), and its numbers are the reference's.
 """
@@ -138,26 +140,36 @@ def parameters() -> str:
 
 
 def families() -> str:
-    """Family by point: there, or the number of the reason why not."""
+    """Kinds of families by point: there, or the number of the reason why not."""
     known = sorted({family.name: family for family in FAMILIES.values()}.items())
     refused = {name: {**family.refused, **usually_lacks(family)} for name, family in known}
     reasons: dict[str, int] = {}
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for name, _ in known:
+        why = tuple(refused[name].get(spec.template, "") for spec in POINTS)
+        kinds.setdefault(why, []).append(name)
 
-    def cell(name: str, spec: PointSpec) -> str:
-        if spec.template not in refused[name]:
-            return "✓"
-        return str(reasons.setdefault(refused[name][spec.template], len(reasons) + 1))
+    def cell(why: str) -> str:
+        return str(reasons.setdefault(why, len(reasons) + 1)) if why else "✓"
 
-    rows = [(f"`{spec.template}`", *(cell(name, spec) for name, _ in known)) for spec in POINTS]
-    served = [f"- **{name}**: `{'`, `'.join(family.model_types)}`" for name, family in known]
-    why = [f"{number}. {reason}" for reason, number in reasons.items()]
+    letters = dict(zip(string.ascii_uppercase, kinds, strict=False))
+    rows = [
+        (f"`{spec.template}`", *(cell(why[place]) for why in letters.values()))
+        for place, spec in enumerate(POINTS)
+    ]
+    models = {name: f"{name} (`{'`, `'.join(family.model_types)}`)" for name, family in known}
+    alike = [
+        f"- **{letter}**: {'; '.join(models[name] for name in kinds[why])}"
+        for letter, why in letters.items()
+    ]
+    numbered = [f"{number}. {reason}" for reason, number in reasons.items()]
     return "\n".join(
         [
             FAMILIES_OPENING,
-            table(("Point", *(name for name, _ in known)), rows),
-            *why,
-            "\nThe `model_type` of the configurations that each family serves:\n",
-            *served,
+            *alike,
+            "",
+            table(("Point", *letters), rows),
+            *numbered,
             "",
         ]
     )

@@ -20,18 +20,18 @@ LAYER = "model.layers.1.self_attn.o_proj"
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return architectures.make("gpt_oss", tmp_path_factory.mktemp("gpt-oss"))
+    return architectures.make("granite_swa", tmp_path_factory.mktemp("granite-swa"))
 
 
 @pytest.fixture(scope="module")
-def gpt_oss(path: Path) -> Iterator[garcon.RemoteModel]:
+def granite(path: Path) -> Iterator[garcon.RemoteModel]:
     server = garcon.launch(path, name="own-attention", progress=quiet)
     model = garcon.connect(server.name)
     yield model
     model.shutdown(force=True)
 
 
-def test_gpt_oss_by_its_own_attention(gpt_oss: garcon.RemoteModel, path: Path) -> None:
+def test_granite_by_its_own_attention(granite: garcon.RemoteModel, path: Path) -> None:
     """Logits, what goes into a module, an edit there and a continuation: as in transformers, with sinks."""
     plain: Any = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
     kept: list[torch.Tensor] = []
@@ -44,20 +44,20 @@ def test_gpt_oss_by_its_own_attention(gpt_oss: garcon.RemoteModel, path: Path) -
     def halve(save_ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
         return tensor * 0.5
 
-    point = gpt_oss.probe_points[f"module:{LAYER}.input"]
+    point = granite.probe_points[f"module:{LAYER}.input"]
     with torch.no_grad():
         wanted = plain(IDS).logits
-        assert apart(gpt_oss.forward(IDS, probes=[point.probe(keep)]), wanted) <= 1e-5
-        assert apart(gpt_oss.recordings()[point.name].z, kept[0]) <= 1e-5
+        assert apart(granite.forward(IDS, probes=[point.probe(keep)]), wanted) <= 1e-5
+        assert apart(granite.recordings()[point.name].z, kept[0]) <= 1e-5
         handle.remove()
         module.register_forward_pre_hook(lambda m, args: (args[0] * 0.5,))
-        edited = gpt_oss.forward(IDS, probes=[point.probe(halve)])
+        edited = granite.forward(IDS, probes=[point.probe(halve)])
         assert apart(edited, plain(IDS).logits) <= 1e-5
         assert apart(edited, wanted) > 1e-3
-        found = gpt_oss.generate(IDS, max_new_tokens=5, probes=[point.probe(halve)])
+        found = granite.generate(IDS, max_new_tokens=5, probes=[point.probe(halve)])
         told = plain.generate(
             IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=5, do_sample=False
         )
     assert torch.equal(found.ids, told)
     with pytest.raises(garcon.PointUnavailable, match="no family file maps"):
-        gpt_oss.probe_points["layers.1.attn.pattern"].probe(keep)
+        granite.probe_points["layers.1.attn.pattern"].probe(keep)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from garcon_backend.models.families import FAMILIES
 from garcon_jupyter.points import PARAMETERS, POINTS, Catalog, parse_parameter
 from tests import by_hand
 from tests.backend.cases import (
@@ -226,3 +227,10 @@ def stated(catalog: Catalog, template: str) -> str:
 
 def test_the_table_is_of_these_cases() -> None:
     assert set(TABLE) == set(EVERY)
+
+
+def test_the_readme_counts_them() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    names = {family.name for family in FAMILIES.values()}
+    assert f"{len(names)} families" in readme
+    assert {family for family, _ in EVERY.values()} >= {f.model_types[0] for f in FAMILIES.values()}
