@@ -81,6 +81,11 @@ class Sockets:
         self._context.destroy(linger=0)
 
     @property
+    def key(self) -> str:
+        """With which messages are signed: every server has its own."""
+        return str(self.info["key"])
+
+    @property
     def mine(self) -> bool:
         """Whether this process made it; else it is a fork of the one that did."""
         return os.getpid() == self._owner
