@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests import by_hand, checkpoints
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import EVERY, IDS, MASK, Case, changed, edited_points, gradient_of, loss
 from tests.backend.cases import wrong as differing
-from tests.backend.in_process import InProcess
 from tests.backend.parity_run import NEW, Found, compute_all, label
 from tests.backend.ranks import run_on_ranks
 
@@ -58,7 +58,7 @@ def edited(folder: Path) -> dict[str, list[str]]:
         theirs = by_hand.by_hand(EVERY[name][0], folder / name)
         clean = theirs.run(IDS, MASK)
         found[name] = edited_points(
-            Case(name, folder / name, InProcess(folder / name), theirs, clean)
+            Case(name, folder / name, BareRank(folder / name), theirs, clean)
         )
     return found
 
