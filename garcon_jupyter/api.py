@@ -10,6 +10,7 @@ from garcon_jupyter.client import preload, resuming
 from garcon_jupyter.client.look import Look
 from garcon_jupyter.client.resuming import notebook_session  # noqa: F401 - its former place
 from garcon_jupyter.connection import prints
+from garcon_jupyter.connection.connection import Endpoint
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.servers import launching, limits, registry
@@ -97,14 +98,15 @@ def _resolved(
     return str(directory), snapshots.server_name(directory)
 
 
-def connect(name: str | Server | None = None, session: str | None = None) -> RemoteModel:
+def connect(name: str | Endpoint | None = None, session: str | None = None) -> RemoteModel:
     """Connect to a running server.
 
     Each call has a session of its own, so that a process can have several that do not see each other.
     :func:`launch_and_connect` and ``%garcon connect`` go on in the one that the notebook had.
 
     Args:
-        name: of the server; ``ssh://user@host/name`` for one of another machine.
+        name: of the server; ``ssh://user@host/name`` for one of another machine. Or a model in this process, as
+            ``garcon_backend.in_process.open_here`` makes it.
         session: of the session to resume, or to make; by default a fresh one. :func:`sessions` lists them.
 
     Raises:
@@ -114,7 +116,7 @@ def connect(name: str | Server | None = None, session: str | None = None) -> Rem
         SessionInUse: another living client holds the session.
         VersionMismatch: server and client do not understand each other.
     """
-    model = RemoteModel(registry.find(name), session=session)  # type: ignore[arg-type]  # None is told so
+    model = RemoteModel(registry.endpoint(name), session=session)  # type: ignore[arg-type]  # None is told so
     if session is None and imported.shell():  # a script has no cell that is run again
         prints.notice(resuming.tell(model))
     return model

@@ -1,4 +1,8 @@
-"""Real servers for the tests: started once, shared by all that only read, and gone at the end."""
+"""Models for the tests: in this process where that says as much, else on real servers.
+
+Servers are started once, shared by all that only read, and gone at the end. What asks for values, errors and shapes has
+`rmodel`, in this process; what is about processes, `rmodel_served`.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ os.environ.pop("JPY_SESSION_NAME", None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import garcon_jupyter as garcon  # noqa: E402
+from garcon_backend.in_process import ModelHere, open_here  # noqa: E402
 from garcon_jupyter.servers import control, registry  # noqa: E402
 from tests import checkpoints, oracle  # noqa: E402
 
@@ -67,14 +72,34 @@ def llama_tp2_server(llama_path: Path) -> Iterator[garcon.Server]:
 
 
 @pytest.fixture(scope="session")
+def llama_here(llama_path: Path) -> ModelHere:
+    """The same in this process, named "tiny" as well."""
+    return open_here(llama_path, name="tiny")
+
+
+@pytest.fixture(scope="session")
+def smollm2_here() -> ModelHere:
+    """The real SmolLM2 in this process."""
+    return open_here("smollm2")
+
+
+@pytest.fixture(scope="session")
 def smollm2_server() -> Iterator[garcon.Server]:
     """The real SmolLM2 in one process, named "smollm2"."""
     yield garcon.launch("smollm2", name="smollm2", progress=quiet)
 
 
 @pytest.fixture
-def rmodel(llama_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
-    """A fresh session on the small Llama."""
+def rmodel(llama_here: ModelHere) -> Iterator[garcon.RemoteModel]:
+    """A fresh session on the small Llama, in this process."""
+    model = garcon.connect(llama_here)
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def rmodel_served(llama_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
+    """A fresh session on the small Llama, on a server."""
     model = garcon.connect(llama_server.name)
     yield model
     model.close()
@@ -88,18 +113,35 @@ def rmodel_tp2(llama_tp2_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
     model.close()
 
 
-@pytest.fixture(params=["tiny", "tiny-tp2"])
+@pytest.fixture(params=["here", "tiny-tp2"])
 def either(request: pytest.FixtureRequest) -> Iterator[garcon.RemoteModel]:
-    """A fresh session on the small Llama, in one process and again over two ranks."""
+    """A fresh session on the small Llama, in this process and again over two ranks of a server."""
+    fixture = {"here": "llama_here", "tiny-tp2": "llama_tp2_server"}[request.param]
+    model = garcon.connect(request.getfixturevalue(fixture))
+    yield model
+    model.close()
+
+
+@pytest.fixture(params=["tiny", "tiny-tp2"])
+def either_served(request: pytest.FixtureRequest) -> Iterator[garcon.RemoteModel]:
+    """A fresh session on the small Llama, on a server of one rank and again on one of two."""
     fixture = {"tiny": "llama_server", "tiny-tp2": "llama_tp2_server"}[request.param]
-    model = garcon.connect(request.getfixturevalue(fixture).name)
+    model = garcon.connect(request.getfixturevalue(fixture))
     yield model
     model.close()
 
 
 @pytest.fixture
-def smollm2(smollm2_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
-    """A fresh session on SmolLM2."""
+def smollm2(smollm2_here: ModelHere) -> Iterator[garcon.RemoteModel]:
+    """A fresh session on SmolLM2, in this process."""
+    model = garcon.connect(smollm2_here)
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def smollm2_served(smollm2_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
+    """A fresh session on SmolLM2, on a server."""
     model = garcon.connect(smollm2_server.name)
     yield model
     model.close()

@@ -16,10 +16,15 @@ from typing import Any
 import pytest
 
 STARTING = {
-    *("llama_server", "llama_tp2_server", "smollm2_server", "either"),
+    *("llama_server", "llama_tp2_server", "smollm2_server", "either_served"),
     *("jupyter", "browser", "lab"),
 }
 """Fixtures behind which there is a process; what depends on them is known by that."""
+
+HERE = "here"
+"""Fixtures of several kinds (`either`, `kind`) have a process behind all of them but this one."""
+
+OF_KINDS = {"either", "kind"}
 
 EVENTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
 
@@ -63,7 +68,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def starts_processes(item: pytest.Item) -> bool:
     """Whether a test says so, or uses a fixture behind which there is a process."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
-    return bool(STARTING.intersection(fixtures) or item.get_closest_marker("processes"))
+    kinds: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    elsewhere = any(kinds.get(name, HERE) != HERE for name in OF_KINDS)
+    starting = STARTING.intersection(fixtures) or item.get_closest_marker("processes")
+    return bool(starting or elsewhere)
 
 
 def is_one_of_many(item: pytest.Item) -> bool:

@@ -38,10 +38,10 @@ def tried(docstring: str, name: str, names: dict[str, Any]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
-def test_an_example_shows_what_it_says(name: str, smollm2: garcon.RemoteModel) -> None:
+def test_an_example_shows_what_it_says(name: str, smollm2_served: garcon.RemoteModel) -> None:
     names = {"__name__": "__main__", "garcon": garcon, "torch": torch, "recorders": recorders}
     docstring = inspect.getdoc(WITH_EXAMPLES[name]) or ""
-    lines, wrong = tried(docstring, name, {**names, "rmodel": smollm2})
+    lines, wrong = tried(docstring, name, {**names, "rmodel": smollm2_served})
     assert wrong == "" and lines >= 3
 
 

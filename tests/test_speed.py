@@ -10,12 +10,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
 from garcon_jupyter import RemoteModel
 from tests.oracle import Plain
 
 POINT = "layers.0.resid_pre"
+
+
+@pytest.fixture
+def rmodel(rmodel_served: RemoteModel) -> RemoteModel:
+    """On a server: what is measured is the way there too."""
+    return rmodel_served
 
 
 def best(rounds: int, *sides: Callable[[], Any]) -> list[float]:

@@ -13,11 +13,10 @@ from typing import Any, NoReturn
 from garcon_jupyter.client import preload
 from garcon_jupyter.client.probe_cache import Installing
 from garcon_jupyter.connection import background, prints
-from garcon_jupyter.connection.channel import Channel
+from garcon_jupyter.connection.connection import Connection, Endpoint
 from garcon_jupyter.connection.lines import Lines
 from garcon_jupyter.errors import BadRequest, CannotTravel, ProbesUnknown
 from garcon_jupyter.points import Catalog
-from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire import requests as wire
 
@@ -29,7 +28,7 @@ class Connected:
     in the same session, before the next request goes.
 
     Attributes:
-        server: the server it is connected to.
+        server: what it is connected to.
         session: name of the session; save contexts are kept under it.
         resumed: whether the session was there already.
         facts: what the server said of itself when it was greeted.
@@ -39,7 +38,7 @@ class Connected:
 
     def __init__(
         self,
-        server: Server,
+        server: Endpoint,
         session: str | None = None,
         prefer: str | None = None,
         lasting: bool = True,
@@ -48,11 +47,9 @@ class Connected:
         preload.begin()
         self.server = server
         self._released: list[int] = []
-        self._channel = Channel(server.file, server.why_gone, server.tunnel)
+        self._channel = server.connect()
         self._channel.warn = partial(_warn, server.name)
-        self._lines = Lines(
-            self._channel, partial(Channel, server.file, server.why_gone, server.tunnel)
-        )
+        self._lines = Lines(self._channel, server.connect)
         try:
             self._channel.follow(prints.notice)
             self._greet(session, prefer, lasting)
@@ -61,7 +58,7 @@ class Connected:
             raise
         self.requests = 0
         self._installing = Installing()
-        _HOLDING[self._channel.info["key"], self.session] += 1
+        _HOLDING[self._channel.key, self.session] += 1
         self._close = weakref.finalize(self, _hang_up, self._channel, self.session)
         weakref.finalize(self, self._lines.close)
         self._channel.wait_for_prints()
@@ -108,13 +105,21 @@ class Connected:
         about = {"session": self.session, "kind": type(request).__name__.lower(), "behind": behind}
         probes = getattr(request, "probes", ())
         if not probes or not hasattr(request, "probe_set"):
-            return line.request(about, request, show, into)
+            return self._over(line, about, request, show, into)
         named = dataclasses.replace(request, probes=(), probe_set=self._installing.named(probes))
         try:
-            return line.request(about, named, show, into)
+            return self._over(line, about, named, show, into)
         except ProbesUnknown:
             named.probe_set = self._installing.named(probes, again=True)
-            return line.request(about, named, show, into)
+            return self._over(line, about, named, show, into)
+
+    @staticmethod
+    def _over(line: Connection, *asked: Any) -> Any:
+        """The answer to a request on a line; that it took so long is told to whoever measures it."""
+        try:
+            return line.request(*asked)
+        finally:
+            background.spend(line.took)
 
     def _follow(self) -> None:
         """Where the server was started anew, greet it in the same session."""
@@ -158,19 +163,16 @@ def _warn(server: str, seconds: float) -> None:
     )
 
 
-def _hang_up(channel: Channel, session: str) -> None:
+def _hang_up(channel: Connection, session: str) -> None:
     """Let go of a session, if nobody else in this process has it. A fork has nothing to let go of: the session is
     its parent's."""
     if not channel.mine:
         return
-    _HOLDING[channel.info["key"], session] -= 1
-    if _HOLDING[channel.info["key"], session]:
+    _HOLDING[channel.key, session] -= 1
+    if _HOLDING[channel.key, session]:
         channel.close()
         return
-    with contextlib.suppress(Exception):
-        if channel.same_host:
-            channel._check_alive()
-        channel.ask(protocol.GOODBYE, {**channel.client_facts(), "session": session})
+    channel.leave(session)
     channel.close()
 
 

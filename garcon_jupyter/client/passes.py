@@ -13,8 +13,8 @@ from garcon_jupyter.client.probes import Probe, ProbePoints, as_names, checked
 from garcon_jupyter.client.tokenizing import TokenizerClient
 from garcon_jupyter.client.tokens import Generated, Tokens, generated
 from garcon_jupyter.connection import background
+from garcon_jupyter.connection.connection import Endpoint
 from garcon_jupyter.errors import BadProbe, BadRequest
-from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire import requests as wire
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class PassClient(TokenizerClient):
 
     def __init__(
         self,
-        server: Server,
+        server: Endpoint,
         session: str | None = None,
         prefer: str | None = None,
         lasting: bool = True,

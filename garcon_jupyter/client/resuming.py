@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from garcon_jupyter import imported
+from garcon_jupyter.connection.connection import Endpoint
 from garcon_jupyter.servers import control, registry
-from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire import protocol
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _HAD: dict[tuple[Any, ...], str] = {}
 os.register_at_fork(after_in_child=_HAD.clear)  # they are its parent's
 
 
-def own(server: Server) -> WishedSession:
+def own(server: Endpoint) -> WishedSession:
     """The session that this process had on a server; else the one that goes by the notebook's name."""
     wish = _by_name()
     had = _HAD.get((*_identity(server), wish.name))
@@ -71,7 +71,7 @@ def remember(model: Client) -> None:
     _HAD[*_identity(model.server), _by_name().name] = model.session
 
 
-def _identity(server: Server) -> tuple[Any, ...]:
+def _identity(server: Endpoint) -> tuple[Any, ...]:
     return server.name, server.facts["host"], server.facts["supervisor"]
 
 
@@ -171,7 +171,7 @@ class Session:
         return f"<session {self.name!r} of {self.server}: {holder} since {since}; {self.contents or 'empty'}>"
 
 
-def sessions(name: str | Server | None = None) -> list[Session]:
+def sessions(name: str | Endpoint | None = None) -> list[Session]:
     """The sessions of a server: who has them, and what is in them. Answered while the model is busy, too.
 
     Args:
@@ -181,11 +181,11 @@ def sessions(name: str | Server | None = None) -> list[Session]:
         UnknownServer: none of that name runs.
         ServerGone: it does not answer.
     """
-    servers = registry.servers() if name is None else [registry.find(name)]
+    servers = registry.servers() if name is None else [registry.endpoint(name)]
     return [_session(server, row) for server in servers for row in control.sessions(server)]
 
 
-def _session(server: Server, row: dict[str, Any]) -> Session:
+def _session(server: Endpoint, row: dict[str, Any]) -> Session:
     return Session(row["session"], server.name, **{k: v for k, v in row.items() if k != "session"})
 
 

@@ -5,7 +5,8 @@ Not here: which servers there are (``servers``), and what is asked of them (``cl
 ``connection_file``      how a server is reached, and that it runs
 ``sockets``              Jupyter's sockets, and messages on them
 ``liveness``             whether the server lives, hangs, has ended or starts anew
-``channel``              questions and requests, and the wait for their answers
+``connection``           what a client needs of the line to a model, whatever it is made of
+``channel``              the line by sockets: questions and requests, and the wait for their answers
 ``route``                what a tunnel is to a connection
 ``pending``              what of a request has come
 ``lines``                the line of cells, and one beside it

@@ -1,4 +1,4 @@
-"""The line to one server: messages out, replies and prints in.
+"""The line to one server by sockets: messages out, replies and prints in.
 
 A request blocks the calling thread; while it waits it passes on what the request prints, notices a server
 that died, and turns a first interrupt into a cancellation of that very request.
@@ -15,7 +15,7 @@ from typing import Any
 
 import zmq
 
-from garcon_jupyter.connection import background, liveness, prints
+from garcon_jupyter.connection import liveness, prints
 from garcon_jupyter.connection.liveness import TICK, WatchedSockets
 from garcon_jupyter.connection.pending import PendingReply
 from garcon_jupyter.connection.route import Route
@@ -34,7 +34,7 @@ LONG = 5.0
 
 
 class Channel(WatchedSockets):
-    """Talks to one server. Safe to use from several threads, one request at a time.
+    """Talks to one server: the :class:`~garcon_jupyter.connection.connection.Connection` by sockets. Safe to use from several threads, one request at a time.
 
     It belongs to the process that made it. A fork has copies of its sockets, whose other ends know nothing of that,
     and of its locks, which a thread may hold that the fork does not have: so a fork is refused before it touches any.
@@ -46,6 +46,7 @@ class Channel(WatchedSockets):
 
     Attributes:
         request_id: of the request that is waited for; None while there is none.
+        took: seconds that the last request ran on the server.
         warn: called with the seconds that are left when the server is about to end because nobody uses it.
     """
 
@@ -53,6 +54,7 @@ class Channel(WatchedSockets):
         self, file: Path, why_gone: Callable[[], str] = lambda: "", route: Route | None = None
     ) -> None:
         self.request_id: str | None = None
+        self.took = 0.0
         self.warn: Callable[[float], None] = lambda seconds: None
         self._heeded = 0
         self._kept = contextlib.ExitStack()
@@ -154,6 +156,7 @@ class Channel(WatchedSockets):
         """
         self._check_usable()
         with self._request_lock:
+            self.took = 0.0
             session = content.get("session", "")
             packed, raw = transport.pack(value, self._shared, give=self._give(session))
             buffers: Any = list(raw)
@@ -170,7 +173,7 @@ class Channel(WatchedSockets):
                 finally:
                     self.request_id = None
                 transport.discard(packed)  # where the server refused to look at it
-                background.spend(reply["content"].get("seconds", 0.0))
+                self.took = reply["content"].get("seconds", 0.0)
                 try:
                     return self._opened(_checked(reply), into)
                 finally:
@@ -207,6 +210,13 @@ class Channel(WatchedSockets):
             return reply["kind"], self._opened(_checked(answer))
         finally:
             self.ask(protocol.RECEIVED, {"session": session, "request": request})
+
+    def leave(self, session: str) -> None:
+        """Let go of a session, if the server lives."""
+        with contextlib.suppress(Exception):
+            if self.same_host:
+                self._check_alive()
+            self.ask(protocol.GOODBYE, {**self.client_facts(), "session": session})
 
     def _say(self, kind: str, session: str, waiting: PendingReply) -> None:
         """Tell the server something of a request; nobody waits for an answer."""
@@ -317,7 +327,7 @@ class Channel(WatchedSockets):
 
 
 def _checked(reply: dict[str, Any]) -> dict[str, Any]:
-    content = reply["content"]
+    content: dict[str, Any] = reply["content"]
     if content.get("status") != "ok":
         raise revive(content["failure"])
     content["buffers"] = reply["buffers"]

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 from garcon_jupyter.connection import background
-from garcon_jupyter.connection.channel import Channel
+from garcon_jupyter.connection.connection import Connection
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.wire import protocol
 
@@ -25,14 +25,14 @@ class Lines:
         another: makes one more.
     """
 
-    def __init__(self, main: Channel, another: Callable[[], Channel]) -> None:
+    def __init__(self, main: Connection, another: Callable[[], Connection]) -> None:
         self._main, self._another = main, another
-        self._beside: Channel | None = None
+        self._beside: Connection | None = None
         self._lock = threading.Lock()
         self._closed = False
         self._owner = os.getpid()
 
-    def here(self) -> Channel:
+    def here(self) -> Connection:
         """The line for a request of this thread (:mod:`garcon_jupyter.connection.background`)."""
         if not background.is_beside():
             return self._main

@@ -103,7 +103,8 @@ class WatchedSockets(Sockets):
             ServerGone: it has ended.
         """
         try:
-            return read_connection_file(self._file)["garcon"].get("restarting", "")
+            news: str = read_connection_file(self._file)["garcon"].get("restarting", "")
+            return news
         except BadConnectionFile:
             if self._file.exists():
                 raise

@@ -81,6 +81,11 @@ class Sockets:
         self._context.destroy(linger=0)
 
     @property
+    def key(self) -> str:
+        """With which messages are signed: every server has its own."""
+        return str(self.info["key"])
+
+    @property
     def mine(self) -> bool:
         """Whether this process made it; else it is a fork of the one that did."""
         return os.getpid() == self._owner
@@ -88,7 +93,8 @@ class Sockets:
     def _send(self, sock: Any, kind: str, content: dict[str, Any], buffers: Any) -> str:
         """Send a message; its id."""
         message: Any = self._session.send(sock, kind, content, buffers=list(buffers))
-        return message["header"]["msg_id"]
+        sent: str = message["header"]["msg_id"]
+        return sent
 
     def _receive(self, sock: Any) -> dict[str, Any] | None:
         frames = sock.recv_multipart(copy=True)

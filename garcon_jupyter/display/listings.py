@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.amounts import sized
 from garcon_jupyter.client.probes import Probe
+from garcon_jupyter.connection.connection import Endpoint
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.points import (
     MODULE_PREFIX,
@@ -95,7 +96,7 @@ def servers(found: Sequence[Server]) -> str:
     )
 
 
-def status(server: Server, told: dict[str, Any]) -> str:
+def status(server: Endpoint, told: dict[str, Any]) -> str:
     """What a server does, who is there and what it uses."""
     idle = told["idle_left"]
     rows = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from garcon_jupyter.api import in_notebook_session
+from garcon_jupyter.connection.connection import Endpoint
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.model import VARIABLE, RemoteModel
 from garcon_jupyter.servers import registry
@@ -72,7 +73,7 @@ class Current:
                 return model, True
         return in_notebook_session(server, session), False
 
-    def hang_up(self, server: Server) -> None:
+    def hang_up(self, server: Endpoint) -> None:
         """Close the connections to a server that has ended."""
         for model in (self.peek(), self._connections.pop(server.name, None)):
             if model and model.server.name == server.name:
@@ -100,6 +101,7 @@ def _usable(model: RemoteModel, server: Server, session: str | None) -> bool:
     """Whether a connection leads to this very server process, in the session asked for."""
     return (
         not model.closed
+        and isinstance(model.server, Server)
         and model.server.name == server.name
         and model.server.file == server.file
         and model.facts["pid"] == server.facts["pid"]

@@ -20,7 +20,7 @@ from typing import Any
 
 from garcon_jupyter import imported
 from garcon_jupyter.client.recordings import Recordings
-from garcon_jupyter.connection import background
+from garcon_jupyter.connection import background, prints
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.model import VARIABLE, RemoteModel
 from garcon_jupyter.wire import requests as wire
@@ -121,7 +121,7 @@ def _look(model: RemoteModel, known: _Known) -> None:
     snapshot.session = model.session
     try:
         with background.behind():
-            index = model._lines.here().request(about, snapshot)
+            index = model._lines.here().request(about, snapshot, prints.plain)
     except (GarconError, OSError):
         known.rows = []  # the server has gone, and the recordings with it
     else:

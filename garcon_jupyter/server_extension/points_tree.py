@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_jupyter.connection.channel import Channel
 from garcon_jupyter.points import POINTS, Catalog, PointSpec
-from garcon_jupyter.servers.server import Server, why_gone
+from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire import protocol, transport
 
 SESSION = "garcon points"
@@ -23,7 +22,7 @@ def catalog(server: Server) -> Catalog:
         ServerGone: it does not answer.
         VersionMismatch: it runs another version of Garçon or Python.
     """
-    channel = Channel(server.file, lambda: why_gone(server.name))
+    channel = server.connect()
     try:
         me = protocol.client_facts()
         mine = {"session": None, "prefer": SESSION, "lasting": False}

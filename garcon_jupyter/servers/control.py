@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from garcon_jupyter.connection.channel import Channel
+from garcon_jupyter.connection.connection import Connection, Endpoint
 from garcon_jupyter.connection.connection_file import process_lives
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.servers import slurm
@@ -17,22 +17,15 @@ from garcon_jupyter.wire import protocol
 
 
 @contextlib.contextmanager
-def _calling(server: Server) -> Iterator[Channel]:
-    if server.tunnel and (lost := server.tunnel.loss()):
-        raise lost
-    if not server.file.exists():
-        raise ServerGone(
-            f"Server {server.name!r} has ended: {server.why_gone() or 'reason unknown'}.",
-            "garcon list names those that run.",
-        )
-    channel = Channel(server.file, server.why_gone, server.tunnel)
+def _calling(server: Endpoint) -> Iterator[Connection]:
+    channel = server.connect()
     try:
         yield channel
     finally:
         channel.close()
 
 
-def status(server: Server) -> dict[str, Any]:
+def status(server: Endpoint) -> dict[str, Any]:
     """What runs, what waits, who is there, and the seconds left of the idle time.
 
     Raises:
@@ -42,7 +35,7 @@ def status(server: Server) -> dict[str, Any]:
         return channel.ask(protocol.STATUS, {})
 
 
-def sessions(server: Server) -> list[dict[str, Any]]:
+def sessions(server: Endpoint) -> list[dict[str, Any]]:
     """Which sessions a server has, who has them, and what is in them.
 
     Raises:
@@ -53,7 +46,7 @@ def sessions(server: Server) -> list[dict[str, Any]]:
     return rows
 
 
-def keep_alive(server: Server) -> float | None:
+def keep_alive(server: Endpoint) -> float | None:
     """Start a server's idle time anew; the seconds it has now, None where it never ends by itself.
 
     Raises:
@@ -64,7 +57,7 @@ def keep_alive(server: Server) -> float | None:
     return left
 
 
-def cancel(server: Server, request: str) -> bool:
+def cancel(server: Endpoint, request: str) -> bool:
     """Stop one request, whoever sent it; whether it was running.
 
     Args:
@@ -78,22 +71,31 @@ def cancel(server: Server, request: str) -> bool:
     return ran
 
 
-def stop(server: Server, force: bool = False) -> None:
+def stop(server: Endpoint, force: bool = False) -> None:
     """End a server; with `force` even while others use it, and by a signal if it does not answer.
+
+    A model in this process is let go of.
 
     Raises:
         BadRequest: others use it; names them.
         ServerGone: it does not answer, or said that it would end and runs.
     """
+    if not isinstance(server, Server):
+        _ask_to_end(server, force)
+        return
     try:
         with server.tunnel or contextlib.nullcontext():  # kept until the end is seen
-            with _calling(server) as channel:
-                channel.ask(protocol.SHUTDOWN, {**channel.client_facts(), "force": force})
+            _ask_to_end(server, force)
             _await_end(server, seconds=5 if force else 30)
     except ServerGone:
         if not force:
             raise
         kill(server)
+
+
+def _ask_to_end(server: Endpoint, force: bool) -> None:
+    with _calling(server) as channel:
+        channel.ask(protocol.SHUTDOWN, {**channel.client_facts(), "force": force})
 
 
 def _await_end(server: Server, seconds: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 
+from garcon_jupyter.connection.connection import Endpoint
 from garcon_jupyter.connection.connection_file import read_connection_file
 from garcon_jupyter.errors import BadConnectionFile, BadRequest, UnknownServer
 from garcon_jupyter.servers import tunnels
@@ -59,6 +60,13 @@ def find(name: str | Server) -> Server:
         forget(server)
         raise _unknown(name)
     return server
+
+
+def endpoint(of: str | Endpoint) -> Endpoint:
+    """What to connect to: a model in this process as it is, else the running server of a name; errors as of :func:`find`."""
+    if isinstance(of, Endpoint) and not isinstance(of, Server):
+        return of
+    return find(of)
 
 
 def _unknown(name: str) -> UnknownServer:

@@ -16,8 +16,10 @@ from typing import Any
 
 from jupyter_core.paths import jupyter_runtime_dir
 
+from garcon_jupyter.connection.channel import Channel
 from garcon_jupyter.connection.connection_file import process_lives
 from garcon_jupyter.connection.route import Route
+from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.servers import slurm
 from garcon_jupyter.wire.shared_files import shared_memory_root
 
@@ -48,6 +50,21 @@ class Server:
     def local(self) -> bool:
         """Whether it runs on this host."""
         return self.facts.get("host") == socket.gethostname()
+
+    def connect(self) -> Channel:
+        """A line to it.
+
+        Raises:
+            ServerGone: it has ended, and why.
+        """
+        if self.tunnel and (lost := self.tunnel.loss()):
+            raise lost
+        if not self.file.exists():
+            raise ServerGone(
+                f"Server {self.name!r} has ended: {self.why_gone() or 'reason unknown'}.",
+                "garcon list names those that run.",
+            )
+        return Channel(self.file, self.why_gone, self.tunnel)
 
     def why_gone(self) -> str:
         """Why it ended, and when; "" where nothing is known."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from garcon_jupyter.atlas.logits import to_the_logits
 from tests import checkpoints
-from tests.backend.in_process import InProcess
+from tests.backend.bare_rank import BareRank
 from tests.oracle import Plain
 
 LAYER = 2
@@ -59,7 +59,7 @@ def expected(plain: Plain, family: str) -> Tensor:
 @torch.no_grad()
 def test_neurons_reach_the_logits_through_the_norms(family: str, tmp_path: Path) -> None:
     path = checkpoints.make(family, tmp_path)
-    served = InProcess(path)
+    served = BareRank(path)
     model: Any = SimpleNamespace(
         parameters=served.catalog.parameters, get_parameter=served.parameter
     )

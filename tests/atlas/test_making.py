@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
+from garcon_backend.in_process import ModelHere
 from garcon_jupyter.atlas import exports, making
 from garcon_jupyter.atlas.writing import writing
 
@@ -28,8 +29,8 @@ def keep(save_ctx: Any, tensor: Tensor) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(llama_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
-    model = garcon.connect(llama_server.name)
+def model(llama_here: ModelHere) -> Iterator[garcon.RemoteModel]:
+    model = garcon.connect(llama_here)
     yield model
     model.close()
 

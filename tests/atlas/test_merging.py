@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import garcon_jupyter as garcon
+from garcon_backend.in_process import ModelHere
 from tests.oracle import close
 
 POINTS = ["layers.0.mlp.post_activation", "layers.2.mlp.post_activation"]
@@ -32,13 +33,13 @@ CUTS = {"early": slice(0, 13), "late": slice(13, 30), "last": slice(30, None)}
 
 @pytest.fixture(scope="module")
 def made(
-    llama_server: garcon.Server,
+    llama_here: ModelHere,
     llama_tp2_server: garcon.Server,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, garcon.Atlas]:
-    """The whole from one server; its parts from two, of different layouts."""
+    """The whole from one model; its parts from two, of different layouts."""
     folder = tmp_path_factory.mktemp("merging")
-    one, other = (garcon.connect(name) for name in ("tiny", "tiny-tp2"))
+    one, other = (garcon.connect(each) for each in (llama_here, llama_tp2_server))
     made = {"whole": one.atlas(POINTS, ROWS, folder / "whole", **OPTIONS)}
     for name, part in CUTS.items():
         model = other if name == "late" else one
@@ -72,9 +73,9 @@ def test_examples_are_those_of_one_pass(
     assert np.abs(merged.array("histogram") - whole.array("histogram")).sum(1).max() <= 4
 
 
-def test_records_show_the_right_text(merged: garcon.Atlas, llama_server: garcon.Server) -> None:
+def test_records_show_the_right_text(merged: garcon.Atlas, llama_here: ModelHere) -> None:
     """By document and offset, in the whole data."""
-    model = garcon.connect(llama_server.name)
+    model = garcon.connect(llama_here)
     documents = set()
     for unit in (0, 7, 79):
         for example in merged[POINTS[1], unit].examples:
@@ -114,10 +115,10 @@ def test_documents_that_are_all_numbered_from_zero_are_refused(
 
 
 def test_a_part_elsewhere_has_another_sample(
-    made: dict[str, garcon.Atlas], llama_server: garcon.Server, tmp_path: Path
+    made: dict[str, garcon.Atlas], llama_here: ModelHere, tmp_path: Path
 ) -> None:
     """What is drawn depends on the numbers of the documents: the comparison notices wrong ones."""
-    model = garcon.connect(llama_server.name)
+    model = garcon.connect(llama_here)
     wrong = model.atlas(POINTS, ROWS[13:30], tmp_path / "a", first_document=14, **OPTIONS)
     assert not np.array_equal(
         wrong.array("sample_places"), made["late"].array("sample_places") + (1 << 32)

@@ -9,8 +9,8 @@ import torch
 from garcon_backend.distributed.mesh import Mesh
 from garcon_jupyter.errors import BadDegrees
 from garcon_jupyter.wire.launch_spec import Degrees
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK
-from tests.backend.in_process import InProcess
 
 NEW = 4
 """Tokens to generate."""
@@ -27,7 +27,7 @@ def read_all(folder: str, names: list[str], layout: dict[str, int]) -> dict[str,
     refused = {}
     for name in names:
         try:
-            ours = InProcess(Path(folder) / name, None, mesh)
+            ours = BareRank(Path(folder) / name, None, mesh)
         except BadDegrees as error:
             refused[name] = str(error)
             continue

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests import by_hand, checkpoints
-from tests.backend.in_process import InProcess
+from tests.backend.bare_rank import BareRank
 
 IDS = (torch.arange(18).view(2, 9) * 37 + 11) % checkpoints.VOCABULARY
 MASK = torch.ones_like(IDS)
@@ -43,7 +43,7 @@ class Case:
 
     name: str
     path: Path
-    ours: InProcess
+    ours: BareRank
     theirs: by_hand.ByHand
     clean: by_hand.Taps
 
@@ -60,7 +60,7 @@ def load(name: str, directory: Path) -> Case:
     theirs = by_hand.by_hand(family, path)
     clean = theirs.run(IDS, MASK)
     loss(clean.values["logits"]).backward()
-    return Case(name, path, InProcess(path), theirs, clean)
+    return Case(name, path, BareRank(path), theirs, clean)
 
 
 def loss(logits: Tensor, values: Any = ()) -> Tensor:

@@ -18,7 +18,7 @@ from transformers import (
 
 from garcon_backend.distributed.mesh import Mesh
 from garcon_jupyter.wire.launch_spec import Degrees
-from tests.backend.in_process import InProcess
+from tests.backend.bare_rank import BareRank
 
 IDS = (torch.arange(21).view(3, 7) * 37 + 11) % 263
 MASK = torch.ones_like(IDS)
@@ -111,7 +111,7 @@ def _given(args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"tokens": ids.clone(), "mask": mask.bool()}
 
 
-def by_us(ours: InProcess, end: int) -> dict[str, dict[str, Any]]:
+def by_us(ours: BareRank, end: int) -> dict[str, dict[str, Any]]:
     """The same by us, as far as this rank is told."""
     found = {}
     for name, options in OPTIONS.items():
@@ -133,5 +133,5 @@ def on_ranks(path: str, folder: str, layout: dict[str, int], end: int) -> None:
     """On every rank: load, generate, and write down what came."""
     torch.set_num_threads(1)
     mesh = Mesh.form(Degrees(**layout))
-    torch.save(by_us(InProcess(Path(path), None, mesh), end), f"{folder}/{mesh.rank}.pt")
+    torch.save(by_us(BareRank(Path(path), None, mesh), end), f"{folder}/{mesh.rank}.pt")
     mesh.leave()

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.kernel.startup import merged
 from garcon_jupyter.wire.launch_spec import Degrees
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK, changed, changed_in_place, loss
-from tests.backend.in_process import InProcess
 
 NEW = 5
 """Tokens to generate."""
@@ -50,7 +50,7 @@ def label(layout: dict[str, int]) -> str:
 
 def compute(path: Path, mesh: Mesh, points: list[str], dtype: str | None, in_place: bool) -> Found:
     """All numbers of one checkpoint that this rank is told."""
-    ours = InProcess(path, dtype, mesh)
+    ours = BareRank(path, dtype, mesh)
     catalogs: list[Any] = [None] * mesh.world
     dist.all_gather_object(catalogs, ours.catalog)
     ours.catalog = ours.bound.catalog = merged(catalogs)

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import gelu, relu, silu, softplus
 
 from tests import by_hand, checkpoints
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import EVERY, IDS, MASK, Case, apart
-from tests.backend.in_process import InProcess
 
 LAYERS = range(4)
 
@@ -283,7 +283,7 @@ def test_a_padded_text_has_the_numbers_it_has_alone(case: Case, side: str) -> No
 def test_bfloat16(family: str, tmp_path: Path) -> None:
     """Rounding to 8 bits: 5 % at most, against the same rounded weights in full precision."""
     path = checkpoints.make(family, tmp_path, dtype=torch.bfloat16, **EVERY[family][1])
-    ours, theirs = InProcess(path), by_hand.by_hand(family, path).run(IDS, MASK).values
+    ours, theirs = BareRank(path), by_hand.by_hand(family, path).run(IDS, MASK).values
     names = [
         n
         for n in ours.catalog.names()

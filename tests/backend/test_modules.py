@@ -13,8 +13,8 @@ from garcon_backend.models.family import UNMAPPED
 from garcon_jupyter.errors import BadTokens, PointUnavailable, UnknownParameter, UnknownPoint
 from garcon_jupyter.points import POINTS
 from tests import checkpoints
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK, Case, apart, changed, loss
-from tests.backend.in_process import InProcess
 
 ATTENTION = {"gpt2": "attn", "gpt_neox": "attention"}
 """What families call the attention module, unless ``self_attn``."""
@@ -42,11 +42,11 @@ def opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unmapped(opt: Path) -> InProcess:
-    return InProcess(opt)
+def unmapped(opt: Path) -> BareRank:
+    return BareRank(opt)
 
 
-def test_an_unmapped_model_has_modules_only(unmapped: InProcess) -> None:
+def test_an_unmapped_model_has_modules_only(unmapped: BareRank) -> None:
     catalog = unmapped.catalog
     assert catalog.names() == []
     assert catalog.refused == {spec.template: UNMAPPED for spec in POINTS}
@@ -59,7 +59,7 @@ def test_an_unmapped_model_has_modules_only(unmapped: InProcess) -> None:
         catalog.point("module:model.decoder.layers.1.fc1")
 
 
-def test_an_unmapped_model_is_read_and_edited(unmapped: InProcess, opt: Path) -> None:
+def test_an_unmapped_model_is_read_and_edited(unmapped: BareRank, opt: Path) -> None:
     plain = AutoModelForCausalLM.from_pretrained(opt, attn_implementation="eager")
     theirs: dict[str, Tensor] = {}
     fc2 = plain.get_submodule("model.decoder.layers.1.fc2")
@@ -77,7 +77,7 @@ def test_an_unmapped_model_is_read_and_edited(unmapped: InProcess, opt: Path) ->
     assert apart(logits, edited) > 1e-3
 
 
-def test_parameters_of_an_unmapped_model_have_their_own_names(unmapped: InProcess) -> None:
+def test_parameters_of_an_unmapped_model_have_their_own_names(unmapped: BareRank) -> None:
     name = "model.decoder.layers.0.fc1.weight"
     assert torch.equal(unmapped.parameter(name), unmapped.model.get_parameter(name))
     gradient = unmapped.backward(loss, IDS, MASK, parameters=[name])[name]
@@ -86,7 +86,7 @@ def test_parameters_of_an_unmapped_model_have_their_own_names(unmapped: InProces
         unmapped.catalog.parameter("layers.0.mlp.up_proj")
 
 
-def test_tokens_out_of_range_are_refused_there_too(unmapped: InProcess) -> None:
+def test_tokens_out_of_range_are_refused_there_too(unmapped: BareRank) -> None:
     with pytest.raises(BadTokens):
         unmapped.forward(torch.tensor([[checkpoints.VOCABULARY]]))
     with pytest.raises(BadTokens):
@@ -96,7 +96,7 @@ def test_tokens_out_of_range_are_refused_there_too(unmapped: InProcess) -> None:
 def test_a_module_of_the_users_own() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(11, 5), nn.Tanh(), nn.Linear(5, 11)).requires_grad_(False)
-    ours = InProcess(model)
+    ours = BareRank(model)
     ids = torch.tensor([[1, 2, 3]])
     assert (
         apart(ours.values(ids, None, ["module:1.output"])["module:1.output"], model[:2](ids)) == 0
@@ -137,7 +137,7 @@ def test_a_module_that_puts_out_no_tensor_is_refused() -> None:
             self.nothing(ids)
             return self.embedding(ids)
 
-    ours = InProcess(Model().requires_grad_(False))
+    ours = BareRank(Model().requires_grad_(False))
     ids = torch.tensor([[1, 2]])
     with pytest.raises(PointUnavailable, match="no tensor"):
         ours.values(ids, None, ["module:nothing.output"])

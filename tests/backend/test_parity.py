@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests import by_hand, checkpoints
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import (
     CUT_AS_OTHERS,
     EVERY,
@@ -30,7 +31,6 @@ from tests.backend.cases import (
     loss,
 )
 from tests.backend.cases import wrong as differing
-from tests.backend.in_process import InProcess
 from tests.backend.parity_run import NEW, Found, compute_all, label
 from tests.backend.ranks import run_on_ranks
 
@@ -72,7 +72,7 @@ def edited(folder: Path) -> dict[str, list[str]]:
         theirs = by_hand.by_hand(EVERY[name][0], folder / name)
         clean = theirs.run(IDS, MASK)
         found[name] = edited_points(
-            Case(name, folder / name, InProcess(folder / name), theirs, clean)
+            Case(name, folder / name, BareRank(folder / name), theirs, clean)
         )
     return found
 

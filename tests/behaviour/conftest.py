@@ -14,6 +14,7 @@ from garcon_jupyter import Server, UnknownServer
 from garcon_jupyter.servers import control, registry
 from tests.behaviour.test_servers import traces, until
 from tests.conftest import quiet
+from tests.served import either, rmodel, smollm2  # noqa: F401
 
 Launch = Callable[..., Server]
 

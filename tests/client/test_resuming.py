@@ -202,25 +202,25 @@ def test_a_kernel_that_was_restarted_finds_its_session(
 
 
 def test_sessions_are_listed_with_what_is_in_them(
-    either: garcon.RemoteModel, capsys: pytest.CaptureFixture[str]
+    either_served: garcon.RemoteModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = either.server.name
-    point = either.probe_points[OUT]
+    server = either_served.server.name
+    point = either_served.probe_points[OUT]
 
     def mine() -> garcon.Session:
-        (found,) = [s for s in garcon.sessions(server) if s.name == either.session]
+        (found,) = [s for s in garcon.sessions(server) if s.name == either_served.session]
         return found
 
     assert mine().held and mine().mine and mine().contents == ""
     probes = [
         point.probe(keep),
         point.probe(keep, name="b"),
-        *either.probe_points["layers.*.resid_post"].probes(edit),
+        *either_served.probe_points["layers.*.resid_post"].probes(edit),
     ]
-    either.forward(PROMPT, probes=probes)
-    assert mine().recordings == len(either.recordings()) == 2  # those that edit save nothing
-    either.clear_recordings(name="b")
-    assert mine().recordings == len(either.recordings()) == 1
+    either_served.forward(PROMPT, probes=probes)
+    assert mine().recordings == len(either_served.recordings()) == 2  # those that edit save nothing
+    either_served.clear_recordings(name="b")
+    assert mine().recordings == len(either_served.recordings()) == 1
 
     def slow(save_ctx: Any, tensor: Tensor) -> None:
         import time
@@ -229,13 +229,13 @@ def test_sessions_are_listed_with_what_is_in_them(
         save_ctx.seen = tensor.shape[0]
 
     data = [[5, 6, 7]] * 1000
-    run = either.run(data, [point.probe(slow, name="run")], batch_tokens=3, blocking=False)
+    run = either_served.run(data, [point.probe(slow, name="run")], batch_tokens=3, blocking=False)
     assert mine().runs == 1
     run.cancel()
     wait_until(lambda: run.poll().over)
-    assert mine().runs == 0 and mine().recordings == len(either.recordings())
+    assert mine().runs == 0 and mine().recordings == len(either_served.recordings())
     before = mine().since
-    either.close()
+    either_served.close()
     left = mine()
     assert not left.held and left.since > before and left.user == mine().user
     assert "free since" in repr(left) and "recording" in repr(left)
@@ -248,14 +248,16 @@ def test_sessions_are_listed_with_what_is_in_them(
     )
 
 
-def test_a_session_that_failed_half_way_counts_what_it_has(rmodel: garcon.RemoteModel) -> None:
+def test_a_session_that_failed_half_way_counts_what_it_has(
+    rmodel_served: garcon.RemoteModel,
+) -> None:
     def fails(save_ctx: Any, tensor: Tensor) -> None:
         raise RuntimeError("half way")
 
-    first = rmodel.probe_points["layers.0.mlp.out"].probe(keep)
+    first = rmodel_served.probe_points["layers.0.mlp.out"].probe(keep)
     with pytest.raises(RuntimeError, match="half way"):
-        rmodel.forward(PROMPT, probes=[first, rmodel.probe_points[OUT].probe(fails)])
-    assert row(rmodel.session).recordings == len(rmodel.recordings())
+        rmodel_served.forward(PROMPT, probes=[first, rmodel_served.probe_points[OUT].probe(fails)])
+    assert row(rmodel_served.session).recordings == len(rmodel_served.recordings())
 
 
 def test_what_was_left_with_nothing_in_it_is_forgotten(llama_server: garcon.Server) -> None:

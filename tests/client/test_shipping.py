@@ -141,7 +141,7 @@ def installed_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def test_a_module_that_the_server_lacks_is_named_before_anything_runs(
-    rmodel: RemoteModel, installed_module: ModuleType
+    rmodel_served: RemoteModel, installed_module: ModuleType
 ) -> None:
     def before(save_ctx: Any, tensor: Tensor) -> None:
         save_ctx.ran = True
@@ -149,11 +149,11 @@ def test_a_module_that_the_server_lacks_is_named_before_anything_runs(
     def uses(save_ctx: Any, tensor: Tensor) -> None:
         save_ctx.tensor = installed_module.helper(tensor)
 
-    point = rmodel.probe_points[OUT]
+    point = rmodel_served.probe_points[OUT]
     probes = [point.probe(before), point.probe(uses, name="b")]
     with pytest.raises(MissingModule, match=r"needs the module 'my_installed'.*garcon\.ship"):
-        rmodel.forward(PROMPT, probes=probes)
-    assert list(rmodel.recordings()) == []
+        rmodel_served.forward(PROMPT, probes=probes)
+    assert list(rmodel_served.recordings()) == []
 
 
 def test_a_shipped_module_travels_by_value(

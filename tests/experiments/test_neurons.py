@@ -64,9 +64,9 @@ def test_attention_comes_layer_by_layer(rmodel: garcon.RemoteModel) -> None:
         rmodel.show_attention(TEXT, layer=9)
 
 
-def test_the_card_is_of_this_server(rmodel: garcon.RemoteModel) -> None:
-    card = rmodel.card()
-    assert card.title == rmodel.server.name and card.facts[0] == "LlamaForCausalLM"
+def test_the_card_is_of_this_server(rmodel_served: garcon.RemoteModel) -> None:
+    card = rmodel_served.card()
+    assert card.title == rmodel_served.server.name and card.facts[0] == "LlamaForCausalLM"
     assert [rank["rank"] for rank in card.state["ranks"]] == [0]
     card._hear(card, {"do": "keep"}, [])
     assert card.worker.wait() and card.trouble == "" and card.state["idle_left"] > 3590

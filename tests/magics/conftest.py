@@ -69,6 +69,13 @@ def notebook(capsys: pytest.CaptureFixture[str]) -> Iterator[Notebook]:
 
 @pytest.fixture
 def connected(notebook: Notebook, rmodel: garcon.RemoteModel) -> Notebook:
-    """A notebook whose rmodel is a fresh session on the small Llama."""
+    """A notebook whose rmodel is a fresh session on the small Llama, in this process."""
     notebook["rmodel"] = rmodel
+    return notebook
+
+
+@pytest.fixture
+def connected_served(notebook: Notebook, rmodel_served: garcon.RemoteModel) -> Notebook:
+    """The same, on a server."""
+    notebook["rmodel"] = rmodel_served
     return notebook

@@ -58,20 +58,20 @@ def test_many_names_are_offered_part_by_part() -> None:
     ]
 
 
-def test_words_servers_and_parameters(connected: Notebook) -> None:
-    assert connected.completions("%garcon la") == ["launch"]
-    assert connected.completions("%garcon help stat") == ["status"]
-    assert connected.completions("%garcon stop tin") == [
+def test_words_servers_and_parameters(connected_served: Notebook) -> None:
+    assert connected_served.completions("%garcon la") == ["launch"]
+    assert connected_served.completions("%garcon help stat") == ["status"]
+    assert connected_served.completions("%garcon stop tin") == [
         server.name for server in garcon.servers() if server.name.startswith("tin")
     ]
-    assert "tiny" in connected.completions("x = 1\n%garcon connect ")
-    assert connected.completions("%garcon use rmo") == ["rmodel"]
-    assert connected.completions("%garcon params layers.0.mlp.") == [
-        name for name in connected["rmodel"].parameters if name.startswith("layers.0.mlp.")
+    assert "tiny" in connected_served.completions("x = 1\n%garcon connect ")
+    assert connected_served.completions("%garcon use rmo") == ["rmodel"]
+    assert connected_served.completions("%garcon params layers.0.mlp.") == [
+        name for name in connected_served["rmodel"].parameters if name.startswith("layers.0.mlp.")
     ]
-    assert connected.completions("%garcon launch smo") == ["smollm2"]
-    assert connected.completions("%garcon launch smollm2 --dev") == ["--device"]
-    assert connected.completions("%garcon launch smollm2 --device c") == ["cpu", "cuda"]
+    assert connected_served.completions("%garcon launch smo") == ["smollm2"]
+    assert connected_served.completions("%garcon launch smollm2 --dev") == ["--device"]
+    assert connected_served.completions("%garcon launch smollm2 --device c") == ["cpu", "cuda"]
 
 
 def test_below_the_line_python_is_completed(connected: Notebook) -> None:

@@ -86,20 +86,20 @@ def test_the_notebooks_own_session(
     assert notebook["rmodel"].session.endswith("@/home/a-user/study.ipynb")
 
 
-def test_use_is_an_assignment(connected: Notebook, llama_server: garcon.Server) -> None:
-    first = connected["rmodel"]
-    connected.run("%garcon connect tiny --session other")
-    second = connected["rmodel"]
+def test_use_is_an_assignment(connected_served: Notebook, llama_server: garcon.Server) -> None:
+    first = connected_served["rmodel"]
+    connected_served.run("%garcon connect tiny --session other")
+    second = connected_served["rmodel"]
     assert second is not first
-    connected["mine"] = first
-    connected.run("%garcon use mine")
-    assert connected["rmodel"] is first
-    connected["rmodel"] = None
-    connected.run("%garcon use tiny")
-    assert connected["rmodel"] is first  # the last that was used on that server
-    connected["mine"] = 3
-    assert "no open connection" in connected.fails("%garcon use mine", BadRequest)
-    assert "tiny" in connected.fails("%garcon use tinny", UnknownServer)
+    connected_served["mine"] = first
+    connected_served.run("%garcon use mine")
+    assert connected_served["rmodel"] is first
+    connected_served["rmodel"] = None
+    connected_served.run("%garcon use tiny")
+    assert connected_served["rmodel"] is first  # the last that was used on that server
+    connected_served["mine"] = 3
+    assert "no open connection" in connected_served.fails("%garcon use mine", BadRequest)
+    assert "tiny" in connected_served.fails("%garcon use tinny", UnknownServer)
 
 
 @pytest.mark.parametrize("word", sorted(set(PARSERS) - WITHOUT_A_MODEL))
@@ -126,14 +126,14 @@ def test_errors_are_two_sentences_and_no_stack(notebook: Notebook) -> None:
 # -- lists ---------------------------------------------------------------------------------------
 
 
-def test_list_and_status(connected: Notebook, llama_server: garcon.Server) -> None:
-    rows = connected.run("%garcon list").splitlines()
+def test_list_and_status(connected_served: Notebook, llama_server: garcon.Server) -> None:
+    rows = connected_served.run("%garcon list").splitlines()
     assert rows[0].split() == ["NAME", "MODEL", "CUT", "PID", "PATH"]
     (row,) = [r.split() for r in rows if r.startswith("tiny ")]
     assert row[-2:] == [str(llama_server.facts["pid"]), llama_server.facts["path"]]
-    told = connected.run("%garcon status tiny")
-    assert told.splitlines()[:5] == connected.run("%garcon status").splitlines()[:5]
-    assert f"in session {connected['rmodel'].session!r}" in told
+    told = connected_served.run("%garcon status tiny")
+    assert told.splitlines()[:5] == connected_served.run("%garcon status").splitlines()[:5]
+    assert f"in session {connected_served['rmodel'].session!r}" in told
     assert "layers 0-3" in told and "running  nothing" in told
 
 

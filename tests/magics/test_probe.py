@@ -216,8 +216,12 @@ def test_code_on_ranks_names_its_line(connected: Notebook) -> None:
     assert 'File "<garcon>", line 2, in <module>\n    model.nope()' in shown
 
 
-def test_a_warning_shows_its_line(connected: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
-    connected.shell.run_cell("%%probe embed.out --on Hello\nimport warnings\nwarnings.warn('odd')")
+def test_a_warning_shows_its_line(
+    connected_served: Notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connected_served.shell.run_cell(
+        "%%probe embed.out --on Hello\nimport warnings\nwarnings.warn('odd')"
+    )
     told = capsys.readouterr().err
     assert ":3: UserWarning: odd\n  warnings.warn('odd')" in told
 
@@ -269,10 +273,10 @@ def test_braces_of_a_variable(connected: Notebook) -> None:
     ]
 
 
-def test_exit_ends_the_request_and_nothing_else(connected: Notebook) -> None:
-    _, error = connected.attempt("%%probe logits --on Hello\nexit()")
+def test_exit_ends_the_request_and_nothing_else(connected_served: Notebook) -> None:
+    _, error = connected_served.attempt("%%probe logits --on Hello\nexit()")
     assert isinstance(error, garcon.ProbeError) and error.original == "SystemExit"
-    assert connected["rmodel"].forward(PROMPT, probes=[]).shape == (2, 6, 263)
+    assert connected_served["rmodel"].forward(PROMPT, probes=[]).shape == (2, 6, 263)
 
 
 def test_a_recorder_in_place_of_a_body(connected: Notebook, plain: Plain) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.served import rmodel  # noqa: F401
 from tests.server_extension import answers
 
 START = 60.0

@@ -40,6 +40,11 @@ class LoadedRank:
     facts: dict[str, Any]
     model_facts: dict[str, Any]
 
+    @classmethod
+    def of(cls, rank: Rank) -> LoadedRank:
+        """A rank that has all it needs."""
+        return cls(Executor(rank), _facts(rank), _model_facts(rank))
+
     @property
     def mesh(self) -> Mesh:
         """Its place among all ranks."""
@@ -67,7 +72,7 @@ def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
         rank.interrupts.stop.guard(sharding.own_layers(model, mesh))
     _limit_memory(spec, rank)
     _bring_back(spec, rank)
-    return LoadedRank(Executor(rank), _facts(rank), _model_facts(rank))
+    return LoadedRank.of(rank)
 
 
 def _load_model(

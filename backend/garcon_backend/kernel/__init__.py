@@ -8,8 +8,10 @@ Not here: how a request is run (``lockstep``, ``execution``).
 ``context``       what the kernel serves, and who is there
 ``messages``      messages read and sent
 ``kernel``        requests in their turn
+``answering``     a request as it came, and its answer as it goes
 ``control``       short questions, answered while the model runs
 ``sessions``      whose save contexts a request touches, and who is there
+``forgetting``    sessions whose clients are gone for good, and what they recorded
 ``queue_places``  who waits is told for how many requests
 ``orphans``       which request runs on without its client
 ``outcomes``      what became of requests that nobody waited for

@@ -26,10 +26,10 @@ class KernelContext:
         clock: ends an unused server.
         facts: plain facts about server and model, sent to every client.
         catalog: points and parameters.
-        shared: directory in shared memory for large answers.
+        shared: directory in shared memory for large answers; None where they go with the message.
         stop: called with a reason when the server shall end.
         checkpoints: directory for those of runs.
-        data: the socket for large values.
+        data: the socket for large values; None where nobody is elsewhere.
         sessions: who is there.
         turns: the queue of requests.
         outcomes: what became of requests that nobody waited for.
@@ -40,10 +40,10 @@ class KernelContext:
     clock: IdleClock
     facts: dict[str, Any]
     catalog: Any
-    shared: Path
+    shared: Path | None
     stop: Callable[[str], None]
     checkpoints: Path
-    data: DataPlane
+    data: DataPlane | None
     sessions: Sessions = field(default_factory=Sessions)
     turns: Turns = field(default_factory=Turns)
     outcomes: Outcomes = field(init=False)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from garcon_backend.kernel.context import KernelContext
-from garcon_backend.kernel.messages import Messages
+from garcon_backend.kernel.messages import unpacked
 from garcon_backend.kernel.queue_places import QueuePlaces
 from garcon_backend.kernel.sessions import ClientProcess, SessionState
 from garcon_backend.lockstep.turns import Queued
@@ -29,16 +29,12 @@ from garcon_jupyter.wire.failures import describe
 Content = dict[str, Any]
 """What a message says; an answer's may have ``buffers``, which travel beside it."""
 
-Handler = Callable[[Any, Any, dict[str, Any]], None]
-"""As Jupyter's kernels call one: (stream, identity of the client, message)."""
-
 
 class ControlHandlers:
     """The handlers of our messages on the control channel.
 
     Args:
         context: what the server serves, and who is there.
-        messages: reads and sends.
         runs: those of the server.
         places: of the requests that wait.
         take_out: takes a request that waits out of the queue and answers it; whether it waited.
@@ -48,13 +44,12 @@ class ControlHandlers:
     def __init__(
         self,
         context: KernelContext,
-        messages: Messages,
         runs: Runs,
         places: QueuePlaces,
         take_out: Callable[[str], bool],
         stop: Callable[[str], None],
     ) -> None:
-        self._context, self._messages = context, messages
+        self._context = context
         self._runs, self._places = runs, places
         self._take_out, self._stop = take_out, stop
         self._sessions, self._turns = context.sessions, context.turns
@@ -75,12 +70,12 @@ class ControlHandlers:
         }
 
     @property
-    def by_type(self) -> dict[str, Handler]:
-        """The handlers, by the type of the message."""
-        return {kind: partial(self._handle, kind) for kind in self._answers}
+    def kinds(self) -> list[str]:
+        """The types of messages that are answered."""
+        return list(self._answers)
 
-    def _handle(self, kind: str, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Answer one message, whatever it is; what is wrong with it is the answer, too."""
+    def answer(self, kind: str, parent: dict[str, Any]) -> tuple[Content, list[Any]]:
+        """The answer to one message, whatever it is, and its buffers; what is wrong with it is the answer, too."""
         buffers: list[Any] = []
         try:
             check_content(parent["content"], contents.of(kind))
@@ -89,8 +84,7 @@ class ControlHandlers:
             buffers = content.pop("buffers", [])
         except BaseException as error:  # noqa: BLE001 - every question is answered
             content = {"status": "error", "failure": describe(typed(error))}
-        send = partial(self._messages.send, stream, protocol.reply_type(kind), content, parent)
-        memory.patiently(partial(send, ident=ident, buffers=buffers))
+        return content, buffers
 
     # -- sessions ----------------------------------------------------------------------------
 
@@ -148,7 +142,8 @@ class ControlHandlers:
         """A client leaves; its session stays."""
         content = parent["content"]
         self._sessions.leave(content["session"], _client(content))
-        self._context.data.leave(content["session"])
+        if self._context.data:
+            self._context.data.leave(content["session"])
         return {}
 
     # -- the server --------------------------------------------------------------------------
@@ -266,13 +261,13 @@ class ControlHandlers:
         content = parent["content"]
         if not self._sessions.known(str(content.get("session"))):
             raise BadRequest("This is no question of an open session.", "Connect first.")
-        question = self._messages.unpacked(parent)
+        question = unpacked(parent, self._context.shared)
         packed, buffers = transport.pack(self._runs.answer(content, question))
         return {**packed, "buffers": buffers}
 
     def _tokenize(self, parent: dict[str, Any]) -> Content:
         """Text to tokens, and back."""
-        question = self._messages.unpacked(parent)
+        question = unpacked(parent, self._context.shared)
         check(question, type(question), "the question")
         packed, buffers = transport.pack(self._context.tokenizing.answer(question))
         return {**packed, "buffers": buffers}

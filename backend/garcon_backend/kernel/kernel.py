@@ -11,32 +11,29 @@ import asyncio
 import contextlib
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type, observe
 
-from garcon_backend.execution.requests.handler import RequestHandler
+from garcon_backend.kernel.answering import Answering
 from garcon_backend.kernel.context import KernelContext
-from garcon_backend.kernel.control import ControlHandlers, typed
+from garcon_backend.kernel.control import ControlHandlers
+from garcon_backend.kernel.forgetting import forget_gone
 from garcon_backend.kernel.messages import Messages
 from garcon_backend.kernel.orphans import Orphans
 from garcon_backend.kernel.outcomes import EndedRequest
-from garcon_backend.kernel.probe_cache import ProbeCache
 from garcon_backend.kernel.queue_places import MOMENT, QueuePlaces
-from garcon_backend.lockstep.outcome import RequestFailed
 from garcon_backend.lockstep.turns import Queued
 from garcon_backend.process import memory
 from garcon_backend.process.output import log
 from garcon_backend.runs.run import DataRun
 from garcon_backend.runs.server_runs import Runs
-from garcon_jupyter.errors import BadRequest, CannotTravel, Interrupted
+from garcon_jupyter.errors import BadRequest, Interrupted
 from garcon_jupyter.wire import contents, protocol, transport
-from garcon_jupyter.wire.checking import check, check_content
+from garcon_jupyter.wire.checking import check_content
 from garcon_jupyter.wire.failures import describe
-from garcon_jupyter.wire.requests import Drop, Request
 
 _CLOSED = ("debug_request", "create_subshell_request", "delete_subshell_request")
 """What Jupyter's kernels do and this one does not: a debugger listens on a port that asks for no key, and every
@@ -76,8 +73,8 @@ class GarconKernel(IPythonKernel):
         self.sessions, self.turns = self.served.sessions, self.served.turns
         for name in self.served.lockstep.recorded.sessions():  # of before a rank was lost
             self.sessions.found(name)
-        self.messages = Messages(self.session, self.served.shared)
-        self.probe_cache = ProbeCache()
+        self.messages = Messages(self.session)
+        self._answering = Answering(self.served)
         self.places = QueuePlaces(self.turns, self.served.user, self._tell_place)
         self._looking = False
         timeout = self.served.clock.timeout
@@ -91,9 +88,9 @@ class GarconKernel(IPythonKernel):
             self._queue,
         )
         self.control = ControlHandlers(
-            self.served, self.messages, self.runs, self.places, self._take_out, self._stop
+            self.served, self.runs, self.places, self._take_out, self._stop
         )
-        self.control_handlers |= self.control.by_type
+        self.control_handlers |= {kind: partial(self._tell, kind) for kind in self.control.kinds}
         self.served.lockstep.on_output(self._emit)
         self.served.lockstep.executor.rank.output.to(self._emit_mine)
 
@@ -111,6 +108,12 @@ class GarconKernel(IPythonKernel):
         self._tasks = [loop.create_task(self._take_turns()), loop.create_task(self._watch_clock())]
         assert self.control_thread is not None
         self.control_thread.io_loop.add_callback(self._look_for_orphans)
+
+    def _tell(self, kind: str, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Answer a short question, on the control channel's thread."""
+        content, buffers = self.control.answer(kind, parent)
+        send = partial(self.messages.send, stream, protocol.reply_type(kind), content, parent)
+        memory.patiently(partial(send, ident=ident, buffers=buffers))
 
     # -- requests: shell ---------------------------------------------------------------------
 
@@ -165,7 +168,8 @@ class GarconKernel(IPythonKernel):
         """What came over the socket for data before a request; it waits its turn together with it."""
         described = content.get("value")
         name = described.get("transfer") if isinstance(described, dict) else None
-        whole = self.served.data.claim(name) if isinstance(name, str) else None
+        data = self.served.data
+        whole = data.claim(name) if data and isinstance(name, str) else None
 
         def take(_: str, size: int) -> memoryview:
             if whole is None or whole.nbytes != size:
@@ -254,15 +258,8 @@ class GarconKernel(IPythonKernel):
         if isinstance(item.message, DataRun):
             self.runs.turn(item.message)
             return
-        buffers: list[Any] = []
-        began = time.monotonic()
-        try:
-            content, buffers = self._run(item, item.message[1])
-        except RequestFailed as error:
-            content = {"status": "error", "failure": error.failure}
-        except BaseException as error:  # noqa: BLE001 - every request is answered
-            content = {"status": "error", "failure": describe(typed(error))}
-        item.seconds = time.monotonic() - began
+        parent = item.message[1]
+        content, buffers = self._answering.answer(item, parent, parent.pop("take"))
         manager = self.shell_channel_thread.manager
         self._reply(item, manager.get_subshell_to_shell_channel_socket(None), content, buffers)
 
@@ -274,52 +271,11 @@ class GarconKernel(IPythonKernel):
         """
         ident, parent = item.message
         reply = protocol.reply_type(protocol.REQUEST)
-        # Prints travel on another socket: the client knows by their number when it has heard the last.
-        content = {**content, "printed": item.printed, "seconds": item.seconds}
         buffers = list(buffers)
         outcome = EndedRequest(item.session, item.id, item.kind, content, buffers, item.prints)
         self.served.outcomes.keep(outcome, item.since)
         self.turns.end(item)  # whoever has the answer and asks what runs must not be told of it
         self.messages.send(stream, reply, content, parent, ident=ident, buffers=buffers)
-
-    def _run(self, item: Queued, parent: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-        request = self.messages.unpacked(parent, parent.pop("take"))
-        if not isinstance(request, Request) or not self.sessions.known(request.session):
-            raise BadRequest("This is no request of an open session.", "Connect first.")
-        check(request, type(request), type(request).__name__.lower())
-        self.sessions.seen(request.session)
-        self.probe_cache.fill(request)
-        handler = self.served.lockstep.executor.handler(request)
-        handler.admit(self._shared(parent))
-        try:
-            value = self.served.lockstep.run_handled(item.id, handler)
-            return self._packed(handler, value, parent)
-        finally:
-            self.served.lockstep.answer_files.end()
-
-    def _packed(
-        self, handler: RequestHandler[Any], value: Any, parent: dict[str, Any]
-    ) -> tuple[dict[str, Any], list[Any]]:
-        """An answer as content and buffers of a message."""
-        way, files = self._give(handler.request, parent), self.served.lockstep.answer_files
-        value = handler.pack(value, by_socket=way is not None)
-        try:
-            content, buffers = transport.pack(
-                value, self._shared(parent), give=way, find=files.find
-            )
-        except CannotTravel as error:
-            raise handler.name_culprit(value, error) from None
-        files.hand_on(content["value"].get("files", ()))
-        return {"status": "ok", **content}, buffers
-
-    def _shared(self, parent: dict[str, Any]) -> Path | None:
-        return self.served.shared if parent["content"].get("same_host") else None
-
-    def _give(self, request: Request, parent: dict[str, Any]) -> transport.Give | None:
-        """The way of a large answer over the socket for data, where the client knows that."""
-        if not parent["content"].get("by_socket"):
-            return None
-        return partial(self.served.data.offer, request.session)
 
     def _emit_mine(self, stream: str, text: str) -> None:
         with self.served.lockstep.executor.rank.interrupts.held():
@@ -350,7 +306,8 @@ class GarconKernel(IPythonKernel):
         while True:
             left = self.served.clock.left
             await asyncio.sleep(min(5.0, max(0.05, (left or 50.0) / 10)))
-            self._forget_sessions()
+            for name in forget_gone(self.served, self.runs, self.control.is_empty):
+                log(f"forgot the session {name}, whose client is gone")
             self._forget_input()
             memory.give_back()
             if warning := self.served.clock.warn():
@@ -366,19 +323,6 @@ class GarconKernel(IPythonKernel):
             if not self.stdin_socket or not self.stdin_socket.poll(0):
                 return
             self.stdin_socket.recv_multipart(copy=False)
-
-    def _forget_sessions(self) -> None:
-        """Drop what sessions recorded whose clients are gone for good; between two requests."""
-        after, now = self.served.facts["forget"], time.monotonic()
-        for name in self.sessions.forget(after, now, self.runs.active, self.control.is_empty):
-            log(f"forgot the session {name}, whose client is gone")
-            self.served.outcomes.drop(name)
-            self.served.data.leave(name)
-            try:
-                self.served.lockstep.run(f"forget {name}", Drop(session=name))
-            except RequestFailed as error:
-                log(f"session {name} cannot be dropped: {error}")
-            self.served.lockstep.recorded.drop(name)
 
     def _stop(self, reason: str) -> None:
         self.served.stop(reason)

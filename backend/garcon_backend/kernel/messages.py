@@ -17,11 +17,10 @@ class Messages:
 
     Args:
         session: signs, and numbers.
-        shared: directory in shared memory by which large values come.
     """
 
-    def __init__(self, session: Session, shared: Path) -> None:
-        self._session, self._shared = session, shared
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     def send(self, stream: Any, kind: str, content: Any, *args: Any, **kwargs: Any) -> None:
         """Send a message over a socket or a stream of this thread's; arguments as of Jupyter's own ``send``."""
@@ -30,24 +29,26 @@ class Messages:
         except UnicodeEncodeError:  # somebody printed, or named, what is no text
             self._session.send(stream, kind, encodable(content), *args, **kwargs)
 
-    def unpacked(self, parent: dict[str, Any], take: transport.Take | None = None) -> Any:
-        """What a message carries.
 
-        Args:
-            take: gives what came over the socket for data.
+def unpacked(
+    parent: dict[str, Any], shared: Path | None, take: transport.Take | None = None
+) -> Any:
+    """What a message carries.
 
-        Raises:
-            Corrupted: its buffers are not those that were signed; they were not read.
-            BadRequest: it cannot be unpickled.
-        """
-        try:
-            return transport.unpack(
-                parent["content"], parent["buffers"], shared=self._shared, take=take
-            )
-        except GarconError:
-            raise
-        except Exception as error:
-            raise BadRequest(
-                f"A message cannot be unpickled: {type(error).__name__}: {error}.",
-                "Use the same version on both sides.",
-            ) from error
+    Args:
+        shared: directory in shared memory by which large values come.
+        take: gives what came over the socket for data.
+
+    Raises:
+        Corrupted: its buffers are not those that were signed; they were not read.
+        BadRequest: it cannot be unpickled.
+    """
+    try:
+        return transport.unpack(parent["content"], parent["buffers"], shared=shared, take=take)
+    except GarconError:
+        raise
+    except Exception as error:
+        raise BadRequest(
+            f"A message cannot be unpickled: {type(error).__name__}: {error}.",
+            "Use the same version on both sides.",
+        ) from error

@@ -79,10 +79,10 @@ class Outcomes:
     """Those of all sessions. Asked on the control thread, told on the main one.
 
     Args:
-        data: holds the large values of answers that travel over the socket for data.
+        data: holds the large values of answers that travel over the socket for data; None where none do.
     """
 
-    def __init__(self, data: DataPlane) -> None:
+    def __init__(self, data: DataPlane | None) -> None:
         self._data = data
         self._kept: dict[str, OrderedDict[str, EndedRequest]] = {}
         self._detached: OrderedDict[str, float] = OrderedDict()
@@ -113,7 +113,7 @@ class Outcomes:
             return
         if outcome.nbytes > LARGEST:
             return
-        if outcome.transfer:
+        if self._data and outcome.transfer:
             self._data.keep(outcome.transfer)
         with self._lock:
             kept = self._kept.setdefault(outcome.session, OrderedDict())
@@ -126,7 +126,7 @@ class Outcomes:
         self._let_go(outcome)
 
     def _let_go(self, outcome: EndedRequest) -> None:
-        if outcome.transfer:
+        if self._data and outcome.transfer:
             self._data.let_go(outcome.transfer)
 
     def received(self, session: str, request: str) -> None:

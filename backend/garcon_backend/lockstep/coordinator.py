@@ -73,7 +73,13 @@ class Lockstep:
 
     def watched(self, stages: Sequence[int], restart: Callable[[str], None], pulse: Path) -> None:
         """From now on the ranks, of these stages, are watched; see :class:`Watchdog`."""
-        self._watchdog = Watchdog(self.executor.rank.interrupts, stages, self._link, restart, pulse)
+        self._watchdog = Watchdog(self.executor.rank.interrupts, stages, self._link)
+        self._watchdog.start(restart, pulse)
+
+    def unwatched(self) -> None:
+        """The one rank is in a process of somebody else's, which nobody would start anew: requests can be stopped,
+        and no more."""
+        self._watchdog = Watchdog(self.executor.rank.interrupts, [0], self._link)
 
     def share_catalog(self, catalog: Catalog) -> None:
         """Let every rank resolve names by the catalog of all stages."""

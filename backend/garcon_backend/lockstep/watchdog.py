@@ -51,22 +51,16 @@ class Watchdog:
         interrupts: of rank 0.
         stages: stage of each rank.
         link: to the other ranks.
-        restart: called with the reason when the ranks must be started anew; does not return.
-        pulse: a file to touch while this process turns, for the launcher: where even this thread stands
-            still, nobody else can notice.
+
+    Attributes:
+        restart: called with the reason when the ranks must be started anew, and does not return; nobody does that
+            before :meth:`start`.
     """
 
-    def __init__(
-        self,
-        interrupts: Any,
-        stages: Sequence[int],
-        link: Any,
-        restart: Callable[[str], None],
-        pulse: Path,
-    ) -> None:
-        self._pulse = pulse
+    def __init__(self, interrupts: Any, stages: Sequence[int], link: Any) -> None:
         self._interrupts = interrupts
-        self._stages, self._link, self.restart = stages, link, restart
+        self._stages, self._link = stages, link
+        self.restart: Callable[[str], None] = lambda reason: None
         self._lock = threading.Lock()  # of the socket for signals
         self._since: tuple[str, float] | None = None
         self._cancelled: OrderedDict[str, float] = OrderedDict()
@@ -74,6 +68,16 @@ class Watchdog:
         self._heard: dict[int, tuple[float, RankStatus]] = {}
         self._moved = 0.0
         self._asked = 0.0
+
+    def start(self, restart: Callable[[str], None], pulse: Path) -> None:
+        """Watch from now on.
+
+        Args:
+            restart: starts the ranks anew, with the reason.
+            pulse: a file to touch while this process turns, for the launcher: where even this thread stands
+                still, nobody else can notice.
+        """
+        self.restart, self._pulse = restart, pulse
         threading.Thread(target=self._run, daemon=True, name="watch").start()
 
     # -- told by lockstep --------------------------------------------------------------------

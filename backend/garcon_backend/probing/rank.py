@@ -82,11 +82,13 @@ class Rank:
         mesh: Mesh | None = None,
         tokenizer: Any | None = None,
         mapped: bool = True,
+        attended: bool = False,
     ) -> Rank:
         """A rank around a model that is in memory; alone, unless a mesh is given.
 
         Args:
             mapped: whether to look for the points of its architecture; else it has those of its modules alone.
+            attended: whether a person sits at this process, to stop a request and to be asked by its code.
         """
         mesh = mesh or Mesh.solo()
         config = getattr(model, "config", None)
@@ -96,7 +98,7 @@ class Rank:
             model,
             bind(model, family, config),
             sharding.layouts(model, mesh),
-            Interrupts(mesh.world == 1),
-            UserOutput(),
+            Interrupts(mesh.world == 1, attended),
+            UserOutput(attended),
             tokenizer=tokenizer,
         )

@@ -9,7 +9,8 @@ Nor does it raise while something of ours is begun or put back (a ``with`` is en
 leave it half done, hooks in the model for example. It comes again a moment later.
 
 Our handler is in place only while a request runs, and raises only for *that* request: nobody's interrupt
-reaches the request of another.
+reaches the request of another. Where a person sits at this very process (*attended*), an interrupt of the keyboard
+means the request that runs.
 """
 
 from __future__ import annotations
@@ -39,10 +40,13 @@ class Cancelled(BaseException):
 
 
 class Interrupts:
-    """Delivers the cancellation of a request to the main thread, which runs it.
+    """Delivers the cancellation of a request to the main thread, which runs it on a server.
+
+    Where another thread runs it, in a process that a person sits at, it stops when user code is called next.
 
     Args:
         solo: whether this is the only rank.
+        attended: whether a person sits at this process, whose Ctrl-C stops the running request.
 
     Attributes:
         stop: how this rank stops together with others.
@@ -51,14 +55,15 @@ class Interrupts:
         phase: what the request is at: preparing, running, forward, generating, gathering, user code, ….
     """
 
-    def __init__(self, solo: bool) -> None:
-        self.solo = solo
+    def __init__(self, solo: bool, attended: bool = False) -> None:
+        self.solo, self._attended = solo, attended
         self.stop = Stop()
         self.in_user_code = False
         self.point = ""
         self.phase = ""
         self._running: str | None = None
         self._lock = threading.Lock()  # a signal that is on its way arrives while its request runs
+        self._heard = False  # whether our handler is in place
         self._depth = 0  # of blocks in which a signal may raise
         self._cancelled: OrderedDict[str, None] = OrderedDict()
 
@@ -89,9 +94,12 @@ class Interrupts:
     def _signal(self, request: str) -> None:
         ident = threading.main_thread().ident
         with self._lock:
-            if request != self._running or ident is None:
+            if request != self._running or ident is None or not self._heard:
                 return
             signal.pthread_kill(ident, signal.SIGINT)
+        self._signal_again(request)
+
+    def _signal_again(self, request: str) -> None:
         again = threading.Timer(AGAIN, self._signal, (request,))
         again.daemon = True
         again.start()
@@ -102,13 +110,17 @@ class Interrupts:
             raise Cancelled
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._attended and self._running and not self.cancelled:
+            self._cancelled[self._running] = None
+            self._signal_again(self._running)  # should it not raise now
         if self._depth and self.cancelled and not _half_done(frame):
             raise Cancelled
 
     @contextlib.contextmanager
     def running(self, request: str) -> Iterator[None]:
-        """While a request runs, on the main thread. Nothing is raised but inside of the blocks below."""
-        former = signal.signal(signal.SIGINT, self._on_signal)
+        """While a request runs. Nothing is raised but inside of the blocks below."""
+        self._heard = threading.current_thread() is threading.main_thread()
+        former = signal.signal(signal.SIGINT, self._on_signal) if self._heard else None
         self._depth, self.in_user_code, self.point = 0, False, ""
         self.phase = "preparing"
         self._running = request
@@ -121,7 +133,8 @@ class Interrupts:
             self.shut()
             with self._lock:
                 self._running = None
-            signal.signal(signal.SIGINT, former)
+            if self._heard:
+                signal.signal(signal.SIGINT, former)
 
     @contextlib.contextmanager
     def the_pass(self) -> Iterator[None]:

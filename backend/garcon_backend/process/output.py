@@ -4,7 +4,7 @@ While user code runs, ``sys.stdout`` and ``sys.stderr`` of the rank are this obj
 the request that runs, with a limit, so that a probe that prints without end costs a message and not
 the notebook. Threads that a probe started are part of its request while that runs; what they print later
 goes to the server's log, for the cell of somebody else is not theirs. Nobody sits at the server, so code that
-asks, by ``input()`` or a debugger, is told so at once.
+asks, by ``input()`` or a debugger, is told so at once; where somebody does sit at this process, it may ask.
 """
 
 from __future__ import annotations
@@ -34,13 +34,19 @@ Emit = Callable[[str, str], None]
 
 
 class UserOutput:
-    """Captures what user code prints on this rank."""
+    """Captures what user code prints on this rank.
 
-    def __init__(self) -> None:
+    Args:
+        attended: whether a person sits at this process, and may be asked.
+    """
+
+    def __init__(self, attended: bool = False) -> None:
+        self._attended = attended
         self._emit: Emit = lambda stream, text: None
         self._left, self._lines = LIMIT, LINES
         self._withheld = Counter[str]()
         self._earlier: set[threading.Thread] = set()
+        self._runs = threading.main_thread()
 
     def to(self, emit: Emit) -> None:
         """Where text goes."""
@@ -50,7 +56,13 @@ class UserOutput:
         """A new request, with a new limit."""
         self._left, self._lines = LIMIT, LINES
         self._withheld.clear()
-        self._earlier = set(threading.enumerate()) - {threading.main_thread()}
+        self._runs = threading.current_thread()
+        self._earlier = set(threading.enumerate()) - {self._runs}
+
+    @property
+    def mine(self) -> bool:
+        """Whether the thread that asks is the one that runs the request."""
+        return threading.current_thread() is self._runs
 
     @property
     def strange(self) -> bool:
@@ -67,7 +79,8 @@ class UserOutput:
 
     def captured(self) -> _Captured:
         """While this is entered, user code runs."""
-        return _Captured(_TextStream(self, "stdout"), _TextStream(self, "stderr"))
+        out, err = _TextStream(self, "stdout"), _TextStream(self, "stderr")
+        return _Captured(out, err, self._attended)
 
     def withhold(self, text: str) -> None:
         """Do not pass on text."""
@@ -98,15 +111,16 @@ def _beginning(text: str, lines: int) -> str:
 
 
 class _Captured:
-    __slots__ = ("_err", "_former", "_out")
+    __slots__ = ("_attended", "_err", "_former", "_out")
 
-    def __init__(self, out: _TextStream, err: _TextStream) -> None:
-        self._out, self._err = out, err
+    def __init__(self, out: _TextStream, err: _TextStream, attended: bool) -> None:
+        self._out, self._err, self._attended = out, err, attended
 
     def __enter__(self) -> None:
         self._former = sys.stdout, sys.stderr, sys.stdin, sys.breakpointhook
-        sys.stdout, sys.stderr, sys.stdin = self._out, self._err, _NOBODY
-        sys.breakpointhook = _no_breakpoint
+        sys.stdout, sys.stderr = self._out, self._err
+        if not self._attended:
+            sys.stdin, sys.breakpointhook = _NOBODY, _no_breakpoint
 
     def __exit__(self, *raised: object) -> None:
         sys.stdout, sys.stderr, sys.stdin, sys.breakpointhook = self._former
@@ -117,8 +131,8 @@ class _Captured:
 class _TextStream(io.TextIOBase):
     """Gathers text into messages of a sensible size.
 
-    They are sent by the main thread alone, for the sockets are its own; what other threads print goes with
-    them.
+    They are sent by the thread that runs the request alone, for the sockets are its own; what other threads print
+    goes with them.
     """
 
     def __init__(self, output: UserOutput, name: str) -> None:
@@ -139,7 +153,7 @@ class _TextStream(io.TextIOBase):
         if self._output.strange:
             log = getattr(sys, f"__{self._name}__")
             return log.write(text) if log else len(text)
-        if self._size > LIMIT:  # of a thread, while the main thread has no time
+        if self._size > LIMIT:  # of a thread, while the one that sends has no time
             self._output.withhold(text)
             return len(text)
         self._parts.append(text)
@@ -149,7 +163,7 @@ class _TextStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        if not self._parts or threading.current_thread() is not threading.main_thread():
+        if not self._parts or not self._output.mine:
             return
         self._size = 0
         parts = []
@@ -167,8 +181,8 @@ def _no_breakpoint(*args: object, **kwargs: object) -> None:
     """
     raise BadProbe(
         "Code cannot stop at breakpoint() on the server, where nobody could type.",
-        "print(…) shows here what it is at; or save the tensor, fetch it, and debug the function on it in the "
-        "notebook: fn(types.SimpleNamespace(), tensor).",
+        "print(…) shows here what it is at; a model that garcon_backend.in_process.open_here opens stops there; or save "
+        "the tensor, fetch it, and debug the function on it in the notebook: fn(types.SimpleNamespace(), tensor).",
     )
 
 

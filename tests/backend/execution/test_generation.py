@@ -17,8 +17,8 @@ from transformers import GenerationConfig, StoppingCriteria
 from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.errors import BadRequest, BadTokens
 from tests import checkpoints
+from tests.backend.bare_rank import BareRank
 from tests.backend.generating_run import IDS, MASK, NEW, OPTIONS, by_us, on_ranks, plainly
-from tests.backend.in_process import InProcess
 from tests.backend.ranks import run_on_ranks
 
 LAYOUTS: list[dict[str, int]] = [{}, {"pp": 2}, {"dp": 2}]
@@ -30,8 +30,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ours(path: Path) -> InProcess:
-    return InProcess(path)
+def ours(path: Path) -> BareRank:
+    return BareRank(path)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def expected(path: Path) -> dict[str, dict[str, Any]]:
 def found(
     request: pytest.FixtureRequest,
     path: Path,
-    ours: InProcess,
+    ours: BareRank,
     expected: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, dict[str, Any]]:
@@ -113,7 +113,7 @@ def test_text_ends_where_it_ended(name: str, found: dict[str, Any], expected: An
         assert real == [True] * length + [False] * (len(new) - length)
 
 
-def test_rows_of_several_lengths_are_told_apart(expected: Any, ours: InProcess) -> None:
+def test_rows_of_several_lengths_are_told_apart(expected: Any, ours: BareRank) -> None:
     """The case tells: without an early end, or with the prompt's mask by order of rows, it would not."""
     answer = ours.generated(IDS, MASK, max_new_tokens=NEW, eos_token_id=expected["end"])
     assert answer is not None and len(set(answer.mask.sum(1).tolist())) > 1
@@ -123,7 +123,7 @@ def test_rows_of_several_lengths_are_told_apart(expected: Any, ours: InProcess) 
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_edits_of_keys_reach_all_later_steps(ours: InProcess, cached: bool) -> None:
+def test_edits_of_keys_reach_all_later_steps(ours: BareRank, cached: bool) -> None:
     """An edit at certain positions gives the same tokens with a cache, without, and by forwards from the start."""
 
     def edit(context: Any, keys: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def _third(keys: Tensor) -> Tensor:
 # -- options -------------------------------------------------------------------------------------
 
 
-def test_a_config_of_ones_own_goes_before_our_defaults(ours: InProcess, path: Path) -> None:
+def test_a_config_of_ones_own_goes_before_our_defaults(ours: BareRank, path: Path) -> None:
     config = GenerationConfig(max_new_tokens=3, num_beams=2, eos_token_id=None)
     answer = ours.generated(IDS, MASK, generation_config=config)
     theirs = ours.model.generate(IDS, attention_mask=MASK, generation_config=config)
@@ -174,7 +174,7 @@ def test_a_config_of_ones_own_goes_before_our_defaults(ours: InProcess, path: Pa
     ],
 )
 def test_settings_of_a_checkpoint_work(
-    ours: InProcess, monkeypatch: pytest.MonkeyPatch, setting: str, value: Any
+    ours: BareRank, monkeypatch: pytest.MonkeyPatch, setting: str, value: Any
 ) -> None:
     clean = ours.generated(IDS, MASK, max_new_tokens=4)
     monkeypatch.setattr(ours.model.generation_config, setting, value)
@@ -187,7 +187,7 @@ def test_settings_of_a_checkpoint_work(
     ("setting", "value"), [("num_return_sequences", 3), ("cache_implementation", "quantized")]
 )
 def test_settings_that_cannot_work_are_named_as_the_checkpoints(
-    ours: InProcess, monkeypatch: pytest.MonkeyPatch, setting: str, value: Any
+    ours: BareRank, monkeypatch: pytest.MonkeyPatch, setting: str, value: Any
 ) -> None:
     monkeypatch.setattr(ours.model.generation_config, "_from_model_config", False)
     monkeypatch.setattr(ours.model.generation_config, "do_sample", True)
@@ -212,13 +212,13 @@ def test_settings_that_cannot_work_are_named_as_the_checkpoints(
         ({"num_beams": 0}, "ZeroDivisionError"),
     ],
 )
-def test_what_cannot_be_had_is_said(ours: InProcess, options: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_had_is_said(ours: BareRank, options: dict[str, Any], said: str) -> None:
     with pytest.raises(BadRequest, match=said) as refused:
         ours.generated(IDS, MASK, **options)
     assert "generation_config.json" not in str(refused.value)
 
 
-def test_too_long_is_refused_by_either_option(ours: InProcess) -> None:
+def test_too_long_is_refused_by_either_option(ours: BareRank) -> None:
     for options in ({"max_new_tokens": 500}, {"max_length": 500}):
         with pytest.raises(BadTokens, match="at most 128"):
             ours.generated(IDS, MASK, **options)
@@ -229,7 +229,7 @@ class Fails(StoppingCriteria):
         return 1 / 0
 
 
-def test_errors_of_ones_own_code_are_ones_own(ours: InProcess) -> None:
+def test_errors_of_ones_own_code_are_ones_own(ours: BareRank) -> None:
     def wrong(ids: Any, scores: Any) -> Any:
         return scores[:, :3]
 

@@ -16,7 +16,7 @@ from garcon_backend.save_contexts.merging import RankPart
 from garcon_jupyter.errors import BadRequest, CannotTravel, NoRecording
 from garcon_jupyter.wire import requests as wire
 from tests import checkpoints
-from tests.backend.in_process import InProcess
+from tests.backend.bare_rank import BareRank
 
 POINT = "layers.0.resid_post"
 IDS = torch.tensor([[3, 4, 5], [6, 7, 8]])
@@ -24,8 +24,8 @@ NUMBER, NAME = 7, "unembed.weight"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> InProcess:
-    return InProcess(checkpoints.make("llama", tmp_path_factory.mktemp("llama")))
+def model(tmp_path_factory: pytest.TempPathFactory) -> BareRank:
+    return BareRank(checkpoints.make("llama", tmp_path_factory.mktemp("llama")))
 
 
 def code(function: Any, name: str = "function") -> wire.Code:
@@ -42,7 +42,7 @@ def test_a_handler_stands_in_a_file_of_its_own() -> None:
     assert len(set(files)) == len(files) == len(wire.REQUESTS)
 
 
-def test_a_handler_without_preparation_cannot_be_made(model: InProcess) -> None:
+def test_a_handler_without_preparation_cannot_be_made(model: BareRank) -> None:
     class Lazy(RequestHandler[wire.Clear]):
         def run(self) -> None:
             pass
@@ -51,7 +51,7 @@ def test_a_handler_without_preparation_cannot_be_made(model: InProcess) -> None:
         Lazy(wire.Clear(), model.tools)  # type: ignore[abstract]
 
 
-def test_a_request_that_nobody_handles_is_refused(model: InProcess) -> None:
+def test_a_request_that_nobody_handles_is_refused(model: BareRank) -> None:
     @dataclass
     class Unheard(wire.Request):
         pass
@@ -60,7 +60,7 @@ def test_a_request_that_nobody_handles_is_refused(model: InProcess) -> None:
         model.run(Unheard("test"))
 
 
-def test_recordings_from_a_pass_to_the_answer(model: InProcess) -> None:
+def test_recordings_from_a_pass_to_the_answer(model: BareRank) -> None:
     def probe(save_ctx: Any, tensor: Any) -> None:
         save_ctx.kept = tensor
 
@@ -87,7 +87,7 @@ def test_recordings_from_a_pass_to_the_answer(model: InProcess) -> None:
         model.run(wire.Fetch("s", wanted=((ref, "kept2", ()),)))
 
 
-def test_a_checkpoint_brings_back_what_it_has(model: InProcess, tmp_path: Path) -> None:
+def test_a_checkpoint_brings_back_what_it_has(model: BareRank, tmp_path: Path) -> None:
     def count(save_ctx: Any, tensor: Any) -> None:
         save_ctx.count = getattr(save_ctx, "count", 0) + len(tensor)
 
@@ -112,7 +112,7 @@ def test_a_checkpoint_brings_back_what_it_has(model: InProcess, tmp_path: Path) 
         counted(3)
 
 
-def test_a_loss_and_gradients_of_all_stages_are_one_answer(model: InProcess) -> None:
+def test_a_loss_and_gradients_of_all_stages_are_one_answer(model: BareRank) -> None:
     request = wire.Backward("b", batch=wire.Batch(IDS), loss=code(torch.Tensor.sum))
     handler = model.executor.handler(request)
     parts = [(None, {"a": 1}), (2.0, {"b": 3}), (None, {})]
@@ -121,7 +121,7 @@ def test_a_loss_and_gradients_of_all_stages_are_one_answer(model: InProcess) -> 
         model.run(wire.Backward("b", batch=wire.Batch(IDS)))
 
 
-def test_a_weight_that_travels_by_and_by_has_memory_of_its_own(model: InProcess) -> None:
+def test_a_weight_that_travels_by_and_by_has_memory_of_its_own(model: BareRank) -> None:
     request = wire.GetParameter("p", name=NAME, index=slice(0, 2))
     handler = model.executor.handler(request)
     value = handler.combine([model.executor.prepare(handler)()])
@@ -131,7 +131,7 @@ def test_a_weight_that_travels_by_and_by_has_memory_of_its_own(model: InProcess)
     assert shared.data_ptr() == value.data_ptr()
 
 
-def test_code_on_ranks_is_compiled_before_any_runs_it(model: InProcess) -> None:
+def test_code_on_ranks_is_compiled_before_any_runs_it(model: BareRank) -> None:
     source = "model.garcon_was_here = (rank, world_size)"
     assert model.run(wire.RunOnRanks("r", source=source)) == [0]
     assert model.model.garcon_was_here == (0, 1)

@@ -16,7 +16,7 @@ from garcon_jupyter.errors import BadRequest, DoesNotFit
 from garcon_jupyter.recorders import Moments
 from garcon_jupyter.wire import requests as wire
 from tests import checkpoints
-from tests.backend.in_process import InProcess
+from tests.backend.bare_rank import BareRank
 
 LENGTHS = [7, 2, 12, 1, 7, 3, 12, 5]
 WIDTH = max(LENGTHS)
@@ -34,12 +34,12 @@ def batch(side: str) -> wire.Batch:
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> InProcess:
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BareRank:
     path: Path = checkpoints.make(request.param, tmp_path_factory.mktemp(request.param))
-    return InProcess(path)
+    return BareRank(path)
 
 
-def run(model: InProcess, whole: wire.Batch, **options: Any) -> Any:
+def run(model: BareRank, whole: wire.Batch, **options: Any) -> Any:
     return model.run(wire.Forward("test", batch=whole, **options))
 
 
@@ -73,7 +73,7 @@ def test_rows_of_about_one_length_are_read_together() -> None:
 
 @pytest.mark.parametrize("side", ["right", "left", "either"])
 @pytest.mark.parametrize("most", [1, 24])
-def test_logits_are_those_of_one_pass(model: InProcess, side: str, most: int) -> None:
+def test_logits_are_those_of_one_pass(model: BareRank, side: str, most: int) -> None:
     whole = batch(side)
     real = whole.mask
     for logits in ("all", "last"):
@@ -89,7 +89,7 @@ def test_logits_are_those_of_one_pass(model: InProcess, side: str, most: int) ->
     assert far(found.flip(0), one) > 1e-2
 
 
-def test_edits_reach_every_row(model: InProcess) -> None:
+def test_edits_reach_every_row(model: BareRank) -> None:
     whole = batch("right")
     probes = model._probes({"layers.1.mlp.out": lambda value: value * 0.5 + 0.1})
     one = model.tools.passes.forward(
@@ -102,7 +102,7 @@ def test_edits_reach_every_row(model: InProcess) -> None:
     assert far(clean[whole.mask], one[whole.mask]) > 1e-3
 
 
-def test_as_many_rows_as_fit(model: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_rows_as_fit(model: BareRank, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = batch("right")
     ruler = model.tools.admission
     rows, length = whole.ids.shape

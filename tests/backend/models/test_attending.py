@@ -26,8 +26,8 @@ from garcon_jupyter.model_files.degrees import possible_tp, sizes_of
 from tests import checkpoints
 from tests.backend.architectures import ARCHITECTURES, make
 from tests.backend.attending_run import NEW, read_all
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK, apart
-from tests.backend.in_process import InProcess
 from tests.backend.ranks import run_on_ranks
 
 SHORT = 5
@@ -51,8 +51,8 @@ def path(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ours(path: Path) -> InProcess:
-    return InProcess(path)
+def ours(path: Path) -> BareRank:
+    return BareRank(path)
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +78,13 @@ def padded(side: str) -> tuple[Tensor, Tensor]:
 # -- own functions -------------------------------------------------------------------------------
 
 
-def test_numbers_are_those_of_the_reference(ours: InProcess, plain: Any) -> None:
+def test_numbers_are_those_of_the_reference(ours: BareRank, plain: Any) -> None:
     assert apart(ours.forward(IDS), plain(IDS, use_cache=False).logits) <= 1e-5
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_padded_numbers_are_those_of_the_text(
-    side: str, name: str, ours: InProcess, plain: Any
+    side: str, name: str, ours: BareRank, plain: Any
 ) -> None:
     ids, mask = padded(side)
     found = ours.forward(ids, mask.bool())
@@ -100,7 +100,7 @@ def test_padded_numbers_are_those_of_the_text(
     assert found.isfinite().all()
 
 
-def test_greedy_continuations_are_those_of_the_reference(ours: InProcess, plain: Any) -> None:
+def test_greedy_continuations_are_those_of_the_reference(ours: BareRank, plain: Any) -> None:
     wanted = plain.generate(
         IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=6, do_sample=False, pad_token_id=2
     )
@@ -108,7 +108,7 @@ def test_greedy_continuations_are_those_of_the_reference(ours: InProcess, plain:
     assert found is not None and torch.equal(found, wanted)
 
 
-def test_modules_alone_are_offered_where_no_family_maps(ours: InProcess) -> None:
+def test_modules_alone_are_offered_where_no_family_maps(ours: BareRank) -> None:
     kind = ours.model.config.model_type  # type: ignore[union-attr]
     mapped = kind in FAMILIES
     assert attention.serves(ours.model) == (kind == "gpt_oss")

@@ -19,8 +19,8 @@ from garcon_backend.models.family import standard_sizes
 from garcon_jupyter.errors import BadTokens
 from garcon_jupyter.wire import requests as wire
 from tests import checkpoints
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import apart
-from tests.backend.in_process import InProcess
 
 SWITCH = 8
 LENGTHS = (5, 14, SWITCH, 11)
@@ -53,8 +53,8 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def ours(path: Path) -> InProcess:
-    return InProcess(path)
+def ours(path: Path) -> BareRank:
+    return BareRank(path)
 
 
 def plain(path: Path) -> Any:
@@ -80,7 +80,7 @@ def real(side: str, length: int) -> slice:
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_a_text_among_others_is_the_text_alone(side: str, path: Path, ours: InProcess) -> None:
+def test_a_text_among_others_is_the_text_alone(side: str, path: Path, ours: BareRank) -> None:
     ids, mask = batch(side)
     found = ours.forward(ids, mask)
     apart_in_plain = []
@@ -94,14 +94,14 @@ def test_a_text_among_others_is_the_text_alone(side: str, path: Path, ours: InPr
     assert max(apart_in_plain) > 1e-3  # the comparison would tell
 
 
-def test_what_was_read_before_leaves_nothing(path: Path, ours: InProcess) -> None:
+def test_what_was_read_before_leaves_nothing(path: Path, ours: BareRank) -> None:
     for length in (20, 5, 20, 11, SWITCH):
         with torch.no_grad():
             alone = plain(path)(text(length)).logits
         assert apart(ours.forward(text(length)), alone) <= 1e-5, length
 
 
-def test_gradients_among_others_are_those_alone(path: Path, ours: InProcess) -> None:
+def test_gradients_among_others_are_those_alone(path: Path, ours: BareRank) -> None:
     ids, mask = batch("right")
     point = "layers.0.resid_pre"
     found = ours.gradients(lambda logits: logits[:, 4].square().sum(), ids, mask, [point])[point]
@@ -113,7 +113,7 @@ def test_gradients_among_others_are_those_alone(path: Path, ours: InProcess) -> 
         assert apart(found[row, :length], alone[0]) <= 1e-4, length
 
 
-def test_pieces_are_the_whole(ours: InProcess) -> None:
+def test_pieces_are_the_whole(ours: BareRank) -> None:
     ids, mask = batch("right")
     whole = Whole((len(ids), ids.shape[1]))
     for piece in cut(wire.Batch(ids, mask), 30):
@@ -122,7 +122,7 @@ def test_pieces_are_the_whole(ours: InProcess) -> None:
     assert apart(whole.logits[mask], ours.forward(ids, mask)[mask]) <= 1e-5
 
 
-def test_continuations_of_prompts_on_both_sides_of_the_switch(path: Path, ours: InProcess) -> None:
+def test_continuations_of_prompts_on_both_sides_of_the_switch(path: Path, ours: BareRank) -> None:
     """Rows pass it at steps of their own, and then read their text again where the model does."""
     ids, mask = batch("left")
     found = ours.generated(ids, mask, max_new_tokens=8, eos_token_id=[])
@@ -153,7 +153,7 @@ def test_an_extended_context_is_read(kind: str, tmp_path: Path) -> None:
     ids = text(40)
     with torch.no_grad():
         wanted = plain(path)(ids).logits
-    ours = InProcess(path)
+    ours = BareRank(path)
     assert apart(ours.forward(ids), wanted) <= 1e-5
     new = ours.generate(ids, 4)
     assert new is not None and new.shape[1] == 44
@@ -163,7 +163,7 @@ def test_an_extended_context_is_read(kind: str, tmp_path: Path) -> None:
 def test_a_context_that_nothing_extends_is_not(family: str, tmp_path: Path) -> None:
     """GPT-2 has a table of positions, and no row beyond it."""
     name = {"gpt2": "n_positions", "llama": "max_position_embeddings"}[family]
-    ours = InProcess(checkpoints.make(family, tmp_path, **{name: 16}))
+    ours = BareRank(checkpoints.make(family, tmp_path, **{name: 16}))
     with pytest.raises(BadTokens, match="at most 16"):
         ours.forward(text(17))
     with pytest.raises(BadTokens, match="at most 16"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.backend.in_process import InProcess
+from tests.backend.bare_rank import BareRank
 
 
 class Mixer(nn.Module):
@@ -38,8 +38,8 @@ class Model(nn.Module):
 IDS = torch.tensor([[3, 4, 5]])
 
 
-def seen(*modules: str) -> tuple[dict[Any, str], dict[str, Tensor], InProcess]:
-    model = InProcess(Model().eval())
+def seen(*modules: str) -> tuple[dict[Any, str], dict[str, Tensor], BareRank]:
+    model = BareRank(Model().eval())
     values = model.values(IDS, None, [f"module:{name}.output" for name in modules])
     return model.rank.contexts.silent("test"), values, model
 

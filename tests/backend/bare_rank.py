@@ -1,4 +1,4 @@
-"""A served model without a server: the executor of one process, driven by plain functions."""
+"""One rank without anybody around it: the executor, driven by plain functions that never travel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ See = Callable[[Tensor], Any]
 _NO_CODE = Code(b"", "", "test")
 
 
-class InProcess:
+class BareRank:
     """One model, loaded and probed as a rank does it, or any module of one's own."""
 
     def __init__(
