@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import threading
@@ -64,7 +65,8 @@ def test_a_module_is_taken_as_it_is() -> None:
 
 
 def test_a_module_of_transformers_has_the_points_of_its_architecture(plain: Plain) -> None:
-    rmodel = garcon.connect(open_here(plain.model, tokenizer=plain.tokenizer))
+    model = copy.deepcopy(plain.model)  # it is frozen
+    rmodel = garcon.connect(open_here(model, tokenizer=plain.tokenizer))
     assert close(rmodel.forward(PROMPT), plain.logits(PROMPT))
     assert rmodel.encode("Hello").tolist() == [plain.tokenizer("Hello")["input_ids"]]
     assert "layers.2.mlp.out" in rmodel.catalog.names()
