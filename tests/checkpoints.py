@@ -236,6 +236,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "resid_dropout": 0.0,
         "tie_word_embeddings": True,
     },
+    "opt": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "word_embed_proj_dim": 48,
+        "num_attention_heads": 4,
+        "ffn_dim": 80,
+        "max_position_embeddings": 128,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": True,
+    },
     "bloom": {
         "n_layer": 4,
         "hidden_size": 48,

@@ -135,6 +135,7 @@ def test_neurons(case: Case, numbers: Numbers, layer: int) -> None:
         "gelu_pytorch_tanh": lambda x: gelu(x, approximate="tanh"),
         "gelu": gelu,
         "silu": silu,
+        "relu": relu,
         "relu2": lambda x: relu(x).square(),
         "xielu": lambda x: xielu(case, layer, x),
     }[activation(case.theirs.config)]

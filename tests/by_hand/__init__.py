@@ -34,7 +34,7 @@ from tests.by_hand.decoders import (
     StarCoder2,
     Windows,
 )
-from tests.by_hand.early import GPTJ, Bloom, GPTNeo
+from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
 from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
@@ -74,6 +74,7 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "hunyuan_v1_dense": Hunyuan,
     "gptj": GPTJ,
     "gpt_neo": GPTNeo,
+    "opt": OPT,
     "bloom": Bloom,
     "olmoe": Olmoe,
     "gpt_oss": GptOss,

@@ -1,4 +1,4 @@
-"""GPT-J, GPT-Neo and BLOOM: attention of their own, of which scores and patterns are no points."""
+"""GPT-J, GPT-Neo and BLOOM, with attention of their own, of which scores and patterns are no points; and OPT."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import relu
 
 from tests.by_hand.arithmetic import (
     Taps,
@@ -26,6 +27,7 @@ class Early(ByHand):
 
     EMBED, FIRST, SECOND = "wte", "ln_1", "ln_2"
     UP, DOWN = "c_fc", "c_proj"
+    act = staticmethod(gelu_tanh)
 
     @property
     def stem(self) -> Any:
@@ -38,9 +40,11 @@ class Early(ByHand):
     def forward(self, taps: Taps, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         x = taps("embed.out", getattr(self.stem, self.EMBED).weight[ids])
         x = self.entering(taps, x, positions)
-        for i, block in enumerate(self.stem.h):
+        for i, block in enumerate(self.blocks):
             x = self.block(taps.inside(f"layers.{i}."), block, i, x, mask, positions)
-        return linear(self.model.lm_head, layer_norm(taps.inside("final_norm."), self.stem.ln_f, x))
+        return linear(
+            self.model.lm_head, layer_norm(taps.inside("final_norm."), self.final_norm, x)
+        )
 
     def entering(self, taps: Taps, x: Tensor, positions: Tensor) -> Tensor:
         return x
@@ -55,8 +59,20 @@ class Early(ByHand):
         return taps("resid_post", x + self.mlp(taps, block, h))
 
     def mlp(self, taps: Taps, block: Any, h: Tensor) -> Tensor:
-        up, down = getattr(block.mlp, self.UP), getattr(block.mlp, self.DOWN)
-        return taps("mlp.contribution", plain_mlp(taps, up, down, h, gelu_tanh))
+        up, down = getattr(self.mlp_of(block), self.UP), getattr(self.mlp_of(block), self.DOWN)
+        return taps("mlp.contribution", plain_mlp(taps, up, down, h, self.act))
+
+    @property
+    def blocks(self) -> Any:
+        return self.stem.h
+
+    @property
+    def final_norm(self) -> Any:
+        return self.stem.ln_f
+
+    def mlp_of(self, block: Any) -> Any:
+        """The module with the projections of the MLP."""
+        return block.mlp
 
     def attention(
         self, taps: Taps, block: Any, i: int, h: Tensor, mask: Tensor, positions: Tensor
@@ -66,7 +82,7 @@ class Early(ByHand):
             attn(name, x)
             for name, x in zip("qkv", self.projected(module, attn("in", h)), strict=True)
         )
-        z = attn("z", self.mixed(i, q, k, v, mask, positions))
+        z = attn("z", self.mixed(attn, i, q, k, v, mask, positions))
         return attn("contribution", written(attn, z, projection.weight, projection.bias))
 
     def modules(self, block: Any) -> tuple[Any, Any]:
@@ -79,7 +95,14 @@ class Early(ByHand):
         return [linear(m, h).unflatten(-1, (self.heads, -1)) for m in projections]
 
     def mixed(
-        self, i: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, positions: Tensor
+        self,
+        attn: Taps,
+        i: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor,
+        positions: Tensor,
     ) -> Tensor:
         raise NotImplementedError
 
@@ -87,18 +110,18 @@ class Early(ByHand):
         embedding = getattr(self.stem, self.EMBED).weight
         found = {
             "embed.weight": Stored(embedding),
-            **self._norm("final_norm", self.stem.ln_f),
+            **self._norm("final_norm", self.final_norm),
             **self._linear("unembed", self.model.lm_head),
         }
         found["unembed.weight"] = found.pop("unembed")
-        for i, block in enumerate(self.stem.h):
+        for i, block in enumerate(self.blocks):
             at = f"layers.{i}"
             found |= self._norm(f"{at}.attn.norm", getattr(block, self.FIRST))
             if hasattr(block, self.SECOND):
                 found |= self._norm(f"{at}.mlp.norm", getattr(block, self.SECOND))
             found |= self.attention_parameters(f"{at}.attn", *self.modules(block))
-            found |= self._linear(f"{at}.mlp.up_proj", getattr(block.mlp, self.UP))
-            found |= self._linear(f"{at}.mlp.down_proj", getattr(block.mlp, self.DOWN))
+            found |= self._linear(f"{at}.mlp.up_proj", getattr(self.mlp_of(block), self.UP))
+            found |= self._linear(f"{at}.mlp.down_proj", getattr(self.mlp_of(block), self.DOWN))
         return found
 
     def attention_parameters(self, at: str, module: Any, projection: Any) -> dict[str, Stored]:
@@ -120,7 +143,14 @@ class GPTJ(Early):
         return taps("resid_post", x + a + self.mlp(taps, block, h.clone()))
 
     def mixed(
-        self, i: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, positions: Tensor
+        self,
+        attn: Taps,
+        i: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor,
+        positions: Tensor,
     ) -> Tensor:
         q, k = (rotated_in_pairs(x, positions, 10000.0, self.config.rotary_dim) for x in (q, k))
         return mixed(Taps(), q, k, v, visible(mask, None), q.shape[-1] ** -0.5)
@@ -134,7 +164,14 @@ class GPTNeo(Early):
         return block.attn.attention, block.attn.attention.out_proj
 
     def mixed(
-        self, i: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, positions: Tensor
+        self,
+        attn: Taps,
+        i: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor,
+        positions: Tensor,
     ) -> Tensor:
         window = self.config.window_size if i % 2 else None
         return mixed(Taps(), q, k, v, visible(mask, window), 1.0)
@@ -157,7 +194,14 @@ class Bloom(Early):
         return list(linear(module.query_key_value, h).unflatten(-1, (self.heads, 3, -1)).unbind(-2))
 
     def mixed(
-        self, i: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, positions: Tensor
+        self,
+        attn: Taps,
+        i: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor,
+        positions: Tensor,
     ) -> Tensor:
         """ALiBi (Press et al. 2022): a bias that grows with the key's position, steepest in the first head."""
         heads = torch.arange(1, self.heads + 1).double()
@@ -174,3 +218,48 @@ class Bloom(Early):
             for bias, parameter in (("", fused.weight), (".bias", fused.bias)):
                 found[f"{at}.{name}_proj{bias}"] = Stored(parameter, lambda s, n=n: part(s, n))
         return found
+
+
+class OPT(Early):
+    EMBED, FIRST, SECOND = "embed_tokens", "self_attn_layer_norm", "final_layer_norm"
+    UP, DOWN = "fc1", "fc2"
+    act = staticmethod(relu)
+
+    @property
+    def stem(self) -> Any:
+        return self.model.model.decoder
+
+    @property
+    def blocks(self) -> Any:
+        return self.stem.layers
+
+    @property
+    def final_norm(self) -> Any:
+        return self.stem.final_layer_norm
+
+    def mlp_of(self, block: Any) -> Any:
+        return block
+
+    def entering(self, taps: Taps, x: Tensor, positions: Tensor) -> Tensor:
+        return x + taps("pos_embed.out", self.stem.embed_positions.weight[positions + 2])
+
+    def modules(self, block: Any) -> tuple[Any, Any]:
+        return block.self_attn, block.self_attn.out_proj
+
+    def mixed(
+        self,
+        attn: Taps,
+        i: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+    ) -> Tensor:
+        hidden = Taps({n: e for n, e in attn.edits.items() if n != f"{attn.prefix}z"}, attn.values)
+        hidden.prefix = attn.prefix
+        return mixed(hidden, q, k, v, visible(mask, None), q.shape[-1] ** -0.5)
+
+    def parameters(self) -> dict[str, Stored]:
+        places = self.stem.embed_positions.weight
+        return {**super().parameters(), "pos_embed.weight": Stored(places, lambda s: s[2:])}

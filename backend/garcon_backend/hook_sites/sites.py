@@ -185,6 +185,7 @@ class SharedInput(HookSite):
     """
 
     path: str
+    view: PointView = WHOLE
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
@@ -193,7 +194,7 @@ class SharedInput(HookSite):
             shared = args[0] if args else next(v for v in kwargs.values() if isinstance(v, Tensor))
             # In grad mode the visit must hold the value apart, or writing would destroy it.
             value = shared.clone() if torch.is_grad_enabled() else shared
-            new = visit(value)
+            new = _applied(value, self.view, the_pass, visit)
             if new is not None and new is not shared:
                 shared.copy_(new)
 

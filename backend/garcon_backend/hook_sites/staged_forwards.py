@@ -70,6 +70,14 @@ def layer_norm(
     return _layer_norm(module, visits, args[0], module.weight)
 
 
+def layer_norm_of_flat(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """The same over flat tokens [b·p, D]; its parts are [b, p, …]."""
+    x = args[0].unflatten(0, the_pass.batch)
+    return _layer_norm(module, visits, x, module.weight).flatten(0, 1)
+
+
 def layer_norm_1p(
     module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
 ) -> Tensor:

@@ -121,7 +121,7 @@ class HeadsFirst(PointView):
 
 @dataclass(frozen=True)
 class FlatTokens(PointView):
-    """[b·p, …] as [b, p, …]: what routers of experts work on."""
+    """[b·p, …] as [b, p, …]: what routers of experts work on, and OPT's MLPs."""
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         return torch.unflatten(tensor, 0, the_pass.batch)

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from garcon_backend.models.families import FAMILIES
+from garcon_jupyter.errors import PointUnavailable
 from garcon_jupyter.points import PARAMETERS, POINTS, Catalog, parse_parameter
-from tests import by_hand
+from tests import by_hand, checkpoints
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import (
     EVERY,
     IDS,
@@ -227,6 +230,33 @@ def stated(catalog: Catalog, template: str) -> str:
 
 def test_the_table_is_of_these_cases() -> None:
     assert set(TABLE) == set(EVERY)
+
+
+def test_a_shape_of_opt_that_normalises_the_stream_itself(tmp_path: Path) -> None:
+    """As its 350M model does, whose embedding is narrower, too: what is there is right, what is not there says why."""
+    shape = {"do_layer_norm_before": False, "word_embed_proj_dim": 24}
+    ours = BareRank(checkpoints.make("opt", tmp_path, **shape))
+    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    seen: dict[str, Tensor] = {}
+    block = plain.model.decoder.layers[1]
+    handles = {
+        "layers.1.attn.contribution": block.self_attn,
+        "layers.1.mlp.contribution": block.fc2,
+    }
+    for name, module in {**handles, "layers.1.resid_post": block}.items():
+        module.register_forward_hook(lambda m, a, out, name=name: seen.update({name: first(out)}))
+    with torch.no_grad():
+        seen["logits"] = plain(IDS).logits
+    seen["layers.1.mlp.contribution"] = seen["layers.1.mlp.contribution"].view(2, 9, 48)
+    assert wrong(ours.values(IDS, None, list(seen)), seen, 1e-5) == {}
+    for name, why in (("layers.1.mlp.norm.out", "after each addition"), ("embed.out", "narrower")):
+        with pytest.raises(PointUnavailable, match=why):
+            ours.catalog.point(name)
+
+
+def first(output: Any) -> Tensor:
+    """The tensor of an output, alone or before others."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def test_the_readme_counts_them() -> None:
