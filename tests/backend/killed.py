@@ -51,6 +51,8 @@ class Rank:
         answered = self.directory / "answered"
         last = int(answered.read_text() or 0) if answered.exists() else 0
         assert last <= max(0, self.finished) <= last + 1, (last, self.finished)
+        if self.rank == 0:  # nobody waits any more for the one that was not answered
+            self._answer(max(0, self.finished))
         seen: Counter[str] = Counter(of_one_unanswered=int(self.finished > last))
         for point in POINTS if self.finished > 0 else ():
             values = vars(self.contexts.open("me", point, None))
@@ -70,6 +72,11 @@ class Rank:
                     seen["kept"] += 1
         with (self.directory / "seen").open("a") as file:
             file.write("".join(f"{what} {count}\n" for what, count in seen.items()))
+
+    def _answer(self, number: int) -> None:
+        answering = self.directory / "answering"
+        answering.write_text(str(number))
+        answering.replace(self.directory / "answered")
 
     def work(self) -> None:
         """Request after request; the two wait for each other as ranks do."""
@@ -91,9 +98,7 @@ class Rank:
             if self.rank == 0:
                 os.read(self.heard, 1)
                 made.end(number)
-                answered = self.directory / "answering"
-                answered.write_text(str(number))
-                answered.replace(self.directory / "answered")
+                self._answer(number)
             else:
                 os.write(self.told, b"d")  # done
                 made.end()

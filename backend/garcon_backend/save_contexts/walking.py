@@ -12,6 +12,8 @@ import operator
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
+from torch import Tensor
+
 from garcon_backend.save_contexts.containers import Rows, Table
 from garcon_jupyter.recorders.states import State
 
@@ -77,21 +79,23 @@ class Rebuild:
 
     def __call__(self, value: Any) -> Any:
         """What is made of a value."""
-        if type(value) in IMMUTABLE:
+        kind = type(value)
+        if kind in IMMUTABLE:
             return self.simple(value)
         if (known := self.memo.get(id(value))) is not None:
             return known[1]
-        if not self.opens(value):
+        if kind is Tensor or (kind not in _CONTAINERS and not self.opens(value)):
             made = self.leaf(value)
+            self.memo[id(value)] = value, made
         elif isinstance(value, (tuple, frozenset)):
             items = self.each(value)
-            same = all(map(operator.is_, items, value))
-            made = value if same else _of_kind(value, items)
+            made = value if _same(items, value) else _of_kind(value, items)
+            made = self.memo.setdefault(id(value), (value, made))[1]  # it may be in a list in it
         else:
             made = self.empty(value)
             self.memo[id(value)] = value, made  # it may be inside itself
             self._fill(made, value)
-        return self.memo.setdefault(id(value), (value, made))[1]
+        return made
 
     def leaf(self, value: Any) -> Any:
         """What is made of a leaf."""
@@ -106,8 +110,8 @@ class Rebuild:
         return list(values)
 
     def opens(self, value: Any) -> bool:
-        """Whether a value is a container whose content is made anew."""
-        return type(value) in _CONTAINERS or _is_state(value)
+        """Whether a value that is none of the plain containers is looked into all the same."""
+        return _is_state(value)
 
     def empty(self, value: Any) -> Any:
         """What a list, a dictionary, a set or a state becomes, before its content is in it."""
@@ -124,20 +128,21 @@ class Rebuild:
         return [self(value) for value in values]
 
     def _fill(self, made: Any, value: Any) -> None:
-        held = inside(value)
-        assert held is not None
-        items = self.each(held)
-        if made is value and all(map(operator.is_, items, held)):
-            return
         if isinstance(value, list):
-            list.__setitem__(made, slice(None), items)
+            items = self.each(value)
+            if made is not value or not _same(items, value):
+                list.__setitem__(made, slice(None), items)
         elif isinstance(value, set):
+            items = self.each(value)
             made.clear()
             made.update(items)
-        elif isinstance(value, dict):
-            dict.update(made, zip(list(value), items, strict=True))
         else:
-            vars(made).update(zip(list(vars(value)), items, strict=True))
+            told, named = (made, value) if isinstance(value, dict) else (vars(made), vars(value))
+            dict.update(told, zip(list(named), self.each(named.values()), strict=True))
+
+
+def _same(items: list[Any], values: Collection[Any]) -> bool:
+    return all(map(operator.is_, items, values))
 
 
 def _is_state(value: Any) -> bool:
