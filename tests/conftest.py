@@ -113,7 +113,7 @@ def rmodel_tp2(llama_tp2_server: garcon.Server) -> Iterator[garcon.RemoteModel]:
     model.close()
 
 
-@pytest.fixture(params=["here", "tiny-tp2"])
+@pytest.fixture(params=["here", pytest.param("tiny-tp2", marks=pytest.mark.processes)])
 def either(request: pytest.FixtureRequest) -> Iterator[garcon.RemoteModel]:
     """A fresh session on the small Llama, in this process and again over two ranks of a server."""
     fixture = {"here": "llama_here", "tiny-tp2": "llama_tp2_server"}[request.param]

@@ -1,7 +1,7 @@
 """``pytest --quick``: every test that runs in this one process, and no other; of all architectures, three unlike ones.
 
 What starts a server, a browser or any other process takes seconds where the rest takes milliseconds. Such a test is known by
-the fixtures that it uses, or says so by ``pytestmark = pytest.mark.processes``. One that says nothing and starts a
+the fixtures that it uses, or says so by ``pytestmark = pytest.mark.processes``; so does a parameter of a fixture. One that says nothing and starts a
 process all the same fails under ``--quick``, so that what is called quick stays so.
 """
 
@@ -20,11 +20,6 @@ STARTING = {
     *("jupyter", "browser", "lab"),
 }
 """Fixtures behind which there is a process; what depends on them is known by that."""
-
-HERE = "here"
-"""Fixtures of several kinds (`either`, `kind`) have a process behind all of them but this one."""
-
-OF_KINDS = {"either", "kind"}
 
 EVENTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
 
@@ -68,10 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def starts_processes(item: pytest.Item) -> bool:
     """Whether a test says so, or uses a fixture behind which there is a process."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
-    kinds: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    elsewhere = any(kinds.get(name, HERE) != HERE for name in OF_KINDS)
-    starting = STARTING.intersection(fixtures) or item.get_closest_marker("processes")
-    return bool(starting or elsewhere)
+    return bool(STARTING.intersection(fixtures) or item.get_closest_marker("processes"))
 
 
 def is_one_of_many(item: pytest.Item) -> bool:

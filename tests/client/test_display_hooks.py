@@ -33,6 +33,7 @@ def test_what_nothing_draws_is_text_or_an_error_with_a_remedy() -> None:
         display_hooks.drawn(object(), "show")
 
 
+@pytest.mark.processes
 def test_importing_the_room_registers_what_it_draws() -> None:
     code = """
 import sys

@@ -21,7 +21,10 @@ OUT = "layers.2.mlp.out"
 KINDS = {"here": "llama_here", "tiny": "llama_server", "tiny-tp2": "llama_tp2_server"}
 
 
-@pytest.fixture(params=KINDS)
+ELSEWHERE = [pytest.param(name, marks=pytest.mark.processes) for name in ("tiny", "tiny-tp2")]
+
+
+@pytest.fixture(params=["here", *ELSEWHERE])
 def kind(request: pytest.FixtureRequest) -> Endpoint:
     """What a connection leads to, of each kind."""
     endpoint: Endpoint = request.getfixturevalue(KINDS[request.param])

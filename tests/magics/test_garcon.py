@@ -199,10 +199,10 @@ def test_recordings_and_clear(connected: Notebook) -> None:
     assert connected.run("%garcon clear") == "Recordings left: 0.\n"
 
 
-def test_logs(connected: Notebook) -> None:
-    assert "loaded 120,912 parameters" in connected.run("%garcon logs -n 100000")
-    assert len(connected.run("%garcon logs tiny -n 2").splitlines()) == 2
-    assert connected.run("%garcon logs -n 0").strip() == ""
+def test_logs(connected_served: Notebook) -> None:
+    assert "loaded 120,912 parameters" in connected_served.run("%garcon logs -n 100000")
+    assert len(connected_served.run("%garcon logs tiny -n 2").splitlines()) == 2
+    assert connected_served.run("%garcon logs -n 0").strip() == ""
 
 
 def test_help(notebook: Notebook) -> None:

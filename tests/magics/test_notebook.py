@@ -20,6 +20,8 @@ from garcon_jupyter.connection.connection_file import process_lives
 from tests.conftest import RUNTIME
 from tests.oracle import Plain, close
 
+pytestmark = pytest.mark.processes
+
 
 class Cell:
     """One run of a cell: what came out, by the kind of the message."""
@@ -118,7 +120,6 @@ def pid() -> int:
     return server.facts["pid"]
 
 
-@pytest.mark.processes
 def test_launch_probe_forward_recordings(kernel: Kernel) -> None:
     attached = kernel.run(
         "%%probe layers.1.mlp.post_activation\nprint('probed', list(tensor.shape))\n"

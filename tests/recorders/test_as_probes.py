@@ -16,8 +16,6 @@ from garcon_jupyter.recorders import Recorder, alone, seen
 from tests.conftest import quiet
 from tests.oracle import close
 
-pytestmark = pytest.mark.processes
-
 MLP, HEADS, RESIDUAL = "layers.1.mlp.post_activation", "layers.2.attn.z", "layers.3.resid_post"
 TEXTS = ["the cat sat on the mat", "a dog", "so it goes, on and on"]
 EVERY: list[Recorder[Any]] = [
@@ -47,7 +45,10 @@ def replicated(llama_path: Path) -> Iterator[garcon.RemoteModel]:
     model.shutdown(force=True)
 
 
-@pytest.fixture(params=["one", "tp2", "tp2-dp2"])
+SHARDED = [pytest.param(name, marks=pytest.mark.processes) for name in ("tp2", "tp2-dp2")]
+
+
+@pytest.fixture(params=["one", *SHARDED])
 def model(request: pytest.FixtureRequest) -> Iterator[garcon.RemoteModel]:
     """One process; two shards; two shards in two replicas."""
     if request.param == "tp2-dp2":

@@ -49,7 +49,10 @@ def cut(llama_path: Path) -> Iterator[garcon.RemoteModel]:
     model.shutdown(force=True)
 
 
-@pytest.fixture(params=["one", "tp2", "pp2-dp2"])
+SHARDED = [pytest.param(name, marks=pytest.mark.processes) for name in ("tp2", "pp2-dp2")]
+
+
+@pytest.fixture(params=["one", *SHARDED])
 def model(request: pytest.FixtureRequest) -> Iterator[garcon.RemoteModel]:
     name = {"one": "rmodel", "tp2": "rmodel_tp2", "pp2-dp2": "cut"}[request.param]
     yield request.getfixturevalue(name)
