@@ -7,6 +7,7 @@ Not here: which servers there are (``servers``), and what is asked of them (``cl
 ``liveness``             whether the server lives, hangs, has ended or starts anew
 ``connection``           what a client needs of the line to a model, whatever it is made of
 ``channel``              the line by sockets: questions and requests, and the wait for their answers
+``async_channel``        the same for an event loop, with several requests under way
 ``route``                what a tunnel is to a connection
 ``pending``              what of a request has come
 ``lines``                the line of cells, and one beside it

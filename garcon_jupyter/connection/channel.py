@@ -17,20 +17,17 @@ import zmq
 
 from garcon_jupyter.connection import liveness, prints
 from garcon_jupyter.connection.liveness import TICK, WatchedSockets
-from garcon_jupyter.connection.pending import PendingReply
+from garcon_jupyter.connection.pending import LONG, PendingReply
 from garcon_jupyter.connection.route import Route
 from garcon_jupyter.errors import BadRequest, Interrupted
 from garcon_jupyter.wire import protocol, transport
-from garcon_jupyter.wire.failures import revive
+from garcon_jupyter.wire.failures import checked
 
 AGAIN = 4.0
 """Seconds after which a question that was not answered is asked again."""
 
 ASKED_ONCE = (protocol.HELLO, protocol.TOKENIZE)
 """Questions that are not: one would open another session, the other may be work that takes so long."""
-
-LONG = 5.0
-"""Seconds from which on the server keeps an answer until it hears that it was received."""
 
 
 class Channel(WatchedSockets):
@@ -101,7 +98,7 @@ class Channel(WatchedSockets):
             with self._patience:
                 reply = self._answer(kind, content, buffers)
         self._heed(reply["content"].get("idle_warning"))
-        return _checked(reply)
+        return checked(reply)
 
     def _answer(self, kind: str, content: dict[str, Any], buffers: Any) -> dict[str, Any]:
         """The reply to a question. Where none comes it is asked again: a server whose memory a request has just
@@ -175,7 +172,7 @@ class Channel(WatchedSockets):
                 transport.discard(packed)  # where the server refused to look at it
                 self.took = reply["content"].get("seconds", 0.0)
                 try:
-                    return self._opened(_checked(reply), into)
+                    return self._opened(checked(reply), into)
                 finally:
                     if time.monotonic() - waiting.since > LONG:
                         self._say(protocol.RECEIVED, waiting.session, waiting)
@@ -207,7 +204,7 @@ class Channel(WatchedSockets):
             time.sleep(TICK)
         answer = {"content": reply["outcome"], "buffers": reply["buffers"]}
         try:
-            return reply["kind"], self._opened(_checked(answer))
+            return reply["kind"], self._opened(checked(answer))
         finally:
             self.ask(protocol.RECEIVED, {"session": session, "request": request})
 
@@ -307,28 +304,3 @@ class Channel(WatchedSockets):
         with contextlib.suppress(zmq.Again):
             while True:
                 self._iopub.recv_multipart(zmq.NOBLOCK)
-
-    def wait_for_prints(self) -> None:
-        """Wait until the server has noticed our subscription, so that no print is missed.
-
-        It welcomes the first subscriber of a topic only, so we subscribe to one of our own as well;
-        and to another where it overlooked that, because it was sending.
-        """
-        for attempt in range(10):
-            self._iopub.subscribe(f"{self._session.session}.{attempt}".encode())
-            end = time.monotonic() + 0.2
-            while time.monotonic() < end:
-                if self._iopub.poll(50) and self._is_welcome(self._receive(self._iopub)):
-                    return
-
-    def _is_welcome(self, message: dict[str, Any] | None) -> bool:
-        topic = str(message["content"].get("subscription")) if message else ""
-        return topic.startswith(self._session.session)
-
-
-def _checked(reply: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = reply["content"]
-    if content.get("status") != "ok":
-        raise revive(content["failure"])
-    content["buffers"] = reply["buffers"]
-    return content

@@ -64,7 +64,7 @@ class WatchedSockets(Sockets):
             ServerGone: it has ended.
         """
         self._check_usable()
-        if version(self._file) == self._version and not self.facts.get("restarting"):
+        if not self._has_changed():
             return
         with self._request_lock, self._control_lock:
             if reason := self._news():
@@ -76,6 +76,10 @@ class WatchedSockets(Sockets):
                 return
             self._disconnect()
             self._open()
+
+    def _has_changed(self) -> bool:
+        """Whether the connection file is another than it was, or says that the server is being started anew."""
+        return version(self._file) != self._version or bool(self.facts.get("restarting"))
 
     def _check_usable(self) -> None:
         """Refuse a connection that cannot be used here; touches no socket and no lock.

@@ -7,6 +7,9 @@ from typing import Any
 
 from garcon_jupyter.connection import prints
 
+LONG = 5.0
+"""Seconds from which on the server keeps an answer until it hears that it was received."""
+
 
 class PendingReply:
     """What a request is still waited for."""

@@ -16,6 +16,10 @@ def plain(rank: int, stream: str, text: str) -> None:
     out.flush()
 
 
+def silent(rank: int, stream: str, text: str) -> None:
+    """Show nothing."""
+
+
 def notice(line: str) -> None:
     """Tell the person at the notebook something that no cell asked for; nothing where it is ""."""
     if line:

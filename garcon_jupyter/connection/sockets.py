@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,10 @@ class Sockets:
         return sent
 
     def _receive(self, sock: Any) -> dict[str, Any] | None:
-        frames = sock.recv_multipart(copy=True)
+        return self._message(sock.recv_multipart(copy=True))
+
+    def _message(self, frames: Any) -> dict[str, Any] | None:
+        """What was received; None where it is not signed with our key."""
         _, frames = self._session.feed_identities(frames)
         try:
             return self._session.deserialize(frames)
@@ -113,3 +117,20 @@ class Sockets:
     def _shared(self) -> Path | None:
         """The server's directory in shared memory, where it can be reached."""
         return Path(self.facts["shared"]) if self.same_host and "shared" in self.facts else None
+
+    def wait_for_prints(self) -> None:
+        """Wait until the server has noticed our subscription, so that no print is missed.
+
+        It welcomes the first subscriber of a topic only, so we subscribe to one of our own as well;
+        and to another where it overlooked that, because it was sending.
+        """
+        for attempt in range(10):
+            self._iopub.subscribe(f"{self._session.session}.{attempt}".encode())
+            end = time.monotonic() + 0.2
+            while time.monotonic() < end:
+                if self._iopub.poll(50) and self._is_welcome(self._receive(self._iopub)):
+                    return
+
+    def _is_welcome(self, message: dict[str, Any] | None) -> bool:
+        topic = str(message["content"].get("subscription")) if message else ""
+        return topic.startswith(self._session.session)

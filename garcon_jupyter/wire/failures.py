@@ -216,6 +216,19 @@ def _revive_user_error(failure: dict[str, Any]) -> ProbeError:
     return error
 
 
+def checked(reply: dict[str, Any]) -> dict[str, Any]:
+    """The content of a reply, and its "buffers".
+
+    Raises:
+        GarconError: what it says that went wrong.
+    """
+    content: dict[str, Any] = reply["content"]
+    if content.get("status") != "ok":
+        raise revive(content["failure"])
+    content["buffers"] = reply["buffers"]
+    return content
+
+
 def _made(kind: type[ProbeError]) -> ProbeError:
     """An instance that was not initialised: what an exception's own class asks for is unknown."""
     for make in (kind.__new__, Exception.__new__):

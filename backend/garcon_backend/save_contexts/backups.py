@@ -34,7 +34,7 @@ from garcon_backend.save_contexts.ledger import (
     no_room,
     tell,
 )
-from garcon_backend.save_contexts.pace import Pace
+from garcon_backend.save_contexts.pace import WritingPace
 from garcon_backend.save_contexts.value_files import ValueFiles
 from garcon_jupyter.errors import CannotTravel
 from garcon_jupyter.wire.failures import text_of
@@ -114,7 +114,7 @@ class Backups:
         self._touched: dict[Key, None] = {}  # in their order
         self._due: dict[str, _Due] = {}
         self._writing: Sequence[_Due] = ()
-        self._pace = Pace()
+        self._pace = WritingPace()
 
     @property
     def finished(self) -> int:

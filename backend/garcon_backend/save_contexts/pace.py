@@ -22,7 +22,7 @@ REST = 0.25
 """Seconds without a request after which writing may take all of the time."""
 
 
-class Pace:
+class WritingPace:
     """Knows when requests run, and so when there is time to write."""
 
     def __init__(self) -> None:
