@@ -41,6 +41,38 @@ _SANDWICH = [
     ("layers.{i}.mlp.contribution", "model.layers.{i}.post_feedforward_layernorm", "output"),
 ]
 
+_OLMO = [
+    *(row for row in _LLAMA if "norm.out" not in row[0]),
+    *_NEURONS,
+    ("layers.{i}.resid_mid", "model.layers.{i}.mlp", "input"),
+    ("layers.{i}.attn.contribution", "model.layers.{i}.post_attention_layernorm", "output"),
+    ("layers.{i}.mlp.contribution", "model.layers.{i}.post_feedforward_layernorm", "output"),
+]
+_OLMO_NORMED = [
+    ("layers.{i}.attn.q_normed", "model.layers.{i}.self_attn.q_norm", "output"),
+    ("layers.{i}.attn.k_normed", "model.layers.{i}.self_attn.k_norm", "output"),
+]
+_AS_LLAMA = (
+    *("smollm3", "seed_oss", "helium", "ernie4_5", "ministral", "ministral3"),
+    *("glm", "granite", "stablelm", "hunyuan_v1_dense"),
+)
+
+
+def _gpt(embedding: str, attn: str, out: str, down: str, norm: str) -> list[tuple[str, str, str]]:
+    """What GPT-J, GPT-Neo and BLOOM have, by what they call it."""
+    block = "transformer.h.{i}"
+    return [
+        ("embed.out", f"transformer.{embedding}", "output"),
+        ("layers.{i}.resid_post", block, "output"),
+        ("layers.{i}.attn.norm.out", f"{block}.{norm}", "output"),
+        ("layers.{i}.attn.z", f"{block}.{attn}.{out}", "input"),
+        ("layers.{i}.attn.out", f"{block}.{attn}.{out}", "output"),
+        ("layers.{i}.mlp.post_activation", f"{block}.mlp.{down}", "input"),
+        ("layers.{i}.mlp.out", f"{block}.mlp.{down}", "output"),
+        ("final_norm.out", "transformer.ln_f", "output"),
+    ]
+
+
 HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gpt2": [
         ("embed.out", "transformer.wte", "output"),
@@ -69,18 +101,55 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         *_SECOND_NORM,
         *_NEURONS,
     ],
-    "olmo2": [
-        *(row for row in _LLAMA if "norm.out" not in row[0]),
-        *_NEURONS,
-        ("layers.{i}.resid_mid", "model.layers.{i}.mlp", "input"),
-        ("layers.{i}.attn.q_normed", "model.layers.{i}.self_attn.q_norm", "output"),
-        ("layers.{i}.attn.k_normed", "model.layers.{i}.self_attn.k_norm", "output"),
-        ("layers.{i}.attn.contribution", "model.layers.{i}.post_attention_layernorm", "output"),
-        ("layers.{i}.mlp.contribution", "model.layers.{i}.post_feedforward_layernorm", "output"),
-    ],
     "mixtral": [*_LLAMA, *_SECOND_NORM],
     "gemma2": _SANDWICH,
     "gemma3_text": _SANDWICH,
+    **{key: [*_LLAMA, *_SECOND_NORM, *_NEURONS] for key in _AS_LLAMA},
+    **{key: [*_LLAMA, *_SECOND_NORM] for key in ("arcee", "nemotron", "starcoder2", "olmoe")},
+    "gpt_oss": [*_LLAMA, *_SECOND_NORM],
+    **{key: [*_LLAMA, *_NEURONS] for key in ("cohere", "cohere2")},
+    **{key: [*_OLMO, *_OLMO_NORMED] for key in ("olmo2", "olmo3")},
+    "exaone4": _OLMO,
+    "glm4": [
+        *_LLAMA,
+        *_SECOND_NORM,
+        *_NEURONS,
+        ("layers.{i}.attn.contribution", "model.layers.{i}.post_self_attn_layernorm", "output"),
+        ("layers.{i}.mlp.contribution", "model.layers.{i}.post_mlp_layernorm", "output"),
+    ],
+    "apertus": [
+        *(row for row in _LLAMA if row[0] != "layers.{i}.attn.norm.out"),
+        ("layers.{i}.attn.norm.out", "model.layers.{i}.attention_layernorm", "output"),
+        ("layers.{i}.resid_mid", "model.layers.{i}.feedforward_layernorm", "input"),
+        ("layers.{i}.mlp.norm.out", "model.layers.{i}.feedforward_layernorm", "output"),
+    ],
+    "phi": [
+        *(row for row in _LLAMA if "o_proj" not in row[1] and row[1] != "model.norm"),
+        ("final_norm.out", "model.final_layernorm", "output"),
+        ("layers.{i}.attn.z", "model.layers.{i}.self_attn.dense", "input"),
+        ("layers.{i}.mlp.post_activation", "model.layers.{i}.mlp.fc2", "input"),
+    ],
+    "gptj": [*_gpt("wte", "attn", "out_proj", "fc_out", "ln_1")],
+    "gpt_neo": [
+        *_gpt("wte", "attn.attention", "out_proj", "c_proj", "ln_1"),
+        ("pos_embed.out", "transformer.wpe", "output"),
+        ("layers.{i}.resid_mid", "transformer.h.{i}.ln_2", "input"),
+    ],
+    "bloom": [
+        *_gpt("word_embeddings", "self_attention", "dense", "dense_4h_to_h", "input_layernorm"),
+        ("layers.{i}.resid_mid", "transformer.h.{i}.self_attention", "output"),
+    ],
+    "opt": [
+        ("embed.out", "model.decoder.embed_tokens", "output"),
+        ("pos_embed.out", "model.decoder.embed_positions", "output"),
+        ("layers.{i}.resid_post", "model.decoder.layers.{i}", "output"),
+        ("layers.{i}.attn.norm.out", "model.decoder.layers.{i}.self_attn_layer_norm", "output"),
+        ("layers.{i}.attn.z", "model.decoder.layers.{i}.self_attn.out_proj", "input"),
+        ("layers.{i}.resid_mid", "model.decoder.layers.{i}.final_layer_norm", "input"),
+        ("layers.{i}.mlp.post_activation", "model.decoder.layers.{i}.fc2", "input"),
+        ("layers.{i}.mlp.out", "model.decoder.layers.{i}.fc2", "output"),
+        ("final_norm.out", "model.decoder.final_layer_norm", "output"),
+    ],
 }
 """Points that are a module's whole input or output: (point, module, side)."""
 
@@ -105,12 +174,17 @@ def test_by_hand_is_what_plain_hooks_see(case: Case) -> None:
             module = plain.get_submodule(path.replace("{i}", str(layer)))
             key = name.replace("{i}", str(layer))
             if side == "output":
-                module.register_forward_hook(lambda m, a, out, key=key: seen.update({key: out}))
+                module.register_forward_hook(
+                    lambda m, a, out, key=key: seen.update(
+                        {key: out if isinstance(out, Tensor) else out[0]}
+                    )
+                )
             else:
                 module.register_forward_pre_hook(lambda m, a, key=key: seen.update({key: a[0]}))
     positions = (MASK.cumsum(1) - 1).clamp(min=0)
     out = plain(IDS, attention_mask=MASK, position_ids=positions, output_attentions=True)
-    for layer, pattern in enumerate(out.attentions):
+    looked_into = "layers.0.attn.pattern" in case.clean.values
+    for layer, pattern in enumerate(out.attentions if looked_into else ()):
         seen[f"layers.{layer}.attn.pattern"] = pattern
     theirs = {name: case.clean.values[name].reshape(seen[name].shape) for name in seen}
     assert len(seen) > 16

@@ -16,34 +16,40 @@ from tests import checkpoints
 from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK, Case, apart, changed, loss
 
-ATTENTION = {"gpt2": "attn", "gpt_neox": "attention"}
+ATTENTION = {
+    "gpt2": "attn",
+    "gpt_neox": "attention",
+    "gptj": "attn",
+    "gpt_neo": "attn",
+    "bloom": "self_attention.dense",  # the module itself adds the residual stream
+}
 """What families call the attention module, unless ``self_attn``."""
 
 
 @pytest.fixture(scope="module")
-def opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def biogpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of an architecture that no family file maps."""
     config = AutoConfig.for_model(
-        "opt",
+        "biogpt",
         vocab_size=checkpoints.VOCABULARY,
         hidden_size=24,
-        ffn_dim=40,
+        intermediate_size=40,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=32,
-        word_embed_proj_dim=24,
-        dropout=0.0,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     model = AutoModelForCausalLM.from_config(config)
     checkpoints.redraw(model)
-    path = tmp_path_factory.mktemp("opt")
+    path = tmp_path_factory.mktemp("biogpt")
     model.save_pretrained(path)
     return path
 
 
 @pytest.fixture(scope="module")
-def unmapped(opt: Path) -> BareRank:
-    return BareRank(opt)
+def unmapped(biogpt: Path) -> BareRank:
+    return BareRank(biogpt)
 
 
 def test_an_unmapped_model_has_modules_only(unmapped: BareRank) -> None:
@@ -52,33 +58,33 @@ def test_an_unmapped_model_has_modules_only(unmapped: BareRank) -> None:
     assert catalog.refused == {spec.template: UNMAPPED for spec in POINTS}
     with pytest.raises(PointUnavailable, match="no family file maps"):
         catalog.point("layers.0.resid_pre")
-    assert "model.decoder.layers.1.fc1" in catalog.modules
-    with pytest.raises(UnknownPoint, match=r"model\.decoder\.layers\.1\.fc1"):
-        catalog.point("module:model.decoder.layers.1.fc3.output")
+    assert "biogpt.layers.1.fc1" in catalog.modules
+    with pytest.raises(UnknownPoint, match=r"biogpt\.layers\.1\.fc1"):
+        catalog.point("module:biogpt.layers.1.fc3.output")
     with pytest.raises(UnknownPoint, match="side"):
-        catalog.point("module:model.decoder.layers.1.fc1")
+        catalog.point("module:biogpt.layers.1.fc1")
 
 
-def test_an_unmapped_model_is_read_and_edited(unmapped: BareRank, opt: Path) -> None:
-    plain = AutoModelForCausalLM.from_pretrained(opt, attn_implementation="eager")
+def test_an_unmapped_model_is_read_and_edited(unmapped: BareRank, biogpt: Path) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(biogpt, attn_implementation="eager")
     theirs: dict[str, Tensor] = {}
-    fc2 = plain.get_submodule("model.decoder.layers.1.fc2")
+    fc2 = plain.get_submodule("biogpt.layers.1.fc2")
     fc2.register_forward_pre_hook(lambda m, args: theirs.update(input=args[0]))
     fc2.register_forward_hook(lambda m, args, out: theirs.update(output=out))
     logits = plain(IDS, attention_mask=MASK).logits
-    ours = unmapped.values(IDS, MASK, [f"module:model.decoder.layers.1.fc2.{s}" for s in theirs])
+    ours = unmapped.values(IDS, MASK, [f"module:biogpt.layers.1.fc2.{s}" for s in theirs])
     for side, value in theirs.items():
-        assert apart(ours[f"module:model.decoder.layers.1.fc2.{side}"], value) <= 1e-5
+        assert apart(ours[f"module:biogpt.layers.1.fc2.{side}"], value) <= 1e-5
     assert apart(unmapped.forward(IDS, MASK), logits) <= 1e-5
     fc2.register_forward_hook(lambda m, args, out: changed(out))
     edited = plain(IDS, attention_mask=MASK).logits
-    name = "module:model.decoder.layers.1.fc2.output"
+    name = "module:biogpt.layers.1.fc2.output"
     assert apart(unmapped.forward(IDS, MASK, {name: changed}), edited) <= 1e-5
     assert apart(logits, edited) > 1e-3
 
 
 def test_parameters_of_an_unmapped_model_have_their_own_names(unmapped: BareRank) -> None:
-    name = "model.decoder.layers.0.fc1.weight"
+    name = "biogpt.layers.0.fc1.weight"
     assert torch.equal(unmapped.parameter(name), unmapped.model.get_parameter(name))
     gradient = unmapped.backward(loss, IDS, MASK, parameters=[name])[name]
     assert gradient.shape == unmapped.parameter(name).shape and gradient.abs().max() > 0
