@@ -16,7 +16,8 @@ from tests.checkpoints import FAMILIES, make, make_tokenizer
 def test_no_parameter_is_left_as_initialised(family: str, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(make(family, tmp_path))
     for name, parameter in model.named_parameters():
-        assert 0.1 < parameter.std() < 0.3, name
+        if parameter.numel() > 4:  # of fewer it says nothing
+            assert 0.1 < parameter.std() < 0.3, name
         assert parameter.unique().numel() > parameter.numel() * 0.9, name
     assert model.config.vocab_size % 2 == 1
     assert model.config.num_hidden_layers == 4

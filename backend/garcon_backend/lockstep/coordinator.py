@@ -14,9 +14,13 @@ By which sockets, and how they are protected, is the business of :mod:`garcon_ba
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import zmq
 
 from garcon_backend.execution.executor import Executor
 from garcon_backend.execution.requests.handler import RequestHandler
@@ -38,6 +42,9 @@ from garcon_backend.process.output import log
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire import codec
 from garcon_jupyter.wire.requests import Request
+
+NOTICED = 5.0
+"""Seconds in which the supervisor has noticed that a rank is gone."""
 
 
 class Lockstep:
@@ -166,7 +173,20 @@ class Lockstep:
     def _tell(self, frames: Sequence[Any]) -> None:
         if self.workers:
             for name in self._names:
-                self._link.commands.send_multipart([name, *frames])
+                try:
+                    self._link.commands.send_multipart([name, *frames])
+                except zmq.ZMQError as error:
+                    if error.errno != zmq.EHOSTUNREACH:
+                        raise
+                    self._await_end(int(name))
+
+    def _await_end(self, rank: int) -> NoReturn:
+        """A rank is gone. That is no failure of the request: the supervisor notices it too, and ends this process
+        as well, with the reason. Should it not, the ranks are started anew from here."""
+        assert self._watchdog is not None
+        time.sleep(NOTICED)
+        self._watchdog.restart(f"rank {rank} cannot be reached")
+        raise AssertionError("starting the ranks anew does not return")
 
     def _hear(self) -> list[RankOutcome]:
         """One outcome of every worker; their prints are passed on meanwhile."""
@@ -188,6 +208,8 @@ class Lockstep:
         return outcome
 
     def stop(self) -> None:
-        """End the workers' loops."""
+        """End the workers' loops; one that is gone has ended."""
         self._link.part()
-        self._tell([b"stop"])
+        for name in self._names if self.workers else ():
+            with contextlib.suppress(zmq.ZMQError):
+                self._link.commands.send_multipart([name, b"stop"])

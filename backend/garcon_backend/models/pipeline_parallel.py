@@ -123,7 +123,8 @@ class EmbeddingStandIn(StandIn):
         self.weight = embedding.weight if keep else None
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        ids = hidden  # of tokens, or positions
+        # Of tokens, or positions; OPT's is called with the mask, which has all tokens before, and with positions beside it.
+        ids = hidden if kwargs.get("position_ids") is None else kwargs["position_ids"]
         return torch.zeros(*ids.shape, self.width, dtype=self.dtype, device=ids.device)
 
 
