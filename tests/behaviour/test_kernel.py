@@ -185,12 +185,15 @@ def asked(connection: dict[str, Any], port: str, curve: dict[str, bytes]) -> boo
     context = zmq.Context()
     sock = context.socket(zmq.DEALER)
     sock.linger = 0
+    sock.sndtimeo = 5000  # a line that was refused before anything was sent takes nothing
     for word, value in curve.items():
         setattr(sock, word, value)
     sock.connect(f"tcp://{connection['ip']}:{connection[port]}")
-    Session(key=connection["key"].encode()).send(sock, "kernel_info_request", {})
     try:
+        Session(key=connection["key"].encode()).send(sock, "kernel_info_request", {})
         return bool(sock.poll(700))
+    except zmq.Again:
+        return False
     finally:
         context.destroy(linger=0)
 
