@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -165,20 +166,23 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
     holder, name = find_layers(model)
     layers = getattr(holder, name)
     _check_boundaries(model, layers)
-    stage = Stage(mesh, len(layers), tied, _put_out_beside(model, layers[0]))
+    beside, stem = _before_layers(model, holder, name)
+    stage = Stage(mesh, len(layers), tied, beside)
     setattr(model, _STAGE, stage)
     for index in range(len(layers)):
         if index not in stage.layers:
             layers[index] = LayerStandIn(index, stage)
-    stem, crown = _around(holder, name)
     if not mesh.first_stage:
         kept = model.get_input_embeddings() if mesh.last_stage and tied else None
         for child in stem:
-            if getattr(holder, child) is not kept:
-                setattr(holder, child, _stand_in(getattr(holder, child)))
+            module = getattr(holder, child)
+            if module is not kept:
+                embeds = isinstance(module, nn.Embedding)
+                setattr(holder, child, EmbeddingStandIn(module) if embeds else StandIn())
     if not mesh.last_stage:
-        for child in crown:
-            setattr(holder, child, StandIn())
+        for child in _with_parameters(holder):
+            if child != name and child not in stem:
+                setattr(holder, child, StandIn())
         model.set_output_embeddings(HeadStandIn(model.get_output_embeddings().out_features))
     model.register_forward_pre_hook(lambda *_: stage.tokens.clear())
     model.register_forward_hook(_share_logits)
@@ -204,21 +208,33 @@ class _PutOut(Exception):
     """Ends a forward at its first layer."""
 
 
-def _put_out_beside(model: Any, layer: nn.Module) -> int | None:
-    """How many values a layer puts out after the residual stream; None where it puts out a tensor.
+def _before_layers(model: Any, holder: nn.Module, layers: str) -> tuple[int | None, list[str]]:
+    """What there is before the layers, and what a layer puts out.
 
     A forward up to the first layer tells, which takes no memory, as the model has none yet. Where it cannot run
-    so, because it looks at numbers, the layer puts out a tensor: those that do not are older than such code.
+    so, because it looks at numbers, the layer puts out a tensor: those that do not are older than such code. And what
+    is defined before the layers is taken for what runs before them, which is mostly so: OPT defines its last norm there.
+
+    Returns:
+        How many values a layer puts out after the residual stream, None where it puts out a tensor; and the names of
+        the modules with parameters beside the layers that run before them.
     """
+    first = getattr(holder, layers)[0]
     found: list[Any] = []
+    called: list[str] = []
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:
         found.append(output)
         raise _PutOut
 
-    device = next(layer.parameters()).device
+    device = next(first.parameters()).device
     ids = torch.zeros(1, 2, dtype=torch.long, device=device)
-    handle = layer.register_forward_hook(stop)
+    names = _with_parameters(holder)
+    handles = [first.register_forward_hook(stop)]
+    for name in names:
+        if name != layers:
+            note = partial(_note, called, name)
+            handles.append(getattr(holder, name).register_forward_pre_hook(note))
     before = [(module, dict(vars(module))) for module in model.modules()]
     for mask in (
         None,
@@ -233,8 +249,19 @@ def _put_out_beside(model: Any, layer: nn.Module) -> int | None:
     for module, attributes in before:  # what a forward notes without memory is of no use
         vars(module).clear()
         vars(module).update(attributes)
-    handle.remove()
-    return len(found[0]) - 1 if found and isinstance(found[0], tuple) else None
+    for handle in handles:
+        handle.remove()
+    beside = len(found[0]) - 1 if found and isinstance(found[0], tuple) else None
+    return beside, called if found else names[: names.index(layers)]
+
+
+def _note(called: list[str], name: str, module: nn.Module, args: Any) -> None:
+    called.append(name)
+
+
+def _with_parameters(holder: nn.Module) -> list[str]:
+    """Names of the modules with parameters inside another, in order of definition."""
+    return [n for n, child in holder.named_children() if next(child.parameters(), None) is not None]
 
 
 def settle(model: Any, mesh: Mesh) -> None:
@@ -242,24 +269,9 @@ def settle(model: Any, mesh: Mesh) -> None:
     if mesh.last_stage and not mesh.first_stage:
         kept = model.get_input_embeddings()
         if isinstance(kept, nn.Embedding):
-            holder, name = find_layers(model)
-            child = next(n for n in _around(holder, name)[0] if getattr(holder, n) is kept)
+            holder, _ = find_layers(model)
+            child = next(n for n, module in holder.named_children() if module is kept)
             setattr(holder, child, EmbeddingStandIn(kept, keep=True))
-
-
-def _around(holder: nn.Module, layers: str) -> tuple[list[str], list[str]]:
-    """Names of the modules with parameters before and after the layers, in order of definition."""
-    names = [
-        name
-        for name, child in holder.named_children()
-        if name == layers or next(child.parameters(), None) is not None
-    ]
-    at = names.index(layers)
-    return names[:at], names[at + 1 :]
-
-
-def _stand_in(module: nn.Module) -> StandIn:
-    return EmbeddingStandIn(module) if isinstance(module, nn.Embedding) else StandIn()
 
 
 def stage_of(model: nn.Module) -> Stage | None:
