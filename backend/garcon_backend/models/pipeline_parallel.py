@@ -252,7 +252,7 @@ def _before_layers(model: Any, holder: nn.Module, layers: str) -> tuple[int | No
     for handle in handles:
         handle.remove()
     beside = len(found[0]) - 1 if found and isinstance(found[0], tuple) else None
-    return beside, called if found else names[: names.index(layers)]
+    return beside, list(dict.fromkeys(called)) if found else names[: names.index(layers)]
 
 
 def _note(called: list[str], name: str, module: nn.Module, args: Any) -> None:
