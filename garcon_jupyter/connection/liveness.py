@@ -142,7 +142,7 @@ class WatchedSockets(Sockets):
             if reason := found.get("restarting"):
                 raise self._restarts(reason)
             if found["launched"] != self.facts["launched"]:
-                raise self._restarts("a rank was lost")
+                raise self._restarts(found.get("lost") or "a rank was lost")
             time.sleep(0.02)
         raise self._ended()
 

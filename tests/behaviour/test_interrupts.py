@@ -132,7 +132,7 @@ class Presser:
     def until(self, phase: str, often: int, run: Callable[[], Any], longest: float) -> None:
         """Press until the log tells of so many hits in a phase."""
         wanted = hits(self.server)[phase] + often
-        for _ in range(5 * often):
+        for _ in range(15 * often):
             if hits(self.server)[phase] >= wanted:
                 return
             self.press(run, longest)

@@ -176,8 +176,16 @@ def _is_loopback(address: str) -> bool:
 
 def _announce(spec: LaunchSpec, kernel_file: Path) -> None:
     connection = json.loads(kernel_file.read_text())
-    connection["garcon"] = GarconKernel.served.facts
+    connection["garcon"] = {**GarconKernel.served.facts, "lost": _lost(spec.connection_file)}
     write_private(spec.connection_file, connection)
+
+
+def _lost(connection_file: Path) -> str:
+    """Why the ranks were started anew, for clients that look when it is over; "" at first."""
+    try:
+        return str(json.loads(connection_file.read_text())["garcon"].get("restarting", ""))
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def _server_facts(
