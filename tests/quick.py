@@ -17,7 +17,7 @@ import pytest
 
 STARTING = {
     *("llama_server", "llama_tp2_server", "smollm2_server", "either_served"),
-    *("jupyter", "browser", "lab"),
+    *("jupyter", "browser", "lab", "stages", "executed"),
 }
 """Fixtures behind which there is a process; what depends on them is known by that."""
 
@@ -69,7 +69,7 @@ def starts_processes(item: pytest.Item) -> bool:
 def is_one_of_many(item: pytest.Item) -> bool:
     """Whether a test is of an architecture that says little more than another."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return parameters.get("case", "llama") not in UNLIKE
+    return parameters.get("case", parameters.get("family", "llama")) not in UNLIKE
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,6 +23,8 @@ from tests.conftest import quiet
 from tests.test_coming_from import snippets
 from tests.test_docs import PAGES, README, RUN_ELSEWHERE, blocks
 
+pytestmark = pytest.mark.processes
+
 RUN = """
 import json, sys
 from IPython.core.interactiveshell import InteractiveShell

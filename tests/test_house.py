@@ -187,18 +187,21 @@ def loaded(source: str) -> set[str]:
     return {_room(module) for module in done.stdout.split()}
 
 
+@pytest.mark.processes
 def test_a_rank_holds_nothing_of_the_notebooks_half() -> None:
     held = loaded("import garcon_backend.kernel.startup, garcon_backend.execution.executor")
     assert held <= SHARED, held - SHARED
     assert {"wire", "points", "recorders"} <= held
 
 
+@pytest.mark.processes
 def test_experiments_need_no_widgets() -> None:
     names = "attention, lens, live_edits, neurons, patching, token_metrics"
     held = loaded(f"from garcon_jupyter.experiments import {names}")
     assert "client" in held and not {"widgets", "display", "facets"} & held
 
 
+@pytest.mark.processes
 def test_the_package_alone_costs_nothing() -> None:
     assert loaded("import garcon_jupyter") == {"errors", "imported", "user_code"}
     assert "client" in loaded("import garcon_jupyter; garcon_jupyter.RemoteModel")
@@ -219,6 +222,7 @@ def test_no_room_hides_a_function_of_its_name() -> None:
     assert garcon.servers is sys.modules["garcon_jupyter.servers.registry"].servers  # type: ignore[attr-defined]
 
 
+@pytest.mark.processes
 def test_what_was_imported_for_a_user_shows_itself() -> None:
     """By whatever name it was reached first, in a fresh process."""
     for reached in ("RemoteModel", "open_atlas", "Recording", "launch"):

@@ -8,6 +8,8 @@ import garcon_jupyter as garcon
 from benchmarks import walks
 from tests.conftest import quiet
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def walked(llama_path: object) -> dict[str, list[str]]:

@@ -50,7 +50,7 @@ from garcon_jupyter.wire.launch_spec import Limits
 LAUNCH_TIME = 1800.0
 """Seconds after which a launch that says nothing counts as failed."""
 
-_TICK = 0.05
+_TICK = 0.01
 
 
 def launch(

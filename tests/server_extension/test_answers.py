@@ -13,6 +13,8 @@ import pytest
 from tests.server_extension.answers import EXAMPLES, check
 from tests.typescript import complaints, with_node
 
+pytestmark = pytest.mark.processes
+
 SOURCES = Path(__file__).parents[2] / "labextension" / "src"
 
 TYPES = {

@@ -17,6 +17,7 @@ def refused(path: Path, kind: type[garcon.GarconError], **degrees: int) -> str:
     return str(error.value)
 
 
+@pytest.mark.processes
 def test_degrees_that_do_not_divide(llama_path: Path) -> None:
     said = refused(llama_path, garcon.BadDegrees, tp=4)
     assert "tp=4 does not divide the model: it has 6 heads, 2 key/value heads" in said

@@ -23,6 +23,8 @@ from garcon_jupyter import widgets
 from garcon_jupyter.widgets import bundle, colours
 from tests.typescript import complaints, with_node
 
+pytestmark = pytest.mark.processes
+
 HERE = Path(__file__).parent / "javascript"
 SOURCES = Path(widgets.__file__).parent
 

@@ -146,6 +146,7 @@ def executed() -> nbformat.NotebookNode:
     return notebook
 
 
+@pytest.mark.processes
 def test_each_view_makes_a_picture_and_then_a_widget(executed: nbformat.NotebookNode) -> None:
     for cell in executed.cells[1:3]:
         picture, widget = cell.outputs
@@ -154,6 +155,7 @@ def test_each_view_makes_a_picture_and_then_a_widget(executed: nbformat.Notebook
         assert widget.data[VIEW_MIMETYPE]["model_id"]
 
 
+@pytest.mark.processes
 def test_the_saved_notebook_is_small(executed: nbformat.NotebookNode) -> None:
     assert len(nbformat.writes(executed)) < 250_000
     without_state = nbformat.from_dict({**executed, "metadata": {}})

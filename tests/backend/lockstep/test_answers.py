@@ -139,6 +139,7 @@ def test_a_value_of_the_last_stage_is_written_there_and_nowhere_else(
     assert part.tolist() == [float(n + 2) for n in range(FLOATS - 5, FLOATS)]
 
 
+@pytest.mark.processes
 def test_values_of_several_stages_come_at_once(stages: garcon.RemoteModel) -> None:
     names = [f"layers.{layer}.resid_post" for layer in range(stages.catalog.n_layers)]
     probes = [
@@ -155,6 +156,7 @@ def test_values_of_several_stages_come_at_once(stages: garcon.RemoteModel) -> No
     assert files(stages) == []
 
 
+@pytest.mark.processes
 def test_a_client_that_maps_nothing_gets_it_too(stages: garcon.RemoteModel) -> None:
     """As one of another host."""
     point = stages.probe_points[f"layers.{stages.catalog.n_layers - 1}.resid_post"]

@@ -124,6 +124,7 @@ def test_an_error_of_a_probe_is_kept_with_its_place(rank: Rank) -> None:
     assert torch.equal(rank.model(IDS).logits, clean)
 
 
+@pytest.mark.processes
 def test_probing_knows_no_server() -> None:
     script = """
 import sys

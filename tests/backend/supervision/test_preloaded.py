@@ -58,6 +58,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.processes
 def test_nothing_forbids_a_fork() -> None:
     told = run(BEFORE_A_FORK)
     assert told["torch"]
@@ -68,6 +69,7 @@ def test_nothing_forbids_a_fork() -> None:
     assert told["with a thread"] == "it has 2 threads"  # what must not pass
 
 
+@pytest.mark.processes
 def test_cuda_that_was_initialised_forbids_it() -> None:
     code = """
 import json, os
@@ -99,6 +101,7 @@ print(json.dumps({"ends": ends, "pid": os.getpid()}))
 """
 
 
+@pytest.mark.processes
 def test_a_forked_process_finds_what_one_that_is_started_finds(tmp_path: Path) -> None:
     around = {**environment(), "RANK": "5", "GARCON_ONLY_HERE": "é"}
     files = [str(tmp_path / name) for name in ("one", "two")]
@@ -135,6 +138,7 @@ def test_a_forked_process_finds_what_one_that_is_started_finds(tmp_path: Path) -
 POSSIBLE = "import json; from garcon_backend.supervision import preloaded; print(json.dumps(preloaded.possible()))"
 
 
+@pytest.mark.processes
 def test_where_it_is_not_possible() -> None:
     around = environment()
     assert run(POSSIBLE, around)
@@ -164,6 +168,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.processes
 def test_one_that_stands_still_or_is_gone_is_not_waited_for() -> None:
     stopped, killed = run(GONE)
     assert "does not answer" in stopped
