@@ -252,6 +252,36 @@ def test_a_shape_of_opt_that_normalises_the_stream_itself(tmp_path: Path) -> Non
             ours.catalog.point(name)
 
 
+@pytest.mark.parametrize(
+    ("family", "norm", "more"),
+    [
+        ("stablelm", "q_layernorm", {"use_parallel_residual": True, "qk_layernorm": True}),
+        ("cohere", "q_norm", {"use_qk_norm": True}),
+    ],
+)
+def test_shapes_whose_heads_have_norms_of_their_own(
+    family: str, norm: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    """StableLM's 12B and Command R+: each head has gains, and attention and MLP stand side by side."""
+    ours = BareRank(checkpoints.make(family, tmp_path, **more))
+    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    module, seen = plain.get_submodule(f"model.layers.1.self_attn.{norm}"), {}
+    handle = module.register_forward_hook(lambda m, a, out: seen.update(out=out))
+    with torch.no_grad():
+        logits = plain(IDS).logits
+    handle.remove()
+    name = "layers.1.attn.q_normed"
+    wanted = seen["out"].transpose(1, 2) if family == "stablelm" else seen["out"]
+    assert apart(ours.values(IDS, None, [name])[name], wanted) <= 1e-5
+    assert apart(ours.forward(IDS), logits) <= 1e-5
+    edited = ours.forward(IDS, None, {name: lambda value: value * 0.5})
+    module.register_forward_hook(lambda m, a, out: out * 0.5)
+    with torch.no_grad():
+        assert apart(edited, plain(IDS).logits) <= 1e-5 and apart(edited, logits) > 1e-3
+    with pytest.raises(PointUnavailable, match="both read resid_pre"):
+        ours.catalog.point("layers.1.resid_mid")
+
+
 def first(output: Any) -> Tensor:
     """The tensor of an output, alone or before others."""
     return output if isinstance(output, Tensor) else output[0]
