@@ -40,6 +40,8 @@ class Catalog:
         refused: for each other template, why the model lacks it.
         modules: dotted paths of all modules of the model.
         parameters: all parameter addresses of the model.
+        kinds: what mixes the tokens of each layer (``attention``, ``sliding`` to a window, ``chunked``, ``linear``,
+            ``mamba``, ``conv``), and ``+moe`` where experts are in place of its MLP; empty where no family says it.
     """
 
     sizes: dict[str, int]
@@ -49,6 +51,7 @@ class Catalog:
     refused: dict[str, str] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     @property
     def mapped(self) -> bool:

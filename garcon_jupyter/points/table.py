@@ -28,6 +28,8 @@ class PointSpec:
         what: what the tensor is, one phrase.
         lazy: computed only when probed.
         differentiable: whether gradients exist (indices have none).
+        absent: why an architecture has no such point whose family says nothing of it; "" where each family says it,
+            so that none is forgotten.
     """
 
     template: str
@@ -36,10 +38,14 @@ class PointSpec:
     what: str
     lazy: bool = False
     differentiable: bool = True
+    absent: str = ""
 
 
-def _rows(*rows: tuple[str, str, str, str]) -> list[PointSpec]:
-    return [PointSpec(t, tuple(dims.split(",")), split, what) for t, dims, split, what in rows]
+def _rows(*rows: tuple[str, str, str, str], absent: str = "") -> list[PointSpec]:
+    return [
+        PointSpec(t, tuple(dims.split(",")), split, what, absent=absent)
+        for t, dims, split, what in rows
+    ]
 
 
 _NORM = (

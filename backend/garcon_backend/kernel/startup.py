@@ -233,4 +233,11 @@ def merged(catalogs: list[Catalog]) -> Catalog:
         refused,
         tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.modules)),
         tuple(sorted({name for c in catalogs for name in c.parameters}, key=parameter_order)),
+        _kinds_of(catalogs),
     )
+
+
+def _kinds_of(catalogs: list[Catalog]) -> tuple[str, ...]:
+    """The kind of each layer: only the stage that holds a layer knows of its experts."""
+    known = zip(*(catalog.kinds for catalog in catalogs), strict=True)
+    return tuple(max(kinds, key=len) for kinds in known)

@@ -109,11 +109,13 @@ class Family:
         name: what messages call it.
         model_types: the ``model_type`` of the configurations it serves.
         points: template → site.
-        refused: template → why this architecture has no such point.
+        refused: template → why this architecture has no such point. What the table gives a reason for by itself need
+            not be said.
         parameters: template → weight.
         layers: dotted path of the list of blocks.
         sizes: config → size of each letter.
         lacks: config → points that some models of the family lack, and why.
+        mixers: config → of each layer, what mixes its tokens (:data:`MIXERS`).
     """
 
     name: str
@@ -124,9 +126,13 @@ class Family:
     layers: str
     sizes: Callable[[Any], dict[str, int]] = field(default=lambda config: standard_sizes(config))
     lacks: Callable[[Any], Mapping[str, str]] = field(default=lambda config: {})
+    mixers: Callable[[Any], tuple[str, ...]] = field(default=lambda config: standard_mixers(config))
 
     def __post_init__(self) -> None:
         templates = {spec.template for spec in POINTS}
+        usual = {spec.template: spec.absent for spec in POINTS if spec.absent}
+        unsaid = {template: why for template, why in usual.items() if template not in self.points}
+        object.__setattr__(self, "refused", {**unsaid, **self.refused})
         both = set(self.points) & set(self.refused)
         neither = templates ^ (set(self.points) | set(self.refused))
         unknown = set(self.parameters) - {spec.template for spec in PARAMETERS}
@@ -165,6 +171,29 @@ def standard_sizes(config: object) -> dict[str, int]:
         if len(of_each_layer(config, name)) > 1:
             del sizes[letter]
     return {letter: size for letter, size in sizes.items() if size > 0}
+
+
+MIXERS = {
+    "full_attention": "attention",
+    "sliding_attention": "sliding",
+    "chunked_attention": "chunked",
+    "linear_attention": "linear",
+    "conv": "conv",
+    "mamba": "mamba",
+}
+"""What mixes the tokens of a layer: transformers' word for it → that of :attr:`Catalog.kinds`."""
+
+
+def standard_mixers(config: Any) -> tuple[str, ...]:
+    """The mixer of each layer from a transformers configuration, by the usual names.
+
+    Where it names no kinds, all layers attend alike: to a window, if there is one.
+    """
+    named = getattr(config, "layer_types", None)
+    if named:
+        return tuple(MIXERS.get(name, name) for name in named)
+    alike = "sliding" if getattr(config, "sliding_window", None) else "attention"
+    return (alike,) * getattr(config, "num_hidden_layers", 0)
 
 
 def norm_points(
@@ -283,8 +312,18 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
             del layers[template]
             refused[template] = OWN_ATTENTION
     parameters = tuple(_find_parameters(model, family, n_layers, n_experts))
-    catalog = Catalog(sizes, n_layers, n_experts, layers, refused, modules, parameters)
+    kinds = _kinds(family.mixers(config), layers.get(ROUTED, ()))
+    catalog = Catalog(sizes, n_layers, n_experts, layers, refused, modules, parameters, kinds)
     return BoundFamily(model, family, catalog)
+
+
+ROUTED = "layers.{i}.mlp.router.logits"
+"""The point that a layer has whose MLP is a mixture of experts."""
+
+
+def _kinds(mixers: tuple[str, ...], routed: tuple[int, ...]) -> tuple[str, ...]:
+    """The kind of each layer: its mixer, and ``+moe`` where experts are in place of the MLP."""
+    return tuple(f"{mixer}+moe" if i in routed else mixer for i, mixer in enumerate(mixers))
 
 
 def _find_points(

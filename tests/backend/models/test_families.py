@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from garcon_backend.models.families import FAMILIES
 from garcon_jupyter.errors import PointUnavailable
-from garcon_jupyter.points import PARAMETERS, POINTS, Catalog, parse_parameter
 from tests import by_hand, checkpoints
+from tests.backend import points_matrix
 from tests.backend.bare_rank import BareRank
 from tests.backend.cases import (
     EVERY,
@@ -34,7 +34,7 @@ from tests.backend.cases import (
     wrong,
 )
 
-TABLE = tomllib.loads((Path(__file__).parents[1] / "points_matrix.toml").read_text())
+TABLE = tomllib.loads(points_matrix.FILE.read_text())
 
 
 # -- reading ---------------------------------------------------------------------------------
@@ -207,23 +207,7 @@ def test_gradients_of_parameters(case: Case) -> None:
 
 
 def test_the_table_says_what_each_family_has(case: Case) -> None:
-    catalog = case.ours.catalog
-    live = {spec.template: stated(catalog, spec.template) for spec in POINTS}
-    assert live == TABLE[case.name]["points"]
-    parameters = {parse_parameter(name).spec.template for name in catalog.parameters}  # type: ignore[union-attr]
-    assert [s.template for s in PARAMETERS if s.template in parameters] == TABLE[case.name][
-        "parameters"
-    ]
-
-
-def stated(catalog: Catalog, template: str) -> str:
-    """What the table says of a point."""
-    if template in catalog.refused:
-        return catalog.refused[template]
-    layers = catalog.layers.get(template, ())
-    if "{i}" not in template or len(layers) == catalog.n_layers:
-        return "supported"
-    return "supported in layers " + ", ".join(map(str, layers))
+    assert points_matrix.entry(case.ours.catalog) == TABLE[case.name]
 
 
 def test_the_table_is_of_these_cases() -> None:

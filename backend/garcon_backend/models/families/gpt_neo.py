@@ -19,6 +19,9 @@ FAMILY = Family(
     name="gpt_neo",
     model_types=("gpt_neo",),
     layers="transformer.h",
+    mixers=lambda config: tuple(
+        "sliding" if kind == "local" else "attention" for kind in config.attention_layers
+    ),
     points={
         "embed.out": Output("transformer.wte"),
         "pos_embed.out": Output("transformer.wpe"),

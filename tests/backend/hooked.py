@@ -1,0 +1,141 @@
+"""What plain hooks on the modules of an untouched model see of the points of the table, by family."""
+
+from __future__ import annotations
+
+_LLAMA = [
+    ("embed.out", "model.embed_tokens", "output"),
+    ("layers.{i}.resid_post", "model.layers.{i}", "output"),
+    ("layers.{i}.attn.norm.out", "model.layers.{i}.input_layernorm", "output"),
+    ("layers.{i}.attn.q", "model.layers.{i}.self_attn.q_proj", "output"),
+    ("layers.{i}.attn.k", "model.layers.{i}.self_attn.k_proj", "output"),
+    ("layers.{i}.attn.v", "model.layers.{i}.self_attn.v_proj", "output"),
+    ("layers.{i}.attn.z", "model.layers.{i}.self_attn.o_proj", "input"),
+    ("layers.{i}.attn.out", "model.layers.{i}.self_attn.o_proj", "output"),
+    ("layers.{i}.mlp.out", "model.layers.{i}.mlp", "output"),
+    ("final_norm.out", "model.norm", "output"),
+]
+_SECOND_NORM = [
+    ("layers.{i}.resid_mid", "model.layers.{i}.post_attention_layernorm", "input"),
+    ("layers.{i}.mlp.norm.out", "model.layers.{i}.post_attention_layernorm", "output"),
+]
+_NEURONS = [("layers.{i}.mlp.post_activation", "model.layers.{i}.mlp.down_proj", "input")]
+
+_SANDWICH = [
+    *_LLAMA,
+    *_NEURONS,
+    ("layers.{i}.attn.contribution", "model.layers.{i}.post_attention_layernorm", "output"),
+    ("layers.{i}.resid_mid", "model.layers.{i}.pre_feedforward_layernorm", "input"),
+    ("layers.{i}.mlp.contribution", "model.layers.{i}.post_feedforward_layernorm", "output"),
+]
+
+_OLMO = [
+    *(row for row in _LLAMA if "norm.out" not in row[0]),
+    *_NEURONS,
+    ("layers.{i}.resid_mid", "model.layers.{i}.mlp", "input"),
+    ("layers.{i}.attn.contribution", "model.layers.{i}.post_attention_layernorm", "output"),
+    ("layers.{i}.mlp.contribution", "model.layers.{i}.post_feedforward_layernorm", "output"),
+]
+_OLMO_NORMED = [
+    ("layers.{i}.attn.q_normed", "model.layers.{i}.self_attn.q_norm", "output"),
+    ("layers.{i}.attn.k_normed", "model.layers.{i}.self_attn.k_norm", "output"),
+]
+_AS_LLAMA = (
+    *("smollm3", "seed_oss", "helium", "ernie4_5", "ministral", "ministral3"),
+    *("glm", "granite", "stablelm", "hunyuan_v1_dense"),
+)
+
+
+def _gpt(embedding: str, attn: str, out: str, down: str, norm: str) -> list[tuple[str, str, str]]:
+    """What GPT-J, GPT-Neo and BLOOM have, by what they call it."""
+    block = "transformer.h.{i}"
+    return [
+        ("embed.out", f"transformer.{embedding}", "output"),
+        ("layers.{i}.resid_post", block, "output"),
+        ("layers.{i}.attn.norm.out", f"{block}.{norm}", "output"),
+        ("layers.{i}.attn.z", f"{block}.{attn}.{out}", "input"),
+        ("layers.{i}.attn.out", f"{block}.{attn}.{out}", "output"),
+        ("layers.{i}.mlp.post_activation", f"{block}.mlp.{down}", "input"),
+        ("layers.{i}.mlp.out", f"{block}.mlp.{down}", "output"),
+        ("final_norm.out", "transformer.ln_f", "output"),
+    ]
+
+
+HOOKED: dict[str, list[tuple[str, str, str]]] = {
+    "gpt2": [
+        ("embed.out", "transformer.wte", "output"),
+        ("pos_embed.out", "transformer.wpe", "output"),
+        ("layers.{i}.resid_post", "transformer.h.{i}", "output"),
+        ("layers.{i}.resid_mid", "transformer.h.{i}.ln_2", "input"),
+        ("layers.{i}.attn.z", "transformer.h.{i}.attn.c_proj", "input"),
+        ("layers.{i}.attn.out", "transformer.h.{i}.attn.c_proj", "output"),
+        ("layers.{i}.mlp.post_activation", "transformer.h.{i}.mlp.c_proj", "input"),
+        ("layers.{i}.mlp.out", "transformer.h.{i}.mlp", "output"),
+        ("final_norm.out", "transformer.ln_f", "output"),
+    ],
+    "gpt_neox": [
+        ("embed.out", "gpt_neox.embed_in", "output"),
+        ("layers.{i}.resid_post", "gpt_neox.layers.{i}", "output"),
+        ("layers.{i}.attn.z", "gpt_neox.layers.{i}.attention.dense", "input"),
+        ("layers.{i}.attn.out", "gpt_neox.layers.{i}.attention.dense", "output"),
+        ("layers.{i}.mlp.post_activation", "gpt_neox.layers.{i}.mlp.dense_4h_to_h", "input"),
+        ("layers.{i}.mlp.out", "gpt_neox.layers.{i}.mlp", "output"),
+        ("final_norm.out", "gpt_neox.final_layer_norm", "output"),
+    ],
+    **{key: [*_LLAMA, *_SECOND_NORM, *_NEURONS] for key in ("llama", "mistral", "qwen2", "qwen3")},
+    "qwen3_moe": [*_LLAMA, *_SECOND_NORM],
+    "phi3": [
+        *(row for row in _LLAMA if row[0][-6:] not in ("attn.q", "attn.k", "attn.v")),
+        *_SECOND_NORM,
+        *_NEURONS,
+    ],
+    "mixtral": [*_LLAMA, *_SECOND_NORM],
+    "gemma2": _SANDWICH,
+    "gemma3_text": _SANDWICH,
+    **{key: [*_LLAMA, *_SECOND_NORM, *_NEURONS] for key in _AS_LLAMA},
+    **{key: [*_LLAMA, *_SECOND_NORM] for key in ("arcee", "nemotron", "starcoder2", "olmoe")},
+    "gpt_oss": [*_LLAMA, *_SECOND_NORM],
+    **{key: [*_LLAMA, *_NEURONS] for key in ("cohere", "cohere2")},
+    **{key: [*_OLMO, *_OLMO_NORMED] for key in ("olmo2", "olmo3")},
+    "exaone4": _OLMO,
+    "glm4": [
+        *_LLAMA,
+        *_SECOND_NORM,
+        *_NEURONS,
+        ("layers.{i}.attn.contribution", "model.layers.{i}.post_self_attn_layernorm", "output"),
+        ("layers.{i}.mlp.contribution", "model.layers.{i}.post_mlp_layernorm", "output"),
+    ],
+    "apertus": [
+        *(row for row in _LLAMA if row[0] != "layers.{i}.attn.norm.out"),
+        ("layers.{i}.attn.norm.out", "model.layers.{i}.attention_layernorm", "output"),
+        ("layers.{i}.resid_mid", "model.layers.{i}.feedforward_layernorm", "input"),
+        ("layers.{i}.mlp.norm.out", "model.layers.{i}.feedforward_layernorm", "output"),
+    ],
+    "phi": [
+        *(row for row in _LLAMA if "o_proj" not in row[1] and row[1] != "model.norm"),
+        ("final_norm.out", "model.final_layernorm", "output"),
+        ("layers.{i}.attn.z", "model.layers.{i}.self_attn.dense", "input"),
+        ("layers.{i}.mlp.post_activation", "model.layers.{i}.mlp.fc2", "input"),
+    ],
+    "gptj": [*_gpt("wte", "attn", "out_proj", "fc_out", "ln_1")],
+    "gpt_neo": [
+        *_gpt("wte", "attn.attention", "out_proj", "c_proj", "ln_1"),
+        ("pos_embed.out", "transformer.wpe", "output"),
+        ("layers.{i}.resid_mid", "transformer.h.{i}.ln_2", "input"),
+    ],
+    "bloom": [
+        *_gpt("word_embeddings", "self_attention", "dense", "dense_4h_to_h", "input_layernorm"),
+        ("layers.{i}.resid_mid", "transformer.h.{i}.self_attention", "output"),
+    ],
+    "opt": [
+        ("embed.out", "model.decoder.embed_tokens", "output"),
+        ("pos_embed.out", "model.decoder.embed_positions", "output"),
+        ("layers.{i}.resid_post", "model.decoder.layers.{i}", "output"),
+        ("layers.{i}.attn.norm.out", "model.decoder.layers.{i}.self_attn_layer_norm", "output"),
+        ("layers.{i}.attn.z", "model.decoder.layers.{i}.self_attn.out_proj", "input"),
+        ("layers.{i}.resid_mid", "model.decoder.layers.{i}.final_layer_norm", "input"),
+        ("layers.{i}.mlp.post_activation", "model.decoder.layers.{i}.fc2", "input"),
+        ("layers.{i}.mlp.out", "model.decoder.layers.{i}.fc2", "output"),
+        ("final_norm.out", "model.decoder.final_layer_norm", "output"),
+    ],
+}
+"""Points that are a module's whole input or output: (point, module, side)."""
