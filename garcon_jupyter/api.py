@@ -14,7 +14,7 @@ from garcon_jupyter.connection.connection import Endpoint
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.servers import launching, limits, registry
-from garcon_jupyter.servers.option_checks import check_words
+from garcon_jupyter.servers.option_checks import absolute_family, check_words
 from garcon_jupyter.servers.option_forms import with_options
 from garcon_jupyter.servers.options import LaunchOptions, ModelOptions, Several, part
 from garcon_jupyter.servers.server import Progress, Server
@@ -74,6 +74,8 @@ def _launch(
     if (dtype := options.get("dtype")) is not None:
         options["dtype"] = str(dtype).removeprefix("torch.")
     check_words(path, {"name": name, **options})
+    if (family := options.get("family")) is not None:
+        options["family"] = absolute_family(family)
     where, automatic = _resolved(path, options.get("loader"), progress)
     settings = Settings(where, **part(options, ModelOptions))
     several = cast(Several, part(options, Several))

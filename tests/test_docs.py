@@ -86,7 +86,11 @@ def script(page: Path) -> str:
     return "\n".join(source for source, here in blocks(page) if here)
 
 
-RUN_ELSEWHERE = {"coming-from.md": "test_coming_from.py", "loader.md": "test_loader_page.py"}
+RUN_ELSEWHERE = {
+    "coming-from.md": "test_coming_from.py",
+    "family.md": "test_family_page.py",
+    "loader.md": "test_loader_page.py",
+}
 """Pages of three columns, or with a file in a block, and what runs them."""
 
 WITH_BLOCKS = [page for page in PAGES if page != README and any(blocks(page))]

@@ -136,6 +136,7 @@ class _Start:
             "dtype": self.settings.dtype,
             "device": device,
             "loader": self.settings.loader,
+            "family": self.settings.family,
             "settings": {**self.settings.__dict__, "device": device},
             "limits": asdict(self.limits),
         }

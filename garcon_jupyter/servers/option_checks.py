@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from garcon_jupyter.errors import BadDegrees, BadRequest, UnknownName
@@ -21,6 +22,16 @@ WRONG = {
     "list": ("list", "Give it as a list of texts."),
 }
 """What a value of each kind is called, and how it is given."""
+
+
+HOW = {
+    "loader": "Write package.module:function.",
+    "family": "Write the path of a TOML file, or package.module:NAME.",
+}
+"""How options are written whose values name something in a module."""
+
+FILE = ".toml"
+"""Ending of a family's file."""
 
 
 def check_words(path: Any, words: Mapping[str, Any]) -> None:
@@ -48,10 +59,10 @@ def _check(option: Option, value: Any) -> None:
         if word in DEGREES:
             raise BadDegrees(f"{word}={value!r} is no degree.", "Degrees are whole numbers from 1.")
         kind, how = WRONG[option.kind]
-        how = 'Write "package.module:function".' if word == "loader" else how
+        how = HOW.get(word, how)
         raise BadRequest(f"{word}={value!r} is no {kind}.", how)
-    if word == "loader":
-        _check_loader(value)
+    if word == "loader" or (word == "family" and not value.endswith(FILE)):
+        _check_in_module(word, value)
     if option.choices and value not in option.choices:
         raise BadRequest(f"There is no {word} {value!r}.", f"Use {' or '.join(option.choices)}.")
 
@@ -68,18 +79,32 @@ def _is_of_its_kind(option: Option, value: Any) -> bool:
     return isinstance(value, kind) and isinstance(value, bool) == (option.kind == "truth")
 
 
-def _check_loader(loader: str) -> None:
-    """Refuse what cannot be the name of a function in a module.
+def _check_in_module(word: str, value: str) -> None:
+    """Refuse what cannot be the name of something in a module.
 
     Raises:
         BadRequest: says how it is written.
     """
-    module, _, function = loader.partition(":")
+    module, _, name = value.partition(":")
     if module.endswith(".py") or "/" in module:
-        name = module.rpartition("/")[2].removesuffix(".py")
+        file = module.rpartition("/")[2].removesuffix(".py")
         raise BadRequest(
-            f"loader={loader!r} names a file, and a module is wanted.",
-            f"Write {name}:{function or 'function'}, with the directory of {name}.py on PYTHONPATH or beside the notebook.",
+            f"{word}={value!r} names a file, and a module is wanted.",
+            f"Write {file}:{name or 'function'}, with the directory of {file}.py on PYTHONPATH or beside the notebook.",
         )
-    if not all(part.isidentifier() for part in (*module.split("."), function)):
-        raise BadRequest(f"{loader!r} names no loader.", "Write package.module:function.")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise BadRequest(f"{value!r} names no {word}.", HOW[word])
+
+
+def absolute_family(value: str) -> str:
+    """A family as any process can find it: of a file its whole path.
+
+    Raises:
+        BadRequest: there is no such file.
+    """
+    if not value.endswith(FILE):
+        return value
+    path = Path(value).expanduser().absolute()
+    if not path.is_file():
+        raise BadRequest(f"There is no family file {value}.", f"It was looked for at {path}.")
+    return str(path)

@@ -158,6 +158,14 @@ class ModelOptions(TypedDict, total=False):
             metavar="PACKAGE.MODULE:FUNCTION",
         ),
     ]
+    family: Annotated[
+        str | None,
+        Option(
+            'where the points of an architecture are that has none here: a TOML file, or "package.module:NAME"',
+            unset="the one that this version has",
+            metavar="FILE",
+        ),
+    ]
 
 
 class LimitOptions(TypedDict, total=False):

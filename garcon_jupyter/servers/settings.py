@@ -19,6 +19,7 @@ class Settings:
     dtype: str | None = None
     device: str | None = None
     loader: str | None = None
+    family: str | None = None
 
     def differs(self, facts: dict[str, Any]) -> str:
         """In what a running server differs from these settings, or nothing."""

@@ -99,6 +99,7 @@ class LaunchSpec:
         dtype: to load in; None for the checkpoint's.
         device: "cpu" or "cuda".
         loader: ``package.module:function`` of a model of the user's own, or None.
+        family: TOML file, or ``package.module:NAME``, of a family of the user's own, or None.
         settings: the settings as asked for, compared when somebody launches again.
         limits: of what it uses, and of how long it stays.
         hosts: where the server runs over several; None on one.
@@ -118,6 +119,7 @@ class LaunchSpec:
     limits: Limits = Limits()
     hosts: Hosts | None = None
     slurm_job: str | None = None
+    family: str | None = None
 
     @classmethod
     def read(cls, file: Path) -> LaunchSpec:

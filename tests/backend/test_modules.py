@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import garcon_jupyter as garcon
+from garcon_backend.in_process import open_here
 from garcon_backend.models.family import UNMAPPED
+from garcon_jupyter.client.tokens import Tokens
 from garcon_jupyter.errors import BadTokens, PointUnavailable, UnknownParameter, UnknownPoint
 from garcon_jupyter.points import POINTS
 from tests import checkpoints
@@ -81,6 +84,15 @@ def test_an_unmapped_model_is_read_and_edited(unmapped: BareRank, biogpt: Path) 
     name = "module:biogpt.layers.1.fc2.output"
     assert apart(unmapped.forward(IDS, MASK, {name: changed}), edited) <= 1e-5
     assert apart(logits, edited) > 1e-3
+
+
+def test_the_last_logits_of_an_unmapped_model(biogpt: Path) -> None:
+    """All are computed, as its own forward may know of no other way; which row's last token is where is then known."""
+    rmodel = garcon.connect(open_here(biogpt))
+    tokens = Tokens(IDS, MASK.bool())
+    every, last = rmodel.forward(tokens), rmodel.forward(tokens, logits="last")
+    assert torch.equal(last, every[torch.arange(2), MASK.sum(1) - 1])
+    assert apart(last, every[:, 0]) > 1e-3
 
 
 def test_parameters_of_an_unmapped_model_have_their_own_names(unmapped: BareRank) -> None:

@@ -45,6 +45,9 @@ class Passes:
     def __init__(self, rank: Rank) -> None:
         self.rank = rank
         self._takes_positions = _takes_positions(rank.model)
+        self._computes_some_logits = rank.bound.family is not None and _takes(
+            rank.model, "logits_to_keep"
+        )
         special = special_ids(rank.tokenizer, getattr(rank.model, "config", None))
         self.special = torch.tensor(special, dtype=torch.long, device=rank.mesh.device)
 
@@ -127,12 +130,12 @@ class Passes:
         shape = (probed.gather_group.local, inputs.ids.shape[1])
         probed.begin(inputs.ids, inputs.mask, inputs.positions, 0, shape)
         inputs = inputs.scattered(probed.gather_group)
-        mapped = self.rank.bound.family is not None
-        if not mapped and not hasattr(self.rank.model, "config"):
+        if not hasattr(self.rank.model, "config"):
             return self.rank.model(inputs.ids)
+        mapped = self.rank.bound.family is not None
         kwargs: dict[str, Any] = {"use_cache": False}
         mask = inputs.mask
-        if mapped:
+        if self._computes_some_logits:
             kwargs["logits_to_keep"] = keep
         # Else they are the model's own, which it need not look through. One that no family maps counts from the
         # first column by itself, which is right unless that is padding.
@@ -153,9 +156,8 @@ class Passes:
     ) -> Any:
         """Logits as the request asked for them, on the rank that answers."""
         keep: Any = 0
-        if request.logits in ("last", "none") and not any(
-            p.address.name == "logits" for p in probes
-        ):
+        looked_at = any(p.address.name == "logits" for p in probes)
+        if self._computes_some_logits and request.logits in ("last", "none") and not looked_at:
             keep = last = inputs.last.unique()
         with self.open(request, inputs, probes) as probed, torch.no_grad():
             output = self._model(probed, inputs, keep)
@@ -327,7 +329,11 @@ def _takes_positions(model: nn.Module) -> bool:
     RoBERTa and its kin count from the id of padding, which they do by themselves, by looking for that id. What keeps
     states from token to token reads padding by ways of its own, to which positions from 0 would not fit.
     """
-    told = "position_ids" in inspect.signature(model.forward).parameters
+    told = _takes(model, "position_ids")
     return (told and not getattr(model, "_is_stateful", False)) and not any(
         hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()
     )
+
+
+def _takes(model: nn.Module, argument: str) -> bool:
+    return argument in inspect.signature(model.forward).parameters

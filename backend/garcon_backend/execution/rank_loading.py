@@ -19,6 +19,8 @@ from garcon_backend.hook_sites import attention
 from garcon_backend.models import fit, loading, sharding
 from garcon_backend.models.account import account_of
 from garcon_backend.models.config import read_config
+from garcon_backend.models.family import Family
+from garcon_backend.models.family_files import check_places, read_family
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.backups import LIMIT, Backups
@@ -66,8 +68,11 @@ def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
     attention.register()
     mesh = Mesh.form(spec.degrees, spec.device)
     mesh.seal = _seal(spec)
-    model, tokenizer = _load_model(spec, mesh, progress)
-    rank = Rank.around(model, mesh, tokenizer, mapped=not spec.loader)
+    family = read_family(spec.family) if spec.family else None
+    model, tokenizer = _load_model(spec, mesh, progress, family)
+    rank = Rank.around(model, mesh, tokenizer, mapped=not spec.loader, family=family)
+    if family and mesh.degrees.pp == 1:
+        check_places(rank.bound)
     if mesh.world > 1:
         rank.interrupts.stop.guard(sharding.own_layers(model, mesh))
     _limit_memory(spec, rank)
@@ -76,7 +81,7 @@ def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
 
 
 def _load_model(
-    spec: LaunchSpec, mesh: Mesh, progress: Callable[[str], None]
+    spec: LaunchSpec, mesh: Mesh, progress: Callable[[str], None], family: Family | None
 ) -> tuple[torch.nn.Module, Any]:
     """The model, or a module of the user's own, and its tokenizer."""
     if spec.loader:
@@ -86,7 +91,7 @@ def _load_model(
     directory = Path(spec.model)
     fit.check_degrees(read_config(directory), spec.degrees)
     fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
-    model = loading.load(directory, mesh, spec.dtype, progress)
+    model = loading.load(directory, mesh, spec.dtype, progress, family)
     return model, loading.load_tokenizer(directory, progress)
 
 

@@ -19,6 +19,7 @@ from garcon_backend.hook_sites import attention
 from garcon_backend.in_process.connection import InProcessConnection
 from garcon_backend.in_process.serving import Serving
 from garcon_backend.models import loading
+from garcon_backend.models.family_files import check_places, read_family
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
 from garcon_jupyter.model_files import snapshots
@@ -56,6 +57,7 @@ def open_here(
     dtype: str | None = None,
     device: torch.device | str = "cpu",
     tokenizer: Any = None,
+    family: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> ModelHere:
     """Open a model in this process, as a server would have it, without one.
@@ -70,11 +72,12 @@ def open_here(
         dtype: to load in; by default the checkpoint's. A module keeps its own.
         device: to load onto.
         tokenizer: of a module; a path has its own.
+        family: of the user's own, as of ``garcon.launch``.
         progress: is told in a line what is going on.
 
     Raises:
         NotAModel: the path holds no model; says what it is.
-        BadRequest: an unknown dtype.
+        BadRequest: an unknown dtype, or `family` names none.
 
     Examples:
         >>> from garcon_backend.in_process import open_here
@@ -83,15 +86,18 @@ def open_here(
         torch.Size([1, 49152])
     """
     attention.register()
+    own = read_family(family) if family else None
     if isinstance(source, nn.Module):
         model, path = source.eval().requires_grad_(False), type(source).__name__
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     else:
         dtype = None if dtype is None else str(dtype).removeprefix("torch.")
         directory = snapshots.resolve(source, progress).path
-        model = loading.load(directory, Mesh.solo(device), dtype, progress)
+        model = loading.load(directory, Mesh.solo(device), dtype, progress, own)
         tokenizer, path = loading.load_tokenizer(directory, progress), str(directory)
-    rank = Rank.around(model, Mesh.solo(device), tokenizer, attended=True)
+    rank = Rank.around(model, Mesh.solo(device), tokenizer, attended=True, family=own)
+    if own:
+        check_places(rank.bound)
     rank.contexts.quota.set_limit(memory.available_bytes(device) // 2)
     return ModelHere(rank, name or Path(path).name, path)
 

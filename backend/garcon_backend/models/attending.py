@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from garcon_backend.hook_sites.attention import NAME as HOUSE
-from garcon_backend.models.families import FAMILIES
+from garcon_backend.models.family import Family
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,13 @@ class Attending:
         return self.implementation == HOUSE
 
 
-def attending(model_class: Any, config: Any) -> Attending:
-    """How a model of this class is to be loaded.
+def attending(model_class: Any, family: Family | None) -> Attending:
+    """How a model of this class, whose points `family` says, is to be loaded.
 
     Its own implementation is what transformers takes by itself, torch's kernel mostly, where the class hands its
     attention over to a function by name. Where it has code for each name instead, only the eager one is the
     reference: Falcon's for torch's kernel adds ALiBi without the scale that the other gives it.
     """
-    family = FAMILIES.get(getattr(config, "model_type", ""))
     exchangeable = _hands_attention_over(model_class)
     if family is not None and exchangeable:
         return Attending(HOUSE, f"the house's: points of {family.name} are inside it")

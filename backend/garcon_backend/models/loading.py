@@ -22,6 +22,8 @@ from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import account, rotary, sharding
 from garcon_backend.models.attending import attending
 from garcon_backend.models.config import read_config, torch_dtype
+from garcon_backend.models.families import family_of
+from garcon_backend.models.family import Family
 from garcon_backend.models.fit import check_degrees
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, UnknownName
 
@@ -33,6 +35,7 @@ def load(
     mesh: Mesh,
     dtype: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
+    family: Family | None = None,
 ) -> nn.Module:
     """Load this rank's part of a causal language model.
 
@@ -41,6 +44,7 @@ def load(
         mesh: the ranks to load it onto; every one of them calls this.
         dtype: a key of :data:`~garcon_backend.models.config.DTYPES`; None for the checkpoint's own.
         progress: is told in a line what is going on.
+        family: where its points are, where it is not the one that its architecture has here.
 
     Returns:
         The model on the mesh's device, in evaluation mode, no parameter requiring a gradient.
@@ -54,7 +58,7 @@ def load(
     config = read_config(directory)
     check_degrees(config, mesh.degrees)
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    attention = attending(model_class, config)
+    attention = attending(model_class, family or family_of(config))
     options: dict[str, Any] = {
         "config": config,
         "dtype": "auto" if dtype is None else torch_dtype(dtype),

@@ -16,8 +16,8 @@ from torch import nn
 from garcon_backend.distributed.collectives import Layout
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import sharding
-from garcon_backend.models.families import FAMILIES
-from garcon_backend.models.family import BoundFamily, bind
+from garcon_backend.models.families import family_of
+from garcon_backend.models.family import BoundFamily, Family, bind
 from garcon_backend.process import memory
 from garcon_backend.process.interrupts import Cancelled, Interrupts
 from garcon_backend.process.output import UserOutput
@@ -83,16 +83,18 @@ class Rank:
         tokenizer: Any | None = None,
         mapped: bool = True,
         attended: bool = False,
+        family: Family | None = None,
     ) -> Rank:
         """A rank around a model that is in memory; alone, unless a mesh is given.
 
         Args:
             mapped: whether to look for the points of its architecture; else it has those of its modules alone.
+            family: where its points are, where it is not the one that its architecture has here.
             attended: whether a person sits at this process, to stop a request and to be asked by its code.
         """
         mesh = mesh or Mesh.solo()
         config = getattr(model, "config", None)
-        family = FAMILIES.get(getattr(config, "model_type", "")) if mapped else None
+        family = family or (family_of(config) if mapped else None)
         return cls(
             mesh,
             model,

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from garcon_backend.hook_sites import attention
 from garcon_backend.models.attending import attending
 from garcon_backend.models.config import read_config
-from garcon_backend.models.families import FAMILIES
+from garcon_backend.models.families import FAMILIES, family_of
 from garcon_backend.models.family import OWN_ATTENTION, bind, standard_sizes
 from garcon_jupyter.errors import NotAModel, PointUnavailable
 from garcon_jupyter.model_files.degrees import possible_tp, sizes_of
@@ -176,7 +176,7 @@ def test_over_ranks_they_are_equal_or_refused(layout: dict[str, int], tmp_path: 
 def test_mapped_architectures_attend_by_the_house(tmp_path: Path) -> None:
     for family in checkpoints.FAMILIES:
         config = read_config(checkpoints.make(family, tmp_path / family))
-        chosen = attending(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
+        chosen = attending(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], family_of(config))
         if family in ("gptj", "gpt_neo", "bloom"):
             assert not chosen.by_house and "its class takes no other" in chosen.reason, family
         else:

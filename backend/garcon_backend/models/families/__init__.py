@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import Any
 
 from garcon_backend.models.family import Family
 
@@ -19,3 +20,8 @@ def _all() -> dict[str, Family]:
 
 FAMILIES: dict[str, Family] = _all()
 """model_type of a configuration → its family."""
+
+
+def family_of(config: Any) -> Family | None:
+    """The family that maps the architecture of a configuration; None where none does."""
+    return FAMILIES.get(getattr(config, "model_type", ""))
