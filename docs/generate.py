@@ -40,7 +40,8 @@ OPENING = """\
 A probe point is a named place in the forward pass where a tensor can be read or replaced. This page is
 generated from the one table that the resolver, tab completion, shapes, sharding and tests come from. A name
 that is not in it, or that a model does not have, is refused with the reason and the nearest names; nothing is
-ever aliased to something close. `%garcon points` lists those of the model you are connected to.
+ever aliased to something close. `%garcon points` lists those of the model you are connected to, `%garcon points --why` says where
+each is in its modules and how it is computed there: which norm, which order of a router, whether there are sinks.
 
 ## Reading the table
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from garcon_jupyter.display import listings
+from garcon_jupyter.display.whereabouts import WHY, whereabouts
 from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.points import Catalog, is_pattern, parse_point
 from garcon_jupyter.servers import control, registry
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "name", metavar="NAME", nargs="?", help="of a server; default: the only one"
     )
     points.add_argument("pattern", metavar="PATTERN", nargs="?", help="such as 'layers.*.mlp.out'")
+    points.add_argument("--why", action="store_true", help=WHY)
     fetch = command("fetch", _fetch, "fetch an embedded model into the cache")
     fetch.add_argument("model", metavar="MODEL", help="smollm2")
     command("doctor", _doctor, "check this machine, and say what to do")
@@ -164,7 +166,8 @@ def _points(given: argparse.Namespace) -> int:
         say("No server runs: this is the table that every model is measured by.")
         print(listings.points(None))
     else:
-        print(listings.points(_catalog(_the_server(name, running)), pattern))
+        shown = whereabouts if given.why else listings.points
+        print(shown(_catalog(_the_server(name, running)), pattern))
     return 0
 
 

@@ -101,6 +101,14 @@ class ProbePoint:
         spec = self.addresses[0].spec
         return spec.what if spec else "a module's own tensor"
 
+    @property
+    def where(self) -> str:
+        """Where in the model's modules it is and how it is computed there, in words."""
+        address = self.addresses[0]
+        return self._catalog.places.get(
+            address.template, f"the side that its name says: {address.name}"
+        )
+
     def probe(
         self,
         fn: ProbeFunction,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from garcon_jupyter.client.probes import MERGE_RULES
+from garcon_jupyter.display.whereabouts import WHY
 from garcon_jupyter.errors import BadRequest, UnknownName
 from garcon_jupyter.servers.option_forms import add_launch_options
 
@@ -187,11 +188,12 @@ def _points() -> Parser:
     parser = Parser(
         "%garcon points",
         "List the model's probe points with their shapes; those it lacks, with the reason.",
-        epilog="In Python: rmodel.probe_points",
+        epilog="In Python: rmodel.probe_points; rmodel.probe_points[POINT].where",
     )
     parser.add_argument(
         "pattern", metavar="PATTERN", nargs="?", help="a name, its beginning, or layers.*.mlp.out"
     )
+    parser.add_argument("--why", action="store_true", help=WHY)
     return parser
 
 

@@ -11,6 +11,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 from garcon_jupyter import api
 from garcon_jupyter.client import resuming
 from garcon_jupyter.display import listings
+from garcon_jupyter.display.whereabouts import whereabouts
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.magics import arguments
 from garcon_jupyter.magics.arguments import HelpShown
@@ -158,7 +159,9 @@ def _stop(current: Current, given: argparse.Namespace) -> None:
 
 
 def _points(current: Current, given: argparse.Namespace) -> None:
-    print(listings.points(current.model().catalog, given.pattern))
+    catalog = current.model().catalog
+    shown = whereabouts if given.why else listings.points
+    print(shown(catalog, given.pattern))
 
 
 def _params(current: Current, given: argparse.Namespace) -> None:

@@ -42,6 +42,7 @@ class Catalog:
         parameters: all parameter addresses of the model.
         kinds: what mixes the tokens of each layer (``attention``, ``sliding`` to a window, ``chunked``, ``linear``,
             ``mamba``, ``conv``), and ``+moe`` where experts are in place of its MLP; empty where no family says it.
+        places: for each template that the model has, where in its modules the value is and how it is computed, in words.
     """
 
     sizes: dict[str, int]
@@ -52,6 +53,7 @@ class Catalog:
     modules: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    places: dict[str, str] = field(default_factory=dict)
 
     @property
     def mapped(self) -> bool:

@@ -53,6 +53,10 @@ class HookSite(ABC):
         return self.path.replace("{i}", str(layer)).replace("{e}", str(expert))
 
     @abstractmethod
+    def told(self) -> str:
+        """Where the value is and how it is computed, in words."""
+
+    @abstractmethod
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
@@ -71,6 +75,10 @@ class HookSite(ABC):
             What takes it away again, called when the request is over, however it ended. The module must then be as
             it was.
         """
+
+
+def _seen(view: PointView, where: str) -> str:
+    return f"{view.told} {where}".strip()
 
 
 def _applied(value: Tensor, view: PointView, the_pass: Pass, visit: Visitor) -> Tensor | None:
@@ -96,6 +104,10 @@ class Output(HookSite):
     path: str
     view: PointView = WHOLE
     item: int | None = None
+
+    def told(self) -> str:
+        item = "" if self.item is None else f"item {self.item} of "
+        return _seen(self.view, f"{item}the output of {self.path}")
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
@@ -130,6 +142,9 @@ class ScaledOutput(HookSite):
     path: str
     factor: str
 
+    def told(self) -> str:
+        return f"the output of {self.path} × {self.factor}"
+
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
@@ -157,6 +172,9 @@ class Input(HookSite):
     path: str
     view: PointView = WHOLE
     aside: bool = False
+
+    def told(self) -> str:
+        return _seen(self.view, f"the input of {self.path}")
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
@@ -187,6 +205,9 @@ class SharedInput(HookSite):
     path: str
     view: PointView = WHOLE
 
+    def told(self) -> str:
+        return _seen(self.view, f"the input of {self.path}, and what goes past it")
+
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
@@ -206,6 +227,9 @@ class LogitsOf(HookSite):
     """The logits in the output object of the whole model."""
 
     path: str = ""
+
+    def told(self) -> str:
+        return "the logits that the model puts out"
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
@@ -237,6 +261,14 @@ class Inside(HookSite):
     path: str
     steps: StagedForward = field(repr=False)
     part: str
+
+    @property
+    def how(self) -> str:
+        """How the module computes what it does: the first sentence of its forward in steps."""
+        return " ".join((self.steps.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
+
+    def told(self) -> str:
+        return f"inside {self.path}: {self.how}".rstrip(": ")
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
@@ -272,6 +304,9 @@ class InAttention(HookSite):
 
     path: str
     part: str
+
+    def told(self) -> str:
+        return f"inside the attention function that {self.path} calls"
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None

@@ -27,6 +27,9 @@ class Frame(Protocol):
 class PointView:
     """Takes a value out of a tensor and puts it back. The base class is the whole tensor."""
 
+    told = ""
+    """What of the tensor it is, in words that go before it."""
+
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         """The point's value, of the shape that the table says, as a view of `tensor` where that is possible."""
         return tensor
@@ -39,6 +42,8 @@ class PointView:
 @dataclass(frozen=True)
 class Heads(PointView):
     """[b, p, H·d] as [b, p, H, d]."""
+
+    told = "the heads that lie side by side in"
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         return torch.unflatten(tensor, -1, (-1, the_pass.sizes["d"]))
@@ -54,6 +59,10 @@ class FusedPart(PointView):
     index: int
     count: int
     heads: bool = False
+
+    @property
+    def told(self) -> str:  # type: ignore[override]
+        return f"block {self.index + 1} of {self.count} side by side in"
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         part = tensor.chunk(self.count, -1)[self.index]
@@ -71,6 +80,10 @@ class Interleaved(PointView):
 
     index: int
     count: int
+
+    @property
+    def told(self) -> str:  # type: ignore[override]
+        return f"part {self.index + 1} of {self.count} of each head in"
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         return self._by_part(tensor, the_pass)[..., self.index, :]
@@ -92,6 +105,10 @@ class Stretch(PointView):
     """
 
     index: int
+
+    @property
+    def told(self) -> str:  # type: ignore[override]
+        return f"{('queries', 'keys', 'values')[self.index]}, one after the other, in"
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
         stretch = self._stretches(tensor, the_pass)[self.index]

@@ -234,6 +234,7 @@ def merged(catalogs: list[Catalog]) -> Catalog:
         tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.modules)),
         tuple(sorted({name for c in catalogs for name in c.parameters}, key=parameter_order)),
         _kinds_of(catalogs),
+        {template: place for c in catalogs for template, place in c.places.items()},
     )
 
 

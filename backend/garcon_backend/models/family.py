@@ -23,6 +23,7 @@ from garcon_backend.hook_sites.sites import (
     Output,
     StagedForward,
 )
+from garcon_backend.models.family_notes import standard_notes
 from garcon_backend.models.rotary import extends_context
 from garcon_jupyter.model_files.configuration import of_all_layers, of_each_layer
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
@@ -115,6 +116,7 @@ class Family:
         layers: dotted path of the list of blocks.
         sizes: config → size of each letter.
         lacks: config → points that some models of the family lack, and why.
+        notes: config → of some points, what a reader of their values should know.
         mixers: config → of each layer, what mixes its tokens (:data:`MIXERS`).
     """
 
@@ -126,6 +128,7 @@ class Family:
     layers: str
     sizes: Callable[[Any], dict[str, int]] = field(default=lambda config: standard_sizes(config))
     lacks: Callable[[Any], Mapping[str, str]] = field(default=lambda config: {})
+    notes: Callable[[Any], Mapping[str, str]] = field(default=lambda config: standard_notes(config))
     mixers: Callable[[Any], tuple[str, ...]] = field(default=lambda config: standard_mixers(config))
 
     def __post_init__(self) -> None:
@@ -313,7 +316,10 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
             refused[template] = OWN_ATTENTION
     parameters = tuple(_find_parameters(model, family, n_layers, n_experts))
     kinds = _kinds(family.mixers(config), layers.get(ROUTED, ()))
-    catalog = Catalog(sizes, n_layers, n_experts, layers, refused, modules, parameters, kinds)
+    places = {t: place for t, place in _places(family, config).items() if t not in refused}
+    catalog = Catalog(
+        *(sizes, n_layers, n_experts, layers, refused, modules, parameters, kinds, places)
+    )
     return BoundFamily(model, family, catalog)
 
 
@@ -341,6 +347,24 @@ def _find_points(
         elif _module(model, site.at(None, None)) is None:
             refused[template] = f"the model has no module {site.path!r}"
     return layers, refused
+
+
+def _places(family: Family, config: Any) -> dict[str, str]:
+    """Where each point is, in words. What a norm or a router puts out is computed as its parts are."""
+    how = {
+        site.path: site.how
+        for site in family.points.values()
+        if isinstance(site, Inside) and site.part in ("scale", "logits")
+    }
+    notes, places = family.notes(config), {}
+    for template, site in family.points.items():
+        said = [site.told()]
+        if isinstance(site, Output) and site.path in how:
+            said[0] += f": {how[site.path]}"
+        if note := notes.get(template):
+            said.append(f"{note[0].upper()}{note[1:]}")
+        places[template] = ". ".join(said)
+    return places
 
 
 def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:

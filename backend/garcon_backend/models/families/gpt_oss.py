@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.models.families import decoder, experts
-from garcon_backend.models.family import Family, Weight, linear, norm_weights, rows_in_turn
+from garcon_backend.models.family import (
+    Family,
+    Weight,
+    linear,
+    norm_weights,
+    rows_in_turn,
+)
+from garcon_backend.models.family_notes import standard_notes
 
 SECOND_NORM = f"{decoder.BLOCK}.post_attention_layernorm"
 ROUTER = f"{decoder.MLP}.router"
 EXPERTS = f"{decoder.MLP}.experts"
+
+SINKS = "a sink beside the keys, without a value, takes its part: rows add up to less than one"
 
 _EXPERT = "layers.{i}.mlp.experts.{e}"
 
@@ -32,6 +41,7 @@ FAMILY = Family(
     name="gpt_oss",
     model_types=("gpt_oss",),
     layers="model.layers",
+    notes=lambda config: {**standard_notes(config), "layers.{i}.attn.pattern": SINKS},
     points={
         **decoder.stem_points(),
         **decoder.attention_points(),
