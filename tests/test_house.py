@@ -227,3 +227,10 @@ def test_what_was_imported_for_a_user_shows_itself() -> None:
     """By whatever name it was reached first, in a fresh process."""
     for reached in ("RemoteModel", "open_atlas", "Recording", "launch"):
         assert "display" in loaded(f"from garcon_jupyter import {reached}")
+
+
+@pytest.mark.processes
+def test_a_launch_imports_no_atlas() -> None:
+    """What is imported before a server's first process begins delays it."""
+    held = loaded("import garcon_jupyter as garcon; garcon.launch_and_connect")
+    assert "api" in held and not {"atlas", "recorders"} & held

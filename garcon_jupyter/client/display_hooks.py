@@ -13,20 +13,21 @@ from garcon_jupyter.errors import BadRequest
 
 Draw = Callable[..., Any]
 
-_DRAWN: dict[tuple[type, str], Draw] = {}
-"""What draws a kind of thing in a way such as "html" or "show"."""
+_DRAWN: dict[tuple[str, str], Draw] = {}
+"""What draws things of a class, by its full name, in a way such as "html" or "show"."""
 
 
-def register(kind: type, **ways: Draw) -> None:
+def register(kind: type | str, **ways: Draw) -> None:
     """Say how things of a class show themselves.
 
     Args:
-        kind: the class; its subclasses are shown alike, unless they have a way of their own.
+        kind: the class, or its full name where it should not be imported for this; its subclasses are shown alike,
+            unless they have a way of their own.
         ways: a name for each way, and what draws it: ``register(Recording, html=table_of)``. Each is given the thing
             itself, and then what it is asked with.
     """
     for way, draw in ways.items():
-        _DRAWN[kind, way] = draw
+        _DRAWN[kind if isinstance(kind, str) else _full_name(kind), way] = draw
 
 
 def drawn(thing: Any, way: str, *arguments: Any) -> Any:
@@ -50,5 +51,9 @@ def html(thing: Any) -> str | None:
 
 
 def _found(thing: Any, way: str) -> Draw | None:
-    known = (_DRAWN.get((kind, way)) for kind in type(thing).__mro__)
+    known = (_DRAWN.get((_full_name(kind), way)) for kind in type(thing).__mro__)
     return next((draw for draw in known if draw is not None), None)
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,6 +1,7 @@
 """What draws what: said once, when this room is imported.
 
 What draws is imported when something is drawn, so that to register it costs nothing: no table, no widget and no torch.
+An atlas is registered by its name, as all that a launch imports before the first process delays it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from garcon_jupyter.atlas.files import Atlas, Record
 from garcon_jupyter.client import display_hooks
 from garcon_jupyter.client.client import Client
 from garcon_jupyter.client.look import Look
 from garcon_jupyter.client.probes import ProbePoint, ProbePoints
 from garcon_jupyter.client.recordings import Handle, Recording, Recordings
 from garcon_jupyter.client.run import Run
+
+
+ATLAS = "garcon_jupyter.atlas.files"
 
 
 def _later(module: str, function: str) -> Callable[..., Any]:
@@ -38,6 +41,6 @@ def register() -> None:
     display_hooks.register(Look, show=_later("points", "show_look"))
     display_hooks.register(Run, show=_later("run", "run_picture"))
     display_hooks.register(
-        Record, show=_later("atlas", "show"), probe_cell=_later("atlas", "probe_cell")
+        f"{ATLAS}.Record", show=_later("atlas", "show"), probe_cell=_later("atlas", "probe_cell")
     )
-    display_hooks.register(Atlas, browse=_later("atlas", "browse"))
+    display_hooks.register(f"{ATLAS}.Atlas", browse=_later("atlas", "browse"))
