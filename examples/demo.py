@@ -1,6 +1,7 @@
 """The main job, from start to finish: ``make demo``.
 
     python examples/demo.py             run quickstart.ipynb, and write build/quickstart.html
+    python examples/demo.py --model gemma3-270m      the same with another model that Garçon knows by name
     python examples/demo.py --refresh   run quickstart.ipynb and article.ipynb, and keep their outputs in them
     python examples/demo.py --refresh atlas.ipynb    the same of another notebook, which may take half an hour
 
@@ -29,8 +30,14 @@ HERE = Path(__file__).resolve().parent
 NOTEBOOKS = ("quickstart.ipynb", "article.ipynb")
 PAGE = HERE.parent / "build" / "quickstart.html"
 
-DIGEST = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""sha256 of the file that SmolLM2 is made from; written down here a second time, on purpose."""
+MODEL = "smollm2"
+"""The model that the notebook launches."""
+
+DIGESTS = {
+    MODEL: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    "gemma3-270m": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+}
+"""sha256 of the file that each model is made from; written down here a second time, on purpose."""
 
 PATIENCE = 3600
 """Seconds that a cell may take whose outputs are kept: an atlas takes minutes."""
@@ -43,30 +50,37 @@ class Failed(Exception):
     """The demo did not do what it must."""
 
 
-def check_model() -> Path:
-    """The snapshot of SmolLM2, fetched if need be.
+def check_model(name: str = MODEL) -> Path:
+    """The snapshot of a model, fetched if need be.
 
     Raises:
         Failed: it was made from another file than the promised one.
     """
-    snapshot = embedded.fetch("smollm2")
+    if name not in DIGESTS:
+        raise Failed(f"There is no model {name!r} for it; there are {' and '.join(DIGESTS)}.")
+    snapshot = embedded.fetch(name)
     found = embedded.provenance(snapshot).get("sha256")
-    if found != DIGEST:
-        raise Failed(f"{snapshot} is made from a file of sha256 {found}, not {DIGEST}.")
+    if found != DIGESTS[name]:
+        raise Failed(f"{snapshot} is made from a file of sha256 {found}, not {DIGESTS[name]}.")
     return snapshot
 
 
-def run(notebook: Path, more: Iterable[str] = (), seconds: int = 600) -> NotebookNode:
+def run(
+    notebook: Path, more: Iterable[str] = (), seconds: int = 600, model: str = MODEL
+) -> NotebookNode:
     """A notebook with its outputs, after a run from start to finish in a fresh kernel.
 
     Args:
         more: further cells to run at its end.
         seconds: that one cell may take.
+        model: to launch where the notebook launches its own.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised; shows it.
     """
     read = nbformat.read(notebook, as_version=4)
+    for cell in read.cells:
+        cell.source = cell.source.replace(f"%garcon launch {MODEL}", f"%garcon launch {model}")
     read.cells += [nbformat.v4.new_code_cell(source) for source in more]
     # The pictures beside the widgets are what a saved notebook shows, so their state is not kept.
     client = NotebookClient(
@@ -111,16 +125,16 @@ def refresh(path: Path) -> None:
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def demo(page: Path = PAGE) -> NotebookNode:
+def demo(page: Path = PAGE, model: str = MODEL) -> NotebookNode:
     """What ``make demo`` runs: the notebook with its outputs, of which it writes the page.
 
     Raises:
         Failed: the model is not the promised one, or does not say what it must.
     """
-    snapshot = check_model()
+    snapshot = check_model(model)
     print("Running examples/quickstart.ipynb …", flush=True)
     began = time.monotonic()
-    done = run(HERE / "quickstart.ipynb")
+    done = run(HERE / "quickstart.ipynb", model=model)
     check_answer(done)
     export(done, page)
     print(f"… done in {time.monotonic() - began:.0f} s: the capital of France is Paris.\n")
@@ -137,13 +151,15 @@ def main() -> int:
     parser.add_argument(
         "--refresh", nargs="*", metavar="NOTEBOOK", help="run these, and keep their outputs"
     )
-    wanted = parser.parse_args().refresh
+    parser.add_argument("--model", default=MODEL, help=f"one of {', '.join(DIGESTS)}")
+    given = parser.parse_args()
+    wanted = given.refresh
     if wanted is not None:
         for name in wanted or NOTEBOOKS:
             refresh(HERE / name)
         return 0
     try:
-        demo()
+        demo(model=given.model)
     except Failed as error:
         print(f"make demo failed: {error}", file=sys.stderr)
         return 1

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     points.add_argument("pattern", metavar="PATTERN", nargs="?", help="such as 'layers.*.mlp.out'")
     points.add_argument("--why", action="store_true", help=WHY)
     fetch = command("fetch", _fetch, "fetch an embedded model into the cache")
-    fetch.add_argument("model", metavar="MODEL", help="smollm2")
+    fetch.add_argument("model", metavar="MODEL", help="smollm2 or gemma3-270m")
     command("doctor", _doctor, "check this machine, and say what to do")
     return parser
 

@@ -17,7 +17,6 @@ from garcon_jupyter.client.probes import ProbePoint, ProbePoints
 from garcon_jupyter.client.recordings import Handle, Recording, Recordings
 from garcon_jupyter.client.run import Run
 
-
 ATLAS = "garcon_jupyter.atlas.files"
 
 

