@@ -83,7 +83,7 @@ def test_another_answer_fails(quickstart: NotebookNode) -> None:
 
 
 def test_the_model_is_the_promised_one() -> None:
-    assert embedded.provenance(demo.check_model())["sha256"] == demo.DIGESTS["smollm2"]
+    assert embedded.provenance(demo.check_model())["sha256"] == demo.MODELS["smollm2"].sha256
 
 
 def test_another_model_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
