@@ -33,7 +33,16 @@ EVERY = CASES | RELATIVES
 CUT_AS_OTHERS = list(checkpoints.FAMILIES)[list(checkpoints.FAMILIES).index("smollm3") :]
 """Families whose modules are cut as those before them are: two layouts say what can be said."""
 
-NO_PLAN = ("stablelm", "hunyuan_v1_dense", "gpt_oss", "gptj", "gpt_neo", "bloom", "opt")
+NO_PLAN = (
+    "stablelm",
+    "hunyuan_v1_dense",
+    "gpt_oss",
+    "gptj",
+    "gpt_neo",
+    "bloom",
+    "opt",
+    "persimmon",
+)
 """Families without a plan for tensor parallelism."""
 
 
@@ -50,7 +59,7 @@ class Case:
     @property
     def edited_layers(self) -> tuple[int, ...]:
         # Gemma 2's layers see a window and everything by turns.
-        return (1, 2) if self.name.startswith("gemma") else (1,)
+        return (1, 2) if "gemma" in self.name else (1,)
 
 
 def load(name: str, directory: Path) -> Case:

@@ -71,7 +71,7 @@ def repeated(numbers: Numbers, heads: Tensor) -> Tensor:
 def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
     for name in "qkv":
-        projected = n.linear(f"attn.{name}_proj", n["attn.in"])
+        projected = clipped(case, n.linear(f"attn.{name}_proj", n["attn.in"]))
         assert apart(n[f"attn.{name}"].flatten(2), projected) <= 1e-5
     if "attn.pattern" not in n:
         assert case.name in ("gptj", "gpt_neo", "bloom")
@@ -80,6 +80,13 @@ def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
     assert apart(n["attn.pattern"], softmax_beside(n["attn.scores"], sinks)) <= 1e-5
     mixed = torch.einsum("bhqk,bkhd->bqhd", n["attn.pattern"], repeated(n, n["attn.v"]))
     assert apart(n["attn.z"], mixed) <= 1e-5
+
+
+def clipped(case: Case, x: Tensor) -> Tensor:
+    """What a model that clips queries, keys and values leaves of them."""
+    config = case.theirs.config
+    bound = getattr(getattr(config, "attn_config", config), "clip_qkv", None)
+    return x if bound is None else x.clamp(-bound, bound)
 
 
 def module_of(n: Numbers) -> str:
@@ -185,7 +192,26 @@ def test_router(case: Case, numbers: Numbers, layer: int) -> None:
         return
     logits = n.linear("mlp.router", n["mlp.in"])
     assert apart(n["mlp.router.logits"], logits) <= 1e-5
-    if case.name == "gpt_oss":  # a softmax over the chosen ones alone
+    if case.name == "minimax_m2":  # a sigmoid of each, and a bias in the choice alone
+        bias: Any = case.ours.model.get_submodule(
+            f"model.layers.{layer}.mlp"
+        ).e_score_correction_bias
+        chosen, scores = (
+            (logits.sigmoid() + bias).topk(n.catalog.sizes["k"], -1).indices,
+            logits.sigmoid(),
+        )
+        assert torch.equal(n["mlp.router.indices"].sort(-1).values, chosen.sort(-1).values)
+        scores = scores.gather(-1, n["mlp.router.indices"])
+        assert apart(n["mlp.router.weights"], scores / scores.sum(-1, keepdim=True)) <= 1e-5
+        return
+    if case.name == "phimoe":  # a softmax over those near the best, twice
+        assert torch.equal(n["mlp.router.indices"], logits.topk(2, -1).indices)
+        best = logits.topk(2, -1).values
+        near = (best[..., :1] - logits) / torch.maximum(logits.abs(), best[..., :1]) <= 0.9
+        first = best[..., 0].exp() / (logits.exp() * near).sum(-1)
+        assert apart(n["mlp.router.weights"][..., 0], first) <= 1e-5
+        return
+    if case.name in ("gpt_oss", "granitemoe"):  # a softmax over the chosen ones alone
         chosen = logits.topk(n.catalog.sizes["k"], -1)
         assert torch.equal(n["mlp.router.indices"], chosen.indices)
         assert apart(n["mlp.router.weights"], chosen.values.softmax(-1)) <= 1e-5
@@ -213,7 +239,7 @@ def test_norms(case: Case, numbers: Numbers) -> None:
     for norm in (*norms, "final_norm"):
         if f"{norm}.out" not in numbers:
             continue
-        gain = numbers.weight(f"{norm}.weight")
+        gain = numbers.parameters.get(f"{norm}.weight", torch.ones(()))  # some have none
         bias = numbers.parameters.get(f"{norm}.bias", torch.zeros(()))
         normalized = numbers[f"{norm}.normalized"]
         assert apart(numbers[f"{norm}.out"], normalized * gain + bias) <= 1e-5
@@ -228,19 +254,22 @@ def read_by(numbers: Numbers, norm: str, case: Case) -> Tensor:
     else:
         middle = part == "mlp" and f"{layer}.resid_mid" in numbers
         x = numbers[f"{layer}.resid_mid" if middle else f"{layer}.resid_pre"]
-    centres = f"{norm}.bias" in numbers.parameters or case.name.startswith("cohere")
+    centred = ("cohere", "cohere2", "olmo")  # by norms without bias
+    centres = f"{norm}.bias" in numbers.parameters or case.name in centred
     return x - x.mean(-1, keepdim=True) if centres else x
 
 
 def test_both_ends(case: Case, numbers: Numbers) -> None:
     embedded = numbers.weight("embed.weight")[IDS]
-    if case.name.startswith("gemma"):
+    if "gemma" in case.name:
         embedded = embedded * math.sqrt(numbers.catalog.sizes["D"])
     assert apart(numbers["embed.out"], embedded) <= 1e-5
     learned = numbers.values.get("pos_embed.out", torch.zeros(()))
     enters = numbers["embed.out"] * getattr(case.theirs.config, "embedding_multiplier", 1.0)
     if case.name == "bloom":  # a norm stands between them
         enters = case.ours.model.get_submodule("transformer.word_embeddings_layernorm")(enters)
+    if case.name == "nanochat":
+        enters = enters / (enters.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     assert apart(numbers.at(0)["resid_pre"], enters + learned) <= 1e-5
     logits = numbers.linear("unembed.weight", numbers["final_norm.out"])
     logits = logits * getattr(case.theirs.config, "logit_scale", 1.0)

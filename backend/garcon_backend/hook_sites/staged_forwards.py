@@ -53,7 +53,9 @@ def olmo_rms_norm(
     return _wide_rms_norm(module, visits, args[0], module.weight)
 
 
-def _wide_rms_norm(module: Any, visits: dict[str, Visitor], x: Tensor, gain: Tensor) -> Tensor:
+def _wide_rms_norm(
+    module: Any, visits: dict[str, Visitor], x: Tensor, gain: Tensor | float
+) -> Tensor:
     wide = x.float()
     scale = visited(visits, "scale", (wide.pow(2).mean(-1, keepdim=True) + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", wide / scale)
@@ -85,11 +87,32 @@ def layer_norm_1p(
     return _layer_norm(module, visits, args[0], module.weight + 1.0)
 
 
-def _layer_norm(module: Any, visits: dict[str, Visitor], x: Tensor, gain: Tensor) -> Tensor:
+def bare_layer_norm(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """OLMo's LayerNorm, which has neither gain nor bias: ``normalized`` is what it puts out."""
+    return _layer_norm(module, visits, args[0], 1.0, eps=1e-5)  # which it does not keep
+
+
+def bare_rms_norm(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """NanoChat's RMSNorm, which has no gain: ``normalized`` is what it puts out."""
+    return _wide_rms_norm(module, visits, args[0], 1.0)
+
+
+def _layer_norm(
+    module: Any,
+    visits: dict[str, Visitor],
+    x: Tensor,
+    gain: Tensor | float,
+    eps: float | None = None,
+) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = wide - wide.mean(-1, keepdim=True)
     variance = centred.pow(2).mean(-1, keepdim=True)
-    scale = visited(visits, "scale", (variance + _eps(module)).sqrt())
+    eps = _eps(module) if eps is None else eps
+    scale = visited(visits, "scale", (variance + eps).sqrt())
     normalized = visited(visits, "normalized", centred / scale)
     out, bias = normalized * gain, getattr(module, "bias", None)
     shifted: Tensor = out if bias is None else out + bias

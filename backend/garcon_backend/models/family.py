@@ -67,6 +67,25 @@ def rows_of_stretch(index: int) -> Rows:
     return rows
 
 
+def rows_of_group(index: int) -> Rows:
+    """Rows of queries (0), keys (1) or values (2) of K groups: H/K heads of d rows, then a key, then a value."""
+
+    def rows(stored: Tensor, sizes: Sizes) -> Tensor:
+        shared = sizes["H"] // sizes["K"]
+        groups = stored.unflatten(0, (sizes["K"], shared + 2, sizes["d"]))
+        parts: tuple[Tensor, ...] = groups.split([shared, 1, 1], 1)
+        return parts[index].flatten(0, 2)
+
+    return rows
+
+
+def rows_in_blocks(index: int, count: int, blocks: int) -> Rows:
+    """One of several parts of each of so many blocks of rows."""
+    return lambda stored, sizes: (
+        stored.unflatten(0, (blocks, count, -1)).select(1, index).flatten(0, 1)
+    )
+
+
 @dataclass(frozen=True)
 class Weight:
     """Where a parameter of the table is among those of the checkpoint.
@@ -369,8 +388,10 @@ __all__ = [
     "linear",
     "norm_points",
     "norm_weights",
+    "rows_in_blocks",
     "rows_in_turn",
     "rows_of_each_head",
+    "rows_of_group",
     "rows_of_part",
     "rows_of_stretch",
     "standard_sizes",
