@@ -308,6 +308,43 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 3,
         "rope_parameters": _HALF_TURNED,
     },
+    "bitnet": {**_GROUPED, "num_attention_heads": 4, "head_dim": 12},
+    # As the 7B model: one key and value for all heads, attention and MLP side by side.
+    "falcon": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "ffn_hidden_size": 80,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+    },
+    # Eight heads: two in each of the four blocks of the fused projection.
+    "codegen": {
+        "n_layer": 4,
+        "n_embd": 64,
+        "n_head": 8,
+        "n_inner": 80,
+        "n_positions": 128,
+        "rotary_dim": 6,
+        **_NO_GPT_DROPOUT,
+    },
+    "mpt": {
+        "n_layers": 4,
+        "d_model": 48,
+        "n_heads": 4,
+        "max_seq_len": 128,
+        "attn_config": {"clip_qkv": 1.0},
+        "tie_word_embeddings": True,
+    },
+    "gpt_bigcode": {
+        "n_layer": 4,
+        "n_embd": 48,
+        "n_head": 4,
+        "n_inner": 80,
+        "n_positions": 128,
+        **_NO_GPT_DROPOUT,
+        "tie_word_embeddings": True,
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 

@@ -115,6 +115,32 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         ("final_norm.out", "model.final_layernorm", "output"),
     ],
     "jais2": [*_LLAMA, *_SECOND_NORM],
+    "bitnet": [
+        *(row for row in _LLAMA if row[0] != "layers.{i}.attn.z"),
+        *_SECOND_NORM,
+        ("layers.{i}.attn.z", "model.layers.{i}.self_attn.attn_sub_norm", "input"),
+        ("layers.{i}.attn.z_normed", "model.layers.{i}.self_attn.o_proj", "input"),
+        ("layers.{i}.mlp.post_activation_normed", "model.layers.{i}.mlp.down_proj", "input"),
+    ],
+    "falcon": [
+        row
+        for row in _gpt("word_embeddings", "self_attention", "dense", "dense_4h_to_h", "")
+        if row[0] != "layers.{i}.attn.norm.out"  # which has another name in each shape
+    ],
+    "codegen": _gpt("wte", "attn", "out_proj", "fc_out", "ln_1"),
+    "mpt": [
+        (
+            name,
+            path.replace(".h.", ".blocks.").replace(".mlp.", ".ffn.").replace("ln_f", "norm_f"),
+            s,
+        )
+        for name, path, s in _gpt("wte", "attn", "out_proj", "down_proj", "norm_1")
+    ],
+    "gpt_bigcode": [
+        *_gpt("wte", "attn", "c_proj", "c_proj", "ln_1"),
+        ("pos_embed.out", "transformer.wpe", "output"),
+        ("layers.{i}.resid_mid", "transformer.h.{i}.ln_2", "input"),
+    ],
     "granitemoe": [
         *(row for row in _LLAMA if row[0] != "layers.{i}.mlp.out"),
         *_SECOND_NORM,

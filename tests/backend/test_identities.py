@@ -16,7 +16,7 @@ from torch.nn.functional import gelu, relu, silu, softplus
 
 from tests import by_hand, checkpoints
 from tests.backend.bare_rank import BareRank
-from tests.backend.cases import EVERY, IDS, MASK, Case, apart
+from tests.backend.cases import EVERY, IDS, MASK, OWN_ATTENTION, Case, apart
 
 LAYERS = range(4)
 
@@ -74,7 +74,7 @@ def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
         projected = clipped(case, n.linear(f"attn.{name}_proj", n["attn.in"]))
         assert apart(n[f"attn.{name}"].flatten(2), projected) <= 1e-5
     if "attn.pattern" not in n:
-        assert case.name in ("gptj", "gpt_neo", "bloom")
+        assert case.name in OWN_ATTENTION
         return
     sinks: Any = getattr(case.ours.model.get_submodule(module_of(n)), "sinks", None)
     assert apart(n["attn.pattern"], softmax_beside(n["attn.scores"], sinks)) <= 1e-5
@@ -107,7 +107,8 @@ def softmax_beside(scores: Tensor, sinks: Tensor | None) -> Tensor:
 def test_heads_add_up(numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
     by_head = n.weight("attn.o_proj").unflatten(1, n["attn.z"].shape[2:])
-    written = torch.einsum("bphd,ohd->bpho", n["attn.z"], by_head)
+    read = n["attn.z_normed" if "attn.z_normed" in n else "attn.z"]
+    written = torch.einsum("bphd,ohd->bpho", read, by_head)
     assert apart(n["attn.head_out"], written) <= 1e-5
     bias = n.parameters.get(f"{n.prefix}attn.o_proj.bias", torch.zeros(()))
     assert apart(n["attn.out"], n["attn.head_out"].sum(2) + bias) <= 1e-5
@@ -116,7 +117,9 @@ def test_heads_add_up(numbers: Numbers, layer: int) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_neurons_write_the_mlps_output(numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
-    if "mlp.post_activation" in n:
+    if "mlp.post_activation_normed" in n:
+        written = n.linear("mlp.down_proj", n["mlp.post_activation_normed"])
+    elif "mlp.post_activation" in n:
         written = n.linear("mlp.down_proj", n["mlp.post_activation"])
     else:
         written = written_by_experts(n)
@@ -178,9 +181,9 @@ def xielu(case: Case, layer: int, x: Tensor) -> Tensor:
 
 
 def activation(config: Any) -> str:
-    if config.model_type == "bloom":
-        return "gelu_pytorch_tanh"
-    names = ("activation_function", "hidden_activation", "hidden_act")
+    if config.model_type in ("bloom", "mpt"):  # which say none
+        return "gelu" if config.model_type == "mpt" else "gelu_pytorch_tanh"
+    names = ("activation_function", "hidden_activation", "hidden_act", "activation")
     return next(getattr(config, name) for name in names if getattr(config, name, None))
 
 
@@ -254,7 +257,7 @@ def read_by(numbers: Numbers, norm: str, case: Case) -> Tensor:
     else:
         middle = part == "mlp" and f"{layer}.resid_mid" in numbers
         x = numbers[f"{layer}.resid_mid" if middle else f"{layer}.resid_pre"]
-    centred = ("cohere", "cohere2", "olmo")  # by norms without bias
+    centred = ("cohere", "cohere2", "cohere_normed", "olmo", "mpt")  # by norms without bias
     centres = f"{norm}.bias" in numbers.parameters or case.name in centred
     return x - x.mean(-1, keepdim=True) if centres else x
 
@@ -272,7 +275,7 @@ def test_both_ends(case: Case, numbers: Numbers) -> None:
         enters = enters / (enters.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     assert apart(numbers.at(0)["resid_pre"], enters + learned) <= 1e-5
     logits = numbers.linear("unembed.weight", numbers["final_norm.out"])
-    logits = logits * getattr(case.theirs.config, "logit_scale", 1.0)
+    logits = logits * (getattr(case.theirs.config, "logit_scale", None) or 1.0)
     logits = logits / getattr(case.theirs.config, "logits_scaling", 1.0)
     if cap := getattr(case.theirs.config, "final_logit_softcapping", None):
         logits = cap * (logits / cap).tanh()

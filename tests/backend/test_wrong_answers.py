@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.wire import requests as wire
-from tests.backend.cases import IDS, MASK, Case, apart, changed, loss
+from tests.backend.cases import IDS, MASK, OWN_ATTENTION, Case, apart, changed, loss
 
 FAR = 0.1
 """Relative distance from which on two tensors are two different things."""
@@ -88,7 +88,7 @@ def test_stored_gains_taken_for_gains(case: Case) -> None:
 
 def test_scores_without_cap_or_mask(case: Case, values: dict[str, Tensor]) -> None:
     if "layers.0.attn.scores" not in values:
-        assert case.name in ("gptj", "gpt_neo", "bloom")
+        assert case.name in OWN_ATTENTION
         return
     last = "normed" if case.name in ("hunyuan_v1_dense", "nanochat") else "rot"
     q, k = (
@@ -214,7 +214,7 @@ class CountFast(TorchFunctionMode):
 
 def test_attention_is_fast_but_where_it_is_looked_into(case: Case) -> None:
     if "layers.{i}.attn.pattern" not in case.ours.catalog.layers:
-        assert case.name in ("gptj", "gpt_neo", "bloom")
+        assert case.name in OWN_ATTENTION
         return
     slow = case.name in (
         "gemma2",

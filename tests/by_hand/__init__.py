@@ -35,8 +35,10 @@ from tests.by_hand.decoders import (
     Windows,
 )
 from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
+from tests.by_hand.fused import MPT, CodeGen, Falcon, GPTBigCode
 from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.kin import (
+    BitNet,
     FlexOlmo,
     GraniteMoe,
     Jais2,
@@ -98,6 +100,11 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "granitemoe": GraniteMoe,
     "phimoe": PhiMoe,
     "minimax_m2": MiniMaxM2,
+    "bitnet": BitNet,
+    "falcon": Falcon,
+    "codegen": CodeGen,
+    "mpt": MPT,
+    "gpt_bigcode": GPTBigCode,
 }
 """By transformers' ``model_type``."""
 

@@ -11,10 +11,14 @@ from torch.nn.functional import silu
 
 from tests.by_hand.arithmetic import (
     Taps,
+    clipping,
     gated_mlp,
     gelu_tanh,
     linear,
+    mixed,
     relu_squared,
+    visible,
+    written,
 )
 from tests.by_hand.base import Stored
 from tests.by_hand.decoders import Arcee, Granite, Phi, StarCoder2
@@ -51,12 +55,7 @@ class Olmo(Bare):
     def attention(
         self, attn: Taps, module: Any, i: int, h: Tensor, mask: Tensor, positions: Tensor
     ) -> Tensor:
-        def edited(name: str) -> Any:
-            return lambda value: self.clipped(attn.edits[f"{attn.prefix}{name}"](value))
-
-        names = [name for name in "qkv" if f"{attn.prefix}{name}" in attn.edits]
-        edits = {**attn.edits, **{f"{attn.prefix}{name}": edited(name) for name in names}}
-        inside = Taps(edits, attn.values, attn.prefix)
+        inside = clipping(attn, "", self.clipped)
         return super().attention(inside, module, i, h, mask, positions)
 
 
@@ -108,6 +107,40 @@ class VaultGemma(Gemma2):
             **self._norm(f"{at}.attn.norm", block.input_layernorm, 1),
             **self._norm(f"{at}.mlp.norm", block.pre_feedforward_layernorm, 1),
         }
+
+
+class BitNet(Llama):
+    act = staticmethod(relu_squared)
+
+    def attention(
+        self, attn: Taps, module: Any, i: int, h: Tensor, mask: Tensor, positions: Tensor
+    ) -> Tensor:
+        h = attn("in", h)
+        q, k, v = (
+            attn(name, x.unflatten(-1, (-1, self.d)))
+            for name, x in zip("qkv", self.projected(module, h), strict=True)
+        )
+        q, k = self.turned(attn, module, i, q, k, positions)
+        z = mixed(attn, q, k, v, visible(mask, None), self.scale())
+        z = attn("z_normed", self.unseen_norm(module.attn_sub_norm, z.flatten(2)).view_as(z))
+        return written(attn, z, module.o_proj.weight, module.o_proj.bias)
+
+    def mlp(self, taps: Taps, module: Any, h: Tensor) -> Tensor:
+        mlp = taps.inside("mlp.")
+        h = mlp("in", h)
+        gate = mlp("pre_activation", linear(module.gate_proj, h))
+        up = mlp("pre_linear", linear(module.up_proj, h))
+        neurons = mlp("post_activation", self.act(gate) * up)
+        neurons = mlp("post_activation_normed", self.unseen_norm(module.ffn_sub_norm, neurons))
+        return mlp("contribution", mlp("out", linear(module.down_proj, neurons)))
+
+    def attention_parameters(self, at: str, module: Any) -> dict[str, Stored]:
+        found = super().attention_parameters(at, module)
+        return {**found, **self._norm(f"{at}.z_norm", module.attn_sub_norm)}
+
+    def mlp_parameters(self, at: str, module: Any) -> dict[str, Stored]:
+        found = super().mlp_parameters(at, module)
+        return {**found, **self._norm(f"{at}.neuron_norm", module.ffn_sub_norm)}
 
 
 class Jais2(StarCoder2):

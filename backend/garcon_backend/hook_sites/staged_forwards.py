@@ -125,7 +125,7 @@ def output_by_head(
     """The output projection head by head: their sum and the bias are the module's output.
 
     Under tensor parallelism each rank projects its own heads. Where it is given all heads, it is
-    also shown all; else the sum goes over the ranks too.
+    also shown all; else the sum goes over the ranks too, unless the projection is not cut at all.
     """
     (z,) = args
     weight = projection_weight(module)  # [D, H·d] of the heads that this rank projects
@@ -141,7 +141,8 @@ def output_by_head(
     if whole:
         heads = all_gather_over_ranks(heads.transpose(2, 3), total, the_pass.ranks).transpose(2, 3)
     out = visited(visits, "head_out", heads).sum(2)
-    out = out if whole else sum_over_ranks(out, the_pass.ranks)
+    cut = weight.shape[1] < the_pass.sizes["H"] * the_pass.sizes["d"]
+    out = sum_over_ranks(out, the_pass.ranks) if cut and not whole else out
     bias = getattr(module, "bias", None)
     return out if bias is None else out + local(bias)
 
@@ -234,9 +235,14 @@ def biased_experts(
 ) -> Tensor:
     """gpt-oss's experts: [E, D, 2M] and [E, M, D], with biases; rows of gate and up take turns.
 
-    Parts and token order are those of :func:`fused_experts`.
+    Parts, token order and what each rank has are those of :func:`fused_experts`; biases of what experts write are whole on
+    every rank, and added once.
     """
-    hidden, indices, weights = args
+    hidden, indices, chosen = args
+    hidden, weights = (
+        shared_by_ranks(hidden, the_pass.ranks),
+        shared_by_ranks(chosen, the_pass.ranks),
+    )
     out = torch.zeros_like(hidden)
     for expert in range(module.num_experts):
         token, slot = torch.where(indices == expert)
@@ -247,7 +253,13 @@ def biased_experts(
         the_pass.token_index = token
         neurons = visited(visits, str(expert), neurons)
         the_pass.token_index = None
-        written = neurons @ module.down_proj[expert] + module.down_proj_bias[expert]
-        written = written * weights[token, slot, None]
+        written = (neurons @ module.down_proj[expert]) * weights[token, slot, None]
         out = out.index_add(0, token, written.to(out.dtype))
-    return out
+    out = sum_over_ranks(out, the_pass.ranks)
+    return out + biases_written(module.down_proj_bias, indices, chosen)
+
+
+def biases_written(bias: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """What the biases [E, D] of the experts chosen for each token [n, k] add up to, by their weights: [n, D]."""
+    of_all = weights.new_zeros(len(weights), len(bias)).scatter(1, indices, weights)
+    return of_all.to(bias.dtype) @ bias

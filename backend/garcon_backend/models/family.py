@@ -134,6 +134,8 @@ class Family:
         layers: dotted path of the list of blocks.
         sizes: config → size of each letter.
         lacks: config → points that some models of the family lack, and why.
+        shaped: config → the family as models of that configuration are, where their modules have other names; None where
+            all have the same.
         mixers: config → of each layer, what mixes its tokens (:data:`MIXERS`).
     """
 
@@ -146,6 +148,7 @@ class Family:
     sizes: Callable[[Any], dict[str, int]] = field(default=lambda config: standard_sizes(config))
     lacks: Callable[[Any], Mapping[str, str]] = field(default=lambda config: {})
     mixers: Callable[[Any], tuple[str, ...]] = field(default=lambda config: standard_mixers(config))
+    shaped: Callable[[Any], Family] | None = None
 
     def __post_init__(self) -> None:
         templates = {spec.template for spec in POINTS}
@@ -320,6 +323,7 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
         known = standard_sizes(config) if config is not None else {}
         limits = {letter: size for letter, size in known.items() if letter in "VP"}
         return BoundFamily(model, None, Catalog(limits, 0, 0, {}, refused, modules, names))
+    family = family.shaped(config) if family.shaped else family
     sizes = family.sizes(config)
     holder = _module(model, family.layers)
     n_layers = len(holder) if isinstance(holder, nn.ModuleList) else 0
