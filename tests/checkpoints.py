@@ -308,6 +308,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 3,
         "rope_parameters": _HALF_TURNED,
     },
+    "internlm3": {**_GROUPED, "num_attention_heads": 4, "attention_bias": True, "mlp_bias": True},
     "bitnet": {**_GROUPED, "num_attention_heads": 4, "head_dim": 12},
     # As the 7B model: one key and value for all heads, attention and MLP side by side.
     "falcon": {

@@ -115,6 +115,7 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         ("final_norm.out", "model.final_layernorm", "output"),
     ],
     "jais2": [*_LLAMA, *_SECOND_NORM],
+    "internlm3": [*_LLAMA, *_SECOND_NORM, *_NEURONS],
     "bitnet": [
         *(row for row in _LLAMA if row[0] != "layers.{i}.attn.z"),
         *_SECOND_NORM,

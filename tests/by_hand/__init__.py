@@ -100,6 +100,7 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "granitemoe": GraniteMoe,
     "phimoe": PhiMoe,
     "minimax_m2": MiniMaxM2,
+    "internlm3": Llama,
     "bitnet": BitNet,
     "falcon": Falcon,
     "codegen": CodeGen,
