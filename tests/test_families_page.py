@@ -86,12 +86,12 @@ def test_a_reader_finds_what_a_family_has_and_why_not_the_rest(page: Page, model
     assert {t: page.why(model_type, t) for t in missing} == missing
 
 
-def test_a_reader_finds_out_about_patterns(page: Page) -> None:
-    """As one would ask: has my model ``attn.pattern``? Why not?"""
-    pattern = "layers.{i}.attn.pattern"
-    assert pattern in page.has("llama") and pattern not in page.has("gptj")
-    assert page.why("gptj", pattern) == decoder.OWN_ATTENTION
-    assert "`attn.pattern`" in page.row("gptj")[4]
+def test_a_reader_finds_out_about_one_point(page: Page) -> None:
+    """As one would ask: has my model ``attn.q_rot``? Why not?"""
+    rotated = "layers.{i}.attn.q_rot"
+    assert rotated in page.has("llama") and rotated not in page.has("gptj")
+    assert page.why("gptj", rotated) == decoder.OWN_ATTENTION
+    assert "`attn.q_rot`" in page.row("gptj")[4]
 
 
 def test_no_number_of_families_is_too_many() -> None:

@@ -16,7 +16,7 @@ from torch.nn.functional import gelu, relu, silu, softplus
 
 from tests import by_hand, checkpoints
 from tests.backend.bare_rank import BareRank
-from tests.backend.cases import EVERY, IDS, MASK, OWN_ATTENTION, Case, apart
+from tests.backend.cases import EVERY, IDS, MASK, Case, apart
 
 LAYERS = range(4)
 
@@ -74,7 +74,7 @@ def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
         projected = clipped(case, n.linear(f"attn.{name}_proj", n["attn.in"]))
         assert apart(n[f"attn.{name}"].flatten(2), projected) <= 1e-5
     if "attn.pattern" not in n:
-        assert case.name in OWN_ATTENTION
+        assert case.name == "falcon_rw"  # a kernel's
         return
     sinks: Any = getattr(case.ours.model.get_submodule(module_of(n)), "sinks", None)
     assert apart(n["attn.pattern"], softmax_beside(n["attn.scores"], sinks)) <= 1e-5
@@ -308,6 +308,8 @@ def test_a_padded_text_has_the_numbers_it_has_alone(case: Case, side: str) -> No
         else:
             cuts = {"b": slice(1, 2), "p": kept, "p_q": kept, "p_k": kept}
             own = value[tuple(cuts.get(dim, slice(None)) for dim in spec.dims)]
+        if case.name == "mpt" and name.endswith("scores"):
+            continue  # its ALiBi counts from the last column, padding or not, which a softmax does not see
         found[name] = apart(own, single[name])
     assert {name: distance for name, distance in found.items() if distance > 1e-5} == {}
 

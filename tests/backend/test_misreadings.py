@@ -225,3 +225,33 @@ def test_experts_of_minimax_m2_chosen_without_the_bias(cases: Cases) -> None:
         for logits, indices in zip(found[::2], found[1::2], strict=True)
     ]
     assert any(differ)
+
+
+# -- scores ----------------------------------------------------------------------------------
+
+
+def test_scores_of_gpt_neo_scaled(cases: Cases) -> None:
+    """It does not scale them; layer 0 sees everything."""
+    values = cases("gpt_neo").ours.values(
+        IDS, MASK, [f"layers.0.attn.{x}" for x in ("q", "k", "scores")]
+    )
+    q, k, scores = values.values()
+    bare = torch.einsum("bqhd,bkhd->bhqk", q, k)
+    there = scores > -1e30
+    assert apart(scores[there], bare[there]) <= 1e-5
+    assert apart(scores[there], bare[there] * q.shape[-1] ** -0.5) > FAR
+
+
+@pytest.mark.parametrize("name", ["gptj", "gpt_neo", "bloom", "codegen", "mpt", "falcon"])
+def test_a_softmax_of_the_users_own_is_none_of_the_models(cases: Cases, name: str) -> None:
+    """Probes of projections run while attention does, and may do what attention does."""
+    ours, met = cases(name).ours, list[Tensor]()
+    see: dict[str, Any] = {
+        **{f"layers.1.attn.{x}": lambda value: met.append(value.softmax(-1)) for x in "qvz"},
+        "layers.1.attn.k": lambda value: met.append(torch.nn.functional.softmax(value, 1)),
+        "layers.1.attn.pattern": lambda pattern: met.append(pattern.clone()),
+    }
+    clean = ours.values(IDS, MASK, ["layers.1.attn.pattern"])["layers.1.attn.pattern"]
+    ours.forward(IDS, MASK, see)
+    patterns = [value for value in met if value.shape == clean.shape]
+    assert len(met) == 5 and len(patterns) == 1 and torch.equal(patterns[0], clean)

@@ -88,7 +88,7 @@ def test_stored_gains_taken_for_gains(case: Case) -> None:
 
 def test_scores_without_cap_or_mask(case: Case, values: dict[str, Tensor]) -> None:
     if "layers.0.attn.scores" not in values:
-        assert case.name in OWN_ATTENTION
+        assert case.name == "falcon_rw"
         return
     last = "normed" if case.name in ("hunyuan_v1_dense", "nanochat") else "rot"
     q, k = (
@@ -99,6 +99,8 @@ def test_scores_without_cap_or_mask(case: Case, values: dict[str, Tensor]) -> No
     scores = values["layers.0.attn.scores"]
     assert apart(scores, bare) > FAR  # the mask
     seen = scores > -1e30
+    if case.name in OWN_ATTENTION:  # whose rotated queries and keys are no points
+        return
     # The cap; and a scale that is not 1/√d.
     other = case.name.startswith(("gemma", "granite", "vaultgemma"))
     assert (apart(scores[seen], bare[seen]) > FAR) == other
@@ -214,12 +216,13 @@ class CountFast(TorchFunctionMode):
 
 def test_attention_is_fast_but_where_it_is_looked_into(case: Case) -> None:
     if "layers.{i}.attn.pattern" not in case.ours.catalog.layers:
-        assert case.name in OWN_ATTENTION
+        assert case.name == "falcon_rw"
         return
     slow = case.name in (
         "gemma2",
         "vaultgemma",
         "gpt_oss",
+        *OWN_ATTENTION,
     )  # no fast kernel caps scores, or has sinks
     for names, steps in (
         ((), 0),

@@ -97,7 +97,7 @@ class Falcon(Fused):
         mask: Tensor,
         positions: Tensor,
     ) -> Tensor:
-        scale, bias = self.d**-0.5, torch.zeros(())
+        scale = self.d**-0.5
         if self.config.alibi:  # added before scores are scaled
             heads = torch.arange(1, self.heads + 1).double()
             bias = (
@@ -106,7 +106,8 @@ class Falcon(Fused):
         else:
             theta = self.config.rope_parameters["rope_theta"]
             q, k = (rotated(x, positions, theta, self.d) for x in (q, k))
-        return mixed(Taps(), q, k, v, visible(mask, None), scale, bias=bias)
+            return mixed(attn, q, k, v, visible(mask, None), scale)
+        return attn("z", mixed(Taps(), q, k, v, visible(mask, None), scale, bias=bias))
 
 
 class CodeGen(Fused, GPTJ):
@@ -158,9 +159,10 @@ class MPT(Fused):
         mask: Tensor,
         positions: Tensor,
     ) -> Tensor:
-        heads, places = torch.arange(1, self.heads + 1).double(), torch.arange(mask.shape[1])
+        heads = torch.arange(1, self.heads + 1).double()
+        places = torch.arange(mask.shape[1]) - (mask.shape[1] - 1)  # counted from the last
         bias = 2 ** (-8 * heads / self.heads)[:, None, None] * places
-        return mixed(Taps(), q, k, v, visible(mask, None), self.d**-0.5, bias=bias)
+        return mixed(attn, q, k, v, visible(mask, None), self.d**-0.5, bias=bias)
 
 
 class GPTBigCode(Fused):

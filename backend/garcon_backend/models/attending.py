@@ -51,10 +51,10 @@ def attending(model_class: Any, config: Any) -> Attending:
     if family is not None and exchangeable:
         return Attending(HOUSE, f"the house's: points of {family.name} are inside it")
     why = "no family file maps this architecture" if exchangeable else "its class takes no other"
-    return Attending(None if exchangeable else _own_code(config), f"its own: {why}")
+    return Attending(None if exchangeable else own_code(config), f"its own: {why}")
 
 
-def _own_code(config: Any) -> str:
+def own_code(config: Any) -> str:
     """The implementation of a class that has code for each.
 
     Falcon's eager code adds ALiBi to scores whose mask has it already, so twice; its code for torch's kernel adds it

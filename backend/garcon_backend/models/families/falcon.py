@@ -4,7 +4,8 @@ Its 7B model has attention and MLP side by side behind one norm, and one key and
 those after it, have groups of heads that share a key and a value, and a norm each for attention and MLP, or one for both. RW
 models have attention and MLP in turn, a key and a value for each head, and positions by ALiBi (Press et al. 2022).
 
-Its attention is a class of its own, which cannot be looked into.
+Its attention is a class of its own, which can be looked into at its softmax only; with ALiBi not even there, as the code that
+adds it once is a kernel's.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ ATTN = f"{BLOCK}.self_attention"
 MLP = f"{BLOCK}.mlp"
 FUSED = f"{ATTN}.query_key_value"
 NORM = staged_forwards.layer_norm
+
+BY_KERNEL = "its attention with ALiBi is a kernel's, which cannot be looked into"
 
 
 def _sizes(config: Any) -> dict[str, int]:
@@ -70,6 +73,8 @@ def _shaped(config: Any) -> Family:
     if config.alibi:
         names = ("pos_embed.out", "layers.{i}.attn.q_rot", "layers.{i}.attn.k_rot")
         refused |= dict.fromkeys(names, bloom.ALIBI)
+        refused |= dict.fromkeys(decoder.own_mixing_points(ATTN), BY_KERNEL)
+        points = {name: site for name, site in points.items() if name not in refused}
     return replace(ONE_NORM, points=points, refused=refused, parameters=parameters)
 
 
@@ -84,6 +89,7 @@ ONE_NORM = Family(
         **norm_points("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", NORM),
         "layers.{i}.attn.in": Input(ATTN, aside=True),
         **{f"layers.{{i}}.attn.{x}": Output(FUSED, Grouped(n)) for n, x in enumerate("qkv")},
+        **decoder.own_mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.dense"),
         **decoder.plain_mlp_points(MLP, "dense_h_to_4h", "dense_4h_to_h"),
         "layers.{i}.mlp.in": Input(MLP, aside=True),

@@ -1,8 +1,7 @@
 """MPT (MosaicML 2023): GPT-2's block without biases, and positions by ALiBi (Press et al. 2022).
 
-The module of its MLP adds the residual stream itself: what the MLP *adds* is what its last projection puts out. Its attention is
-a class of its own, which cannot be looked into; some models clip queries, keys and values, and ``attn.q``, ``attn.k`` and
-``attn.v`` are what is left of them.
+The module of its MLP adds the residual stream itself: what the MLP *adds* is what its last projection puts out. Some models clip
+queries, keys and values, and ``attn.q``, ``attn.k`` and ``attn.v`` are what is left of them.
 """
 
 from __future__ import annotations
@@ -52,6 +51,7 @@ FAMILY = Family(
             )
             for n, x in enumerate("qkv")
         },
+        **decoder.own_mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.out_proj"),
         "layers.{i}.resid_mid": SharedInput(SECOND_NORM),
         **norm_points("layers.{i}.mlp.norm", SECOND_NORM, NORM),
