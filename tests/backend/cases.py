@@ -48,7 +48,10 @@ NO_PLAN = (
 """Families without a plan for tensor parallelism."""
 
 OWN_ATTENTION = ("gptj", "gpt_neo", "bloom", "falcon", "falcon_40b", "falcon_rw", "codegen", "mpt")
-"""Families whose attention is a class of its own, which cannot be looked into."""
+"""Families whose attention is a class of its own, which can be looked into at its softmax at most."""
+
+BARE = ("olmo", "nanochat")
+"""Families whose norms have no parameters."""
 
 
 @dataclass

@@ -11,13 +11,10 @@ from torch.overrides import TorchFunctionMode
 from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.wire import requests as wire
-from tests.backend.cases import IDS, MASK, OWN_ATTENTION, Case, apart, changed, loss
+from tests.backend.cases import BARE, IDS, MASK, OWN_ATTENTION, Case, apart, changed, loss
 
 FAR = 0.1
 """Relative distance from which on two tensors are two different things."""
-
-BARE = ("olmo", "nanochat")
-"""Families whose norms have no parameters."""
 
 
 @pytest.fixture
