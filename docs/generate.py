@@ -9,15 +9,10 @@ All are committed; a test checks that they are what this program makes.
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from transformers import AutoConfig
-
-from docs import rooms
-from garcon_backend.models.families import FAMILIES
-from garcon_backend.models.family import Family
+from docs import families, rooms
+from docs.tables import table
 from garcon_jupyter.points import PARAMETERS, POINTS, ParameterSpec, PointSpec
 from garcon_jupyter.servers.options import Option, grouped
 
@@ -84,7 +79,7 @@ They hold on every architecture that has the points, and are tested:
 
 - `pattern @ repeat(v) == z`
 - the sum of `head_out` over heads, plus the bias, is `attn.out`
-- `down_proj(post_activation) == mlp.out`
+- `down_proj(post_activation) == mlp.out`, of `post_activation_normed` where there is a norm between (BitNet)
 - `resid_pre + attn.contribution + mlp.contribution == resid_post`
 - `norm.out == normalized * gain (+ bias)`
 
@@ -98,22 +93,6 @@ PARAMETERS_OPENING = """\
 `rmodel.get_parameter(name)`, and `params=[…]` of a probe. A matrix is always [out, in], whatever the
 checkpoint stores; fused weights come back split under these names.
 """
-
-FAMILIES_OPENING = """\
-## Which architecture has which point
-
-Families that have the same points share a letter; in parentheses stands the `model_type` of their configurations. ✓ means
-that the point is there, a number why it is not (below), in a model of the architecture's default configuration;
-`%garcon points` says it of yours. A model of any other architecture still loads, with
-`module:` points only. It attends by its own function, as transformers runs it (sinks, sparse indices, biases by
-position and whatever it has), and its numbers are the reference's.
-"""
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def shape(spec: PointSpec | ParameterSpec) -> str:
@@ -140,50 +119,9 @@ def parameters() -> str:
     return PARAMETERS_OPENING + "\n" + table(("Parameter", "Shape", "Sharded", "What it is"), rows)
 
 
-def families() -> str:
-    """Kinds of families by point: there, or the number of the reason why not."""
-    known = sorted({family.name: family for family in FAMILIES.values()}.items())
-    refused = {name: {**family.refused, **usually_lacks(family)} for name, family in known}
-    reasons: dict[str, int] = {}
-    kinds: dict[tuple[str, ...], list[str]] = {}
-    for name, _ in known:
-        why = tuple(refused[name].get(spec.template, "") for spec in POINTS)
-        kinds.setdefault(why, []).append(name)
-
-    def cell(why: str) -> str:
-        return str(reasons.setdefault(why, len(reasons) + 1)) if why else "✓"
-
-    letters = dict(zip(string.ascii_uppercase, kinds, strict=False))
-    rows = [
-        (f"`{spec.template}`", *(cell(why[place]) for why in letters.values()))
-        for place, spec in enumerate(POINTS)
-    ]
-    models = {name: f"{name} (`{'`, `'.join(family.model_types)}`)" for name, family in known}
-    alike = [
-        f"- **{letter}**: {'; '.join(models[name] for name in kinds[why])}"
-        for letter, why in letters.items()
-    ]
-    numbered = [f"{number}. {reason}" for reason, number in reasons.items()]
-    return "\n".join(
-        [
-            FAMILIES_OPENING,
-            *alike,
-            "",
-            table(("Point", *letters), rows),
-            *numbered,
-            "",
-        ]
-    )
-
-
-def usually_lacks(family: Family) -> Mapping[str, str]:
-    """What a model of the family's default configuration lacks."""
-    return family.lacks(AutoConfig.for_model(family.model_types[0]))
-
-
 def page() -> str:
     """The whole page."""
-    return "\n".join([OPENING, points(), PATTERNS, families(), parameters(), IDENTITIES])
+    return "\n".join([OPENING, points(), PATTERNS, families.section(), parameters(), IDENTITIES])
 
 
 def options() -> str:

@@ -59,6 +59,7 @@ _WINDOWS: dict[str, Any] = {
     "sliding_window": 4,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
+_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _HALF_TURNED = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
 _NO_GPT_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 _NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0, "embedding_dropout": 0.0}
@@ -262,6 +263,89 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },
+    # What is clipped is clipped at a third of what there is.
+    "olmo": {**_GROUPED, "num_attention_heads": 4, "head_dim": 12, "clip_qkv": 1.0},
+    "flex_olmo": {**_GROUPED, "num_attention_heads": 4, "head_dim": 12, **_EXPERTS},
+    "vaultgemma": {
+        **_GROUPED,
+        **_WINDOWS,
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 5.0,
+        "tie_word_embeddings": True,
+    },
+    "nanochat": {**_GROUPED, "num_attention_heads": 4, "final_logit_softcapping": 5.0},
+    "persimmon": {
+        **{name: size for name, size in _GROUPED.items() if "head" not in name},
+        "num_attention_heads": 4,
+        "rope_parameters": _HALF_TURNED,
+    },
+    "jais2": {**_GROUPED, "num_attention_heads": 4},
+    "granitemoe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "head_dim": 12,
+        **_EXPERTS,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.35,
+        "logits_scaling": 8.0,
+    },
+    # Scores of routers are far apart here: experts count as near up to 0.9 of a score.
+    "phimoe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "head_dim": 12,
+        **_EXPERTS,
+        "router_jitter_noise": 0.45,
+        "attention_bias": True,
+        "lm_head_bias": True,
+    },
+    "minimax_m2": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 3,
+        "rope_parameters": _HALF_TURNED,
+    },
+    "internlm3": {**_GROUPED, "num_attention_heads": 4, "attention_bias": True, "mlp_bias": True},
+    "bitnet": {**_GROUPED, "num_attention_heads": 4, "head_dim": 12},
+    # As the 7B model: one key and value for all heads, attention and MLP side by side.
+    "falcon": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "ffn_hidden_size": 80,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+    },
+    # Eight heads: two in each of the four blocks of the fused projection.
+    "codegen": {
+        "n_layer": 4,
+        "n_embd": 64,
+        "n_head": 8,
+        "n_inner": 80,
+        "n_positions": 128,
+        "rotary_dim": 6,
+        **_NO_GPT_DROPOUT,
+    },
+    "mpt": {
+        "n_layers": 4,
+        "d_model": 48,
+        "n_heads": 4,
+        "max_seq_len": 128,
+        "attn_config": {"clip_qkv": 1.0},
+        "tie_word_embeddings": True,
+    },
+    "gpt_bigcode": {
+        "n_layer": 4,
+        "n_embd": 48,
+        "n_head": 4,
+        "n_inner": 80,
+        "n_positions": 128,
+        **_NO_GPT_DROPOUT,
+        "tie_word_embeddings": True,
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 
@@ -311,13 +395,14 @@ make_mixtral = functools.partial(make, "mixtral")
 
 @torch.no_grad()
 def redraw(model: torch.nn.Module, seed: int = 0) -> None:
-    """Redraw every parameter of `model` from a normal distribution, in place.
+    """Redraw every parameter of `model` from a normal distribution, and the biases of its routers, in place.
 
     Vectors keep their initial value as the mean: gains stay around one (around zero where the
     family stores the gain minus one, as Gemma does) and biases around zero.
     """
     generator = torch.Generator().manual_seed(seed)
-    for _, parameter in sorted(model.named_parameters()):
+    biases = [(n, b) for n, b in model.named_buffers() if n.endswith("e_score_correction_bias")]
+    for _, parameter in sorted([*model.named_parameters(), *biases]):
         noise = _SPREAD * torch.randn(parameter.shape, generator=generator)
         parameter.copy_(parameter + noise if parameter.dim() == 1 else noise)
 

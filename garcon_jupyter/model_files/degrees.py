@@ -12,8 +12,8 @@ from typing import Any
 from garcon_jupyter.errors import BadDegrees
 from garcon_jupyter.model_files.configuration import of_each_layer
 
-OWN_PLANS = ("gpt2",)
-"""Architectures, by ``model_type``, that are cut by a plan of ours, as transformers has none."""
+OWN_PLANS = ("gpt2", "gpt_oss")
+"""Architectures, by ``model_type``, that are cut by a plan of ours, as transformers has none that would do."""
 
 
 @dataclass(frozen=True)

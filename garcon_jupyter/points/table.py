@@ -84,6 +84,10 @@ POINTS: tuple[PointSpec, ...] = (
         ("layers.{i}.attn.pattern", "b,H,p_q,p_k", "H", "attention pattern, after softmax"),
         ("layers.{i}.attn.z", "b,p,H,d", "H", "per-head mix of values"),
     ),
+    *_rows(
+        ("layers.{i}.attn.z_normed", "b,p,H,d", "H", "per-head mix of values after a norm of all"),
+        absent="no norm stands between the heads and the output projection",
+    ),
     PointSpec(
         "layers.{i}.attn.head_out",
         ("b", "p", "H", "D"),
@@ -117,6 +121,12 @@ POINTS: tuple[PointSpec, ...] = (
             "M",
             "the neurons: the input of the down projection",
         ),
+    ),
+    *_rows(
+        ("layers.{i}.mlp.post_activation_normed", "b,p,M", "M", "the neurons after a norm of all"),
+        absent="no norm stands between the neurons and the down projection",
+    ),
+    *_rows(
         ("layers.{i}.mlp.router.logits", "b,p,E", "", "router scores of all experts"),
         ("layers.{i}.mlp.router.weights", "b,p,k", "", "weights of the chosen experts"),
     ),
@@ -192,6 +202,8 @@ def _parameters() -> Iterator[ParameterSpec]:
         size = "d" if norm.endswith(("q_norm", "k_norm")) else "D"
         yield ParameterSpec(f"{norm}.weight", (size,), "", "norm gain")
         yield ParameterSpec(f"{norm}.bias", (size,), "", "norm bias")
+    yield ParameterSpec("layers.{i}.attn.z_norm.weight", ("H*d",), "H", "norm gain")
+    yield ParameterSpec("layers.{i}.mlp.neuron_norm.weight", ("M",), "M", "norm gain")
     yield ParameterSpec("unembed.weight", ("V", "D"), "V", "unembedding")
     yield ParameterSpec("unembed.bias", ("V",), "V", "unembedding bias")
 

@@ -26,15 +26,32 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
     family: (family, {}) for family in checkpoints.FAMILIES if family not in CASES
 }
-"""Families that differ from these by a few lines."""
+RELATIVES["cohere_normed"] = ("cohere", {"use_qk_norm": True})
+RELATIVES["falcon_40b"] = ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2})
+RELATIVES["falcon_rw"] = (
+    "falcon",
+    {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
+)
+RELATIVES["gpt_bigcode_many"] = ("gpt_bigcode", {"multi_query": False})
+"""Families that differ from these by a few lines, and other shapes of some."""
 
 EVERY = CASES | RELATIVES
 
 CUT_AS_OTHERS = list(checkpoints.FAMILIES)[list(checkpoints.FAMILIES).index("smollm3") :]
+CUT_AS_OTHERS += ["falcon_40b", "falcon_rw", "gpt_bigcode_many"]
 """Families whose modules are cut as those before them are: two layouts say what can be said."""
 
-NO_PLAN = ("stablelm", "hunyuan_v1_dense", "gpt_oss", "gptj", "gpt_neo", "bloom", "opt")
+NO_PLAN = (
+    *("stablelm", "hunyuan_v1_dense", "gptj", "gpt_neo", "bloom", "opt", "persimmon", "bitnet"),
+    *("falcon", "falcon_40b", "falcon_rw", "codegen", "mpt", "gpt_bigcode", "gpt_bigcode_many"),
+)
 """Families without a plan for tensor parallelism."""
+
+OWN_ATTENTION = ("gptj", "gpt_neo", "bloom", "falcon", "falcon_40b", "falcon_rw", "codegen", "mpt")
+"""Families whose attention is a class of its own, which can be looked into at its softmax at most."""
+
+BARE = ("olmo", "nanochat")
+"""Families whose norms have no parameters."""
 
 
 @dataclass
@@ -50,7 +67,7 @@ class Case:
     @property
     def edited_layers(self) -> tuple[int, ...]:
         # Gemma 2's layers see a window and everything by turns.
-        return (1, 2) if self.name.startswith("gemma") else (1,)
+        return (1, 2) if "gemma" in self.name else (1,)
 
 
 def load(name: str, directory: Path) -> Case:
@@ -101,6 +118,11 @@ def changed(value: Tensor) -> Tensor:
 
 def changed_in_place(value: Tensor) -> None:
     value.copy_(changed(value))
+
+
+def cancelled(case: Case) -> set[str]:
+    """Points that change nothing after them: BitNet norms the neurons, which scale with what its MLP reads."""
+    return {f"layers.{i}.mlp.norm.scale" for i in range(4)} if case.name == "bitnet" else set()
 
 
 def edited_points(case: Case) -> list[str]:

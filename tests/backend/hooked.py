@@ -94,6 +94,60 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
     **{key: [*_LLAMA, *_SECOND_NORM, *_NEURONS] for key in _AS_LLAMA},
     **{key: [*_LLAMA, *_SECOND_NORM] for key in ("arcee", "nemotron", "starcoder2", "olmoe")},
     "gpt_oss": [*_LLAMA, *_SECOND_NORM],
+    "olmo": [
+        *(row for row in _LLAMA if row[0][-6:] not in ("attn.q", "attn.k", "attn.v")),
+        *_SECOND_NORM,
+        *_NEURONS,
+    ],
+    "flex_olmo": [*(row for row in _OLMO if row not in _NEURONS), *_OLMO_NORMED],
+    "vaultgemma": [
+        *_LLAMA,
+        *_NEURONS,
+        ("layers.{i}.resid_mid", "model.layers.{i}.pre_feedforward_layernorm", "input"),
+        ("layers.{i}.mlp.norm.out", "model.layers.{i}.pre_feedforward_layernorm", "output"),
+    ],
+    "nanochat": [*_LLAMA, *_SECOND_NORM],
+    "persimmon": [
+        *(row for row in _LLAMA if "_proj" not in row[1] and row[1] != "model.norm"),
+        *_SECOND_NORM,
+        ("layers.{i}.attn.z", "model.layers.{i}.self_attn.dense", "input"),
+        ("layers.{i}.attn.q_normed", "model.layers.{i}.self_attn.q_layernorm", "output"),
+        ("final_norm.out", "model.final_layernorm", "output"),
+    ],
+    "jais2": [*_LLAMA, *_SECOND_NORM],
+    "internlm3": [*_LLAMA, *_SECOND_NORM, *_NEURONS],
+    "bitnet": [
+        *(row for row in _LLAMA if row[0] != "layers.{i}.attn.z"),
+        *_SECOND_NORM,
+        ("layers.{i}.attn.z", "model.layers.{i}.self_attn.attn_sub_norm", "input"),
+        ("layers.{i}.attn.z_normed", "model.layers.{i}.self_attn.o_proj", "input"),
+        ("layers.{i}.mlp.post_activation_normed", "model.layers.{i}.mlp.down_proj", "input"),
+    ],
+    "falcon": [
+        row
+        for row in _gpt("word_embeddings", "self_attention", "dense", "dense_4h_to_h", "")
+        if row[0] != "layers.{i}.attn.norm.out"  # which has another name in each shape
+    ],
+    "codegen": _gpt("wte", "attn", "out_proj", "fc_out", "ln_1"),
+    "mpt": [
+        (
+            name,
+            path.replace(".h.", ".blocks.").replace(".mlp.", ".ffn.").replace("ln_f", "norm_f"),
+            s,
+        )
+        for name, path, s in _gpt("wte", "attn", "out_proj", "down_proj", "norm_1")
+    ],
+    "gpt_bigcode": [
+        *_gpt("wte", "attn", "c_proj", "c_proj", "ln_1"),
+        ("pos_embed.out", "transformer.wpe", "output"),
+        ("layers.{i}.resid_mid", "transformer.h.{i}.ln_2", "input"),
+    ],
+    "granitemoe": [
+        *(row for row in _LLAMA if row[0] != "layers.{i}.mlp.out"),
+        *_SECOND_NORM,
+        ("layers.{i}.mlp.out", "model.layers.{i}.block_sparse_moe", "output"),
+    ],
+    **{key: [*_LLAMA, *_SECOND_NORM] for key in ("phimoe", "minimax_m2")},
     **{key: [*_LLAMA, *_NEURONS] for key in ("cohere", "cohere2")},
     **{key: [*_OLMO, *_OLMO_NORMED] for key in ("olmo2", "olmo3")},
     "exaone4": _OLMO,

@@ -25,6 +25,8 @@ ATTENTION = {
     "gptj": "attn",
     "gpt_neo": "attn",
     "bloom": "self_attention.dense",  # the module itself adds the residual stream
+    "falcon": "self_attention",
+    **dict.fromkeys(("codegen", "mpt", "gpt_bigcode"), "attn"),
 }
 """What families call the attention module, unless ``self_attn``."""
 

@@ -153,6 +153,8 @@ def test_every_number_at_every_layout(
         wanted = dict(values)
         if kind == "gradients":  # indices have none
             wanted = {n: v for n, v in wanted.items() if not n.endswith("router.indices")}
+            if name == "bitnet":  # see `cancelled`
+                wanted = {n: v for n, v in wanted.items() if not n.endswith("mlp.norm.scale")}
         if kind == "gradients of parameters":  # softmax cancels what is added to all keys
             wanted = {n: v for n, v in wanted.items() if v.abs().max() > 1e-9}
         found = {n: v for n, v in ours[kind].items() if n in wanted}

@@ -35,7 +35,20 @@ from tests.by_hand.decoders import (
     Windows,
 )
 from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
+from tests.by_hand.fused import MPT, CodeGen, Falcon, GPTBigCode
 from tests.by_hand.gpt import GPT2, GPTNeoX
+from tests.by_hand.kin import (
+    BitNet,
+    FlexOlmo,
+    GraniteMoe,
+    Jais2,
+    MiniMaxM2,
+    NanoChat,
+    Olmo,
+    Persimmon,
+    PhiMoe,
+    VaultGemma,
+)
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
 
@@ -78,6 +91,21 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "bloom": Bloom,
     "olmoe": Olmoe,
     "gpt_oss": GptOss,
+    "olmo": Olmo,
+    "flex_olmo": FlexOlmo,
+    "vaultgemma": VaultGemma,
+    "nanochat": NanoChat,
+    "persimmon": Persimmon,
+    "jais2": Jais2,
+    "granitemoe": GraniteMoe,
+    "phimoe": PhiMoe,
+    "minimax_m2": MiniMaxM2,
+    "internlm3": Llama,
+    "bitnet": BitNet,
+    "falcon": Falcon,
+    "codegen": CodeGen,
+    "mpt": MPT,
+    "gpt_bigcode": GPTBigCode,
 }
 """By transformers' ``model_type``."""
 

@@ -35,6 +35,15 @@ class Taps:
         return Taps(self.edits, self.values, self.prefix + prefix)
 
 
+def clipping(taps: Taps, at: str, clipped: Edit) -> Taps:
+    """The same taps, where an edit of queries, keys or values is clipped as they are."""
+    edits = dict(taps.edits)
+    for name in (f"{taps.prefix}{at}{x}" for x in "qkv"):
+        if name in edits:
+            edits[name] = lambda value, edit=edits[name]: clipped(edit(value))
+    return Taps(edits, taps.values, taps.prefix)
+
+
 def linear(module: Any, x: Tensor) -> Tensor:
     return x @ module.weight.T + (0 if module.bias is None else module.bias)
 

@@ -244,6 +244,16 @@ class Cohere(Helium):
     def norms(self, at: str, block: Any) -> dict[str, Stored]:
         return self._norm(f"{at}.attn.norm", block.input_layernorm)
 
+    def normed(self, attn: Taps, module: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        if not getattr(self.config, "use_qk_norm", False):
+            return q, k
+        q = attn("q_normed", self.unseen_norm(module.q_norm, q))  # each head has gains of its own
+        return q, attn("k_normed", self.unseen_norm(module.k_norm, k))
+
+    def attention_parameters(self, at: str, module: Any) -> dict[str, Stored]:
+        found = super().attention_parameters(at, module)
+        return {name: stored for name, stored in found.items() if "_norm" not in name}
+
 
 class Cohere2(Cohere):
     window = Windows.window

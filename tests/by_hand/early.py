@@ -1,4 +1,4 @@
-"""GPT-J, GPT-Neo and BLOOM, with attention of their own, of which scores and patterns are no points; and OPT."""
+"""GPT-J, GPT-Neo and BLOOM, with attention of their own; and OPT."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Early(ByHand):
             attn(name, x)
             for name, x in zip("qkv", self.projected(module, attn("in", h)), strict=True)
         )
-        z = attn("z", self.mixed(attn, i, q, k, v, mask, positions))
+        z = self.mixed(attn, i, q, k, v, mask, positions)
         return attn("contribution", written(attn, z, projection.weight, projection.bias))
 
     def modules(self, block: Any) -> tuple[Any, Any]:
@@ -153,7 +153,7 @@ class GPTJ(Early):
         positions: Tensor,
     ) -> Tensor:
         q, k = (rotated_in_pairs(x, positions, 10000.0, self.config.rotary_dim) for x in (q, k))
-        return mixed(Taps(), q, k, v, visible(mask, None), q.shape[-1] ** -0.5)
+        return mixed(attn, q, k, v, visible(mask, None), q.shape[-1] ** -0.5)
 
 
 class GPTNeo(Early):
@@ -174,7 +174,7 @@ class GPTNeo(Early):
         positions: Tensor,
     ) -> Tensor:
         window = self.config.window_size if i % 2 else None
-        return mixed(Taps(), q, k, v, visible(mask, window), 1.0)
+        return mixed(attn, q, k, v, visible(mask, window), 1.0)
 
     def parameters(self) -> dict[str, Stored]:
         return {**super().parameters(), "pos_embed.weight": Stored(self.stem.wpe.weight)}
@@ -206,7 +206,7 @@ class Bloom(Early):
         """ALiBi (Press et al. 2022): a bias that grows with the key's position, steepest in the first head."""
         heads = torch.arange(1, self.heads + 1).double()
         bias = 2 ** (-8 * heads / self.heads)[:, None, None] * positions[:, None, None, :]
-        return mixed(Taps(), q, k, v, visible(mask, None), q.shape[-1] ** -0.5, bias=bias)
+        return mixed(attn, q, k, v, visible(mask, None), q.shape[-1] ** -0.5, bias=bias)
 
     def attention_parameters(self, at: str, module: Any, projection: Any) -> dict[str, Stored]:
         found, fused = self._linear(f"{at}.o_proj", projection), module.query_key_value
@@ -256,9 +256,7 @@ class OPT(Early):
         mask: Tensor,
         positions: Tensor,
     ) -> Tensor:
-        hidden = Taps({n: e for n, e in attn.edits.items() if n != f"{attn.prefix}z"}, attn.values)
-        hidden.prefix = attn.prefix
-        return mixed(hidden, q, k, v, visible(mask, None), q.shape[-1] ** -0.5)
+        return mixed(attn, q, k, v, visible(mask, None), q.shape[-1] ** -0.5)
 
     def parameters(self) -> dict[str, Stored]:
         places = self.stem.embed_positions.weight

@@ -5,5 +5,7 @@ Not here: user code, requests, and where the points of an architecture are (that
 ``sites``            a side of a module, inside a norm, inside attention
 ``views``            the value of a point inside the tensor of a module (heads, fused slices)
 ``staged_forwards``  forwards in steps, with the values in between in reach
+``staged_attention`` attention classes of their own, met at their softmax
+``staged_routers``   the same of routers of experts, which choose in ways of their own
 ``attention``        the one attention function, fast unless its scores or pattern are probed
 """

@@ -11,9 +11,11 @@ place).
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Protocol
 
 import torch
@@ -52,9 +54,9 @@ class HookSite(ABC):
         """The dotted path of the module for one layer."""
         return self.path.replace("{i}", str(layer)).replace("{e}", str(expert))
 
-    @abstractmethod
     def told(self) -> str:
         """Where the value is and how it is computed, in words."""
+        return f"inside {self.path}"
 
     @abstractmethod
     def install(
@@ -79,6 +81,10 @@ class HookSite(ABC):
 
 def _seen(view: PointView, where: str) -> str:
     return f"{view.told} {where}".strip()
+
+
+def _inside(path: str, of: str) -> str:
+    return f"{path}.{of}" if of else path
 
 
 def _applied(value: Tensor, view: PointView, the_pass: Pass, visit: Visitor) -> Tensor | None:
@@ -136,19 +142,21 @@ class ScaledOutput(HookSite):
     """The output of a module times a number of its configuration: what is added, where the model multiplies on the way.
 
     Attributes:
-        factor: its name in the module's configuration.
+        factor: its name in the module's configuration, or in the module where it keeps none.
+        of: the module inside this one whose output it is; "" for this one's own.
     """
 
     path: str
     factor: str
+    of: str = ""
 
     def told(self) -> str:
-        return f"the output of {self.path} × {self.factor}"
+        return f"the output of {_inside(self.path, self.of)} × {self.factor}"
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
-        factor = float(getattr(module.config, self.factor))
+        factor = float(getattr(getattr(module, "config", module), self.factor))
 
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             put_out = output if isinstance(output, Tensor) else output[0]
@@ -157,7 +165,62 @@ class ScaledOutput(HookSite):
                 return None
             return new / factor if isinstance(output, Tensor) else (new / factor, *output[1:])
 
-        return module.register_forward_hook(hook).remove
+        return module.get_submodule(self.of).register_forward_hook(hook).remove
+
+
+@dataclass(frozen=True)
+class ClippedOutput(HookSite):
+    """The output of a projection within the bounds that the module around it clips it to, as that module goes on with it.
+
+    What an edit puts beyond the bounds is clipped in its turn.
+
+    Attributes:
+        path: of the module that clips.
+        of: the projection inside it.
+        bound: where the module has the number, dotted; it may be None there.
+    """
+
+    path: str
+    of: str
+    bound: str
+    view: PointView = WHOLE
+
+    def told(self) -> str:
+        return _seen(
+            self.view, f"the output of {_inside(self.path, self.of)}, clipped to ±{self.bound}"
+        )
+
+    def install(
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
+    ) -> Remove:
+        bound = attrgetter(self.bound)(module)
+
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+            clipped = output if bound is None else output.clamp(-bound, bound)
+            return _applied(clipped, self.view, the_pass, visit)
+
+        return module.get_submodule(self.of).register_forward_hook(hook).remove
+
+
+@dataclass(frozen=True)
+class SecondCall(HookSite):
+    """A site of a module that a forward calls twice, of which it sees the second call."""
+
+    path: str
+    site: HookSite
+
+    def told(self) -> str:
+        return f"{self.site.told()}, when it is called a second time"
+
+    def install(
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
+    ) -> Remove:
+        calls = itertools.count(1)
+
+        def second(value: Tensor) -> Tensor | None:
+            return None if next(calls) % 2 else visit(value)
+
+        return self.site.install(module, the_pass, second, expert)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,9 @@ def olmo_rms_norm(
     return _wide_rms_norm(module, visits, args[0], module.weight)
 
 
-def _wide_rms_norm(module: Any, visits: dict[str, Visitor], x: Tensor, gain: Tensor) -> Tensor:
+def _wide_rms_norm(
+    module: Any, visits: dict[str, Visitor], x: Tensor, gain: Tensor | float
+) -> Tensor:
     wide = x.float()
     scale = visited(visits, "scale", (wide.pow(2).mean(-1, keepdim=True) + _eps(module)).sqrt())
     normalized = visited(visits, "normalized", wide / scale)
@@ -85,11 +87,32 @@ def layer_norm_1p(
     return _layer_norm(module, visits, args[0], module.weight + 1.0)
 
 
-def _layer_norm(module: Any, visits: dict[str, Visitor], x: Tensor, gain: Tensor) -> Tensor:
+def bare_layer_norm(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """OLMo's LayerNorm, which has neither gain nor bias: ``normalized`` is what it puts out."""
+    return _layer_norm(module, visits, args[0], 1.0, eps=1e-5)  # which it does not keep
+
+
+def bare_rms_norm(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """NanoChat's RMSNorm, which has no gain: ``normalized`` is what it puts out."""
+    return _wide_rms_norm(module, visits, args[0], 1.0)
+
+
+def _layer_norm(
+    module: Any,
+    visits: dict[str, Visitor],
+    x: Tensor,
+    gain: Tensor | float,
+    eps: float | None = None,
+) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = wide - wide.mean(-1, keepdim=True)
     variance = centred.pow(2).mean(-1, keepdim=True)
-    scale = visited(visits, "scale", (variance + _eps(module)).sqrt())
+    eps = _eps(module) if eps is None else eps
+    scale = visited(visits, "scale", (variance + eps).sqrt())
     normalized = visited(visits, "normalized", centred / scale)
     out, bias = normalized * gain, getattr(module, "bias", None)
     shifted: Tensor = out if bias is None else out + bias
@@ -102,7 +125,7 @@ def output_by_head(
     """The output projection head by head: their sum and the bias are the module's output.
 
     Under tensor parallelism each rank projects its own heads. Where it is given all heads, it is
-    also shown all; else the sum goes over the ranks too.
+    also shown all; else the sum goes over the ranks too, unless the projection is not cut at all.
     """
     (z,) = args
     weight = projection_weight(module)  # [D, H·d] of the heads that this rank projects
@@ -118,7 +141,8 @@ def output_by_head(
     if whole:
         heads = all_gather_over_ranks(heads.transpose(2, 3), total, the_pass.ranks).transpose(2, 3)
     out = visited(visits, "head_out", heads).sum(2)
-    out = out if whole else sum_over_ranks(out, the_pass.ranks)
+    cut = weight.shape[1] < the_pass.sizes["H"] * the_pass.sizes["d"]
+    out = sum_over_ranks(out, the_pass.ranks) if cut and not whole else out
     bias = getattr(module, "bias", None)
     return out if bias is None else out + local(bias)
 
@@ -211,9 +235,14 @@ def biased_experts(
 ) -> Tensor:
     """gpt-oss's experts: [E, D, 2M] and [E, M, D], with biases; rows of gate and up take turns.
 
-    Parts and token order are those of :func:`fused_experts`.
+    Parts, token order and what each rank has are those of :func:`fused_experts`; biases of what experts write are whole on
+    every rank, and added once.
     """
-    hidden, indices, weights = args
+    hidden, indices, chosen = args
+    hidden, weights = (
+        shared_by_ranks(hidden, the_pass.ranks),
+        shared_by_ranks(chosen, the_pass.ranks),
+    )
     out = torch.zeros_like(hidden)
     for expert in range(module.num_experts):
         token, slot = torch.where(indices == expert)
@@ -224,7 +253,13 @@ def biased_experts(
         the_pass.token_index = token
         neurons = visited(visits, str(expert), neurons)
         the_pass.token_index = None
-        written = neurons @ module.down_proj[expert] + module.down_proj_bias[expert]
-        written = written * weights[token, slot, None]
+        written = (neurons @ module.down_proj[expert]) * weights[token, slot, None]
         out = out.index_add(0, token, written.to(out.dtype))
-    return out
+    out = sum_over_ranks(out, the_pass.ranks)
+    return out + biases_written(module.down_proj_bias, indices, chosen)
+
+
+def biases_written(bias: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """What the biases [E, D] of the experts chosen for each token [n, k] add up to, by their weights: [n, D]."""
+    of_all = weights.new_zeros(len(weights), len(bias)).scatter(1, indices, weights)
+    return of_all.to(bias.dtype) @ bias

@@ -98,6 +98,54 @@ class Interleaved(PointView):
 
 
 @dataclass(frozen=True)
+class Grouped(PointView):
+    """Queries (0), keys (1) or values (2) of K groups, one after the other, as [b, p, heads, d].
+
+    A group has the queries that share a key, then this key, then its value: [b, p, K·(H/K + 2)·d].
+    """
+
+    index: int
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return self._parts(tensor, the_pass)[self.index].flatten(-3, -2)
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        parts = self._parts(tensor, the_pass)
+        parts[self.index] = value.reshape(parts[self.index].shape)
+        return torch.cat(parts, -2).flatten(-3)
+
+    @staticmethod
+    def _parts(tensor: Tensor, the_pass: Frame) -> list[Tensor]:
+        shared, width = the_pass.sizes["H"] // the_pass.sizes["K"], the_pass.sizes["d"]
+        groups = torch.unflatten(tensor, -1, (-1, shared + 2, width))
+        return list(groups.split([shared, 1, 1], -2))
+
+
+@dataclass(frozen=True)
+class InBlocks(PointView):
+    """One of several parts of heads, where blocks of heads lie one after the other, as [b, p, H, d].
+
+    A block has the first part of its heads, then the second, and so on: [b, p, blocks·count·(H/blocks)·d].
+    """
+
+    index: int
+    count: int
+    blocks: int
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return self._parts(tensor, the_pass)[self.index].flatten(-3, -2)
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        parts = self._parts(tensor, the_pass)
+        parts[self.index] = value.reshape(parts[self.index].shape)
+        return torch.stack(parts, -3).flatten(-4)
+
+    def _parts(self, tensor: Tensor, the_pass: Frame) -> list[Tensor]:
+        by_block = (self.blocks, self.count, -1, the_pass.sizes["d"])
+        return list(torch.unflatten(tensor, -1, by_block).unbind(-3))
+
+
+@dataclass(frozen=True)
 class Stretch(PointView):
     """Queries (0), keys (1) or values (2) where they lie one after the other, as [b, p, heads, d].
 

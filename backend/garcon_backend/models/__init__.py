@@ -12,6 +12,7 @@ Not here: hooks, requests, and what user code does with a value.
 ``rotary``             rotary positions that depend on how long a text is
 ``account``            what became of a checkpoint's weights
 ``family``             what a family file declares, and its binding to a model
+``fused_rows``         which rows of a fused projection are those of one of its parts
 ``families``           one file for each architecture
 ``convert_gguf``       the command that converts a GGUF file, once
 ``gguf``               what such a file says, and its tensors

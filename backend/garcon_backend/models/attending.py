@@ -39,18 +39,28 @@ class Attending:
         return self.implementation == HOUSE
 
 
-def attending(model_class: Any, family: Family | None) -> Attending:
+def attending(model_class: Any, config: Any, family: Family | None) -> Attending:
     """How a model of this class, whose points `family` says, is to be loaded.
 
     Its own implementation is what transformers takes by itself, torch's kernel mostly, where the class hands its
-    attention over to a function by name. Where it has code for each name instead, only the eager one is the
-    reference: Falcon's for torch's kernel adds ALiBi without the scale that the other gives it.
+    attention over to a function by name. Where it has code for each name instead, the eager one is the reference, but
+    for Falcon's ALiBi.
     """
     exchangeable = _hands_attention_over(model_class)
     if family is not None and exchangeable:
         return Attending(HOUSE, f"the house's: points of {family.name} are inside it")
     why = "no family file maps this architecture" if exchangeable else "its class takes no other"
-    return Attending(None if exchangeable else "eager", f"its own: {why}")
+    return Attending(None if exchangeable else own_code(config), f"its own: {why}")
+
+
+def own_code(config: Any) -> str:
+    """The implementation of a class that has code for each.
+
+    Falcon's eager code adds ALiBi to scores whose mask has it already, so twice; its code for torch's kernel adds it
+    once, as the models that have it were trained (Penedo et al. 2023).
+    """
+    twice = getattr(config, "model_type", "") == "falcon" and getattr(config, "alibi", False)
+    return "sdpa" if twice else "eager"
 
 
 def _hands_attention_over(model_class: Any) -> bool:

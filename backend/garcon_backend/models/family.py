@@ -24,48 +24,20 @@ from garcon_backend.hook_sites.sites import (
     StagedForward,
 )
 from garcon_backend.models.family_notes import standard_notes
+from garcon_backend.models.fused_rows import (
+    Rows,
+    Sizes,
+    every_row,
+    rows_in_blocks,
+    rows_in_turn,
+    rows_of_each_head,
+    rows_of_group,
+    rows_of_part,
+    rows_of_stretch,
+)
 from garcon_backend.models.rotary import extends_context
 from garcon_jupyter.model_files.configuration import of_all_layers, of_each_layer
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
-
-Sizes = Mapping[str, int]
-"""Size of each letter of the table, for the whole model."""
-
-Rows = Callable[[Tensor, Sizes], Tensor]
-"""Picks the rows of one projection out of those of a fused one."""
-
-
-def every_row(stored: Tensor, sizes: Sizes) -> Tensor:
-    """Nothing is fused."""
-    return stored
-
-
-def rows_of_part(index: int, count: int) -> Rows:
-    """One of several equal blocks of rows, one after the other."""
-    return lambda stored, sizes: stored.chunk(count, 0)[index]
-
-
-def rows_in_turn(index: int, count: int) -> Rows:
-    """One of several parts whose rows take turns."""
-    return lambda stored, sizes: stored[index::count]
-
-
-def rows_of_each_head(index: int, count: int) -> Rows:
-    """One of several blocks of d rows that every head has side by side."""
-    return lambda stored, sizes: (
-        stored.unflatten(0, (-1, count, sizes["d"])).select(1, index).flatten(0, 1)
-    )
-
-
-def rows_of_stretch(index: int) -> Rows:
-    """Rows of queries (0), keys (1) or values (2): H heads of d rows, then K, then K."""
-
-    def rows(stored: Tensor, sizes: Sizes) -> Tensor:
-        queries, keys = sizes["H"] * sizes["d"], sizes["K"] * sizes["d"]
-        parts: tuple[Tensor, ...] = stored.split([queries, keys, keys], 0)
-        return parts[index]
-
-    return rows
 
 
 @dataclass(frozen=True)
@@ -117,6 +89,8 @@ class Family:
         sizes: config → size of each letter.
         lacks: config → points that some models of the family lack, and why.
         notes: config → of some points, what a reader of their values should know.
+        shaped: config → the family as models of that configuration are, where their modules have other names; None where
+            all have the same.
         mixers: config → of each layer, what mixes its tokens (:data:`MIXERS`).
     """
 
@@ -130,6 +104,7 @@ class Family:
     lacks: Callable[[Any], Mapping[str, str]] = field(default=lambda config: {})
     notes: Callable[[Any], Mapping[str, str]] = field(default=lambda config: standard_notes(config))
     mixers: Callable[[Any], tuple[str, ...]] = field(default=lambda config: standard_mixers(config))
+    shaped: Callable[[Any], Family] | None = None
 
     def __post_init__(self) -> None:
         templates = {spec.template for spec in POINTS}
@@ -304,6 +279,7 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
         known = standard_sizes(config) if config is not None else {}
         limits = {letter: size for letter, size in known.items() if letter in "VP"}
         return BoundFamily(model, None, Catalog(limits, 0, 0, {}, refused, modules, names))
+    family = family.shaped(config) if family.shaped else family
     sizes = family.sizes(config)
     holder = _module(model, family.layers)
     n_layers = len(holder) if isinstance(holder, nn.ModuleList) else 0
@@ -388,13 +364,16 @@ __all__ = [
     "BoundFamily",
     "Family",
     "Reading",
+    "Sizes",
     "Weight",
     "bind",
     "linear",
     "norm_points",
     "norm_weights",
+    "rows_in_blocks",
     "rows_in_turn",
     "rows_of_each_head",
+    "rows_of_group",
     "rows_of_part",
     "rows_of_stretch",
     "standard_sizes",

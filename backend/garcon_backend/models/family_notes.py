@@ -10,7 +10,6 @@ NOTES = (
     ("logits_scaling", "logits", "divided by {} by the model"),
     ("logit_scale", "logits", "multiplied by {} by the model"),
     ("embedding_multiplier", "embed.out", "the stream begins with {} times this"),
-    ("clip_qkv", "layers.{i}.attn.q", "clipped at ±{} afterwards"),
     ("routed_scaling_factor", "layers.{i}.mlp.router.weights", "multiplied by {}"),
 )
 """What a configuration says of points: (name of a number, point, what the number means for it)."""

@@ -58,7 +58,7 @@ def load(
     config = read_config(directory)
     check_degrees(config, mesh.degrees)
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    attention = attending(model_class, family or family_of(config))
+    attention = attending(model_class, config, family or family_of(config))
     options: dict[str, Any] = {
         "config": config,
         "dtype": "auto" if dtype is None else torch_dtype(dtype),

@@ -30,6 +30,7 @@ from garcon_backend.models.tensor_parallel import (
     STYLES,
     ColumnParallel,
     Cut,
+    CutAlong,
     Experts,
     RowParallel,
     Style,
@@ -162,7 +163,7 @@ def plan_of(model: Any) -> dict[str, str]:
         BadDegrees: the architecture has no plan, or one with a style that is not known here.
     """
     kind = model.config.model_type
-    plan = dict(model.tp_plan or OWN_PLANS.get(kind, {})) | LEFT_OUT.get(kind, {})
+    plan = dict(OWN_PLANS.get(kind) or model.tp_plan or {}) | LEFT_OUT.get(kind, {})
     unknown = sorted(set(plan.values()) - set(STYLES))
     if not plan or unknown:
         raise BadDegrees(
@@ -180,15 +181,13 @@ def _style(path: str, plan: dict[str, str], config: Any, degrees: Degrees) -> St
     if name is None:
         return None
     style = STYLES[name]
-    kv_heads = sizes_of(config).kv_heads
-    if (
-        isinstance(style, ColumnParallel)
-        and not style.joined
-        and path.rpartition(".")[2] in ("k_proj", "v_proj")
-        and kv_heads < degrees.tp
-    ):
-        return ColumnParallel(dup=degrees.tp // kv_heads)
-    return style
+    kv_heads, name = sizes_of(config).kv_heads, path.rpartition(".")[2]
+    if kv_heads >= degrees.tp:
+        return style
+    dup = degrees.tp // kv_heads
+    if isinstance(style, ColumnParallel) and not style.joined and name in ("k_proj", "v_proj"):
+        return ColumnParallel(dup=dup)
+    return CutAlong(style.dim, dup) if isinstance(style, CutAlong) and name == "k_norm" else style
 
 
 def _placeholder(parameter: nn.Parameter, cut: Cut, shard_mesh: Any) -> nn.Parameter:

@@ -25,6 +25,7 @@ from garcon_backend.distributed.collectives import (
     span,
     sum_over_ranks,
 )
+from garcon_backend.hook_sites.staged_forwards import biases_written
 
 Forward = Callable[..., Any]
 
@@ -208,6 +209,45 @@ class Experts(Style):
         return forward
 
 
+class BiasedExperts(Experts):
+    """The same where what an expert writes has a bias: whole on every rank, and added once, after the sum."""
+
+    def wrap(self, module: nn.Module, inner: Forward, ranks: Ranks) -> Forward:
+        summed, name = super().wrap(module, inner, ranks), "down_proj_bias"
+
+        def forward(hidden: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+            bias = module._parameters[name]
+            assert bias is not None
+            module._parameters[name] = torch.zeros_like(bias)  # type: ignore[assignment]
+            try:
+                out: Tensor = summed(hidden, indices, weights)
+            finally:
+                module._parameters[name] = bias
+            return out + biases_written(bias, indices, weights)
+
+        return forward
+
+
+@dataclass(frozen=True)
+class CutAlong(Style):
+    """Parameters cut along one of their dimensions, for which nothing else is done: a number for each head, or neuron.
+
+    Attributes:
+        dim: which; negative ones count from the last.
+        dup: how many neighbouring ranks hold the same part.
+    """
+
+    dim: int
+    dup: int = 1
+
+    def cut(self, module: nn.Module, parameter: Tensor, ranks: int) -> Cut:
+        dim = self.dim % parameter.ndim
+        return Cut(dim, parameter.shape[dim], ranks // self.dup, dup=self.dup)
+
+    def layout(self, side: str, ranks: int) -> Layout | None:
+        return None
+
+
 class OnOwnHeads(Style):
     """A whole norm that each rank applies to its own heads: its parameters' gradients add up."""
 
@@ -229,10 +269,14 @@ STYLES: dict[str, Style] = {
     "rowwise_rep": RowParallel(whole_input=True),
     "embedding_rowwise": Vocabulary(),
     "moe_tp_experts": Experts(),
+    "experts_with_biases": BiasedExperts(),
+    "first": CutAlong(0),
+    "second": CutAlong(1),
+    "last": CutAlong(-1),
     "replicated_with_grad_allreduce": OnOwnHeads(),
     "replicate": Style(),
 }
-"""Styles by the names that transformers' plans give them; ``fused_qkv`` is ours, for GPT-2."""
+"""Styles by the names that transformers' plans give them; those that only plans of ours name are ours."""
 
 OWN_PLANS: dict[str, dict[str, str]] = {
     "gpt2": {
@@ -242,14 +286,27 @@ OWN_PLANS: dict[str, dict[str, str]] = {
         "transformer.h.*.mlp.c_proj": "rowwise",
         "lm_head": "colwise_gather_output",
     },
+    "gpt_oss": {
+        **{f"model.layers.*.self_attn.{x}_proj": "colwise" for x in "qkv"},
+        "model.layers.*.self_attn.o_proj": "rowwise",
+        "model.layers.*.self_attn.sinks": "last",
+        "model.layers.*.mlp.experts": "experts_with_biases",
+        "model.layers.*.mlp.experts.gate_up_proj": "last",  # where gate and up take turns
+        "model.layers.*.mlp.experts.gate_up_proj_bias": "last",
+        "model.layers.*.mlp.experts.down_proj": "second",
+        "lm_head": "colwise_gather_output",
+    },
 }
-"""Plans of architectures that transformers has none for, by ``model_type``."""
+"""Plans of architectures that transformers has none for, or an unembedding's alone, by ``model_type``."""
 
 LEFT_OUT: dict[str, dict[str, str]] = {
+    "cohere": {  # the norms of Command R+, whose gains are of each head
+        "model.layers.*.self_attn.q_norm": "first",
+        "model.layers.*.self_attn.k_norm": "first",
+    },
     "phi": {
         "model.layers.*.self_attn.q_layernorm": "replicated_with_grad_allreduce",
         "model.layers.*.self_attn.k_layernorm": "replicated_with_grad_allreduce",
     },
 }
-"""What transformers' plans of an architecture leave out, by ``model_type``: without it a gradient would be that of one
-rank's heads."""
+"""What transformers' plans of an architecture leave out, by ``model_type``: norms of a rank's own heads."""

@@ -289,7 +289,8 @@ class ProbedPass(UserCalls):
         own: bool,
     ) -> None:
         with torch.set_grad_enabled(on):
-            if (on and not read_only) or isinstance(whole, nn.Parameter):
+            kept = not read_only or visit.point.wanted  # a loss is told what was there
+            if (on and kept) or isinstance(whole, nn.Parameter):
                 whole = whole.clone()  # what autograd saved, and weights, are not the user's
             value = Enter.apply(self.anchor, visit, [whole.detach()]) if on else whole
             visit.enter = value.grad_fn

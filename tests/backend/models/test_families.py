@@ -26,6 +26,7 @@ from tests.backend.cases import (
     MASK,
     Case,
     apart,
+    cancelled,
     changed,
     changed_in_place,
     edited_points,
@@ -74,7 +75,7 @@ def test_edits_reach_the_logits(case: Case, edit: Callable[[Tensor], Tensor | No
             ours[name] = case.ours.forward(IDS, MASK, {name: edit})
             theirs[name] = case.theirs.run(IDS, MASK, **{name: changed}).values["logits"]
     assert wrong(ours, theirs, 1e-5) == {}
-    assert [name for name, logits in ours.items() if apart(logits, clean) < 1e-4] == []
+    assert {n for n, logits in ours.items() if apart(logits, clean) < 1e-4} <= cancelled(case)
     assert apart(case.ours.forward(IDS, MASK), clean) <= 1e-5, "an edit outlived its request"
 
 
@@ -92,12 +93,15 @@ def test_an_edit_is_what_later_points_see(case: Case) -> None:
 
 def test_gradients(case: Case) -> None:
     names = case.ours.floating_points()
-    theirs = {name: gradient_of(case.clean.values[name]) for name in names}
-    assert wrong(case.ours.gradients(loss, IDS, MASK, names), theirs, 1e-4) == {}
+    ours = case.ours.gradients(loss, IDS, MASK, names)
+    for name in cancelled(case):
+        assert ours.pop(name).abs().max() < 1e-5 * ours[name.replace("scale", "out")].abs().max()
+    theirs = {name: gradient_of(case.clean.values[name]) for name in ours}
+    assert wrong(ours, theirs, 1e-4) == {}
 
 
 def test_each_gradient_alone(case: Case) -> None:
-    names = case.ours.floating_points(case.edited_layers)
+    names = sorted(set(case.ours.floating_points(case.edited_layers)) - cancelled(case))
     ours = {name: case.ours.gradients(loss, IDS, MASK, [name])[name] for name in names}
     theirs = {name: gradient_of(case.clean.values[name]) for name in names}
     assert wrong(ours, theirs, 1e-4) == {}
@@ -196,7 +200,7 @@ def test_gradients_of_parameters(case: Case) -> None:
     theirs = {name: stored.gradient for name, stored in case.theirs.parameters().items()}
     ours = case.ours.backward(loss, IDS, MASK, parameters=list(theirs))
     # Without rotation, softmax cancels what is added to all keys.
-    if case.name in ("gpt2", "bloom", "opt"):
+    if case.name in ("gpt2", "bloom", "opt", "falcon_rw", "gpt_bigcode", "gpt_bigcode_many"):
         for layer in range(4):
             zero = ours.pop(f"layers.{layer}.attn.k_proj.bias")
             assert zero.abs().max() < 1e-5 * ours[f"layers.{layer}.attn.q_proj.bias"].abs().max()

@@ -1,7 +1,7 @@
 """BLOOM (BigScience 2022): positions by ALiBi (Press et al. 2022), and a LayerNorm behind the embedding.
 
 Its modules add the residual stream themselves: what attention and MLP *add* is what their last projections put out, and the
-outputs of the modules are streams. Its attention is a class of its own, which cannot be looked into.
+outputs of the modules are streams.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ FAMILY = Family(
         ),
         "layers.{i}.attn.in": Input(ATTN),
         **{f"layers.{{i}}.attn.{x}": Output(FUSED, Interleaved(n, 3)) for n, x in enumerate("qkv")},
+        **decoder.own_mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.dense", f"{ATTN}.dense"),
         "layers.{i}.resid_mid": SharedInput(SECOND_NORM),
         **norm_points("layers.{i}.mlp.norm", SECOND_NORM, staged_forwards.layer_norm),
@@ -51,7 +52,6 @@ FAMILY = Family(
     refused={
         "pos_embed.out": ALIBI,
         "layers.{i}.mlp.pre_linear": decoder.UNGATED,
-        **decoder.REFUSED_INSIDE,
         "layers.{i}.attn.q_rot": ALIBI,
         "layers.{i}.attn.k_rot": ALIBI,
         **decoder.REFUSED_QK_NORM,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites import staged_attention, staged_forwards
 from garcon_backend.hook_sites.sites import (
     HookSite,
     InAttention,
@@ -30,13 +30,11 @@ NO_QK_NORM = "this architecture does not normalise queries and keys"
 DENSE = "its MLP is dense, not a mixture of experts"
 UNGATED = "its MLP is not gated"
 ADDED_POSITIONS = "positions are added to the embedding, not rotated into queries and keys"
-OWN_ATTENTION = "its attention is a class of its own, which cannot be looked into"
+OWN_ATTENTION = "its attention is a class of its own, which can be looked into at its softmax only"
 
 REFUSED_INSIDE = {
     "layers.{i}.attn.q_rot": OWN_ATTENTION,
     "layers.{i}.attn.k_rot": OWN_ATTENTION,
-    "layers.{i}.attn.scores": OWN_ATTENTION,
-    "layers.{i}.attn.pattern": OWN_ATTENTION,
 }
 
 REFUSED_EXPERTS = {
@@ -75,6 +73,14 @@ def mixing_points(attn: str) -> dict[str, HookSite]:
     return {
         "layers.{i}.attn.scores": InAttention(attn, "scores"),
         "layers.{i}.attn.pattern": InAttention(attn, "pattern"),
+    }
+
+
+def own_mixing_points(attn: str) -> dict[str, HookSite]:
+    """The same where attention is a class of its own, at its softmax."""
+    return {
+        "layers.{i}.attn.scores": Inside(attn, staged_attention.at_softmax, "scores"),
+        "layers.{i}.attn.pattern": Inside(attn, staged_attention.at_softmax, "pattern"),
     }
 
 

@@ -19,6 +19,7 @@ def points(
     router: StagedForward = staged_forwards.softmax_router,
     gate: str = f"{MLP}.gate",
     all_experts: StagedForward = staged_forwards.fused_experts,
+    mlp: str = MLP,
 ) -> dict[str, HookSite]:
     """Router, experts, and what they put out together.
 
@@ -26,15 +27,16 @@ def points(
         router: its forward in steps.
         gate: path of its module.
         all_experts: the forward of the module that holds them, in steps.
+        mlp: path of the module of both.
     """
     return {
-        "layers.{i}.mlp.in": Input(MLP),
+        "layers.{i}.mlp.in": Input(mlp),
         "layers.{i}.mlp.router.logits": Inside(gate, router, "logits"),
         "layers.{i}.mlp.router.weights": Output(gate, FlatTokens(), item=1),
         "layers.{i}.mlp.router.indices": Output(gate, FlatTokens(), item=2),
-        "layers.{i}.mlp.experts.{e}.post_activation": Inside(f"{MLP}.experts", all_experts, "{e}"),
-        "layers.{i}.mlp.out": Output(MLP),
-        "layers.{i}.mlp.contribution": Output(MLP),
+        "layers.{i}.mlp.experts.{e}.post_activation": Inside(f"{mlp}.experts", all_experts, "{e}"),
+        "layers.{i}.mlp.out": Output(mlp),
+        "layers.{i}.mlp.contribution": Output(mlp),
     }
 
 
@@ -44,11 +46,16 @@ REFUSED = {
     "layers.{i}.mlp.post_activation": ROUTED,
 }
 
-WEIGHTS = {
-    "layers.{i}.mlp.router": Weight(f"{MLP}.gate.weight"),
-    "layers.{i}.mlp.experts.{e}.gate_proj": Weight(
-        f"{MLP}.experts.gate_up_proj", rows_of_part(0, 2)
-    ),
-    "layers.{i}.mlp.experts.{e}.up_proj": Weight(f"{MLP}.experts.gate_up_proj", rows_of_part(1, 2)),
-    "layers.{i}.mlp.experts.{e}.down_proj": Weight(f"{MLP}.experts.down_proj"),
-}
+
+def weights(gate: str = f"{MLP}.gate", mlp: str = MLP) -> dict[str, Weight]:
+    """Router, and the projections of each expert."""
+    fused = f"{mlp}.experts.gate_up_proj"
+    return {
+        "layers.{i}.mlp.router": Weight(f"{gate}.weight"),
+        "layers.{i}.mlp.experts.{e}.gate_proj": Weight(fused, rows_of_part(0, 2)),
+        "layers.{i}.mlp.experts.{e}.up_proj": Weight(fused, rows_of_part(1, 2)),
+        "layers.{i}.mlp.experts.{e}.down_proj": Weight(f"{mlp}.experts.down_proj"),
+    }
+
+
+WEIGHTS = weights()

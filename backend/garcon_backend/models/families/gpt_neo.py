@@ -1,6 +1,6 @@
 """GPT-Neo (Black et al. 2021): GPT-2 with separate projections, and a window in every other layer.
 
-Its attention is a class of its own, which cannot be looked into. Scores are not scaled.
+Scores are not scaled.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ FAMILY = Family(
         **norm_points("layers.{i}.attn.norm", f"{BLOCK}.ln_1", staged_forwards.layer_norm),
         "layers.{i}.attn.in": Input(f"{BLOCK}.attn"),
         **{f"layers.{{i}}.attn.{x}": Output(f"{INNER}.{x}_proj", Heads()) for x in "qkv"},
+        **decoder.own_mixing_points(INNER),
         **decoder.written_points(f"{BLOCK}.attn", f"{INNER}.out_proj"),
         "layers.{i}.resid_mid": SharedInput(f"{BLOCK}.ln_2"),
         **norm_points("layers.{i}.mlp.norm", f"{BLOCK}.ln_2", staged_forwards.layer_norm),
@@ -39,7 +40,6 @@ FAMILY = Family(
     },
     refused={
         "layers.{i}.mlp.pre_linear": decoder.UNGATED,
-        **decoder.REFUSED_INSIDE,
         "layers.{i}.attn.q_rot": decoder.ADDED_POSITIONS,
         "layers.{i}.attn.k_rot": decoder.ADDED_POSITIONS,
         **decoder.REFUSED_QK_NORM,

@@ -1,7 +1,6 @@
 """GPT-J (Wang and Komatsuzaki 2021): attention and MLP side by side, behind one LayerNorm.
 
-Its attention is a class of its own, which cannot be looked into: queries and keys are there before rotary, what the heads
-mix after it.
+Its attention is a class of its own, which can be looked into at its softmax only: queries and keys are there before rotary.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ FAMILY = Family(
         **norm_points("layers.{i}.attn.norm", f"{BLOCK}.ln_1", staged_forwards.layer_norm),
         "layers.{i}.attn.in": Input(ATTN, aside=True),
         **{f"layers.{{i}}.attn.{x}": Output(f"{ATTN}.{x}_proj", Heads()) for x in "qkv"},
+        **decoder.own_mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.out_proj"),
         **decoder.plain_mlp_points(MLP, "fc_in", "fc_out"),
         "layers.{i}.mlp.in": Input(MLP, aside=True),

@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023) and what shares its code: SmolLM2, many others."""
+"""Llama (Touvron et al. 2023) and what shares its code: SmolLM2, InternLM 3, many others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SECOND_NORM = f"{decoder.BLOCK}.post_attention_layernorm"
 
 FAMILY = Family(
     name="llama",
-    model_types=("llama",),
+    model_types=("llama", "internlm3"),
     layers="model.layers",
     points={
         **decoder.stem_points(),

@@ -1,0 +1,19 @@
+"""VaultGemma (Sinha et al. 2025): Gemma 2 without norms after attention and MLP, trained with differential privacy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.models.families import decoder, gemma2
+
+FAMILY = replace(
+    gemma2.FAMILY,
+    name="vaultgemma",
+    model_types=("vaultgemma",),
+    points={
+        **gemma2.FAMILY.points,
+        **decoder.attention_points(staged_forwards.gemma_rms_norm),
+        **decoder.gated_mlp_points(),
+    },
+)
