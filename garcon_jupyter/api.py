@@ -74,8 +74,10 @@ def _launch(
     if (dtype := options.get("dtype")) is not None:
         options["dtype"] = str(dtype).removeprefix("torch.")
     check_words(path, {"name": name, **options})
-    where, automatic = _resolved(path, options.get("loader"), progress)
-    settings = Settings(where, **part(options, ModelOptions))
+    trusted = bool(options.get("trust_remote_code"))
+    where, automatic = _resolved(path, options.get("loader"), progress, trusted)
+    asked = part(options, ModelOptions) | {"adapter": _adapters(options.get("adapter"))}
+    settings = Settings(where, **asked)
     several = cast(Several, part(options, Several))
     allowed = limits.taken(options)
     server, started = launching.launch(name or automatic, settings, allowed, progress, several)
@@ -84,8 +86,20 @@ def _launch(
     return server, started
 
 
+def _adapters(given: Any) -> dict[str, str] | None:
+    """Directories of the adapters by name, their files and configurations known to be good; None for none."""
+    from pathlib import Path
+
+    from garcon_jupyter.model_files import adapters
+
+    found = adapters.named(given)
+    for directory in found.values():
+        adapters.read_config(Path(directory))
+    return found or None
+
+
 def _resolved(
-    path: str | os.PathLike[str], loader: str | None, progress: Progress
+    path: str | os.PathLike[str], loader: str | None, progress: Progress, trust_remote_code: bool
 ) -> tuple[str, str]:
     """The resolved path, and the automatic name of its server."""
     from pathlib import Path
@@ -94,7 +108,8 @@ def _resolved(
 
     if loader:
         return str(path), snapshots.server_name(Path(path))
-    directory = snapshots.resolve(path, progress, architecture=False).path
+    found = snapshots.resolve(path, progress, False, trust_remote_code)
+    directory = found.path
     return str(directory), snapshots.server_name(directory)
 
 

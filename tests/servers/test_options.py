@@ -96,7 +96,7 @@ READERS: dict[str, Callable[[], list[str]]] = {
     "completion": lambda: [
         option.removeprefix("--").replace("-", "_")
         for option in offered("%garcon launch smollm2 --")
-        if option not in ("--help", "--session", "--no-is-host")
+        if option not in ("--help", "--session", "--no-is-host", "--no-trust-remote-code")
     ],
     "documentation": lambda: re.findall(r"^\| `(\w+)` \| `--", generate.options(), re.M),
 }
@@ -104,14 +104,14 @@ READERS: dict[str, Callable[[], list[str]]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_has_every_option_of_the_table_and_no_other(reader: str) -> None:
-    assert READERS[reader]() == list(OPTIONS) and len(OPTIONS) == 24
+    assert READERS[reader]() == list(OPTIONS) and len(OPTIONS) == 26
 
 
 @pytest.mark.usefixtures("painted")
 @pytest.mark.parametrize("reader", READERS)
 def test_one_more_option_is_in_every_reader(reader: str) -> None:
     found = READERS[reader]()
-    assert sorted(found) == sorted(OPTIONS) and "wall_colour" in found and len(found) == 25
+    assert sorted(found) == sorted(OPTIONS) and "wall_colour" in found and len(found) == 27
 
 
 @pytest.mark.parametrize("function", [garcon.launch, garcon.launch_and_connect])
@@ -153,6 +153,7 @@ def test_values_are_read_by_their_types() -> None:
     given = parsed(
         *("--tp", "2", "--dtype", "bfloat16", "--idle-timeout", "30m", "--no-is-host"),
         *("--sbatch=--account=lab", "--sbatch=--qos=low", "--launcher", "slurm", "--time", "30"),
+        *("--adapter", "a", "--adapter", "b=c", "--trust-remote-code"),
     )
     said = {word: value for word, value in given.items() if value is not None}
     assert said == {
@@ -163,6 +164,8 @@ def test_values_are_read_by_their_types() -> None:
         "sbatch": ["--account=lab", "--qos=low"],
         "launcher": "slurm",
         "time": "30",
+        "adapter": ["a", "b=c"],
+        "trust_remote_code": True,
     }
     for wrong in (
         ["--tp", "two"],

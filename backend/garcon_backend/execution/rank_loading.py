@@ -18,6 +18,7 @@ from garcon_backend.execution.executor import Executor
 from garcon_backend.hook_sites import attention
 from garcon_backend.models import fit, loading, sharding
 from garcon_backend.models.account import account_of
+from garcon_backend.models.adapters import Adapters
 from garcon_backend.models.config import read_config
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
@@ -67,7 +68,8 @@ def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
     mesh = Mesh.form(spec.degrees, spec.device)
     mesh.seal = _seal(spec)
     model, tokenizer = _load_model(spec, mesh, progress)
-    rank = Rank.around(model, mesh, tokenizer, mapped=not spec.loader)
+    adapters = Adapters.load(spec.adapters, model, mesh, progress)
+    rank = Rank.around(model, mesh, tokenizer, mapped=not spec.loader, adapters=adapters)
     if mesh.world > 1:
         rank.interrupts.stop.guard(sharding.own_layers(model, mesh))
     _limit_memory(spec, rank)
@@ -84,10 +86,10 @@ def _load_model(
         mesh.shared_with_user = True
         return loading.load_with(spec.loader, spec.model, mesh, spec.dtype)
     directory = Path(spec.model)
-    fit.check_degrees(read_config(directory), spec.degrees)
+    fit.check_degrees(read_config(directory, spec.trust_remote_code), spec.degrees)
     fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
-    model = loading.load(directory, mesh, spec.dtype, progress)
-    return model, loading.load_tokenizer(directory, progress)
+    model = loading.load(directory, mesh, spec.dtype, progress, spec.trust_remote_code)
+    return model, loading.load_tokenizer(directory, progress, spec.trust_remote_code)
 
 
 def _bring_back(spec: LaunchSpec, rank: Rank) -> None:
@@ -158,4 +160,5 @@ def _model_facts(rank: Rank) -> dict[str, Any]:
         "parameters": account.parameters,
         "unused_weights": list(account.unused),
         "notes": account.notes(),
+        "adapters": rank.adapters.told(),
     }

@@ -5,5 +5,6 @@ Not here: user code, requests, and where the points of an architecture are (that
 ``sites``            a side of a module, inside a norm, inside attention
 ``views``            the value of a point inside the tensor of a module (heads, fused slices)
 ``staged_forwards``  forwards in steps, with the values in between in reach
+``weights``          the weight that a module computes with, while an adapter is on too
 ``attention``        the one attention function, fast unless its scores or pattern are probed
 """

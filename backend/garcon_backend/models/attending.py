@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from garcon_backend.hook_sites.attention import NAME as HOUSE
+from garcon_backend.models.config import brings_its_code
 from garcon_backend.models.families import FAMILIES
 
 
@@ -46,7 +47,8 @@ def attending(model_class: Any, config: Any) -> Attending:
     attention over to a function by name. Where it has code for each name instead, only the eager one is the
     reference: Falcon's for torch's kernel adds ALiBi without the scale that the other gives it.
     """
-    family = FAMILIES.get(getattr(config, "model_type", ""))
+    mapped = not brings_its_code(model_class)
+    family = FAMILIES.get(getattr(config, "model_type", "")) if mapped else None
     exchangeable = _hands_attention_over(model_class)
     if family is not None and exchangeable:
         return Attending(HOUSE, f"the house's: points of {family.name} are inside it")
