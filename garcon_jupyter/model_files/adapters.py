@@ -16,13 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from garcon_jupyter.errors import BadRequest, NotAnAdapter
+from garcon_jupyter.errors import BadRequest, NotAModel, NotAnAdapter
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*")
 _FORMS = 'Give a directory, "NAME=DIRECTORY", several of these, or a dictionary {name: directory}.'
+
+_MERGE = "Merge it into its base model (`merge_and_unload` in peft), save that and give it."
 
 COMPUTED = frozenset(
     {
@@ -131,6 +133,23 @@ def weights_file(directory: Path) -> Path:
     )
 
 
+def refuse_beside(directory: Path) -> None:
+    """Refuse an adapter beside a whole model: which of the two models is meant, nobody can know.
+
+    transformers applies it where peft is installed, and leaves it out without a word where it is not.
+
+    Raises:
+        NotAModel: names the file.
+    """
+    found = [name for name in (CONFIG, *WEIGHTS) if (directory / name).is_file()]
+    if found:
+        raise NotAModel(
+            f"{directory} holds an adapter ({found[0]}) beside a whole model.",
+            "Move the adapter's files to a directory of their own, and launch the model with adapter=DIRECTORY, "
+            "or without it.",
+        )
+
+
 def _check(config: dict[str, Any], directory: Path) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
@@ -151,9 +170,6 @@ def _check(config: dict[str, Any], directory: Path) -> None:
             f"{directory} asks for {unknown[0]}={config[unknown[0]]!r}, which is not computed here.",
             _MERGE,
         )
-
-
-_MERGE = "Merge it into its base model (`merge_and_unload` in peft), save that and give it."
 
 
 def _no_config(directory: Path) -> NotAnAdapter:

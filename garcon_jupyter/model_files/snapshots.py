@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from garcon_jupyter.errors import FetchFailed, GarconError, NotAModel
-from garcon_jupyter.model_files import own_code, quantised, weights
+from garcon_jupyter.model_files import adapters, own_code, quantised, weights
 from garcon_jupyter.model_files.embedded import EMBEDDED, Progress, cache_dir, fetch
 
 __all__ = [
@@ -43,8 +43,6 @@ __all__ = [
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,95}")
 _HUB_CACHE = re.compile(r"models--(?:.*--)?(?P<name>.+)")
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 _WHAT_WORKS = (
     f"Give an embedded model ({', '.join(EMBEDDED)}), a directory with a config.json and "
@@ -153,24 +151,10 @@ def _checked(
     if architecture:
         check_architecture(directory, trust_remote_code)
     quantised.check(config, directory)
-    _refuse_adapter_beside(directory)
+    adapters.refuse_beside(directory)
     for file in weights.weight_files(directory):
-        weights.stored_tensors(file)
+        weights.check_whole(file)
     return ModelDirectory(directory, _name(directory), source, config)
-
-
-def _refuse_adapter_beside(directory: Path) -> None:
-    """An adapter beside a whole model: which of the two models is meant, nobody can know.
-
-    transformers applies it where peft is installed, and leaves it out without a word where it is not.
-    """
-    found = [name for name in _ADAPTER_FILES if (directory / name).is_file()]
-    if found:
-        raise NotAModel(
-            f"{directory} holds an adapter ({found[0]}) beside a whole model.",
-            "Merge it (`merge_and_unload` in peft), save that and give it; or, for the model without "
-            "it, move the adapter's files away.",
-        )
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -198,10 +182,10 @@ def _no_config(directory: Path) -> NotAModel:
             f"{directory} is not a model but holds {len(models)} of them.",
             f"Give one: {', '.join(str(directory / name) for name in models[:4])}.",
         )
-    if "adapter_config.json" in holds:
+    if adapters.CONFIG in holds:
         return NotAModel(
             f"{directory} holds an adapter, not a whole model.",
-            "Merge it into its base model (`merge_and_unload` in peft), save that and give it.",
+            f"Launch its base model, with adapter={str(directory)!r} (--adapter {directory}).",
         )
     if packed:
         return _is_gguf(directory / packed[0])

@@ -23,6 +23,7 @@ from garcon_backend.models.config import read_config
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.backups import LIMIT, Backups
+from garcon_backend.tokenization.tokenizer import beyond_the_model
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire.launch_spec import LaunchSpec
 
@@ -150,6 +151,7 @@ def _bytes(parameter: Any) -> int:
 def _model_facts(rank: Rank) -> dict[str, Any]:
     model, family = rank.model, rank.bound.family
     account = account_of(model)
+    beyond = beyond_the_model(rank.tokenizer, rank.bound.catalog.sizes.get("V", 0))
     return {
         "architecture": type(model).__name__,
         "model_type": getattr(getattr(model, "config", None), "model_type", None),
@@ -159,6 +161,6 @@ def _model_facts(rank: Rank) -> dict[str, Any]:
         ),
         "parameters": account.parameters,
         "unused_weights": list(account.unused),
-        "notes": account.notes(),
+        "notes": [*account.notes(), *beyond],
         "adapters": rank.adapters.told(),
     }

@@ -21,7 +21,7 @@ from garcon_backend.models.config import read_config, torch_dtype
 from garcon_backend.models.pipeline_parallel import split_layers
 from garcon_backend.process.memory import available_bytes
 from garcon_jupyter.errors import DoesNotFit, GarconError, NotAModel
-from garcon_jupyter.model_files import quantised
+from garcon_jupyter.model_files import quantised, weights
 from garcon_jupyter.model_files.degrees import check, possible_tp, sizes_of
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.launch_spec import Degrees
@@ -112,8 +112,6 @@ def needed_bytes(
 def tensor_bytes(directory: Path, dtype: str | None = None) -> dict[str, int]:
     """Size in bytes of every tensor of a checkpoint, once loaded, by its name.
 
-    Files that are not safetensors count as one tensor of the file's size.
-
     Raises:
         NotAModel: there are no weights, or a file of them is broken.
     """
@@ -134,7 +132,9 @@ def tensor_bytes(directory: Path, dtype: str | None = None) -> dict[str, int]:
             )
             tensors[name] = math.prod(entry["shape"]) * each
     if not tensors:
-        tensors = {file.name: file.stat().st_size for file in directory.glob("*.bin")}
+        for file in [f for f in directory.glob("*.bin") if f.name.startswith("pytorch_model")]:
+            for tensor in weights.stored_tensors(file):
+                tensors[tensor.name] = math.prod(tensor.shape) * width if width else tensor.nbytes
     if not tensors:
         raise NotAModel(f"{directory} holds no weights.", "Save *.safetensors beside config.json.")
     return tensors

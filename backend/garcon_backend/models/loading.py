@@ -25,7 +25,7 @@ from garcon_backend.models.attending import attending
 from garcon_backend.models.config import model_class_of, read_config, torch_dtype
 from garcon_backend.models.fit import check_degrees
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, UnknownName
-from garcon_jupyter.model_files import quantised
+from garcon_jupyter.model_files import quantised, weights
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -59,6 +59,11 @@ def load(
     check_degrees(config, mesh.degrees)
     model_class = model_class_of(config, directory, trust_remote_code)
     _check_packing(config, directory, mesh)
+    for file in weights.weight_files(directory):
+        if file.suffix == ".bin":
+            weights.stored_tensors(
+                file
+            )  # refuses one that holds code, before transformers stumbles over it
     attention = attending(model_class, config)
     options: dict[str, Any] = {
         "config": config,
