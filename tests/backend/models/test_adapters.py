@@ -332,6 +332,8 @@ def test_recordings_and_the_model_say_which_was_on(rmodel: garcon.RemoteModel) -
     rmodel.forward(IDS, probes=[probe], adapter="one")
     assert "with adapter one:" in repr(rmodel.recordings()["layers.0.resid_post"])
     rmodel.clear_recordings()
+    html = rmodel._repr_html_()
+    assert html is not None and "Adapter two: rank 3 in 24 modules (down_proj, " in html
     assert "; adapters one, two;" in repr(rmodel) and rmodel.adapters == ("one", "two")
 
 
