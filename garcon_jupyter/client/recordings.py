@@ -228,7 +228,7 @@ class Recording:
     @property
     def adapters(self) -> tuple[str, ...]:
         """Adapters that were on while this was saved, the last one last, "" for the base model; none where it was
-        the base model alone."""
+        the base model alone. Of values that were brought back after a lost rank, the origin of each says it."""
         return self._adapters
 
     def _on(self) -> str:

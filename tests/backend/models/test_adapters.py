@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM
 import garcon_jupyter as garcon
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.in_process import open_here
+from garcon_backend.lockstep.outcome import title_of
 from garcon_backend.models.adapters import Adapters
+from garcon_jupyter.wire import requests as wire
 from tests import lora
 from tests.backend.adapted_run import DTYPE, IDS, compute, compute_all, loss
 from tests.backend.bare_rank import BareRank
@@ -268,7 +270,7 @@ def rmodel(folder: Path) -> garcon.RemoteModel:
 
 
 def keep(save_ctx: Any, tensor: Tensor) -> None:
-    save_ctx.value = tensor
+    save_ctx.value, save_ctx.on = tensor, save_ctx.here.adapter
 
 
 def test_requests_take_turns_without_a_trace_of_one_another(
@@ -327,11 +329,18 @@ def test_recordings_and_the_model_say_which_was_on(rmodel: garcon.RemoteModel) -
     assert rmodel.recordings()["layers.0.resid_post"].adapters == ()
     rmodel.forward(IDS, probes=[probe], adapter="one")
     told = rmodel.recordings()["layers.0.resid_post"]
-    assert told.adapters == ("", "one") and "with adapter none, then one" in repr(told)
+    assert (
+        told.adapters == ("", "one")
+        and told.on == "one"
+        and "with adapter none, then one" in repr(told)
+    )
     rmodel.clear_recordings()
     rmodel.forward(IDS, probes=[probe], adapter="one")
     assert "with adapter one:" in repr(rmodel.recordings()["layers.0.resid_post"])
     rmodel.clear_recordings()
+    # And of which request a value was left, where a lost rank made it be brought back.
+    assert "forward 7 with adapter one, which ended" in title_of(7, wire.Forward(adapter="one"))
+    assert "forward 7, which ended" in title_of(7, wire.Forward())
     html = rmodel._repr_html_()
     assert html is not None and "Adapter two: rank 3 in 24 modules (down_proj, " in html
     assert "; adapters one, two;" in repr(rmodel) and rmodel.adapters == ("one", "two")
