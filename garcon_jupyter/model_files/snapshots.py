@@ -42,6 +42,7 @@ __all__ = [
 
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,95}")
 _HUB_CACHE = re.compile(r"models--(?:.*--)?(?P<name>.+)")
+_HUB_PICKLES = ["pytorch_model*.bin"]
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 _WHAT_WORKS = (
@@ -334,7 +335,10 @@ def _download(repository: str, progress: Progress, trust_remote_code: bool) -> P
     progress(f"Asking the Hugging Face hub for {repository}.")
     try:
         wanted = [*_HUB_FILES, "*.py"] if trust_remote_code else _HUB_FILES
-        return Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns="*/*"))
+        fetched = snapshot_download(repository, allow_patterns=wanted, ignore_patterns="*/*")
+        if not any(Path(fetched).glob("*.safetensors")):  # older than these, or none at all
+            snapshot_download(repository, allow_patterns=_HUB_PICKLES, ignore_patterns="*/*")
+        return Path(fetched)
     except GatedRepoError as error:
         raise FetchFailed(
             f"The hub gives {repository} only to those who accepted its licence.",
