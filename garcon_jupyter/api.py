@@ -76,8 +76,10 @@ def _launch(
     check_words(path, {"name": name, **options})
     if (family := options.get("family")) is not None:
         options["family"] = absolute_family(family)
-    where, automatic = _resolved(path, options.get("loader"), progress)
-    settings = Settings(where, **part(options, ModelOptions))
+    trusted = bool(options.get("trust_remote_code"))
+    where, automatic = _resolved(path, options.get("loader"), progress, trusted)
+    asked = part(options, ModelOptions) | {"adapter": _adapters(options.get("adapter"))}
+    settings = Settings(where, **asked)
     several = cast(Several, part(options, Several))
     allowed = limits.taken(options)
     server, started = launching.launch(name or automatic, settings, allowed, progress, several)
@@ -86,8 +88,20 @@ def _launch(
     return server, started
 
 
+def _adapters(given: Any) -> dict[str, str] | None:
+    """Directories of the adapters by name, their files and configurations known to be good; None for none."""
+    from pathlib import Path
+
+    from garcon_jupyter.model_files import adapters
+
+    found = adapters.named(given)
+    for directory in found.values():
+        adapters.read_config(Path(directory))
+    return found or None
+
+
 def _resolved(
-    path: str | os.PathLike[str], loader: str | None, progress: Progress
+    path: str | os.PathLike[str], loader: str | None, progress: Progress, trust_remote_code: bool
 ) -> tuple[str, str]:
     """The resolved path, and the automatic name of its server."""
     from pathlib import Path
@@ -96,7 +110,8 @@ def _resolved(
 
     if loader:
         return str(path), snapshots.server_name(Path(path))
-    directory = snapshots.resolve(path, progress, architecture=False).path
+    found = snapshots.resolve(path, progress, False, trust_remote_code)
+    directory = found.path
     return str(directory), snapshots.server_name(directory)
 
 

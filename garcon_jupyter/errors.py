@@ -165,6 +165,10 @@ class NotAModel(GarconError, ValueError):
     """A path that holds no model which can be served."""
 
 
+class NotAnAdapter(GarconError, ValueError):
+    """A path that holds no adapter which this model can run with, and why."""
+
+
 class FetchFailed(GarconError, OSError):
     """A model could not be fetched."""
 

@@ -86,14 +86,19 @@ class Client(PassClient, ServerClient):
             if (points is None or key[0] in points) and name in (None, key[1]):
                 self.tokens_at.pop(key, None)
 
-    def get_parameter(self, name: str, index: Any = None) -> Tensor:
+    def get_parameter(self, name: str, index: Any = None, adapter: str | None = None) -> Tensor:
         """A parameter by its name in the table, oriented [out, in]; cut by `index` on the server.
+
+        Args:
+            adapter: with what this adds to it, as if it were merged; as for :meth:`forward`.
 
         Raises:
             UnknownParameter: names the nearest ones.
+            UnknownName: there is no such adapter.
         """
         self.catalog.parameter(name)
-        value: Tensor = self._run(wire.GetParameter(name=name, index=index))
+        request = wire.GetParameter(name=name, index=index, adapter=self._adapter(adapter))
+        value: Tensor = self._run(request)
         return value
 
     @property
@@ -115,10 +120,12 @@ class Client(PassClient, ServerClient):
             if catalog.mapped
             else f"{len(catalog.paths)} modules to probe, such as {catalog.a_module()!r}"
         )
+        adapters = f"; adapters {', '.join(self.adapters)}" if self.adapters else ""
+        on = f"; adapter {self.adapter} is on" if self.adapter else ""
         notes = "".join(f"; note: {note}" for note in model.get("notes", ()))
         return (
             f"<{type(self).__name__} {self.server.name}: {model['architecture']}, {points}, "
-            f"{model['dtype']}, {sharding}; session {self.session!r}{notes}>"
+            f"{model['dtype']}, {sharding}{adapters}{on}; session {self.session!r}{notes}>"
         )
 
     def _repr_html_(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from garcon_jupyter.client import shipping
 from garcon_jupyter.client.function_checks import check_call
@@ -14,7 +14,7 @@ from garcon_jupyter.client.tokenizing import TokenizerClient
 from garcon_jupyter.client.tokens import Generated, Tokens, generated
 from garcon_jupyter.connection import background
 from garcon_jupyter.connection.connection import Endpoint
-from garcon_jupyter.errors import BadProbe, BadRequest
+from garcon_jupyter.errors import BadProbe, BadRequest, UnknownName
 from garcon_jupyter.wire import requests as wire
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ class PassClient(TokenizerClient):
         attached_once: those that apply to the next such pass only.
         last_tokens: what the last pass read.
         tokens_at: what the last pass read that had a probe on a point, by (point, name of the probe).
+        adapter: that is on in passes that name none; None for the base model.
     """
+
+    adapter: str | None = None
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class PassClient(TokenizerClient):
         logits: str | Callable[[Tensor], Any] = "all",
         seed: int | None = None,
         batch_tokens: int | str | None = None,
+        adapter: str | None = None,
     ) -> Any:
         """Run the model forward.
 
@@ -72,12 +76,15 @@ class PassClient(TokenizerClient):
                 need. Numbers are those of one pass, and logits at padding are zeros; but a probe sees one piece
                 after the other, so one that saves ``save_ctx.x = tensor`` keeps the last.
                 ``save_ctx.here.document`` and ``.offset`` say which rows and tokens it sees.
+            adapter: of those that the server was launched with, the one that is on in this pass; None for the base
+                model. See :meth:`adapted`.
 
         Returns:
             The logits as asked for.
 
         Raises:
             BadTokens, BadProbe, UnknownPoint: nothing has run.
+            UnknownName: there is no such adapter.
             ProbeError: a probe raised; an instance of the original type too.
             Interrupted: the pass was interrupted.
 
@@ -115,6 +122,7 @@ class PassClient(TokenizerClient):
                 logits=wanted,
                 seed=_seed(seed),
                 batch_tokens=batch_tokens,
+                adapter=self._adapter(adapter),
             ),
             tokens,
         )
@@ -127,6 +135,7 @@ class PassClient(TokenizerClient):
         values: Sequence[str] = (),
         parameters: Sequence[str] = (),
         seed: int | None = None,
+        adapter: str | None = None,
     ) -> Any:
         """Run forward, a loss, and backward; gradient probes see the gradients.
 
@@ -138,6 +147,8 @@ class PassClient(TokenizerClient):
             values: points whose values the loss is given, whole and on the graph.
             parameters: parameters whose gradients to return, by the names of the table.
             seed: as for :meth:`forward`.
+            adapter: as for :meth:`forward`. Gradients of parameters are those of the model's own, beside which it
+                stands, and of those that it has whole.
 
         Returns:
             The loss, a scalar tensor; with `parameters`, (loss, {name: gradient}). A parameter upstream
@@ -157,6 +168,7 @@ class PassClient(TokenizerClient):
                 values=tuple(names),
                 parameters=wanted,
                 seed=_seed(seed),
+                adapter=self._adapter(adapter),
             ),
             tokens,
         )
@@ -168,6 +180,7 @@ class PassClient(TokenizerClient):
         max_new_tokens: int | None = None,
         probes: Iterable[Probe] | None = None,
         seed: int | None = None,
+        adapter: str | None = None,
         **options: Any,
     ) -> Generated:
         """Generate; probes run on every step and see the new positions.
@@ -182,6 +195,7 @@ class PassClient(TokenizerClient):
             max_new_tokens: how many at most; 20 where no other option says it.
             probes: as for :meth:`forward`.
             seed: of sampling and of the randomness inside probes.
+            adapter: as for :meth:`forward`.
             options: as for transformers' ``generate``: do_sample, temperature, num_beams, stop_strings, …; also
                 processors and criteria of your own, which run on the server, once for all ranks. The checkpoint's
                 ``generation_config.json`` says the rest, but what is not asked to be sampled is not.
@@ -201,8 +215,52 @@ class PassClient(TokenizerClient):
             probes=self._probes(probes, "generate"),
             options=options,
             seed=_seed(seed),
+            adapter=self._adapter(adapter),
         )
         return generated(self._run_pass(request, tokens))
+
+    # -- adapters ----------------------------------------------------------------------------
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that the server was launched with."""
+        return tuple(self.facts["model"].get("adapters", {}))
+
+    def adapted(self, adapter: str | None) -> Self:
+        """The same model in the same session, with an adapter on in all that is asked of it and names none.
+
+        So everything that takes a model takes one with an adapter: pictures, lenses, atlases, looks.
+
+        Args:
+            adapter: its name; None for the base model.
+
+        Returns:
+            A connection beside this one, with probes and recordings of the same session; attached probes are its own.
+
+        Raises:
+            UnknownName: there is no such adapter.
+        """
+        name = None if adapter is None else self._adapter(adapter)
+        beside = type(self)(self.server, session=self.session)
+        beside.adapter = name
+        return beside
+
+    def _adapter(self, given: str | None) -> str | None:
+        """The adapter of a request: the one given, else that of all requests.
+
+        Raises:
+            UnknownName: there is no such adapter.
+        """
+        if given is None:
+            return self.adapter
+        if given not in self.adapters:
+            raise UnknownName.among(
+                "adapter",
+                str(given),
+                self.adapters,
+                "Adapters are given at launch: adapter=DIRECTORY.",
+            )
+        return given
 
     # -- probes ------------------------------------------------------------------------------
 

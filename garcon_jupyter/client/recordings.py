@@ -173,8 +173,10 @@ class Recording:
         attributes: dict[str, AttributeInfo],
         lazy: bool,
         owner: Any,
+        adapters: tuple[str, ...] = (),
     ) -> None:
         self._model, self._ref, self._attributes, self._lazy = model, ref, attributes, lazy
+        self._adapters = adapters
         self._owner = owner  # keeps the snapshot alive on the server
         self._fetched: dict[str, Any] = {}
 
@@ -223,6 +225,15 @@ class Recording:
     def __dir__(self) -> list[str]:
         return [*self._attributes, "handle"]
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Adapters that were on while this was saved, the last one last, "" for the base model; none where it was
+        the base model alone. Of values that were brought back after a lost rank, the origin of each says it."""
+        return self._adapters
+
+    def _on(self) -> str:
+        return ", then ".join(name or "none" for name in self._adapters)
+
     def keys(self) -> list[str]:
         """Names of what was saved."""
         return list(self._attributes)
@@ -235,7 +246,8 @@ class Recording:
             )
             origin = f" (of {info.origin})" if info.origin else ""
             rows.append(f"{name}: {what or info.preview}{origin}")
-        return f"<recording of {self._ref.point}: {'; '.join(rows)}>"
+        on = f" with adapter {self._on()}" if self._adapters else ""
+        return f"<recording of {self._ref.point}{on}: {'; '.join(rows)}>"
 
     def _repr_html_(self) -> str | None:
         return display_hooks.html(self)
@@ -260,7 +272,8 @@ class Recordings(Mapping[Key, Recording]):
         for (point, name), attributes in index.contexts.items():
             ref = RecordingRef(index.snapshot, point, name)
             key: Key = point if name is None else (point, name)
-            self._entries[key] = Recording(model, ref, attributes, lazy, self._snapshot)
+            on = index.adapters.get((point, name), ())
+            self._entries[key] = Recording(model, ref, attributes, lazy, self._snapshot, on)
         weakref.finalize(self._snapshot, model._released.append, index.snapshot).atexit = False
 
     def __getitem__(self, key: Key) -> Any:

@@ -75,6 +75,7 @@ def model(rmodel: Client) -> str:
     head = (
         _heading(rmodel.server.name, " · ".join(said)),
         *(_soft(f"Note: {note}.") for note in served.get("notes", ())),
+        *(_soft(f"Adapter {name}: {told}.") for name, told in served.get("adapters", {}).items()),
         _table(["rank", *place, "device", "layers", "parameters"], ranks),
     )
     if not catalog.mapped:

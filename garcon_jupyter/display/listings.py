@@ -105,6 +105,10 @@ def status(server: Endpoint, told: dict[str, Any]) -> str:
         ("running", _work(told["running"]) if told["running"] else "nothing"),
         ("waiting", "; ".join(map(_work, told["waiting"])) or "nothing"),
         *(("note", note) for note in server.facts["model"].get("notes", ())),
+        *(
+            ("adapter", f"{name}: {told}")
+            for name, told in server.facts["model"].get("adapters", {}).items()
+        ),
         ("ends", "never by itself" if idle is None else f"after {duration(idle)} without requests"),
     ]
     rows += [

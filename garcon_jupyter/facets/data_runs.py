@@ -41,6 +41,7 @@ class DataRuns(Client):
         resume: str | Path | None = None,
         blocking: bool = True,
         show: bool = True,
+        adapter: str | None = None,
     ) -> Run:
         """Stream data past probes, on the server.
 
@@ -73,6 +74,7 @@ class DataRuns(Client):
             resume: a directory of checkpoints to go on from, in place of data and probes.
             blocking: wait for the end; else return at once.
             show: how far it is, while waiting.
+            adapter: that is on; as for :meth:`forward`. A run that is resumed keeps its own.
 
         Returns:
             The run: poll, pause, resume, cancel, wait.
@@ -106,6 +108,7 @@ class DataRuns(Client):
                 fresh,
                 None if checkpoint is None else _path(self, checkpoint),
                 every,
+                self._adapter(adapter),
             )
             status = ask(self, "start", asked)
         run = Run(self, status)
@@ -147,7 +150,7 @@ class DataRuns(Client):
             of: ``recorders.Transform(fn, units)``: an atlas of what a function makes of each point's tensor.
             without: tokens that are not recorded, such as ("first", "special"); see
                 :meth:`garcon_jupyter.recorders.Recorder.without`. They still stand in the windows of examples.
-            options: as for :meth:`run`: batch_tokens, length, checkpoint, ….
+            options: as for :meth:`run`: batch_tokens, length, checkpoint, adapter, ….
 
         Returns:
             The atlas; ``garcon.open_atlas(path)`` opens it again, without a server.

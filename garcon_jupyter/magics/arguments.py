@@ -306,6 +306,7 @@ def _probe() -> Parser:
     add("--grad", action="store_true", help="run in the backward pass, on the gradient")
     add("--once", action="store_true", help="run in one pass only: that of --on, or the next")
     add("--on", metavar="TEXT", help="run forward now, on a text or on a variable that holds one")
+    add("--adapter", metavar="NAME", help="of --on: the adapter that is on in that pass")
     add("--show", action="store_true", help="show what it saved, after --on or on the last tokens")
     add("--sharded", action="store_true", help="run on every rank that holds a shard, on its shard")
     add("--merge", metavar="RULE", help=f"of sharded: {', '.join(MERGE_RULES)}, or a function")

@@ -48,7 +48,7 @@ class ProbeCell:
         model.attach(*probes, once=given.once)
         print(listings.attached(model))
         if tokens is not None:
-            model.forward(tokens, logits="none")
+            model.forward(tokens, logits="none", adapter=self._adapter(model))
         if given.show:
             self._show(model, [probe.point for probe in probes])
 
@@ -59,6 +59,12 @@ class ProbeCell:
                 "--on and --show run forward, where there are no gradients.",
                 "Attach with --grad, then call rmodel.backward(tokens, loss_fn).",
             )
+        if given.adapter and given.on is None and not given.show:
+            raise BadRequest(
+                "--adapter is of a pass, and none is run.",
+                'Add --on "a text", or name it where you run one: rmodel.forward(tokens, adapter=…).',
+            )
+        self._adapter(model)
         if given.show and given.on is None and model.last_tokens is None:
             raise BadRequest(
                 "--show has nothing to show: no text was run yet.", 'Add --on "a text".'
@@ -80,6 +86,11 @@ class ProbeCell:
             "source": self._source(),
         }
         return [probe for place in places for probe in place.probes(function, **options)]
+
+    def _adapter(self, model: RemoteModel) -> str | None:
+        """The adapter of the pass; refused where the model has none of that name, before anything has changed."""
+        given = self._given.adapter
+        return given and model._adapter(arguments.expanded(given, self._current.variables))
 
     def _recorder(self) -> Recorder[Any] | None:
         """What ``--record`` asks for; it takes the place of the body."""

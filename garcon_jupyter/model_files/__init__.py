@@ -6,6 +6,8 @@ Not here: loading a model, which the server does.
 ``embedded``       models that come with Garçon
 ``weights``        what weight files say, unread
 ``quantised``      what packed weights need
+``own_code``       checkpoints that bring code of their own
+``adapters``       what a directory of an adapter may ask for
 ``configuration``  numbers that may differ from layer to layer
 ``degrees``        by which degrees a model can be cut
 """

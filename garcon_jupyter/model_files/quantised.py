@@ -25,11 +25,14 @@ class Needs:
         packages: names to import, and to install them by where they differ.
         gpu: whether it runs on GPUs only.
         unread: why transformers cannot load such a checkpoint at all, if so.
+        unpacked: whether the weights become plain numbers while they are loaded, on every device: what computes with
+            packed ones has no weight to look at, where some has it.
     """
 
     packages: tuple[tuple[str, str], ...] = ()
     gpu: bool = False
     unread: str = ""
+    unpacked: bool = False
 
 
 def _of(*packages: str, gpu: bool = False) -> Needs:
@@ -48,16 +51,16 @@ METHODS: dict[str, Needs] = {
     "eetq": _of("kernels", gpu=True),
     "fbgemm_fp8": _of("fbgemm_gpu=fbgemm-gpu", gpu=True),
     "fouroversix": _of("fouroversix", gpu=True),
-    "fp8": _of(),  # unpacked while it is loaded, where no GPU computes with it
+    "fp8": Needs(unpacked=True),
     "fp_quant": _of("fp_quant", gpu=True),
     "gemma": _of(),
     "gguf": Needs(unread="GGUF is converted first, by garcon_backend.models.convert_gguf"),
     "gptq": _of("optimum", "gptqmodel"),
     "higgs": _of("flute=flute-kernel", "fast_hadamard_transform", gpu=True),
     "hqq": _of("hqq"),
-    "metal": _of(),  # as fp8
-    "mxfp4": _of(),  # as fp8
-    "mxfp8": _of(),  # as fp8
+    "metal": Needs(unpacked=True),
+    "mxfp4": Needs(unpacked=True),
+    "mxfp8": Needs(unpacked=True),
     "nvfp4": Needs(unread="transformers packs so by itself, but loads no such checkpoint"),
     "quanto": _of("optimum.quanto=optimum-quanto"),
     "quark": _of("quark=amd-quark"),
@@ -77,6 +80,12 @@ def method_of(config: dict[str, Any]) -> str | None:
     if packing.get("load_in_8bit") or packing.get("load_in_4bit"):
         return "bitsandbytes"
     return str(packing.get("quant_method"))
+
+
+def is_unpacked(config: dict[str, Any]) -> bool:
+    """Whether the weights of a checkpoint are packed, and become plain numbers while they are loaded."""
+    needs = METHODS.get(method_of(config) or "")
+    return needs is not None and needs.unpacked
 
 
 def check(config: dict[str, Any], directory: Path) -> None:
@@ -118,8 +127,9 @@ def check_place(
     if any(degree > 1 for degree in degrees.values()):
         cut = ", ".join(f"{word}={degree}" for word, degree in degrees.items() if degree > 1)
         raise BadDegrees(
-            f"A quantised model ({method}) is not cut or copied over processes, and {cut} asks for it.",
-            "Launch it without degrees.",
+            f"A quantised model ({method}) is not cut or copied over processes, and {cut} asks for it: a part of packed "
+            "weights may begin in the midst of numbers that share a scale.",
+            f"Launch it without degrees. {UNPACK}",
         )
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from garcon_jupyter.errors import FetchFailed, GarconError, NotAModel
-from garcon_jupyter.model_files import quantised, weights
+from garcon_jupyter.model_files import adapters, own_code, quantised, weights
 from garcon_jupyter.model_files.embedded import EMBEDDED, Progress, cache_dir, fetch
 
 __all__ = [
@@ -42,9 +42,8 @@ __all__ = [
 
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,95}")
 _HUB_CACHE = re.compile(r"models--(?:.*--)?(?P<name>.+)")
+_HUB_PICKLES = ["pytorch_model*.bin"]
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 _WHAT_WORKS = (
     f"Give an embedded model ({', '.join(EMBEDDED)}), a directory with a config.json and "
@@ -70,7 +69,10 @@ class ModelDirectory:
 
 
 def resolve(
-    path: str | os.PathLike[str], progress: Progress = print, architecture: bool = True
+    path: str | os.PathLike[str],
+    progress: Progress = print,
+    architecture: bool = True,
+    trust_remote_code: bool = False,
 ) -> ModelDirectory:
     """The model that `path` means: an embedded name, a directory, or a hub id.
 
@@ -79,6 +81,7 @@ def resolve(
         progress: told one sentence at each step, where something has to be fetched.
         architecture: whether to ask transformers for its architecture, which takes seconds where it is not
             imported; else :func:`check_architecture` is called later.
+        trust_remote_code: whether code that the checkpoint brings may run; from a hub it is fetched only then.
 
     Raises:
         NotAModel: it is none of these, or holds no model that can be served.
@@ -86,7 +89,7 @@ def resolve(
     """
     word = os.fspath(path).strip()
     try:
-        return _resolve(word, progress, architecture)
+        return _resolve(word, progress, architecture, trust_remote_code)
     except GarconError:
         raise
     except OSError as error:  # no permission, a name too long, a file system that is gone
@@ -95,15 +98,17 @@ def resolve(
         ) from error
 
 
-def _resolve(word: str, progress: Progress, architecture: bool) -> ModelDirectory:
+def _resolve(
+    word: str, progress: Progress, architecture: bool, trust_remote_code: bool
+) -> ModelDirectory:
     if word.lower() in EMBEDDED:
         directory = fetch(word, progress)
         return ModelDirectory(directory, _name(directory), "embedded", _read_config(directory))
     where = Path(word).expanduser()
     if word and where.is_dir():
-        return _checked(where.resolve(), "directory", architecture)
+        return _checked(where.resolve(), "directory", architecture, trust_remote_code)
     if _HUB_ID.fullmatch(word) and not os.path.lexists(where) and where.suffix != ".gguf":
-        return _from_hub(word, progress, architecture)
+        return _from_hub(word, progress, architecture, trust_remote_code)
     raise _no_directory(word, where)
 
 
@@ -137,31 +142,20 @@ def _name(directory: Path) -> str:
 
 
 def _checked(
-    directory: Path, source: Literal["directory", "hub"], architecture: bool
+    directory: Path,
+    source: Literal["directory", "hub"],
+    architecture: bool,
+    trust_remote_code: bool = False,
 ) -> ModelDirectory:
     """The snapshot in `directory`, its architecture known, if that is asked, and its weight files whole."""
     config = _read_config(directory)
     if architecture:
-        check_architecture(directory)
+        check_architecture(directory, trust_remote_code)
     quantised.check(config, directory)
-    _refuse_adapter_beside(directory)
+    adapters.refuse_beside(directory)
     for file in weights.weight_files(directory):
-        weights.stored_tensors(file)
+        weights.check_whole(file)
     return ModelDirectory(directory, _name(directory), source, config)
-
-
-def _refuse_adapter_beside(directory: Path) -> None:
-    """An adapter beside a whole model: which of the two models is meant, nobody can know.
-
-    transformers applies it where peft is installed, and leaves it out without a word where it is not.
-    """
-    found = [name for name in _ADAPTER_FILES if (directory / name).is_file()]
-    if found:
-        raise NotAModel(
-            f"{directory} holds an adapter ({found[0]}) beside a whole model.",
-            "Merge it (`merge_and_unload` in peft), save that and give it; or, for the model without "
-            "it, move the adapter's files away.",
-        )
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -189,10 +183,10 @@ def _no_config(directory: Path) -> NotAModel:
             f"{directory} is not a model but holds {len(models)} of them.",
             f"Give one: {', '.join(str(directory / name) for name in models[:4])}.",
         )
-    if "adapter_config.json" in holds:
+    if adapters.CONFIG in holds:
         return NotAModel(
             f"{directory} holds an adapter, not a whole model.",
-            "Merge it into its base model (`merge_and_unload` in peft), save that and give it.",
+            f"Launch its base model, with adapter={str(directory)!r} (--adapter {directory}).",
         )
     if packed:
         return _is_gguf(directory / packed[0])
@@ -204,12 +198,17 @@ def _no_config(directory: Path) -> NotAModel:
     )
 
 
-def check_architecture(directory: Path) -> None:
+def check_architecture(directory: Path, trust_remote_code: bool = False) -> None:
     """Refuse a model whose configuration transformers can make no causal language model of.
+
+    Args:
+        trust_remote_code: whether code that the checkpoint brings may run.
 
     Raises:
         NotAModel: says what it is, or the nearest architecture that there is.
     """
+    if trust_remote_code and own_code.model_class(directory):
+        return
     file, config = directory / "config.json", _read_config(directory)
     kind = config.get("model_type")
     if not isinstance(kind, str) or not kind:
@@ -226,6 +225,8 @@ def check_architecture(directory: Path) -> None:
             "Give a model that predicts the next token, "
             "or serve it with --loader package.module:function.",
         )
+    if own_code.model_class(directory):
+        raise own_code.untrusted(directory)
     nearest = difflib.get_close_matches(kind, causal, n=2)
     hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     raise NotAModel(
@@ -294,24 +295,27 @@ def _nearest(where: Path) -> list[str]:
 # A hub id ---------------------------------------------------------------------------------------
 
 
-def _from_hub(repository: str, progress: Progress, architecture: bool) -> ModelDirectory:
+def _from_hub(
+    repository: str, progress: Progress, architecture: bool, trust_remote_code: bool
+) -> ModelDirectory:
     """The snapshot of a hub id: the copy in the hub's local cache, else fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return _checked(
-            Path(snapshot_download(repository, local_files_only=True)), "hub", architecture
-        )
+        cached = Path(snapshot_download(repository, local_files_only=True))
+        return _checked(cached, "hub", architecture, trust_remote_code)
     except (LocalEntryNotFoundError, NotAModel):
         pass  # none of it is here, or a part: the hub may have the rest
     except HFValidationError as error:
         raise NotAModel(
             f"{repository!r} is no directory here and cannot be a hub id.", _WHAT_WORKS
         ) from error
-    fetched = _download(repository, progress)  # what the cache has, where there is no network
+    fetched = _download(
+        repository, progress, trust_remote_code
+    )  # what the cache has, where there is no network
     try:
-        return _checked(fetched, "hub", architecture)
+        return _checked(fetched, "hub", architecture, trust_remote_code)
     except NotAModel as error:
         raise NotAModel(
             f"What the hub's local cache has of {repository} cannot be served: {error.problem}",
@@ -319,7 +323,7 @@ def _from_hub(repository: str, progress: Progress, architecture: bool) -> ModelD
         ) from error
 
 
-def _download(repository: str, progress: Progress) -> Path:
+def _download(repository: str, progress: Progress, trust_remote_code: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -330,7 +334,11 @@ def _download(repository: str, progress: Progress) -> Path:
             raise _not_asked(repository, why) from error
     progress(f"Asking the Hugging Face hub for {repository}.")
     try:
-        return Path(snapshot_download(repository, allow_patterns=_HUB_FILES, ignore_patterns="*/*"))
+        wanted = [*_HUB_FILES, "*.py"] if trust_remote_code else _HUB_FILES
+        fetched = snapshot_download(repository, allow_patterns=wanted, ignore_patterns="*/*")
+        if not any(Path(fetched).glob("*.safetensors")):  # older than these, or none at all
+            snapshot_download(repository, allow_patterns=_HUB_PICKLES, ignore_patterns="*/*")
+        return Path(fetched)
     except GatedRepoError as error:
         raise FetchFailed(
             f"The hub gives {repository} only to those who accepted its licence.",

@@ -5,12 +5,17 @@ little-endian order, then the table in JSON, ``{name: {dtype, shape, data_offset
 follow, and the offsets count from there. A large model is split into several such files and a
 ``model.safetensors.index.json`` that names them. So the size of a model, and whether a file was cut
 short, is known from a few kilobytes.
+
+Older checkpoints have a pickle instead, ``pytorch_model.bin``, or several with an index. It is read by torch's reader that makes
+tensors and calls nothing (``weights_only``); one that holds more is refused.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import pickle
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +24,8 @@ from garcon_jupyter.errors import NotAModel
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+PICKLES = "pytorch_model.bin.index.json"
 
 _LONGEST_TABLE = 100_000_000  # bytes; the limit of the safetensors library
 _LFS_POINTER = b"version https://git-lfs"
@@ -39,16 +46,22 @@ class StoredTensor:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of the snapshot in `directory`; all of them exist.
+    """The weight files of the snapshot in `directory`, safetensors where it has both; all of them exist.
 
     Raises:
         NotAModel: there are none, or the index is unreadable or names a file that is not there.
     """
-    if (directory / SINGLE).is_file():
-        return [directory / SINGLE]
-    index = directory / INDEX
-    if not index.is_file():
-        raise _without_safetensors(directory)
+    for single, several in ((SINGLE, INDEX), (PICKLE, PICKLES)):
+        if (directory / single).is_file():
+            return [directory / single]
+        if (directory / several).is_file():
+            return _named_by(directory / several)
+    raise _without_weights(directory)
+
+
+def _named_by(index: Path) -> list[Path]:
+    """The files that an index names."""
+    directory = index.parent
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -65,20 +78,38 @@ def weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
-def stored_tensors(file: Path) -> list[StoredTensor]:
-    """The table at the head of one safetensors file.
+def check_whole(file: Path) -> None:
+    """Refuse a weight file that is damaged, as far as that is seen without reading it.
 
     Raises:
-        NotAModel: it is a Git LFS pointer, no safetensors file, or cut short.
+        NotAModel: it is a Git LFS pointer, no weight file, or cut short.
     """
+    if file.suffix == ".safetensors":
+        stored_tensors(file)
+        return
+    with file.open("rb") as stream:
+        head = stream.read(len(_LFS_POINTER))
+    if head == _LFS_POINTER:
+        raise _pointer(file)
+    # torch writes a zip archive, whose table is at its end; before 1.6 it wrote pickles one after the other.
+    if not zipfile.is_zipfile(file) and head[:1] != b"\x80":
+        what = "is cut short" if head[:2] == b"PK" else "is no file that torch wrote"
+        raise NotAModel(f"{file} {what}.", "Copy the snapshot again.")
+
+
+def stored_tensors(file: Path) -> list[StoredTensor]:
+    """The tensors of one weight file, from the table at the head of a safetensors file.
+
+    Raises:
+        NotAModel: it is a Git LFS pointer, no weight file, cut short, or a pickle that holds more than tensors.
+    """
+    if file.suffix != ".safetensors":
+        return _pickled(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
         head = stream.read(8)
         if (head + stream.read(len(_LFS_POINTER) - 8)).startswith(_LFS_POINTER):
-            raise NotAModel(
-                f"{file} is a Git LFS pointer, not the weights.",
-                "Run `git lfs pull` in the repository that it was copied from.",
-            )
+            raise _pointer(file)
         length = int.from_bytes(head, "little")
         stream.seek(8)
         table = stream.read(length) if length <= _LONGEST_TABLE else b""
@@ -95,6 +126,33 @@ def stored_tensors(file: Path) -> list[StoredTensor]:
             "Copy the snapshot again.",
         )
     return found
+
+
+def _pickled(file: Path) -> list[StoredTensor]:
+    """The tensors of a pickle, without their numbers where torch wrote an archive."""
+    import torch
+
+    check_whole(file)
+    mapped = zipfile.is_zipfile(file)
+    try:
+        found = torch.load(file, map_location="meta", weights_only=True, mmap=mapped or None)
+        return [
+            StoredTensor(name, tuple(value.shape), value.numel() * value.element_size())
+            for name, value in found.items()
+        ]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NotAModel(
+            f"{file} is a pickle that holds more than tensors, or a damaged one, and is not read: {reason}",
+            "If you trust it, load it with torch.load(…, weights_only=False), and save its tensors as safetensors.",
+        ) from error
+
+
+def _pointer(file: Path) -> NotAModel:
+    return NotAModel(
+        f"{file} is a Git LFS pointer, not the weights.",
+        "Run `git lfs pull` in the repository that it was copied from.",
+    )
 
 
 def _stored(name: str, entry: dict[str, list[int]]) -> StoredTensor:
@@ -117,21 +175,12 @@ def total_parameters(files: Iterable[Path]) -> int:
     )
 
 
-def _without_safetensors(directory: Path) -> NotAModel:
-    """The error for a directory with a configuration and no safetensors: names what it has."""
-    pickles = _present(directory, "pytorch_model*.bin", "*.pth", "*.pt")
-    if pickles:
-        return NotAModel(
-            f"{directory} has its weights only as a pickle ({pickles[0]}), which can run any code "
-            f"when it is read.",
-            'If you trust it, convert it once: `python -c "from transformers import '
-            f"AutoModelForCausalLM as M; M.from_pretrained('{directory}').save_pretrained('NEW')\"`"
-            ", copy the tokenizer files beside it, and give NEW.",
-        )
-    others = _present(directory, "*.gguf", "*.h5", "*.msgpack", "*.safetensors")
+def _without_weights(directory: Path) -> NotAModel:
+    """The error for a directory with a configuration and no weights: names what it has."""
+    others = _present(directory, "*.gguf", "*.h5", "*.msgpack", "*.safetensors", "*.pt*")
     found = f"; it has {', '.join(others[:3])}" if others else ""
     return NotAModel(
-        f"{directory} has a configuration but no weights: neither {SINGLE} nor {INDEX}{found}.",
+        f"{directory} has a configuration but no weights: neither {SINGLE} nor {INDEX}, nor {PICKLE}{found}.",
         "Give a directory as `save_pretrained` writes it.",
     )
 

@@ -139,6 +139,8 @@ class _Start:
             "family": self.settings.family,
             "settings": {**self.settings.__dict__, "device": device},
             "limits": asdict(self.limits),
+            "adapters": self.settings.adapter or {},
+            "trust_remote_code": bool(self.settings.trust_remote_code),
         }
 
     def relayed(self, log: Path) -> Iterator[None]:

@@ -72,6 +72,8 @@ class Option:
     @property
     def kind(self) -> str:
         """What its value is where everything is written: "text", "number", "truth" or "list"."""
+        if Sequence in self.types:
+            return "list"
         if str in self.types:
             return "text"
         if bool in self.types:
@@ -149,6 +151,21 @@ class ModelOptions(TypedDict, total=False):
                 unset="GPUs, where there are some",
                 choices=(("cuda", "GPUs"), ("cpu", "CPU")),
             ),
+        ),
+    ]
+    adapter: Annotated[
+        Sequence[str] | Mapping[str, str] | str | os.PathLike[str] | None,
+        Option(
+            "a LoRA as PEFT writes it: a directory, or NAME=DIRECTORY, or several; requests name the one that is to be on",
+            unset="none",
+            metavar="[NAME=]DIRECTORY",
+        ),
+    ]
+    trust_remote_code: Annotated[
+        bool | None,
+        Option(
+            "let code that the checkpoint brings run on the server, with your rights",
+            unset="it is refused",
         ),
     ]
     loader: Annotated[

@@ -40,7 +40,13 @@ def plan(settings: Settings) -> Placement:
     degrees = {word: degree or 1 for word, degree in asked.items()}
     if device == "cuda" and devices and not settings.loader and not any(asked.values()):
         room = int(USABLE * min(devices))
-        degrees |= _chosen(settings.path, len(devices), room, settings.dtype or "")
+        degrees |= _chosen(
+            settings.path,
+            len(devices),
+            room,
+            settings.dtype or "",
+            bool(settings.trust_remote_code),
+        )
     return Placement(device, degrees)
 
 
@@ -61,7 +67,7 @@ def _gpu_bytes() -> tuple[int, ...]:
 
 
 @functools.cache
-def _chosen(path: str, count: int, room: int, dtype: str) -> dict[str, int]:
+def _chosen(path: str, count: int, room: int, dtype: str, trusted: bool) -> dict[str, int]:
     """Degrees chosen by the server's own code, in a process of its own: the client does not have it."""
     command = [
         sys.executable,
@@ -71,6 +77,7 @@ def _chosen(path: str, count: int, room: int, dtype: str) -> dict[str, int]:
         str(count),
         str(room),
         dtype,
+        *(["trusted"] if trusted else []),
     ]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     try:

@@ -23,7 +23,7 @@ def check(settings: Settings) -> None:
         NotAModel: its weights are packed for a device that is not there.
     """
     if embedded.cache_dir() not in Path(settings.path).parents:  # ours are known
-        snapshots.check_architecture(Path(settings.path))
+        snapshots.check_architecture(Path(settings.path), bool(settings.trust_remote_code))
     asked = {"tp": settings.tp or 1, "pp": settings.pp or 1, "dp": settings.dp or 1}
     said = json.loads((Path(settings.path) / "config.json").read_text(encoding="utf-8"))
     if quantised.method_of(said):
@@ -33,7 +33,9 @@ def check(settings: Settings) -> None:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(settings.path, local_files_only=True)
+        config = AutoConfig.from_pretrained(
+            settings.path, local_files_only=True, trust_remote_code=False
+        )
     except Exception:  # noqa: BLE001 - the server, which reads it too, says what is wrong with it
         return
     degrees.check(config, asked["tp"], asked["pp"])

@@ -20,6 +20,8 @@ class Settings:
     device: str | None = None
     loader: str | None = None
     family: str | None = None
+    adapter: dict[str, str] | None = None
+    trust_remote_code: bool | None = None
 
     def differs(self, facts: dict[str, Any]) -> str:
         """In what a running server differs from these settings, or nothing."""

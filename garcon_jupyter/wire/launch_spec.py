@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,8 @@ class LaunchSpec:
         limits: of what it uses, and of how long it stays.
         hosts: where the server runs over several; None on one.
         slurm_job: of which the server is, if any.
+        adapters: directories by the names by which requests name them.
+        trust_remote_code: whether code that the checkpoint brings may run.
     """
 
     name: str
@@ -120,6 +122,8 @@ class LaunchSpec:
     hosts: Hosts | None = None
     slurm_job: str | None = None
     family: str | None = None
+    adapters: dict[str, str] = field(default_factory=dict)
+    trust_remote_code: bool = False
 
     @classmethod
     def read(cls, file: Path) -> LaunchSpec:

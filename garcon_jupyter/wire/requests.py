@@ -93,7 +93,18 @@ class Request:
 
 
 @dataclass
-class Forward(Request):
+class AdaptedRequest(Request):
+    """Base of those that the model answers with an adapter on.
+
+    Attributes:
+        adapter: the name that it was launched with; None for the base model.
+    """
+
+    adapter: str | None = None
+
+
+@dataclass
+class Forward(AdaptedRequest):
     """Run the model; answer with logits [b, p, V] ("all"), [b, V] ("last"), nothing ("none"), or
     what a function makes of them on the server.
 
@@ -111,7 +122,7 @@ class Forward(Request):
 
 
 @dataclass
-class Backward(Request):
+class Backward(AdaptedRequest):
     """Run forward, a loss, and backward; answer with the loss and the named gradients.
 
     Attributes:
@@ -130,7 +141,7 @@ class Backward(Request):
 
 
 @dataclass
-class Generate(Request):
+class Generate(AdaptedRequest):
     """Generate tokens, probes running on every step; answer with :class:`GeneratedTokens`."""
 
     batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
@@ -227,7 +238,7 @@ class Drop(Request):
 
 
 @dataclass
-class GetParameter(Request):
+class GetParameter(AdaptedRequest):
     """Answer with a parameter, [out, in], cut by `index` on the server."""
 
     name: str = ""
@@ -284,8 +295,11 @@ class SnapshotIndex:
 
     Attributes:
         silent: why probes at (point, name) did not run, where their module was not called.
+        adapters: which adapters were on when something was saved at (point, name), in order, "" for the base
+            model; nothing of contexts that the base model alone filled.
     """
 
     snapshot: int
     contexts: dict[tuple[str, str | None], dict[str, AttributeInfo]]
     silent: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    adapters: dict[tuple[str, str | None], tuple[str, ...]] = field(default_factory=dict)

@@ -74,6 +74,7 @@ class StartRun:
         fresh: forget first what is recorded where these probes save.
         checkpoint: directory for checkpoints; None for one in the server's own.
         every: seconds between two checkpoints; 0 for one after each batch.
+        adapter: that is on in all of its passes; None for the base model.
     """
 
     data: Data
@@ -83,6 +84,7 @@ class StartRun:
     fresh: bool = True
     checkpoint: str | None = None
     every: float = 30.0
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def test_probe_has_the_words_of_the_method() -> None:
     from garcon_jupyter.client.probes import ProbePoint
 
     words = set(inspect.signature(ProbePoint.probe).parameters) - {"self", "fn"}
-    own = {"help", "points", "once", "on", "show", "record", "without"}
+    own = {"help", "points", "once", "on", "adapter", "show", "record", "without"}
     assert {action.dest for action in arguments.PROBE._actions} - own == words
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import garcon_jupyter as garcon
+from garcon_backend.in_process import open_here
 from garcon_jupyter import BadProbe, BadRequest, UnknownPoint, WrongValue
+from tests import lora
 from tests.magics.conftest import Notebook
 from tests.oracle import PROMPT, Plain, close
 
@@ -293,3 +297,19 @@ def test_a_recorder_in_place_of_a_body(connected: Notebook, plain: Plain) -> Non
     )
     connected.fails(f"%probe {NEURONS} --record topk --record topk=3", BadProbe)
     assert len(model.attached) == 1
+
+
+def test_an_adapter_is_on_in_the_pass_that_is_run(
+    connected: Notebook, llama_path: Path, tmp_path: Path, plain: Plain
+) -> None:
+    lora.make(tmp_path / "tuned", plain.model, ["q_proj"])
+    tuned = garcon.connect(open_here(llama_path, adapter=tmp_path / "tuned"))
+    served, connected["rmodel"], connected["prompt"] = connected["rmodel"], tuned, PROMPT
+    connected.run("%%probe logits --on prompt --adapter tuned\nsave_ctx.value = tensor")
+    assert close(tuned.recordings()["logits"].value, tuned.forward(PROMPT, [], adapter="tuned"))
+    assert not close(tuned.recordings()["logits"].value, plain.logits(PROMPT))
+    with pytest.raises(garcon.UnknownName, match="Did you mean tuned"):
+        connected.run("%%probe logits --on prompt --adapter tund\nsave_ctx.value = tensor")
+    with pytest.raises(garcon.BadRequest, match="is of a pass, and none is run"):
+        connected.run("%%probe logits --adapter tuned\nsave_ctx.value = tensor")
+    connected["rmodel"] = served

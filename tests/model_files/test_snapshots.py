@@ -184,7 +184,7 @@ def test_packed_weights_for_a_gpu_or_over_processes() -> None:
 
 def test_an_adapter(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    assert "holds an adapter, not a whole model. Merge it" in refusal(tmp_path)
+    assert "holds an adapter, not a whole model. Launch its base model" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +213,9 @@ def test_damaged_weights(tmp_path: Path) -> None:
     assert "model.safetensors is cut short: it has 100,000 of its " in refusal(tmp_path)
 
 
-def test_pickled_weights(tmp_path: Path) -> None:
+def test_a_file_that_is_called_a_pickle(tmp_path: Path) -> None:
     (make_llama(tmp_path) / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    assert "has its weights only as a pickle (pytorch_model.bin)" in refusal(tmp_path)
+    assert "pytorch_model.bin is no file that torch wrote" in refusal(tmp_path)
 
 
 # Hub ids ----------------------------------------------------------------------------------------

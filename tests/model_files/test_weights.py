@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,10 +111,49 @@ def test_damaged_files_are_refused(
         weights.stored_tensors(file)
 
 
-def test_pickled_weights_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    torch.save({"w": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(NotAModel, match=r"only as a pickle \(pytorch_model.bin\).*save_pretrained"):
+def test_pickled_weights_are_read_without_running_them(tmp_path: Path) -> None:
+    file = tmp_path / weights.PICKLE
+    torch.save({"w": torch.zeros(2, 3), "v": torch.zeros(4, dtype=torch.bfloat16)}, file)
+    assert weights.weight_files(tmp_path) == [file]
+    assert weights.total_bytes([file]) == 32 and weights.total_parameters([file]) == 10
+    torch.save({"w": torch.zeros(2, 3)}, file, _use_new_zipfile_serialization=False)
+    assert weights.total_parameters([file]) == 6
+    witness = tmp_path / "ran"
+
+    class Harmful:
+        def __reduce__(self) -> Any:
+            return open, (str(witness), "w")
+
+    torch.save({"w": Harmful()}, file)
+    weights.check_whole(file)  # as far as is seen from outside
+    with pytest.raises(NotAModel, match="holds more than tensors.*weights_only=False"):
+        weights.stored_tensors(file)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        (b"PK\x03\x04 and no end", "is cut short"),
+        (b"nothing of the kind", "is no file that torch wrote"),
+    ],
+)
+def test_damaged_pickles_are_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / weights.PICKLE).write_bytes(content)
+    with pytest.raises(NotAModel, match=said):
+        weights.check_whole(tmp_path / weights.PICKLE)
+
+
+def test_several_pickles_by_their_index(tmp_path: Path) -> None:
+    names = ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
+    index = {"weight_map": dict(zip("ab", names, strict=True))}
+    (tmp_path / weights.PICKLES).write_text(json.dumps(index))
+    with pytest.raises(NotAModel, match="lacks 2 of its 2 weight files"):
         weights.weight_files(tmp_path)
+    for name in names:
+        torch.save({"a": torch.zeros(1)}, tmp_path / name)
+    assert weights.weight_files(tmp_path) == [tmp_path / name for name in names]
 
 
 def test_no_weights_at_all(tmp_path: Path) -> None:

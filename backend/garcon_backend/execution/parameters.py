@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.hook_sites.weights import ADAPTED, weight_of
 from garcon_backend.models.family import BoundFamily, Reading
 from garcon_backend.models.sharding import gather_parameter
 from garcon_jupyter.errors import BadRequest
@@ -29,12 +30,28 @@ class Parameters:
             return reading, None
         return reading, getattr(holder, leaf, None)
 
+    def _computed_with(self, name: str, stored: nn.Parameter) -> Tensor:
+        """A stored parameter, or, while an adapter is on, what the module computes with.
+
+        Raises:
+            PointUnavailable: it is packed.
+        """
+        path, _, leaf = self.bound.parameter(self.bound.catalog.parameter(name))[1].rpartition(".")
+        holder = self.bound.model.get_submodule(path)
+        packed = not stored.is_floating_point() or stored.element_size() < 2
+        return (
+            weight_of(holder)
+            if packed or (leaf == "weight" and ADAPTED in vars(holder))
+            else stored
+        )
+
     def get(self, name: str) -> Tensor | None:
-        """The parameter on the leader of the stage that holds it; None elsewhere."""
+        """The parameter on the leader of the stage that holds it; None elsewhere. While an adapter is on, with
+        what that adds to it."""
         reading, stored = self.stored(name)
         if stored is None:
             return None
-        whole = gather_parameter(stored, self.mesh)
+        whole = gather_parameter(self._computed_with(name, stored), self.mesh)
         if whole is None:
             return None
         value = reading.read(whole.detach())

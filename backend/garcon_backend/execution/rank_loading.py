@@ -18,12 +18,14 @@ from garcon_backend.execution.executor import Executor
 from garcon_backend.hook_sites import attention
 from garcon_backend.models import fit, loading, sharding
 from garcon_backend.models.account import account_of
+from garcon_backend.models.adapters import Adapters
 from garcon_backend.models.config import read_config
 from garcon_backend.models.family import Family
 from garcon_backend.models.family_files import check_places, read_family
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.backups import LIMIT, Backups
+from garcon_backend.tokenization.tokenizer import beyond_the_model
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire.launch_spec import LaunchSpec
 
@@ -70,7 +72,9 @@ def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
     mesh.seal = _seal(spec)
     family = read_family(spec.family) if spec.family else None
     model, tokenizer = _load_model(spec, mesh, progress, family)
-    rank = Rank.around(model, mesh, tokenizer, mapped=not spec.loader, family=family)
+    adapters = Adapters.load(spec.adapters, model, mesh, progress)
+    mapped = not spec.loader
+    rank = Rank.around(model, mesh, tokenizer, mapped, adapters=adapters, family=family)
     if family and mesh.degrees.pp == 1:
         check_places(rank.bound)
     if mesh.world > 1:
@@ -89,10 +93,11 @@ def _load_model(
         mesh.shared_with_user = True
         return loading.load_with(spec.loader, spec.model, mesh, spec.dtype)
     directory = Path(spec.model)
-    fit.check_degrees(read_config(directory), spec.degrees)
+    fit.check_degrees(read_config(directory, spec.trust_remote_code), spec.degrees)
     fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
-    model = loading.load(directory, mesh, spec.dtype, progress, family)
-    return model, loading.load_tokenizer(directory, progress)
+    trusted = spec.trust_remote_code
+    model = loading.load(directory, mesh, spec.dtype, progress, trusted, family)
+    return model, loading.load_tokenizer(directory, progress, spec.trust_remote_code)
 
 
 def _bring_back(spec: LaunchSpec, rank: Rank) -> None:
@@ -153,6 +158,7 @@ def _bytes(parameter: Any) -> int:
 def _model_facts(rank: Rank) -> dict[str, Any]:
     model, family = rank.model, rank.bound.family
     account = account_of(model)
+    beyond = beyond_the_model(rank.tokenizer, rank.bound.catalog.sizes.get("V", 0))
     return {
         "architecture": type(model).__name__,
         "model_type": getattr(getattr(model, "config", None), "model_type", None),
@@ -162,5 +168,6 @@ def _model_facts(rank: Rank) -> dict[str, Any]:
         ),
         "parameters": account.parameters,
         "unused_weights": list(account.unused),
-        "notes": account.notes(),
+        "notes": [*account.notes(), *beyond],
+        "adapters": rank.adapters.told(),
     }

@@ -7,5 +7,6 @@ Not here: user code, requests, and where the points of an architecture are (that
 ``staged_forwards``  forwards in steps, with the values in between in reach
 ``staged_attention`` attention classes of their own, met at their softmax
 ``staged_routers``   the same of routers of experts, which choose in ways of their own
+``weights``          the weight that a module computes with, while an adapter is on too
 ``attention``        the one attention function, fast unless its scores or pattern are probed
 """

@@ -18,6 +18,7 @@ from garcon_backend.distributed.collectives import (
     sum_over_ranks,
 )
 from garcon_backend.hook_sites.sites import Pass, Visitor, visited
+from garcon_backend.hook_sites.weights import weight_of
 
 
 def _eps(module: Any) -> float:
@@ -149,7 +150,7 @@ def output_by_head(
 
 def projection_weight(module: Any) -> Tensor:
     """The weight of a projection as [out, in]: GPT-2's Conv1D stores the transpose."""
-    weight = local(module.weight)
+    weight = local(weight_of(module))
     return weight.T if type(module).__name__ == "Conv1D" else weight
 
 

@@ -20,9 +20,11 @@ from garcon_backend.in_process.connection import InProcessConnection
 from garcon_backend.in_process.serving import Serving
 from garcon_backend.models import loading
 from garcon_backend.models.family_files import check_places, read_family
+from garcon_backend.models.adapters import Adapters
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
 from garcon_jupyter.model_files import snapshots
+from garcon_jupyter.model_files.adapters import named
 from garcon_jupyter.wire import protocol
 
 FORGET = 3600.0
@@ -58,6 +60,8 @@ def open_here(
     device: torch.device | str = "cpu",
     tokenizer: Any = None,
     family: str | None = None,
+    adapter: Any = None,
+    trust_remote_code: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> ModelHere:
     """Open a model in this process, as a server would have it, without one.
@@ -73,10 +77,12 @@ def open_here(
         device: to load onto.
         tokenizer: of a module; a path has its own.
         family: of the user's own, as of ``garcon.launch``.
+        adapter, trust_remote_code: as for ``garcon.launch``.
         progress: is told in a line what is going on.
 
     Raises:
         NotAModel: the path holds no model; says what it is.
+        NotAnAdapter: a directory holds no adapter, or one of another model.
         BadRequest: an unknown dtype, or `family` names none.
 
     Examples:
@@ -92,10 +98,13 @@ def open_here(
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     else:
         dtype = None if dtype is None else str(dtype).removeprefix("torch.")
-        directory = snapshots.resolve(source, progress).path
-        model = loading.load(directory, Mesh.solo(device), dtype, progress, own)
-        tokenizer, path = loading.load_tokenizer(directory, progress), str(directory)
-    rank = Rank.around(model, Mesh.solo(device), tokenizer, attended=True, family=own)
+        trusted = trust_remote_code
+        directory = snapshots.resolve(source, progress, trust_remote_code=trusted).path
+        model = loading.load(directory, Mesh.solo(device), dtype, progress, trusted, own)
+        tokenizer, path = loading.load_tokenizer(directory, progress, trusted), str(directory)
+    mesh = Mesh.solo(device)
+    adapters = Adapters.load(named(adapter), model, mesh, progress)
+    rank = Rank.around(model, mesh, tokenizer, attended=True, adapters=adapters, family=own)
     if own:
         check_places(rank.bound)
     rank.contexts.quota.set_limit(memory.available_bytes(device) // 2)

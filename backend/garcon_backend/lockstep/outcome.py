@@ -132,4 +132,6 @@ def between_requests(step: Callable[[], Any]) -> RankOutcome:
 def title_of(number: int, request: Request | None) -> str:
     """What to call a request that is over, to somebody who looks for what it saved."""
     kind = type(request).__name__.lower() if request else "request"
-    return f"{kind} {number}, which ended at {time.strftime('%H:%M:%S')}"
+    adapter = getattr(request, "adapter", None)
+    kind = f"{kind} {number}" + (f" with adapter {adapter}" if adapter else "")
+    return f"{kind}, which ended at {time.strftime('%H:%M:%S')}"

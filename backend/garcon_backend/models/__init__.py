@@ -10,6 +10,7 @@ Not here: hooks, requests, and what user code does with a value.
 ``fit``                whether a model fits, and by which degrees it can be cut
 ``attending``          by whose function a model attends
 ``rotary``             rotary positions that depend on how long a text is
+``adapters``           LoRA adapters, on for the length of a request
 ``account``            what became of a checkpoint's weights
 ``family``             what a family file declares, and its binding to a model
 ``fused_rows``         which rows of a fused projection are those of one of its parts

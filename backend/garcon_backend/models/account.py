@@ -7,12 +7,18 @@ architecture knows that they are none of its weights (``_keys_to_ignore_on_load_
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+from garcon_backend.models.config import brings_its_code
+from garcon_jupyter.amounts import sized
+from garcon_jupyter.model_files import own_code, quantised, weights
 
 _ACCOUNT = "_garcon_account"  # attribute of a model
 
@@ -30,10 +36,12 @@ class Account:
     Attributes:
         parameters: how many numbers it has; tied ones count once.
         unused: names of the weights in the files that have no place in it.
+        remarks: what else a user must know of how it was loaded, in sentences.
     """
 
     parameters: int
     unused: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: nn.Module, found: dict[str, Any]) -> Account:
@@ -44,12 +52,13 @@ class Account:
     def notes(self) -> list[str]:
         """What a user must know, in sentences."""
         if not self.unused:
-            return []
+            return [*self.remarks]
         count = len(self.unused)
         named = ", ".join(self.unused[:NAMED]) + (", …" if count > NAMED else "")
         held, unused = ("1 weight has", "is") if count == 1 else (f"{count} weights have", "are")
         return [
-            f"{held} no place in the model that config.json describes, and {unused} not used: {named}"
+            *self.remarks,
+            f"{held} no place in the model that config.json describes, and {unused} not used: {named}",
         ]
 
 
@@ -64,6 +73,40 @@ def of_cut_model(model_class: Any, directory: Path, config: Any) -> Account:
         ignore_mismatched_sizes=True,
     )
     return Account.of(model, found)
+
+
+def remarks(directory: Path, model: nn.Module) -> tuple[str, ...]:
+    """What a user must know of a loaded model beside its weights: whose code it is, and what was unpacked."""
+    said = []
+    if own_code.model_class(directory):
+        names = ", ".join(own_code.file_names(directory))
+        runs = brings_its_code(type(model))
+        said.append(
+            f"its own code runs: {names}"
+            if runs
+            else f"the checkpoint brings code of its own, which is not run: {names}"
+        )
+    if packing := _packing(directory, model):
+        said.append(packing)
+    return tuple(said)
+
+
+def _packing(directory: Path, model: nn.Module) -> str:
+    """What became of packed weights, with the bytes that they take; nothing where none are packed."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    method = quantised.method_of(config)
+    if method is None:
+        return ""
+    stored = sum(file.stat().st_size for file in weights.weight_files(directory))
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    bytes_ = f"{sized(held)} in memory, {sized(stored)} in the files"
+    counts: Counter[str] = Counter()
+    for parameter in model.parameters():
+        counts[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
+    if quantised.is_unpacked(config):
+        return f"its weights are stored as {method} and were unpacked into {counts.most_common(1)[0][0]}: {bytes_}"
+    dtypes = ", ".join(name for name, _ in counts.most_common())
+    return f"its weights stay packed as {method} (parameters are {dtypes}): {bytes_}"
 
 
 def keep(model: nn.Module, account: Account) -> None:

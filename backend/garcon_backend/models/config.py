@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, PretrainedConfig
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from garcon_jupyter.errors import BadRequest, NotAModel
+from garcon_jupyter.model_files import own_code
 
 DTYPES = {
     "float32": torch.float32,
@@ -18,8 +21,13 @@ DTYPES = {
 }
 
 
-def read_config(directory: Path) -> PretrainedConfig:
+def read_config(directory: Path, trust_remote_code: bool = False) -> PretrainedConfig:
     """The configuration of a causal language model that can be loaded.
+
+    Args:
+        directory: of the checkpoint.
+        trust_remote_code: whether code that it brings may run; else transformers' own class of its `model_type`
+            is taken, if there is one.
 
     Raises:
         NotAModel: there is none, and why.
@@ -30,15 +38,18 @@ def read_config(directory: Path) -> PretrainedConfig:
         )
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
+            directory, local_files_only=True, trust_remote_code=trust_remote_code
         )
     except Exception as error:
+        if not trust_remote_code and own_code.brought_by(directory):
+            raise own_code.untrusted(directory) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NotAModel(
             f"The config.json of {directory} cannot be read: {reason}",
             "An architecture with code of its own is loaded with loader='package.module:function'.",
         ) from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    trusted = trust_remote_code and own_code.model_class(directory)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not trusted:
         raise NotAModel(
             f"{config.model_type!r} is no causal language model of transformers.",
             "Other modules are loaded with loader='package.module:function'.",
@@ -47,6 +58,29 @@ def read_config(directory: Path) -> PretrainedConfig:
     if not weights:
         raise NotAModel(f"{directory} holds no weights.", "Save *.safetensors beside config.json.")
     return config
+
+
+def model_class_of(config: PretrainedConfig, directory: Path, trust_remote_code: bool) -> Any:
+    """The class of a checkpoint's model: transformers' own, or, where it is trusted, the one that the checkpoint brings.
+
+    Raises:
+        NotAModel: its code cannot be imported.
+    """
+    reference = own_code.model_class(directory) if trust_remote_code else None
+    if reference is None:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    try:
+        return get_class_from_dynamic_module(reference, directory, local_files_only=True)
+    except Exception as error:  # code of somebody else's may raise anything
+        raise NotAModel(
+            f"The code that {directory} brings ({reference}) cannot be imported: {error}",
+            "Check that all of its files are there, and what packages it needs.",
+        ) from error
+
+
+def brings_its_code(model_class: type) -> bool:
+    """Whether a class is code of a checkpoint."""
+    return model_class.__module__.startswith("transformers_modules")
 
 
 def torch_dtype(name: str) -> torch.dtype:

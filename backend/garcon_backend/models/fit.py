@@ -21,6 +21,7 @@ from garcon_backend.models.config import read_config, torch_dtype
 from garcon_backend.models.pipeline_parallel import split_layers
 from garcon_backend.process.memory import available_bytes
 from garcon_jupyter.errors import DoesNotFit, GarconError, NotAModel
+from garcon_jupyter.model_files import quantised, weights
 from garcon_jupyter.model_files.degrees import check, possible_tp, sizes_of
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.launch_spec import Degrees
@@ -111,16 +112,19 @@ def needed_bytes(
 def tensor_bytes(directory: Path, dtype: str | None = None) -> dict[str, int]:
     """Size in bytes of every tensor of a checkpoint, once loaded, by its name.
 
-    Files that are not safetensors count as one tensor of the file's size.
-
     Raises:
         NotAModel: there are no weights, or a file of them is broken.
     """
     width = None if dtype is None else torch_dtype(dtype).itemsize
+    unpacked = _unpacked_width(directory, dtype)
     tensors: dict[str, int] = {}
     for file in sorted(directory.glob("*.safetensors")):
         for name, entry in _header(file).items():
             stored = entry["dtype"]
+            if unpacked and (stored[:2] == "F8" or name.endswith("_blocks")):  # FP8, or two of FP4
+                numbers = math.prod(entry["shape"]) * (1 if stored[:2] == "F8" else 2)
+                tensors[name] = numbers * unpacked
+                continue
             each = (
                 width
                 if width and stored[0] in "BF" and stored != "BOOL"
@@ -128,10 +132,25 @@ def tensor_bytes(directory: Path, dtype: str | None = None) -> dict[str, int]:
             )
             tensors[name] = math.prod(entry["shape"]) * each
     if not tensors:
-        tensors = {file.name: file.stat().st_size for file in directory.glob("*.bin")}
+        for file in [f for f in directory.glob("*.bin") if f.name.startswith("pytorch_model")]:
+            for tensor in weights.stored_tensors(file):
+                tensors[tensor.name] = math.prod(tensor.shape) * width if width else tensor.nbytes
     if not tensors:
         raise NotAModel(f"{directory} holds no weights.", "Save *.safetensors beside config.json.")
     return tensors
+
+
+def _unpacked_width(directory: Path, dtype: str | None) -> int:
+    """Bytes of each number of weights that are unpacked while they are loaded; 0 where none are."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    if not quantised.is_unpacked(config):
+        return 0
+    return torch_dtype(
+        dtype or config.get("dtype") or config.get("torch_dtype") or "float32"
+    ).itemsize
 
 
 def _header(file: Path) -> dict[str, Any]:
@@ -181,10 +200,18 @@ def check_fits(
         )
 
 
-def main(snapshot: str, device_count: str, device_bytes: str, dtype: str | None = None) -> int:
+def main(
+    snapshot: str,
+    device_count: str,
+    device_bytes: str,
+    dtype: str | None = None,
+    trusted: str = "",
+) -> int:
     """Print the degrees for so many devices of so many bytes, or why there are none, as JSON."""
     try:
-        degrees = choose_degrees(snapshot, int(device_count), int(device_bytes), dtype or None)
+        config = read_config(Path(snapshot), bool(trusted))
+        room = int(device_bytes)
+        degrees = choose_degrees(snapshot, int(device_count), room, dtype or None, config)
     except GarconError as error:
         print(json.dumps(describe(error)))
         return 1

@@ -2,30 +2,37 @@
 
 What comes back is the module as transformers wrote it, in evaluation mode and frozen. Its attention runs
 through the function that probes can look into where the architecture is mapped, and through its own where it
-is not (:mod:`garcon_backend.models.attending`). Nothing here reaches for the network, and no code of a
-checkpoint is ever run.
+is not (:mod:`garcon_backend.models.attending`). Nothing here reaches for the network, and code of a checkpoint
+runs only where somebody said in so many words that it may.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import account, rotary, sharding
 from garcon_backend.models.attending import attending
-from garcon_backend.models.config import read_config, torch_dtype
+from garcon_backend.models.config import (
+    brings_its_code,
+    model_class_of,
+    read_config,
+    torch_dtype,
+)
 from garcon_backend.models.families import family_of
 from garcon_backend.models.family import Family
 from garcon_backend.models.fit import check_degrees
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, UnknownName
+from garcon_jupyter.model_files import quantised, weights
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -35,6 +42,7 @@ def load(
     mesh: Mesh,
     dtype: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
+    trust_remote_code: bool = False,
     family: Family | None = None,
 ) -> nn.Module:
     """Load this rank's part of a causal language model.
@@ -44,6 +52,7 @@ def load(
         mesh: the ranks to load it onto; every one of them calls this.
         dtype: a key of :data:`~garcon_backend.models.config.DTYPES`; None for the checkpoint's own.
         progress: is told in a line what is going on.
+        trust_remote_code: whether code that the checkpoint brings may run.
         family: where its points are, where it is not the one that its architecture has here.
 
     Returns:
@@ -55,10 +64,17 @@ def load(
         BadDegrees: the degrees do not divide the model.
     """
     directory = Path(snapshot_dir)
-    config = read_config(directory)
+    config = read_config(directory, trust_remote_code)
     check_degrees(config, mesh.degrees)
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    attention = attending(model_class, config, family or family_of(config))
+    model_class = model_class_of(config, directory, trust_remote_code)
+    _check_packing(config, directory, mesh)
+    for file in weights.weight_files(directory):
+        if file.suffix == ".bin":
+            weights.stored_tensors(
+                file
+            )  # refuses one that holds code, before transformers stumbles over it
+    known = None if brings_its_code(model_class) else family_of(config)
+    attention = attending(model_class, config, family or known)
     options: dict[str, Any] = {
         "config": config,
         "dtype": "auto" if dtype is None else torch_dtype(dtype),
@@ -70,7 +86,7 @@ def load(
     model: nn.Module
     if mesh.world == 1:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            directory, output_loading_info=True, **options
+            directory, output_loading_info=True, trust_remote_code=trust_remote_code, **options
         )
         model, found = loaded
         sharding.refuse_missing(directory, found)
@@ -80,6 +96,10 @@ def load(
         model = sharding.load_sharded(model_class, directory, mesh, options)
         if mesh.rank == 0:  # who tells of the whole
             account.keep(model, account.of_cut_model(model_class, directory, config))
+    if quantised.is_unpacked(config.to_dict()):
+        _cast_the_rest(model)
+    told = account.account_of(model)
+    account.keep(model, replace(told, remarks=account.remarks(directory, model)))
     model.eval().requires_grad_(False)
     rotary.turn_each_row_by_its_length(model)
     whole = account.account_of(model)
@@ -89,8 +109,37 @@ def load(
     return model
 
 
+def _check_packing(config: Any, directory: Path, mesh: Mesh) -> None:
+    """Refuse packed weights that cannot be read here; have those unpacked that can be, on GPUs too.
+
+    transformers would compute with FP8 and MXFP4 as they are packed where the device and packages allow it. Then a module's
+    weight is not what it multiplies by, and points that are computed from weights would be wrong.
+    """
+    said = config.to_dict()
+    if quantised.method_of(said) is None:
+        return
+    quantised.check(said, directory)
+    degrees = {word: getattr(mesh.degrees, word) for word in ("tp", "pp", "dp")}
+    quantised.check_place(said, str(directory), mesh.device.type, degrees)
+    if quantised.is_unpacked(said):
+        packing = said["quantization_config"]
+        config.quantization_config = {**packing, "dequantize": True}
+
+
+def _cast_the_rest(model: Any) -> None:
+    """Give weights that were not packed the model's dtype, which transformers leaves as they are stored beside those that it
+    unpacks; but for those that an architecture keeps in float32."""
+    kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    for name, parameter in model.named_parameters():
+        wide = any(re.search(rf"(^|\.){each}($|\.)", name) for each in kept)
+        if parameter.is_floating_point() and not wide:
+            parameter.data = parameter.data.to(model.config.dtype)
+
+
 def load_tokenizer(
-    directory: Path | str, progress: Callable[[str], None] = lambda line: None
+    directory: Path | str,
+    progress: Callable[[str], None] = lambda line: None,
+    trust_remote_code: bool = False,
 ) -> Any | None:
     """The tokenizer of a directory; None where it has none, or none that can be read, which is told."""
     directory = Path(directory)
@@ -98,7 +147,7 @@ def load_tokenizer(
         return None
     try:
         return AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
+            directory, local_files_only=True, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # noqa: BLE001 - a model is of use without it
         reason = str(error).strip().splitlines()

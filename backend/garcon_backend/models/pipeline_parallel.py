@@ -265,13 +265,26 @@ def _with_parameters(holder: nn.Module) -> list[str]:
 
 
 def settle(model: Any, mesh: Mesh) -> None:
-    """After loading: take away the embedding that the last stage kept to unembed with."""
+    """After loading: take away the embedding that the last stage kept to unembed with.
+
+    A checkpoint may have two weights where its configuration says one; transformers then ties nothing, which only the last
+    stage sees.
+    """
+    stage = stage_of(model)
+    assert stage is not None
+    if stage.tied:
+        one = mesh.last_stage and model.get_output_embeddings().weight is getattr(
+            model.get_input_embeddings(), "weight", None
+        )
+        told = torch.tensor([int(one)], device=mesh.device)
+        stage.tied = bool(mesh.pipeline.broadcast(told, mesh.degrees.pp - 1).item())
+        model.config.tie_word_embeddings = stage.tied
     if mesh.last_stage and not mesh.first_stage:
         kept = model.get_input_embeddings()
         if isinstance(kept, nn.Embedding):
             holder, _ = find_layers(model)
             child = next(n for n, module in holder.named_children() if module is kept)
-            setattr(holder, child, EmbeddingStandIn(kept, keep=True))
+            setattr(holder, child, EmbeddingStandIn(kept, keep=stage.tied))
 
 
 def stage_of(model: nn.Module) -> Stage | None:

@@ -16,6 +16,8 @@ from torch import nn
 from garcon_backend.distributed.collectives import Layout
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import sharding
+from garcon_backend.models.adapters import Adapters
+from garcon_backend.models.config import brings_its_code
 from garcon_backend.models.families import family_of
 from garcon_backend.models.family import BoundFamily, Family, bind
 from garcon_backend.process import memory
@@ -39,6 +41,7 @@ class Rank:
         output: where what user code prints goes.
         contexts: what probes have saved on it.
         tokenizer: of the model, or None.
+        adapters: that requests may name.
     """
 
     mesh: Mesh
@@ -49,6 +52,7 @@ class Rank:
     output: UserOutput
     contexts: Contexts = field(default_factory=Contexts)
     tokenizer: Any | None = None
+    adapters: Adapters = field(default_factory=Adapters)
 
     def user_code(self, seed: int | None = None) -> AbstractContextManager[None]:
         """While this is entered, code of the user's runs; see :func:`garcon_backend.process.user_code.user_code`."""
@@ -84,6 +88,7 @@ class Rank:
         mapped: bool = True,
         attended: bool = False,
         family: Family | None = None,
+        adapters: Adapters | None = None,
     ) -> Rank:
         """A rank around a model that is in memory; alone, unless a mesh is given.
 
@@ -94,6 +99,7 @@ class Rank:
         """
         mesh = mesh or Mesh.solo()
         config = getattr(model, "config", None)
+        mapped = mapped and not brings_its_code(type(model))
         family = family or (family_of(config) if mapped else None)
         return cls(
             mesh,
@@ -103,4 +109,5 @@ class Rank:
             Interrupts(mesh.world == 1, attended),
             UserOutput(attended),
             tokenizer=tokenizer,
+            adapters=adapters or Adapters(),
         )

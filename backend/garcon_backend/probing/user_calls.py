@@ -148,7 +148,9 @@ class UserCalls:
         seed = seed_of(self.seed, name, number)
         try:
             with self.rank.interrupts.held():
-                context = self.rank.contexts.open(self.session, point.address.name, probe.spec.name)
+                context = self.rank.contexts.open(
+                    self.session, point.address.name, probe.spec.name, self.rank.adapters.current
+                )
             here = self._here(point, value, seed, sharded)
             of = self._sharded(point, probe, value) if sharded else None
             told = {"params": probe.params, "source": probe.source, "shard": here.shard}
@@ -190,6 +192,7 @@ class UserCalls:
             point=point.address.name,
             layer=point.address.layer,
             expert=point.address.expert,
+            adapter=self.rank.adapters.current,
             tokens=self.tokens,
             mask=self.mask,
             positions=self.positions,

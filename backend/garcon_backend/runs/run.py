@@ -164,6 +164,7 @@ class DataRun:
             probes=self.asked.probes,
             logits="none",
             seed=self.asked.seed + batch.step + self._portions.done * _NEXT_SEED,
+            adapter=self.asked.adapter,
         )
 
     def _fail(self, failure: dict[str, Any]) -> None:

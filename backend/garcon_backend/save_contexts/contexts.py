@@ -54,6 +54,7 @@ class Contexts:
         self.finished = 0
         """Number of the last request that was finished before this process began."""
         self._silent: dict[Key, str] = {}
+        self._adapters: dict[Key, tuple[str, ...]] = {}
 
     def news(self) -> dict[Key, bool]:
         """Of the contexts that were opened or cleared since this was asked last: whether anything is in them."""
@@ -90,6 +91,12 @@ class Contexts:
         """Why probes of a session did not run when they last could have, by point and name."""
         return {key[1:]: why for key, why in self._silent.items() if key[0] == session}
 
+    def adapters(self, session: str) -> dict[tuple[str, str | None], tuple[str, ...]]:
+        """Which adapters were on when contexts of a session were opened, "" for the base model, the last one last; of
+        those that were opened with one at least."""
+        mine = {key[1:]: names for key, names in self._adapters.items() if key[0] == session}
+        return {ref: names for ref, names in mine.items() if any(names)}
+
     def begin(self) -> None:
         """A request begins."""
         if self._backups:
@@ -109,9 +116,18 @@ class Contexts:
         context = self._live.get(key)
         return None if context is None else (dict(vars(context)), dict(context._parts))
 
-    def open(self, session: str, point: str, name: str | None) -> SaveContext:
-        """The context to save into; made where there is none, copied where a snapshot holds it."""
+    def open(
+        self, session: str, point: str, name: str | None, adapter: str | None = None
+    ) -> SaveContext:
+        """The context to save into; made where there is none, copied where a snapshot holds it.
+
+        Args:
+            adapter: that is on.
+        """
         key = (session, point, name)
+        former = self._adapters.get(key, ()) if key in self._live else ()
+        now = adapter or ""
+        self._adapters[key] = (*(each for each in former if each != now), now)
         self._touched.add(key)
         self._silent.pop(key, None)
         context = self._live.get(key)
@@ -182,6 +198,7 @@ class Contexts:
                 self._touched.add(key)
                 self._live.pop(key, None)
                 self._silent.pop(key, None)
+                self._adapters.pop(key, None)
                 self._origins.pop(key, None)
                 if self._backups:
                     self._backups.cleared(key)

@@ -15,6 +15,29 @@ from garcon_jupyter.errors import BadRequest, BadTokens
 from garcon_jupyter.wire.tokenizer_messages import Decode, Encode, Encoded, Strings
 
 
+def beyond_the_model(tokenizer: Any | None, vocabulary: int) -> list[str]:
+    """What to tell of a tokenizer that has tokens which its model cannot read; nothing where it has none.
+
+    Tokens that only the model has are nothing to tell of: embeddings are often filled up to a round number.
+
+    Args:
+        vocabulary: tokens of the model; 0 where that is not known.
+    """
+    if tokenizer is None or not vocabulary:
+        return []
+    try:
+        last = sorted(tokenizer.get_vocab().items(), key=lambda item: int(item[1]))
+    except NotImplementedError:
+        return []
+    beyond = [token for token, number in last if number >= vocabulary]
+    if not beyond:
+        return []
+    named = ", ".join(map(repr, beyond[:3])) + (", …" if len(beyond) > 3 else "")
+    return [
+        f"the tokenizer has {len(beyond)} tokens that the model, with {vocabulary:,}, cannot read: {named}"
+    ]
+
+
 @dataclass
 class Tokenizing:
     """Answers questions about tokens.

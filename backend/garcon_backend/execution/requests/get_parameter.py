@@ -16,10 +16,12 @@ class GetParameterHandler(RequestHandler[wire.GetParameter]):
     kind = wire.GetParameter
 
     def prepare(self) -> None:
+        self.rank.adapters.check(self.request.adapter)
         self.rank.bound.catalog.parameter(self.request.name)
 
     def run(self) -> Tensor | None:
-        return self.tools.parameters.cut(self.request.name, self.request.index)
+        with self.rank.adapters.on(self.request.adapter):
+            return self.tools.parameters.cut(self.request.name, self.request.index)
 
     def pack(self, value: Any, by_socket: bool) -> Any:
         """In memory of its own where it travels by and by: others may change weights in place meanwhile."""

@@ -28,16 +28,19 @@ class ProbedRequestHandler(RequestHandler[P]):
 
         Raises:
             DoesNotFit: the pass does not, or what its recorders will keep.
+            UnknownName: the server has no adapter of that name.
         """
+        self.rank.adapters.check(self.request.adapter)
         self.tools.admission.check(self.request, chunks)
         self.probes = self.tools.probes.load(self.request.probes)
         with self.rank.interrupts.user_code("preparing"):
             self.tools.recorder_admission.check(self.request.session, self.probes)
 
     def run(self) -> Any:
-        """Give the probes what they asked for, then run the pass."""
-        self.tools.probes.supply(self.request.session, self.probes)
-        return self.run_pass()
+        """With the adapter that was asked for, give the probes what they asked for, then run the pass."""
+        with self.rank.adapters.on(self.request.adapter):
+            self.tools.probes.supply(self.request.session, self.probes)
+            return self.run_pass()
 
     @abstractmethod
     def run_pass(self) -> Any:

@@ -16,6 +16,9 @@ Index = dict[tuple[str, str | None], dict[str, merging.RankPart]]
 Silent = dict[tuple[str, str | None], str]
 """Why probes at (point, name) did not run."""
 
+On = dict[tuple[str, str | None], tuple[str, ...]]
+"""Which adapters were on when something was saved at (point, name)."""
+
 
 class SnapshotHandler(RequestHandler[wire.Snapshot]):
     """A snapshot: each rank remembers what it holds; the answer says what there is on any of them."""
@@ -25,7 +28,7 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
     def prepare(self) -> None:
         """Nothing can be wrong."""
 
-    def run(self) -> tuple[Index, Silent]:
+    def run(self) -> tuple[Index, Silent, On]:
         contexts, session = self.rank.contexts, self.request.session
         index = {
             key: {
@@ -39,13 +42,15 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
             }
             for key, saved in contexts.snapshot(session, self.request.number).items()
         }
-        return index, contexts.silent(session)
+        return index, contexts.silent(session), contexts.adapters(session)
 
-    def combine(self, parts: Sequence[tuple[Index, Silent]]) -> wire.SnapshotIndex:
+    def combine(self, parts: Sequence[tuple[Index, Silent, On]]) -> wire.SnapshotIndex:
         found: dict[Any, dict[str, list[merging.RankPart]]] = {}
         silent: Silent = {}
-        for index, of_rank in parts:
+        adapters: On = {}
+        for index, of_rank, on in parts:
             silent |= of_rank
+            adapters |= on
             for key, attributes in index.items():
                 for name, info in attributes.items():
                     found.setdefault(key, {}).setdefault(name, []).append(info)
@@ -53,4 +58,4 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
             key: {name: merging.described(infos) for name, infos in attributes.items()}
             for key, attributes in found.items()
         }
-        return wire.SnapshotIndex(self.request.number, table, silent)
+        return wire.SnapshotIndex(self.request.number, table, silent, adapters)
