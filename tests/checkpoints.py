@@ -21,7 +21,14 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedTokenizerFast,
+)
+
+from tests.multimodal import MULTIMODAL
 
 VOCABULARY = 263
 """V: the 256 bytes, three special tokens, and four merges."""
@@ -285,21 +292,29 @@ def make(
     """Save a small random checkpoint of `family` in `directory`, and return the directory.
 
     Args:
-        family: a key of :data:`FAMILIES`.
+        family: a key of :data:`FAMILIES` or :data:`MULTIMODAL`.
         directory: created where missing.
         seed: of all parameters; same seed, same numbers.
         dtype: of the saved parameters.
         overrides: fields of the family's configuration that replace those of the table.
     """
-    config = AutoConfig.for_model(family, **{**_COMMON, **FAMILIES[family], **overrides})
+    made = MULTIMODAL[family] if family in MULTIMODAL else {**_COMMON, **FAMILIES[family]}
+    config = AutoConfig.for_model(family, **{**made, **overrides})
     with torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = auto_class(family).from_config(config, dtype=torch.float32)
     redraw(model, seed)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     model.to(dtype).save_pretrained(directory)
-    make_tokenizer(config.vocab_size, family in _BEGINS_WITH_BOS).save_pretrained(directory)
+    make_tokenizer(
+        VOCABULARY if family in MULTIMODAL else config.vocab_size, family in _BEGINS_WITH_BOS
+    ).save_pretrained(directory)
     return directory
+
+
+def auto_class(family: str) -> Any:
+    """The class of transformers that a checkpoint of the family is loaded by."""
+    return AutoModelForImageTextToText if family in MULTIMODAL else AutoModelForCausalLM
 
 
 make_gpt2 = functools.partial(make, "gpt2")

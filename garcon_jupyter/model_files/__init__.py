@@ -7,5 +7,6 @@ Not here: loading a model, which the server does.
 ``weights``        what weight files say, unread
 ``quantised``      what packed weights need
 ``configuration``  numbers that may differ from layer to layer
+``multimodal``     models that read images, and their text part
 ``degrees``        by which degrees a model can be cut
 """

@@ -11,8 +11,9 @@ from typing import Any
 
 from garcon_jupyter.errors import BadDegrees
 from garcon_jupyter.model_files.configuration import of_each_layer
+from garcon_jupyter.model_files.multimodal import text_config
 
-OWN_PLANS = ("gpt2",)
+OWN_PLANS = ("gpt2", "qwen3_vl_text")
 """Architectures, by ``model_type``, that are cut by a plan of ours, as transformers has none."""
 
 
@@ -33,7 +34,8 @@ class Sizes:
 
 
 def sizes_of(config: Any) -> Sizes:
-    """The sizes of a transformers configuration, by the usual names."""
+    """The sizes of a transformers configuration, by the usual names; of a multimodal one, those of its text part."""
+    config = text_config(config)
 
     def first(*names: str) -> int | None:
         for name in names:
@@ -68,7 +70,8 @@ def divides(config: Any, tp: int) -> bool:
 
 def possible_tp(config: Any, most: int = 64) -> list[int]:
     """Tensor-parallel degrees that divide the model, smallest first."""
-    if not (getattr(config, "base_model_tp_plan", None) or config.model_type in OWN_PLANS):
+    text = text_config(config)
+    if not (getattr(text, "base_model_tp_plan", None) or text.model_type in OWN_PLANS):
         return [1]
     return [tp for tp in range(1, most + 1) if divides(config, tp)]
 

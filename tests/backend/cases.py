@@ -24,13 +24,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 """name → (family, configuration that differs from the table of checkpoints)"""
 
 RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
-    family: (family, {}) for family in checkpoints.FAMILIES if family not in CASES
+    family: (family, {})
+    for family in (*checkpoints.FAMILIES, *checkpoints.MULTIMODAL)
+    if family not in CASES
 }
 """Families that differ from these by a few lines."""
 
 EVERY = CASES | RELATIVES
 
-CUT_AS_OTHERS = list(checkpoints.FAMILIES)[list(checkpoints.FAMILIES).index("smollm3") :]
+CUT_AS_OTHERS = list(RELATIVES)[list(RELATIVES).index("smollm3") :]
 """Families whose modules are cut as those before them are: two layouts say what can be said."""
 
 NO_PLAN = ("stablelm", "hunyuan_v1_dense", "gpt_oss", "gptj", "gpt_neo", "bloom", "opt")

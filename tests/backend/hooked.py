@@ -60,6 +60,11 @@ def _gpt(embedding: str, attn: str, out: str, down: str, norm: str) -> list[tupl
     ]
 
 
+def _inside(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """The same of a model that is the text part of a multimodal one."""
+    return [(point, f"model.language_{path}", side) for point, path, side in rows]
+
+
 HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gpt2": [
         ("embed.out", "transformer.wte", "output"),
@@ -91,6 +96,11 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "mixtral": [*_LLAMA, *_SECOND_NORM],
     "gemma2": _SANDWICH,
     "gemma3_text": _SANDWICH,
+    "gemma3": _inside(_SANDWICH),
+    **{
+        key: _inside([*_LLAMA, *_SECOND_NORM, *_NEURONS])
+        for key in ("mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+    },
     **{key: [*_LLAMA, *_SECOND_NORM, *_NEURONS] for key in _AS_LLAMA},
     **{key: [*_LLAMA, *_SECOND_NORM] for key in ("arcee", "nemotron", "starcoder2", "olmoe")},
     "gpt_oss": [*_LLAMA, *_SECOND_NORM],

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from tests import by_hand, checkpoints
 from tests.backend.bare_rank import BareRank
@@ -86,7 +85,7 @@ def expected(folder: Path, edited: dict[str, list[str]]) -> dict[str, Found]:
         clean = theirs.run(IDS, MASK)
         loss(clean.values["logits"]).backward()
         stored = theirs.parameters()
-        plain = AutoModelForCausalLM.from_pretrained(folder / name, dtype=torch.float32)
+        plain = theirs.auto.from_pretrained(folder / name, dtype=torch.float32)
         ids = plain.generate(IDS, max_new_tokens=NEW, do_sample=False, pad_token_id=2)
         found[name] = {
             "generated": {"ids": ids.double()},

@@ -139,7 +139,7 @@ def test_edited_logits_of_a_router_change_the_choice(case: Case) -> None:
 def test_the_gradient_of_a_copy(case: Case) -> None:
     """A reshaped copy is not what the model goes on with: it has no gradient. Ours has."""
     copies: list[Tensor] = []
-    plain = case.theirs.model
+    plain = case.theirs.loaded
 
     def copy(module: object, args: tuple[Tensor, ...]) -> None:
         copies.append(args[0].reshape(2, 9, -1, 4).clone())

@@ -35,11 +35,14 @@ class Stored:
 class ByHand:
     """A model of one architecture, with all its points and parameters in reach."""
 
+    auto: Any = AutoModelForCausalLM
+    part: Any = staticmethod(lambda model: model)  # of what is loaded, what is written out
+
     def __init__(self, path: Path) -> None:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float64, attn_implementation="eager"
-        )
-        self.model, self.config = model.eval(), model.config
+        whole = self.auto.from_pretrained(path, dtype=torch.float64, attn_implementation="eager")
+        self.loaded = whole.eval()
+        self.model = self.part(whole)
+        self.config = self.model.config
         self.d = getattr(self.config, "head_dim", None) or (
             self.config.hidden_size // self.config.num_attention_heads
         )

@@ -29,6 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from garcon_backend.hook_sites.sites import visited
 from garcon_jupyter.errors import NotAModel, PointUnavailable
+from garcon_jupyter.model_files.multimodal import text_config
 
 NAME = "garcon"
 
@@ -79,7 +80,8 @@ def additive_mask(
 
 def serves(model: Any) -> bool:
     """Whether a loaded model attends by this function."""
-    return getattr(getattr(model, "config", None), "_attn_implementation", None) == NAME
+    config = text_config(getattr(model, "config", None))
+    return getattr(config, "_attn_implementation", None) == NAME
 
 
 def attention(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, PretrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
 
 from garcon_jupyter.errors import BadRequest, NotAModel
+from garcon_jupyter.model_files.multimodal import WRAPPERS, wrapper_of
 
 DTYPES = {
     "float32": torch.float32,
@@ -38,15 +43,32 @@ def read_config(directory: Path) -> PretrainedConfig:
             f"The config.json of {directory} cannot be read: {reason}",
             "An architecture with code of its own is loaded with loader='package.module:function'.",
         ) from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise NotAModel(
-            f"{config.model_type!r} is no causal language model of transformers.",
-            "Other modules are loaded with loader='package.module:function'.",
-        )
+    model_class_of(config)
     weights = [*directory.glob("*.safetensors"), *directory.glob("*.bin")]
     if not weights:
         raise NotAModel(f"{directory} holds no weights.", "Save *.safetensors beside config.json.")
     return config
+
+
+def model_class_of(config: PretrainedConfig) -> Any:
+    """The class of transformers that predicts the next token: of a multimodal model the one that reads images, too.
+
+    Raises:
+        NotAModel: there is none, or nothing is known of where the text part is in it.
+    """
+    if wrapper_of(config) is not None:
+        return MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise NotAModel(
+            f"{config.model_type!r} is a multimodal model, and nothing is known of where its text part is.",
+            f"Those that are served by their text part are {', '.join(WRAPPERS)}.",
+        )
+    raise NotAModel(
+        f"{config.model_type!r} is no causal language model of transformers.",
+        "Other modules are loaded with loader='package.module:function'.",
+    )
 
 
 def torch_dtype(name: str) -> torch.dtype:

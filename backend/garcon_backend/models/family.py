@@ -25,6 +25,7 @@ from garcon_backend.hook_sites.sites import (
 )
 from garcon_backend.models.rotary import extends_context
 from garcon_jupyter.model_files.configuration import of_all_layers, of_each_layer
+from garcon_jupyter.model_files.multimodal import text_config
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
 
 Sizes = Mapping[str, int]
@@ -298,9 +299,10 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
     if family is None:
         names = tuple(name for name, _ in model.named_parameters())
         refused = {spec.template: UNMAPPED for spec in POINTS}
-        known = standard_sizes(config) if config is not None else {}
+        known = standard_sizes(text_config(config)) if config is not None else {}
         limits = {letter: size for letter, size in known.items() if letter in "VP"}
         return BoundFamily(model, None, Catalog(limits, 0, 0, {}, refused, modules, names))
+    config = text_config(config)
     sizes = family.sizes(config)
     holder = _module(model, family.layers)
     n_layers = len(holder) if isinstance(holder, nn.ModuleList) else 0

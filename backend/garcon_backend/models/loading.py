@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import account, rotary, sharding
 from garcon_backend.models.attending import attending
-from garcon_backend.models.config import read_config, torch_dtype
+from garcon_backend.models.config import model_class_of, read_config, torch_dtype
 from garcon_backend.models.fit import check_degrees
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, UnknownName
+from garcon_jupyter.model_files.multimodal import wrapper_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -53,7 +53,7 @@ def load(
     directory = Path(snapshot_dir)
     config = read_config(directory)
     check_degrees(config, mesh.degrees)
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model_class = model_class_of(config)
     attention = attending(model_class, config)
     options: dict[str, Any] = {
         "config": config,
@@ -65,9 +65,8 @@ def load(
     progress(f"loading {directory.name}, {config.model_type}; attention is {attention.reason}")
     model: nn.Module
     if mesh.world == 1:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            directory, output_loading_info=True, **options
-        )
+        auto: Any = AutoModelForImageTextToText if wrapper_of(config) else AutoModelForCausalLM
+        loaded: Any = auto.from_pretrained(directory, output_loading_info=True, **options)
         model, found = loaded
         sharding.refuse_missing(directory, found)
         account.keep(model, account.Account.of(model, found))

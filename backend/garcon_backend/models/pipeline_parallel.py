@@ -26,6 +26,7 @@ from transformers.cache_utils import Cache
 from garcon_backend.distributed.collectives import receive_from_before, send_on
 from garcon_backend.distributed.mesh import Mesh
 from garcon_jupyter.errors import BadDegrees
+from garcon_jupyter.model_files.multimodal import text_config, wrapper_of
 
 SAME_ON_EVERY_STAGE = frozenset(
     {
@@ -141,13 +142,15 @@ class HeadStandIn(StandIn):
 
 
 def find_layers(model: nn.Module) -> tuple[nn.Module, str]:
-    """The module that holds the list of blocks, and the list's name in it.
+    """The module that holds the list of blocks, and the list's name in it; in a multimodal model, of its text part.
 
     Raises:
         ValueError: there is no such list.
     """
-    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    for holder in model.modules():
+    config = getattr(model, "config", None)
+    count, wrapper = getattr(text_config(config), "num_hidden_layers", None), wrapper_of(config)
+    part = model if wrapper is None else model.get_submodule(wrapper.stem)
+    for holder in part.modules():
         for name, child in holder.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:
                 return holder, name

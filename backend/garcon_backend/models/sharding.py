@@ -39,6 +39,7 @@ from garcon_backend.models.tensor_parallel import (
 )
 from garcon_jupyter.errors import BadDegrees, NotAModel, PointUnavailable
 from garcon_jupyter.model_files.degrees import sizes_of
+from garcon_jupyter.model_files.multimodal import text_config, wrapper_of
 from garcon_jupyter.wire.launch_spec import Degrees
 
 # -- loading ---------------------------------------------------------------------------------
@@ -161,8 +162,7 @@ def plan_of(model: Any) -> dict[str, str]:
     Raises:
         BadDegrees: the architecture has no plan, or one with a style that is not known here.
     """
-    kind = model.config.model_type
-    plan = dict(model.tp_plan or OWN_PLANS.get(kind, {})) | LEFT_OUT.get(kind, {})
+    plan = _text_plan(model)
     unknown = sorted(set(plan.values()) - set(STYLES))
     if not plan or unknown:
         raise BadDegrees(
@@ -173,6 +173,17 @@ def plan_of(model: Any) -> dict[str, str]:
     embedding = model.get_input_embeddings()
     path = next(name for name, module in model.named_modules() if module is embedding)
     return {path: "embedding_rowwise", **plan}
+
+
+def _text_plan(model: Any) -> dict[str, str]:
+    """What transformers says, and what is ours; of a multimodal model for its text part: each rank has the rest whole."""
+    kind, wrapper = text_config(model.config).model_type, wrapper_of(model.config)
+    theirs, own, more = dict(model.tp_plan or {}), OWN_PLANS.get(kind, {}), LEFT_OUT.get(kind, {})
+    if wrapper is None:
+        return (theirs or own) | more
+    here = {wrapper.path(path): style for path, style in own.items()}
+    here |= {path: style for path, style in theirs.items() if wrapper.holds(path)}
+    return here | {wrapper.path(path): style for path, style in more.items()}
 
 
 def _style(path: str, plan: dict[str, str], config: Any, degrees: Degrees) -> Style | None:

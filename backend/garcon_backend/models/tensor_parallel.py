@@ -242,6 +242,18 @@ OWN_PLANS: dict[str, dict[str, str]] = {
         "transformer.h.*.mlp.c_proj": "rowwise",
         "lm_head": "colwise_gather_output",
     },
+    "qwen3_vl_text": {
+        "model.layers.*.self_attn.q_proj": "colwise",
+        "model.layers.*.self_attn.k_proj": "colwise",
+        "model.layers.*.self_attn.v_proj": "colwise",
+        "model.layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
+        "model.layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
+        "model.layers.*.self_attn.o_proj": "rowwise",
+        "model.layers.*.mlp.gate_proj": "colwise",
+        "model.layers.*.mlp.up_proj": "colwise",
+        "model.layers.*.mlp.down_proj": "rowwise",
+        "lm_head": "colwise_gather_output",
+    },
 }
 """Plans of architectures that transformers has none for, by ``model_type``."""
 

@@ -16,7 +16,7 @@ from torch import nn
 from garcon_backend.distributed.collectives import Layout
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import sharding
-from garcon_backend.models.families import FAMILIES
+from garcon_backend.models.families import family_of
 from garcon_backend.models.family import BoundFamily, bind
 from garcon_backend.process import memory
 from garcon_backend.process.interrupts import Cancelled, Interrupts
@@ -92,7 +92,7 @@ class Rank:
         """
         mesh = mesh or Mesh.solo()
         config = getattr(model, "config", None)
-        family = FAMILIES.get(getattr(config, "model_type", "")) if mapped else None
+        family = family_of(config) if mapped else None
         return cls(
             mesh,
             model,

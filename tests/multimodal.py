@@ -1,0 +1,95 @@
+"""Configurations of small models that read images beside text: of the text part, and of eyes as small as can be.
+
+The eyes never see anything in the tests. They are there as they are in a checkpoint, with weights of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TEXT: dict[str, Any] = {
+    "vocab_size": 263,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+    "num_hidden_layers": 4,
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 80,
+    "max_position_embeddings": 128,
+}
+_WIDE = {**_TEXT, "head_dim": 16}  # H·d is not D
+
+_EYES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+_QWEN_EYES = {
+    "depth": 1,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "out_hidden_size": 48,
+}
+_QWEN_PIECES = {"image_token_id": 261, "video_token_id": 262}
+
+
+def _turned(*sections: int) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections)}
+
+
+MULTIMODAL: dict[str, dict[str, Any]] = {
+    # As many layers see images as read text, so that the ones are not taken for the others.
+    "gemma3": {
+        "text_config": {
+            **_WIDE,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+        },
+        "vision_config": {**_EYES, "num_hidden_layers": 4},
+        "mm_tokens_per_image": 1,
+        "image_token_id": 262,
+        "tie_word_embeddings": True,
+    },
+    # Queries are scaled from the fourth token on.
+    "mistral3": {
+        "text_config": {
+            **_WIDE,
+            "model_type": "ministral3",
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "llama_4_scaling_beta": 0.7,
+                "original_max_position_embeddings": 4,
+            },
+        },
+        "vision_config": {**_EYES, "head_dim": 16},
+        "image_token_id": 262,
+        "tie_word_embeddings": False,
+    },
+    "qwen2_vl": {
+        "text_config": {**_TEXT, "rope_parameters": _turned(2, 2, 2)},
+        "vision_config": {"depth": 1, "embed_dim": 32, "hidden_size": 48, "num_heads": 2},
+        **_QWEN_PIECES,
+        "tie_word_embeddings": False,
+    },
+    "qwen2_5_vl": {
+        "text_config": {**_TEXT, "rope_parameters": _turned(2, 2, 2)},
+        "vision_config": _QWEN_EYES,
+        **_QWEN_PIECES,
+        "tie_word_embeddings": False,
+    },
+    "qwen3_vl": {
+        "text_config": {**_WIDE, "rope_parameters": _turned(4, 2, 2)},
+        "vision_config": {**_QWEN_EYES, "deepstack_visual_indexes": [0]},
+        **_QWEN_PIECES,
+        "tie_word_embeddings": True,
+    },
+}
+"""By the ``model_type`` of the checkpoint."""
