@@ -30,6 +30,7 @@ from garcon_backend.process.randomness import kept, seed_of
 from garcon_backend.process.user_code import UserFailure
 from garcon_backend.tokenization.token_strings import special_ids
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.model_files.multimodal import placeholders
 from garcon_jupyter.points import Address
 from garcon_jupyter.wire import requests as wire
 
@@ -45,7 +46,9 @@ class Passes:
     def __init__(self, rank: Rank) -> None:
         self.rank = rank
         self._takes_positions = _takes_positions(rank.model)
-        special = special_ids(rank.tokenizer, getattr(rank.model, "config", None))
+        config = getattr(rank.model, "config", None)
+        special = special_ids(rank.tokenizer, config)
+        self._pieces = placeholders(config)
         self.special = torch.tensor(special, dtype=torch.long, device=rank.mesh.device)
 
     @property
@@ -57,9 +60,11 @@ class Passes:
         """A batch, as this rank reads it.
 
         Raises:
-            BadTokens: empty, out of range, or longer than the model reads.
+            BadTokens: empty, out of range, longer than the model reads, or in the place of an image.
         """
-        return Inputs.of(batch, self.rank.bound.catalog.sizes, self.rank.mesh.device)
+        inputs = Inputs.of(batch, self.rank.bound.catalog.sizes, self.rank.mesh.device)
+        inputs.refuse_pieces(self._pieces)
+        return inputs
 
     # -- one request's pass ------------------------------------------------------------------
 
