@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tests.multimodal import MULTIMODAL
+from tests.multimodal import MULTIMODAL, TEXT_PARTS
 
 VOCABULARY = 263
 """V: the 256 bytes, three special tokens, and four merges."""
@@ -271,6 +271,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
 }
 """Configuration of each family, by transformers' ``model_type``."""
+
+FAMILIES |= TEXT_PARTS
 
 _BEGINS_WITH_BOS = {"llama", "gemma2", "mixtral"}  # as the tokenizers of the real models do
 

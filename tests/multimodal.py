@@ -43,6 +43,24 @@ def _turned(*sections: int) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections)}
 
 
+_LLAMA4 = {
+    **_WIDE,
+    "intermediate_size": 32,
+    "intermediate_size_mlp": 80,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "interleave_moe_layer_step": 2,
+    "attention_chunk_size": 5,
+    "tie_word_embeddings": False,
+}
+
+TEXT_PARTS: dict[str, dict[str, Any]] = {
+    # Experts in every other layer; three layers see chunks of five tokens, so that no padding is alone in one,
+    # and the last one turns no positions.
+    "llama4_text": _LLAMA4,
+}
+"""Text parts that exist as checkpoints of their own, by ``model_type``; those of other families are in their places."""
+
 MULTIMODAL: dict[str, dict[str, Any]] = {
     # As many layers see images as read text, so that the ones are not taken for the others.
     "gemma3": {
@@ -72,6 +90,19 @@ MULTIMODAL: dict[str, dict[str, Any]] = {
         "vision_config": {**_EYES, "head_dim": 16},
         "image_token_id": 262,
         "tie_word_embeddings": False,
+    },
+    "llama4": {
+        "text_config": _LLAMA4,
+        "vision_config": {
+            **_EYES,
+            "intermediate_size": 128,
+            "projector_input_dim": 32,
+            "projector_output_dim": 32,
+            "vision_output_dim": 32,
+        },
+        "boi_token_index": 258,
+        "eoi_token_index": 259,
+        "image_token_index": 262,
     },
     "qwen2_vl": {
         "text_config": {**_TEXT, "rope_parameters": _turned(2, 2, 2)},

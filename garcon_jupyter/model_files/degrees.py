@@ -47,8 +47,9 @@ def sizes_of(config: Any) -> Sizes:
     heads = first("num_attention_heads", "n_head") or 1
     width = first("hidden_size", "n_embd") or 1
     neurons = {first("intermediate_size", "n_inner", "ffn_dim") or 4 * width}
-    if expert := first("moe_intermediate_size"):
-        neurons.add(expert)
+    for name in ("moe_intermediate_size", "intermediate_size_mlp"):
+        if other := first(name):
+            neurons.add(other)
     return Sizes(
         heads,
         first("num_key_value_heads") or heads,

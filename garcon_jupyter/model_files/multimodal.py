@@ -41,6 +41,7 @@ WRAPPERS: dict[str, Wrapper] = {
     "qwen2_5_vl": Wrapper(),
     "qwen3_vl": Wrapper(),
     "qwen3_vl_moe": Wrapper(),
+    "llama4": Wrapper("language_model.model", "language_model.lm_head"),
     "qwen3_5": Wrapper(),
     "qwen3_5_moe": Wrapper(),
 }

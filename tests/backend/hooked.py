@@ -65,6 +65,12 @@ def _inside(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     return [(point, f"model.language_{path}", side) for point, path, side in rows]
 
 
+_LLAMA4 = [
+    *(row for row in _LLAMA if row[0] != "layers.{i}.mlp.out"),
+    *_SECOND_NORM,
+    ("layers.{i}.mlp.in", "model.layers.{i}.feed_forward", "input"),
+]
+
 HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gpt2": [
         ("embed.out", "transformer.wte", "output"),
@@ -97,6 +103,8 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gemma2": _SANDWICH,
     "gemma3_text": _SANDWICH,
     "gemma3": _inside(_SANDWICH),
+    "llama4_text": _LLAMA4,
+    "llama4": [(point, f"language_model.{path}", side) for point, path, side in _LLAMA4],
     **{
         key: _inside([*_LLAMA, *_SECOND_NORM, *_NEURONS])
         for key in ("mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")

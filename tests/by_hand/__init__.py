@@ -37,6 +37,7 @@ from tests.by_hand.decoders import (
 from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
 from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
+from tests.by_hand.llama4 import Llama4
 from tests.by_hand.multimodal import text_part
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
 
@@ -79,6 +80,8 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "bloom": Bloom,
     "olmoe": Olmoe,
     "gpt_oss": GptOss,
+    "llama4_text": Llama4,
+    "llama4": text_part(Llama4),
     "gemma3": text_part(Gemma3),
     "mistral3": text_part(Ministral3),
     "qwen2_vl": text_part(Llama),

@@ -15,7 +15,9 @@ class TextPart(nn.Module):
 
     def __init__(self, whole: Any) -> None:
         super().__init__()
-        self.model, self.lm_head = whole.model.language_model, whole.lm_head
+        alone = getattr(whole, "language_model", None)  # Llama 4 has one with its own head
+        self.model = whole.model.language_model if alone is None else alone.model
+        self.lm_head = whole.lm_head if alone is None else alone.lm_head
         self.config = whole.config.text_config
 
 
