@@ -337,6 +337,11 @@ def redraw(model: torch.nn.Module, seed: int = 0) -> None:
     for _, parameter in sorted(model.named_parameters()):
         noise = _SPREAD * torch.randn(parameter.shape, generator=generator)
         parameter.copy_(parameter + noise if parameter.dim() == 1 else noise)
+    for name, buffer in sorted(model.named_buffers()):
+        if name.endswith(
+            "layer_scalar"
+        ):  # Gemma 4 learns it, and keeps it as none of its parameters
+            buffer.copy_(buffer + _SPREAD * torch.randn(buffer.shape, generator=generator))
 
 
 def make_tokenizer(

@@ -54,10 +54,32 @@ _LLAMA4 = {
     "tie_word_embeddings": False,
 }
 
+_GEMMA4 = {
+    **_WIDE,
+    "global_head_dim": 24,
+    "sliding_window": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "attention_k_eq_v": True,
+    "final_logit_softcapping": 5.0,
+    "hidden_size_per_layer_input": 0,
+    "tie_word_embeddings": True,
+}
+
 TEXT_PARTS: dict[str, dict[str, Any]] = {
     # Experts in every other layer; three layers see chunks of five tokens, so that no padding is alone in one,
     # and the last one turns no positions.
     "llama4_text": _LLAMA4,
+    # All at once that Gemma 4 has: the last two layers read the keys of the first two, of which one has no values.
+    "gemma4_text": {
+        **_GEMMA4,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 263,
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 32,
+    },
 }
 """Text parts that exist as checkpoints of their own, by ``model_type``; those of other families are in their places."""
 
@@ -73,6 +95,16 @@ MULTIMODAL: dict[str, dict[str, Any]] = {
         "vision_config": {**_EYES, "num_hidden_layers": 4},
         "mm_tokens_per_image": 1,
         "image_token_id": 262,
+        "tie_word_embeddings": True,
+    },
+    # As the 31B: nothing is shared, and tokens have one embedding.
+    "gemma4": {
+        "text_config": _GEMMA4,
+        "vision_config": {**_EYES, "num_key_value_heads": 2, "head_dim": 16},
+        "audio_config": None,
+        "image_token_id": 262,
+        "video_token_id": 261,
+        "audio_token_id": 260,
         "tie_word_embeddings": True,
     },
     # Queries are scaled from the fourth token on.

@@ -36,6 +36,8 @@ class Wrapper:
 
 WRAPPERS: dict[str, Wrapper] = {
     "gemma3": Wrapper(),
+    "gemma3n": Wrapper(),
+    "gemma4": Wrapper(),
     "mistral3": Wrapper(),
     "qwen2_vl": Wrapper(),
     "qwen2_5_vl": Wrapper(),

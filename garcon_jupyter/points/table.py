@@ -6,7 +6,7 @@ sharding and the tests are generated from it.
 
 Letters of a shape: b batch, p position, D d_model, H query heads, K key/value heads, d d_head,
 M d_mlp, E experts, k experts per token, V vocabulary, n tokens routed to one expert, S neurons of shared
-experts; ``1`` is one.
+experts, e numbers of a token's embedding for one layer; ``1`` is one.
 
 Beside the table there is one escape hatch, ``module:{dotted.path}.input`` / ``.output``, which
 names any :class:`torch.nn.Module` of any model (:mod:`garcon_jupyter.points.names`).
@@ -164,6 +164,29 @@ POINTS: tuple[PointSpec, ...] = (
             "",
             "what the MLP adds to the residual stream (after a post-norm, where there is one)",
         ),
+    ),
+    *_rows(
+        (
+            "layers.{i}.per_layer.gate",
+            "b,p,e",
+            "",
+            "what gates the layer's own embedding, before its activation",
+        ),
+        (
+            "layers.{i}.per_layer.gated",
+            "b,p,e",
+            "",
+            "the token's embedding for this layer, gated by the stream",
+        ),
+        (
+            "layers.{i}.per_layer.contribution",
+            "b,p,D",
+            "",
+            "what the layer's own embedding adds to the residual stream, after its norm",
+        ),
+        absent="tokens have one embedding, and none for each layer",
+    ),
+    *_rows(
         ("layers.{i}.resid_post", "b,p,D", "", "residual stream leaving the block"),
     ),
     *_norm("final_norm", "final norm"),
@@ -199,6 +222,8 @@ def _parameters() -> Iterator[ParameterSpec]:
         ("layers.{i}.mlp.shared.gate_proj", "S", "D"),
         ("layers.{i}.mlp.shared.down_proj", "D", "S"),
         ("layers.{i}.mlp.router", "E", "D"),
+        ("layers.{i}.per_layer.gate_proj", "e", "D"),
+        ("layers.{i}.per_layer.out_proj", "D", "e"),
     ):
         letter = next((x for x in ("H", "K", "M", "S") if x in out + into), "")
         what = template.rsplit(".", 1)[1].replace("_proj", " projection")
@@ -213,6 +238,7 @@ def _parameters() -> Iterator[ParameterSpec]:
         "layers.{i}.attn.post_norm",
         "layers.{i}.mlp.norm",
         "layers.{i}.mlp.post_norm",
+        "layers.{i}.per_layer.post_norm",
         "final_norm",
     ):
         size = "d" if norm.endswith(("q_norm", "k_norm")) else "D"

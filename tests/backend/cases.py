@@ -38,6 +38,9 @@ CUT_AS_OTHERS = list(RELATIVES)[list(RELATIVES).index("smollm3") :]
 NO_PLAN = ("stablelm", "hunyuan_v1_dense", "gpt_oss", "gptj", "gpt_neo", "bloom", "opt")
 """Families without a plan for tensor parallelism."""
 
+NO_STAGES = ("gemma4_text",)
+"""Models whose layers are given more than the residual stream of those before."""
+
 
 @dataclass
 class Case:
@@ -85,6 +88,17 @@ def wrong(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) 
     """Which of ours are not theirs, and how far they are apart."""
     found = {name: apart(value, theirs[name]) for name, value in ours.items()}
     return {name: distance for name, distance in found.items() if not distance <= tolerance}
+
+
+NORMALISED_AGAIN = ("gemma4_text", "gemma4")
+"""Families that normalise queries, keys and values: how far the norm before them scales its input makes no difference."""
+
+
+def with_effect(case: Case, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What was found at points, without those that can make no difference but rounding."""
+    if case.name not in NORMALISED_AGAIN:
+        return found
+    return {n: value for n, value in found.items() if not n.endswith("attn.norm.scale")}
 
 
 def changed(value: Tensor) -> Tensor:

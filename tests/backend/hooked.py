@@ -65,6 +65,7 @@ def _inside(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     return [(point, f"model.language_{path}", side) for point, path, side in rows]
 
 
+_GEMMA4 = [row for row in _SANDWICH if row[0] not in ("layers.{i}.attn.k", "layers.{i}.attn.v")]
 _LLAMA4 = [
     *(row for row in _LLAMA if row[0] != "layers.{i}.mlp.out"),
     *_SECOND_NORM,
@@ -103,6 +104,8 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gemma2": _SANDWICH,
     "gemma3_text": _SANDWICH,
     "gemma3": _inside(_SANDWICH),
+    "gemma4_text": _GEMMA4,
+    "gemma4": _inside(_GEMMA4),
     "llama4_text": _LLAMA4,
     "llama4": [(point, f"language_model.{path}", side) for point, path, side in _LLAMA4],
     **{

@@ -35,6 +35,7 @@ from tests.by_hand.decoders import (
     Windows,
 )
 from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
+from tests.by_hand.gemma4 import Gemma4
 from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.llama4 import Llama4
@@ -80,6 +81,8 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "bloom": Bloom,
     "olmoe": Olmoe,
     "gpt_oss": GptOss,
+    "gemma4_text": Gemma4,
+    "gemma4": text_part(Gemma4),
     "llama4_text": Llama4,
     "llama4": text_part(Llama4),
     "gemma3": text_part(Gemma3),

@@ -43,9 +43,12 @@ class ByHand:
         self.loaded = whole.eval()
         self.model = self.part(whole)
         self.config = self.model.config
-        self.d = getattr(self.config, "head_dim", None) or (
-            self.config.hidden_size // self.config.num_attention_heads
-        )
+        self.d = self.head_width()
+
+    def head_width(self) -> int:
+        """d, where all layers have one."""
+        of_heads = self.config.hidden_size // self.config.num_attention_heads
+        return getattr(self.config, "head_dim", None) or of_heads
 
     def run(self, ids: Tensor, mask: Tensor | None = None, **edits: Edit) -> Taps:
         """One forward; edits by the name of the point."""

@@ -335,7 +335,7 @@ def _find_points(
     refused = dict(family.refused)
     for template, site in family.points.items():
         if "{i}" in template:
-            having = tuple(i for i in range(n_layers) if _module(model, site.at(i, 0)) is not None)
+            having = tuple(i for i in range(n_layers) if _has(model, site, i))
             if having:
                 layers[template] = having
             else:
@@ -343,6 +343,13 @@ def _find_points(
         elif _module(model, site.at(None, None)) is None:
             refused[template] = f"the model has no module {site.path!r}"
     return layers, refused
+
+
+def _has(model: nn.Module, site: HookSite, layer: int) -> bool:
+    """Whether a layer has the modules of a site."""
+    needs = site.needs if isinstance(site, InAttention) else None
+    paths = [site.at(layer, 0), *([fill(needs, layer)] if needs else [])]
+    return all(_module(model, path) is not None for path in paths)
 
 
 def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from garcon_backend.distributed.mesh import Mesh
-from garcon_backend.models import account, rotary, sharding
+from garcon_backend.models import account, rotary, sharding, shared_keys
 from garcon_backend.models.attending import attending
 from garcon_backend.models.config import model_class_of, read_config, torch_dtype
 from garcon_backend.models.fit import check_degrees
@@ -77,6 +77,7 @@ def load(
             account.keep(model, account.of_cut_model(model_class, directory, config))
     model.eval().requires_grad_(False)
     rotary.turn_each_row_by_its_length(model)
+    shared_keys.compute_all_positions(model)
     whole = account.account_of(model)
     progress(f"loaded {whole.parameters:,} parameters")
     for note in whole.notes():

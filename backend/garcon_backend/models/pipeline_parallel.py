@@ -40,6 +40,12 @@ SAME_ON_EVERY_STAGE = frozenset(
 )
 """What a layer may be called with: the residual stream, and what every stage makes of the tokens by itself."""
 
+NONE_WITHOUT = {
+    "per_layer_input": "hidden_size_per_layer_input",
+    "shared_kv_states": "num_kv_shared_layers",
+}
+"""What a layer may be called with that is nothing where the configuration has none of it, by the name it has there."""
+
 _STAGE = "_garcon_stage"  # attribute of a model
 
 
@@ -115,14 +121,15 @@ class EmbeddingStandIn(StandIn):
     """An embedding of the first stage: zeros of its output's shape.
 
     Attributes:
-        weight: the parameter, on the last stage of a model that unembeds with it.
+        weight: the parameter, on the last stage of a model that unembeds with it; else nothing, on the device where
+            models look for tokens to be.
     """
 
-    def __init__(self, embedding: nn.Embedding, keep: bool = False) -> None:
+    def __init__(self, embedding: nn.Embedding, device: torch.device, keep: bool = False) -> None:
         super().__init__()
         self.width = embedding.embedding_dim
         self.dtype = embedding.weight.dtype
-        self.weight = embedding.weight if keep else None
+        self.weight = embedding.weight if keep else torch.empty(0, device=device)
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Of tokens, or positions; OPT's is called with the mask, which has all tokens before, and with positions beside it.
@@ -181,7 +188,9 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
             module = getattr(holder, child)
             if module is not kept:
                 embeds = isinstance(module, nn.Embedding)
-                setattr(holder, child, EmbeddingStandIn(module) if embeds else StandIn())
+                setattr(
+                    holder, child, EmbeddingStandIn(module, mesh.device) if embeds else StandIn()
+                )
     if not mesh.last_stage:
         for child in _with_parameters(holder):
             if child != name and child not in stem:
@@ -197,8 +206,10 @@ def _check_boundaries(model: nn.Module, layers: Sequence[nn.Module]) -> None:
     Raises:
         BadDegrees: it is one.
     """
+    config = text_config(getattr(model, "config", None))
+    none = {name for name, said in NONE_WITHOUT.items() if not getattr(config, said, True)}
     for layer in layers:
-        more = set(inspect.signature(type(layer).forward).parameters) - SAME_ON_EVERY_STAGE
+        more = set(inspect.signature(type(layer).forward).parameters) - SAME_ON_EVERY_STAGE - none
         if more:
             raise BadDegrees(
                 f"{type(model).__name__} cannot be cut into stages: its layers are given "
@@ -274,7 +285,7 @@ def settle(model: Any, mesh: Mesh) -> None:
         if isinstance(kept, nn.Embedding):
             holder, _ = find_layers(model)
             child = next(n for n, module in holder.named_children() if module is kept)
-            setattr(holder, child, EmbeddingStandIn(kept, keep=True))
+            setattr(holder, child, EmbeddingStandIn(kept, mesh.device, keep=True))
 
 
 def stage_of(model: nn.Module) -> Stage | None:
