@@ -60,7 +60,7 @@ _GEMMA4 = {
     "sliding_window": 4,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
     "attention_k_eq_v": True,
-    "final_logit_softcapping": 5.0,
+    "final_logit_softcapping": 20.0,
     "hidden_size_per_layer_input": 0,
     "tie_word_embeddings": True,
 }
@@ -69,6 +69,20 @@ TEXT_PARTS: dict[str, dict[str, Any]] = {
     # Experts in every other layer; three layers see chunks of five tokens, so that no padding is alone in one,
     # and the last one turns no positions.
     "llama4_text": _LLAMA4,
+    # The second layer cuts off half of what its gate puts out.
+    "gemma3n_text": {
+        **_WIDE,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 263,
+        "altup_num_inputs": 3,
+        "laurel_rank": 6,
+        "activation_sparsity_pattern": [0.0, 0.5, 0.0, 0.0],
+        "final_logit_softcapping": 20.0,
+        "tie_word_embeddings": True,
+    },
     # All at once that Gemma 4 has: the last two layers read the keys of the first two, of which one has no values.
     "gemma4_text": {
         **_GEMMA4,

@@ -72,6 +72,8 @@ def divides(config: Any, tp: int) -> bool:
 def possible_tp(config: Any, most: int = 64) -> list[int]:
     """Tensor-parallel degrees that divide the model, smallest first."""
     text = text_config(config)
+    if any(getattr(text, "activation_sparsity_pattern", None) or ()):
+        return [1]  # which neurons are cut off depends on all of a layer
     if not (getattr(text, "base_model_tp_plan", None) or text.model_type in OWN_PLANS):
         return [1]
     return [tp for tp in range(1, most + 1) if divides(config, tp)]

@@ -6,7 +6,7 @@ sharding and the tests are generated from it.
 
 Letters of a shape: b batch, p position, D d_model, H query heads, K key/value heads, d d_head,
 M d_mlp, E experts, k experts per token, V vocabulary, n tokens routed to one expert, S neurons of shared
-experts, e numbers of a token's embedding for one layer; ``1`` is one.
+experts, e numbers of a token's embedding for one layer, A streams beside each other; ``1`` is one.
 
 Beside the table there is one escape hatch, ``module:{dotted.path}.input`` / ``.output``, which
 names any :class:`torch.nn.Module` of any model (:mod:`garcon_jupyter.points.names`).
@@ -60,15 +60,31 @@ def _norm(prefix: str, name: str) -> list[PointSpec]:
     return _rows(*((f"{prefix}.{p}", d, "", f"{name}: {what}") for p, d, what in _NORM))
 
 
+_ONE_STREAM = "there is one residual stream, layers.{i}.resid_pre and resid_post"
 NO_SHARED = "it has no expert that all tokens go to"
 
 POINTS: tuple[PointSpec, ...] = (
     *_rows(
         ("embed.out", "b,p,D", "", "token embedding"),
         ("pos_embed.out", "b,p,D", "", "learned position embedding"),
+    ),
+    *_rows(
+        ("layers.{i}.altup.streams_pre", "b,p,A,D", "", "the streams entering the block"),
+        absent=_ONE_STREAM,
+    ),
+    *_rows(
         ("layers.{i}.resid_pre", "b,p,D", "", "residual stream entering the block"),
     ),
     *_norm("layers.{i}.attn.norm", "norm before attention"),
+    *_rows(
+        (
+            "layers.{i}.laurel.contribution",
+            "b,p,D",
+            "",
+            "what a low-rank path beside attention adds, and what that path reads",
+        ),
+        absent="no low-rank path stands beside attention",
+    ),
     *_rows(
         ("layers.{i}.attn.in", "b,p,D", "", "what q, k and v are projected from"),
         ("layers.{i}.attn.q", "b,p,H,d", "H", "queries, before rotary and q-norm"),
@@ -188,6 +204,10 @@ POINTS: tuple[PointSpec, ...] = (
     ),
     *_rows(
         ("layers.{i}.resid_post", "b,p,D", "", "residual stream leaving the block"),
+    ),
+    *_rows(
+        ("layers.{i}.altup.streams_post", "b,p,A,D", "", "the streams leaving the block"),
+        absent=_ONE_STREAM,
     ),
     *_norm("final_norm", "final norm"),
     *_rows(("logits", "b,p,V", "V", "scores of the next token")),

@@ -35,10 +35,19 @@ EVERY = CASES | RELATIVES
 CUT_AS_OTHERS = list(RELATIVES)[list(RELATIVES).index("smollm3") :]
 """Families whose modules are cut as those before them are: two layouts say what can be said."""
 
-NO_PLAN = ("stablelm", "hunyuan_v1_dense", "gpt_oss", "gptj", "gpt_neo", "bloom", "opt")
+NO_PLAN = (
+    "stablelm",
+    "hunyuan_v1_dense",
+    "gpt_oss",
+    "gptj",
+    "gpt_neo",
+    "bloom",
+    "opt",
+    "gemma3n_text",
+)
 """Families without a plan for tensor parallelism."""
 
-NO_STAGES = ("gemma4_text",)
+NO_STAGES = ("gemma4_text", "gemma3n_text")
 """Models whose layers are given more than the residual stream of those before."""
 
 

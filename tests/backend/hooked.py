@@ -105,6 +105,7 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gemma3_text": _SANDWICH,
     "gemma3": _inside(_SANDWICH),
     "gemma4_text": _GEMMA4,
+    "gemma3n_text": [row for row in _GEMMA4 if row[0] != "layers.{i}.resid_post"],
     "gemma4": _inside(_GEMMA4),
     "llama4_text": _LLAMA4,
     "llama4": [(point, f"language_model.{path}", side) for point, path, side in _LLAMA4],

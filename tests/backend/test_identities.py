@@ -72,13 +72,11 @@ def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
     for name in "qkv":
         if f"attn.{name}" not in n:  # layers that share the keys and values of another
-            assert case.name == "gemma4_text" and layer > 1 and name != "q"
+            assert case.name in ("gemma4_text", "gemma3n_text") and layer > 1 and name != "q"
             continue
         stored = f"{n.prefix}attn.{name}_proj" in n.parameters
         projected = n.linear(f"attn.{name if stored else 'k'}_proj", n["attn.in"])
-        if name == "v" and case.name.startswith(
-            "gemma4"
-        ):  # where a norm without gains is before it
+        if name == "v" and case.name.startswith(("gemma4", "gemma3n")):  # a norm without gains
             heads = projected.view_as(n["attn.v"])
             projected = (heads / heads.square().mean(-1, keepdim=True).sqrt()).flatten(2)
         assert apart(n[f"attn.{name}"].flatten(2), projected) <= 1e-5
@@ -173,6 +171,8 @@ def test_neurons(case: Case, numbers: Numbers, layer: int) -> None:
         gate, up = (n.linear(f"mlp.{name}_proj", n["mlp.in"]) for name in ("gate", "up"))
         assert apart(n["mlp.pre_activation"], gate) <= 1e-5
         assert apart(n["mlp.pre_linear"], up) <= 1e-5
+        if case.name == "gemma3n_text" and layer == 1:  # which keeps what is above the mean
+            gate = relu(gate - gate.mean(-1, keepdim=True))
         assert apart(n["mlp.post_activation"], act(gate) * up) <= 1e-5
     else:
         up = n.linear("mlp.up_proj", n["mlp.in"])
@@ -231,6 +231,14 @@ def test_router(case: Case, numbers: Numbers, layer: int) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_the_residual_stream_is_a_sum(case: Case, numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
+    if "altup.streams_pre" in n:  # of several streams, none of which is a sum
+        added = n["attn.contribution"] + n["laurel.contribution"]
+        assert apart(n["resid_mid"], (n["resid_pre"] + added) / math.sqrt(2)) <= 1e-5
+        entering = n["altup.streams_pre"]
+        assert apart(n["resid_pre"], entering[:, :, 0]) > 0.01, "it is predicted from them"
+        if layer:
+            assert torch.equal(entering, numbers.at(layer - 1)["altup.streams_post"])
+        return
     both = n["attn.contribution"] + n["mlp.contribution"]
     if "per_layer.contribution" in n:
         both = both + n["per_layer.contribution"]
@@ -250,6 +258,8 @@ def test_norms(case: Case, numbers: Numbers) -> None:
     for norm in (*norms, "final_norm"):
         if f"{norm}.out" not in numbers:
             continue
+        if norm == "final_norm" and case.name == "gemma3n_text":
+            continue  # which reads the mean of streams that are projected back
         gain = numbers.weight(f"{norm}.weight")
         bias = numbers.parameters.get(f"{norm}.bias", torch.zeros(()))
         normalized = numbers[f"{norm}.normalized"]
@@ -278,7 +288,10 @@ def test_both_ends(case: Case, numbers: Numbers) -> None:
     enters = numbers["embed.out"] * getattr(case.theirs.config, "embedding_multiplier", 1.0)
     if case.name == "bloom":  # a norm stands between them
         enters = case.ours.model.get_submodule("transformer.word_embeddings_layernorm")(enters)
-    assert apart(numbers.at(0)["resid_pre"], enters + learned) <= 1e-5
+    first = numbers.at(0)
+    entered = first["altup.streams_pre"][:, :, 0] if "altup.streams_pre" in first else None
+    entered = first["resid_pre"] if entered is None else entered
+    assert apart(entered, enters + learned) <= 1e-5
     logits = numbers.linear("unembed.weight", numbers["final_norm.out"])
     logits = logits * getattr(case.theirs.config, "logit_scale", 1.0)
     logits = logits / getattr(case.theirs.config, "logits_scaling", 1.0)

@@ -35,6 +35,7 @@ from tests.by_hand.decoders import (
     Windows,
 )
 from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
+from tests.by_hand.gemma3n import Gemma3n
 from tests.by_hand.gemma4 import Gemma4
 from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
@@ -81,6 +82,7 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "bloom": Bloom,
     "olmoe": Olmoe,
     "gpt_oss": GptOss,
+    "gemma3n_text": Gemma3n,
     "gemma4_text": Gemma4,
     "gemma4": text_part(Gemma4),
     "llama4_text": Llama4,

@@ -132,7 +132,7 @@ class Gemma4(Gemma2):
                 found |= self._linear(f"{at}.per_layer.out_proj", out)
                 norm = block.post_per_layer_input_norm
                 found |= self._norm(f"{at}.per_layer.post_norm", norm)
-            if self.config.enable_moe_block:
+            if getattr(self.config, "enable_moe_block", False):
                 found |= self._linear(f"{at}.mlp.router", block.router.proj)
                 found |= self.of_experts(f"{at}.mlp.experts", block.experts)
         return found

@@ -27,7 +27,8 @@ class Parameters:
             holder = self.bound.model.get_submodule(holder_path)
         except AttributeError:
             return reading, None
-        return reading, getattr(holder, leaf, None)
+        found = getattr(holder, leaf, None)
+        return reading, found if isinstance(found, Tensor) else None
 
     def get(self, name: str) -> Tensor | None:
         """The parameter on the leader of the stage that holds it; None elsewhere."""

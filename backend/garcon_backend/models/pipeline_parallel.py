@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -117,19 +118,25 @@ class LayerStandIn(StandIn):
         return hidden if beside is None else (hidden, *[None] * beside)
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """A parameter of another stage, of which models ask where it is."""
+
+    device: torch.device
+
+
 class EmbeddingStandIn(StandIn):
     """An embedding of the first stage: zeros of its output's shape.
 
     Attributes:
-        weight: the parameter, on the last stage of a model that unembeds with it; else nothing, on the device where
-            models look for tokens to be.
+        weight: the parameter, on the last stage of a model that unembeds with it.
     """
 
     def __init__(self, embedding: nn.Embedding, device: torch.device, keep: bool = False) -> None:
         super().__init__()
         self.width = embedding.embedding_dim
         self.dtype = embedding.weight.dtype
-        self.weight = embedding.weight if keep else torch.empty(0, device=device)
+        self.weight = embedding.weight if keep else Elsewhere(device)
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Of tokens, or positions; OPT's is called with the mask, which has all tokens before, and with positions beside it.
