@@ -18,6 +18,7 @@ from transformers import AutoConfig
 from docs import rooms
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import Family
+from garcon_jupyter.model_files.multimodal import WRAPPERS
 from garcon_jupyter.points import PARAMETERS, POINTS, ParameterSpec, PointSpec
 from garcon_jupyter.servers.options import Option, grouped
 
@@ -88,6 +89,10 @@ They hold on every architecture that has the points, and are tested:
 - `resid_pre + attn.contribution + mlp.contribution == resid_post`
 - `norm.out == normalized * gain (+ bias)`
 
+In Gemma 4 the last but one is of four, and multiplied: `scale * (resid_pre + attn.contribution + mlp.contribution +
+per_layer.contribution) == resid_post`, where `scale` is a number of the layer. In Gemma 3n it does not hold: a block has several
+streams, corrected from one another; `(resid_pre + attn.contribution + laurel.contribution) / √2 == resid_mid` does.
+
 `out` and `contribution` are two different things where the architecture normalises what a sub-block puts out
 (Gemma 2, OLMo 2): `out` is before that norm, `contribution` is what is added to the residual stream.
 """
@@ -102,7 +107,9 @@ checkpoint stores; fused weights come back split under these names.
 FAMILIES_OPENING = """\
 ## Which architecture has which point
 
-Families that have the same points share a letter; in parentheses stands the `model_type` of their configurations. ✓ means
+Families that have the same points share a letter; in parentheses stands the `model_type` of their configurations, and after
+*inside* that of multimodal checkpoints whose text part they are: the points are those of the text part, and what sees images
+is never called, as a server is given text alone. ✓ means
 that the point is there, a number why it is not (below), in a model of the architecture's default configuration;
 `%garcon points` says it of yours. A model of any other architecture still loads, with
 `module:` points only. It attends by its own function, as transformers runs it (sinks, sparse indices, biases by
@@ -158,7 +165,7 @@ def families() -> str:
         (f"`{spec.template}`", *(cell(why[place]) for why in letters.values()))
         for place, spec in enumerate(POINTS)
     ]
-    models = {name: f"{name} (`{'`, `'.join(family.model_types)}`)" for name, family in known}
+    models = {name: f"{name} ({model_types(family)})" for name, family in known}
     alike = [
         f"- **{letter}**: {'; '.join(models[name] for name in kinds[why])}"
         for letter, why in letters.items()
@@ -174,6 +181,17 @@ def families() -> str:
             "",
         ]
     )
+
+
+def model_types(family: Family) -> str:
+    """Those of its configurations, and of the multimodal models whose text part it is."""
+    inside = [
+        kind for kind, wrapper in WRAPPERS.items() if {*wrapper.texts} & {*family.model_types}
+    ]
+    alone, wrapped = (
+        ", ".join(f"`{kind}`" for kind in kinds) for kinds in (family.model_types, inside)
+    )
+    return f"{alone}; inside {wrapped}" if wrapped else alone
 
 
 def usually_lacks(family: Family) -> Mapping[str, str]:

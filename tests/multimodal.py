@@ -168,5 +168,19 @@ MULTIMODAL: dict[str, dict[str, Any]] = {
         **_QWEN_PIECES,
         "tie_word_embeddings": True,
     },
+    # One layer is dense.
+    "qwen3_vl_moe": {
+        "text_config": {
+            **_WIDE,
+            "rope_parameters": _turned(4, 2, 2),
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "mlp_only_layers": [2],
+        },
+        "vision_config": {**_QWEN_EYES, "deepstack_visual_indexes": [0]},
+        **_QWEN_PIECES,
+        "tie_word_embeddings": False,
+    },
 }
 """By the ``model_type`` of the checkpoint."""

@@ -15,12 +15,16 @@ class Wrapper:
     """A multimodal architecture of transformers.
 
     Attributes:
+        texts: the ``model_type`` of the text parts that it comes with.
         stem: where what a language model alone calls ``model`` is.
         head: where what it calls ``lm_head`` is.
+        needs: packages without which transformers cannot build what sees images.
     """
 
+    texts: tuple[str, ...]
     stem: str = "model.language_model"
     head: str = "lm_head"
+    needs: tuple[str, ...] = ()
 
     def path(self, alone: str) -> str:
         """Where a module or parameter is whose path in the language model alone is given."""
@@ -35,17 +39,17 @@ class Wrapper:
 
 
 WRAPPERS: dict[str, Wrapper] = {
-    "gemma3": Wrapper(),
-    "gemma3n": Wrapper(),
-    "gemma4": Wrapper(),
-    "mistral3": Wrapper(),
-    "qwen2_vl": Wrapper(),
-    "qwen2_5_vl": Wrapper(),
-    "qwen3_vl": Wrapper(),
-    "qwen3_vl_moe": Wrapper(),
-    "llama4": Wrapper("language_model.model", "language_model.lm_head"),
-    "qwen3_5": Wrapper(),
-    "qwen3_5_moe": Wrapper(),
+    "gemma3": Wrapper(("gemma3_text",)),
+    "gemma3n": Wrapper(("gemma3n_text",), needs=("timm", "PIL")),
+    "gemma4": Wrapper(("gemma4_text",)),
+    "llama4": Wrapper(("llama4_text",), "language_model.model", "language_model.lm_head"),
+    "mistral3": Wrapper(("mistral", "ministral3")),
+    "qwen2_vl": Wrapper(("qwen2_vl_text",)),
+    "qwen2_5_vl": Wrapper(("qwen2_5_vl_text",)),
+    "qwen3_vl": Wrapper(("qwen3_vl_text",)),
+    "qwen3_vl_moe": Wrapper(("qwen3_vl_moe_text",)),
+    "qwen3_5": Wrapper(("qwen3_5_text",)),
+    "qwen3_5_moe": Wrapper(("qwen3_5_moe_text",)),
 }
 """The multimodal architectures that are served by their text part, by the ``model_type`` of the checkpoint."""
 

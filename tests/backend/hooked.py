@@ -104,6 +104,7 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gemma2": _SANDWICH,
     "gemma3_text": _SANDWICH,
     "gemma3": _inside(_SANDWICH),
+    "qwen3_vl_moe": _inside([*_LLAMA, *_SECOND_NORM]),
     "gemma4_text": _GEMMA4,
     "gemma3n_text": [row for row in _GEMMA4 if row[0] != "layers.{i}.resid_post"],
     "gemma4": _inside(_GEMMA4),

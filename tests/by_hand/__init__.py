@@ -92,6 +92,7 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "qwen2_vl": text_part(Llama),
     "qwen2_5_vl": text_part(Llama),
     "qwen3_vl": text_part(Qwen3),
+    "qwen3_vl_moe": text_part(Qwen3Moe),
 }
 """By transformers' ``model_type``."""
 

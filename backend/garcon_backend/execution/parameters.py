@@ -28,7 +28,7 @@ class Parameters:
         except AttributeError:
             return reading, None
         found = getattr(holder, leaf, None)
-        return reading, found if isinstance(found, Tensor) else None
+        return reading, found if isinstance(found, nn.Parameter) else None
 
     def get(self, name: str) -> Tensor | None:
         """The parameter on the leader of the stage that holds it; None elsewhere."""

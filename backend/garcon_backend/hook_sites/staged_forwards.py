@@ -166,7 +166,8 @@ def qwen_router(
     """Qwen's router: Mixtral's, renormalised only where the configuration says so, in the model's
     dtype."""
     logits, best = _routed(module, visits, the_pass, args[0])
-    total = best.values.sum(-1, keepdim=True) if module.norm_topk_prob else 1.0
+    normed = getattr(module, "norm_topk_prob", True)  # Qwen3-VL's is not asked
+    total = best.values.sum(-1, keepdim=True) if normed else 1.0
     return logits, (best.values / total).to(logits.dtype), best.indices
 
 

@@ -8,7 +8,7 @@ checkpoint is ever run.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -49,9 +49,11 @@ def load(
         NotAModel: the directory holds no causal language model that transformers knows.
         BadRequest: an unknown dtype.
         BadDegrees: the degrees do not divide the model.
+        MissingModule: a package is not installed that a multimodal model is built with.
     """
     directory = Path(snapshot_dir)
     config = read_config(directory)
+    _check_packages(config)
     check_degrees(config, mesh.degrees)
     model_class = model_class_of(config)
     attention = attending(model_class, config)
@@ -83,6 +85,17 @@ def load(
     for note in whole.notes():
         progress(note)
     return model
+
+
+def _check_packages(config: Any) -> None:
+    """Raises MissingModule where transformers cannot build what sees images."""
+    wrapper = wrapper_of(config)
+    lacking = [n for n in (wrapper.needs if wrapper else ()) if importlib.util.find_spec(n) is None]
+    if lacking:
+        raise MissingModule(
+            f"What sees images in a {config.model_type} is built by {' and '.join(lacking)}, which cannot be imported.",
+            "Install it where the server runs, or save the text part as a checkpoint of its own.",
+        )
 
 
 def load_tokenizer(
