@@ -92,7 +92,7 @@ TEXT_PARTS: dict[str, dict[str, Any]] = {
         "enable_moe_block": True,
         "num_experts": 4,
         "top_k_experts": 2,
-        "moe_intermediate_size": 32,
+        "moe_intermediate_size": 24,
     },
 }
 """Text parts that exist as checkpoints of their own, by ``model_type``; those of other families are in their places."""
