@@ -16,6 +16,10 @@ from garcon_jupyter.model_files.multimodal import text_config
 OWN_PLANS = ("gpt2", "qwen3_vl_text")
 """Architectures, by ``model_type``, that are cut by a plan of ours, as transformers has none."""
 
+UNCUT = ("qwen3_vl_moe_text",)
+"""Architectures that are not cut though transformers has a plan: their checkpoints store experts turned round, and are
+turned back when they are read, which cannot be done with a part of them."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -74,6 +78,8 @@ def possible_tp(config: Any, most: int = 64) -> list[int]:
     text = text_config(config)
     if any(getattr(text, "activation_sparsity_pattern", None) or ()):
         return [1]  # which neurons are cut off depends on all of a layer
+    if text.model_type in UNCUT:
+        return [1]
     if not (getattr(text, "base_model_tp_plan", None) or text.model_type in OWN_PLANS):
         return [1]
     return [tp for tp in range(1, most + 1) if divides(config, tp)]

@@ -44,6 +44,7 @@ NO_PLAN = (
     "bloom",
     "opt",
     "gemma3n_text",
+    "qwen3_vl_moe",
 )
 """Families without a plan for tensor parallelism."""
 

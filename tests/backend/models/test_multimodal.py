@@ -28,7 +28,7 @@ from garcon_jupyter.model_files.snapshots import check_architecture
 from garcon_jupyter.wire.launch_spec import Degrees
 from tests import by_hand, checkpoints
 from tests.backend.bare_rank import BareRank
-from tests.backend.cases import IDS, MASK, apart
+from tests.backend.cases import IDS, MASK, NO_PLAN, apart
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,17 @@ def test_keys_that_later_layers_share_are_changed_for_all(name: str, tmp_path: P
 
 def test_what_few_neurons_depends_on_all_is_not_cut(tmp_path: Path) -> None:
     """Gemma 3n cuts off what is below a share of all that a gate puts out: half of a layer has another share."""
-    assert possible_tp(read_config(checkpoints.make("gemma3n_text", tmp_path))) == [1]
+    config = read_config(checkpoints.make("gemma3n_text", tmp_path))
+    assert possible_tp(config) == [1]
+    with pytest.raises(BadDegrees, match="There is no plan to cut 'gemma3n_text'"):
+        check_degrees(config, Degrees(2))
+
+
+def test_experts_that_are_turned_round_while_they_are_read_are_not_cut(
+    made: dict[str, Path],
+) -> None:
+    with pytest.raises(BadDegrees, match="There is no plan to cut 'qwen3_vl_moe'"):
+        check_degrees(read_config(made["qwen3_vl_moe"]), Degrees(2))
 
 
 def test_a_package_that_is_not_there_is_named(
@@ -209,7 +219,7 @@ def test_all_that_are_declared_pass_the_notebooks_check(tmp_path: Path) -> None:
 # -- degrees and memory ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", checkpoints.MULTIMODAL)
+@pytest.mark.parametrize("name", [n for n in checkpoints.MULTIMODAL if n not in NO_PLAN])
 def test_degrees_are_those_of_the_text_part(name: str, made: dict[str, Path]) -> None:
     config = read_config(made[name])
     assert possible_tp(config)[:2] == [1, 2]
