@@ -111,9 +111,10 @@ def test_greedy_continuations_are_those_of_the_reference(ours: BareRank, plain: 
 def test_modules_alone_are_offered_where_no_family_maps(ours: BareRank) -> None:
     kind = ours.model.config.model_type  # type: ignore[union-attr]
     mapped = kind in FAMILIES
-    assert attention.serves(ours.model) == (kind == "gpt_oss")
+    by_house = kind in ("gpt_oss", "gemma4_text")
+    assert attention.serves(ours.model) == by_house
     assert bool(ours.catalog.names()) == mapped
-    if kind != "gpt_oss":
+    if not by_house:
         why = "class of its own" if mapped else "no family file maps"
         with pytest.raises(PointUnavailable, match=why):
             ours.catalog.point("layers.0.attn.pattern")

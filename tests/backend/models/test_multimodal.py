@@ -29,6 +29,7 @@ from garcon_jupyter.wire.launch_spec import Degrees
 from tests import by_hand, checkpoints
 from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK, NO_PLAN, apart
+from tests.multimodal import TEXT_PARTS
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,17 @@ def test_a_generation_leaves_no_positions_behind(name: str, made: dict[str, Path
     found = ours.generated(IDS, MASK.flip(1), max_new_tokens=6)
     assert found is not None and torch.equal(found.ids, theirs)
     assert apart(ours.forward(IDS[:1, :6]), before[:1]) <= 1e-5
+
+
+@pytest.mark.parametrize("name", TEXT_PARTS)
+def test_generations_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    """With keys that layers share, chunks, and layers that transformers leaves positions out of."""
+    ours = BareRank(checkpoints.make(name, tmp_path))
+    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    asked = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 2}
+    theirs = plain.eval().generate(IDS, attention_mask=MASK.flip(1), **asked)
+    found = ours.generated(IDS, MASK.flip(1), max_new_tokens=8)
+    assert found is not None and torch.equal(found.ids, theirs)
 
 
 def test_a_tokenizer_is_found_beside_the_wrapper(made: dict[str, Path]) -> None:
