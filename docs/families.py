@@ -17,6 +17,7 @@ from transformers import AutoConfig
 from docs.tables import table
 from garcon_backend.models import families
 from garcon_backend.models.family import Family
+from garcon_jupyter.model_files.multimodal import WRAPPERS
 from garcon_jupyter.points import POINTS
 
 USUAL = "llama"
@@ -40,6 +41,9 @@ The **usual points** are those of Llama: {usual}.
 A family has all of them but those under *lacks*, with the number of the reason
 (below), and what it *has besides*, in a model of its default configuration. *Layers* says what mixes their tokens; what belongs
 to attention is in those that attend.
+
+After *inside* stand multimodal checkpoints whose text part it is: the points are those of the text part, and what sees images
+is never called, as a server is given text alone.
 
 A model of any other architecture still loads, with `module:` points only. It attends by its own function, as transformers runs
 it (sinks, sparse indices, biases by position and whatever it has), and its numbers are the reference's.
@@ -152,8 +156,14 @@ def _family(row: Row, usual: Collection[str], reasons: Reasons) -> tuple[str, ..
             by_reason.setdefault(row.missing[template], []).append(template)
     lacks = [f"{listed(t)} ({reasons.number(why)})" for why, t in by_reason.items()]
     besides = [t for t in TEMPLATES if t not in usual and t not in row.missing]
-    types = ", ".join(f"`{model_type}`" for model_type in row.model_types)
-    return row.name, types, row.what, ", ".join(row.kinds), "; ".join(lacks), listed(besides)
+    return row.name, _types(row.model_types), row.what, ", ".join(row.kinds), "; ".join(lacks), listed(besides)
+
+
+def _types(alone: Sequence[str]) -> str:
+    """Model types of a family, and those of the multimodal models whose text part it is."""
+    inside = [kind for kind, wrapper in WRAPPERS.items() if {*wrapper.texts} & {*alone}]
+    said, wrapped = (", ".join(f"`{kind}`" for kind in kinds) for kinds in (alone, inside))
+    return f"{said}; inside {wrapped}" if wrapped else said
 
 
 def _unusual(

@@ -47,6 +47,7 @@ each is in its modules and how it is computed there: which norm, which order of 
 | `b` batch | `p` position | `D` residual stream | `V` vocabulary |
 | `H` query heads | `K` key/value heads | `d` size of a head | `M` neurons of an MLP |
 | `E` experts | `k` experts per token | `n` tokens routed to one expert | `P` learned positions |
+| `S` neurons of shared experts | `e` a token's embedding for one layer | `A` streams beside each other | |
 
 *Sharded* is the letter along which tensor parallelism cuts the value; an empty field means that every rank
 holds all of it. A probe sees the whole value either way (with `sharded=True` it sees the shards).
@@ -82,6 +83,10 @@ They hold on every architecture that has the points, and are tested:
 - `down_proj(post_activation) == mlp.out`, of `post_activation_normed` where there is a norm between (BitNet)
 - `resid_pre + attn.contribution + mlp.contribution == resid_post`
 - `norm.out == normalized * gain (+ bias)`
+
+In Gemma 4 the last but one is of four, and multiplied: `scale * (resid_pre + attn.contribution + mlp.contribution +
+per_layer.contribution) == resid_post`, where `scale` is a number of the layer. In Gemma 3n it does not hold: a block has several
+streams, corrected from one another; `(resid_pre + attn.contribution + laurel.contribution) / √2 == resid_mid` does.
 
 `out` and `contribution` are two different things where the architecture normalises what a sub-block puts out
 (Gemma 2, OLMo 2): `out` is before that norm, `contribution` is what is added to the residual stream.

@@ -21,7 +21,14 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedTokenizerFast,
+)
+
+from tests.multimodal import MULTIMODAL, TEXT_PARTS
 
 VOCABULARY = 263
 """V: the 256 bytes, three special tokens, and four merges."""
@@ -349,6 +356,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Configuration of each family, by transformers' ``model_type``."""
 
+FAMILIES |= TEXT_PARTS
+
 _BEGINS_WITH_BOS = {"llama", "gemma2", "mixtral"}  # as the tokenizers of the real models do
 
 _SENTENCES = (
@@ -369,21 +378,29 @@ def make(
     """Save a small random checkpoint of `family` in `directory`, and return the directory.
 
     Args:
-        family: a key of :data:`FAMILIES`.
+        family: a key of :data:`FAMILIES` or :data:`MULTIMODAL`.
         directory: created where missing.
         seed: of all parameters; same seed, same numbers.
         dtype: of the saved parameters.
         overrides: fields of the family's configuration that replace those of the table.
     """
-    config = AutoConfig.for_model(family, **{**_COMMON, **FAMILIES[family], **overrides})
+    made = MULTIMODAL[family] if family in MULTIMODAL else {**_COMMON, **FAMILIES[family]}
+    config = AutoConfig.for_model(family, **{**made, **overrides})
     with torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = auto_class(family).from_config(config, dtype=torch.float32)
     redraw(model, seed)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     model.to(dtype).save_pretrained(directory)
-    make_tokenizer(config.vocab_size, family in _BEGINS_WITH_BOS).save_pretrained(directory)
+    make_tokenizer(
+        VOCABULARY if family in MULTIMODAL else config.vocab_size, family in _BEGINS_WITH_BOS
+    ).save_pretrained(directory)
     return directory
+
+
+def auto_class(family: str) -> Any:
+    """The class of transformers that a checkpoint of the family is loaded by."""
+    return AutoModelForImageTextToText if family in MULTIMODAL else AutoModelForCausalLM
 
 
 make_gpt2 = functools.partial(make, "gpt2")
@@ -405,6 +422,11 @@ def redraw(model: torch.nn.Module, seed: int = 0) -> None:
     for _, parameter in sorted([*model.named_parameters(), *biases]):
         noise = _SPREAD * torch.randn(parameter.shape, generator=generator)
         parameter.copy_(parameter + noise if parameter.dim() == 1 else noise)
+    for name, buffer in sorted(model.named_buffers()):
+        if name.endswith(
+            "layer_scalar"
+        ):  # Gemma 4 learns it, and keeps it as none of its parameters
+            buffer.copy_(buffer + _SPREAD * torch.randn(buffer.shape, generator=generator))
 
 
 def make_tokenizer(

@@ -9,5 +9,6 @@ Not here: loading a model, which the server does.
 ``own_code``       checkpoints that bring code of their own
 ``adapters``       what a directory of an adapter may ask for
 ``configuration``  numbers that may differ from layer to layer
+``multimodal``     models that read images, and their text part
 ``degrees``        by which degrees a model can be cut
 """

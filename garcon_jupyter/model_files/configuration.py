@@ -16,6 +16,8 @@ def of_each_layer(config: Any, name: str) -> tuple[Any, ...]:
         found = {getattr(layers[i], name, None) for i in range(config.num_hidden_layers)}
         return tuple(sorted(found - {None}))
     value = getattr(config, name, None)
+    if isinstance(value, (list, tuple)):  # one for each layer
+        return tuple(sorted(set(value)))
     return () if value is None else (value,)
 
 

@@ -11,9 +11,14 @@ from typing import Any
 
 from garcon_jupyter.errors import BadDegrees
 from garcon_jupyter.model_files.configuration import of_each_layer
+from garcon_jupyter.model_files.multimodal import text_config
 
-OWN_PLANS = ("gpt2", "gpt_oss")
+OWN_PLANS = ("gpt2", "gpt_oss", "qwen3_vl_text")
 """Architectures, by ``model_type``, that are cut by a plan of ours, as transformers has none that would do."""
+
+UNCUT = ("qwen3_vl_moe_text",)
+"""Architectures that are not cut though transformers has a plan: their checkpoints store experts turned round, and are
+turned back when they are read, which cannot be done with a part of them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Sizes:
 
 
 def sizes_of(config: Any) -> Sizes:
-    """The sizes of a transformers configuration, by the usual names."""
+    """The sizes of a transformers configuration, by the usual names; of a multimodal one, those of its text part."""
+    config = text_config(config)
 
     def first(*names: str) -> int | None:
         for name in names:
@@ -45,8 +51,9 @@ def sizes_of(config: Any) -> Sizes:
     heads = first("num_attention_heads", "n_head") or 1
     width = first("hidden_size", "n_embd") or 1
     neurons = {first("intermediate_size", "n_inner", "ffn_dim") or 4 * width}
-    if expert := first("moe_intermediate_size"):
-        neurons.add(expert)
+    for name in ("moe_intermediate_size", "intermediate_size_mlp"):
+        if other := first(name):
+            neurons.add(other)
     return Sizes(
         heads,
         first("num_key_value_heads") or heads,
@@ -68,7 +75,12 @@ def divides(config: Any, tp: int) -> bool:
 
 def possible_tp(config: Any, most: int = 64) -> list[int]:
     """Tensor-parallel degrees that divide the model, smallest first."""
-    if not (getattr(config, "base_model_tp_plan", None) or config.model_type in OWN_PLANS):
+    text = text_config(config)
+    if any(getattr(text, "activation_sparsity_pattern", None) or ()):
+        return [1]  # which neurons are cut off depends on all of a layer
+    if text.model_type in UNCUT:
+        return [1]
+    if not (getattr(text, "base_model_tp_plan", None) or text.model_type in OWN_PLANS):
         return [1]
     return [tp for tp in range(1, most + 1) if divides(config, tp)]
 

@@ -29,6 +29,7 @@ from typing import Any, Literal
 from garcon_jupyter.errors import FetchFailed, GarconError, NotAModel
 from garcon_jupyter.model_files import adapters, own_code, quantised, weights
 from garcon_jupyter.model_files.embedded import EMBEDDED, Progress, cache_dir, fetch
+from garcon_jupyter.model_files.multimodal import WRAPPERS
 
 __all__ = [
     "ModelDirectory",
@@ -237,13 +238,13 @@ def check_architecture(directory: Path, trust_remote_code: bool = False) -> None
 
 @functools.cache
 def _architectures() -> tuple[Collection[str], Collection[str]]:
-    """All model types of transformers, and those of causal language models; none without it."""
+    """All model types of transformers, and those that predict a next token; none without it."""
     try:
         from transformers import CONFIG_MAPPING
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     except ImportError:  # a notebook without it: the server will tell
         return (), ()
-    return tuple(CONFIG_MAPPING), tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    return tuple(CONFIG_MAPPING), {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *WRAPPERS}
 
 
 # No directory -----------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ table is the only declaration of them: the resolver, the documentation, tab comp
 sharding and the tests are generated from it.
 
 Letters of a shape: b batch, p position, D d_model, H query heads, K key/value heads, d d_head,
-M d_mlp, E experts, k experts per token, V vocabulary, n tokens routed to one expert; ``1`` is one.
+M d_mlp, E experts, k experts per token, V vocabulary, n tokens routed to one expert, S neurons of shared
+experts, e numbers of a token's embedding for one layer, A streams beside each other; ``1`` is one.
 
 Beside the table there is one escape hatch, ``module:{dotted.path}.input`` / ``.output``, which
 names any :class:`torch.nn.Module` of any model (:mod:`garcon_jupyter.points.names`).
@@ -59,13 +60,31 @@ def _norm(prefix: str, name: str) -> list[PointSpec]:
     return _rows(*((f"{prefix}.{p}", d, "", f"{name}: {what}") for p, d, what in _NORM))
 
 
+_ONE_STREAM = "there is one residual stream, layers.{i}.resid_pre and resid_post"
+NO_SHARED = "it has no expert that all tokens go to"
+
 POINTS: tuple[PointSpec, ...] = (
     *_rows(
         ("embed.out", "b,p,D", "", "token embedding"),
         ("pos_embed.out", "b,p,D", "", "learned position embedding"),
+    ),
+    *_rows(
+        ("layers.{i}.altup.streams_pre", "b,p,A,D", "", "the streams entering the block"),
+        absent=_ONE_STREAM,
+    ),
+    *_rows(
         ("layers.{i}.resid_pre", "b,p,D", "", "residual stream entering the block"),
     ),
     *_norm("layers.{i}.attn.norm", "norm before attention"),
+    *_rows(
+        (
+            "layers.{i}.laurel.contribution",
+            "b,p,D",
+            "",
+            "what a low-rank path beside attention adds, and what that path reads",
+        ),
+        absent="no low-rank path stands beside attention",
+    ),
     *_rows(
         ("layers.{i}.attn.in", "b,p,D", "", "what q, k and v are projected from"),
         ("layers.{i}.attn.q", "b,p,H,d", "H", "queries, before rotary and q-norm"),
@@ -144,6 +163,26 @@ POINTS: tuple[PointSpec, ...] = (
             "M",
             "neurons of the expert, for the tokens routed to it (save_ctx.here.token_index)",
         ),
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.shared.post_activation",
+            "b,p,S",
+            "S",
+            "neurons of the experts that all tokens go to",
+        ),
+        absent=NO_SHARED,
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.shared.out",
+            "b,p,D",
+            "",
+            "what the shared experts add to mlp.out, after their gate",
+        ),
+        absent=NO_SHARED,
+    ),
+    *_rows(
         ("layers.{i}.mlp.out", "b,p,D", "", "raw output of the MLP"),
         (
             "layers.{i}.mlp.contribution",
@@ -151,7 +190,34 @@ POINTS: tuple[PointSpec, ...] = (
             "",
             "what the MLP adds to the residual stream (after a post-norm, where there is one)",
         ),
+    ),
+    *_rows(
+        (
+            "layers.{i}.per_layer.gate",
+            "b,p,e",
+            "",
+            "what gates the layer's own embedding, before its activation",
+        ),
+        (
+            "layers.{i}.per_layer.gated",
+            "b,p,e",
+            "",
+            "the token's embedding for this layer, gated by the stream",
+        ),
+        (
+            "layers.{i}.per_layer.contribution",
+            "b,p,D",
+            "",
+            "what the layer's own embedding adds to the residual stream, after its norm",
+        ),
+        absent="tokens have one embedding, and none for each layer",
+    ),
+    *_rows(
         ("layers.{i}.resid_post", "b,p,D", "", "residual stream leaving the block"),
+    ),
+    *_rows(
+        ("layers.{i}.altup.streams_post", "b,p,A,D", "", "the streams leaving the block"),
+        absent=_ONE_STREAM,
     ),
     *_norm("final_norm", "final norm"),
     *_rows(("logits", "b,p,V", "V", "scores of the next token")),
@@ -182,9 +248,14 @@ def _parameters() -> Iterator[ParameterSpec]:
         ("layers.{i}.mlp.experts.{e}.up_proj", "M", "D"),
         ("layers.{i}.mlp.experts.{e}.gate_proj", "M", "D"),
         ("layers.{i}.mlp.experts.{e}.down_proj", "D", "M"),
+        ("layers.{i}.mlp.shared.up_proj", "S", "D"),
+        ("layers.{i}.mlp.shared.gate_proj", "S", "D"),
+        ("layers.{i}.mlp.shared.down_proj", "D", "S"),
         ("layers.{i}.mlp.router", "E", "D"),
+        ("layers.{i}.per_layer.gate_proj", "e", "D"),
+        ("layers.{i}.per_layer.out_proj", "D", "e"),
     ):
-        letter = next((x for x in ("H", "K", "M") if x in out + into), "")
+        letter = next((x for x in ("H", "K", "M", "S") if x in out + into), "")
         what = template.rsplit(".", 1)[1].replace("_proj", " projection")
         yield ParameterSpec(template, (out, into), letter, what)
         yield ParameterSpec(
@@ -197,6 +268,7 @@ def _parameters() -> Iterator[ParameterSpec]:
         "layers.{i}.attn.post_norm",
         "layers.{i}.mlp.norm",
         "layers.{i}.mlp.post_norm",
+        "layers.{i}.per_layer.post_norm",
         "final_norm",
     ):
         size = "d" if norm.endswith(("q_norm", "k_norm")) else "D"

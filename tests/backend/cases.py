@@ -24,7 +24,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 """name → (family, configuration that differs from the table of checkpoints)"""
 
 RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
-    family: (family, {}) for family in checkpoints.FAMILIES if family not in CASES
+    family: (family, {})
+    for family in (*checkpoints.FAMILIES, *checkpoints.MULTIMODAL)
+    if family not in CASES
 }
 RELATIVES["cohere_normed"] = ("cohere", {"use_qk_norm": True})
 RELATIVES["falcon_40b"] = ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2})
@@ -37,15 +39,18 @@ RELATIVES["gpt_bigcode_many"] = ("gpt_bigcode", {"multi_query": False})
 
 EVERY = CASES | RELATIVES
 
-CUT_AS_OTHERS = list(checkpoints.FAMILIES)[list(checkpoints.FAMILIES).index("smollm3") :]
-CUT_AS_OTHERS += ["falcon_40b", "falcon_rw", "gpt_bigcode_many"]
+CUT_AS_OTHERS = list(RELATIVES)[list(RELATIVES).index("smollm3") :]
 """Families whose modules are cut as those before them are: two layouts say what can be said."""
 
 NO_PLAN = (
     *("stablelm", "hunyuan_v1_dense", "gptj", "gpt_neo", "bloom", "opt", "persimmon", "bitnet"),
     *("falcon", "falcon_40b", "falcon_rw", "codegen", "mpt", "gpt_bigcode", "gpt_bigcode_many"),
+    *("gemma3n_text", "qwen3_vl_moe"),
 )
 """Families without a plan for tensor parallelism."""
+
+NO_STAGES = ("gemma4_text", "gemma3n_text")
+"""Models whose layers are given more than the residual stream of those before."""
 
 OWN_ATTENTION = ("gptj", "gpt_neo", "bloom", "falcon", "falcon_40b", "falcon_rw", "codegen", "mpt")
 """Families whose attention is a class of its own, which can be looked into at its softmax at most."""
@@ -100,6 +105,17 @@ def wrong(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) 
     """Which of ours are not theirs, and how far they are apart."""
     found = {name: apart(value, theirs[name]) for name, value in ours.items()}
     return {name: distance for name, distance in found.items() if not distance <= tolerance}
+
+
+NORMALISED_AGAIN = ("gemma4_text", "gemma4")
+"""Families that normalise queries, keys and values: how far the norm before them scales its input makes no difference."""
+
+
+def with_effect(case: Case, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What was found at points, without those that can make no difference but rounding."""
+    if case.name not in NORMALISED_AGAIN:
+        return found
+    return {n: value for n, value in found.items() if not n.endswith("attn.norm.scale")}
 
 
 def changed(value: Tensor) -> Tensor:

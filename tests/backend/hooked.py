@@ -60,6 +60,18 @@ def _gpt(embedding: str, attn: str, out: str, down: str, norm: str) -> list[tupl
     ]
 
 
+def _inside(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """The same of a model that is the text part of a multimodal one."""
+    return [(point, f"model.language_{path}", side) for point, path, side in rows]
+
+
+_GEMMA4 = [row for row in _SANDWICH if row[0] not in ("layers.{i}.attn.k", "layers.{i}.attn.v")]
+_LLAMA4 = [
+    *(row for row in _LLAMA if row[0] != "layers.{i}.mlp.out"),
+    *_SECOND_NORM,
+    ("layers.{i}.mlp.in", "model.layers.{i}.feed_forward", "input"),
+]
+
 HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gpt2": [
         ("embed.out", "transformer.wte", "output"),
@@ -91,6 +103,17 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "mixtral": [*_LLAMA, *_SECOND_NORM],
     "gemma2": _SANDWICH,
     "gemma3_text": _SANDWICH,
+    "gemma3": _inside(_SANDWICH),
+    "qwen3_vl_moe": _inside([*_LLAMA, *_SECOND_NORM]),
+    "gemma4_text": _GEMMA4,
+    "gemma3n_text": [row for row in _GEMMA4 if row[0] != "layers.{i}.resid_post"],
+    "gemma4": _inside(_GEMMA4),
+    "llama4_text": _LLAMA4,
+    "llama4": [(point, f"language_model.{path}", side) for point, path, side in _LLAMA4],
+    **{
+        key: _inside([*_LLAMA, *_SECOND_NORM, *_NEURONS])
+        for key in ("mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+    },
     **{key: [*_LLAMA, *_SECOND_NORM, *_NEURONS] for key in _AS_LLAMA},
     **{key: [*_LLAMA, *_SECOND_NORM] for key in ("arcee", "nemotron", "starcoder2", "olmoe")},
     "gpt_oss": [*_LLAMA, *_SECOND_NORM],

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from tests import by_hand, oracle
 from tests.backend.cases import EVERY, IDS, MASK, Case, apart, wrong
@@ -18,7 +17,7 @@ from tests.backend.hooked import HOOKED
 
 
 def test_logits_are_those_of_transformers(case: Case) -> None:
-    plain = AutoModelForCausalLM.from_pretrained(case.path, dtype=torch.float32)
+    plain = case.theirs.auto.from_pretrained(case.path, dtype=torch.float32)
     with torch.no_grad():
         theirs = plain(IDS, attention_mask=MASK).logits
     ours = case.ours.forward(IDS, MASK)
@@ -29,7 +28,7 @@ def test_logits_are_those_of_transformers(case: Case) -> None:
 def test_by_hand_is_what_plain_hooks_see(case: Case) -> None:
     """The writing by hand is right, wherever an untouched model lets itself be hooked."""
     code = "sdpa" if case.name == "falcon_rw" else "eager"  # which adds ALiBi twice
-    plain = AutoModelForCausalLM.from_pretrained(
+    plain = case.theirs.auto.from_pretrained(
         case.path, dtype=torch.float32, attn_implementation=code
     )
     seen: dict[str, Tensor] = {}

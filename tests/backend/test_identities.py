@@ -71,14 +71,23 @@ def repeated(numbers: Numbers, heads: Tensor) -> Tensor:
 def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
     for name in "qkv":
-        projected = clipped(case, n.linear(f"attn.{name}_proj", n["attn.in"]))
+        if f"attn.{name}" not in n:  # layers that share the keys and values of another
+            assert case.name in ("gemma4_text", "gemma3n_text") and layer > 1 and name != "q"
+            continue
+        stored = f"{n.prefix}attn.{name}_proj" in n.parameters
+        projected = n.linear(f"attn.{name if stored else 'k'}_proj", n["attn.in"])
+        projected = clipped(case, projected)
+        if name == "v" and case.name.startswith(("gemma4", "gemma3n")):  # a norm without gains
+            heads = projected.view_as(n["attn.v"])
+            projected = (heads / heads.square().mean(-1, keepdim=True).sqrt()).flatten(2)
         assert apart(n[f"attn.{name}"].flatten(2), projected) <= 1e-5
     if "attn.pattern" not in n:
         assert case.name == "falcon_rw"  # a kernel's
         return
     sinks: Any = getattr(case.ours.model.get_submodule(module_of(n)), "sinks", None)
     assert apart(n["attn.pattern"], softmax_beside(n["attn.scores"], sinks)) <= 1e-5
-    mixed = torch.einsum("bhqk,bkhd->bqhd", n["attn.pattern"], repeated(n, n["attn.v"]))
+    values = n["attn.v"] if "attn.v" in n else numbers.at(layer - 2)["attn.v"]
+    mixed = torch.einsum("bhqk,bkhd->bqhd", n["attn.pattern"], repeated(n, values))
     assert apart(n["attn.z"], mixed) <= 1e-5
 
 
@@ -128,13 +137,17 @@ def test_neurons_write_the_mlps_output(numbers: Numbers, layer: int) -> None:
 
 def written_by_experts(n: Numbers) -> Tensor:
     out = torch.zeros_like(n["mlp.out"]).flatten(0, 1)
+    # Llama 4's scores are in the neurons already.
+    scaled = any(name.endswith("feed_forward.experts") for name in n.catalog.modules)
     indices, weights = n["mlp.router.indices"].flatten(0, 1), n["mlp.router.weights"].flatten(0, 1)
     for expert in range(n.catalog.n_experts):
         name = f"mlp.experts.{expert}.post_activation"
         token = n.token_index[n.prefix + name]
         weight = (weights * (indices == expert)).sum(-1)[token, None]
+        weight = torch.ones_like(weight) if scaled else weight
         out[token] += weight * n.linear(f"mlp.experts.{expert}.down_proj", n[name])
-    return out.view_as(n["mlp.out"])
+    chosen = out.view_as(n["mlp.out"])
+    return chosen + n["mlp.shared.out"] if "mlp.shared.out" in n else chosen
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -153,7 +166,11 @@ def test_neurons(case: Case, numbers: Numbers, layer: int) -> None:
         x = n["mlp.in"].flatten(0, 1)
         for expert in range(n.catalog.n_experts):
             at = f"mlp.experts.{expert}"
-            read = x[n.token_index[f"{n.prefix}{at}.post_activation"]]
+            token = n.token_index[f"{n.prefix}{at}.post_activation"]
+            read = x[token]
+            if case.name.startswith("llama4"):  # whose router scales what an expert reads
+                chosen = n["mlp.router.indices"].flatten(0, 1) == expert
+                read = read * (n["mlp.router.weights"].flatten(0, 1) * chosen).sum(-1)[token, None]
             gate, up = n.linear(f"{at}.gate_proj", read), n.linear(f"{at}.up_proj", read)
             if case.name == "gpt_oss":
                 gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
@@ -165,6 +182,8 @@ def test_neurons(case: Case, numbers: Numbers, layer: int) -> None:
         gate, up = (n.linear(f"mlp.{name}_proj", n["mlp.in"]) for name in ("gate", "up"))
         assert apart(n["mlp.pre_activation"], gate) <= 1e-5
         assert apart(n["mlp.pre_linear"], up) <= 1e-5
+        if case.name == "gemma3n_text" and layer == 1:  # which keeps what is above the mean
+            gate = relu(gate - gate.mean(-1, keepdim=True))
         assert apart(n["mlp.post_activation"], act(gate) * up) <= 1e-5
     else:
         up = n.linear("mlp.up_proj", n["mlp.in"])
@@ -193,7 +212,12 @@ def test_router(case: Case, numbers: Numbers, layer: int) -> None:
     if "mlp.router.logits" not in n:
         assert "mlp.post_activation" in n
         return
-    logits = n.linear("mlp.router", n["mlp.in"])
+    read = n["mlp.in"]
+    if case.name == "gemma4_text":  # its router reads the stream itself, through a norm and a scale
+        own: Any = case.ours.model.get_submodule(f"model.layers.{layer}.router")
+        read = n["resid_mid"] / n["resid_mid"].square().mean(-1, keepdim=True).sqrt()
+        read = read * own.scale / n.catalog.sizes["D"] ** 0.5
+    logits = n.linear("mlp.router", read)
     assert apart(n["mlp.router.logits"], logits) <= 1e-5
     if case.name == "minimax_m2":  # a sigmoid of each, and a bias in the choice alone
         bias: Any = case.ours.model.get_submodule(
@@ -219,18 +243,40 @@ def test_router(case: Case, numbers: Numbers, layer: int) -> None:
         assert torch.equal(n["mlp.router.indices"], chosen.indices)
         assert apart(n["mlp.router.weights"], chosen.values.softmax(-1)) <= 1e-5
         return
+    if case.name.startswith("llama4"):
+        chosen = logits.topk(n.catalog.sizes["k"], -1)
+        assert torch.equal(n["mlp.router.indices"], chosen.indices)
+        assert apart(n["mlp.router.weights"], chosen.values.sigmoid()) <= 1e-5
+        return
     best = logits.softmax(-1).topk(n.catalog.sizes["k"], -1)
     assert torch.equal(n["mlp.router.indices"], best.indices)
     one = getattr(case.theirs.config, "norm_topk_prob", True)
     total = best.values.sum(-1, keepdim=True) if one else 1
-    assert apart(n["mlp.router.weights"], best.values / total) <= 1e-5
+    weights = best.values / total
+    if case.name == "gemma4_text":
+        weights = weights * own.per_expert_scale[best.indices]
+    assert apart(n["mlp.router.weights"], weights) <= 1e-5
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_the_residual_stream_is_a_sum(numbers: Numbers, layer: int) -> None:
+def test_the_residual_stream_is_a_sum(case: Case, numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
+    if "altup.streams_pre" in n:  # of several streams, none of which is a sum
+        added = n["attn.contribution"] + n["laurel.contribution"]
+        assert apart(n["resid_mid"], (n["resid_pre"] + added) / math.sqrt(2)) <= 1e-5
+        entering = n["altup.streams_pre"]
+        assert apart(n["resid_pre"], entering[:, :, 0]) > 0.01, "it is predicted from them"
+        if layer:
+            assert torch.equal(entering, numbers.at(layer - 1)["altup.streams_post"])
+        return
     both = n["attn.contribution"] + n["mlp.contribution"]
-    assert apart(n["resid_post"], n["resid_pre"] + both) <= 1e-5
+    if "per_layer.contribution" in n:
+        both = both + n["per_layer.contribution"]
+    scale: Any = 1  # by which Gemma 4 multiplies the whole stream
+    if case.name.startswith("gemma4"):
+        scale = case.theirs.model.model.layers[layer].layer_scalar
+        assert abs(float(scale) - 1) > 1e-3
+    assert apart(n["resid_post"], (n["resid_pre"] + both) * scale) <= 1e-5
     if "resid_mid" in n:
         assert apart(n["resid_mid"], n["resid_pre"] + n["attn.contribution"]) <= 1e-5
     if layer:
@@ -242,6 +288,8 @@ def test_norms(case: Case, numbers: Numbers) -> None:
     for norm in (*norms, "final_norm"):
         if f"{norm}.out" not in numbers:
             continue
+        if norm == "final_norm" and case.name == "gemma3n_text":
+            continue  # which reads the mean of streams that are projected back
         gain = torch.ones(()) if case.name in BARE else numbers.weight(f"{norm}.weight")
         bias = numbers.parameters.get(f"{norm}.bias", torch.zeros(()))
         normalized = numbers[f"{norm}.normalized"]
@@ -273,7 +321,10 @@ def test_both_ends(case: Case, numbers: Numbers) -> None:
         enters = case.ours.model.get_submodule("transformer.word_embeddings_layernorm")(enters)
     if case.name == "nanochat":
         enters = enters / (enters.square().mean(-1, keepdim=True) + 1e-6).sqrt()
-    assert apart(numbers.at(0)["resid_pre"], enters + learned) <= 1e-5
+    first = numbers.at(0)
+    entered = first["altup.streams_pre"][:, :, 0] if "altup.streams_pre" in first else None
+    entered = first["resid_pre"] if entered is None else entered
+    assert apart(entered, enters + learned) <= 1e-5
     logits = numbers.linear("unembed.weight", numbers["final_norm.out"])
     logits = logits * (getattr(case.theirs.config, "logit_scale", None) or 1.0)
     logits = logits / getattr(case.theirs.config, "logits_scaling", 1.0)

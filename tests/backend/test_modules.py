@@ -134,6 +134,9 @@ def test_modules_of_a_mapped_model(case: Case) -> None:
     attention = f"{block}.{ATTENTION.get(family.name, 'self_attn')}"
     raw = "layers.1.attn.out"
     for module, point in ((block, "layers.1.resid_post"), (attention, raw), ("", "logits")):
+        if point not in case.clean.values:
+            assert case.name == "gemma3n_text"  # whose blocks put out several streams
+            continue
         name = f"module:{module}.output".replace(":.", ":")
         value = case.ours.values(IDS, MASK, [name])[name]
         assert apart(value, case.clean.values[point]) <= 1e-5

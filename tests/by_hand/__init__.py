@@ -36,6 +36,8 @@ from tests.by_hand.decoders import (
 )
 from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
 from tests.by_hand.fused import MPT, CodeGen, Falcon, GPTBigCode
+from tests.by_hand.gemma3n import Gemma3n
+from tests.by_hand.gemma4 import Gemma4
 from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.kin import (
     BitNet,
@@ -50,6 +52,8 @@ from tests.by_hand.kin import (
     VaultGemma,
 )
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
+from tests.by_hand.llama4 import Llama4
+from tests.by_hand.multimodal import text_part
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
 
 ARCHITECTURES: dict[str, type[ByHand]] = {
@@ -106,6 +110,17 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "codegen": CodeGen,
     "mpt": MPT,
     "gpt_bigcode": GPTBigCode,
+    "gemma3n_text": Gemma3n,
+    "gemma4_text": Gemma4,
+    "gemma4": text_part(Gemma4),
+    "llama4_text": Llama4,
+    "llama4": text_part(Llama4),
+    "gemma3": text_part(Gemma3),
+    "mistral3": text_part(Ministral3),
+    "qwen2_vl": text_part(Llama),
+    "qwen2_5_vl": text_part(Llama),
+    "qwen3_vl": text_part(Qwen3),
+    "qwen3_vl_moe": text_part(Qwen3Moe),
 }
 """By transformers' ``model_type``."""
 

@@ -35,14 +35,20 @@ class Stored:
 class ByHand:
     """A model of one architecture, with all its points and parameters in reach."""
 
+    auto: Any = AutoModelForCausalLM
+    part: Any = staticmethod(lambda model: model)  # of what is loaded, what is written out
+
     def __init__(self, path: Path) -> None:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float64, attn_implementation="eager"
-        )
-        self.model, self.config = model.eval(), model.config
-        self.d = getattr(self.config, "head_dim", None) or (
-            self.config.hidden_size // self.config.num_attention_heads
-        )
+        whole = self.auto.from_pretrained(path, dtype=torch.float64, attn_implementation="eager")
+        self.loaded = whole.eval()
+        self.model = self.part(whole)
+        self.config = self.model.config
+        self.d = self.head_width()
+
+    def head_width(self) -> int:
+        """d, where all layers have one."""
+        of_heads = self.config.hidden_size // self.config.num_attention_heads
+        return getattr(self.config, "head_dim", None) or of_heads
 
     def run(self, ids: Tensor, mask: Tensor | None = None, **edits: Edit) -> Taps:
         """One forward; edits by the name of the point."""

@@ -31,7 +31,8 @@ class Qwen3(Llama):
 class Qwen3Moe(Qwen3):
     def mlp(self, taps: Taps, module: Any, h: Tensor) -> Tensor:
         if hasattr(module, "experts"):
-            return expert_mlp(taps, module, h, self.config.norm_topk_prob)
+            normalise = getattr(self.config, "norm_topk_prob", True)  # Qwen3-VL always does
+            return expert_mlp(taps, module, h, normalise)
         return super().mlp(taps, module, h)
 
     def mlp_parameters(self, at: str, module: Any) -> dict[str, Stored]:

@@ -29,7 +29,19 @@ DEFAULT_NEW_TOKENS = 20
 _BATCH = "The prompt and its mask are what they come from."
 _PROBE = "A probe on the point that you want records it, step by step."
 
+_NOT_TEXT = (
+    "is not text, and a served model is given text alone",
+    "Say in words what is to be seen.",
+)
+
 REFUSED: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        (
+            *("pixel_values", "pixel_values_videos", "image_sizes", "image_grid_thw"),
+            *("video_grid_thw", "input_features", "mm_encoder_outputs"),
+        ),
+        _NOT_TEXT,
+    ),
     "inputs": ("is the prompt", "Give it as the first argument."),
     "input_ids": ("is the prompt", "Give it as the first argument."),
     "inputs_embeds": ("would stand for tokens that nobody knows", "Edit `embed` by a probe."),

@@ -64,6 +64,23 @@ class Inputs:
                 raise BadTokens("A row of the batch is all padding.", "Leave it out.")
         return cls(ids, mask, positions_of(torch.ones_like(ids) if mask is None else mask))
 
+    def refuse_pieces(self, pieces: Mapping[int, str]) -> None:
+        """Refuse tokens that stand for pieces of something that is no text.
+
+        Args:
+            pieces: id of such a token → what it is a piece of.
+
+        Raises:
+            BadTokens: there is one, and not in the padding.
+        """
+        read = self.ids if self.mask is None else self.ids[self.mask]
+        for token in pieces.keys() & set(read.unique().tolist() if pieces else ()):
+            raise BadTokens(
+                f"Token {token} stands for a piece of an {pieces[token]}, and there is none: a served model is given "
+                "text alone.",
+                "Leave it out, or say in words what is to be seen.",
+            )
+
     def scattered(self, group: GatherGroup) -> Inputs:
         """The rows that this rank's replica reads."""
         mask = None if self.mask is None else group.scatter_rows(self.mask)

@@ -28,7 +28,8 @@ class Parameters:
             holder = self.bound.model.get_submodule(holder_path)
         except AttributeError:
             return reading, None
-        return reading, getattr(holder, leaf, None)
+        found = getattr(holder, leaf, None)
+        return reading, found if isinstance(found, nn.Parameter) else None
 
     def _computed_with(self, name: str, stored: nn.Parameter) -> Tensor:
         """A stored parameter, or, while an adapter is on, what the module computes with.

@@ -30,6 +30,7 @@ from garcon_backend.process.randomness import kept, seed_of
 from garcon_backend.process.user_code import UserFailure
 from garcon_backend.tokenization.token_strings import special_ids
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.model_files.multimodal import placeholders
 from garcon_jupyter.points import Address
 from garcon_jupyter.wire import requests as wire
 
@@ -48,7 +49,9 @@ class Passes:
         self._computes_some_logits = rank.bound.family is not None and _takes(
             rank.model, "logits_to_keep"
         )
-        special = special_ids(rank.tokenizer, getattr(rank.model, "config", None))
+        config = getattr(rank.model, "config", None)
+        special = special_ids(rank.tokenizer, config)
+        self._pieces = placeholders(config)
         self.special = torch.tensor(special, dtype=torch.long, device=rank.mesh.device)
 
     @property
@@ -60,9 +63,11 @@ class Passes:
         """A batch, as this rank reads it.
 
         Raises:
-            BadTokens: empty, out of range, or longer than the model reads.
+            BadTokens: empty, out of range, longer than the model reads, or in the place of an image.
         """
-        return Inputs.of(batch, self.rank.bound.catalog.sizes, self.rank.mesh.device)
+        inputs = Inputs.of(batch, self.rank.bound.catalog.sizes, self.rank.mesh.device)
+        inputs.refuse_pieces(self._pieces)
+        return inputs
 
     # -- one request's pass ------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from garcon_backend.hook_sites.sites import visited
 from garcon_jupyter.errors import NotAModel, PointUnavailable
+from garcon_jupyter.model_files.multimodal import text_config, wrapper_of
 
 NAME = "garcon"
 
@@ -79,7 +80,8 @@ def additive_mask(
 
 def serves(model: Any) -> bool:
     """Whether a loaded model attends by this function."""
-    return getattr(getattr(model, "config", None), "_attn_implementation", None) == NAME
+    config = text_config(getattr(model, "config", None))
+    return getattr(config, "_attn_implementation", None) == NAME
 
 
 def attention(
@@ -112,14 +114,14 @@ def attention(
     if taps:
         query = _rotated(taps, "q_rot", query)
         if not taps["run"].caching:
-            key = _rotated(taps, "k_rot", key)
+            key = _keys(taps, key, getattr(module, "store_full_length_kv", False))
     probed = "scores" in taps or "pattern" in taps
     more = _unknown(kwargs) if kwargs else {}
     if softcap is None and s_aux is None and not probed and not more:
         fast = ALL_ATTENTION_FUNCTIONS["sdpa"]
         options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         output, _ = fast(module, query, key, value, attention_mask, **options)
-        return output, None
+        return visited(taps, "z", output), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if attention_mask is None and causal:
         attention_mask = _causal(query, key)
@@ -133,11 +135,10 @@ def attention(
             **kwargs,
         }
         given = {name: argument for name, argument in given.items() if argument is not None}
-        mixed: tuple[Tensor, Tensor | None] = own(
-            module, query, key, value, attention_mask, **given
-        )
-        return mixed
-    return _in_steps(taps, query, key, value, attention_mask, scaling, softcap, s_aux)
+        output, pattern = own(module, query, key, value, attention_mask, **given)
+        return visited(taps, "z", output), pattern
+    output, pattern = _in_steps(taps, query, key, value, attention_mask, scaling, softcap, s_aux)
+    return visited(taps, "z", output), pattern
 
 
 def _unknown(given: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +195,16 @@ def _rotated(taps: dict[str, Any], part: str, tensor: Tensor) -> Tensor:
     return visited(taps, part, tensor.transpose(1, 2)).transpose(1, 2)
 
 
+def _keys(taps: dict[str, Any], key: Tensor, shared: bool) -> Tensor:
+    """Keys after their probes; where later layers read them too, a change is written into what these read."""
+    if not shared or "k_rot" not in taps:
+        return _rotated(taps, "k_rot", key)
+    # In grad mode the visit must hold the value apart, or writing would destroy it.
+    value = key.clone() if torch.is_grad_enabled() else key
+    changed = _rotated(taps, "k_rot", value)
+    return key if changed is value else key.copy_(changed)
+
+
 def _in_steps(
     taps: dict[str, Any],
     query: Tensor,
@@ -245,9 +256,11 @@ class VisitedCache(DynamicCache):
 
     def __init__(self, model: Any) -> None:
         super().__init__(config=model.config)
+        wrapper = wrapper_of(model.config)
+        part = model if wrapper is None else model.get_submodule(wrapper.stem)
         self._attentions: dict[Any, nn.Module] = {
             module.layer_idx: module
-            for module in model.modules()
+            for module in part.modules()
             if isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "scaling")
         }
 

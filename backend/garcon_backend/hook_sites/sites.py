@@ -363,10 +363,15 @@ class Inside(HookSite):
 
 @dataclass(frozen=True)
 class InAttention(HookSite):
-    """A value inside the attention function, which all families share (see ``attention``)."""
+    """A value inside the attention function, which all families share (see ``attention``).
+
+    Attributes:
+        needs: path of a module without which a layer lacks the point.
+    """
 
     path: str
     part: str
+    needs: str | None = None
 
     def told(self) -> str:
         return f"inside the attention function that {self.path} calls"

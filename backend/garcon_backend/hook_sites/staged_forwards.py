@@ -148,6 +148,20 @@ def output_by_head(
     return out if bias is None else out + local(bias)
 
 
+def output_by_counted_head(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """The same where heads of one layer are wider than those of another: each rank has as many of them."""
+    (z,) = args
+    by_head = projection_weight(module).unflatten(
+        1, (the_pass.sizes["H"] // the_pass.ranks.size, -1)
+    )
+    heads = torch.einsum("bphd,ohd->bpho", z.unflatten(-1, by_head.shape[1:]), by_head)
+    out = sum_over_ranks(visited(visits, "head_out", heads).sum(2), the_pass.ranks)
+    bias = getattr(module, "bias", None)
+    return out if bias is None else out + local(bias)
+
+
 def projection_weight(module: Any) -> Tensor:
     """The weight of a projection as [out, in]: GPT-2's Conv1D stores the transpose."""
     weight = local(weight_of(module))
@@ -177,7 +191,8 @@ def qwen_router(
     """Qwen's router: Mixtral's, renormalised only where the configuration says so, in the model's
     dtype."""
     logits, best = _routed(module, visits, the_pass, args[0])
-    total = best.values.sum(-1, keepdim=True) if module.norm_topk_prob else 1.0
+    normed = getattr(module, "norm_topk_prob", True)  # Qwen3-VL's is not asked
+    total = best.values.sum(-1, keepdim=True) if normed else 1.0
     return logits, (best.values / total).to(logits.dtype), best.indices
 
 

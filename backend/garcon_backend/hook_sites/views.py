@@ -193,3 +193,25 @@ class FlatTokens(PointView):
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value.flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class PerhapsFlatTokens(FlatTokens):
+    """The same where a tensor is flat, [b·p, …], and the whole of it where it is [b, p, …]."""
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return super().extract(tensor, the_pass) if tensor.dim() == 2 else tensor
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        return super().insert(tensor, value, the_pass) if tensor.dim() == 2 else value
+
+
+@dataclass(frozen=True)
+class StreamsFirst(PointView):
+    """[A, b, p, D] as [b, p, A, D]: the parallel streams of a model that keeps several."""
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return tensor.permute(1, 2, 0, 3)
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        return value.permute(2, 0, 1, 3)

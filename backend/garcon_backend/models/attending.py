@@ -19,6 +19,10 @@ from typing import Any
 
 from garcon_backend.hook_sites.attention import NAME as HOUSE
 from garcon_backend.models.family import Family
+from garcon_jupyter.model_files.multimodal import wrapper_of
+
+_IN_TEXT = {"text_config": HOUSE}
+"""The text part of a multimodal model attends by the house's function, its other parts by what transformers takes."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,18 @@ class Attending:
     """How the attention of one model is computed.
 
     Attributes:
-        implementation: the name by which transformers is asked for it; None for what it takes by itself.
+        implementation: the name by which transformers is asked for it, or names by part of a multimodal model; None
+            for what it takes by itself.
         reason: why it is this one, for a person.
     """
 
-    implementation: str | None
+    implementation: str | dict[str, str] | None
     reason: str
 
     @property
     def by_house(self) -> bool:
         """Whether it is the function that probes can look into."""
-        return self.implementation == HOUSE
+        return self.implementation in (HOUSE, _IN_TEXT)
 
 
 def attending(model_class: Any, config: Any, family: Family | None) -> Attending:
@@ -48,7 +53,8 @@ def attending(model_class: Any, config: Any, family: Family | None) -> Attending
     """
     exchangeable = _hands_attention_over(model_class)
     if family is not None and exchangeable:
-        return Attending(HOUSE, f"the house's: points of {family.name} are inside it")
+        name = HOUSE if wrapper_of(config) is None else _IN_TEXT
+        return Attending(name, f"the house's: points of {family.name} are inside it")
     why = "no family file maps this architecture" if exchangeable else "its class takes no other"
     return Attending(None if exchangeable else own_code(config), f"its own: {why}")
 

@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PretrainedConfig
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
 
 from garcon_jupyter.errors import BadRequest, NotAModel
 from garcon_jupyter.model_files import own_code
+from garcon_jupyter.model_files.multimodal import WRAPPERS, wrapper_of
 
 DTYPES = {
     "float32": torch.float32,
@@ -48,12 +52,8 @@ def read_config(directory: Path, trust_remote_code: bool = False) -> PretrainedC
             f"The config.json of {directory} cannot be read: {reason}",
             "An architecture with code of its own is loaded with loader='package.module:function'.",
         ) from error
-    trusted = trust_remote_code and own_code.model_class(directory)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not trusted:
-        raise NotAModel(
-            f"{config.model_type!r} is no causal language model of transformers.",
-            "Other modules are loaded with loader='package.module:function'.",
-        )
+    if not (trust_remote_code and own_code.model_class(directory)):
+        _class_in_transformers(config)
     weights = [*directory.glob("*.safetensors"), *directory.glob("*.bin")]
     if not weights:
         raise NotAModel(f"{directory} holds no weights.", "Save *.safetensors beside config.json.")
@@ -64,11 +64,11 @@ def model_class_of(config: PretrainedConfig, directory: Path, trust_remote_code:
     """The class of a checkpoint's model: transformers' own, or, where it is trusted, the one that the checkpoint brings.
 
     Raises:
-        NotAModel: its code cannot be imported.
+        NotAModel: its code cannot be imported, or transformers has none.
     """
     reference = own_code.model_class(directory) if trust_remote_code else None
     if reference is None:
-        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        return _class_in_transformers(config)
     try:
         return get_class_from_dynamic_module(reference, directory, local_files_only=True)
     except Exception as error:  # code of somebody else's may raise anything
@@ -81,6 +81,27 @@ def model_class_of(config: PretrainedConfig, directory: Path, trust_remote_code:
 def brings_its_code(model_class: type) -> bool:
     """Whether a class is code of a checkpoint."""
     return model_class.__module__.startswith("transformers_modules")
+
+
+def _class_in_transformers(config: PretrainedConfig) -> Any:
+    """The class of transformers that predicts the next token: of a multimodal model the one that reads images, too.
+
+    Raises:
+        NotAModel: there is none, or nothing is known of where the text part is in it.
+    """
+    if wrapper_of(config) is not None:
+        return MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise NotAModel(
+            f"{config.model_type!r} is a multimodal model, and nothing is known of where its text part is.",
+            f"Those that are served by their text part are {', '.join(WRAPPERS)}.",
+        )
+    raise NotAModel(
+        f"{config.model_type!r} is no causal language model of transformers.",
+        "Other modules are loaded with loader='package.module:function'.",
+    )
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -37,6 +37,7 @@ from garcon_backend.models.fused_rows import (
 )
 from garcon_backend.models.rotary import extends_context
 from garcon_jupyter.model_files.configuration import of_all_layers, of_each_layer
+from garcon_jupyter.model_files.multimodal import text_config
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
 
 
@@ -276,9 +277,10 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
     if family is None:
         names = tuple(name for name, _ in model.named_parameters())
         refused = {spec.template: UNMAPPED for spec in POINTS}
-        known = standard_sizes(config) if config is not None else {}
+        known = standard_sizes(text_config(config)) if config is not None else {}
         limits = {letter: size for letter, size in known.items() if letter in "VP"}
         return BoundFamily(model, None, Catalog(limits, 0, 0, {}, refused, modules, names))
+    config = text_config(config)
     family = family.shaped(config) if family.shaped else family
     sizes = family.sizes(config)
     holder = _module(model, family.layers)
@@ -315,7 +317,7 @@ def _find_points(
     refused = dict(family.refused)
     for template, site in family.points.items():
         if "{i}" in template:
-            having = tuple(i for i in range(n_layers) if _module(model, site.at(i, 0)) is not None)
+            having = tuple(i for i in range(n_layers) if _has(model, site, i))
             if having:
                 layers[template] = having
             else:
@@ -341,6 +343,13 @@ def _places(family: Family, config: Any) -> dict[str, str]:
             said.append(f"{note[0].upper()}{note[1:]}")
         places[template] = ". ".join(said)
     return places
+
+
+def _has(model: nn.Module, site: HookSite, layer: int) -> bool:
+    """Whether a layer has the modules of a site."""
+    needs = site.needs if isinstance(site, InAttention) else None
+    paths = [site.at(layer, 0), *([fill(needs, layer)] if needs else [])]
+    return all(_module(model, path) is not None for path in paths)
 
 
 def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:

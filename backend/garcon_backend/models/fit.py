@@ -32,6 +32,8 @@ MARGIN = 1.1
 
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2}
 _LAYER = re.compile(r"\.(\d+)\.")
+_BESIDE = re.compile(r"(^|\.)(vision|visual|audio|multi_modal|embed_vision|embed_audio)")
+"""Parts of a multimodal model beside that of text: each rank has them whole."""
 
 
 # -- degrees ---------------------------------------------------------------------------------
@@ -96,6 +98,7 @@ def needed_bytes(
         NotAModel: the directory holds no weights, or a file of them is broken.
     """
     tensors = tensor_bytes(Path(snapshot), dtype)
+    beside = sum(tensors.pop(name) for name in list(tensors) if _BESIDE.search(name))
     numbers = {name: int(m[1]) for name in tensors if (m := _LAYER.search(name))}
     layers = layers or max(numbers.values(), default=0) + 1
     outside = sum(size for name, size in tensors.items() if name not in numbers)
@@ -106,7 +109,7 @@ def needed_bytes(
         if stage in (0, degrees.pp - 1):  # the embedding, the unembedding, or one for both
             share += outside
         shares.append(share)
-    return math.ceil(MARGIN * max(shares) / degrees.tp)
+    return math.ceil(MARGIN * (max(shares) / degrees.tp + beside))
 
 
 def tensor_bytes(directory: Path, dtype: str | None = None) -> dict[str, int]:

@@ -8,7 +8,7 @@ runs only where somebody said in so many words that it may.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from garcon_backend.distributed.mesh import Mesh
-from garcon_backend.models import account, rotary, sharding
+from garcon_backend.models import account, rotary, sharding, shared_keys
 from garcon_backend.models.attending import attending
 from garcon_backend.models.config import (
     brings_its_code,
@@ -33,6 +33,7 @@ from garcon_backend.models.family import Family
 from garcon_backend.models.fit import check_degrees
 from garcon_jupyter.errors import BadDegrees, BadRequest, MissingModule, UnknownName
 from garcon_jupyter.model_files import quantised, weights
+from garcon_jupyter.model_files.multimodal import wrapper_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -62,17 +63,17 @@ def load(
         NotAModel: the directory holds no causal language model that transformers knows.
         BadRequest: an unknown dtype.
         BadDegrees: the degrees do not divide the model.
+        MissingModule: a package is not installed that a multimodal model is built with.
     """
     directory = Path(snapshot_dir)
     config = read_config(directory, trust_remote_code)
+    _check_packages(config)
     check_degrees(config, mesh.degrees)
     model_class = model_class_of(config, directory, trust_remote_code)
     _check_packing(config, directory, mesh)
     for file in weights.weight_files(directory):
         if file.suffix == ".bin":
-            weights.stored_tensors(
-                file
-            )  # refuses one that holds code, before transformers stumbles over it
+            weights.stored_tensors(file)  # refuses one with code, before transformers reads it
     known = None if brings_its_code(model_class) else family_of(config)
     attention = attending(model_class, config, family or known)
     options: dict[str, Any] = {
@@ -85,7 +86,8 @@ def load(
     progress(f"loading {directory.name}, {config.model_type}; attention is {attention.reason}")
     model: nn.Module
     if mesh.world == 1:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        auto: Any = AutoModelForImageTextToText if wrapper_of(config) else AutoModelForCausalLM
+        loaded: Any = auto.from_pretrained(
             directory, output_loading_info=True, trust_remote_code=trust_remote_code, **options
         )
         model, found = loaded
@@ -102,6 +104,7 @@ def load(
     account.keep(model, replace(told, remarks=account.remarks(directory, model)))
     model.eval().requires_grad_(False)
     rotary.turn_each_row_by_its_length(model)
+    shared_keys.compute_all_positions(model)
     whole = account.account_of(model)
     progress(f"loaded {whole.parameters:,} parameters")
     for note in whole.notes():
@@ -134,6 +137,17 @@ def _cast_the_rest(model: Any) -> None:
         wide = any(re.search(rf"(^|\.){each}($|\.)", name) for each in kept)
         if parameter.is_floating_point() and not wide:
             parameter.data = parameter.data.to(model.config.dtype)
+
+
+def _check_packages(config: Any) -> None:
+    """Raises MissingModule where transformers cannot build what sees images."""
+    wrapper = wrapper_of(config)
+    lacking = [n for n in (wrapper.needs if wrapper else ()) if importlib.util.find_spec(n) is None]
+    if lacking:
+        raise MissingModule(
+            f"What sees images in a {config.model_type} is built by {' and '.join(lacking)}, which cannot be imported.",
+            "Install it where the server runs, or save the text part as a checkpoint of its own.",
+        )
 
 
 def load_tokenizer(

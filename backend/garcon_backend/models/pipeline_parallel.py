@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from transformers.cache_utils import Cache
 from garcon_backend.distributed.collectives import receive_from_before, send_on
 from garcon_backend.distributed.mesh import Mesh
 from garcon_jupyter.errors import BadDegrees
+from garcon_jupyter.model_files.multimodal import text_config, wrapper_of
 
 SAME_ON_EVERY_STAGE = frozenset(
     {
@@ -38,6 +40,12 @@ SAME_ON_EVERY_STAGE = frozenset(
     }
 )
 """What a layer may be called with: the residual stream, and what every stage makes of the tokens by itself."""
+
+NONE_WITHOUT = {
+    "per_layer_input": "hidden_size_per_layer_input",
+    "shared_kv_states": "num_kv_shared_layers",
+}
+"""What a layer may be called with that is nothing where the configuration has none of it, by the name it has there."""
 
 _STAGE = "_garcon_stage"  # attribute of a model
 
@@ -110,6 +118,13 @@ class LayerStandIn(StandIn):
         return hidden if beside is None else (hidden, *[None] * beside)
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """A parameter of another stage, of which models ask where it is."""
+
+    device: torch.device
+
+
 class EmbeddingStandIn(StandIn):
     """An embedding of the first stage: zeros of its output's shape.
 
@@ -117,11 +132,11 @@ class EmbeddingStandIn(StandIn):
         weight: the parameter, on the last stage of a model that unembeds with it.
     """
 
-    def __init__(self, embedding: nn.Embedding, keep: bool = False) -> None:
+    def __init__(self, embedding: nn.Embedding, device: torch.device, keep: bool = False) -> None:
         super().__init__()
         self.width = embedding.embedding_dim
         self.dtype = embedding.weight.dtype
-        self.weight = embedding.weight if keep else None
+        self.weight = embedding.weight if keep else Elsewhere(device)
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Of tokens, or positions; OPT's is called with the mask, which has all tokens before, and with positions beside it.
@@ -141,13 +156,15 @@ class HeadStandIn(StandIn):
 
 
 def find_layers(model: nn.Module) -> tuple[nn.Module, str]:
-    """The module that holds the list of blocks, and the list's name in it.
+    """The module that holds the list of blocks, and the list's name in it; in a multimodal model, of its text part.
 
     Raises:
         ValueError: there is no such list.
     """
-    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    for holder in model.modules():
+    config = getattr(model, "config", None)
+    count, wrapper = getattr(text_config(config), "num_hidden_layers", None), wrapper_of(config)
+    part = model if wrapper is None else model.get_submodule(wrapper.stem)
+    for holder in part.modules():
         for name, child in holder.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:
                 return holder, name
@@ -178,7 +195,9 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
             module = getattr(holder, child)
             if module is not kept:
                 embeds = isinstance(module, nn.Embedding)
-                setattr(holder, child, EmbeddingStandIn(module) if embeds else StandIn())
+                setattr(
+                    holder, child, EmbeddingStandIn(module, mesh.device) if embeds else StandIn()
+                )
     if not mesh.last_stage:
         for child in _with_parameters(holder):
             if child != name and child not in stem:
@@ -194,8 +213,10 @@ def _check_boundaries(model: nn.Module, layers: Sequence[nn.Module]) -> None:
     Raises:
         BadDegrees: it is one.
     """
+    config = text_config(getattr(model, "config", None))
+    none = {name for name, said in NONE_WITHOUT.items() if not getattr(config, said, True)}
     for layer in layers:
-        more = set(inspect.signature(type(layer).forward).parameters) - SAME_ON_EVERY_STAGE
+        more = set(inspect.signature(type(layer).forward).parameters) - SAME_ON_EVERY_STAGE - none
         if more:
             raise BadDegrees(
                 f"{type(model).__name__} cannot be cut into stages: its layers are given "
@@ -284,7 +305,7 @@ def settle(model: Any, mesh: Mesh) -> None:
         if isinstance(kept, nn.Embedding):
             holder, _ = find_layers(model)
             child = next(n for n, module in holder.named_children() if module is kept)
-            setattr(holder, child, EmbeddingStandIn(kept, keep=stage.tied))
+            setattr(holder, child, EmbeddingStandIn(kept, mesh.device, keep=stage.tied))
 
 
 def stage_of(model: nn.Module) -> Stage | None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin
 
 from garcon_backend.hook_sites.attention import fresh_cache
+from garcon_jupyter.model_files.multimodal import text_config
 
 EXTENDING = frozenset({"linear", "dynamic", "yarn", "longrope", "llama3"})
 """Kinds of rotary positions that read more than what ``max_position_embeddings`` may say."""
@@ -141,6 +142,7 @@ def _switch(model: Any) -> int | None:
     own = getattr(type(model), "prepare_inputs_for_generation", None)
     if own in (None, GenerationMixin.prepare_inputs_for_generation):
         return None
-    if "longrope" not in _kinds(getattr(model.config, "rope_parameters", None)):
+    config = text_config(model.config)
+    if "longrope" not in _kinds(getattr(config, "rope_parameters", None)):
         return None
-    return getattr(model.config, "original_max_position_embeddings", None)
+    return getattr(config, "original_max_position_embeddings", None)

@@ -40,6 +40,7 @@ from garcon_backend.models.tensor_parallel import (
 )
 from garcon_jupyter.errors import BadDegrees, NotAModel, PointUnavailable
 from garcon_jupyter.model_files.degrees import sizes_of
+from garcon_jupyter.model_files.multimodal import text_config, wrapper_of
 from garcon_jupyter.wire.launch_spec import Degrees
 
 # -- loading ---------------------------------------------------------------------------------
@@ -162,8 +163,7 @@ def plan_of(model: Any) -> dict[str, str]:
     Raises:
         BadDegrees: the architecture has no plan, or one with a style that is not known here.
     """
-    kind = model.config.model_type
-    plan = dict(OWN_PLANS.get(kind) or model.tp_plan or {}) | LEFT_OUT.get(kind, {})
+    plan = _text_plan(model)
     unknown = sorted(set(plan.values()) - set(STYLES))
     if not plan or unknown:
         raise BadDegrees(
@@ -174,6 +174,17 @@ def plan_of(model: Any) -> dict[str, str]:
     embedding = model.get_input_embeddings()
     path = next(name for name, module in model.named_modules() if module is embedding)
     return {path: "embedding_rowwise", **plan}
+
+
+def _text_plan(model: Any) -> dict[str, str]:
+    """What transformers says, and what is ours; of a multimodal model for its text part: each rank has the rest whole."""
+    kind, wrapper = text_config(model.config).model_type, wrapper_of(model.config)
+    theirs, own, more = dict(model.tp_plan or {}), OWN_PLANS.get(kind, {}), LEFT_OUT.get(kind, {})
+    if wrapper is None:
+        return (own or theirs) | more
+    here = {wrapper.path(path): style for path, style in own.items()}
+    here |= {path: style for path, style in theirs.items() if wrapper.holds(path)}
+    return here | {wrapper.path(path): style for path, style in more.items()}
 
 
 def _style(path: str, plan: dict[str, str], config: Any, degrees: Degrees) -> Style | None:
@@ -250,7 +261,7 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
     "" is a value that is not split. Logits are put together inside the model, so "V" is not either.
     """
     whole = Layout()
-    table = dict.fromkeys(("", "H", "K", "M", "V", "E"), whole)
+    table = dict.fromkeys(("", "H", "K", "M", "V", "E", "S"), whole)
     tp = mesh.degrees.tp
     if tp == 1:
         return table
@@ -263,6 +274,8 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
     routed = any(isinstance(STYLES[name], Experts) for name in plan.values())
     if routed or any("mlp" in path for path in _own_features(plan)):
         table["M"] = Layout(-1, tp)
+    if any(".shared_expert" in path for path in _own_features(plan)):
+        table["S"] = Layout(-1, tp)
     return table
 
 

@@ -147,15 +147,17 @@ class RowParallel(Style):
 
     Attributes:
         whole_input: the module is given all features and takes its own.
+        groups: of features laid side by side, where it is a parameter that is cut, stored as [.., in, out].
     """
 
     whole_input: bool = False
+    groups: int = 1
 
     def cut(self, module: nn.Module, parameter: Tensor, ranks: int) -> Cut | None:
         if parameter.ndim == 1:
             return None
         dim = parameter.ndim - (2 if isinstance(module, Conv1D) else 1)
-        return Cut(dim, parameter.shape[dim], ranks)
+        return Cut(dim, parameter.shape[dim], ranks, self.groups)
 
     def wrap(self, module: nn.Module, inner: Forward, ranks: Ranks) -> Forward:
         cut = self.cut(module, module.weight, ranks.size)  # type: ignore[arg-type]
@@ -202,9 +204,12 @@ class Experts(Style):
     """Fused experts, every one of them cut by its neurons; see the rules of their parameters."""
 
     def wrap(self, module: nn.Module, inner: Forward, ranks: Ranks) -> Forward:
-        def forward(hidden: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-            hidden, weights = shared_by_ranks(hidden, ranks), shared_by_ranks(weights, ranks)
-            return sum_over_ranks(inner(hidden, indices, weights), ranks)
+        def forward(hidden: Tensor, *routing: Tensor) -> Tensor:
+            given = [
+                shared_by_ranks(value, ranks) if value.is_floating_point() else value
+                for value in (hidden, *routing)
+            ]
+            return sum_over_ranks(inner(*given), ranks)
 
         return forward
 
@@ -264,6 +269,7 @@ STYLES: dict[str, Style] = {
     "colwise_rep": ColumnParallel(joined=True),
     "packed_colwise": ColumnParallel(groups=2),
     "fused_qkv": ColumnParallel(groups=3),
+    "packed_rowwise": RowParallel(groups=2),
     "rowwise": RowParallel(),
     "rowwise_split_input": RowParallel(whole_input=True),
     "rowwise_rep": RowParallel(whole_input=True),
@@ -294,6 +300,18 @@ OWN_PLANS: dict[str, dict[str, str]] = {
         "model.layers.*.mlp.experts.gate_up_proj": "last",  # where gate and up take turns
         "model.layers.*.mlp.experts.gate_up_proj_bias": "last",
         "model.layers.*.mlp.experts.down_proj": "second",
+        "lm_head": "colwise_gather_output",
+    },
+    "qwen3_vl_text": {
+        "model.layers.*.self_attn.q_proj": "colwise",
+        "model.layers.*.self_attn.k_proj": "colwise",
+        "model.layers.*.self_attn.v_proj": "colwise",
+        "model.layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
+        "model.layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
+        "model.layers.*.self_attn.o_proj": "rowwise",
+        "model.layers.*.mlp.gate_proj": "colwise",
+        "model.layers.*.mlp.up_proj": "colwise",
+        "model.layers.*.mlp.down_proj": "rowwise",
         "lm_head": "colwise_gather_output",
     },
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from garcon_jupyter.model_files.multimodal import wrapper_of
 from garcon_jupyter.points import MODULE_PREFIX
 
 NAMED = 6
@@ -32,6 +33,7 @@ class CalledModules:
                 {path: model.get_submodule(path), **dict(_children(parent, path))},
             )
         self._called: set[int] = set()
+        self._wrapper = wrapper_of(getattr(model, "config", None))
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -62,10 +64,10 @@ class CalledModules:
         names = [name for name, module in family.items() if id(module) in self._called]
         more = ", …" if len(names) > NAMED else ""
         beside = f" Called beside it: {', '.join(names[:NAMED])}{more}." if names else ""
-        return (
-            f"The module {path} was not called in this pass, so no probe on it has run: the model uses "
-            f"its weights without calling it, or did not need it.{beside}"
-        )
+        why = "the model uses its weights without calling it, or did not need it"
+        if self._wrapper is not None and not self._wrapper.holds(path):
+            why = "it is no part of what reads text, and a served model is given text alone"
+        return f"The module {path} was not called in this pass, so no probe on it has run: {why}.{beside}"
 
 
 def _children(parent: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from garcon_jupyter.model_files.multimodal import text_config
 from garcon_jupyter.wire.token_parts import BROKEN, escaped, shared
 
 
@@ -123,6 +124,7 @@ def special_ids(tokenizer: Any | None, config: Any) -> list[int]:
         added = getattr(tokenizer, "added_tokens_decoder", {})
         found |= {id for id, token in added.items() if getattr(token, "special", False)}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        ids = getattr(config, name, None)
-        found |= set(ids) if isinstance(ids, (list, tuple)) else {ids}
+        for part in (config, text_config(config)):
+            ids = getattr(part, name, None)
+            found |= set(ids) if isinstance(ids, (list, tuple)) else {ids}
     return sorted(id for id in found if isinstance(id, int) and id >= 0)

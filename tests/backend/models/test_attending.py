@@ -115,11 +115,13 @@ def test_greedy_continuations_are_those_of_the_reference(ours: BareRank, plain: 
 def test_modules_alone_are_offered_where_no_family_maps(ours: BareRank) -> None:
     kind = ours.model.config.model_type  # type: ignore[union-attr]
     mapped = kind in FAMILIES
-    assert attention.serves(ours.model) == (kind == "gpt_oss")
+    by_house = kind in ("gpt_oss", "gemma4_text")
+    assert attention.serves(ours.model) == by_house
     assert bool(ours.catalog.names()) == mapped
-    if mapped and kind != "gpt_oss" and ours.model.config._attn_implementation == "eager":  # type: ignore[union-attr]
+    own = not by_house and ours.model.config._attn_implementation == "eager"  # type: ignore[union-attr]
+    if mapped and own:
         assert "layers.0.attn.pattern" in ours.catalog.names()  # its own softmax
-    elif kind != "gpt_oss":
+    elif not by_house:
         with pytest.raises(PointUnavailable, match="a kernel's" if mapped else "no family file"):
             ours.catalog.point("layers.0.attn.pattern")
 

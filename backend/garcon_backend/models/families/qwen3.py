@@ -8,7 +8,7 @@ from garcon_backend.models.family import Family
 
 FAMILY = Family(
     name="qwen3",
-    model_types=("qwen3",),
+    model_types=("qwen3", "qwen3_vl_text"),
     layers="model.layers",
     points={**llama.FAMILY.points, **decoder.normed_points(PointView())},
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **decoder.REFUSED_EXPERTS},

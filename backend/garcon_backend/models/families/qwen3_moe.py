@@ -30,7 +30,7 @@ def _sizes(config: Any) -> dict[str, int]:
 
 FAMILY = Family(
     name="qwen3_moe",
-    model_types=("qwen3_moe",),
+    model_types=("qwen3_moe", "qwen3_vl_moe_text"),
     layers="model.layers",
     sizes=_sizes,
     lacks=_lacks,
