@@ -5,7 +5,8 @@ table is the only declaration of them: the resolver, the documentation, tab comp
 sharding and the tests are generated from it.
 
 Letters of a shape: b batch, p position, D d_model, H query heads, K key/value heads, d d_head,
-M d_mlp, E experts, k experts per token, V vocabulary, n tokens routed to one expert; ``1`` is one.
+M d_mlp, E experts, k experts per token, S neurons of the shared experts, V vocabulary, n tokens routed to one expert;
+``1`` is one.
 
 Beside the table there is one escape hatch, ``module:{dotted.path}.input`` / ``.output``, which
 names any :class:`torch.nn.Module` of any model (:mod:`garcon_jupyter.points.names`).
@@ -58,6 +59,8 @@ _NORM = (
 def _norm(prefix: str, name: str) -> list[PointSpec]:
     return _rows(*((f"{prefix}.{p}", d, "", f"{name}: {what}") for p, d, what in _NORM))
 
+
+_NO_SHARED = "it has no experts that all tokens share"
 
 POINTS: tuple[PointSpec, ...] = (
     *_rows(
@@ -134,6 +137,35 @@ POINTS: tuple[PointSpec, ...] = (
             "M",
             "neurons of the expert, for the tokens routed to it (save_ctx.here.token_index)",
         ),
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.shared.post_activation",
+            "b,p,S",
+            "S",
+            "neurons of the shared experts, which every token goes through",
+        ),
+        absent=_NO_SHARED,
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.shared.gate",
+            "b,p,1",
+            "",
+            "what the output of the shared experts is multiplied by, after the sigmoid",
+        ),
+        absent="nothing gates shared experts in this architecture",
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.shared.out",
+            "b,p,D",
+            "",
+            "what the shared experts add to mlp.out, after their gate",
+        ),
+        absent=_NO_SHARED,
+    ),
+    *_rows(
         ("layers.{i}.mlp.out", "b,p,D", "", "raw output of the MLP"),
         (
             "layers.{i}.mlp.contribution",
@@ -173,8 +205,12 @@ def _parameters() -> Iterator[ParameterSpec]:
         ("layers.{i}.mlp.experts.{e}.gate_proj", "M", "D"),
         ("layers.{i}.mlp.experts.{e}.down_proj", "D", "M"),
         ("layers.{i}.mlp.router", "E", "D"),
+        ("layers.{i}.mlp.shared.up_proj", "S", "D"),
+        ("layers.{i}.mlp.shared.gate_proj", "S", "D"),
+        ("layers.{i}.mlp.shared.down_proj", "D", "S"),
+        ("layers.{i}.mlp.shared.gate", "1", "D"),
     ):
-        letter = next((x for x in ("H", "K", "M") if x in out + into), "")
+        letter = next((x for x in ("H", "K", "M", "S") if x in out + into), "")
         what = template.rsplit(".", 1)[1].replace("_proj", " projection")
         yield ParameterSpec(template, (out, into), letter, what)
         yield ParameterSpec(

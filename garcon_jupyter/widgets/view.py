@@ -32,6 +32,7 @@ Axis = str | Sequence[str]
 UNIT_NAMES = {
     "D": "dimension",
     "M": "neuron",
+    "S": "neuron",
     "V": "token id",
     "E": "expert",
     "H": "head",
