@@ -36,7 +36,9 @@ from tests.by_hand.decoders import (
 )
 from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
 from tests.by_hand.gpt import GPT2, GPTNeoX
+from tests.by_hand.latent import DeepSeekV3
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
+from tests.by_hand.mixtures import Qwen2Moe
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
 
 ARCHITECTURES: dict[str, type[ByHand]] = {
@@ -78,6 +80,8 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "bloom": Bloom,
     "olmoe": Olmoe,
     "gpt_oss": GptOss,
+    "qwen2_moe": Qwen2Moe,
+    "deepseek_v3": DeepSeekV3,
 }
 """By transformers' ``model_type``."""
 

@@ -44,9 +44,15 @@ class Pass(Frame, Protocol):
 
 
 class HookSite(ABC):
-    """Where a value is: a module and a side of it, with ``{i}`` and ``{e}`` as holes in its path."""
+    """Where a value is: a module and a side of it, with ``{i}`` and ``{e}`` as holes in its path.
+
+    Attributes:
+        path: of the module.
+        beside: path of another module, without which a layer has no such value; "" where the first says it all.
+    """
 
     path: str
+    beside: str = ""
 
     def at(self, layer: int | None, expert: int | None) -> str:
         """The dotted path of the module for one layer."""
@@ -232,11 +238,13 @@ class Inside(HookSite):
     Attributes:
         steps: the forward in steps.
         part: which value; with ``{e}`` as a hole for the expert.
+        beside: as of every site.
     """
 
     path: str
     steps: StagedForward = field(repr=False)
     part: str
+    beside: str = ""
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None

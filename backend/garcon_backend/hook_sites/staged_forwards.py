@@ -106,14 +106,15 @@ def output_by_head(
     """
     (z,) = args
     weight = projection_weight(module)  # [D, H·d] of the heads that this rank projects
+    width = the_pass.sizes.get("d_v", the_pass.sizes["d"])
     whole = z.shape[-1] > weight.shape[1]
     if whole:
         start, stop = span(z.shape[-1], the_pass.ranks.size, the_pass.ranks.rank)
         total, z = (
-            z.shape[-1] // the_pass.sizes["d"],
+            z.shape[-1] // width,
             shared_by_ranks(z, the_pass.ranks)[..., start:stop],
         )
-    by_head = weight.unflatten(1, (-1, the_pass.sizes["d"]))
+    by_head = weight.unflatten(1, (-1, width))
     heads = torch.einsum("bphd,ohd->bpho", z.unflatten(-1, by_head.shape[1:]), by_head)
     if whole:
         heads = all_gather_over_ranks(heads.transpose(2, 3), total, the_pass.ranks).transpose(2, 3)

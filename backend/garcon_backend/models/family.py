@@ -8,7 +8,7 @@ real modules and gives the :class:`~garcon_jupyter.points.Catalog` that clients 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -116,6 +116,8 @@ class Family:
         sizes: config → size of each letter.
         lacks: config → points that some models of the family lack, and why.
         mixers: config → of each layer, what mixes its tokens (:data:`MIXERS`).
+        elsewhere: config → sites of the points that are in other modules in some models of the family.
+        not_while_generating: template → why a point that a forward shows cannot be shown while tokens are generated.
     """
 
     name: str
@@ -127,6 +129,8 @@ class Family:
     sizes: Callable[[Any], dict[str, int]] = field(default=lambda config: standard_sizes(config))
     lacks: Callable[[Any], Mapping[str, str]] = field(default=lambda config: {})
     mixers: Callable[[Any], tuple[str, ...]] = field(default=lambda config: standard_mixers(config))
+    elsewhere: Callable[[Any], Mapping[str, HookSite]] = field(default=lambda config: {})
+    not_while_generating: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         templates = {spec.template for spec in POINTS}
@@ -301,6 +305,7 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
         known = standard_sizes(config) if config is not None else {}
         limits = {letter: size for letter, size in known.items() if letter in "VP"}
         return BoundFamily(model, None, Catalog(limits, 0, 0, {}, refused, modules, names))
+    family = replace(family, points={**family.points, **family.elsewhere(config)})
     sizes = family.sizes(config)
     holder = _module(model, family.layers)
     n_layers = len(holder) if isinstance(holder, nn.ModuleList) else 0
@@ -333,7 +338,7 @@ def _find_points(
     refused = dict(family.refused)
     for template, site in family.points.items():
         if "{i}" in template:
-            having = tuple(i for i in range(n_layers) if _module(model, site.at(i, 0)) is not None)
+            having = tuple(i for i in range(n_layers) if _is_in(model, site, i))
             if having:
                 layers[template] = having
             else:
@@ -341,6 +346,12 @@ def _find_points(
         elif _module(model, site.at(None, None)) is None:
             refused[template] = f"the model has no module {site.path!r}"
     return layers, refused
+
+
+def _is_in(model: nn.Module, site: HookSite, layer: int) -> bool:
+    """Whether a layer has what a site is about."""
+    paths = [site.at(layer, 0), *([fill(site.beside, layer)] if site.beside else [])]
+    return all(_module(model, path) is not None for path in paths)
 
 
 def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:

@@ -251,7 +251,7 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
     "" is a value that is not split. Logits are put together inside the model, so "V" is not either.
     """
     whole = Layout()
-    table = dict.fromkeys(("", "H", "K", "M", "S", "V", "E"), whole)
+    table = dict.fromkeys(("", "H", "K", "M", "m", "S", "V", "E"), whole)
     tp = mesh.degrees.tp
     if tp == 1:
         return table
@@ -263,7 +263,7 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
         table["K"] = Layout(-1, tp // dup, dup, dup > 1)
     routed = any(isinstance(STYLES[name], Experts) for name in plan.values())
     if routed or any("mlp" in path for path in _own_features(plan)):
-        table["M"] = Layout(-1, tp)
+        table["M"] = table["m"] = Layout(-1, tp)
     if any("shared" in path for path in _own_features(plan)):
         table["S"] = Layout(-1, tp)
     return table

@@ -146,6 +146,7 @@ def test_layouts_by_letter(folder: Path) -> None:
         "H": halves,
         "K": halves,
         "M": halves,
+        "m": halves,
         "S": whole,
         "V": whole,
         "E": whole,
