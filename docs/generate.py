@@ -52,7 +52,7 @@ ever aliased to something close. `%garcon points` lists those of the model you a
 | `H` query heads | `K` key/value heads | `d` size of a head | `M` neurons of an MLP |
 | `E` experts | `k` experts per token | `n` tokens routed to one expert | `P` learned positions |
 | `m` neurons of one expert | `S` neurons of the shared experts | `r_q` rank of compressed queries | `r_kv` rank of compressed keys and values |
-| `d_v` size of a head's values | `d_n` a key's dimensions without positions | `d_r` those with | |
+| `d_v` size of a head's values | `d_n` a key's dimensions without positions | `d_r` those with | `c` keys that a query chooses |
 
 `d_v` is `d`, and `m` is `M`, where the model does not tell them apart.
 
@@ -156,7 +156,8 @@ def families() -> str:
     def cell(why: str) -> str:
         return str(reasons.setdefault(why, len(reasons) + 1)) if why else "✓"
 
-    letters = dict(zip(string.ascii_uppercase, kinds, strict=False))
+    names = [*string.ascii_uppercase, *(f"A{letter}" for letter in string.ascii_uppercase)]
+    letters = dict(zip(names[: len(kinds)], kinds, strict=True))
     rows = [
         (f"`{spec.template}`", *(cell(why[place]) for why in letters.values()))
         for place, spec in enumerate(POINTS)

@@ -88,6 +88,7 @@ _LATENT: dict[str, Any] = {
     "qk_rope_head_dim": 8,
     "v_head_dim": 10,
 }
+_INDEXED: dict[str, Any] = {"index_topk": 3, "index_head_dim": 12, "index_n_heads": 2}
 
 FAMILIES: dict[str, dict[str, Any]] = {
     # H·d = D by construction; tied as in the published checkpoints.
@@ -301,6 +302,44 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "norm_topk_prob": False,
     },
     "deepseek_v3": {**_LATENT, **_GROUPS},
+    "deepseek_v2": {**_LATENT, **_GROUPS, "topk_method": "group_limited_greedy"},
+    "glm4_moe_lite": {**_LATENT, **_GROUPS},
+    # A query reads three keys at most; the third layer of GLM 5 reads those of the second.
+    "deepseek_v32": {**_LATENT, **_GROUPS, **_INDEXED},
+    "glm_moe_dsa": {
+        **_LATENT,
+        **_GROUPS,
+        **_INDEXED,
+        "indexer_types": ["full", "full", "shared", "full"],
+    },
+    "minicpm3": {**_LATENT, "dim_model_base": 24},
+    "glm4_moe": {
+        **_GROUPED,
+        **_GROUPS,
+        "num_attention_heads": 4,
+        "rope_parameters": _HALF_TURNED,
+        "use_qk_norm": True,
+    },
+    "dots1": {**_GROUPED, **_GROUPS, **_WINDOWS, "norm_topk_prob": True, "attention_bias": True},
+    # Every other layer is dense.
+    "ernie4_5_moe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "head_dim": 12,
+        "use_bias": True,
+        "moe_intermediate_size": 32,
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "moe_num_shared_experts": 2,
+        "moe_layer_interval": 2,
+    },
+    "hunyuan_v1_moe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "num_experts": 4,
+        "moe_topk": 2,
+        "eod_token_id": 1,
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 

@@ -40,7 +40,7 @@ class Catalog:
         refused: for each other template, why the model lacks it.
         modules: dotted paths of all modules of the model.
         parameters: all parameter addresses of the model.
-        kinds: what mixes the tokens of each layer (``attention``, ``sliding`` to a window, ``chunked``, ``linear``,
+        kinds: what mixes the tokens of each layer (``attention``, ``sliding`` to a window, ``chunked``, ``sparse`` keys that an index chooses, ``linear``,
             ``mamba``, ``conv``), and ``+moe`` where experts are in place of its MLP; empty where no family says it.
     """
 

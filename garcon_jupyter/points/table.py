@@ -7,7 +7,8 @@ sharding and the tests are generated from it.
 Letters of a shape: b batch, p position, D d_model, H query heads, K key/value heads, d d_head, d_v that of values,
 M d_mlp, E experts, m neurons of one of them, k experts per token, S neurons of the shared experts, V vocabulary,
 n tokens routed to one expert; ``1`` is one. Of latent attention (DeepSeek-AI 2024): r_q and r_kv ranks of the compressed
-queries and of the compressed keys and values, d_n and d_r dimensions of a key without and with position.
+queries and of the compressed keys and values, d_n and d_r dimensions of a key without and with position. Where queries
+choose their keys, c is how many.
 
 Beside the table there is one escape hatch, ``module:{dotted.path}.input`` / ``.output``, which
 names any :class:`torch.nn.Module` of any model (:mod:`garcon_jupyter.points.names`).
@@ -105,6 +106,14 @@ POINTS: tuple[PointSpec, ...] = (
             "the part of the keys that is rotated, one for all heads, before rotary",
         ),
         absent=_NO_LATENT,
+    ),
+    PointSpec(
+        "layers.{i}.attn.indices",
+        ("b", "p", "c"),
+        "",
+        "which keys each query reads: their places among those of its row, in no order",
+        differentiable=False,
+        absent="its queries read all keys that the mask lets them see",
     ),
     *_rows(
         ("layers.{i}.attn.q", "b,p,H,d", "H", "queries, before rotary and q-norm"),

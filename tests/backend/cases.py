@@ -36,6 +36,9 @@ CUT_AS_OTHERS = list(checkpoints.FAMILIES)[list(checkpoints.FAMILIES).index("smo
 NO_PLAN = ("stablelm", "hunyuan_v1_dense", "gpt_oss", "gptj", "gpt_neo", "bloom", "opt")
 """Families without a plan for tensor parallelism."""
 
+NO_STAGES = ("glm_moe_dsa",)
+"""Families whose layers hand on more than the residual stream, so that they are not cut into stages."""
+
 
 @dataclass
 class Case:
@@ -74,7 +77,7 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
     if a.shape != b.shape or bool(((a < -1e30) != (b < -1e30)).any()):
         return float("inf")
     seen = b >= -1e30
-    if not b[seen].numel():
+    if not b[seen].numel() or not (a[seen].any() or b[seen].any()):  # an expert of no token
         return 0.0
     return float((a - b)[seen].abs().max() / b[seen].abs().max())
 

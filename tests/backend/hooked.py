@@ -118,7 +118,17 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
             "input",
         ),
     ],
-    "deepseek_v3": [*_LATENT, *_SECOND_NORM, *_SHARED],
+    **{
+        key: [*_LATENT, *_SECOND_NORM, *_SHARED]
+        for key in ("deepseek_v3", "deepseek_v2", "glm4_moe_lite", "deepseek_v32", "glm_moe_dsa")
+    },
+    "minicpm3": [*_LATENT, *_SECOND_NORM, *_NEURONS],
+    **{key: [*_LLAMA, *_SECOND_NORM, *_SHARED] for key in ("glm4_moe", "dots1", "ernie4_5_moe")},
+    "hunyuan_v1_moe": [
+        *_LLAMA,
+        *_SECOND_NORM,
+        ("layers.{i}.mlp.shared.out", "model.layers.{i}.mlp.shared_mlp", "output"),
+    ],
     **{key: [*_LLAMA, *_NEURONS] for key in ("cohere", "cohere2")},
     **{key: [*_OLMO, *_OLMO_NORMED] for key in ("olmo2", "olmo3")},
     "exaone4": _OLMO,

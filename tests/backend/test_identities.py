@@ -187,7 +187,8 @@ def test_router(case: Case, numbers: Numbers, layer: int) -> None:
         return
     logits = n.linear("mlp.router", n["mlp.in"])
     assert apart(n["mlp.router.logits"], logits) <= 1e-5
-    if hasattr(case.theirs.config, "routed_scaling_factor"):  # test_mixtures looks at these
+    biased = hasattr(case.theirs.config, "moe_norm_min")  # ERNIE; DeepSeek and GLM scale as well
+    if biased or hasattr(case.theirs.config, "routed_scaling_factor"):  # of these, test_mixtures
         return
     if case.name == "gpt_oss":  # a softmax over the chosen ones alone
         chosen = logits.topk(n.catalog.sizes["k"], -1)
@@ -240,6 +241,7 @@ def test_both_ends(case: Case, numbers: Numbers) -> None:
     embedded = numbers.weight("embed.weight")[IDS]
     if case.name.startswith("gemma"):
         embedded = embedded * math.sqrt(numbers.catalog.sizes["D"])
+    embedded = embedded * getattr(case.theirs.config, "scale_emb", 1.0)
     assert apart(numbers["embed.out"], embedded) <= 1e-5
     learned = numbers.values.get("pos_embed.out", torch.zeros(()))
     enters = numbers["embed.out"] * getattr(case.theirs.config, "embedding_multiplier", 1.0)
@@ -275,6 +277,8 @@ def test_a_padded_text_has_the_numbers_it_has_alone(case: Case, side: str) -> No
     for name, value in padded.items():
         spec = case.ours.catalog.point(name).spec
         assert spec is not None
+        if spec.template.endswith("attn.indices"):  # of keys where they lie, padding counted
+            continue
         if spec.dims[0] == "n":
             own = value[rows[name]]
         else:

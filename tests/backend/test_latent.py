@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.execution import admission
 from garcon_jupyter.errors import PointUnavailable
 from garcon_jupyter.wire import requests as wire
 from tests import checkpoints
@@ -83,6 +85,16 @@ def test_what_is_made_anew_at_each_step_is_refused_in_generation(
     """Its values would be those of all tokens, and an edit would be forgotten at the next step."""
     with pytest.raises(PointUnavailable, match=r"while generating.*kv_latent"):
         case.ours.run(generation(f"layers.1.attn.{name}"))
+
+
+def test_a_cache_is_counted_by_what_it_keeps() -> None:
+    """Latents, not the keys and values of all heads, of which there would be several times as many."""
+    sizes = {"V": 263, "D": 48, "M": 80, "H": 4, "K": 4, "d": 20, "d_r": 8, "r_kv": 20}
+    ruler = admission.Admission(Mesh.solo(), torch.nn.Linear(2, 2), 3, sizes)
+    batch = wire.Batch(torch.zeros(5, 7, dtype=torch.long))
+    needs = ruler._needs(wire.Generate(batch=batch, options={"max_new_tokens": 3}))
+    (cache,) = (need.count for need in needs if need.what == "the key-value cache")
+    assert cache == 5 * (7 + 3) * (20 + 8) * 3 * 4
 
 
 def generation(point: str) -> wire.Generate:

@@ -5,6 +5,7 @@ The other side are the modules of plain transformers, called alone, and what is 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,20 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from tests import checkpoints
+from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK, Case, apart
 
 FAR = 0.1
 """Relative distance from which on two tensors are two different things."""
 
-SHARED = ("qwen2_moe", "deepseek_v3")
+SHARED = (
+    *("qwen2_moe", "deepseek_v3", "deepseek_v2", "glm4_moe_lite", "deepseek_v32"),
+    *("glm4_moe", "dots1", "ernie4_5_moe", "hunyuan_v1_moe"),
+)
 """Families with shared experts."""
 
-pytestmark = pytest.mark.parametrize("case", SHARED, indirect=True)
+of_shared_experts = pytest.mark.parametrize("case", SHARED, indirect=True)
 
 PARTS = ("logits", "weights", "indices")
 
@@ -35,6 +41,7 @@ def values(case: Case) -> dict[str, Tensor]:
     return case.ours.values(IDS, MASK, case.ours.catalog.names())
 
 
+@of_shared_experts
 def test_routers_put_out_what_their_modules_do(case: Case, values: dict[str, Tensor]) -> None:
     """To the last bit, whichever part is looked at: what is chosen may hang on it."""
     path = router_of(case)
@@ -54,6 +61,7 @@ def router_of(case: Case) -> str:
     return family.points["layers.{i}.mlp.router.logits"].path
 
 
+@of_shared_experts
 def test_weights_are_those_of_the_architecture(case: Case, values: dict[str, Tensor]) -> None:
     """What they add up to, and that the bias for choosing is not in them."""
     config = case.theirs.config
@@ -74,6 +82,7 @@ def test_weights_are_those_of_the_architecture(case: Case, values: dict[str, Ten
         assert torch.equal(weights.argsort(-1), chosen.argsort(-1)), "not by the score"
 
 
+@of_shared_experts
 def test_a_bias_decides_who_is_chosen(case: Case, values: dict[str, Tensor]) -> None:
     """The plausible reading, the experts of the highest scores, is another choice for some tokens."""
     if not any(name.endswith("e_score_correction_bias") for name in names_of(case)):
@@ -92,6 +101,7 @@ def names_of(case: Case) -> list[str]:
     return [name for name, _ in (*model.named_buffers(), *model.named_parameters())]
 
 
+@of_shared_experts
 def test_what_is_shared_is_added_to_what_experts_put_out(
     case: Case, values: dict[str, Tensor]
 ) -> None:
@@ -118,6 +128,7 @@ def test_what_is_shared_is_added_to_what_experts_put_out(
         assert apart(shared, written) <= 1e-5
 
 
+@of_shared_experts
 def test_neurons_of_an_expert_are_in_token_order(case: Case, values: dict[str, Tensor]) -> None:
     """What a hook sees inside fused experts is grouped by expert, in an order of the kernel's own."""
     layer = routed(case)[-1]
@@ -149,3 +160,48 @@ def test_neurons_of_an_expert_are_in_token_order(case: Case, values: dict[str, T
             for part in ("gate_proj", "up_proj")
         )
         assert apart(values[name], torch.nn.functional.silu(gate) * up) <= 1e-5
+
+
+# -- shapes that the checkpoints have not -----------------------------------------------------
+
+
+NEURONS, SHARED_OUT, NORMED = (
+    f"layers.{{i}}.{x}" for x in ("mlp.post_activation", "mlp.shared.out", "attn.q_normed")
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "refused"),
+    [
+        ("deepseek_v2", {"topk_method": "greedy"}, {}),
+        (
+            "deepseek_v3",
+            {"norm_topk_prob": False, "first_k_dense_replace": 0},
+            {NEURONS: "a mixture of experts"},
+        ),
+        (
+            "glm4_moe",
+            {"use_qk_norm": False, "first_k_dense_replace": 4},
+            {SHARED_OUT: "is dense", NORMED: "does not normalise"},
+        ),
+        ("ernie4_5_moe", {"moe_num_shared_experts": 0}, {SHARED_OUT: "are shared by all tokens"}),
+        ("hunyuan_v1_moe", {"moe_topk": [2, 1, 2, 2]}, {}),
+    ],
+)
+def test_other_shapes(
+    family: str, more: dict[str, Any], refused: dict[str, str], tmp_path: Path
+) -> None:
+    """Looked into or not, the numbers are those of plain transformers; what is not there says why."""
+    path = checkpoints.make(family, tmp_path, **more)
+    ours = BareRank(path)
+    plain: Any = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+    with torch.no_grad():
+        logits = plain(IDS).logits
+    values = ours.values(IDS, None, ours.catalog.names())
+    assert apart(values["logits"], logits) <= 1e-5 and apart(ours.forward(IDS), logits) <= 1e-5
+    for template, why in refused.items():
+        assert why in ours.catalog.refused[template]
+    for name, value in values.items():
+        said = ours.catalog.shape(ours.catalog.point(name))
+        for size, length in zip(said, value.shape, strict=True):
+            assert size in (length, "b", "p", "p_q", "p_k", "n", "k"), name

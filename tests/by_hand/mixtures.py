@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from tests.by_hand.arithmetic import Taps, linear
+from tests.by_hand.arithmetic import Taps, linear, rotated_in_pairs
 from tests.by_hand.base import Stored
-from tests.by_hand.llama import Llama, Mixtral
+from tests.by_hand.decoders import Hunyuan
+from tests.by_hand.llama import Llama
+from tests.by_hand.relatives import Qwen3
 
 
 class Shared(Llama):
@@ -23,7 +25,7 @@ class Shared(Llama):
             return super().mlp(taps, module, h)
         taps = taps.inside("mlp.")
         h = taps("in", h)
-        logits = taps("router.logits", h @ self.router(module).T)
+        logits = taps("router.logits", h @ self.router(module).T.to(h.dtype))
         weights, indices = self.choice(module.gate, logits)
         weights = taps("router.weights", weights).flatten(0, 1)
         indices = taps("router.indices", indices).flatten(0, 1)
@@ -59,8 +61,14 @@ class Shared(Llama):
     def mlp_parameters(self, at: str, module: Any) -> dict[str, Stored]:
         if not hasattr(module, "experts"):
             return super().mlp_parameters(at, module)
-        found = {**Mixtral.mlp_parameters(self, at, module)}  # type: ignore[arg-type]
-        found[f"{at}.router"] = Stored(self.router(module))
+        found = {f"{at}.router": Stored(self.router(module))}
+        gate_up, down = module.experts.gate_up_proj, module.experts.down_proj
+        half = gate_up.shape[1] // 2
+        for e in range(len(gate_up)):
+            name = f"{at}.experts.{e}"
+            found[f"{name}.gate_proj"] = Stored(gate_up, lambda stored, e=e: stored[e, :half])
+            found[f"{name}.up_proj"] = Stored(gate_up, lambda stored, e=e: stored[e, half:])
+            found[f"{name}.down_proj"] = Stored(down, lambda stored, e=e: stored[e])
         shared = getattr(module, self.SHARED)
         for name in ("gate_proj", "up_proj", "down_proj"):
             found |= self._linear(f"{at}.shared.{name}", getattr(shared, name))
@@ -84,6 +92,46 @@ class Qwen2Moe(Shared):
         return found
 
 
+class Glm4Moe(Shared):
+    normed = Qwen3.normed
+
+    def choice(self, router: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
+        return by_sigmoid(self.config, router, logits)
+
+
+class Dots1(Glm4Moe):
+    def window(self, i: int) -> int | None:
+        return self.config.sliding_window if i % 2 == 0 else None
+
+
+class ErnieMoe(Shared):
+    rotation = staticmethod(rotated_in_pairs)
+
+    def forward(self, taps: Taps, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        return super().forward(taps, ids, mask, positions) + self.model.lm_head.bias
+
+    def parameters(self) -> dict[str, Stored]:
+        return {**super().parameters(), "unembed.bias": Stored(self.model.lm_head.bias)}
+
+    def choice(self, router: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
+        scores = logits.softmax(-1)
+        biased = scores + router.moe_statics.e_score_correction_bias[0]
+        indices = biased.topk(self.config.num_experts_per_tok, -1).indices
+        weights = scores.gather(-1, indices)
+        return weights / weights.sum(-1, keepdim=True), indices
+
+
+class HunyuanMoe(Shared, Hunyuan):
+    SHARED = "shared_mlp"
+
+    def router(self, module: Any) -> Tensor:
+        return module.gate.wg.weight
+
+    def choice(self, router: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
+        best = logits.softmax(-1).topk(self.config.num_experts_per_tok, -1)
+        return best.values / best.values.sum(-1, keepdim=True), best.indices
+
+
 # -- routers ---------------------------------------------------------------------------------
 
 
@@ -99,6 +147,14 @@ def by_sigmoid(config: Any, router: Any, logits: Tensor) -> tuple[Tensor, Tensor
     if config.norm_topk_prob:
         weights = weights / weights.sum(-1, keepdim=True)
     return weights * config.routed_scaling_factor, indices
+
+
+def by_softmax(config: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """DeepSeek V2: within the groups that have the best experts."""
+    by_group = logits.softmax(-1).unflatten(-1, (config.n_group, -1))
+    scores = allowed(by_group, by_group.amax(-1), config.topk_group, 0.0)
+    best = scores.topk(config.num_experts_per_tok, -1, sorted=False)
+    return best.values * config.routed_scaling_factor, best.indices
 
 
 def allowed(by_group: Tensor, worth: Tensor, count: int, outside: float) -> Tensor:

@@ -130,16 +130,18 @@ class ScaledOutput(HookSite):
     """The output of a module times a number of its configuration: what is added, where the model multiplies on the way.
 
     Attributes:
-        factor: its name in the module's configuration.
+        factor: its name in the module's configuration, or how it follows from that.
     """
 
     path: str
-    factor: str
+    factor: str | Callable[[Any], float]
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
-        factor = float(getattr(module.config, self.factor))
+        config: Any = module.config
+        said = self.factor
+        factor = float(getattr(config, said) if isinstance(said, str) else said(config))
 
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             put_out = output if isinstance(output, Tensor) else output[0]

@@ -102,7 +102,7 @@ def output_by_head(
     """The output projection head by head: their sum and the bias are the module's output.
 
     Under tensor parallelism each rank projects its own heads. Where it is given all heads, it is
-    also shown all; else the sum goes over the ranks too.
+    also shown all; else the sum goes over the ranks too. Where attention is not cut, each projects all.
     """
     (z,) = args
     weight = projection_weight(module)  # [D, H·d] of the heads that this rank projects
@@ -119,7 +119,8 @@ def output_by_head(
     if whole:
         heads = all_gather_over_ranks(heads.transpose(2, 3), total, the_pass.ranks).transpose(2, 3)
     out = visited(visits, "head_out", heads).sum(2)
-    out = out if whole else sum_over_ranks(out, the_pass.ranks)
+    if not whole and by_head.shape[1] < the_pass.sizes["H"]:
+        out = sum_over_ranks(out, the_pass.ranks)
     bias = getattr(module, "bias", None)
     return out if bias is None else out + local(bias)
 

@@ -181,6 +181,7 @@ MIXERS = {
     "full_attention": "attention",
     "sliding_attention": "sliding",
     "chunked_attention": "chunked",
+    "indexed_attention": "sparse",
     "linear_attention": "linear",
     "conv": "conv",
     "mamba": "mamba",

@@ -35,6 +35,7 @@ from garcon_backend.models.tensor_parallel import (
     Style,
     cut_of,
     mark,
+    share_rotary_key,
     style_of,
 )
 from garcon_jupyter.errors import BadDegrees, NotAModel, PointUnavailable
@@ -153,6 +154,9 @@ def _cut(model: Any, mesh: Mesh) -> None:
             style.install(module, mesh.tp)
     if _has_own_heads(plan):
         _count_own_heads(model, degrees)
+        for module in model.modules():
+            if hasattr(module, "expand_kv"):
+                share_rotary_key(module, mesh.tp)
 
 
 def plan_of(model: Any) -> dict[str, str]:

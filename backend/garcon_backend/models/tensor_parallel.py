@@ -230,9 +230,22 @@ STYLES: dict[str, Style] = {
     "embedding_rowwise": Vocabulary(),
     "moe_tp_experts": Experts(),
     "replicated_with_grad_allreduce": OnOwnHeads(),
+    "mla_kv_a_proj": Style(),
     "replicate": Style(),
 }
-"""Styles by the names that transformers' plans give them; ``fused_qkv`` is ours, for GPT-2."""
+"""Styles by the names that transformers' plans give them; ``fused_qkv`` is ours, for GPT-2. What latent attention compresses
+is whole on every rank, and where keys are put together :func:`share_rotary_key` adds up what the ranks' heads say of it."""
+
+
+def share_rotary_key(attention: nn.Module, ranks: Ranks) -> None:
+    """Let the gradient of the part of the keys that all heads share be that of the heads of all ranks."""
+    inner: Forward = attention.expand_kv  # type: ignore[assignment]
+
+    def expand_kv(latent: Tensor, rotated: Tensor) -> Any:
+        return inner(latent, shared_by_ranks(rotated, ranks))
+
+    attention.expand_kv = expand_kv  # type: ignore[assignment]
+
 
 OWN_PLANS: dict[str, dict[str, str]] = {
     "gpt2": {
@@ -246,6 +259,10 @@ OWN_PLANS: dict[str, dict[str, str]] = {
 """Plans of architectures that transformers has none for, by ``model_type``."""
 
 LEFT_OUT: dict[str, dict[str, str]] = {
+    "glm4_moe": {
+        "model.layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
+        "model.layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
+    },
     "phi": {
         "model.layers.*.self_attn.q_layernorm": "replicated_with_grad_allreduce",
         "model.layers.*.self_attn.k_layernorm": "replicated_with_grad_allreduce",

@@ -17,7 +17,9 @@ SHARED = f"{decoder.MLP}.shared_experts"
 
 
 def routed(config: Any) -> list[bool]:
-    """Of each layer, whether it has experts."""
+    """Of each layer, whether it has experts: all but the first few, or those that are called sparse."""
+    if kinds := getattr(config, "mlp_layer_types", None):
+        return [kind == "sparse" for kind in kinds]
     return [i >= config.first_k_dense_replace for i in range(config.num_hidden_layers)]
 
 

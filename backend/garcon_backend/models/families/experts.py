@@ -59,6 +59,12 @@ WEIGHTS = {
 # -- experts that all tokens share, and layers without experts -------------------------------
 
 
+REFUSED_SHARED = dict.fromkeys(
+    ("layers.{i}.mlp.shared.post_activation", "layers.{i}.mlp.shared.out"),
+    "no experts of this model are shared by all tokens",
+)
+
+
 def shared_points(path: str, flat: bool = False) -> dict[str, HookSite]:
     """A gated MLP beside the experts, added to what they put out; `flat` where it works on flat tokens."""
     view = FlatTokens() if flat else PointView()
@@ -84,9 +90,7 @@ def lacking(routed: Sequence[bool]) -> dict[str, str]:
     """
     if all(routed):
         return REFUSED
-    shared = dict.fromkeys(
-        (f"layers.{{i}}.mlp.shared.{x}" for x in ("post_activation", "out")), DENSE
-    )
+    shared = dict.fromkeys(REFUSED_SHARED, DENSE)
     return {} if any(routed) else {**REFUSED_EXPERTS, **shared}
 
 
