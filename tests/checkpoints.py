@@ -88,7 +88,7 @@ _LATENT: dict[str, Any] = {
     "qk_rope_head_dim": 8,
     "v_head_dim": 10,
 }
-_INDEXED: dict[str, Any] = {"index_topk": 3, "index_head_dim": 12, "index_n_heads": 2}
+_INDEXED: dict[str, Any] = {"index_topk": 3, "index_head_dim": 12, "index_n_heads": 8}
 
 FAMILIES: dict[str, dict[str, Any]] = {
     # H·d = D by construction; tied as in the published checkpoints.

@@ -119,6 +119,8 @@ def test_what_is_shared_is_added_to_what_experts_put_out(
         assert apart(values[f"{at}.out"], experts) > FAR
         neurons = values[f"{at}.shared.post_activation"]
         written = neurons @ case.ours.parameter(f"{at}.shared.down_proj").T
+        if (bias := f"{at}.shared.down_proj.bias") in case.ours.catalog.parameters:
+            written = written + case.ours.parameter(bias)
         if f"{at}.shared.gate" in values:
             gate = values[f"{at}.shared.gate"]
             weight = case.ours.parameter(f"{at}.shared.gate")
