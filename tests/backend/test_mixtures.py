@@ -167,6 +167,16 @@ def test_neurons_of_an_expert_are_in_token_order(case: Case, values: dict[str, T
 # -- shapes that the checkpoints have not -----------------------------------------------------
 
 
+LONGER = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+}
+"""As R1 has it: scores are scaled by a number of the context's extension."""
+
 NEURONS, SHARED_OUT, NORMED = (
     f"layers.{{i}}.{x}" for x in ("mlp.post_activation", "mlp.shared.out", "attn.q_normed")
 )
@@ -176,6 +186,7 @@ NEURONS, SHARED_OUT, NORMED = (
     ("family", "more", "refused"),
     [
         ("deepseek_v2", {"topk_method": "greedy"}, {}),
+        ("deepseek_v3", {"rope_parameters": LONGER, "rope_interleave": False}, {}),
         (
             "deepseek_v3",
             {"norm_topk_prob": False, "first_k_dense_replace": 0},
