@@ -343,7 +343,7 @@ def _find_points(
             if having:
                 layers[template] = having
             else:
-                refused[template] = f"no layer has a module {site.path!r}"
+                refused[template] = f"no layer has a module {site.beside or site.path!r}"
         elif _module(model, site.at(None, None)) is None:
             refused[template] = f"the model has no module {site.path!r}"
     return layers, refused
