@@ -47,7 +47,11 @@ each is in its modules and how it is computed there: which norm, which order of 
 | `b` batch | `p` position | `D` residual stream | `V` vocabulary |
 | `H` query heads | `K` key/value heads | `d` size of a head | `M` neurons of an MLP |
 | `E` experts | `k` experts per token | `n` tokens routed to one expert | `P` learned positions |
-| `S` neurons of shared experts | `e` a token's embedding for one layer | `A` streams beside each other | |
+| `m` neurons of one expert | `S` neurons of the shared experts | `r_q` rank of compressed queries | `r_kv` rank of compressed keys and values |
+| `d_v` size of a head's values | `d_n` a key's dimensions without positions | `d_r` those with | `c` keys that a query chooses |
+| `e` a token's embedding for one layer | `A` streams beside each other | | |
+
+`d_v` is `d`, and `m` is `M`, where the model does not tell them apart.
 
 *Sharded* is the letter along which tensor parallelism cuts the value; an empty field means that every rank
 holds all of it. A probe sees the whole value either way (with `sharded=True` it sees the shards).

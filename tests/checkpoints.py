@@ -71,6 +71,33 @@ _HALF_TURNED = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_f
 _NO_GPT_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 _NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0, "embedding_dropout": 0.0}
 
+# A token may go to experts of two of three groups, each of two experts.
+_GROUPS: dict[str, Any] = {
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 3,
+    "n_shared_experts": 2,
+    "n_group": 3,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+    "first_k_dense_replace": 1,
+}
+# Values are narrower than queries and keys, whose last dimensions turn.
+_LATENT: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "intermediate_size": 80,
+    "max_position_embeddings": 128,
+    "q_lora_rank": 28,
+    "kv_lora_rank": 20,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+}
+_INDEXED: dict[str, Any] = {"index_topk": 3, "index_head_dim": 12, "index_n_heads": 8}
+
 FAMILIES: dict[str, dict[str, Any]] = {
     # H·d = D by construction; tied as in the published checkpoints.
     "gpt2": {
@@ -353,6 +380,57 @@ FAMILIES: dict[str, dict[str, Any]] = {
         **_NO_GPT_DROPOUT,
         "tie_word_embeddings": True,
     },
+    # One layer is dense.
+    "qwen2_moe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "head_dim": 12,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 24,
+        "mlp_only_layers": [0],
+        "norm_topk_prob": False,
+    },
+    "deepseek_v3": {**_LATENT, **_GROUPS},
+    "deepseek_v2": {**_LATENT, **_GROUPS, "topk_method": "group_limited_greedy"},
+    "glm4_moe_lite": {**_LATENT, **_GROUPS},
+    # A query reads three keys at most; the third layer of GLM 5 reads those of the second.
+    "deepseek_v32": {**_LATENT, **_GROUPS, **_INDEXED},
+    "glm_moe_dsa": {
+        **_LATENT,
+        **_GROUPS,
+        **_INDEXED,
+        "indexer_types": ["full", "full", "shared", "full"],
+    },
+    "minicpm3": {**_LATENT, "dim_model_base": 24},
+    "glm4_moe": {
+        **_GROUPED,
+        **_GROUPS,
+        "num_attention_heads": 4,
+        "rope_parameters": _HALF_TURNED,
+        "use_qk_norm": True,
+    },
+    "dots1": {**_GROUPED, **_GROUPS, **_WINDOWS, "norm_topk_prob": True, "attention_bias": True},
+    # Every other layer is dense.
+    "ernie4_5_moe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "head_dim": 12,
+        "use_bias": True,
+        "moe_intermediate_size": 32,
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "moe_num_shared_experts": 2,
+        "moe_layer_interval": 2,
+    },
+    "hunyuan_v1_moe": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "num_experts": 4,
+        "moe_topk": 2,
+        "eod_token_id": 1,
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 
@@ -415,7 +493,8 @@ def redraw(model: torch.nn.Module, seed: int = 0) -> None:
     """Redraw every parameter of `model` from a normal distribution, and the biases of its routers, in place.
 
     Vectors keep their initial value as the mean: gains stay around one (around zero where the
-    family stores the gain minus one, as Gemma does) and biases around zero.
+    family stores the gain minus one, as Gemma does) and biases around zero. So are the biases that routers choose
+    experts with, which are no parameters.
     """
     generator = torch.Generator().manual_seed(seed)
     biases = [(n, b) for n, b in model.named_buffers() if n.endswith("e_score_correction_bias")]

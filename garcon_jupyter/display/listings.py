@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import deque
@@ -247,13 +248,10 @@ def _shape(catalog: Catalog, spec: PointSpec | ParameterSpec) -> str:
 
 def _length(catalog: Catalog, dim: str) -> str:
     """A letter's size, and products such as H*d."""
-    factors = [catalog.sizes.get(letter, letter) for letter in dim.split("*")]
-    if all(isinstance(factor, int) for factor in factors):
-        product = 1
-        for factor in factors:
-            product *= int(factor)
-        return str(product)
-    return "·".join(map(str, factors))
+    sizes = [(letter, catalog.size(letter)) for letter in dim.split("*")]
+    if all(size is not None for _, size in sizes):
+        return str(math.prod(size or 0 for _, size in sizes))
+    return "·".join(letter if size is None else str(size) for letter, size in sizes)
 
 
 def _what(spec: PointSpec) -> str:

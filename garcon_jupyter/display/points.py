@@ -206,7 +206,7 @@ def _axes(catalog: Catalog, address: Address, shape: Sequence[int]) -> tuple[str
     """The letters of a value's axes, or None where it has not the point's shape."""
     dims = address.spec.dims if address.spec else ()
     for letters in (dims, dims[1:] if dims[:1] == ("b",) else ()):
-        sizes = [int(x) if x.isdigit() else catalog.sizes.get(x) for x in letters]
+        sizes = [catalog.size(letter) for letter in letters]
         if letters and len(sizes) == len(shape) and all(map(_fits, sizes, shape)):
             return letters
     return None

@@ -22,7 +22,7 @@ from garcon_jupyter.points.names import (
     parse_point,
     pattern_regex,
 )
-from garcon_jupyter.points.table import POINTS, PointSpec
+from garcon_jupyter.points.table import LIKE, POINTS, PointSpec
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Catalog:
         refused: for each other template, why the model lacks it.
         modules: dotted paths of all modules of the model.
         parameters: all parameter addresses of the model.
-        kinds: what mixes the tokens of each layer (``attention``, ``sliding`` to a window, ``chunked``, ``linear``,
+        kinds: what mixes the tokens of each layer (``attention``, ``sliding`` to a window, ``chunked``, ``sparse`` keys that an index chooses, ``linear``,
             ``mamba``, ``conv``), and ``+moe`` where experts are in place of its MLP; empty where no family says it.
         places: for each template that the model has, where in its modules the value is and how it is computed, in words.
     """
@@ -92,10 +92,17 @@ class Catalog:
         experts: Iterable[int | None] = range(self.n_experts) if "{e}" in template else (None,)
         return [fill(template, layer, expert) for expert in experts]
 
+    def size(self, letter: str) -> int | None:
+        """What a letter of a shape is for this model; None where only the tokens say it."""
+        if letter.isdigit():
+            return int(letter)
+        return self.sizes.get(letter, self.sizes.get(LIKE.get(letter, "")))
+
     def shape(self, address: Address) -> tuple[str | int, ...]:
         """Shape of a point with every letter replaced that is known before the tokens are."""
         dims = address.spec.dims if address.spec else ()
-        return tuple(int(x) if x.isdigit() else self.sizes.get(x, x) for x in dims)
+        sizes = ((letter, self.size(letter)) for letter in dims)
+        return tuple(letter if size is None else size for letter, size in sizes)
 
     def point(self, name: str) -> Address:
         """The address of one point.

@@ -4,9 +4,11 @@ A *probe point* is a named place in the forward pass where a tensor can be read 
 table is the only declaration of them: the resolver, the documentation, tab completion, shapes,
 sharding and the tests are generated from it.
 
-Letters of a shape: b batch, p position, D d_model, H query heads, K key/value heads, d d_head,
-M d_mlp, E experts, k experts per token, V vocabulary, n tokens routed to one expert, S neurons of shared
-experts, e numbers of a token's embedding for one layer, A streams beside each other; ``1`` is one.
+Letters of a shape: b batch, p position, D d_model, H query heads, K key/value heads, d d_head, d_v that of values,
+M d_mlp, E experts, m neurons of one of them, k experts per token, S neurons of the shared experts, V vocabulary,
+n tokens routed to one expert, e numbers of a token's embedding for one layer, A streams beside each other; ``1`` is one. Of
+latent attention (DeepSeek-AI 2024): r_q and r_kv ranks of the compressed queries and of the compressed keys and values, d_n
+and d_r dimensions of a key without and with position. Where queries choose their keys, c is how many.
 
 Beside the table there is one escape hatch, ``module:{dotted.path}.input`` / ``.output``, which
 names any :class:`torch.nn.Module` of any model (:mod:`garcon_jupyter.points.names`).
@@ -61,7 +63,14 @@ def _norm(prefix: str, name: str) -> list[PointSpec]:
 
 
 _ONE_STREAM = "there is one residual stream, layers.{i}.resid_pre and resid_post"
-NO_SHARED = "it has no expert that all tokens go to"
+
+LIKE = {"d_v": "d", "m": "M"}
+"""Letters that are another's size in a model that does not tell them apart."""
+
+_NO_LATENT = (
+    "its attention projects queries, keys and values from the stream, not from anything compressed"
+)
+NO_SHARED = "it has no experts that all tokens share"
 
 POINTS: tuple[PointSpec, ...] = (
     *_rows(
@@ -87,9 +96,46 @@ POINTS: tuple[PointSpec, ...] = (
     ),
     *_rows(
         ("layers.{i}.attn.in", "b,p,D", "", "what q, k and v are projected from"),
+    ),
+    *_rows(
+        (
+            "layers.{i}.attn.q_latent",
+            "b,p,r_q",
+            "",
+            "compressed queries after their norm: what q is projected from",
+        ),
+        (
+            "layers.{i}.attn.kv_latent",
+            "b,p,r_kv",
+            "",
+            "compressed keys and values after their norm: what k_nope and v are projected from, and a cache keeps",
+        ),
+        (
+            "layers.{i}.attn.k_nope",
+            "b,p,K,d_n",
+            "K",
+            "the part of each head's keys that is not rotated",
+        ),
+        (
+            "layers.{i}.attn.k_rope",
+            "b,p,d_r",
+            "",
+            "the part of the keys that is rotated, one for all heads, before rotary",
+        ),
+        absent=_NO_LATENT,
+    ),
+    PointSpec(
+        "layers.{i}.attn.indices",
+        ("b", "p", "c"),
+        "",
+        "which keys each query reads: their places among those of its row, in no order",
+        differentiable=False,
+        absent="its queries read all keys that the mask lets them see",
+    ),
+    *_rows(
         ("layers.{i}.attn.q", "b,p,H,d", "H", "queries, before rotary and q-norm"),
         ("layers.{i}.attn.k", "b,p,K,d", "K", "keys, before rotary, k-norm and repetition"),
-        ("layers.{i}.attn.v", "b,p,K,d", "K", "values, before repetition to H heads"),
+        ("layers.{i}.attn.v", "b,p,K,d_v", "K", "values, before repetition to H heads"),
         ("layers.{i}.attn.q_normed", "b,p,H,d", "H", "queries after q-norm"),
         ("layers.{i}.attn.k_normed", "b,p,K,d", "K", "keys after k-norm"),
         ("layers.{i}.attn.q_rot", "b,p,H,d", "H", "queries after rotary"),
@@ -101,7 +147,7 @@ POINTS: tuple[PointSpec, ...] = (
             "attention scores: scaled, soft-capped, masked, before softmax",
         ),
         ("layers.{i}.attn.pattern", "b,H,p_q,p_k", "H", "attention pattern, after softmax"),
-        ("layers.{i}.attn.z", "b,p,H,d", "H", "per-head mix of values"),
+        ("layers.{i}.attn.z", "b,p,H,d_v", "H", "per-head mix of values"),
     ),
     *_rows(
         ("layers.{i}.attn.z_normed", "b,p,H,d", "H", "per-head mix of values after a norm of all"),
@@ -159,8 +205,8 @@ POINTS: tuple[PointSpec, ...] = (
     *_rows(
         (
             "layers.{i}.mlp.experts.{e}.post_activation",
-            "n,M",
-            "M",
+            "n,m",
+            "m",
             "neurons of the expert, for the tokens routed to it (save_ctx.here.token_index)",
         ),
     ),
@@ -169,9 +215,18 @@ POINTS: tuple[PointSpec, ...] = (
             "layers.{i}.mlp.shared.post_activation",
             "b,p,S",
             "S",
-            "neurons of the experts that all tokens go to",
+            "neurons of the shared experts, which every token goes through",
         ),
         absent=NO_SHARED,
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.shared.gate",
+            "b,p,1",
+            "",
+            "what the output of the shared experts is multiplied by, after the sigmoid",
+        ),
+        absent="nothing gates shared experts in this architecture",
     ),
     *_rows(
         (
@@ -234,28 +289,39 @@ class ParameterSpec:
     what: str
 
 
+_OF_NORMS = {"q_norm": "d", "k_norm": "d", "q_a_norm": "r_q", "kv_a_norm": "r_kv"}
+"""What norms of attention's own go over; all others go over D."""
+
+
 def _parameters() -> Iterator[ParameterSpec]:
     yield ParameterSpec("embed.weight", ("V", "D"), "V", "token embedding")
     yield ParameterSpec("pos_embed.weight", ("P", "D"), "", "learned position embedding")
     for template, out, into in (
         ("layers.{i}.attn.q_proj", "H*d", "D"),
         ("layers.{i}.attn.k_proj", "K*d", "D"),
-        ("layers.{i}.attn.v_proj", "K*d", "D"),
-        ("layers.{i}.attn.o_proj", "D", "H*d"),
+        ("layers.{i}.attn.v_proj", "K*d_v", "D"),
+        ("layers.{i}.attn.q_a_proj", "r_q", "D"),
+        ("layers.{i}.attn.q_b_proj", "H*d", "r_q"),
+        ("layers.{i}.attn.kv_a_proj", "r_kv", "D"),
+        ("layers.{i}.attn.k_rope_proj", "d_r", "D"),
+        ("layers.{i}.attn.k_b_proj", "K*d_n", "r_kv"),
+        ("layers.{i}.attn.v_b_proj", "K*d_v", "r_kv"),
+        ("layers.{i}.attn.o_proj", "D", "H*d_v"),
         ("layers.{i}.mlp.up_proj", "M", "D"),
         ("layers.{i}.mlp.gate_proj", "M", "D"),
         ("layers.{i}.mlp.down_proj", "D", "M"),
-        ("layers.{i}.mlp.experts.{e}.up_proj", "M", "D"),
-        ("layers.{i}.mlp.experts.{e}.gate_proj", "M", "D"),
-        ("layers.{i}.mlp.experts.{e}.down_proj", "D", "M"),
+        ("layers.{i}.mlp.experts.{e}.up_proj", "m", "D"),
+        ("layers.{i}.mlp.experts.{e}.gate_proj", "m", "D"),
+        ("layers.{i}.mlp.experts.{e}.down_proj", "D", "m"),
+        ("layers.{i}.mlp.router", "E", "D"),
         ("layers.{i}.mlp.shared.up_proj", "S", "D"),
         ("layers.{i}.mlp.shared.gate_proj", "S", "D"),
         ("layers.{i}.mlp.shared.down_proj", "D", "S"),
-        ("layers.{i}.mlp.router", "E", "D"),
+        ("layers.{i}.mlp.shared.gate", "1", "D"),
         ("layers.{i}.per_layer.gate_proj", "e", "D"),
         ("layers.{i}.per_layer.out_proj", "D", "e"),
     ):
-        letter = next((x for x in ("H", "K", "M", "S") if x in out + into), "")
+        letter = next((x for x in ("H", "K", "M", "m", "S") if x in out + into), "")
         what = template.rsplit(".", 1)[1].replace("_proj", " projection")
         yield ParameterSpec(template, (out, into), letter, what)
         yield ParameterSpec(
@@ -265,13 +331,15 @@ def _parameters() -> Iterator[ParameterSpec]:
         "layers.{i}.attn.norm",
         "layers.{i}.attn.q_norm",
         "layers.{i}.attn.k_norm",
+        "layers.{i}.attn.q_a_norm",
+        "layers.{i}.attn.kv_a_norm",
         "layers.{i}.attn.post_norm",
         "layers.{i}.mlp.norm",
         "layers.{i}.mlp.post_norm",
         "layers.{i}.per_layer.post_norm",
         "final_norm",
     ):
-        size = "d" if norm.endswith(("q_norm", "k_norm")) else "D"
+        size = _OF_NORMS.get(norm.rsplit(".", 1)[-1], "D")
         yield ParameterSpec(f"{norm}.weight", (size,), "", "norm gain")
         yield ParameterSpec(f"{norm}.bias", (size,), "", "norm bias")
     yield ParameterSpec("layers.{i}.attn.z_norm.weight", ("H*d",), "H", "norm gain")

@@ -52,7 +52,7 @@ def _row(points: Catalog, spec: PointSpec) -> dict[str, Any]:
     inside = "{i}" in spec.template
     return {
         "template": spec.template,
-        "shape": [int(x) if x.isdigit() else points.sizes.get(x, x) for x in spec.dims],
+        "shape": [x if points.size(x) is None else points.size(x) for x in spec.dims],
         "layers": list(points.layers.get(spec.template, ())) if inside else None,
         "what": spec.what,
         "lazy": spec.lazy,

@@ -32,11 +32,15 @@ Axis = str | Sequence[str]
 UNIT_NAMES = {
     "D": "dimension",
     "M": "neuron",
+    "m": "neuron",
+    "S": "neuron",
     "V": "token id",
     "E": "expert",
     "H": "head",
     "K": "head",
     "d": "unit",
+    "d_v": "unit",
+    "d_n": "unit",
     "k": "choice",
     "1": "value",
 }
@@ -75,7 +79,10 @@ class Subject:
         match tuple(dims or ()):
             case (*batch, "H" | "K", "p_q" | "p_query", "p_k" | "p_key") if batch in ([], ["b"]):
                 return cls("attention", _batched(values, 4), tokens, title, "head")
-            case (*batch, "p" | "n", "H" | "K", "d" | "D" as last) if batch in ([], ["b"]):
+            case (*batch, "p" | "n", "H" | "K", "d" | "d_v" | "d_n" | "D" as last) if batch in (
+                [],
+                ["b"],
+            ):
                 named = name or UNIT_NAMES[last]
                 return cls("activations", _batched(values, 4), tokens, title, named)
             case (*batch, "p" | "n", last) if batch in ([], ["b"]):

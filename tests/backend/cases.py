@@ -49,8 +49,8 @@ NO_PLAN = (
 )
 """Families without a plan for tensor parallelism."""
 
-NO_STAGES = ("gemma4_text", "gemma3n_text")
-"""Models whose layers are given more than the residual stream of those before."""
+NO_STAGES = ("gemma4_text", "gemma3n_text", "glm_moe_dsa")
+"""Models whose layers hand on, or are given, more than the residual stream, so that they are not cut into stages."""
 
 OWN_ATTENTION = ("gptj", "gpt_neo", "bloom", "falcon", "falcon_40b", "falcon_rw", "codegen", "mpt")
 """Families whose attention is a class of its own, which can be looked into at its softmax at most."""
@@ -96,7 +96,7 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
     if a.shape != b.shape or bool(((a < -1e30) != (b < -1e30)).any()):
         return float("inf")
     seen = b >= -1e30
-    if not b[seen].numel():
+    if not b[seen].numel() or not (a[seen].any() or b[seen].any()):  # an expert of no token
         return 0.0
     return float((a - b)[seen].abs().max() / b[seen].abs().max())
 
@@ -121,6 +121,8 @@ def with_effect(case: Case, found: dict[str, Tensor]) -> dict[str, Tensor]:
 def changed(value: Tensor) -> Tensor:
     """The value with one position of the first row changed: an expert's first token, a head."""
     new = value.clone()
+    if not len(value):  # an expert of no token
+        return new
     at: Any = (0, 2) if value.dim() == 3 else (0, 1) if value.dim() == 4 else (0,)
     if not value.is_floating_point():
         new[at] = (new[at] + 1) % 4

@@ -44,6 +44,21 @@ _AS_LLAMA = (
     *("glm", "granite", "stablelm", "hunyuan_v1_dense"),
 )
 
+_SHARED = [
+    (
+        "layers.{i}.mlp.shared.post_activation",
+        "model.layers.{i}.mlp.shared_experts.down_proj",
+        "input",
+    ),
+    ("layers.{i}.mlp.shared.out", "model.layers.{i}.mlp.shared_experts", "output"),
+]
+_LATENT = [
+    *(row for row in _LLAMA if row[0][-6:] not in ("attn.q", "attn.k", "attn.v")),
+    ("layers.{i}.attn.q_latent", "model.layers.{i}.self_attn.q_a_layernorm", "output"),
+    ("layers.{i}.attn.kv_latent", "model.layers.{i}.self_attn.kv_a_layernorm", "output"),
+    ("layers.{i}.attn.q", "model.layers.{i}.self_attn.q_b_proj", "output"),
+]
+
 
 def _gpt(embedding: str, attn: str, out: str, down: str, norm: str) -> list[tuple[str, str, str]]:
     """What GPT-J, GPT-Neo and BLOOM have, by what they call it."""
@@ -171,6 +186,26 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         ("layers.{i}.mlp.out", "model.layers.{i}.block_sparse_moe", "output"),
     ],
     **{key: [*_LLAMA, *_SECOND_NORM] for key in ("phimoe", "minimax_m2")},
+    "qwen2_moe": [
+        *_LLAMA,
+        *_SECOND_NORM,
+        (
+            "layers.{i}.mlp.shared.post_activation",
+            "model.layers.{i}.mlp.shared_expert.down_proj",
+            "input",
+        ),
+    ],
+    **{
+        key: [*_LATENT, *_SECOND_NORM, *_SHARED]
+        for key in ("deepseek_v3", "deepseek_v2", "glm4_moe_lite", "deepseek_v32", "glm_moe_dsa")
+    },
+    "minicpm3": [*_LATENT, *_SECOND_NORM, *_NEURONS],
+    **{key: [*_LLAMA, *_SECOND_NORM, *_SHARED] for key in ("glm4_moe", "dots1", "ernie4_5_moe")},
+    "hunyuan_v1_moe": [
+        *_LLAMA,
+        *_SECOND_NORM,
+        ("layers.{i}.mlp.shared.out", "model.layers.{i}.mlp.shared_mlp", "output"),
+    ],
     **{key: [*_LLAMA, *_NEURONS] for key in ("cohere", "cohere2")},
     **{key: [*_OLMO, *_OLMO_NORMED] for key in ("olmo2", "olmo3")},
     "exaone4": _OLMO,
@@ -215,4 +250,4 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         ("final_norm.out", "model.decoder.final_layer_norm", "output"),
     ],
 }
-"""Points that are a module's whole input or output: (point, module, side)."""
+"""Points that are a module's whole input or output: (point, module, side); of layers that have it."""

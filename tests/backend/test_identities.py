@@ -70,7 +70,7 @@ def repeated(numbers: Numbers, heads: Tensor) -> Tensor:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
-    for name in "qkv":
+    for name in () if "attn.kv_latent" in n else "qkv":  # of these, test_latent
         if f"attn.{name}" not in n:  # layers that share the keys and values of another
             assert case.name in ("gemma4_text", "gemma3n_text") and layer > 1 and name != "q"
             continue
@@ -219,6 +219,9 @@ def test_router(case: Case, numbers: Numbers, layer: int) -> None:
         read = read * own.scale / n.catalog.sizes["D"] ** 0.5
     logits = n.linear("mlp.router", read)
     assert apart(n["mlp.router.logits"], logits) <= 1e-5
+    biased = hasattr(case.theirs.config, "moe_norm_min")  # ERNIE; DeepSeek and GLM scale as well
+    if biased or hasattr(case.theirs.config, "routed_scaling_factor"):  # of these, test_mixtures
+        return
     if case.name == "minimax_m2":  # a sigmoid of each, and a bias in the choice alone
         bias: Any = case.ours.model.get_submodule(
             f"model.layers.{layer}.mlp"
@@ -314,6 +317,7 @@ def test_both_ends(case: Case, numbers: Numbers) -> None:
     embedded = numbers.weight("embed.weight")[IDS]
     if "gemma" in case.name:
         embedded = embedded * math.sqrt(numbers.catalog.sizes["D"])
+    embedded = embedded * getattr(case.theirs.config, "scale_emb", 1.0)
     assert apart(numbers["embed.out"], embedded) <= 1e-5
     learned = numbers.values.get("pos_embed.out", torch.zeros(()))
     enters = numbers["embed.out"] * getattr(case.theirs.config, "embedding_multiplier", 1.0)
@@ -354,6 +358,8 @@ def test_a_padded_text_has_the_numbers_it_has_alone(case: Case, side: str) -> No
     for name, value in padded.items():
         spec = case.ours.catalog.point(name).spec
         assert spec is not None
+        if spec.template.endswith("attn.indices"):  # of keys where they lie, padding counted
+            continue
         if spec.dims[0] == "n":
             own = value[rows[name]]
         else:
@@ -368,14 +374,16 @@ def test_a_padded_text_has_the_numbers_it_has_alone(case: Case, side: str) -> No
 @pytest.mark.parametrize("family", sorted({family for family, _ in EVERY.values()}))
 def test_bfloat16(family: str, tmp_path: Path) -> None:
     """Rounding to 8 bits: 5 % at most, against the same rounded weights in full precision."""
-    path = checkpoints.make(family, tmp_path, dtype=torch.bfloat16, **EVERY[family][1])
+    all_keys = {"index_topk": 9} if "index_topk" in checkpoints.FAMILIES[family] else {}
+    more = {**EVERY[family][1], **all_keys}  # of the best few, a tie may go the other way
+    path = checkpoints.make(family, tmp_path, dtype=torch.bfloat16, **more)
     ours, theirs = BareRank(path), by_hand.by_hand(family, path).run(IDS, MASK).values
     names = [
         n
         for n in ours.catalog.names()
         if n.startswith(("layers.0.", "embed")) and "router" not in n
     ]
-    names = [name for name in names if "experts" not in name]  # a tie may go the other way
+    names = [name for name in names if "experts" not in name and ".indices" not in name]
     values = ours.values(IDS, MASK, names)
     assert values["layers.0.attn.q"].dtype == torch.bfloat16
     far = {name: apart(values[name], theirs[name]) for name in names}

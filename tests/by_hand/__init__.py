@@ -51,8 +51,10 @@ from tests.by_hand.kin import (
     PhiMoe,
     VaultGemma,
 )
+from tests.by_hand.latent import DeepSeekV2, DeepSeekV3, DeepSeekV32, Glm5, MiniCPM3
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.llama4 import Llama4
+from tests.by_hand.mixtures import Dots1, ErnieMoe, Glm4Moe, HunyuanMoe, Qwen2Moe
 from tests.by_hand.multimodal import text_part
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
 
@@ -121,6 +123,17 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "qwen2_5_vl": text_part(Llama),
     "qwen3_vl": text_part(Qwen3),
     "qwen3_vl_moe": text_part(Qwen3Moe),
+    "qwen2_moe": Qwen2Moe,
+    "deepseek_v3": DeepSeekV3,
+    "deepseek_v2": DeepSeekV2,
+    "glm4_moe_lite": DeepSeekV3,
+    "deepseek_v32": DeepSeekV32,
+    "glm_moe_dsa": Glm5,
+    "minicpm3": MiniCPM3,
+    "glm4_moe": Glm4Moe,
+    "dots1": Dots1,
+    "ernie4_5_moe": ErnieMoe,
+    "hunyuan_v1_moe": HunyuanMoe,
 }
 """By transformers' ``model_type``."""
 

@@ -54,7 +54,7 @@ class Admission:
 
     def __init__(self, mesh: Mesh, model: nn.Module, layers: int, sizes: dict[str, int]) -> None:
         self.mesh, self.layers = mesh, layers
-        self.sizes = {letter: sizes.get(letter, 0) for letter in "VDMHKdP"}
+        self.sizes = {letter: sizes.get(letter, 0) for letter in (*"VDMHKdP", "r_kv", "d_r")}
         self.alone = mesh.degrees.world == 1
         self.itemsize = next((p.itemsize for p in model.parameters()), 4)
 
@@ -139,9 +139,7 @@ class Admission:
             most = _number(options.get("max_length")) - length if "max_length" in options else 20
         new = max(0, _number(most))
         new = min(new, self.sizes["P"] or new)  # that it is too long is told later
-        heads = -(-self.sizes["K"] // self.mesh.degrees.tp)
-        each = 2 * heads * self.sizes["d"] * self.layers * self.itemsize
-        cache = mine * copies * (length + new) * each
+        cache = mine * copies * (length + new) * self._kept_of_a_token()
         kept = sum(bool(options.get(word)) for word in ("output_scores", "output_logits"))
         scores = kept * new * rows * copies * self.sizes["V"] * 4
         return [
@@ -149,6 +147,12 @@ class Admission:
             Need("the key-value cache", cache, "Ask for fewer new tokens, or a smaller batch."),
             Need("logits", self._logits(request, rows * copies, 1), _SMALLER),
         ]
+
+    def _kept_of_a_token(self) -> int:
+        """Bytes that a cache keeps of one token: keys and values of all heads, or what they are made of."""
+        heads = -(-self.sizes["K"] // self.mesh.degrees.tp)
+        latent = self.sizes["r_kv"] + self.sizes["d_r"]
+        return (latent or 2 * heads * self.sizes["d"]) * self.layers * self.itemsize
 
 
 def _shape(request: Any) -> tuple[int, int]:

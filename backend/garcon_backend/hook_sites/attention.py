@@ -95,6 +95,7 @@ def attention(
     softcap: float | None = None,
     is_causal: bool | None = None,
     s_aux: Tensor | None = None,
+    indices: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention over query [b, H, p_q, d] and key, value [b, K, p_k, d].
@@ -102,6 +103,7 @@ def attention(
     Args:
         s_aux: sinks [H], scores of a key beside the others that has no value, so that the pattern of a query adds up
             to less than one (gpt-oss; Xiao et al. 2023).
+        indices: of the keys that each query reads, [b, p_q, n], beside what the mask says (DeepSeek V3.2).
 
     Returns:
         The mix of values [b, p_q, H, d], and the pattern [b, H, p_q, p_k] where it was probed.
@@ -115,6 +117,9 @@ def attention(
         query = _rotated(taps, "q_rot", query)
         if not taps["run"].caching:
             key = _keys(taps, key, getattr(module, "store_full_length_kv", False))
+    if indices is not None:
+        seen = _causal(query, key) if attention_mask is None else attention_mask
+        attention_mask = _of_chosen(indices, seen)
     probed = "scores" in taps or "pattern" in taps
     more = _unknown(kwargs) if kwargs else {}
     if softcap is None and s_aux is None and not probed and not more:
@@ -231,6 +236,13 @@ def _in_steps(
         pattern = torch.softmax(together, -1, dtype=torch.float32)[..., :-1].to(query.dtype)
     pattern = visited(taps, "pattern", pattern)
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
+
+
+def _of_chosen(indices: Tensor, mask: Tensor) -> Tensor:
+    """A mask [b, 1, p_q, p_k] that lets each query see the chosen keys alone."""
+    chosen = torch.zeros(*indices.shape[:2], mask.shape[-1], dtype=torch.bool, device=mask.device)
+    chosen = chosen.scatter(-1, indices.long(), True)[:, None]
+    return torch.where(chosen, mask, torch.finfo(mask.dtype).min)
 
 
 def _causal(query: Tensor, key: Tensor) -> Tensor:

@@ -46,9 +46,15 @@ class Pass(Frame, Protocol):
 
 
 class HookSite(ABC):
-    """Where a value is: a module and a side of it, with ``{i}`` and ``{e}`` as holes in its path."""
+    """Where a value is: a module and a side of it, with ``{i}`` and ``{e}`` as holes in its path.
+
+    Attributes:
+        path: of the module.
+        beside: path of another module, without which a layer has no such value; "" where the first says it all.
+    """
 
     path: str
+    beside: str = ""
 
     def at(self, layer: int | None, expert: int | None) -> str:
         """The dotted path of the module for one layer."""
@@ -142,21 +148,25 @@ class ScaledOutput(HookSite):
     """The output of a module times a number of its configuration: what is added, where the model multiplies on the way.
 
     Attributes:
-        factor: its name in the module's configuration, or in the module where it keeps none.
+        factor: its name in the module's configuration, or in the module where it keeps none; or how it follows from
+            the configuration.
         of: the module inside this one whose output it is; "" for this one's own.
     """
 
     path: str
-    factor: str
+    factor: str | Callable[[Any], float]
     of: str = ""
 
     def told(self) -> str:
-        return f"the output of {_inside(self.path, self.of)} × {self.factor}"
+        factor = self.factor if isinstance(self.factor, str) else "a factor of its configuration"
+        return f"the output of {_inside(self.path, self.of)} × {factor}"
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
-        factor = float(getattr(getattr(module, "config", module), self.factor))
+        config: Any = getattr(module, "config", module)
+        said = self.factor
+        factor = float(getattr(config, said) if isinstance(said, str) else said(config))
 
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             put_out = output if isinstance(output, Tensor) else output[0]
@@ -319,11 +329,13 @@ class Inside(HookSite):
     Attributes:
         steps: the forward in steps.
         part: which value; with ``{e}`` as a hole for the expert.
+        beside: as of every site.
     """
 
     path: str
     steps: StagedForward = field(repr=False)
     part: str
+    beside: str = ""
 
     @property
     def how(self) -> str:

@@ -126,24 +126,25 @@ def output_by_head(
     """The output projection head by head: their sum and the bias are the module's output.
 
     Under tensor parallelism each rank projects its own heads. Where it is given all heads, it is
-    also shown all; else the sum goes over the ranks too, unless the projection is not cut at all.
+    also shown all; else the sum goes over the ranks too. Where attention is not cut, each projects all.
     """
     (z,) = args
     weight = projection_weight(module)  # [D, H·d] of the heads that this rank projects
+    width = the_pass.sizes.get("d_v", the_pass.sizes["d"])
     whole = z.shape[-1] > weight.shape[1]
     if whole:
         start, stop = span(z.shape[-1], the_pass.ranks.size, the_pass.ranks.rank)
         total, z = (
-            z.shape[-1] // the_pass.sizes["d"],
+            z.shape[-1] // width,
             shared_by_ranks(z, the_pass.ranks)[..., start:stop],
         )
-    by_head = weight.unflatten(1, (-1, the_pass.sizes["d"]))
+    by_head = weight.unflatten(1, (-1, width))
     heads = torch.einsum("bphd,ohd->bpho", z.unflatten(-1, by_head.shape[1:]), by_head)
     if whole:
         heads = all_gather_over_ranks(heads.transpose(2, 3), total, the_pass.ranks).transpose(2, 3)
     out = visited(visits, "head_out", heads).sum(2)
-    cut = weight.shape[1] < the_pass.sizes["H"] * the_pass.sizes["d"]
-    out = sum_over_ranks(out, the_pass.ranks) if cut and not whole else out
+    if not whole and by_head.shape[1] < the_pass.sizes["H"]:
+        out = sum_over_ranks(out, the_pass.ranks)
     bias = getattr(module, "bias", None)
     return out if bias is None else out + local(bias)
 

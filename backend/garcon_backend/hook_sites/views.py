@@ -41,12 +41,14 @@ class PointView:
 
 @dataclass(frozen=True)
 class Heads(PointView):
-    """[b, p, H·d] as [b, p, H, d]."""
+    """[b, p, H·d] as [b, p, H, d]; `size` is the letter of a head's width."""
+
+    size: str = "d"
 
     told = "the heads that lie side by side in"
 
     def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
-        return torch.unflatten(tensor, -1, (-1, the_pass.sizes["d"]))
+        return torch.unflatten(tensor, -1, (-1, the_pass.sizes[self.size]))
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value.flatten(-2)
@@ -171,6 +173,37 @@ class Stretch(PointView):
     def _stretches(tensor: Tensor, the_pass: Frame) -> list[Tensor]:
         heads, key_heads, width = (the_pass.sizes[letter] for letter in "HKd")
         return list(tensor.split([heads * width, key_heads * width, key_heads * width], -1))
+
+
+@dataclass(frozen=True)
+class RotatedPart(PointView):
+    """[b, p, r_kv + d_r], what latent attention projects keys and values to first, as its last d_r."""
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return tensor[..., -the_pass.sizes["d_r"] :]
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        return torch.cat([tensor[..., : -the_pass.sizes["d_r"]], value], -1)
+
+
+@dataclass(frozen=True)
+class Expanded(PointView):
+    """[b, 1, p, H·(d_n + d_v)], what latent attention makes of its latents, as keys (0) or values (1) [b, p, H, …]."""
+
+    index: int
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return self._parts(tensor, the_pass)[self.index]
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        parts = self._parts(tensor, the_pass)
+        parts[self.index] = value
+        return torch.cat(parts, -1).flatten(-2).unsqueeze(1)
+
+    @staticmethod
+    def _parts(tensor: Tensor, the_pass: Frame) -> list[Tensor]:
+        widths = [the_pass.sizes["d_n"], the_pass.sizes["d_v"]]
+        return list(torch.unflatten(tensor.squeeze(1), -1, (-1, sum(widths))).split(widths, -1))
 
 
 @dataclass(frozen=True)

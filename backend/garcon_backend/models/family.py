@@ -8,7 +8,7 @@ real modules and gives the :class:`~garcon_jupyter.points.Catalog` that clients 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -93,6 +93,8 @@ class Family:
         shaped: config → the family as models of that configuration are, where their modules have other names; None where
             all have the same.
         mixers: config → of each layer, what mixes its tokens (:data:`MIXERS`).
+        elsewhere: config → sites of the points that are in other modules in some models of the family.
+        not_while_generating: template → why a point that a forward shows cannot be shown while tokens are generated.
     """
 
     name: str
@@ -106,6 +108,8 @@ class Family:
     notes: Callable[[Any], Mapping[str, str]] = field(default=lambda config: standard_notes(config))
     mixers: Callable[[Any], tuple[str, ...]] = field(default=lambda config: standard_mixers(config))
     shaped: Callable[[Any], Family] | None = None
+    elsewhere: Callable[[Any], Mapping[str, HookSite]] = field(default=lambda config: {})
+    not_while_generating: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         templates = {spec.template for spec in POINTS}
@@ -156,6 +160,7 @@ MIXERS = {
     "full_attention": "attention",
     "sliding_attention": "sliding",
     "chunked_attention": "chunked",
+    "indexed_attention": "sparse",
     "linear_attention": "linear",
     "conv": "conv",
     "mamba": "mamba",
@@ -282,6 +287,7 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
         return BoundFamily(model, None, Catalog(limits, 0, 0, {}, refused, modules, names))
     config = text_config(config)
     family = family.shaped(config) if family.shaped else family
+    family = replace(family, points={**family.points, **family.elsewhere(config)})
     sizes = family.sizes(config)
     holder = _module(model, family.layers)
     n_layers = len(holder) if isinstance(holder, nn.ModuleList) else 0
@@ -321,7 +327,7 @@ def _find_points(
             if having:
                 layers[template] = having
             else:
-                refused[template] = f"no layer has a module {site.path!r}"
+                refused[template] = f"no layer has a module {site.beside or site.path!r}"
         elif _module(model, site.at(None, None)) is None:
             refused[template] = f"the model has no module {site.path!r}"
     return layers, refused
@@ -348,7 +354,8 @@ def _places(family: Family, config: Any) -> dict[str, str]:
 def _has(model: nn.Module, site: HookSite, layer: int) -> bool:
     """Whether a layer has the modules of a site."""
     needs = site.needs if isinstance(site, InAttention) else None
-    paths = [site.at(layer, 0), *([fill(needs, layer)] if needs else [])]
+    more = [path for path in (needs, site.beside) if path]
+    paths = [site.at(layer, 0), *(fill(path, layer) for path in more)]
     return all(_module(model, path) is not None for path in paths)
 
 

@@ -36,6 +36,7 @@ from garcon_backend.models.tensor_parallel import (
     Style,
     cut_of,
     mark,
+    share_rotary_key,
     style_of,
 )
 from garcon_jupyter.errors import BadDegrees, NotAModel, PointUnavailable
@@ -155,6 +156,9 @@ def _cut(model: Any, mesh: Mesh) -> None:
             style.install(module, mesh.tp)
     if _has_own_heads(plan):
         _count_own_heads(model, degrees)
+        for module in model.modules():
+            if hasattr(module, "expand_kv"):
+                share_rotary_key(module, mesh.tp)
 
 
 def plan_of(model: Any) -> dict[str, str]:
@@ -261,7 +265,7 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
     "" is a value that is not split. Logits are put together inside the model, so "V" is not either.
     """
     whole = Layout()
-    table = dict.fromkeys(("", "H", "K", "M", "V", "E", "S"), whole)
+    table = dict.fromkeys(("", "H", "K", "M", "m", "S", "V", "E"), whole)
     tp = mesh.degrees.tp
     if tp == 1:
         return table
@@ -273,8 +277,8 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
         table["K"] = Layout(-1, tp // dup, dup, dup > 1)
     routed = any(isinstance(STYLES[name], Experts) for name in plan.values())
     if routed or any("mlp" in path for path in _own_features(plan)):
-        table["M"] = Layout(-1, tp)
-    if any(".shared_expert" in path for path in _own_features(plan)):
+        table["M"] = table["m"] = Layout(-1, tp)
+    if any("shared" in path for path in _own_features(plan)):
         table["S"] = Layout(-1, tp)
     return table
 

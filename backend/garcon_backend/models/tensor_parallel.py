@@ -280,9 +280,23 @@ STYLES: dict[str, Style] = {
     "second": CutAlong(1),
     "last": CutAlong(-1),
     "replicated_with_grad_allreduce": OnOwnHeads(),
+    "mla_kv_a_proj": Style(),
     "replicate": Style(),
 }
-"""Styles by the names that transformers' plans give them; those that only plans of ours name are ours."""
+"""Styles by the names that transformers' plans give them; those that only plans of ours name are ours. What latent attention
+compresses is whole on every rank, and where keys are put together :func:`share_rotary_key` adds up what the ranks' heads say
+of it."""
+
+
+def share_rotary_key(attention: nn.Module, ranks: Ranks) -> None:
+    """Let the gradient of the part of the keys that all heads share be that of the heads of all ranks."""
+    inner: Forward = attention.expand_kv  # type: ignore[assignment]
+
+    def expand_kv(latent: Tensor, rotated: Tensor) -> Any:
+        return inner(latent, shared_by_ranks(rotated, ranks))
+
+    attention.expand_kv = expand_kv  # type: ignore[assignment]
+
 
 OWN_PLANS: dict[str, dict[str, str]] = {
     "gpt2": {
@@ -321,6 +335,10 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     "cohere": {  # the norms of Command R+, whose gains are of each head
         "model.layers.*.self_attn.q_norm": "first",
         "model.layers.*.self_attn.k_norm": "first",
+    },
+    "glm4_moe": {
+        "model.layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
+        "model.layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
     },
     "phi": {
         "model.layers.*.self_attn.q_layernorm": "replicated_with_grad_allreduce",

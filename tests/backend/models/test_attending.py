@@ -115,7 +115,7 @@ def test_greedy_continuations_are_those_of_the_reference(ours: BareRank, plain: 
 def test_modules_alone_are_offered_where_no_family_maps(ours: BareRank) -> None:
     kind = ours.model.config.model_type  # type: ignore[union-attr]
     mapped = kind in FAMILIES
-    by_house = kind in ("gpt_oss", "gemma4_text")
+    by_house = kind in ("gpt_oss", "gemma4_text", "deepseek_v32", "glm_moe_dsa")
     assert attention.serves(ours.model) == by_house
     assert bool(ours.catalog.names()) == mapped
     own = not by_house and ours.model.config._attn_implementation == "eager"  # type: ignore[union-attr]
@@ -222,11 +222,22 @@ def test_sinks_are_computed(name: str, tmp_path: Path) -> None:
     assert apart(*both) <= 1e-5
 
 
-def test_chosen_keys_are_never_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["deepseek_v32", "glm_moe_dsa"])
+def test_chosen_keys_are_all_that_is_read(name: str, tmp_path: Path) -> None:
+    """Dropped, they would leave all keys to be read, which is another answer."""
     attention.register()
-    house = eager(make("deepseek_v32", tmp_path), attention.NAME)
-    with pytest.raises(NotAModel, match="'indices'"):
-        house(IDS)
+    path = make(name, tmp_path)
+    ids, mask = padded("left")
+    with torch.no_grad():
+        house, own = eager(path, attention.NAME), eager(path)
+        assert apart(house(IDS).logits, own(IDS).logits) <= 1e-5
+        both = [model(ids, attention_mask=mask).logits[1, SIDES["left"]] for model in (house, own)]
+        assert apart(*both) <= 1e-5
+        house.config.index_topk = IDS.shape[1]
+        for module in house.modules():
+            if hasattr(module, "index_topk"):
+                module.index_topk = IDS.shape[1]
+        assert apart(house(IDS).logits, own(IDS).logits) > 0.01
 
 
 class _Biased(nn.Module):

@@ -141,7 +141,16 @@ def test_copies_of_a_key_head_add_their_gradients(case: Case, folder: Path, orac
 
 def test_layouts_by_letter(folder: Path) -> None:
     halves, whole = Layout(-1, 2), Layout()
-    expected = {"": whole, "H": halves, "K": halves, "M": halves, "V": whole, "E": whole}
+    expected = {
+        "": whole,
+        "H": halves,
+        "K": halves,
+        "M": halves,
+        "m": halves,
+        "S": whole,
+        "V": whole,
+        "E": whole,
+    }
     assert ranks_of(ON_TWO[0], folder)[0]["layouts"] == expected
     assert set(ranks_of(ON_TWO[6], folder)[0]["layouts"].values()) == {whole}
 

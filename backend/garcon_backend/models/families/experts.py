@@ -6,11 +6,14 @@ tokens; ``experts`` holds all of them in two tensors, gate above up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import HookSite, Input, Inside, Output, StagedForward
-from garcon_backend.hook_sites.views import FlatTokens
-from garcon_backend.models.families.decoder import MLP
-from garcon_backend.models.family import Weight, rows_of_part
+from garcon_backend.hook_sites.views import FlatTokens, PointView
+from garcon_backend.models.families.decoder import DENSE, MLP, REFUSED_EXPERTS
+from garcon_backend.models.family import Weight, linear, rows_of_part, standard_sizes
 
 ROUTED = "its MLP is a mixture of experts; see layers.{i}.mlp.experts.{e}.post_activation"
 
@@ -59,3 +62,52 @@ def weights(gate: str = f"{MLP}.gate", mlp: str = MLP) -> dict[str, Weight]:
 
 
 WEIGHTS = weights()
+
+# -- experts that all tokens share, and layers without experts -------------------------------
+
+
+REFUSED_SHARED = dict.fromkeys(
+    ("layers.{i}.mlp.shared.post_activation", "layers.{i}.mlp.shared.out"),
+    "no experts of this model are shared by all tokens",
+)
+
+
+def shared_points(path: str, flat: bool = False) -> dict[str, HookSite]:
+    """A gated MLP beside the experts, added to what they put out; `flat` where it works on flat tokens."""
+    view = FlatTokens() if flat else PointView()
+    return {
+        "layers.{i}.mlp.shared.post_activation": Input(f"{path}.down_proj", view),
+        "layers.{i}.mlp.shared.out": Output(path, view),
+    }
+
+
+def shared_weights(path: str) -> dict[str, Weight]:
+    """Its projections."""
+    weights: dict[str, Weight] = {}
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        weights |= linear(f"layers.{{i}}.mlp.shared.{name}", f"{path}.{name}")
+    return weights
+
+
+def lacking(routed: Sequence[bool]) -> dict[str, str]:
+    """What a model lacks of which some layers have experts in place of the MLP, or all, or none.
+
+    Args:
+        routed: of each layer, whether it has.
+    """
+    if all(routed):
+        return REFUSED
+    shared = dict.fromkeys(REFUSED_SHARED, DENSE)
+    return {} if any(routed) else {**REFUSED_EXPERTS, **shared}
+
+
+def sizes(config: Any, routed: Sequence[bool], shared: int) -> dict[str, int]:
+    """Sizes of such a model; M is of the layers without experts, where there are some.
+
+    Args:
+        shared: neurons of the experts that all tokens share.
+    """
+    found = {**standard_sizes(config), "m": config.moe_intermediate_size, "S": shared}
+    if all(routed):
+        found["M"] = found["m"]
+    return {letter: size for letter, size in found.items() if size}

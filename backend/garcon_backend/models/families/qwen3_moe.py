@@ -22,7 +22,7 @@ def _lacks(config: Any) -> dict[str, str]:
 
 
 def _sizes(config: Any) -> dict[str, int]:
-    sizes = standard_sizes(config)
+    sizes = {**standard_sizes(config), "m": config.moe_intermediate_size}
     if _lacks(config) == experts.REFUSED:  # M is of neurons, and only experts have some
         sizes["M"] = config.moe_intermediate_size
     return sizes

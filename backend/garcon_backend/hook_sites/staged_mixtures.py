@@ -1,0 +1,105 @@
+"""Mixtures with shared experts, in steps: their routers, and the block of one that gates what is shared.
+
+A router puts out (logits of all experts, weights of the chosen, their indices) over flat tokens, each to the last bit as
+its module does. Which experts are chosen and by what they are weighted are two things here: a bias (Wang et al. 2024) and a
+limit to a few groups of experts (DeepSeek-AI 2024) decide about the choice alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from garcon_backend.hook_sites.sites import Pass, Visitor, visited
+
+
+def sigmoid_router(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DeepSeek V3's router: each expert's sigmoid; the best groups are those whose two best experts add up to most."""
+    logits = _wide_logits(module, visits, the_pass, args[0])
+    scores = logits.sigmoid()
+    biased = scores + module.e_score_correction_bias
+    groups = biased.unflatten(-1, (module.num_group, -1)).topk(2, -1)[0].sum(-1)
+    biased = _within_best(biased, groups, module.topk_group, float("-inf"))
+    indices = torch.topk(biased, module.top_k, -1, sorted=False)[1]
+    weights = scores.gather(1, indices)
+    if module.norm_topk_prob:
+        weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+    return logits, weights * module.routed_scaling_factor, indices
+
+
+def grouped_router(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DeepSeek V2's router: a softmax over all experts, whose best groups are those with the best expert."""
+    logits = _wide_logits(module, visits, the_pass, args[0])
+    scores = logits.softmax(-1)
+    if module.topk_method == "group_limited_greedy":
+        groups = scores.unflatten(-1, (module.num_group, -1)).max(-1).values
+        scores = _within_best(scores, groups, module.topk_group, 0.0)
+    weights, indices = torch.topk(scores, module.top_k, -1, sorted=False)
+    return logits, weights * module.routed_scaling_factor, indices
+
+
+def balanced_router(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ERNIE's router: the best k of a softmax with a bias, weighted by the softmax without it, which adds up to one."""
+    logits = _wide_logits(module, visits, the_pass, args[0])
+    scores = logits.softmax(1)
+    indices = torch.topk(module.moe_statics(scores), module.top_k, -1)[1]
+    weights = scores.gather(-1, indices)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=module.norm_min)
+    return logits, weights.to(args[0].dtype), indices
+
+
+def linear_router(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Hunyuan's router, Mixtral's with a projection of its own that may be wider than the model."""
+    hidden = args[0].reshape(-1, args[0].shape[-1])
+    wide = module.wg.weight.dtype == torch.float32
+    logits = _visited(visits, the_pass, module.wg(hidden.float() if wide else hidden))
+    best = torch.topk(logits.softmax(1, torch.float32), module.top_k, -1)
+    weights = best.values / best.values.sum(-1, keepdim=True)
+    return logits, weights.to(logits.dtype), best.indices
+
+
+def _wide_logits(module: Any, visits: dict[str, Visitor], the_pass: Pass, hidden: Tensor) -> Tensor:
+    """Logits over flat tokens, in float32 whatever the model's dtype."""
+    hidden = hidden.reshape(-1, hidden.shape[-1])
+    logits = nn.functional.linear(hidden.float(), module.weight.float())
+    return _visited(visits, the_pass, logits)
+
+
+def _visited(visits: dict[str, Visitor], the_pass: Pass, logits: Tensor) -> Tensor:
+    return visited(visits, "logits", logits.unflatten(0, the_pass.batch)).flatten(0, 1)
+
+
+def _within_best(scores: Tensor, groups: Tensor, count: int, outside: float) -> Tensor:
+    """Scores [n, E] with another number in place of those outside the best `count` of groups [n, g]."""
+    best = torch.topk(groups, count, -1, sorted=False)[1]
+    inside = torch.zeros_like(groups, dtype=torch.bool).scatter(1, best, True)
+    every = inside.repeat_interleave(scores.shape[-1] // groups.shape[-1], -1)
+    return scores.masked_fill(~every, outside)
+
+
+def gated_shared(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
+) -> Tensor:
+    """Qwen's block: experts, and one that all tokens share times a gate of its own.
+
+    Parts are ``gate`` [b, p, 1], after the sigmoid, and ``out`` [b, p, D], what is added.
+    """
+    (hidden,) = args
+    flat = hidden.view(-1, hidden.shape[-1])
+    shared = module.shared_expert(flat).view_as(hidden)
+    _, weights, indices = module.gate(flat)
+    routed = module.experts(flat, indices, weights).view_as(hidden)
+    gate = module.shared_expert_gate(flat).sigmoid().unflatten(0, hidden.shape[:2])
+    added: Tensor = visited(visits, "out", visited(visits, "gate", gate) * shared)
+    out: Tensor = routed + added
+    return out

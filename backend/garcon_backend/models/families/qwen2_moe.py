@@ -1,0 +1,57 @@
+"""Qwen 1.5 and 2 with a mixture of experts (Yang et al. 2024): Qwen 2's attention, and beside the experts one that all
+tokens share, times a gate of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from garcon_backend.hook_sites import staged_forwards, staged_mixtures
+from garcon_backend.hook_sites.sites import Input, Inside
+from garcon_backend.hook_sites.views import FlatTokens
+from garcon_backend.models.families import decoder, experts, qwen2
+from garcon_backend.models.family import Weight
+
+SHARED = f"{decoder.MLP}.shared_expert"
+
+
+def _in_block(part: str) -> Inside:
+    """A value of the block that only layers with experts have."""
+    return Inside(decoder.MLP, staged_mixtures.gated_shared, part, beside=SHARED)
+
+
+def routed(config: Any) -> list[bool]:
+    """Of each layer, whether it has experts."""
+    every = config.decoder_sparse_step
+    return [
+        bool(config.num_experts) and i not in config.mlp_only_layers and (i + 1) % every == 0
+        for i in range(config.num_hidden_layers)
+    ]
+
+
+def _sizes(config: Any) -> dict[str, int]:
+    return experts.sizes(config, routed(config), config.shared_expert_intermediate_size)
+
+
+FAMILY = replace(
+    qwen2.FAMILY,
+    name="qwen2_moe",
+    model_types=("qwen2_moe",),
+    sizes=_sizes,
+    lacks=lambda config: experts.lacking(routed(config)),
+    points={
+        **qwen2.FAMILY.points,
+        **experts.points(staged_forwards.qwen_router),
+        "layers.{i}.mlp.shared.post_activation": Input(f"{SHARED}.down_proj", FlatTokens()),
+        "layers.{i}.mlp.shared.gate": _in_block("gate"),
+        "layers.{i}.mlp.shared.out": _in_block("out"),
+    },
+    refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **decoder.REFUSED_QK_NORM},
+    parameters={
+        **qwen2.FAMILY.parameters,
+        **experts.WEIGHTS,
+        **experts.shared_weights(SHARED),
+        "layers.{i}.mlp.shared.gate": Weight(f"{decoder.MLP}.shared_expert_gate.weight"),
+    },
+)
