@@ -312,6 +312,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "persimmon": {
         **{name: size for name, size in _GROUPED.items() if "head" not in name},
         "num_attention_heads": 4,
+        "intermediate_size": 72,
         "rope_parameters": _HALF_TURNED,
     },
     "jais2": {**_GROUPED, "num_attention_heads": 4},
