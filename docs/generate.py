@@ -51,6 +51,8 @@ ever aliased to something close. `%garcon points` lists those of the model you a
 | `b` batch | `p` position | `D` residual stream | `V` vocabulary |
 | `H` query heads | `K` key/value heads | `d` size of a head | `M` neurons of an MLP |
 | `E` experts | `k` experts per token | `n` tokens routed to one expert | `P` learned positions |
+| `S` neurons of shared experts | `R` heads of a recurrence | `r` size of one | `G` heads that write and read its state |
+| `N` size of one | `C` channels of a short convolution | `I` what a mixer's output projection reads (`R·r`) | `w` positions that a short convolution reads |
 
 *Sharded* is the letter along which tensor parallelism cuts the value; an empty field means that every rank
 holds all of it. A probe sees the whole value either way (with `sharded=True` it sees the shards).

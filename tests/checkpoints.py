@@ -63,6 +63,24 @@ _HALF_TURNED = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_f
 _NO_GPT_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 _NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0, "embedding_dropout": 0.0}
 
+_LINEAR: dict[
+    str, Any
+] = {  # layers that attend are second and fourth; a value head is wider than a key
+    "num_attention_heads": 4,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+    "linear_conv_kernel_dim": 3,
+}
+_ONE_OF_ALL: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 24,
+}
+
 FAMILIES: dict[str, dict[str, Any]] = {
     # H·d = D by construction; tied as in the published checkpoints.
     "gpt2": {
@@ -262,6 +280,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },
+    "qwen3_5_text": {**_GROUPED, **_LINEAR},
+    "qwen3_5_moe_text": {**_GROUPED, **_LINEAR, **_ONE_OF_ALL},
+    # One layer is dense; what is chosen is not renormalised.
+    "qwen3_next": {
+        **_GROUPED,
+        **_LINEAR,
+        **_ONE_OF_ALL,
+        "mlp_only_layers": [3],
+        "norm_topk_prob": False,
+    },
+    "olmo_hybrid": {**_GROUPED, **_LINEAR},
 }
 """Configuration of each family, by transformers' ``model_type``."""
 

@@ -148,7 +148,7 @@ class Catalog:
         if address.layer not in self.layers.get(address.template, ()):
             having = self.layers.get(address.template, ())
             raise PointUnavailable(
-                f"Layer {address.layer} has no {address.name.split('.', 2)[-1]}.",
+                f"Layer {address.layer} has no {address.name.split('.', 2)[-1]}{self._of_kind(address.layer, having)}.",
                 f"The layers that have it: {', '.join(map(str, having)) or 'none'}.",
             )
         if address.expert is not None and address.expert >= self.n_experts:
@@ -156,6 +156,12 @@ class Catalog:
                 f"{address.name} is out of range: there are {self.n_experts} experts.",
                 f"The last one is {self.n_experts - 1}.",
             )
+
+    def _of_kind(self, layer: int, having: tuple[int, ...]) -> str:
+        """The reason that a layer's kind is, where layers that have a point are all of other kinds."""
+        if not self.kinds or self.kinds[layer] in {self.kinds[i] for i in having}:
+            return ""
+        return f": it is a layer of kind {self.kinds[layer]}"
 
     def select(self, pattern: str) -> list[Address]:
         """All points that a pattern selects, in the order of the forward pass.

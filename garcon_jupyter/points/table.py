@@ -5,7 +5,10 @@ table is the only declaration of them: the resolver, the documentation, tab comp
 sharding and the tests are generated from it.
 
 Letters of a shape: b batch, p position, D d_model, H query heads, K key/value heads, d d_head,
-M d_mlp, E experts, k experts per token, V vocabulary, n tokens routed to one expert; ``1`` is one.
+M d_mlp, E experts, k experts per token, V vocabulary, n tokens routed to one expert, S neurons of shared
+experts; ``1`` is one. Of a mixer that is
+not attention: R heads of its recurrence and r the size of one, G heads that write to and read from its state and N the size
+of one, C channels of its short convolution, I all that its output projection reads (R·r).
 
 Beside the table there is one escape hatch, ``module:{dotted.path}.input`` / ``.output``, which
 names any :class:`torch.nn.Module` of any model (:mod:`garcon_jupyter.points.names`).
@@ -55,8 +58,67 @@ _NORM = (
 )
 
 
-def _norm(prefix: str, name: str) -> list[PointSpec]:
-    return _rows(*((f"{prefix}.{p}", d, "", f"{name}: {what}") for p, d, what in _NORM))
+def _norm(prefix: str, name: str, absent: str = "") -> list[PointSpec]:
+    rows = ((f"{prefix}.{p}", d, "", f"{name}: {what}") for p, d, what in _NORM)
+    return _rows(*rows, absent=absent)
+
+
+NO_SHARED = "it has no expert that all tokens go to"
+NO_MIXER = "nothing but attention mixes tokens here"
+_NO_DELTA = "no delta rule mixes tokens here"
+_NO_LINEAR = "no linear attention mixes tokens here"
+_NO_STATE_SPACE = "no state space mixes tokens here"
+
+
+def _mixer() -> Iterator[PointSpec]:
+    """What mixes tokens without attending: linear attention, state spaces, short convolutions.
+
+    A state space is linear attention (Dao and Gu 2024): C are queries, B keys, x values.
+    """
+    at = "layers.{i}.mixer"
+    yield from _norm(f"{at}.norm", "norm before the mixer", NO_MIXER)
+    yield from _rows((f"{at}.in", "b,p,D", "", "what the mixer reads"), absent=NO_MIXER)
+    yield from _rows(
+        (f"{at}.in_gate", "b,p,I", "", "what multiplies the input of the short convolution"),
+        absent="nothing multiplies what a short convolution reads here",
+    )
+    yield from _rows(
+        (f"{at}.conv_in", "b,p,C", "", "what the short convolution over positions reads"),
+        (f"{at}.conv_out", "b,p,C", "", "what it puts out, after its activation"),
+        absent="no short convolution mixes tokens here",
+    )
+    yield from _rows(
+        (f"{at}.q", "b,p,G,N", "", "queries of linear attention, before their norm"),
+        (f"{at}.k", "b,p,G,N", "", "keys of linear attention, before their norm"),
+        (f"{at}.v", "b,p,R,r", "", "values of linear attention"),
+        absent=_NO_LINEAR,
+    )
+    yield from _rows(
+        (f"{at}.beta", "b,p,R", "", "how much of what a key reads is replaced by its value"),
+        (f"{at}.decay", "b,p,R", "", "logarithm of what is kept of the state at each token"),
+        absent=_NO_DELTA,
+    )
+    yield from _rows(
+        (f"{at}.x", "b,p,R,r", "", "what is written into the state"),
+        (f"{at}.dt", "b,p,R", "", "length of a step, before its bias and softplus"),
+        (f"{at}.B", "b,p,G,N", "", "where in the state x is written"),
+        (f"{at}.C", "b,p,G,N", "", "where the state is read"),
+        absent=_NO_STATE_SPACE,
+    )
+    yield from _rows(
+        (f"{at}.state_out", "b,p,R,r", "", "what is read from the state, before gate and norm"),
+        absent="no recurrence mixes tokens here",
+    )
+    yield from _rows(
+        (f"{at}.gate", "b,p,I", "", "what multiplies the mixer's output, before its activation"),
+        absent="no gate multiplies what a mixer puts out here",
+    )
+    yield from _rows(
+        (f"{at}.gated", "b,p,I", "", "what the mixer's output projection reads"),
+        (f"{at}.out", "b,p,D", "", "after the mixer's output projection"),
+        (f"{at}.contribution", "b,p,D", "", "what the mixer adds to the residual stream"),
+        absent=NO_MIXER,
+    )
 
 
 POINTS: tuple[PointSpec, ...] = (
@@ -71,6 +133,17 @@ POINTS: tuple[PointSpec, ...] = (
         ("layers.{i}.attn.q", "b,p,H,d", "H", "queries, before rotary and q-norm"),
         ("layers.{i}.attn.k", "b,p,K,d", "K", "keys, before rotary, k-norm and repetition"),
         ("layers.{i}.attn.v", "b,p,K,d", "K", "values, before repetition to H heads"),
+    ),
+    *_rows(
+        (
+            "layers.{i}.attn.gate",
+            "b,p,H,d",
+            "H",
+            "what multiplies z before the output projection, before its sigmoid",
+        ),
+        absent="its attention has no gate",
+    ),
+    *_rows(
         ("layers.{i}.attn.q_normed", "b,p,H,d", "H", "queries after q-norm"),
         ("layers.{i}.attn.k_normed", "b,p,K,d", "K", "keys after k-norm"),
         ("layers.{i}.attn.q_rot", "b,p,H,d", "H", "queries after rotary"),
@@ -99,8 +172,9 @@ POINTS: tuple[PointSpec, ...] = (
             "",
             "what attention adds to the residual stream (after a post-norm, where there is one)",
         ),
-        ("layers.{i}.resid_mid", "b,p,D", "", "residual stream between attention and MLP"),
     ),
+    *_mixer(),
+    *_rows(("layers.{i}.resid_mid", "b,p,D", "", "residual stream between attention and MLP")),
     *_norm("layers.{i}.mlp.norm", "norm before the MLP"),
     *_rows(
         ("layers.{i}.mlp.in", "b,p,D", "", "what the MLP reads"),
@@ -134,6 +208,35 @@ POINTS: tuple[PointSpec, ...] = (
             "M",
             "neurons of the expert, for the tokens routed to it (save_ctx.here.token_index)",
         ),
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.shared.post_activation",
+            "b,p,S",
+            "S",
+            "neurons of the experts that all tokens go to",
+        ),
+        absent=NO_SHARED,
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.shared.gate",
+            "b,p,1",
+            "",
+            "what multiplies the output of the shared experts, before its sigmoid",
+        ),
+        absent="no gate multiplies the output of shared experts here",
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.shared.out",
+            "b,p,D",
+            "",
+            "what the shared experts add to mlp.out, after their gate",
+        ),
+        absent=NO_SHARED,
+    ),
+    *_rows(
         ("layers.{i}.mlp.out", "b,p,D", "", "raw output of the MLP"),
         (
             "layers.{i}.mlp.contribution",
@@ -158,6 +261,40 @@ class ParameterSpec:
     what: str
 
 
+def _of_mixers() -> Iterator[ParameterSpec]:
+    """Parameters of mixers that are not attention; what a checkpoint stores in one is split, as elsewhere."""
+    for name, out, into in (
+        ("q_proj", "G*N", "D"),
+        ("k_proj", "G*N", "D"),
+        ("v_proj", "R*r", "D"),
+        ("beta_proj", "R", "D"),
+        ("decay_proj", "R", "D"),
+        ("in_gate_proj", "I", "D"),
+        ("gate_proj", "I", "D"),
+        ("x_proj", "R*r", "D"),
+        ("B_proj", "G*N", "D"),
+        ("C_proj", "G*N", "D"),
+        ("dt_proj", "R", "D"),
+        ("out_proj", "D", "I"),
+    ):
+        template, what = f"layers.{{i}}.mixer.{name}", name.replace("_proj", " projection")
+        yield ParameterSpec(template, (out, into), "", what)
+        yield ParameterSpec(f"{template}.bias", (out,), "", f"{what} bias")
+    for name, dims, what in (
+        (
+            "conv.weight",
+            "C,w",
+            "short convolution: w positions of each channel, the last one its own",
+        ),
+        ("conv.bias", "C", "short convolution bias"),
+        ("A_log", "R", "logarithm of how fast the state decays"),
+        ("dt_bias", "R", "step bias"),
+        ("D", "R", "how much of x is put out beside the state"),
+        ("out_norm.weight", "r", "gain of the norm before the output projection"),
+    ):
+        yield ParameterSpec(f"layers.{{i}}.mixer.{name}", tuple(dims.split(",")), "", what)
+
+
 def _parameters() -> Iterator[ParameterSpec]:
     yield ParameterSpec("embed.weight", ("V", "D"), "V", "token embedding")
     yield ParameterSpec("pos_embed.weight", ("P", "D"), "", "learned position embedding")
@@ -165,6 +302,7 @@ def _parameters() -> Iterator[ParameterSpec]:
         ("layers.{i}.attn.q_proj", "H*d", "D"),
         ("layers.{i}.attn.k_proj", "K*d", "D"),
         ("layers.{i}.attn.v_proj", "K*d", "D"),
+        ("layers.{i}.attn.gate_proj", "H*d", "D"),
         ("layers.{i}.attn.o_proj", "D", "H*d"),
         ("layers.{i}.mlp.up_proj", "M", "D"),
         ("layers.{i}.mlp.gate_proj", "M", "D"),
@@ -172,9 +310,13 @@ def _parameters() -> Iterator[ParameterSpec]:
         ("layers.{i}.mlp.experts.{e}.up_proj", "M", "D"),
         ("layers.{i}.mlp.experts.{e}.gate_proj", "M", "D"),
         ("layers.{i}.mlp.experts.{e}.down_proj", "D", "M"),
+        ("layers.{i}.mlp.shared.up_proj", "S", "D"),
+        ("layers.{i}.mlp.shared.gate_proj", "S", "D"),
+        ("layers.{i}.mlp.shared.down_proj", "D", "S"),
+        ("layers.{i}.mlp.shared.gate", "1", "D"),
         ("layers.{i}.mlp.router", "E", "D"),
     ):
-        letter = next((x for x in ("H", "K", "M") if x in out + into), "")
+        letter = next((x for x in ("H", "K", "M", "S") if x in out + into), "")
         what = template.rsplit(".", 1)[1].replace("_proj", " projection")
         yield ParameterSpec(template, (out, into), letter, what)
         yield ParameterSpec(
@@ -185,6 +327,7 @@ def _parameters() -> Iterator[ParameterSpec]:
         "layers.{i}.attn.q_norm",
         "layers.{i}.attn.k_norm",
         "layers.{i}.attn.post_norm",
+        "layers.{i}.mixer.norm",
         "layers.{i}.mlp.norm",
         "layers.{i}.mlp.post_norm",
         "final_norm",
@@ -192,6 +335,7 @@ def _parameters() -> Iterator[ParameterSpec]:
         size = "d" if norm.endswith(("q_norm", "k_norm")) else "D"
         yield ParameterSpec(f"{norm}.weight", (size,), "", "norm gain")
         yield ParameterSpec(f"{norm}.bias", (size,), "", "norm bias")
+    yield from _of_mixers()
     yield ParameterSpec("unembed.weight", ("V", "D"), "V", "unembedding")
     yield ParameterSpec("unembed.bias", ("V",), "V", "unembedding bias")
 

@@ -49,8 +49,10 @@ class Case:
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
-        # Gemma 2's layers see a window and everything by turns.
-        return (1, 2) if self.name.startswith("gemma") else (1,)
+        # Gemma 2's layers see a window and everything by turns; hybrids attend in the second, and not in the third.
+        kinds = self.ours.catalog.kinds
+        both = self.name.startswith("gemma") or "layers.{i}.mixer.in" in self.ours.catalog.layers
+        return (1, 2) if both and kinds[1] != kinds[2] else (1,)
 
 
 def load(name: str, directory: Path) -> Case:

@@ -60,6 +60,23 @@ def _gpt(embedding: str, attn: str, out: str, down: str, norm: str) -> list[tupl
     ]
 
 
+def _hybrid(mixer: str, out: str = "out_proj", norm: str = "norm") -> list[tuple[str, str, str]]:
+    """What hybrids have: a row of a module that a layer lacks says nothing of that layer."""
+    at = "model.layers.{i}"
+    return [
+        ("embed.out", "model.embed_tokens", "output"),
+        ("layers.{i}.resid_post", at, "output"),
+        ("layers.{i}.attn.q_normed", f"{at}.self_attn.q_norm", "output"),
+        ("layers.{i}.attn.k", f"{at}.self_attn.k_proj", "output"),
+        ("layers.{i}.attn.out", f"{at}.self_attn.o_proj", "output"),
+        ("layers.{i}.mixer.gated", f"{at}.{mixer}.{out}", "input"),
+        ("layers.{i}.mixer.state_out", f"{at}.{mixer}.{norm}", "input"),
+        ("layers.{i}.mixer.contribution", f"{at}.{mixer}", "output"),
+        ("layers.{i}.mlp.out", f"{at}.mlp", "output"),
+        ("final_norm.out", "model.norm", "output"),
+    ]
+
+
 HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gpt2": [
         ("embed.out", "transformer.wte", "output"),
@@ -94,6 +111,15 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
     **{key: [*_LLAMA, *_SECOND_NORM, *_NEURONS] for key in _AS_LLAMA},
     **{key: [*_LLAMA, *_SECOND_NORM] for key in ("arcee", "nemotron", "starcoder2", "olmoe")},
     "gpt_oss": [*_LLAMA, *_SECOND_NORM],
+    **{
+        key: [
+            *_hybrid("linear_attn"),
+            *_SECOND_NORM,
+            ("layers.{i}.mlp.shared.gate", "model.layers.{i}.mlp.shared_expert_gate", "output"),
+        ]
+        for key in ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
+    },
+    "olmo_hybrid": _hybrid("linear_attn", "o_proj", "o_norm"),
     **{key: [*_LLAMA, *_NEURONS] for key in ("cohere", "cohere2")},
     **{key: [*_OLMO, *_OLMO_NORMED] for key in ("olmo2", "olmo3")},
     "exaone4": _OLMO,

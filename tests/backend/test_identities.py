@@ -70,6 +70,8 @@ def repeated(numbers: Numbers, heads: Tensor) -> Tensor:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
+    if not attends(n):
+        return
     for name in "qkv":
         projected = n.linear(f"attn.{name}_proj", n["attn.in"])
         assert apart(n[f"attn.{name}"].flatten(2), projected) <= 1e-5
@@ -80,6 +82,12 @@ def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
     assert apart(n["attn.pattern"], softmax_beside(n["attn.scores"], sinks)) <= 1e-5
     mixed = torch.einsum("bhqk,bkhd->bqhd", n["attn.pattern"], repeated(n, n["attn.v"]))
     assert apart(n["attn.z"], mixed) <= 1e-5
+
+
+def attends(n: Numbers) -> bool:
+    """Whether a layer does; some have a mixer of another kind instead."""
+    assert "attn.in" in n or "mixer.in" in n
+    return "attn.in" in n
 
 
 def module_of(n: Numbers) -> str:
@@ -99,8 +107,11 @@ def softmax_beside(scores: Tensor, sinks: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_heads_add_up(numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
-    by_head = n.weight("attn.o_proj").unflatten(1, n["attn.z"].shape[2:])
-    written = torch.einsum("bphd,ohd->bpho", n["attn.z"], by_head)
+    if not attends(n):
+        return
+    z = n["attn.z"] * n["attn.gate"].sigmoid() if "attn.gate" in n else n["attn.z"]
+    by_head = n.weight("attn.o_proj").unflatten(1, z.shape[2:])
+    written = torch.einsum("bphd,ohd->bpho", z, by_head)
     assert apart(n["attn.head_out"], written) <= 1e-5
     bias = n.parameters.get(f"{n.prefix}attn.o_proj.bias", torch.zeros(()))
     assert apart(n["attn.out"], n["attn.head_out"].sum(2) + bias) <= 1e-5
@@ -124,7 +135,8 @@ def written_by_experts(n: Numbers) -> Tensor:
         token = n.token_index[n.prefix + name]
         weight = (weights * (indices == expert)).sum(-1)[token, None]
         out[token] += weight * n.linear(f"mlp.experts.{expert}.down_proj", n[name])
-    return out.view_as(n["mlp.out"])
+    chosen = out.view_as(n["mlp.out"])
+    return chosen + n["mlp.shared.out"] if "mlp.shared.out" in n else chosen
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -200,16 +212,17 @@ def test_router(case: Case, numbers: Numbers, layer: int) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_the_residual_stream_is_a_sum(numbers: Numbers, layer: int) -> None:
     n = numbers.at(layer)
-    both = n["attn.contribution"] + n["mlp.contribution"]
-    assert apart(n["resid_post"], n["resid_pre"] + both) <= 1e-5
+    parts = [name for name in ("attn", "mixer", "mlp") if f"{name}.contribution" in n]
+    added = [n[f"{name}.contribution"] for name in parts]
+    assert apart(n["resid_post"], n["resid_pre"] + sum(added)) <= 1e-5
     if "resid_mid" in n:
-        assert apart(n["resid_mid"], n["resid_pre"] + n["attn.contribution"]) <= 1e-5
+        assert apart(n["resid_mid"], n["resid_pre"] + sum(added[:-1])) <= 1e-5
     if layer:
         assert torch.equal(n["resid_pre"], numbers.at(layer - 1)["resid_post"])
 
 
 def test_norms(case: Case, numbers: Numbers) -> None:
-    norms = [f"layers.{i}.{part}.norm" for i in LAYERS for part in ("attn", "mlp")]
+    norms = [f"layers.{i}.{part}.norm" for i in LAYERS for part in ("attn", "mixer", "mlp")]
     for norm in (*norms, "final_norm"):
         if f"{norm}.out" not in numbers:
             continue
@@ -292,7 +305,7 @@ def test_bfloat16(family: str, tmp_path: Path) -> None:
     ]
     names = [name for name in names if "experts" not in name]  # a tie may go the other way
     values = ours.values(IDS, MASK, names)
-    assert values["layers.0.attn.q"].dtype == torch.bfloat16
+    assert values["layers.0.resid_post"].dtype == torch.bfloat16
     far = {name: apart(values[name], theirs[name]) for name in names}
     assert {name: distance for name, distance in far.items() if distance > 0.05} == {}
     assert max(far.values()) > 1e-4, "that was not bfloat16"

@@ -36,6 +36,7 @@ from tests.by_hand.decoders import (
 )
 from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
 from tests.by_hand.gpt import GPT2, GPTNeoX
+from tests.by_hand.linear import OlmoHybrid, Qwen3Next, Qwen35, Qwen35Moe
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
 
@@ -78,6 +79,10 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "bloom": Bloom,
     "olmoe": Olmoe,
     "gpt_oss": GptOss,
+    "qwen3_5_text": Qwen35,
+    "qwen3_5_moe_text": Qwen35Moe,
+    "qwen3_next": Qwen3Next,
+    "olmo_hybrid": OlmoHybrid,
 }
 """By transformers' ``model_type``."""
 

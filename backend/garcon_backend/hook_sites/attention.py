@@ -109,6 +109,37 @@ def attention(
         PointUnavailable: only its own function can, and scores or pattern are probed.
     """
     taps = module.__dict__.get("_garcon_attention", {})
+    mixed, pattern = _attended(
+        taps,
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        scaling,
+        dropout,
+        softcap,
+        is_causal,
+        s_aux,
+        kwargs,
+    )
+    return visited(taps, "z", mixed), pattern
+
+
+def _attended(
+    taps: dict[str, Any],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    is_causal: bool | None,
+    s_aux: Tensor | None,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, Tensor | None]:
     if taps:
         query = _rotated(taps, "q_rot", query)
         if not taps["run"].caching:

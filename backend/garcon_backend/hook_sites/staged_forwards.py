@@ -149,10 +149,11 @@ def softmax_router(
 def qwen_router(
     module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Qwen's router: Mixtral's, renormalised only where the configuration says so, in the model's
+    """Qwen's router: Mixtral's, renormalised unless the configuration says otherwise, in the model's
     dtype."""
     logits, best = _routed(module, visits, the_pass, args[0])
-    total = best.values.sum(-1, keepdim=True) if module.norm_topk_prob else 1.0
+    one = getattr(module, "norm_topk_prob", True)
+    total = best.values.sum(-1, keepdim=True) if one else 1.0
     return logits, (best.values / total).to(logits.dtype), best.indices
 
 

@@ -128,3 +128,14 @@ class FlatTokens(PointView):
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value.flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class FlatHeads(PointView):
+    """[b·p·R, r] as [b, p, R·r]: what a norm works on that each head has by itself."""
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return tensor.reshape(*the_pass.batch, -1)
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        return value.reshape(tensor.shape)

@@ -78,6 +78,7 @@ class Weight:
         transposed: stored as [in, out].
         offset: what is added to values, not to gradients: 1 for Gemma's gains, stored as gain − 1.
         tied: another path that holds the same parameter where this one is absent.
+        beside: path of a module that layers have whose parameter it is; any layer where it is "".
     """
 
     path: str
@@ -85,6 +86,7 @@ class Weight:
     transposed: bool = False
     offset: float = 0.0
     tied: str | None = None
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ MIXERS = {
     "linear_attention": "linear",
     "conv": "conv",
     "mamba": "mamba",
+    "hybrid": "attention+mamba",  # side by side
 }
 """What mixes the tokens of a layer: transformers' word for it → that of :attr:`Catalog.kinds`."""
 
@@ -246,7 +249,11 @@ class BoundFamily:
             site: HookSite = Input(path) if side == "input" else Output(path)
         else:
             assert self.family is not None
-            site = self.family.points[address.template]
+            mapped = self.family.points[address.template]
+            here = mapped.of(address.layer, lambda path: _module(self.model, path) is not None)
+            if here is None:
+                return mapped, None
+            site = here
         return site, _module(self.model, site.at(address.layer, address.expert))
 
     @property
@@ -333,7 +340,7 @@ def _find_points(
     refused = dict(family.refused)
     for template, site in family.points.items():
         if "{i}" in template:
-            having = tuple(i for i in range(n_layers) if _module(model, site.at(i, 0)) is not None)
+            having = tuple(i for i in range(n_layers) if _has_point(model, site, i))
             if having:
                 layers[template] = having
             else:
@@ -341,6 +348,11 @@ def _find_points(
         elif _module(model, site.at(None, None)) is None:
             refused[template] = f"the model has no module {site.path!r}"
     return layers, refused
+
+
+def _has_point(model: nn.Module, site: HookSite, layer: int) -> bool:
+    here = site.of(layer, lambda path: _module(model, path) is not None)
+    return here is not None and _module(model, here.at(layer, 0)) is not None
 
 
 def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:
@@ -351,6 +363,8 @@ def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts:
             continue
         for layer in range(n_layers) if "{i}" in spec.template else (None,):
             path = fill(weight.path, layer)
+            if weight.beside and _module(model, fill(weight.beside, layer)) is None:
+                continue
             if not _has_parameter(model, path) and not (
                 weight.tied and _has_parameter(model, weight.tied)
             ):

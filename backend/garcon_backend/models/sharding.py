@@ -251,7 +251,7 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
     "" is a value that is not split. Logits are put together inside the model, so "V" is not either.
     """
     whole = Layout()
-    table = dict.fromkeys(("", "H", "K", "M", "V", "E"), whole)
+    table = dict.fromkeys(("", "H", "K", "M", "V", "E", "S"), whole)
     tp = mesh.degrees.tp
     if tp == 1:
         return table
@@ -261,9 +261,11 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
         dup = max(1, tp // kv_heads)
         table["H"] = Layout(-1, tp)
         table["K"] = Layout(-1, tp // dup, dup, dup > 1)
-    routed = any(isinstance(STYLES[name], Experts) for name in plan.values())
+    routed = any(isinstance(style_of(module), Experts) for module in model.modules())
     if routed or any("mlp" in path for path in _own_features(plan)):
         table["M"] = Layout(-1, tp)
+    if any(".shared_expert" in path for path in _own_features(plan)):
+        table["S"] = Layout(-1, tp)
     return table
 
 

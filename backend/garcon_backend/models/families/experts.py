@@ -7,7 +7,8 @@ tokens; ``experts`` holds all of them in two tensors, gate above up.
 from __future__ import annotations
 
 from garcon_backend.hook_sites import staged_forwards
-from garcon_backend.hook_sites.sites import HookSite, Input, Inside, Output, StagedForward
+from garcon_backend.hook_sites.shared_experts import gated_shared_expert
+from garcon_backend.hook_sites.sites import ByKind, HookSite, Input, Inside, Output, StagedForward
 from garcon_backend.hook_sites.views import FlatTokens
 from garcon_backend.models.families.decoder import MLP
 from garcon_backend.models.family import Weight, rows_of_part
@@ -38,6 +39,18 @@ def points(
     }
 
 
+def shared_points() -> dict[str, HookSite]:
+    """Qwen's shared expert, whose output a gate multiplies."""
+    shared = f"{MLP}.shared_expert"
+    return {
+        "layers.{i}.mlp.shared.post_activation": Input(f"{shared}.down_proj", FlatTokens()),
+        "layers.{i}.mlp.shared.gate": Output(f"{shared}_gate", FlatTokens()),
+        "layers.{i}.mlp.shared.out": ByKind(
+            ((shared, Inside(MLP, gated_shared_expert, "shared.out")),)
+        ),
+    }
+
+
 REFUSED = {
     "layers.{i}.mlp.pre_activation": ROUTED,
     "layers.{i}.mlp.pre_linear": ROUTED,
@@ -51,4 +64,12 @@ WEIGHTS = {
     ),
     "layers.{i}.mlp.experts.{e}.up_proj": Weight(f"{MLP}.experts.gate_up_proj", rows_of_part(1, 2)),
     "layers.{i}.mlp.experts.{e}.down_proj": Weight(f"{MLP}.experts.down_proj"),
+}
+
+SHARED_WEIGHTS = {
+    **{
+        f"layers.{{i}}.mlp.shared.{name}": Weight(f"{MLP}.shared_expert.{name}.weight")
+        for name in ("gate_proj", "up_proj", "down_proj")
+    },
+    "layers.{i}.mlp.shared.gate": Weight(f"{MLP}.shared_expert_gate.weight"),
 }
