@@ -53,6 +53,7 @@ ever aliased to something close. `%garcon points` lists those of the model you a
 | `E` experts | `k` experts per token | `n` tokens routed to one expert | `P` learned positions |
 | `S` neurons of shared experts | `R` heads of a recurrence | `r` size of one | `G` heads that write and read its state |
 | `N` size of one | `C` channels of a short convolution | `I` what a mixer's output projection reads (`R·r`) | `w` positions that a short convolution reads |
+| `t` what Mamba's steps are projected from | | | |
 
 *Sharded* is the letter along which tensor parallelism cuts the value; an empty field means that every rank
 holds all of it. A probe sees the whole value either way (with `sharded=True` it sees the shards).

@@ -275,6 +275,7 @@ def _of_mixers() -> Iterator[ParameterSpec]:
         ("B_proj", "G*N", "D"),
         ("C_proj", "G*N", "D"),
         ("dt_proj", "R", "D"),
+        ("dt_down_proj", "t", "I"),
         ("out_proj", "D", "I"),
     ):
         template, what = f"layers.{{i}}.mixer.{name}", name.replace("_proj", " projection")
@@ -290,6 +291,9 @@ def _of_mixers() -> Iterator[ParameterSpec]:
         ("A_log", "R", "logarithm of how fast the state decays"),
         ("dt_bias", "R", "step bias"),
         ("D", "R", "how much of x is put out beside the state"),
+        ("B_norm.weight", "N", "gain of the norm of B"),
+        ("C_norm.weight", "N", "gain of the norm of C"),
+        ("dt_norm.weight", "t", "gain of the norm of what steps are projected from"),
         ("out_norm.weight", "r", "gain of the norm before the output projection"),
     ):
         yield ParameterSpec(f"layers.{{i}}.mixer.{name}", tuple(dims.split(",")), "", what)

@@ -33,7 +33,10 @@ EVERY = CASES | RELATIVES
 CUT_AS_OTHERS = list(checkpoints.FAMILIES)[list(checkpoints.FAMILIES).index("smollm3") :]
 """Families whose modules are cut as those before them are: two layouts say what can be said."""
 
-NO_PLAN = ("stablelm", "hunyuan_v1_dense", "gpt_oss", "gptj", "gpt_neo", "bloom", "opt")
+NO_PLAN = (
+    *("stablelm", "hunyuan_v1_dense", "gpt_oss", "gptj", "gpt_neo", "bloom", "opt"),
+    *("mamba", "mamba2", "bamba", "lfm2", "falcon_h1"),
+)
 """Families without a plan for tensor parallelism."""
 
 

@@ -77,6 +77,25 @@ def _hybrid(mixer: str, out: str = "out_proj", norm: str = "norm") -> list[tuple
     ]
 
 
+def _of_other_names(
+    rows: list[tuple[str, str, str]], mlp: str, norm: str
+) -> list[tuple[str, str, str]]:
+    """The same of a model that calls its MLP and its final norm otherwise, and has no norm inside mixers."""
+    named = [
+        (n, p.replace(".mlp", f".{mlp}").replace("model.norm", f"model.{norm}"), s)
+        for n, p, s in rows
+    ]
+    left = ("attn.q_normed", "attn.out", "state_out")
+    return [row for row in named if not row[0].endswith(left)]
+
+
+_STATE_SPACES = [
+    *_of_other_names(_hybrid("mamba"), "feed_forward", "final_layernorm"),
+    ("layers.{i}.mixer.state_out", "model.layers.{i}.mamba.norm", "input"),
+    ("layers.{i}.attn.z", "model.layers.{i}.self_attn.o_proj", "input"),
+    ("layers.{i}.resid_mid", "model.layers.{i}.pre_ff_layernorm", "input"),
+]
+
 HOOKED: dict[str, list[tuple[str, str, str]]] = {
     "gpt2": [
         ("embed.out", "transformer.wte", "output"),
@@ -120,6 +139,44 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         for key in ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
     },
     "olmo_hybrid": _hybrid("linear_attn", "o_proj", "o_norm"),
+    "bamba": _STATE_SPACES,
+    "granitemoehybrid": [
+        *(
+            row
+            for row in _STATE_SPACES
+            if not row[0].endswith(("mid", "mlp.out", "final_norm.out", "bution"))
+        ),
+        ("layers.{i}.mixer.out", "model.layers.{i}.mamba", "output"),
+        ("layers.{i}.resid_mid", "model.layers.{i}.post_attention_layernorm", "input"),
+        ("layers.{i}.mlp.shared.out", "model.layers.{i}.shared_mlp", "output"),
+        ("final_norm.out", "model.norm", "output"),
+    ],
+    "falcon_h1": [
+        *(row for row in _STATE_SPACES if not row[0].endswith(("state_out", "bution", "mlp.out"))),
+        ("layers.{i}.mixer.out", "model.layers.{i}.mamba", "output"),
+        ("layers.{i}.mlp.contribution", "model.layers.{i}.feed_forward", "output"),
+    ],
+    "jamba": [row for row in _STATE_SPACES if "state_out" not in row[0]],
+    **{
+        key: [
+            *_of_other_names(_hybrid("conv"), "feed_forward", "embedding_norm"),
+            ("layers.{i}.attn.q_normed", "model.layers.{i}.self_attn.q_layernorm", "output"),
+            ("layers.{i}.attn.z", "model.layers.{i}.self_attn.out_proj", "input"),
+            ("layers.{i}.resid_mid", "model.layers.{i}.ffn_norm", "input"),
+        ]
+        for key in ("lfm2", "lfm2_moe")
+    },
+    **{
+        key: [
+            ("embed.out", "backbone.embeddings", "output"),
+            ("layers.{i}.resid_post", "backbone.layers.{i}", "output"),
+            ("layers.{i}.mixer.norm.out", "backbone.layers.{i}.norm", "output"),
+            ("layers.{i}.mixer.gated", "backbone.layers.{i}.mixer.out_proj", "input"),
+            ("layers.{i}.mixer.contribution", "backbone.layers.{i}.mixer", "output"),
+            ("final_norm.out", "backbone.norm_f", "output"),
+        ]
+        for key in ("mamba", "mamba2")
+    },
     **{key: [*_LLAMA, *_NEURONS] for key in ("cohere", "cohere2")},
     **{key: [*_OLMO, *_OLMO_NORMED] for key in ("olmo2", "olmo3")},
     "exaone4": _OLMO,

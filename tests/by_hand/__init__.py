@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.by_hand.arithmetic import Edit, Taps
 from tests.by_hand.base import ByHand, Stored
+from tests.by_hand.convolution import Lfm2, Lfm2Moe
 from tests.by_hand.decoders import (
     Apertus,
     Arcee,
@@ -38,6 +39,7 @@ from tests.by_hand.early import GPTJ, OPT, Bloom, GPTNeo
 from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.linear import OlmoHybrid, Qwen3Next, Qwen35, Qwen35Moe
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
+from tests.by_hand.mamba import Bamba, FalconH1, GraniteHybrid, Jamba, Mamba, Mamba2
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
 
 ARCHITECTURES: dict[str, type[ByHand]] = {
@@ -83,6 +85,14 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "qwen3_5_moe_text": Qwen35Moe,
     "qwen3_next": Qwen3Next,
     "olmo_hybrid": OlmoHybrid,
+    "bamba": Bamba,
+    "falcon_h1": FalconH1,
+    "granitemoehybrid": GraniteHybrid,
+    "jamba": Jamba,
+    "lfm2": Lfm2,
+    "lfm2_moe": Lfm2Moe,
+    "mamba": Mamba,
+    "mamba2": Mamba2,
 }
 """By transformers' ``model_type``."""
 

@@ -41,7 +41,7 @@ class ByHand:
         )
         self.model, self.config = model.eval(), model.config
         self.d = getattr(self.config, "head_dim", None) or (
-            self.config.hidden_size // self.config.num_attention_heads
+            self.config.hidden_size // getattr(self.config, "num_attention_heads", 1)
         )
 
     def run(self, ids: Tensor, mask: Tensor | None = None, **edits: Edit) -> Taps:

@@ -263,8 +263,12 @@ def _causal(query: Tensor, key: Tensor) -> Tensor:
 
 
 def fresh_cache(model: Any) -> DynamicCache | None:
-    """The cache that a generation is to begin with; None where the model makes its own."""
-    return VisitedCache(model) if serves(model) else None
+    """The cache that a generation is to begin with; None where the model makes its own.
+
+    A model that keeps no keys takes none: what it keeps of the past is a state.
+    """
+    keeps_keys = "past_key_values" in inspect.signature(model.forward).parameters
+    return VisitedCache(model) if serves(model) and keeps_keys else None
 
 
 class VisitedCache(DynamicCache):

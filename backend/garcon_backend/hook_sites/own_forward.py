@@ -83,13 +83,23 @@ class _Run:
         own = inspect.unwrap(type(module).forward)
         assert isinstance(own, FunctionType)
         known = own.__globals__
-        meant = {name: self._visiting(name, known[name]) for name in self.calls if name in known}
+        meant: dict[str, Any] = {}
+        for name in self.calls:
+            first, *inner = name.split(".")
+            if first in known:
+                meant[first] = self._meant(name, known[first], inner)
         forward = FunctionType(
             own.__code__, {**known, **meant}, own.__name__, own.__defaults__, own.__closure__
         )
         forward.__kwdefaults__ = own.__kwdefaults__
         args = tuple(self._keeping(value) for value in args)
         return forward(module, *args, **{name: self._keeping(kwargs[name]) for name in kwargs})
+
+    def _meant(self, name: str, known: Any, inner: list[str]) -> Any:
+        """What a name is to mean; where it is one of a package, the package with another one in its place."""
+        if not inner:
+            return self._visiting(name, known)
+        return _Other(known, inner[0], self._meant(name, getattr(known, inner[0]), inner[1:]))
 
     def _keeping(self, value: Any) -> Any:
         mine = isinstance(value, Cache) and CONV_IN in self.visits
@@ -130,6 +140,17 @@ class _Run:
             return (value, *out[1:]) if several else value
 
         return call
+
+
+class _Other:
+    """A package in which one name means something else."""
+
+    def __init__(self, known: Any, name: str, meant: Any) -> None:
+        self._known = known
+        setattr(self, name, meant)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._known, name)
 
 
 class _KeepsWhatIsVisited:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from garcon_backend.hook_sites.own_forward import CONV_IN, At, Calls, own_forward
+from garcon_backend.hook_sites.sites import Input, Pass, Visitor
 from garcon_backend.hook_sites.views import Frame, PointView
 
 
@@ -71,26 +73,57 @@ gated_delta_net = own_forward(
 )
 """Gated DeltaNet (Yang et al. 2024): a state that each key reads, and of which β is replaced by the key's value."""
 
-state_space = own_forward(
-    {
-        **CONV,
-        "mamba2_chunk_scan": {
-            "x": At("hidden_states"),
-            "dt": At("dt"),
-            "B": At("B"),
-            "C": At("C"),
-            "state_out": At(),
-        },
-        "mamba2_selective_state_update": {
-            "x": At("hidden_states", _ONE),
-            "dt": At("dt", _STEP_OF_HEAD),
-            "B": At("B", _ONE),
-            "C": At("C", _ONE),
-            "state_out": At(None, _ONE),
-        },
-    }
-)
+SPACE: Calls = {
+    **CONV,
+    "mamba2_chunk_scan": {
+        "x": At("hidden_states"),
+        "dt": At("dt"),
+        "B": At("B"),
+        "C": At("C"),
+        "state_out": At(),
+    },
+    "mamba2_selective_state_update": {
+        "x": At("hidden_states", _ONE),
+        "dt": At("dt", _STEP_OF_HEAD),
+        "B": At("B", _ONE),
+        "C": At("C", _ONE),
+        "state_out": At(None, _ONE),
+    },
+}
+
+state_space = own_forward(SPACE)
 """Mamba-2 (Dao and Gu 2024): heads that decay by one number each."""
+
+_GATE_OF_ONE = Laid(lambda x: x.flatten(1).unsqueeze(1), lambda x: x.squeeze(1))
+"""[b, R, r] of one position as [b, 1, R·r]."""
+
+_ungrouped_space = own_forward(
+    {
+        **SPACE,
+        "mamba2_selective_state_update": {
+            "gate": At("z", _GATE_OF_ONE),
+            **SPACE["mamba2_selective_state_update"],
+        },
+        "torch.nn.functional.silu": {"gate": At("input")},
+    },
+    gate="z",
+)
+
+
+def multiplied_space(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: dict[str, Any]
+) -> Any:
+    """Falcon-H1's Mamba-2: a gate inside its forward, or, where the configuration says so, one inside a norm."""
+    if not module.mamba_rms_norm or "gate" not in visits:
+        return _ungrouped_space(module, visits, the_pass, args, kwargs)
+    inside = Input("norm", position=1)
+    remove = inside.install(module.norm, the_pass, visits["gate"])
+    try:
+        others = {part: visit for part, visit in visits.items() if part != "gate"}
+        return _ungrouped_space(module, others, the_pass, args, kwargs)
+    finally:
+        remove()
+
 
 _CHANNELS = Laid(lambda x: x.transpose(1, 2).unsqueeze(-1), lambda x: x.squeeze(-1).transpose(1, 2))
 """[b, I, p] as [b, p, I, 1]: each channel is a head of its own."""

@@ -79,6 +79,7 @@ class Weight:
         offset: what is added to values, not to gradients: 1 for Gemma's gains, stored as gain − 1.
         tied: another path that holds the same parameter where this one is absent.
         beside: path of a module that layers have whose parameter it is; any layer where it is "".
+        unless: path of a module that these layers do not have.
     """
 
     path: str
@@ -87,6 +88,7 @@ class Weight:
     offset: float = 0.0
     tied: str | None = None
     beside: str = ""
+    unless: str = ""
 
 
 @dataclass(frozen=True)
@@ -355,6 +357,14 @@ def _has_point(model: nn.Module, site: HookSite, layer: int) -> bool:
     return here is not None and _module(model, here.at(layer, 0)) is not None
 
 
+def _is_of_layer(model: nn.Module, weight: Weight, layer: int | None) -> bool:
+    has = [
+        bool(path) and _module(model, fill(path, layer)) is not None
+        for path in (weight.beside, weight.unless)
+    ]
+    return (has[0] or not weight.beside) and not has[1]
+
+
 def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:
     names = []
     for spec in PARAMETERS:
@@ -363,7 +373,7 @@ def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts:
             continue
         for layer in range(n_layers) if "{i}" in spec.template else (None,):
             path = fill(weight.path, layer)
-            if weight.beside and _module(model, fill(weight.beside, layer)) is None:
+            if not _is_of_layer(model, weight, layer):
                 continue
             if not _has_parameter(model, path) and not (
                 weight.tied and _has_parameter(model, weight.tied)

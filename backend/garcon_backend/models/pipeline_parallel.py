@@ -98,7 +98,7 @@ class LayerStandIn(StandIn):
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
-            if isinstance(value, Cache):
+            if isinstance(value, Cache) and _counts(value, self.index):
                 # transformers asks the first layer's cache how many positions there are.
                 counted = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
                 value.update(counted, counted, self.index)
@@ -108,6 +108,11 @@ class LayerStandIn(StandIn):
             hidden = self.stage.depart(hidden)
         beside = self.stage.beside
         return hidden if beside is None else (hidden, *[None] * beside)
+
+
+def _counts(cache: Cache, layer: int) -> bool:
+    """Whether a cache keeps keys of a layer, and so the number of positions; one that mixes otherwise has a state."""
+    return layer >= len(cache.layers) or hasattr(cache.layers[layer], "update")
 
 
 class EmbeddingStandIn(StandIn):

@@ -7,8 +7,8 @@ tokens; ``experts`` holds all of them in two tensors, gate above up.
 from __future__ import annotations
 
 from garcon_backend.hook_sites import staged_forwards
-from garcon_backend.hook_sites.shared_experts import gated_shared_expert
 from garcon_backend.hook_sites.sites import ByKind, HookSite, Input, Inside, Output, StagedForward
+from garcon_backend.hook_sites.staged_experts import gated_shared_expert
 from garcon_backend.hook_sites.views import FlatTokens
 from garcon_backend.models.families.decoder import MLP
 from garcon_backend.models.family import Weight, rows_of_part
@@ -20,6 +20,7 @@ def points(
     router: StagedForward = staged_forwards.softmax_router,
     gate: str = f"{MLP}.gate",
     all_experts: StagedForward = staged_forwards.fused_experts,
+    mlp: str = MLP,
 ) -> dict[str, HookSite]:
     """Router, experts, and what they put out together.
 
@@ -27,15 +28,16 @@ def points(
         router: its forward in steps.
         gate: path of its module.
         all_experts: the forward of the module that holds them, in steps.
+        mlp: path of the module that holds both.
     """
     return {
-        "layers.{i}.mlp.in": Input(MLP),
+        "layers.{i}.mlp.in": Input(mlp),
         "layers.{i}.mlp.router.logits": Inside(gate, router, "logits"),
         "layers.{i}.mlp.router.weights": Output(gate, FlatTokens(), item=1),
         "layers.{i}.mlp.router.indices": Output(gate, FlatTokens(), item=2),
-        "layers.{i}.mlp.experts.{e}.post_activation": Inside(f"{MLP}.experts", all_experts, "{e}"),
-        "layers.{i}.mlp.out": Output(MLP),
-        "layers.{i}.mlp.contribution": Output(MLP),
+        "layers.{i}.mlp.experts.{e}.post_activation": Inside(f"{mlp}.experts", all_experts, "{e}"),
+        "layers.{i}.mlp.out": Output(mlp),
+        "layers.{i}.mlp.contribution": Output(mlp),
     }
 
 
@@ -57,14 +59,19 @@ REFUSED = {
     "layers.{i}.mlp.post_activation": ROUTED,
 }
 
-WEIGHTS = {
-    "layers.{i}.mlp.router": Weight(f"{MLP}.gate.weight"),
-    "layers.{i}.mlp.experts.{e}.gate_proj": Weight(
-        f"{MLP}.experts.gate_up_proj", rows_of_part(0, 2)
-    ),
-    "layers.{i}.mlp.experts.{e}.up_proj": Weight(f"{MLP}.experts.gate_up_proj", rows_of_part(1, 2)),
-    "layers.{i}.mlp.experts.{e}.down_proj": Weight(f"{MLP}.experts.down_proj"),
-}
+
+def weights(mlp: str = MLP, gate: str = f"{MLP}.gate") -> dict[str, Weight]:
+    """Router and experts, by the paths of their modules."""
+    fused = f"{mlp}.experts.gate_up_proj"
+    return {
+        "layers.{i}.mlp.router": Weight(f"{gate}.weight"),
+        "layers.{i}.mlp.experts.{e}.gate_proj": Weight(fused, rows_of_part(0, 2)),
+        "layers.{i}.mlp.experts.{e}.up_proj": Weight(fused, rows_of_part(1, 2)),
+        "layers.{i}.mlp.experts.{e}.down_proj": Weight(f"{mlp}.experts.down_proj"),
+    }
+
+
+WEIGHTS = weights()
 
 SHARED_WEIGHTS = {
     **{

@@ -100,12 +100,14 @@ def delta_points(mixer: str, norm: str = "norm", out: str = "out_proj") -> dict[
     }
 
 
-def state_space_points(mixer: str) -> dict[str, HookSite]:
+def state_space_points(
+    mixer: str, steps: StagedForward = recurrences.state_space
+) -> dict[str, HookSite]:
     """Mamba-2."""
     parts = ("conv_in", "conv_out", "x", "dt", "B", "C", "state_out")
     return {
         **_around(mixer, f"{mixer}.out_proj"),
-        **_inside(mixer, recurrences.state_space, *parts),
+        **_inside(mixer, steps, *parts),
         f"{MIXER}.gate": Input(f"{mixer}.norm", position=1),
     }
 
@@ -148,6 +150,13 @@ def state_space_sizes(heads: int, width: int, groups: int, state: int) -> dict[s
     return {"R": heads, "r": width, "G": groups, "N": state, "C": channels, "I": inner}
 
 
+def mamba_sizes(config: Any) -> dict[str, int]:
+    """Of Mamba-2 in a hybrid, by the names that most configurations give them."""
+    return state_space_sizes(
+        config.mamba_n_heads, config.mamba_d_head, config.mamba_n_groups, config.mamba_d_state
+    )
+
+
 def selective_sizes(channels: int, state: int) -> dict[str, int]:
     """Of Mamba, whose every channel is a head."""
     return {"R": channels, "r": 1, "G": 1, "N": state, "C": channels, "I": channels}
@@ -157,10 +166,12 @@ def selective_sizes(channels: int, state: int) -> dict[str, int]:
 
 
 def rows_of_lengths(index: int, lengths: Callable[[Sizes], list[int]]) -> Rows:
-    """One of several blocks of rows of given lengths."""
+    """One of several blocks of rows of given lengths; -1 is all that the others leave."""
 
     def rows(stored: Tensor, sizes: Sizes) -> Tensor:
-        parts: tuple[Tensor, ...] = stored.split(lengths(sizes), 0)
+        known = lengths(sizes)
+        rest = len(stored) - sum(length for length in known if length >= 0)
+        parts: tuple[Tensor, ...] = stored.split([rest if n < 0 else n for n in known], 0)
         return parts[index]
 
     return rows
@@ -219,6 +230,27 @@ def state_space_weights(mixer: str) -> dict[str, Weight]:
     for index, name in enumerate(("gate_proj", "x_proj", "B_proj", "C_proj", "dt_proj")):
         rows = rows_of_lengths(index, _of_state_space)
         weights |= linear(f"{MIXER}.{name}", f"{mixer}.in_proj", rows)
+    return weights
+
+
+def _of_steps(sizes: Sizes) -> list[int]:
+    return [-1, sizes["N"], sizes["N"]]
+
+
+def selective_weights(mixer: str) -> dict[str, Weight]:
+    """Mamba: steps, B and C are projected from what the short convolution puts out, steps through a narrow middle."""
+    weights = {
+        **_convolution(f"{mixer}.conv1d"),
+        **_recurrence(mixer, "A_log", "D"),
+        f"{MIXER}.dt_proj": Weight(f"{mixer}.dt_proj.weight"),
+        f"{MIXER}.dt_bias": Weight(f"{mixer}.dt_proj.bias"),
+        **linear(f"{MIXER}.out_proj", f"{mixer}.out_proj"),
+    }
+    for index, name in enumerate(("x_proj", "gate_proj")):
+        weights |= linear(f"{MIXER}.{name}", f"{mixer}.in_proj", rows_of_part(index, 2))
+    for index, name in enumerate(("dt_down_proj", "B_proj", "C_proj")):
+        rows = rows_of_lengths(index, _of_steps)
+        weights[f"{MIXER}.{name}"] = Weight(f"{mixer}.x_proj.weight", rows)
     return weights
 
 
