@@ -41,7 +41,7 @@ class Catalog:
         modules: dotted paths of all modules of the model.
         parameters: all parameter addresses of the model.
         kinds: what mixes the tokens of each layer (``attention``, ``sliding`` to a window, ``chunked``, ``linear``,
-            ``mamba``, ``conv``), and ``+moe`` where experts are in place of its MLP; empty where no family says it.
+            ``mamba``, ``conv``; ``mlp`` and ``moe`` where nothing does), and ``+moe`` where experts are in place of its MLP; empty where no family says it.
     """
 
     sizes: dict[str, int]

@@ -156,6 +156,24 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         ("layers.{i}.mixer.out", "model.layers.{i}.mamba", "output"),
         ("layers.{i}.mlp.contribution", "model.layers.{i}.feed_forward", "output"),
     ],
+    "nemotron_h": [
+        ("embed.out", "model.embeddings", "output"),
+        ("layers.{i}.resid_post", "model.layers.{i}", "output"),
+        *(
+            (f"layers.{{i}}.{half}.contribution", "model.layers.{i}.mixer", "output")
+            for half in ("attn", "mixer", "mlp")
+        ),
+        *(
+            (f"layers.{{i}}.{half}.norm.out", "model.layers.{i}.norm", "output")
+            for half in ("attn", "mixer", "mlp")
+        ),
+        ("layers.{i}.mixer.state_out", "model.layers.{i}.mixer.norm", "input"),
+        ("layers.{i}.mixer.gated", "model.layers.{i}.mixer.out_proj", "input"),
+        ("layers.{i}.attn.z", "model.layers.{i}.mixer.o_proj", "input"),
+        ("layers.{i}.attn.q", "model.layers.{i}.mixer.q_proj", "output"),
+        ("layers.{i}.mlp.shared.out", "model.layers.{i}.mixer.shared_experts", "output"),
+        ("final_norm.out", "model.norm_f", "output"),
+    ],
     "jamba": [row for row in _STATE_SPACES if "state_out" not in row[0]],
     **{
         key: [

@@ -23,6 +23,9 @@ HYBRIDS = (
     *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "olmo_hybrid", "granitemoehybrid"),
     *("lfm2", "lfm2_moe", "mamba", "mamba2", "bamba", "jamba", "falcon_h1"),
 )
+CLAMPED = "nemotron_h"
+"""Whose steps are not shorter than some length where many tokens are read at once, and may be where one is: in
+transformers itself what a generation reads is then not what a forward of the whole text does."""
 NEW = 4
 EVERY_TOKEN = torch.ones_like(IDS)
 
@@ -75,7 +78,7 @@ of = pytest.mark.parametrize
 # -- generation ------------------------------------------------------------------------------
 
 
-@of("two", HYBRIDS, indirect=True)
+@of("two", (*HYBRIDS, CLAMPED), indirect=True)
 @of("padded", [False, True])
 def test_generation_with_every_point_probed(two: Two, padded: bool) -> None:
     """Tokens are transformers' own, whatever is looked at, and each step of a point is what a forward of all shows."""
@@ -91,7 +94,7 @@ def test_generation_with_every_point_probed(two: Two, padded: bool) -> None:
     found = two.ours.generated(IDS, mask, dict.fromkeys(at, look), max_new_tokens=NEW)
     assert found is not None and torch.equal(found.ids, wanted)
     assert set(seen) == set(at)
-    if padded:
+    if padded or two.name == CLAMPED:
         return
     flat = [n for n in at if ".mixer." in n]
     whole = two.ours.values(wanted[:, :-1], None, flat)
@@ -113,7 +116,7 @@ def test_an_edit_of_a_prompt_reaches_later_tokens_through_the_state(two: Two) ->
         if context.here.step and value.shape[1] == 1:
             return None
         new = value.clone()
-        new[:, 1:8] = 0.3 * new[:, 1:8]
+        new[:, 1:8] = 0.3 * new[:, 1:8].flip(-1)
         return new
 
     for name in names:

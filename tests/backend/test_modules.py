@@ -21,6 +21,7 @@ ATTENTION = {
     "gpt_neox": "attention",
     "gptj": "attn",
     "gpt_neo": "attn",
+    "nemotron_h": "mixer",
     "bloom": "self_attention.dense",  # the module itself adds the residual stream
 }
 """What families call the attention module, unless ``self_attn``."""

@@ -80,7 +80,8 @@ def test_stored_gains_taken_for_gains(case: Case) -> None:
     gain = case.ours.parameter("final_norm.weight")
     same = apart(gain, stored[f"{path_of(case, 'final_norm.out')}.weight"]) == 0
     less_one = ("gemma", "nemotron", "qwen3_5", "qwen3_next")
-    assert same == (not case.name.startswith(less_one))
+    stored_whole = case.name == "nemotron_h"
+    assert same == (stored_whole or not case.name.startswith(less_one))
     drawn_around = 2 if case.name == "nemotron" else 1  # a fresh one stores ones for all that
     assert abs(float(gain.mean()) - drawn_around) < FAR
 
@@ -110,8 +111,8 @@ def test_scores_without_cap_or_mask(case: Case, values: dict[str, Tensor]) -> No
 
 def test_half_the_neurons(case: Case, values: dict[str, Tensor]) -> None:
     names = ("mlp.post_activation", "mlp.experts.0.post_activation", "mixer.gated")
-    name = next(n for n in names if f"layers.1.{n}" in values)
-    value = values[f"layers.1.{name}"]
+    at = (f"layers.{layer}.{n}" for layer in (1, 2) for n in names)
+    value = values[next(name for name in at if name in values)]
     half = value[..., : value.shape[-1] // 2]
     assert apart(value, half) > FAR
     assert apart(value, torch.cat([half, half], -1)) > FAR
@@ -220,12 +221,16 @@ def test_attention_is_fast_but_where_it_is_looked_into(case: Case) -> None:
     if not attending:
         assert case.name in (*OWN, "mamba", "mamba2")
         return
+    last = attending[-1]
     slow = case.name in ("gemma2", "gpt_oss")  # no fast kernel caps scores, or has sinks
     for names, steps in (
         ((), 0),
         (("layers.1.attn.z", "layers.1.attn.k"), 0),
         (("layers.1.attn.pattern",), 1),
-        (("layers.1.attn.scores", "layers.1.attn.pattern", "layers.3.attn.scores"), 2),
+        (
+            ("layers.1.attn.scores", "layers.1.attn.pattern", f"layers.{last}.attn.scores"),
+            len({1, last}),
+        ),
         ((), 0),
     ):
         with CountFast() as count:

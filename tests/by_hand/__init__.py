@@ -40,6 +40,7 @@ from tests.by_hand.gpt import GPT2, GPTNeoX
 from tests.by_hand.linear import OlmoHybrid, Qwen3Next, Qwen35, Qwen35Moe
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.mamba import Bamba, FalconH1, GraniteHybrid, Jamba, Mamba, Mamba2
+from tests.by_hand.nemotron_h import NemotronH
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
 
 ARCHITECTURES: dict[str, type[ByHand]] = {
@@ -91,6 +92,7 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "jamba": Jamba,
     "lfm2": Lfm2,
     "lfm2_moe": Lfm2Moe,
+    "nemotron_h": NemotronH,
     "mamba": Mamba,
     "mamba2": Mamba2,
 }

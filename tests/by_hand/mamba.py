@@ -93,7 +93,10 @@ def mamba2_mix(
     x, write, read = both.split([inner, groups * state, groups * state], -1)
     write, read = (part.unflatten(-1, (groups, state)) for part in (write, read))
     x, speed = x.unflatten(-1, (heads, -1)), -module.A_log.exp()
-    out = state_space(taps, x, dt, write, read, speed, module.dt_bias, module.D).flatten(2)
+    shortest = module.time_step_limit[0]
+    out = state_space(taps, x, dt, write, read, speed, module.dt_bias, module.D, shortest).flatten(
+        2
+    )
     out = out * silu(taps("gate", gate))
     if not hasattr(module.norm, "weight"):
         return taps("out", linear(module.out_proj, taps("gated", out)))

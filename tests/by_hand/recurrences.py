@@ -52,6 +52,7 @@ def state_space(
     speed: Tensor,
     bias: Tensor | None,
     beside: Tensor,
+    shortest: float = 0.0,
 ) -> Tensor:
     """[b, p, R, r] from x [b, p, R, r], steps [b, p, R], B and C [b, p, G, N].
 
@@ -59,9 +60,10 @@ def state_space(
         speed: A, [R] or [R, N], negative.
         bias: of the steps, [R].
         beside: D, [R].
+        shortest: what no step is shorter than.
     """
     x, dt, write, read = taps("x", x), taps("dt", dt), taps("B", write), taps("C", read)
-    step = softplus(dt if bias is None else dt + bias)
+    step = softplus(dt if bias is None else dt + bias).clamp(min=shortest)
     of_head = torch.arange(x.shape[2]) // (x.shape[2] // write.shape[2])
     write, read = write[:, :, of_head], read[:, :, of_head]
     speed = speed[:, None] if speed.dim() == 1 else speed

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from garcon_backend.hook_sites import attention, staged_forwards
 from garcon_backend.hook_sites.sites import (
+    ByKind,
     HookSite,
     InAttention,
     Input,
@@ -23,6 +24,7 @@ from garcon_backend.hook_sites.sites import (
     Output,
     StagedForward,
 )
+from garcon_backend.models.layer_kinds import standard_mixers
 from garcon_backend.models.rotary import extends_context
 from garcon_jupyter.model_files.configuration import of_all_layers, of_each_layer
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
@@ -79,7 +81,7 @@ class Weight:
         offset: what is added to values, not to gradients: 1 for Gemma's gains, stored as gain − 1.
         tied: another path that holds the same parameter where this one is absent.
         beside: path of a module that layers have whose parameter it is; any layer where it is "".
-        unless: path of a module that these layers do not have.
+        unless: paths of modules that these layers do not have.
     """
 
     path: str
@@ -88,7 +90,7 @@ class Weight:
     offset: float = 0.0
     tied: str | None = None
     beside: str = ""
-    unless: str = ""
+    unless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Family:
         layers: dotted path of the list of blocks.
         sizes: config → size of each letter.
         lacks: config → points that some models of the family lack, and why.
-        mixers: config → of each layer, what mixes its tokens (:data:`MIXERS`).
+        mixers: config → of each layer, what mixes its tokens (:data:`~garcon_backend.models.layer_kinds.MIXERS`).
     """
 
     name: str
@@ -175,30 +177,6 @@ def standard_sizes(config: object) -> dict[str, int]:
         if len(of_each_layer(config, name)) > 1:
             del sizes[letter]
     return {letter: size for letter, size in sizes.items() if size > 0}
-
-
-MIXERS = {
-    "full_attention": "attention",
-    "sliding_attention": "sliding",
-    "chunked_attention": "chunked",
-    "linear_attention": "linear",
-    "conv": "conv",
-    "mamba": "mamba",
-    "hybrid": "attention+mamba",  # side by side
-}
-"""What mixes the tokens of a layer: transformers' word for it → that of :attr:`Catalog.kinds`."""
-
-
-def standard_mixers(config: Any) -> tuple[str, ...]:
-    """The mixer of each layer from a transformers configuration, by the usual names.
-
-    Where it names no kinds, all layers attend alike: to a window, if there is one.
-    """
-    named = getattr(config, "layer_types", None)
-    if named:
-        return tuple(MIXERS.get(name, name) for name in named)
-    alike = "sliding" if getattr(config, "sliding_window", None) else "attention"
-    return (alike,) * getattr(config, "num_hidden_layers", 0)
 
 
 def norm_points(
@@ -317,7 +295,7 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
     layers, refused = _find_points(model, family, n_layers)
     refused |= family.lacks(config)
     if not attention.serves(model):
-        for template in [t for t in layers if isinstance(family.points[t], InAttention)]:
+        for template in [t for t in layers if _in_attention(family.points[t])]:
             del layers[template]
             refused[template] = OWN_ATTENTION
     parameters = tuple(_find_parameters(model, family, n_layers, n_experts))
@@ -332,7 +310,15 @@ ROUTED = "layers.{i}.mlp.router.logits"
 
 def _kinds(mixers: tuple[str, ...], routed: tuple[int, ...]) -> tuple[str, ...]:
     """The kind of each layer: its mixer, and ``+moe`` where experts are in place of the MLP."""
-    return tuple(f"{mixer}+moe" if i in routed else mixer for i, mixer in enumerate(mixers))
+    return tuple(
+        f"{mixer}+moe" if i in routed and mixer != "moe" else mixer
+        for i, mixer in enumerate(mixers)
+    )
+
+
+def _in_attention(site: HookSite) -> bool:
+    inside = [each for _, each in site.sites] if isinstance(site, ByKind) else [site]
+    return any(isinstance(each, InAttention) for each in inside)
 
 
 def _find_points(
@@ -358,11 +344,10 @@ def _has_point(model: nn.Module, site: HookSite, layer: int) -> bool:
 
 
 def _is_of_layer(model: nn.Module, weight: Weight, layer: int | None) -> bool:
-    has = [
-        bool(path) and _module(model, fill(path, layer)) is not None
-        for path in (weight.beside, weight.unless)
-    ]
-    return (has[0] or not weight.beside) and not has[1]
+    def has(path: str) -> bool:
+        return _module(model, fill(path, layer)) is not None
+
+    return (not weight.beside or has(weight.beside)) and not any(map(has, weight.unless))
 
 
 def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:
@@ -397,5 +382,6 @@ __all__ = [
     "rows_of_each_head",
     "rows_of_part",
     "rows_of_stretch",
+    "standard_mixers",
     "standard_sizes",
 ]

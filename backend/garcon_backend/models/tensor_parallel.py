@@ -252,6 +252,10 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         "model.layers.*.feed_forward.up_proj": "colwise",
         "model.layers.*.feed_forward.down_proj": "rowwise",
     },
+    "nemotron_h": {
+        "model.layers.*.mixer.up_proj": "colwise",
+        "model.layers.*.mixer.down_proj": "rowwise",
+    },
     "lfm2_moe": {
         "model.layers.*.feed_forward.w1": "colwise",
         "model.layers.*.feed_forward.w3": "colwise",

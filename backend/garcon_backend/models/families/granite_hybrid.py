@@ -78,7 +78,7 @@ def _shared_weights() -> dict[str, Weight]:
         "down_proj": down,
     }
     shared = {f"{_AT}.shared.{name}": weight for name, weight in both.items()}
-    alone = {f"{_AT}.{name}": replace(weight, unless=MOE) for name, weight in both.items()}
+    alone = {f"{_AT}.{name}": replace(weight, unless=(MOE,)) for name, weight in both.items()}
     return {**mixers.beside(MOE, shared), **alone}
 
 
