@@ -295,7 +295,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },
     "qwen3_5_text": {**_GROUPED, **_LINEAR},
-    "qwen3_5_moe_text": {**_GROUPED, **_LINEAR, **_ONE_OF_ALL},
+    "qwen3_5_moe_text": {**_GROUPED, **_LINEAR, **_ONE_OF_ALL, "linear_num_key_heads": 4},
     # One layer is dense; what is chosen is not renormalised.
     "qwen3_next": {
         **_GROUPED,

@@ -102,7 +102,7 @@ def output_by_head(
     """The output projection head by head: their sum and the bias are the module's output.
 
     Under tensor parallelism each rank projects its own heads. Where it is given all heads, it is
-    also shown all; else the sum goes over the ranks too.
+    also shown all; else the sum goes over the ranks too, unless every rank projects all of them.
     """
     (z,) = args
     weight = projection_weight(module)  # [D, H·d] of the heads that this rank projects
@@ -118,7 +118,8 @@ def output_by_head(
     if whole:
         heads = all_gather_over_ranks(heads.transpose(2, 3), total, the_pass.ranks).transpose(2, 3)
     out = visited(visits, "head_out", heads).sum(2)
-    out = out if whole else sum_over_ranks(out, the_pass.ranks)
+    cut = weight.shape[1] < the_pass.sizes["H"] * the_pass.sizes["d"]
+    out = sum_over_ranks(out, the_pass.ranks) if cut and not whole else out
     bias = getattr(module, "bias", None)
     return out if bias is None else out + local(bias)
 

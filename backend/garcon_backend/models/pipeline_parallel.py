@@ -39,6 +39,9 @@ SAME_ON_EVERY_STAGE = frozenset(
 )
 """What a layer may be called with: the residual stream, and what every stage makes of the tokens by itself."""
 
+FILLED_BY_THE_MODEL = frozenset({"mup_vector"})
+"""Buffers of layers that a model fills by itself when it has been loaded, in all of its layers: Falcon-H1's multipliers."""
+
 _STAGE = "_garcon_stage"  # attribute of a model
 
 
@@ -92,9 +95,17 @@ class StandIn(nn.Module):
 class LayerStandIn(StandIn):
     """A layer of another stage; perhaps the place where a stage begins or ends."""
 
-    def __init__(self, index: int, stage: Stage) -> None:
+    def __init__(self, index: int, stage: Stage, layer: nn.Module) -> None:
         super().__init__()
         self.index, self.stage = index, stage
+        for name, value in vars(layer).items():
+            if isinstance(value, str):  # such as the kind of a layer, which a model chooses a mask by
+                setattr(self, name, value)
+        for path, buffer in layer.named_buffers():
+            child, _, name = path.partition(".")
+            if name in FILLED_BY_THE_MODEL:
+                setattr(self, child, StandIn())
+                getattr(self, child).register_buffer(name, buffer, persistent=False)
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
@@ -176,7 +187,7 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
     setattr(model, _STAGE, stage)
     for index in range(len(layers)):
         if index not in stage.layers:
-            layers[index] = LayerStandIn(index, stage)
+            layers[index] = LayerStandIn(index, stage, layers[index])
     if not mesh.first_stage:
         kept = model.get_input_embeddings() if mesh.last_stage and tied else None
         for child in stem:
