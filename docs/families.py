@@ -156,7 +156,14 @@ def _family(row: Row, usual: Collection[str], reasons: Reasons) -> tuple[str, ..
             by_reason.setdefault(row.missing[template], []).append(template)
     lacks = [f"{listed(t)} ({reasons.number(why)})" for why, t in by_reason.items()]
     besides = [t for t in TEMPLATES if t not in usual and t not in row.missing]
-    return row.name, _types(row.model_types), row.what, ", ".join(row.kinds), "; ".join(lacks), listed(besides)
+    return (
+        row.name,
+        _types(row.model_types),
+        row.what,
+        ", ".join(row.kinds),
+        "; ".join(lacks),
+        listed(besides),
+    )
 
 
 def _types(alone: Sequence[str]) -> str:

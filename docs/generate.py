@@ -49,7 +49,9 @@ each is in its modules and how it is computed there: which norm, which order of 
 | `E` experts | `k` experts per token | `n` tokens routed to one expert | `P` learned positions |
 | `m` neurons of one expert | `S` neurons of the shared experts | `r_q` rank of compressed queries | `r_kv` rank of compressed keys and values |
 | `d_v` size of a head's values | `d_n` a key's dimensions without positions | `d_r` those with | `c` keys that a query chooses |
-| `e` a token's embedding for one layer | `A` streams beside each other | | |
+| `e` a token's embedding for one layer | `A` streams beside each other | `R` heads of a recurrence | `r` size of one |
+| `G` heads that write and read its state | `N` size of one | `C` channels of a short convolution | `w` positions that it reads |
+| `I` what a mixer's output projection reads (`R·r`) | `t` what Mamba's steps are projected from | | |
 
 `d_v` is `d`, and `m` is `M`, where the model does not tell them apart.
 

@@ -98,6 +98,38 @@ _LATENT: dict[str, Any] = {
 }
 _INDEXED: dict[str, Any] = {"index_topk": 3, "index_head_dim": 12, "index_n_heads": 8}
 
+_LINEAR: dict[
+    str, Any
+] = {  # layers that attend are second and fourth; a value head is wider than a key
+    "num_attention_heads": 4,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+    "linear_conv_kernel_dim": 3,
+}
+_MAMBA_2: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "mamba_n_heads": 6,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 8,
+    "mamba_d_conv": 3,
+    "mamba_chunk_size": 4,
+}
+_CONVOLUTIONS: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "layer_types": ["conv", "full_attention"] * 2,
+    "tie_word_embeddings": True,
+}
+_ONE_OF_ALL: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 24,
+}
+
 FAMILIES: dict[str, dict[str, Any]] = {
     # H·d = D by construction; tied as in the published checkpoints.
     "gpt2": {
@@ -431,6 +463,117 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_experts": 4,
         "moe_topk": 2,
         "eod_token_id": 1,
+    },
+    "qwen3_5_text": {**_GROUPED, **_LINEAR},
+    "qwen3_5_moe_text": {**_GROUPED, **_LINEAR, **_ONE_OF_ALL, "linear_num_key_heads": 4},
+    # One layer is dense; what is chosen is not renormalised.
+    "qwen3_next": {
+        **_GROUPED,
+        **_LINEAR,
+        **_ONE_OF_ALL,
+        "mlp_only_layers": [3],
+        "norm_topk_prob": False,
+    },
+    "olmo_hybrid": {**_GROUPED, **_LINEAR},
+    "bamba": {
+        **_GROUPED,
+        **_MAMBA_2,
+        "rope_parameters": _HALF_TURNED,
+        "attn_layer_indices": [1, 3],
+    },
+    "granitemoehybrid": {
+        **_GROUPED,
+        **_MAMBA_2,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.35,
+        "logits_scaling": 8.0,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 24,
+        "intermediate_size": 32,
+        "tie_word_embeddings": True,
+    },
+    "falcon_h1": {
+        **_GROUPED,
+        **_MAMBA_2,
+        "mamba_d_ssm": 96,
+        "embedding_multiplier": 5.0,
+        "lm_head_multiplier": 0.3,
+        "key_multiplier": 0.4,
+        "attention_in_multiplier": 1.5,
+        "attention_out_multiplier": 0.9,
+        "ssm_in_multiplier": 1.25,
+        "ssm_out_multiplier": 0.3,
+        "ssm_multipliers": [0.5, 0.7, 0.9, 1.1, 1.3],
+        "mlp_multipliers": [0.8, 0.6],
+    },
+    # What balanced the experts is drawn as well.
+    "nemotron_h": {
+        "layers_block_type": ["linear_attention", "full_attention", "moe", "mlp"],
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "intermediate_size": 80,
+        "max_position_embeddings": 128,
+        "mamba_num_heads": 6,
+        "mamba_head_dim": 16,
+        "n_groups": 2,
+        "ssm_state_size": 8,
+        "conv_kernel": 3,
+        "chunk_size": 4,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "moe_shared_expert_intermediate_size": 24,
+        "n_group": 2,
+        "topk_group": 1,
+        "routed_scaling_factor": 1.5,
+    },
+    # Two layers attend, and one has experts.
+    "jamba": {
+        **_GROUPED,
+        "num_attention_heads": 4,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "num_experts": 4,
+        "expert_layer_period": 3,
+        "expert_layer_offset": 1,
+        "mamba_d_state": 8,
+        "mamba_d_conv": 3,
+        "mamba_dt_rank": 5,
+    },
+    "lfm2": {**_GROUPED, **_CONVOLUTIONS, "block_multiple_of": 16},
+    # What balanced the experts is drawn as well.
+    "lfm2_moe": {
+        **_GROUPED,
+        **_CONVOLUTIONS,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "num_dense_layers": 1,
+        "routed_scaling_factor": 1.5,
+    },
+    "mamba": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "state_size": 8,
+        "conv_kernel": 3,
+        "time_step_rank": 5,
+        "tie_word_embeddings": True,
+    },
+    "mamba2": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "num_heads": 6,
+        "head_dim": 16,
+        "n_groups": 2,
+        "state_size": 8,
+        "conv_kernel": 3,
+        "chunk_size": 4,
+        "tie_word_embeddings": True,
     },
 }
 """Configuration of each family, by transformers' ``model_type``."""

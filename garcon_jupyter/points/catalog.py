@@ -40,8 +40,9 @@ class Catalog:
         refused: for each other template, why the model lacks it.
         modules: dotted paths of all modules of the model.
         parameters: all parameter addresses of the model.
-        kinds: what mixes the tokens of each layer (``attention``, ``sliding`` to a window, ``chunked``, ``sparse`` keys that an index chooses, ``linear``,
-            ``mamba``, ``conv``), and ``+moe`` where experts are in place of its MLP; empty where no family says it.
+        kinds: what mixes the tokens of each layer (``attention``, ``sliding`` to a window, ``chunked``, ``sparse`` keys that
+            an index chooses, ``linear``, ``mamba``, ``conv``; ``mlp`` and ``moe`` where nothing does), and ``+moe`` where
+            experts are in place of its MLP; empty where no family says it.
         places: for each template that the model has, where in its modules the value is and how it is computed, in words.
     """
 
@@ -157,7 +158,7 @@ class Catalog:
         if address.layer not in self.layers.get(address.template, ()):
             having = self.layers.get(address.template, ())
             raise PointUnavailable(
-                f"Layer {address.layer} has no {address.name.split('.', 2)[-1]}.",
+                f"Layer {address.layer} has no {address.name.split('.', 2)[-1]}{self._of_kind(address.layer, having)}.",
                 f"The layers that have it: {', '.join(map(str, having)) or 'none'}.",
             )
         if address.expert is not None and address.expert >= self.n_experts:
@@ -165,6 +166,12 @@ class Catalog:
                 f"{address.name} is out of range: there are {self.n_experts} experts.",
                 f"The last one is {self.n_experts - 1}.",
             )
+
+    def _of_kind(self, layer: int, having: tuple[int, ...]) -> str:
+        """The reason that a layer's kind is, where layers that have a point are all of other kinds."""
+        if not self.kinds or self.kinds[layer] in {self.kinds[i] for i in having}:
+            return ""
+        return f": it is a layer of kind {self.kinds[layer]}"
 
     def select(self, pattern: str) -> list[Address]:
         """All points that a pattern selects, in the order of the forward pass.

@@ -8,7 +8,9 @@ Letters of a shape: b batch, p position, D d_model, H query heads, K key/value h
 M d_mlp, E experts, m neurons of one of them, k experts per token, S neurons of the shared experts, V vocabulary,
 n tokens routed to one expert, e numbers of a token's embedding for one layer, A streams beside each other; ``1`` is one. Of
 latent attention (DeepSeek-AI 2024): r_q and r_kv ranks of the compressed queries and of the compressed keys and values, d_n
-and d_r dimensions of a key without and with position. Where queries choose their keys, c is how many.
+and d_r dimensions of a key without and with position. Where queries choose their keys, c is how many. Of a mixer that is
+not attention: R heads of its recurrence and r the size of one, G heads that write to and read from its state and N the size
+of one, C channels of its short convolution, I all that its output projection reads (R·r).
 
 Beside the table there is one escape hatch, ``module:{dotted.path}.input`` / ``.output``, which
 names any :class:`torch.nn.Module` of any model (:mod:`garcon_jupyter.points.names`).
@@ -58,8 +60,67 @@ _NORM = (
 )
 
 
-def _norm(prefix: str, name: str) -> list[PointSpec]:
-    return _rows(*((f"{prefix}.{p}", d, "", f"{name}: {what}") for p, d, what in _NORM))
+def _norm(prefix: str, name: str, absent: str = "") -> list[PointSpec]:
+    rows = ((f"{prefix}.{p}", d, "", f"{name}: {what}") for p, d, what in _NORM)
+    return _rows(*rows, absent=absent)
+
+
+NO_SHARED = "it has no expert that all tokens go to"
+NO_MIXER = "nothing but attention mixes tokens here"
+_NO_DELTA = "no delta rule mixes tokens here"
+_NO_LINEAR = "no linear attention mixes tokens here"
+_NO_STATE_SPACE = "no state space mixes tokens here"
+
+
+def _mixer() -> Iterator[PointSpec]:
+    """What mixes tokens without attending: linear attention, state spaces, short convolutions.
+
+    A state space is linear attention (Dao and Gu 2024): C are queries, B keys, x values.
+    """
+    at = "layers.{i}.mixer"
+    yield from _norm(f"{at}.norm", "norm before the mixer", NO_MIXER)
+    yield from _rows((f"{at}.in", "b,p,D", "", "what the mixer reads"), absent=NO_MIXER)
+    yield from _rows(
+        (f"{at}.in_gate", "b,p,I", "", "what multiplies the input of the short convolution"),
+        absent="nothing multiplies what a short convolution reads here",
+    )
+    yield from _rows(
+        (f"{at}.conv_in", "b,p,C", "", "what the short convolution over positions reads"),
+        (f"{at}.conv_out", "b,p,C", "", "what it puts out, after its activation"),
+        absent="no short convolution mixes tokens here",
+    )
+    yield from _rows(
+        (f"{at}.q", "b,p,G,N", "", "queries of linear attention, before their norm"),
+        (f"{at}.k", "b,p,G,N", "", "keys of linear attention, before their norm"),
+        (f"{at}.v", "b,p,R,r", "", "values of linear attention"),
+        absent=_NO_LINEAR,
+    )
+    yield from _rows(
+        (f"{at}.beta", "b,p,R", "", "how much of what a key reads is replaced by its value"),
+        (f"{at}.decay", "b,p,R", "", "logarithm of what is kept of the state at each token"),
+        absent=_NO_DELTA,
+    )
+    yield from _rows(
+        (f"{at}.x", "b,p,R,r", "", "what is written into the state"),
+        (f"{at}.dt", "b,p,R", "", "length of a step, before its bias and softplus"),
+        (f"{at}.B", "b,p,G,N", "", "where in the state x is written"),
+        (f"{at}.C", "b,p,G,N", "", "where the state is read"),
+        absent=_NO_STATE_SPACE,
+    )
+    yield from _rows(
+        (f"{at}.state_out", "b,p,R,r", "", "what is read from the state, before gate and norm"),
+        absent="no recurrence mixes tokens here",
+    )
+    yield from _rows(
+        (f"{at}.gate", "b,p,I", "", "what multiplies the mixer's output, before its activation"),
+        absent="no gate multiplies what a mixer puts out here",
+    )
+    yield from _rows(
+        (f"{at}.gated", "b,p,I", "", "what the mixer's output projection reads"),
+        (f"{at}.out", "b,p,D", "", "after the mixer's output projection"),
+        (f"{at}.contribution", "b,p,D", "", "what the mixer adds to the residual stream"),
+        absent=NO_MIXER,
+    )
 
 
 _ONE_STREAM = "there is one residual stream, layers.{i}.resid_pre and resid_post"
@@ -136,6 +197,17 @@ POINTS: tuple[PointSpec, ...] = (
         ("layers.{i}.attn.q", "b,p,H,d", "H", "queries, before rotary and q-norm"),
         ("layers.{i}.attn.k", "b,p,K,d", "K", "keys, before rotary, k-norm and repetition"),
         ("layers.{i}.attn.v", "b,p,K,d_v", "K", "values, before repetition to H heads"),
+    ),
+    *_rows(
+        (
+            "layers.{i}.attn.gate",
+            "b,p,H,d",
+            "H",
+            "what multiplies z before the output projection, before its sigmoid",
+        ),
+        absent="its attention has no gate",
+    ),
+    *_rows(
         ("layers.{i}.attn.q_normed", "b,p,H,d", "H", "queries after q-norm"),
         ("layers.{i}.attn.k_normed", "b,p,K,d", "K", "keys after k-norm"),
         ("layers.{i}.attn.q_rot", "b,p,H,d", "H", "queries after rotary"),
@@ -168,8 +240,9 @@ POINTS: tuple[PointSpec, ...] = (
             "",
             "what attention adds to the residual stream (after a post-norm, where there is one)",
         ),
-        ("layers.{i}.resid_mid", "b,p,D", "", "residual stream between attention and MLP"),
     ),
+    *_mixer(),
+    *_rows(("layers.{i}.resid_mid", "b,p,D", "", "residual stream between attention and MLP")),
     *_norm("layers.{i}.mlp.norm", "norm before the MLP"),
     *_rows(
         ("layers.{i}.mlp.in", "b,p,D", "", "what the MLP reads"),
@@ -224,9 +297,9 @@ POINTS: tuple[PointSpec, ...] = (
             "layers.{i}.mlp.shared.gate",
             "b,p,1",
             "",
-            "what the output of the shared experts is multiplied by, after the sigmoid",
+            "what multiplies the output of the shared experts, before its sigmoid",
         ),
-        absent="nothing gates shared experts in this architecture",
+        absent="no gate multiplies the output of shared experts here",
     ),
     *_rows(
         (
@@ -293,6 +366,44 @@ _OF_NORMS = {"q_norm": "d", "k_norm": "d", "q_a_norm": "r_q", "kv_a_norm": "r_kv
 """What norms of attention's own go over; all others go over D."""
 
 
+def _of_mixers() -> Iterator[ParameterSpec]:
+    """Parameters of mixers that are not attention; what a checkpoint stores in one is split, as elsewhere."""
+    for name, out, into in (
+        ("q_proj", "G*N", "D"),
+        ("k_proj", "G*N", "D"),
+        ("v_proj", "R*r", "D"),
+        ("beta_proj", "R", "D"),
+        ("decay_proj", "R", "D"),
+        ("in_gate_proj", "I", "D"),
+        ("gate_proj", "I", "D"),
+        ("x_proj", "R*r", "D"),
+        ("B_proj", "G*N", "D"),
+        ("C_proj", "G*N", "D"),
+        ("dt_proj", "R", "D"),
+        ("dt_down_proj", "t", "I"),
+        ("out_proj", "D", "I"),
+    ):
+        template, what = f"layers.{{i}}.mixer.{name}", name.replace("_proj", " projection")
+        yield ParameterSpec(template, (out, into), "", what)
+        yield ParameterSpec(f"{template}.bias", (out,), "", f"{what} bias")
+    for name, dims, what in (
+        (
+            "conv.weight",
+            "C,w",
+            "short convolution: w positions of each channel, the last one its own",
+        ),
+        ("conv.bias", "C", "short convolution bias"),
+        ("A_log", "R", "logarithm of how fast the state decays"),
+        ("dt_bias", "R", "step bias"),
+        ("D", "R", "how much of x is put out beside the state"),
+        ("B_norm.weight", "N", "gain of the norm of B"),
+        ("C_norm.weight", "N", "gain of the norm of C"),
+        ("dt_norm.weight", "t", "gain of the norm of what steps are projected from"),
+        ("out_norm.weight", "r", "gain of the norm before the output projection"),
+    ):
+        yield ParameterSpec(f"layers.{{i}}.mixer.{name}", tuple(dims.split(",")), "", what)
+
+
 def _parameters() -> Iterator[ParameterSpec]:
     yield ParameterSpec("embed.weight", ("V", "D"), "V", "token embedding")
     yield ParameterSpec("pos_embed.weight", ("P", "D"), "", "learned position embedding")
@@ -300,6 +411,7 @@ def _parameters() -> Iterator[ParameterSpec]:
         ("layers.{i}.attn.q_proj", "H*d", "D"),
         ("layers.{i}.attn.k_proj", "K*d", "D"),
         ("layers.{i}.attn.v_proj", "K*d_v", "D"),
+        ("layers.{i}.attn.gate_proj", "H*d", "D"),
         ("layers.{i}.attn.q_a_proj", "r_q", "D"),
         ("layers.{i}.attn.q_b_proj", "H*d", "r_q"),
         ("layers.{i}.attn.kv_a_proj", "r_kv", "D"),
@@ -334,6 +446,7 @@ def _parameters() -> Iterator[ParameterSpec]:
         "layers.{i}.attn.q_a_norm",
         "layers.{i}.attn.kv_a_norm",
         "layers.{i}.attn.post_norm",
+        "layers.{i}.mixer.norm",
         "layers.{i}.mlp.norm",
         "layers.{i}.mlp.post_norm",
         "layers.{i}.per_layer.post_norm",
@@ -344,6 +457,7 @@ def _parameters() -> Iterator[ParameterSpec]:
         yield ParameterSpec(f"{norm}.bias", (size,), "", "norm bias")
     yield ParameterSpec("layers.{i}.attn.z_norm.weight", ("H*d",), "H", "norm gain")
     yield ParameterSpec("layers.{i}.mlp.neuron_norm.weight", ("M",), "M", "norm gain")
+    yield from _of_mixers()
     yield ParameterSpec("unembed.weight", ("V", "D"), "V", "unembedding")
     yield ParameterSpec("unembed.bias", ("V",), "V", "unembedding bias")
 

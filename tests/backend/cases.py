@@ -45,7 +45,7 @@ CUT_AS_OTHERS = list(RELATIVES)[list(RELATIVES).index("smollm3") :]
 NO_PLAN = (
     *("stablelm", "hunyuan_v1_dense", "gptj", "gpt_neo", "bloom", "opt", "persimmon", "bitnet"),
     *("falcon", "falcon_40b", "falcon_rw", "codegen", "mpt", "gpt_bigcode", "gpt_bigcode_many"),
-    *("gemma3n_text", "qwen3_vl_moe"),
+    *("gemma3n_text", "qwen3_vl_moe", "mamba", "mamba2", "bamba", "lfm2", "falcon_h1"),
 )
 """Families without a plan for tensor parallelism."""
 
@@ -71,8 +71,12 @@ class Case:
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
-        # Gemma 2's layers see a window and everything by turns.
-        return (1, 2) if "gemma" in self.name else (1,)
+        # Gemma 2's layers see a window and everything by turns; hybrids attend in the second, and not in the third.
+        kinds = self.ours.catalog.kinds
+        if self.name == "nemotron_h":  # whose layers are one thing each
+            return (0, 1, 2, 3)
+        both = "gemma" in self.name or "layers.{i}.mixer.in" in self.ours.catalog.layers
+        return (1, 2) if both and kinds[1] != kinds[2] else (1,)
 
 
 def load(name: str, directory: Path) -> Case:

@@ -75,6 +75,43 @@ def _gpt(embedding: str, attn: str, out: str, down: str, norm: str) -> list[tupl
     ]
 
 
+def _hybrid(mixer: str, out: str = "out_proj", norm: str = "norm") -> list[tuple[str, str, str]]:
+    """What hybrids have: a row of a module that a layer lacks says nothing of that layer."""
+    at = "model.layers.{i}"
+    return [
+        ("embed.out", "model.embed_tokens", "output"),
+        ("layers.{i}.resid_post", at, "output"),
+        ("layers.{i}.attn.q_normed", f"{at}.self_attn.q_norm", "output"),
+        ("layers.{i}.attn.k", f"{at}.self_attn.k_proj", "output"),
+        ("layers.{i}.attn.out", f"{at}.self_attn.o_proj", "output"),
+        ("layers.{i}.mixer.gated", f"{at}.{mixer}.{out}", "input"),
+        ("layers.{i}.mixer.state_out", f"{at}.{mixer}.{norm}", "input"),
+        ("layers.{i}.mixer.contribution", f"{at}.{mixer}", "output"),
+        ("layers.{i}.mlp.out", f"{at}.mlp", "output"),
+        ("final_norm.out", "model.norm", "output"),
+    ]
+
+
+def _of_other_names(
+    rows: list[tuple[str, str, str]], mlp: str, norm: str
+) -> list[tuple[str, str, str]]:
+    """The same of a model that calls its MLP and its final norm otherwise, and has no norm inside mixers."""
+    named = [
+        (n, p.replace(".mlp", f".{mlp}").replace("model.norm", f"model.{norm}"), s)
+        for n, p, s in rows
+    ]
+    left = ("attn.q_normed", "attn.out", "state_out")
+    return [row for row in named if not row[0].endswith(left)]
+
+
+_STATE_SPACES = [
+    *_of_other_names(_hybrid("mamba"), "feed_forward", "final_layernorm"),
+    ("layers.{i}.mixer.state_out", "model.layers.{i}.mamba.norm", "input"),
+    ("layers.{i}.attn.z", "model.layers.{i}.self_attn.o_proj", "input"),
+    ("layers.{i}.resid_mid", "model.layers.{i}.pre_ff_layernorm", "input"),
+]
+
+
 def _inside(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """The same of a model that is the text part of a multimodal one."""
     return [(point, f"model.language_{path}", side) for point, path, side in rows]
@@ -206,6 +243,71 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         *_SECOND_NORM,
         ("layers.{i}.mlp.shared.out", "model.layers.{i}.mlp.shared_mlp", "output"),
     ],
+    **{
+        key: [
+            *_hybrid("linear_attn"),
+            *_SECOND_NORM,
+            ("layers.{i}.mlp.shared.gate", "model.layers.{i}.mlp.shared_expert_gate", "output"),
+        ]
+        for key in ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
+    },
+    "olmo_hybrid": _hybrid("linear_attn", "o_proj", "o_norm"),
+    "bamba": _STATE_SPACES,
+    "granitemoehybrid": [
+        *(
+            row
+            for row in _STATE_SPACES
+            if not row[0].endswith(("mid", "mlp.out", "final_norm.out", "bution"))
+        ),
+        ("layers.{i}.mixer.out", "model.layers.{i}.mamba", "output"),
+        ("layers.{i}.resid_mid", "model.layers.{i}.post_attention_layernorm", "input"),
+        ("layers.{i}.mlp.shared.out", "model.layers.{i}.shared_mlp", "output"),
+        ("final_norm.out", "model.norm", "output"),
+    ],
+    "falcon_h1": [
+        *(row for row in _STATE_SPACES if not row[0].endswith(("state_out", "bution", "mlp.out"))),
+        ("layers.{i}.mixer.out", "model.layers.{i}.mamba", "output"),
+        ("layers.{i}.mlp.contribution", "model.layers.{i}.feed_forward", "output"),
+    ],
+    "nemotron_h": [
+        ("embed.out", "model.embeddings", "output"),
+        ("layers.{i}.resid_post", "model.layers.{i}", "output"),
+        *(
+            (f"layers.{{i}}.{half}.contribution", "model.layers.{i}.mixer", "output")
+            for half in ("attn", "mixer", "mlp")
+        ),
+        *(
+            (f"layers.{{i}}.{half}.norm.out", "model.layers.{i}.norm", "output")
+            for half in ("attn", "mixer", "mlp")
+        ),
+        ("layers.{i}.mixer.state_out", "model.layers.{i}.mixer.norm", "input"),
+        ("layers.{i}.mixer.gated", "model.layers.{i}.mixer.out_proj", "input"),
+        ("layers.{i}.attn.z", "model.layers.{i}.mixer.o_proj", "input"),
+        ("layers.{i}.attn.q", "model.layers.{i}.mixer.q_proj", "output"),
+        ("layers.{i}.mlp.shared.out", "model.layers.{i}.mixer.shared_experts", "output"),
+        ("final_norm.out", "model.norm_f", "output"),
+    ],
+    "jamba": [row for row in _STATE_SPACES if "state_out" not in row[0]],
+    **{
+        key: [
+            *_of_other_names(_hybrid("conv"), "feed_forward", "embedding_norm"),
+            ("layers.{i}.attn.q_normed", "model.layers.{i}.self_attn.q_layernorm", "output"),
+            ("layers.{i}.attn.z", "model.layers.{i}.self_attn.out_proj", "input"),
+            ("layers.{i}.resid_mid", "model.layers.{i}.ffn_norm", "input"),
+        ]
+        for key in ("lfm2", "lfm2_moe")
+    },
+    **{
+        key: [
+            ("embed.out", "backbone.embeddings", "output"),
+            ("layers.{i}.resid_post", "backbone.layers.{i}", "output"),
+            ("layers.{i}.mixer.norm.out", "backbone.layers.{i}.norm", "output"),
+            ("layers.{i}.mixer.gated", "backbone.layers.{i}.mixer.out_proj", "input"),
+            ("layers.{i}.mixer.contribution", "backbone.layers.{i}.mixer", "output"),
+            ("final_norm.out", "backbone.norm_f", "output"),
+        ]
+        for key in ("mamba", "mamba2")
+    },
     **{key: [*_LLAMA, *_NEURONS] for key in ("cohere", "cohere2")},
     **{key: [*_OLMO, *_OLMO_NORMED] for key in ("olmo2", "olmo3")},
     "exaone4": _OLMO,

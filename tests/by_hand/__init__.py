@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.by_hand.arithmetic import Edit, Taps
 from tests.by_hand.base import ByHand, Stored
+from tests.by_hand.convolution import Lfm2, Lfm2Moe
 from tests.by_hand.decoders import (
     Apertus,
     Arcee,
@@ -52,10 +53,13 @@ from tests.by_hand.kin import (
     VaultGemma,
 )
 from tests.by_hand.latent import DeepSeekV2, DeepSeekV3, DeepSeekV32, Glm5, MiniCPM3
+from tests.by_hand.linear import OlmoHybrid, Qwen3Next, Qwen35, Qwen35Moe
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.llama4 import Llama4
+from tests.by_hand.mamba import Bamba, FalconH1, GraniteHybrid, Jamba, Mamba, Mamba2
 from tests.by_hand.mixtures import Dots1, ErnieMoe, Glm4Moe, HunyuanMoe, Qwen2Moe
 from tests.by_hand.multimodal import text_part
+from tests.by_hand.nemotron_h import NemotronH
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
 
 ARCHITECTURES: dict[str, type[ByHand]] = {
@@ -134,6 +138,19 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "dots1": Dots1,
     "ernie4_5_moe": ErnieMoe,
     "hunyuan_v1_moe": HunyuanMoe,
+    "qwen3_5_text": Qwen35,
+    "qwen3_5_moe_text": Qwen35Moe,
+    "qwen3_next": Qwen3Next,
+    "olmo_hybrid": OlmoHybrid,
+    "bamba": Bamba,
+    "falcon_h1": FalconH1,
+    "granitemoehybrid": GraniteHybrid,
+    "jamba": Jamba,
+    "lfm2": Lfm2,
+    "lfm2_moe": Lfm2Moe,
+    "nemotron_h": NemotronH,
+    "mamba": Mamba,
+    "mamba2": Mamba2,
 }
 """By transformers' ``model_type``."""
 

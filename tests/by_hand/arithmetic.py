@@ -123,20 +123,35 @@ def written(taps: Taps, z: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     return taps("out", out if bias is None else out + bias)
 
 
-def expert_mlp(taps: Taps, module: Any, x: Tensor, normalise: bool) -> Tensor:
+def expert_mlp(taps: Taps, module: Any, x: Tensor, normalise: bool, router: Any = None) -> Tensor:
     """A mixture of experts: softmax over all, the best k of it; their weights may add up to one."""
-    k = module.gate.top_k
+    router = module.gate if router is None else router
+
+    def chosen(logits: Tensor) -> tuple[Tensor, Tensor]:
+        best = logits.exp().div(logits.exp().sum(-1, keepdim=True)).topk(router.top_k, -1)
+        total = best.values.sum(-1, keepdim=True) if normalise else 1
+        return best.values / total, best.indices
+
     taps = taps.inside("mlp.")
-    x = taps("in", x)
+    out = routed(taps, module.experts, taps("in", x), router.weight, chosen)
+    return taps("contribution", taps("out", out))
+
+
+def routed(
+    taps: Taps,
+    experts: Any,
+    x: Tensor,
+    router: Tensor,
+    choose: Callable[[Tensor], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """What experts put out for x [b, p, D]; `choose` gives weights and indices [b, p, k] of the router's logits."""
     tokens = x.flatten(0, 1)
-    logits = taps("router.logits", x @ module.gate.weight.T)
-    best = logits.exp().div(logits.exp().sum(-1, keepdim=True)).topk(k, -1)
-    total = best.values.sum(-1, keepdim=True) if normalise else 1
-    weights = taps("router.weights", best.values / total).flatten(0, 1)
-    indices = taps("router.indices", best.indices).flatten(0, 1)
+    chosen_weights, chosen_indices = choose(taps("router.logits", x @ router.T))
+    weights = taps("router.weights", chosen_weights).flatten(0, 1)
+    indices = taps("router.indices", chosen_indices).flatten(0, 1)
     out = torch.zeros_like(tokens)
     for expert, (gate_up, down) in enumerate(
-        zip(module.experts.gate_up_proj, module.experts.down_proj, strict=True)
+        zip(experts.gate_up_proj, experts.down_proj, strict=True)
     ):
         gate, up = gate_up.chunk(2)
         chosen = indices == expert
@@ -145,7 +160,7 @@ def expert_mlp(taps: Taps, module: Any, x: Tensor, normalise: bool) -> Tensor:
         neurons = taps(f"experts.{expert}.post_activation", neurons)
         weight = (weights * chosen).sum(-1)[token, None]
         out = out.index_add(0, token, (neurons @ down.T) * weight)
-    return taps("contribution", taps("out", out.view_as(x)))
+    return out.view_as(x)
 
 
 def gated_mlp(taps: Taps, module: Any, x: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:

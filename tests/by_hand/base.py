@@ -47,7 +47,7 @@ class ByHand:
 
     def head_width(self) -> int:
         """d, where all layers have one."""
-        of_heads = self.config.hidden_size // self.config.num_attention_heads
+        of_heads = self.config.hidden_size // getattr(self.config, "num_attention_heads", 1)
         return getattr(self.config, "head_dim", None) or of_heads
 
     def run(self, ids: Tensor, mask: Tensor | None = None, **edits: Edit) -> Taps:

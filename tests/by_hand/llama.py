@@ -202,7 +202,8 @@ class Mixtral(Llama):
 
     def mlp_parameters(self, at: str, module: Any) -> dict[str, Stored]:
         gate_up, down = module.experts.gate_up_proj, module.experts.down_proj
-        found = {f"{at}.router": Stored(module.gate.weight)}
+        router = module.gate if hasattr(module, "gate") else module.router
+        found = {f"{at}.router": Stored(router.weight)}
         half = gate_up.shape[1] // 2
         for e in range(len(gate_up)):
             name = f"{at}.experts.{e}"

@@ -79,7 +79,7 @@ class Qwen2Moe(Shared):
     SHARED = "shared_expert"
 
     def gated(self, taps: Taps, module: Any, h: Tensor, written: Tensor) -> Tensor:
-        return taps("shared.gate", linear(module.shared_expert_gate, h).sigmoid()) * written
+        return taps("shared.gate", linear(module.shared_expert_gate, h)).sigmoid() * written
 
     def choice(self, router: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
         best = logits.softmax(-1).topk(self.config.num_experts_per_tok, -1)

@@ -51,7 +51,8 @@ def generate(
     ):
         torch.manual_seed(request.seed)
         choice = TokenChoice(passes, probed, asked, len(inputs.ids) * asked.copies)
-        cache = {"past_key_values": fresh_cache(model)} if asked.cached else {}
+        fresh = fresh_cache(model) if asked.cached else None
+        cache = {} if fresh is None else {"past_key_values": fresh}
         try:
             output = model.generate(
                 inputs.ids,
@@ -121,9 +122,10 @@ def _each_forward(passes: Passes, probed: ProbedPass) -> Iterator[None]:
     model: Any = passes.rank.model
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     step = -1
+    read: Tensor | None = None  # which positions a state has in it that does not count them
 
     def before(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        nonlocal step
+        nonlocal step, read
         step += 1
         passes.agree_to_go_on(probed)
         passes.rank.interrupts.phase = "generating"
@@ -140,6 +142,9 @@ def _each_forward(passes: Passes, probed: ProbedPass) -> Iterator[None]:
         if ids is None:
             raise BadRequest("This model's generate reads no tokens.", "Probe forwards instead.")
         mask = _mask_of(kwargs)
+        if kwargs.get("cache_params") is not None and read is not None:
+            mask = torch.cat([read, mask[:, -ids.shape[1] :]], 1)
+        read = mask
         positions = _positions_of(kwargs, mask, takes_positions)
         kwargs = _scattered(probed, kwargs)
         probed.begin(ids, mask, positions, step, tuple(kwargs["input_ids"].shape))
@@ -177,7 +182,7 @@ def _positions_of(kwargs: dict[str, Any], mask: Tensor, takes_positions: bool) -
     ids, given = kwargs["input_ids"], kwargs.get("position_ids")
     if given is None and takes_positions:
         given = torch.arange(ids.shape[1], device=ids.device)[None] + _past(kwargs)
-    if given is None:  # a model that knows of positions by the mask alone
+    if given is None:  # a model that knows of positions by the mask alone, or of none
         given = positions_of(mask)
     if given.dim() == 3:  # of several kinds, the first of which counts texts
         given = given[0]

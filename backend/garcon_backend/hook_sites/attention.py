@@ -113,6 +113,39 @@ def attention(
         PointUnavailable: only its own function can, and scores or pattern are probed.
     """
     taps = module.__dict__.get("_garcon_attention", {})
+    mixed, pattern = _attended(
+        taps,
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        scaling,
+        dropout,
+        softcap,
+        is_causal,
+        s_aux,
+        indices,
+        kwargs,
+    )
+    return visited(taps, "z", mixed), pattern
+
+
+def _attended(
+    taps: dict[str, Any],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    is_causal: bool | None,
+    s_aux: Tensor | None,
+    indices: Tensor | None,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, Tensor | None]:
     if taps:
         query = _rotated(taps, "q_rot", query)
         if not taps["run"].caching:
@@ -126,7 +159,7 @@ def attention(
         fast = ALL_ATTENTION_FUNCTIONS["sdpa"]
         options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         output, _ = fast(module, query, key, value, attention_mask, **options)
-        return visited(taps, "z", output), None
+        return output, None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if attention_mask is None and causal:
         attention_mask = _causal(query, key)
@@ -141,9 +174,9 @@ def attention(
         }
         given = {name: argument for name, argument in given.items() if argument is not None}
         output, pattern = own(module, query, key, value, attention_mask, **given)
-        return visited(taps, "z", output), pattern
+        return output, pattern
     output, pattern = _in_steps(taps, query, key, value, attention_mask, scaling, softcap, s_aux)
-    return visited(taps, "z", output), pattern
+    return output, pattern
 
 
 def _unknown(given: dict[str, Any]) -> dict[str, Any]:
@@ -255,8 +288,12 @@ def _causal(query: Tensor, key: Tensor) -> Tensor:
 
 
 def fresh_cache(model: Any) -> DynamicCache | None:
-    """The cache that a generation is to begin with; None where the model makes its own."""
-    return VisitedCache(model) if serves(model) else None
+    """The cache that a generation is to begin with; None where the model makes its own.
+
+    A model that keeps no keys takes none: what it keeps of the past is a state.
+    """
+    keeps_keys = "past_key_values" in inspect.signature(model.forward).parameters
+    return VisitedCache(model) if serves(model) and keeps_keys else None
 
 
 class VisitedCache(DynamicCache):

@@ -60,6 +60,15 @@ class HookSite(ABC):
         """The dotted path of the module for one layer."""
         return self.path.replace("{i}", str(layer)).replace("{e}", str(expert))
 
+    def in_layer(self, layer: int | None, has: Callable[[str], bool]) -> HookSite | None:
+        """The site of one layer, None where layers of its kind have none.
+
+        Args:
+            layer: its index; None for what is of no layer.
+            has: whether the model has a module of that dotted path.
+        """
+        return self
+
     def told(self) -> str:
         """Where the value is and how it is computed, in words."""
         return f"inside {self.path}"
@@ -106,6 +115,36 @@ def _first_tensor(candidates: Iterable[tuple[Any, Any]], what: str) -> Any:
         if isinstance(value, Tensor):
             return key
     raise PointUnavailable(f"{what} holds no tensor.", "Probe a module inside it.")
+
+
+@dataclass(frozen=True)
+class ByKind(HookSite):
+    """A point that is somewhere else in layers of another kind, or in layers of some kinds alone.
+
+    Attributes:
+        sites: path of a module that only layers of one kind have, and the site in these; the first that a layer has
+            decides.
+    """
+
+    sites: tuple[tuple[str, HookSite], ...]
+
+    @property
+    def path(self) -> str:  # type: ignore[override]
+        """Of the first kind."""
+        return self.sites[0][1].path
+
+    def in_layer(self, layer: int | None, has: Callable[[str], bool]) -> HookSite | None:
+        return next(
+            (site for told, site in self.sites if has(told.replace("{i}", str(layer)))), None
+        )
+
+    def told(self) -> str:
+        return "; or ".join(dict.fromkeys(site.told() for _, site in self.sites))
+
+    def install(
+        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
+    ) -> Remove:
+        raise NotImplementedError("the site of a layer is installed")
 
 
 @dataclass(frozen=True)
@@ -235,9 +274,10 @@ class SecondCall(HookSite):
 
 @dataclass(frozen=True)
 class Input(HookSite):
-    """The first tensor that a module is called with.
+    """A tensor that a module is called with: the first one, unless said otherwise.
 
     Attributes:
+        position: of which argument, as the module is called.
         aside: the model goes on using the same tensor beside the module, and a change is for the
             module alone: the visit is given a copy.
     """
@@ -245,6 +285,7 @@ class Input(HookSite):
     path: str
     view: PointView = WHOLE
     aside: bool = False
+    position: int | None = None
 
     def told(self) -> str:
         return _seen(self.view, f"the input of {self.path}")
@@ -254,7 +295,9 @@ class Input(HookSite):
     ) -> Remove:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-            key = _first_tensor(given.items(), f"The input of {type(module).__name__}")
+            key: Any = self.position
+            if key is None:
+                key = _first_tensor(given.items(), f"The input of {type(module).__name__}")
             value = given[key].clone() if self.aside else given[key]
             new = _applied(value, self.view, the_pass, visit)
             if new is None:

@@ -126,7 +126,7 @@ def output_by_head(
     """The output projection head by head: their sum and the bias are the module's output.
 
     Under tensor parallelism each rank projects its own heads. Where it is given all heads, it is
-    also shown all; else the sum goes over the ranks too. Where attention is not cut, each projects all.
+    also shown all; else the sum goes over the ranks too, unless every rank projects all of them.
     """
     (z,) = args
     weight = projection_weight(module)  # [D, H·d] of the heads that this rank projects
@@ -189,7 +189,7 @@ def softmax_router(
 def qwen_router(
     module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Qwen's router: Mixtral's, renormalised only where the configuration says so, in the model's
+    """Qwen's router: Mixtral's, renormalised unless the configuration says otherwise, in the model's
     dtype."""
     logits, best = _routed(module, visits, the_pass, args[0])
     normed = getattr(module, "norm_topk_prob", True)  # Qwen3-VL's is not asked

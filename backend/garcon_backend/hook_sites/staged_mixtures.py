@@ -85,21 +85,3 @@ def _within_best(scores: Tensor, groups: Tensor, count: int, outside: float) -> 
     inside = torch.zeros_like(groups, dtype=torch.bool).scatter(1, best, True)
     every = inside.repeat_interleave(scores.shape[-1] // groups.shape[-1], -1)
     return scores.masked_fill(~every, outside)
-
-
-def gated_shared(
-    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
-) -> Tensor:
-    """Qwen's block: experts, and one that all tokens share times a gate of its own.
-
-    Parts are ``gate`` [b, p, 1], after the sigmoid, and ``out`` [b, p, D], what is added.
-    """
-    (hidden,) = args
-    flat = hidden.view(-1, hidden.shape[-1])
-    shared = module.shared_expert(flat).view_as(hidden)
-    _, weights, indices = module.gate(flat)
-    routed = module.experts(flat, indices, weights).view_as(hidden)
-    gate = module.shared_expert_gate(flat).sigmoid().unflatten(0, hidden.shape[:2])
-    added: Tensor = visited(visits, "out", visited(visits, "gate", gate) * shared)
-    out: Tensor = routed + added
-    return out

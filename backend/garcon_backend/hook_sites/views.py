@@ -248,3 +248,14 @@ class StreamsFirst(PointView):
 
     def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
         return value.permute(2, 0, 1, 3)
+
+
+@dataclass(frozen=True)
+class FlatHeads(PointView):
+    """[b·p·R, r] as [b, p, R·r]: what a norm works on that each head has by itself."""
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return tensor.reshape(*the_pass.batch, -1)
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        return value.reshape(tensor.shape)

@@ -19,8 +19,8 @@ from garcon_backend.hook_sites import attention
 from garcon_backend.in_process.connection import InProcessConnection
 from garcon_backend.in_process.serving import Serving
 from garcon_backend.models import loading
-from garcon_backend.models.family_files import check_places, read_family
 from garcon_backend.models.adapters import Adapters
+from garcon_backend.models.family_files import check_places, read_family
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
 from garcon_jupyter.model_files import snapshots

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from garcon_backend.hook_sites import attention, staged_forwards
 from garcon_backend.hook_sites.sites import (
+    ByKind,
     HookSite,
     InAttention,
     Input,
@@ -35,6 +36,7 @@ from garcon_backend.models.fused_rows import (
     rows_of_part,
     rows_of_stretch,
 )
+from garcon_backend.models.layer_kinds import standard_mixers
 from garcon_backend.models.rotary import extends_context
 from garcon_jupyter.model_files.configuration import of_all_layers, of_each_layer
 from garcon_jupyter.model_files.multimodal import text_config
@@ -52,6 +54,8 @@ class Weight:
         transposed: stored as [in, out].
         offset: what is added to values, not to gradients: 1 for Gemma's gains, stored as gain − 1.
         tied: another path that holds the same parameter where this one is absent.
+        beside: path of a module that layers have whose parameter it is; any layer where it is "".
+        unless: paths of modules that these layers do not have.
     """
 
     path: str
@@ -59,6 +63,8 @@ class Weight:
     transposed: bool = False
     offset: float = 0.0
     tied: str | None = None
+    beside: str = ""
+    unless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Family:
         notes: config → of some points, what a reader of their values should know.
         shaped: config → the family as models of that configuration are, where their modules have other names; None where
             all have the same.
-        mixers: config → of each layer, what mixes its tokens (:data:`MIXERS`).
+        mixers: config → of each layer, what mixes its tokens (:data:`~garcon_backend.models.layer_kinds.MIXERS`).
         elsewhere: config → sites of the points that are in other modules in some models of the family.
         not_while_generating: template → why a point that a forward shows cannot be shown while tokens are generated.
     """
@@ -156,30 +162,6 @@ def standard_sizes(config: object) -> dict[str, int]:
     return {letter: size for letter, size in sizes.items() if size > 0}
 
 
-MIXERS = {
-    "full_attention": "attention",
-    "sliding_attention": "sliding",
-    "chunked_attention": "chunked",
-    "indexed_attention": "sparse",
-    "linear_attention": "linear",
-    "conv": "conv",
-    "mamba": "mamba",
-}
-"""What mixes the tokens of a layer: transformers' word for it → that of :attr:`Catalog.kinds`."""
-
-
-def standard_mixers(config: Any) -> tuple[str, ...]:
-    """The mixer of each layer from a transformers configuration, by the usual names.
-
-    Where it names no kinds, all layers attend alike: to a window, if there is one.
-    """
-    named = getattr(config, "layer_types", None)
-    if named:
-        return tuple(MIXERS.get(name, name) for name in named)
-    alike = "sliding" if getattr(config, "sliding_window", None) else "attention"
-    return (alike,) * getattr(config, "num_hidden_layers", 0)
-
-
 def norm_points(
     prefix: str, path: str, in_steps: StagedForward = staged_forwards.rms_norm
 ) -> dict[str, HookSite]:
@@ -230,7 +212,13 @@ class BoundFamily:
             site: HookSite = Input(path) if side == "input" else Output(path)
         else:
             assert self.family is not None
-            site = self.family.points[address.template]
+            mapped = self.family.points[address.template]
+            here = mapped.in_layer(
+                address.layer, lambda path: _module(self.model, path) is not None
+            )
+            if here is None:
+                return mapped, None
+            site = here
         return site, _module(self.model, site.at(address.layer, address.expert))
 
     @property
@@ -295,7 +283,7 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
     layers, refused = _find_points(model, family, n_layers)
     refused |= family.lacks(config)
     if not attention.serves(model):
-        for template in [t for t in layers if isinstance(family.points[t], InAttention)]:
+        for template in [t for t in layers if _in_attention(family.points[t])]:
             del layers[template]
             refused[template] = OWN_ATTENTION
     parameters = tuple(_find_parameters(model, family, n_layers, n_experts))
@@ -313,7 +301,15 @@ ROUTED = "layers.{i}.mlp.router.logits"
 
 def _kinds(mixers: tuple[str, ...], routed: tuple[int, ...]) -> tuple[str, ...]:
     """The kind of each layer: its mixer, and ``+moe`` where experts are in place of the MLP."""
-    return tuple(f"{mixer}+moe" if i in routed else mixer for i, mixer in enumerate(mixers))
+    return tuple(
+        f"{mixer}+moe" if i in routed and mixer != "moe" else mixer
+        for i, mixer in enumerate(mixers)
+    )
+
+
+def _in_attention(site: HookSite) -> bool:
+    inside = [each for _, each in site.sites] if isinstance(site, ByKind) else [site]
+    return any(isinstance(each, InAttention) for each in inside)
 
 
 def _find_points(
@@ -353,10 +349,20 @@ def _places(family: Family, config: Any) -> dict[str, str]:
 
 def _has(model: nn.Module, site: HookSite, layer: int) -> bool:
     """Whether a layer has the modules of a site."""
-    needs = site.needs if isinstance(site, InAttention) else None
-    more = [path for path in (needs, site.beside) if path]
-    paths = [site.at(layer, 0), *(fill(path, layer) for path in more)]
+    here = site.in_layer(layer, lambda path: _module(model, path) is not None)
+    if here is None:
+        return False
+    needs = here.needs if isinstance(here, InAttention) else None
+    more = [path for path in (needs, here.beside) if path]
+    paths = [here.at(layer, 0), *(fill(path, layer) for path in more)]
     return all(_module(model, path) is not None for path in paths)
+
+
+def _is_of_layer(model: nn.Module, weight: Weight, layer: int | None) -> bool:
+    def has(path: str) -> bool:
+        return _module(model, fill(path, layer)) is not None
+
+    return (not weight.beside or has(weight.beside)) and not any(map(has, weight.unless))
 
 
 def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:
@@ -367,6 +373,8 @@ def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts:
             continue
         for layer in range(n_layers) if "{i}" in spec.template else (None,):
             path = fill(weight.path, layer)
+            if not _is_of_layer(model, weight, layer):
+                continue
             if not _has_parameter(model, path) and not (
                 weight.tied and _has_parameter(model, weight.tied)
             ):
@@ -392,5 +400,6 @@ __all__ = [
     "rows_of_group",
     "rows_of_part",
     "rows_of_stretch",
+    "standard_mixers",
     "standard_sizes",
 ]

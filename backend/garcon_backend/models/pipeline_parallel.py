@@ -46,6 +46,8 @@ NONE_WITHOUT = {
     "shared_kv_states": "num_kv_shared_layers",
 }
 """What a layer may be called with that is nothing where the configuration has none of it, by the name it has there."""
+FILLED_BY_THE_MODEL = frozenset({"mup_vector"})
+"""Buffers of layers that a model fills by itself when it has been loaded, in all of its layers: Falcon-H1's multipliers."""
 
 _STAGE = "_garcon_stage"  # attribute of a model
 
@@ -100,13 +102,23 @@ class StandIn(nn.Module):
 class LayerStandIn(StandIn):
     """A layer of another stage; perhaps the place where a stage begins or ends."""
 
-    def __init__(self, index: int, stage: Stage) -> None:
+    def __init__(self, index: int, stage: Stage, layer: nn.Module) -> None:
         super().__init__()
         self.index, self.stage = index, stage
+        for name, value in vars(layer).items():
+            if isinstance(
+                value, str
+            ):  # such as the kind of a layer, which a model chooses a mask by
+                setattr(self, name, value)
+        for path, buffer in layer.named_buffers():
+            child, _, name = path.partition(".")
+            if name in FILLED_BY_THE_MODEL:
+                setattr(self, child, StandIn())
+                getattr(self, child).register_buffer(name, buffer, persistent=False)
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
-            if isinstance(value, Cache):
+            if isinstance(value, Cache) and _counts(value, self.index):
                 # transformers asks the first layer's cache how many positions there are.
                 counted = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
                 value.update(counted, counted, self.index)
@@ -123,6 +135,11 @@ class Elsewhere:
     """A parameter of another stage, of which models ask where it is."""
 
     device: torch.device
+
+
+def _counts(cache: Cache, layer: int) -> bool:
+    """Whether a cache keeps keys of a layer, and so the number of positions; one that mixes otherwise has a state."""
+    return layer >= len(cache.layers) or hasattr(cache.layers[layer], "update")
 
 
 class EmbeddingStandIn(StandIn):
@@ -188,7 +205,7 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
     setattr(model, _STAGE, stage)
     for index in range(len(layers)):
         if index not in stage.layers:
-            layers[index] = LayerStandIn(index, stage)
+            layers[index] = LayerStandIn(index, stage, layers[index])
     if not mesh.first_stage:
         kept = model.get_input_embeddings() if mesh.last_stage and tied else None
         for child in stem:

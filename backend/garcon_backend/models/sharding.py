@@ -275,7 +275,7 @@ def layouts(model: Any, mesh: Mesh) -> dict[str, Layout]:
         dup = max(1, tp // kv_heads)
         table["H"] = Layout(-1, tp)
         table["K"] = Layout(-1, tp // dup, dup, dup > 1)
-    routed = any(isinstance(STYLES[name], Experts) for name in plan.values())
+    routed = any(isinstance(style_of(module), Experts) for module in model.modules())
     if routed or any("mlp" in path for path in _own_features(plan)):
         table["M"] = table["m"] = Layout(-1, tp)
     if any("shared" in path for path in _own_features(plan)):

@@ -340,9 +340,25 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         "model.layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
         "model.layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
     },
+    # MLPs beside layers of experts that are cut: neurons are either cut everywhere, or nowhere.
+    "jamba": {
+        "model.layers.*.feed_forward.gate_proj": "colwise",
+        "model.layers.*.feed_forward.up_proj": "colwise",
+        "model.layers.*.feed_forward.down_proj": "rowwise",
+    },
+    "nemotron_h": {
+        "model.layers.*.mixer.up_proj": "colwise",
+        "model.layers.*.mixer.down_proj": "rowwise",
+    },
+    "lfm2_moe": {
+        "model.layers.*.feed_forward.w1": "colwise",
+        "model.layers.*.feed_forward.w3": "colwise",
+        "model.layers.*.feed_forward.w2": "rowwise",
+    },
     "phi": {
         "model.layers.*.self_attn.q_layernorm": "replicated_with_grad_allreduce",
         "model.layers.*.self_attn.k_layernorm": "replicated_with_grad_allreduce",
     },
 }
-"""What transformers' plans of an architecture leave out, by ``model_type``: norms of a rank's own heads."""
+"""What transformers' plans of an architecture leave out, by ``model_type``: without it a gradient would be that of one
+rank's heads, or a value lie in one layer otherwise than in the next."""

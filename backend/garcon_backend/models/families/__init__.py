@@ -7,6 +7,7 @@ import pkgutil
 from dataclasses import fields, replace
 from typing import Any
 
+from garcon_backend.hook_sites.sites import ByKind
 from garcon_backend.models.family import Family
 from garcon_jupyter.model_files.multimodal import Wrapper, text_config, wrapper_of
 
@@ -43,6 +44,13 @@ def _inside(family: Family, wrapper: Wrapper) -> Family:
 
 def _moved(placed: Any, wrapper: Wrapper) -> Any:
     """A site, or a weight, with each path in it where the wrapper has it."""
+    if isinstance(placed, ByKind):
+        sites = ((wrapper.path(path), _moved(site, wrapper)) for path, site in placed.sites)
+        return ByKind(tuple(sites))
     said = {field.name: getattr(placed, field.name) for field in fields(placed)}
-    paths = {name: wrapper.path(text) for name, text in said.items() if isinstance(text, str)}
+    paths: dict[str, Any] = {
+        name: wrapper.path(text) for name, text in said.items() if isinstance(text, str)
+    }
+    if "unless" in said:
+        paths["unless"] = tuple(map(wrapper.path, said["unless"]))
     return replace(placed, **paths)

@@ -32,6 +32,12 @@ UNGATED = "its MLP is not gated"
 ADDED_POSITIONS = "positions are added to the embedding, not rotated into queries and keys"
 OWN_ATTENTION = "its attention is a class of its own, which can be looked into at its softmax only"
 
+NO_ROTARY = "its attention knows of no positions"
+
+REFUSED_ROTARY = {
+    "layers.{i}.attn.q_rot": NO_ROTARY,
+    "layers.{i}.attn.k_rot": NO_ROTARY,
+}
 REFUSED_INSIDE = {
     "layers.{i}.attn.q_rot": OWN_ATTENTION,
     "layers.{i}.attn.k_rot": OWN_ATTENTION,
@@ -165,6 +171,18 @@ def gated_mlp_points(contribution: str = MLP) -> dict[str, HookSite]:
     }
 
 
+def gated_points(mlp: str, gate: str, up: str, down: str) -> dict[str, HookSite]:
+    """A gated MLP, by what its projections are called."""
+    return {
+        "layers.{i}.mlp.in": Input(mlp),
+        "layers.{i}.mlp.pre_activation": Output(f"{mlp}.{gate}"),
+        "layers.{i}.mlp.pre_linear": Output(f"{mlp}.{up}"),
+        "layers.{i}.mlp.post_activation": Input(f"{mlp}.{down}"),
+        "layers.{i}.mlp.out": Output(mlp),
+        "layers.{i}.mlp.contribution": Output(mlp),
+    }
+
+
 # -- parameters by Llama's module names ------------------------------------------------------
 
 
@@ -212,4 +230,12 @@ def gated_mlp_weights() -> dict[str, Weight]:
     weights: dict[str, Weight] = {}
     for name in ("gate_proj", "up_proj", "down_proj"):
         weights |= linear(f"layers.{{i}}.mlp.{name}", f"{MLP}.{name}")
+    return weights
+
+
+def gated_weights(mlp: str, gate: str, up: str, down: str) -> dict[str, Weight]:
+    """Projections of an MLP, by what they are called."""
+    weights: dict[str, Weight] = {}
+    for name, stored in (("gate_proj", gate), ("up_proj", up), ("down_proj", down)):
+        weights |= linear(f"layers.{{i}}.mlp.{name}", f"{mlp}.{stored}")
     return weights

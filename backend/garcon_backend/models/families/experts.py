@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from garcon_backend.hook_sites import staged_forwards
-from garcon_backend.hook_sites.sites import HookSite, Input, Inside, Output, StagedForward
+from garcon_backend.hook_sites.sites import ByKind, HookSite, Input, Inside, Output, StagedForward
+from garcon_backend.hook_sites.staged_experts import gated_shared_expert
 from garcon_backend.hook_sites.views import FlatTokens, PointView
 from garcon_backend.models.families.decoder import DENSE, MLP, REFUSED_EXPERTS
 from garcon_backend.models.family import Weight, linear, rows_of_part, standard_sizes
@@ -30,7 +31,7 @@ def points(
         router: its forward in steps.
         gate: path of its module.
         all_experts: the forward of the module that holds them, in steps.
-        mlp: path of the module of both.
+        mlp: path of the module that holds both.
     """
     return {
         "layers.{i}.mlp.in": Input(mlp),
@@ -50,8 +51,8 @@ REFUSED = {
 }
 
 
-def weights(gate: str = f"{MLP}.gate", mlp: str = MLP) -> dict[str, Weight]:
-    """Router, and the projections of each expert."""
+def weights(mlp: str = MLP, gate: str = f"{MLP}.gate") -> dict[str, Weight]:
+    """Router, and the projections of each expert, by the paths of their modules."""
     fused = f"{mlp}.experts.gate_up_proj"
     return {
         "layers.{i}.mlp.router": Weight(f"{gate}.weight"),
@@ -111,3 +112,24 @@ def sizes(config: Any, routed: Sequence[bool], shared: int) -> dict[str, int]:
     if all(routed):
         found["M"] = found["m"]
     return {letter: size for letter, size in found.items() if size}
+
+
+def gated_shared_points() -> dict[str, HookSite]:
+    """Qwen's shared expert, whose output a gate multiplies."""
+    shared = f"{MLP}.shared_expert"
+    return {
+        "layers.{i}.mlp.shared.post_activation": Input(f"{shared}.down_proj", FlatTokens()),
+        "layers.{i}.mlp.shared.gate": Output(f"{shared}_gate", FlatTokens()),
+        "layers.{i}.mlp.shared.out": ByKind(
+            ((shared, Inside(MLP, gated_shared_expert, "shared.out")),)
+        ),
+    }
+
+
+GATED_SHARED_WEIGHTS = {
+    **{
+        f"layers.{{i}}.mlp.shared.{name}": Weight(f"{MLP}.shared_expert.{name}.weight")
+        for name in ("gate_proj", "up_proj", "down_proj")
+    },
+    "layers.{i}.mlp.shared.gate": Weight(f"{MLP}.shared_expert_gate.weight"),
+}

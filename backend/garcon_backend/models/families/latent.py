@@ -19,13 +19,13 @@ from garcon_backend.hook_sites.views import Expanded, Heads, RotatedPart
 from garcon_backend.models.families import decoder
 from garcon_backend.models.families.decoder import ATTN
 from garcon_backend.models.family import (
-    Rows,
     Sizes,
     Weight,
     linear,
     norm_points,
     norm_weights,
 )
+from garcon_backend.models.fused_rows import Rows
 
 FIRST_NORM = f"{decoder.BLOCK}.input_layernorm"
 COMPRESS = f"{ATTN}.kv_a_proj_with_mqa"

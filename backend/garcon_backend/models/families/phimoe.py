@@ -28,6 +28,6 @@ FAMILY = Family(
         **decoder.stem_weights(),
         **decoder.attention_weights(),
         **norm_weights("layers.{i}.mlp.norm", llama.SECOND_NORM),
-        **experts.weights(ROUTER),
+        **experts.weights(gate=ROUTER),
     },
 )

@@ -7,18 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards, staged_mixtures
-from garcon_backend.hook_sites.sites import Input, Inside
-from garcon_backend.hook_sites.views import FlatTokens
+from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.models.families import decoder, experts, qwen2
-from garcon_backend.models.family import Weight
-
-SHARED = f"{decoder.MLP}.shared_expert"
-
-
-def _in_block(part: str) -> Inside:
-    """A value of the block that only layers with experts have."""
-    return Inside(decoder.MLP, staged_mixtures.gated_shared, part, beside=SHARED)
 
 
 def routed(config: Any) -> list[bool]:
@@ -43,15 +33,12 @@ FAMILY = replace(
     points={
         **qwen2.FAMILY.points,
         **experts.points(staged_forwards.qwen_router),
-        "layers.{i}.mlp.shared.post_activation": Input(f"{SHARED}.down_proj", FlatTokens()),
-        "layers.{i}.mlp.shared.gate": _in_block("gate"),
-        "layers.{i}.mlp.shared.out": _in_block("out"),
+        **experts.gated_shared_points(),
     },
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **decoder.REFUSED_QK_NORM},
     parameters={
         **qwen2.FAMILY.parameters,
         **experts.WEIGHTS,
-        **experts.shared_weights(SHARED),
-        "layers.{i}.mlp.shared.gate": Weight(f"{decoder.MLP}.shared_expert_gate.weight"),
+        **experts.GATED_SHARED_WEIGHTS,
     },
 )

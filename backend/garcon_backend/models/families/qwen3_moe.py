@@ -14,7 +14,8 @@ def _has_experts(config: Any, layer: int) -> bool:
     return not dense and (layer + 1) % config.decoder_sparse_step == 0
 
 
-def _lacks(config: Any) -> dict[str, str]:
+def lacks(config: Any) -> dict[str, str]:
+    """What is lacked where all layers have experts, or none."""
     kinds = {_has_experts(config, layer) for layer in range(config.num_hidden_layers)}
     if kinds == {True}:
         return experts.REFUSED
@@ -23,7 +24,7 @@ def _lacks(config: Any) -> dict[str, str]:
 
 def _sizes(config: Any) -> dict[str, int]:
     sizes = {**standard_sizes(config), "m": config.moe_intermediate_size}
-    if _lacks(config) == experts.REFUSED:  # M is of neurons, and only experts have some
+    if lacks(config) == experts.REFUSED:  # M is of neurons, and only experts have some
         sizes["M"] = config.moe_intermediate_size
     return sizes
 
@@ -33,7 +34,7 @@ FAMILY = Family(
     model_types=("qwen3_moe", "qwen3_vl_moe_text"),
     layers="model.layers",
     sizes=_sizes,
-    lacks=_lacks,
+    lacks=lacks,
     points={**qwen3.FAMILY.points, **experts.points(staged_forwards.qwen_router)},
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS},
     parameters={**qwen3.FAMILY.parameters, **experts.WEIGHTS},

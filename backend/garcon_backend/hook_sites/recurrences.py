@@ -1,0 +1,158 @@
+"""Forwards in steps of what mixes tokens without attending: which functions they call, and what these are given.
+
+Parts are those of ``layers.{i}.mixer.*``. Within a step of a generation several of the functions are given one position
+without its axis; the parts have it always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from garcon_backend.hook_sites.own_forward import CONV_IN, At, Calls, own_forward
+from garcon_backend.hook_sites.sites import Input, Pass, Visitor
+from garcon_backend.hook_sites.views import Frame, PointView
+
+
+@dataclass(frozen=True)
+class ChannelsFirst(PointView):
+    """[b, C, p] as [b, p, C]; what was kept of earlier positions may stand before these."""
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return tensor[..., -the_pass.batch[1] :].transpose(1, 2)
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        before = tensor[..., : -the_pass.batch[1]]
+        return torch.cat([before, value.transpose(1, 2)], -1)
+
+
+@dataclass(frozen=True)
+class Laid(PointView):
+    """A value that lies otherwise than the table says: there and back again."""
+
+    there: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor], Tensor]
+
+    def extract(self, tensor: Tensor, the_pass: Frame) -> Tensor:
+        return self.there(tensor)
+
+    def insert(self, tensor: Tensor, value: Tensor, the_pass: Frame) -> Tensor:
+        return self.back(value).expand(tensor.shape)
+
+
+_ONE = Laid(lambda x: x.unsqueeze(1), lambda x: x.squeeze(1))
+"""[b, …] of one position as [b, 1, …]."""
+_STEP_OF_HEAD = Laid(lambda x: x[..., 0].unsqueeze(1), lambda x: x.squeeze(1).unsqueeze(-1))
+"""[b, R, r] of one position, alike in all of a head, as [b, 1, R]."""
+
+_CONV = {CONV_IN: At("hidden_states", ChannelsFirst()), "conv_out": At(None, ChannelsFirst())}
+CONV: Calls = {"causal_conv1d_fn": _CONV, "causal_conv1d_update": _CONV}
+
+_DELTA = {
+    "q": At("query"),
+    "k": At("key"),
+    "v": At("value"),
+    "beta": At("beta"),
+    "decay": At("g"),
+    "state_out": At(),
+}
+
+short_convolution = own_forward(CONV)
+"""LFM2's: a convolution over a few positions, and gates before and after it."""
+
+gated_delta_net = own_forward(
+    {
+        **CONV,
+        "torch_chunk_gated_delta_rule": _DELTA,
+        "torch_recurrent_gated_delta_rule": _DELTA,
+    }
+)
+"""Gated DeltaNet (Yang et al. 2024): a state that each key reads, and of which β is replaced by the key's value."""
+
+SPACE: Calls = {
+    **CONV,
+    "mamba2_chunk_scan": {
+        "x": At("hidden_states"),
+        "dt": At("dt"),
+        "B": At("B"),
+        "C": At("C"),
+        "state_out": At(),
+    },
+    "mamba2_selective_state_update": {
+        "x": At("hidden_states", _ONE),
+        "dt": At("dt", _STEP_OF_HEAD),
+        "B": At("B", _ONE),
+        "C": At("C", _ONE),
+        "state_out": At(None, _ONE),
+    },
+}
+
+state_space = own_forward(SPACE)
+"""Mamba-2 (Dao and Gu 2024): heads that decay by one number each."""
+
+_GATE_OF_ONE = Laid(lambda x: x.flatten(1).unsqueeze(1), lambda x: x.squeeze(1))
+"""[b, R, r] of one position as [b, 1, R·r]."""
+
+_ungrouped_space = own_forward(
+    {
+        **SPACE,
+        "mamba2_selective_state_update": {
+            "gate": At("z", _GATE_OF_ONE),
+            **SPACE["mamba2_selective_state_update"],
+        },
+        "torch.nn.functional.silu": {"gate": At("input")},
+    },
+    gate="z",
+)
+
+
+def multiplied_space(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: dict[str, Any]
+) -> Any:
+    """Falcon-H1's Mamba-2: a gate inside its forward, or, where the configuration says so, one inside a norm."""
+    if not module.mamba_rms_norm or "gate" not in visits:
+        return _ungrouped_space(module, visits, the_pass, args, kwargs)
+    inside = Input("norm", position=1)
+    remove = inside.install(module.norm, the_pass, visits["gate"])
+    try:
+        others = {part: visit for part, visit in visits.items() if part != "gate"}
+        return _ungrouped_space(module, others, the_pass, args, kwargs)
+    finally:
+        remove()
+
+
+_CHANNELS = Laid(lambda x: x.transpose(1, 2).unsqueeze(-1), lambda x: x.squeeze(-1).transpose(1, 2))
+"""[b, I, p] as [b, p, I, 1]: each channel is a head of its own."""
+_OF_ALL = Laid(lambda x: x.transpose(1, 2).unsqueeze(2), lambda x: x.squeeze(2).transpose(1, 2))
+"""[b, N, p] as [b, p, 1, N]."""
+_SWAPPED = Laid(lambda x: x.transpose(1, 2), lambda x: x.transpose(1, 2))
+_ONE_OF_CHANNELS = Laid(lambda x: x[:, None, :, None], lambda x: x[:, 0, :, 0])
+_ONE_OF_ALL = Laid(lambda x: x[:, None, None], lambda x: x[:, 0, 0])
+
+selective_scan = own_forward(
+    {
+        **CONV,
+        "mamba_selective_scan": {
+            "x": At("hidden_states", _CHANNELS),
+            "dt": At("dt", _SWAPPED),
+            "B": At("B", _OF_ALL),
+            "C": At("C", _OF_ALL),
+            "gate": At("z", _SWAPPED),
+            "state_out": At(None, _CHANNELS),
+        },
+        "mamba_selective_state_update": {
+            "x": At("hidden_states", _ONE_OF_CHANNELS),
+            "dt": At("dt", _ONE),
+            "B": At("B", _ONE_OF_ALL),
+            "C": At("C", _ONE_OF_ALL),
+            "gate": At("z", _ONE),
+            "state_out": At(None, _ONE_OF_CHANNELS),
+        },
+    },
+    gate="z",
+)
+"""Mamba (Gu and Dao 2023): each channel decays by N numbers of its own."""

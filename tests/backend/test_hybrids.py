@@ -1,0 +1,256 @@
+"""Layers that mix tokens in different ways: each plausible reading that is wrong is told from the right one.
+
+And what their mixers keep while a model generates: a state in place of keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from garcon_jupyter.errors import PointUnavailable
+from tests import by_hand, checkpoints
+from tests.backend.bare_rank import BareRank
+from tests.backend.cases import IDS, MASK, apart, wrong
+from tests.backend.test_wrong_answers import FAR
+
+HYBRIDS = (
+    *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "olmo_hybrid", "granitemoehybrid"),
+    *("lfm2", "lfm2_moe", "mamba", "mamba2", "bamba", "jamba", "falcon_h1"),
+)
+CLAMPED = "nemotron_h"
+"""Whose steps are not shorter than some length where many tokens are read at once, and may be where one is: in
+transformers itself what a generation reads is then not what a forward of the whole text does."""
+NEW = 4
+EVERY_TOKEN = torch.ones_like(IDS)
+
+
+class Two:
+    """One checkpoint, served by us and by plain transformers."""
+
+    def __init__(self, name: str, path: Path, **more: Any) -> None:
+        self.name, self.path = name, checkpoints.make(name, path, **more)
+        self.ours = BareRank(self.path)
+        self.plain: Any = AutoModelForCausalLM.from_pretrained(
+            self.path, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+
+    def hooked(self, path: str, ids: Tensor = IDS) -> tuple[Tensor, Tensor]:
+        """What a module of the plain model is given, and what it puts out."""
+        seen: list[tuple[Any, Any]] = []
+        module = self.plain.get_submodule(path)
+        handle = module.register_forward_hook(
+            lambda m, a, k, o: seen.append(((*a, *k.values()), o)), with_kwargs=True
+        )
+        with torch.no_grad():
+            self.plain(ids)
+        handle.remove()
+        (given, out), *_ = seen
+        return given[0], out if isinstance(out, Tensor) else out[0]
+
+    def value(self, name: str) -> Tensor:
+        return self.ours.values(IDS, None, [name])[name]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Two]:
+    return {}
+
+
+@pytest.fixture
+def two(
+    request: pytest.FixtureRequest, made: dict[str, Two], tmp_path_factory: pytest.TempPathFactory
+) -> Two:
+    name = request.param
+    if name not in made:
+        made[name] = Two(name, tmp_path_factory.mktemp(name))
+    return made[name]
+
+
+of = pytest.mark.parametrize
+
+
+# -- generation ------------------------------------------------------------------------------
+
+
+@of("two", (*HYBRIDS, CLAMPED), indirect=True)
+@of("padded", [False, True])
+def test_generation_with_every_point_probed(two: Two, padded: bool) -> None:
+    """Tokens are transformers' own, whatever is looked at, and each step of a point is what a forward of all shows."""
+    mask = MASK.flip(1) if padded else EVERY_TOKEN
+    options = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 2}
+    wanted = two.plain.generate(IDS, attention_mask=mask, **options)
+    at = [n for n in two.ours.catalog.names() if n.startswith(("layers.0.", "layers.1."))]
+    seen: dict[str, list[Tensor]] = {}
+
+    def look(context: Any, value: Tensor) -> None:
+        seen.setdefault(context.here.point, []).append(value.clone())
+
+    found = two.ours.generated(IDS, mask, dict.fromkeys(at, look), max_new_tokens=NEW)
+    assert found is not None and torch.equal(found.ids, wanted)
+    assert set(seen) == set(at)
+    if padded or two.name == CLAMPED:
+        return
+    flat = [n for n in at if ".mixer." in n]
+    whole = two.ours.values(wanted[:, :-1], None, flat)
+    assert wrong({n: torch.cat(seen[n], 1) for n in flat}, whole, 1e-4) == {}
+
+
+@of("two", HYBRIDS, indirect=True)
+def test_an_edit_of_a_prompt_reaches_later_tokens_through_the_state(two: Two) -> None:
+    """As it would without a cache, where every step reads the whole text again."""
+    inside = [
+        n
+        for n in two.ours.catalog.names()
+        if n.startswith("layers.0.mixer.") and "norm" not in n and ".out" not in n
+    ]
+    names = [n for n in inside if n.endswith(("conv_in", ".k", ".v", ".B", ".x", "decay", ".dt"))]
+    assert names
+
+    def change(context: Any, value: Tensor) -> Tensor | None:
+        if context.here.step and value.shape[1] == 1:
+            return None
+        new = value.clone()
+        new[:, 1:8] = 0.3 * new[:, 1:8].flip(-1)
+        return new
+
+    for name in names:
+        options = {"max_new_tokens": NEW, "output_scores": True}
+        cached, read_again = (
+            two.ours.generated(IDS, None, {name: change}, **options, use_cache=use)
+            for use in (True, False)
+        )
+        assert cached is not None and read_again is not None
+        assert torch.equal(cached.ids, read_again.ids), name
+        assert cached.scores is not None and read_again.scores is not None
+        assert apart(cached.scores, read_again.scores) <= 1e-4, name
+        free = two.ours.generated(IDS, None, {}, **options)
+        assert free is not None and free.scores is not None
+        assert apart(cached.scores[1], free.scores[1]) > 1e-5, name
+
+
+# -- readings that are wrong -----------------------------------------------------------------
+
+
+@of("two", ["qwen3_next", "qwen3_5_text"], indirect=True)
+def test_the_input_of_the_output_projection_is_not_what_heads_mix(two: Two) -> None:
+    """A gate is between them: the second half of what each head's queries are projected with, not of all of it."""
+    read, _ = two.hooked("model.layers.1.self_attn.o_proj")
+    _, projected = two.hooked("model.layers.1.self_attn.q_proj")
+    z, gate = two.value("layers.1.attn.z"), two.value("layers.1.attn.gate")
+    assert apart((z * gate.sigmoid()).flatten(2), read) <= 1e-5
+    assert apart(z.flatten(2), read) > FAR
+    of_each = projected.unflatten(-1, (4, 2, 16))
+    assert apart(gate, of_each[:, :, :, 1]) <= 1e-5
+    assert apart(two.value("layers.1.attn.q"), of_each[:, :, :, 0]) <= 1e-5
+    halves = projected.chunk(2, -1)[1].unflatten(-1, (4, 16))
+    assert apart(gate, halves) > FAR
+
+
+@of("two", ["olmo_hybrid"], indirect=True)
+def test_one_name_of_a_norm_is_two_things(two: Two) -> None:
+    """``post_attention_layernorm`` puts out what attention adds, in layers that attend, and what the MLP reads elsewhere."""
+    for layer, here, not_here in ((0, "mlp.in", "mixer"), (1, "attn.contribution", "attn")):
+        _, out = two.hooked(f"model.layers.{layer}.post_attention_layernorm")
+        assert apart(two.value(f"layers.{layer}.{here}"), out) <= 1e-5
+        other = "mixer.contribution" if not_here == "mixer" else "mlp.in"
+        assert apart(two.value(f"layers.{layer}.{other}"), out) > FAR
+
+
+@of("two", ["qwen3_next", "lfm2", "jamba"], indirect=True)
+def test_patterns_are_counted_by_layer(two: Two) -> None:
+    """transformers' list of patterns is of the layers that attend alone: its first is of the second layer."""
+    with torch.no_grad():
+        patterns = two.plain(IDS, output_attentions=True).attentions
+    assert len(patterns) == 2
+    assert apart(two.value("layers.1.attn.pattern"), patterns[0]) <= 1e-5
+    assert apart(two.value("layers.1.attn.pattern"), patterns[1]) > FAR
+    with pytest.raises(PointUnavailable, match="kind (linear|conv|mamba)"):
+        two.ours.catalog.point("layers.0.attn.pattern")
+    with pytest.raises(PointUnavailable, match="kind attention"):
+        two.ours.catalog.point("layers.1.mixer.in")
+
+
+@of("two", ["mamba", "mamba2", "bamba", "jamba", "falcon_h1", "lfm2", "qwen3_next"], indirect=True)
+def test_a_convolution_that_is_never_called_is_seen_all_the_same(two: Two) -> None:
+    """Its module stays silent; what goes through its weights is ``mixer.conv_in`` and ``conv_out``."""
+    path = next(n for n, m in two.plain.named_modules() if isinstance(m, torch.nn.Conv1d))
+    module, called = two.plain.get_submodule(path), []
+    module.register_forward_hook(lambda *_: called.append(1))
+    with torch.no_grad():
+        two.plain(IDS)
+        x = two.value("layers.0.mixer.conv_in")
+        out = module(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
+    assert len(called) == 1, "the model called it"
+    raw = out if two.name == "lfm2" else torch.nn.functional.silu(out)
+    assert apart(two.value("layers.0.mixer.conv_out"), raw) <= 1e-5
+
+
+@of("two", ["falcon_h1"], indirect=True)
+def test_what_is_added_is_multiplied(two: Two) -> None:
+    """By numbers of the configuration, which the modules' own outputs do not have in them."""
+    config = two.plain.config
+    for half, path, factor in (
+        ("attn", "self_attn", config.attention_out_multiplier),
+        ("mixer", "mamba", config.ssm_out_multiplier),
+    ):
+        _, out = two.hooked(f"model.layers.1.{path}")
+        assert apart(two.value(f"layers.1.{half}.contribution"), out * factor) <= 1e-5
+        assert apart(two.value(f"layers.1.{half}.contribution"), out) > 0.05
+    _, keys = two.hooked("model.layers.1.self_attn.k_proj")
+    first = two.value("layers.1.attn.k_rot")[:, 0].flatten(1)  # the first position is not turned
+    assert apart(first, keys[:, 0] * config.key_multiplier) <= 1e-5
+    assert apart(first, keys[:, 0]) > FAR
+
+
+@of("two", ["lfm2"], indirect=True)
+def test_neurons_are_counted_as_the_model_has_them(two: Two) -> None:
+    config, shape = two.plain.config, two.value("layers.1.mlp.post_activation").shape
+    assert shape[-1] == two.ours.catalog.sizes["M"] != config.intermediate_size
+
+
+# -- shapes of families ----------------------------------------------------------------------
+
+
+@of(
+    ("family", "more", "lacks"),
+    [
+        ("granitemoehybrid", {"num_local_experts": 0}, "layers.0.mlp.shared.out"),
+        ("granitemoehybrid", {"position_embedding_type": "rope"}, "layers.0.mlp.post_activation"),
+        ("jamba", {"num_experts": 1}, "layers.1.mlp.router.logits"),
+    ],
+)
+def test_shapes(family: str, more: dict[str, Any], lacks: str, tmp_path: Path) -> None:
+    """Without experts, and with positions: what the shape has is right, what it lacks has a reason."""
+    two = Two(family, tmp_path, **more)
+    with torch.no_grad():
+        logits = two.plain(IDS).logits
+    names = [n for n in two.ours.catalog.names() if n.startswith(("layers.1.", "layers.0."))]
+    values = two.ours.values(IDS, None, names)
+    assert apart(two.ours.forward(IDS), logits) <= 1e-5
+    with pytest.raises(PointUnavailable, match="This model has no"):
+        two.ours.catalog.point(lacks)
+    if "position_embedding_type" in more:
+        assert apart(values["layers.1.attn.q_rot"], values["layers.1.attn.q"]) > FAR
+        return
+    theirs = by_hand.by_hand(family, two.path).run(IDS).values
+    assert wrong(values, theirs, 1e-5) == {}
+
+
+def test_a_gate_inside_a_norm(tmp_path: Path) -> None:
+    """Falcon-H1 in the shape that normalises what its mixers put out."""
+    two = Two("falcon_h1", tmp_path, mamba_rms_norm=True)
+    seen: list[Tensor] = []
+    norm = two.plain.get_submodule("model.layers.1.mamba.norm")
+    norm.register_forward_pre_hook(lambda m, args: seen.extend(args))
+    with torch.no_grad():
+        logits = two.plain(IDS).logits
+    state_out, gate = seen
+    assert apart(two.value("layers.1.mixer.gate"), gate) <= 1e-5
+    assert apart(two.value("layers.1.mixer.state_out").flatten(2), state_out) <= 1e-5
+    assert apart(two.ours.forward(IDS), logits) <= 1e-5
