@@ -165,6 +165,10 @@ class NotAModel(GarconError, ValueError):
     """A path that holds no model which can be served."""
 
 
+class NotTheReference(GarconError, ValueError):
+    """A model that, as it would be served, does not compute what its own implementation computes."""
+
+
 class FetchFailed(GarconError, OSError):
     """A model could not be fetched."""
 

@@ -136,6 +136,7 @@ class _Start:
             "dtype": self.settings.dtype,
             "device": device,
             "loader": self.settings.loader,
+            "unchecked": bool(self.settings.unchecked),
             "settings": {**self.settings.__dict__, "device": device},
             "limits": asdict(self.limits),
         }

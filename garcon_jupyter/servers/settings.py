@@ -19,6 +19,7 @@ class Settings:
     dtype: str | None = None
     device: str | None = None
     loader: str | None = None
+    unchecked: bool | None = None
 
     def differs(self, facts: dict[str, Any]) -> str:
         """In what a running server differs from these settings, or nothing."""
@@ -32,6 +33,8 @@ class Settings:
         for word in (f.name for f in fields(self) if f.name not in ("path", *DEGREES)):
             asked, had = getattr(self, word), facts["settings"].get(word)
             has = facts["model"]["dtype"] if word == "dtype" and asked else had
+            if word == "unchecked" and (asked or not had):  # who asks for less than there is has it
+                continue
             if asked != has and not (word == "device" and asked is None):
                 differences.append(f"{word}={has}")
         return ", ".join(differences)

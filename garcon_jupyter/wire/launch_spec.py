@@ -103,6 +103,7 @@ class LaunchSpec:
         limits: of what it uses, and of how long it stays.
         hosts: where the server runs over several; None on one.
         slurm_job: of which the server is, if any.
+        unchecked: whether the model is served without being held against its own implementation.
     """
 
     name: str
@@ -118,6 +119,7 @@ class LaunchSpec:
     limits: Limits = Limits()
     hosts: Hosts | None = None
     slurm_job: str | None = None
+    unchecked: bool = False
 
     @classmethod
     def read(cls, file: Path) -> LaunchSpec:

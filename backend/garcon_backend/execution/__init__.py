@@ -3,6 +3,8 @@
 Not here: that other ranks do the same (``lockstep``), and who asked (``kernel``).
 
 ``rank_loading``        how a process becomes a rank that runs requests
+``launch_check``        a loaded model held against its own implementation
+``first_difference``    where two passes part
 ``executor``            prepare and run, whatever the request
 ``requests``            one file for each kind of request: what there is to do
 ``tools``               what these work with

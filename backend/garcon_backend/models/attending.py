@@ -20,6 +20,9 @@ from typing import Any
 from garcon_backend.hook_sites.attention import NAME as HOUSE
 from garcon_backend.models.families import FAMILIES
 
+EAGER_ALONE = {"blt": "its fast one reads what is beside padding otherwise than the eager one"}
+"""Architectures whose eager implementation alone is the reference, though they take others."""
+
 
 @dataclass(frozen=True)
 class Attending:
@@ -46,8 +49,10 @@ def attending(model_class: Any, config: Any) -> Attending:
     attention over to a function by name. Where it has code for each name instead, only the eager one is the
     reference: Falcon's for torch's kernel adds ALiBi without the scale that the other gives it.
     """
-    family = FAMILIES.get(getattr(config, "model_type", ""))
-    exchangeable = _hands_attention_over(model_class)
+    kind = getattr(config, "model_type", "")
+    family, exchangeable = FAMILIES.get(kind), _hands_attention_over(model_class)
+    if kind in EAGER_ALONE:
+        return Attending("eager", f"its own: {EAGER_ALONE[kind]}")
     if family is not None and exchangeable:
         return Attending(HOUSE, f"the house's: points of {family.name} are inside it")
     why = "no family file maps this architecture" if exchangeable else "its class takes no other"
