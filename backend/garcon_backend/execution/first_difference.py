@@ -101,20 +101,34 @@ def percent(part: float) -> str:
     return f"{100 * part:.3g} %" if part < float("inf") else "numbers that are not finite"
 
 
-def first_difference(found: Trace, wanted: Trace, tolerance: float) -> Difference | None:
+def first_difference(
+    found: Trace, wanted: Trace, tolerance: float, real: Tensor
+) -> Difference | None:
     """The first value of a trace that is not the other's; None where all that can be compared are equal.
 
     Values of different shapes, as parts of a cut model and the whole one have, are not compared.
+
+    Args:
+        real: which places of the texts are no padding, [b, p]; only there a value has a meaning.
     """
     for key, value in found.values.items():
         other = wanted.values.get(key)
         if other is None or other.shape != value.shape:
             continue
-        by = float(distance(value, other).median())
-        worst = float(distance(value, other).max())
-        if by > tolerance or worst > 10 * tolerance:
+        apart = distance(_of_tokens(value, real), _of_tokens(other, real))
+        worst = float(apart.max())
+        if float(apart.median()) > tolerance or worst > 10 * tolerance:
             path, side, _ = key
             numbered = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
             layer = int(numbered[1]) if numbered else None
             return Difference(f"{side} of {path or 'the model'}", layer, worst)
     return None
+
+
+def _of_tokens(value: Tensor, real: Tensor) -> Tensor:
+    """Of a value for each place, [b, p, …] or [b · p, …], those of real tokens; any other as it is."""
+    if value.dim() > 2 and value.shape[:2] == real.shape:
+        return value[real]
+    if value.dim() > 1 and len(value) == real.numel():
+        return value[real.flatten()]
+    return value

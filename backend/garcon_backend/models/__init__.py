@@ -10,6 +10,7 @@ Not here: hooks, requests, and what user code does with a value.
 ``fit``                 whether a model fits, and by which degrees it can be cut
 ``attending``           by whose function a model attends
 ``own_implementation``  a served model as transformers itself would run it
+``first_layers``        the first layers whole, to hold a cut model against
 ``rotary``              rotary positions that depend on how long a text is
 ``account``             what became of a checkpoint's weights
 ``family``              what a family file declares, and its binding to a model
