@@ -27,7 +27,7 @@ LONGEST = 48
 SESSION = "the check at launch"
 
 ALONE, PADDED, CONTINUED = READINGS = ("read", "read beside padding", "continue")
-"""What is done with the texts: the first is read alone; both are read, the shorter padded on the left; both are
+"""What is done with the texts: the longer is read alone; the shorter is read, padded on the left; both are
 continued by a token, which is read with what was kept of the text."""
 
 _OPTIONS: dict[str, Any] = {
@@ -94,18 +94,17 @@ class Readings:
         """While this lasts windows are passed by the texts."""
         return short_windows(self.model) if self.shortened else nullcontext()
 
-    def _left(self) -> Inputs:
-        """Both texts, padded on the left."""
+    def _left(self, reading: str) -> Inputs:
+        """The texts of a reading, padded on the left."""
         moved = left_padded(self.passes.batch(wire.Batch(self.texts.ids, self.texts.mask)))
-        return self.passes.batch(wire.Batch(moved.ids, moved.mask))
+        assert moved.mask is not None
+        first = 1 if reading == PADDED else 0
+        return self.passes.batch(wire.Batch(moved.ids[first:], moved.mask[first:]))
 
     def real(self, reading: str) -> Tensor:
         """Which places of a reading's texts are no padding, [b, p]."""
-        return self.texts.mask[:1] if reading == ALONE else self.texts.mask.flip(1)
-
-    def _real(self, logits: Tensor) -> list[Tensor]:
-        """Those of real tokens, padded on the left."""
-        return [row[-end:] for row, end in zip(logits, self.texts.lengths, strict=True)]
+        mask = self.texts.mask
+        return mask[:1] if reading == ALONE else mask[reading == PADDED :].flip(1)
 
     # -- as it is served -------------------------------------------------------------------------
 
@@ -115,16 +114,17 @@ class Readings:
             return self._forward(self.passes.batch(wire.Batch(self.texts.ids[:1])))
         with self.windows():
             if reading == PADDED:
-                found = self._forward(self._left())
-                return None if found is None else self._real(torch.stack(found))
+                return self._forward(self._left(PADDED))
             return self._continued()
 
     def _forward(self, inputs: Inputs) -> list[Tensor] | None:
+        """The logits of one text, without its padding."""
         logits = self.passes.forward(wire.Forward(SESSION), inputs, (), None)
-        return None if logits is None else list(logits)
+        return None if logits is None else [_without_padding(logits[0], inputs)]
 
     def _continued(self) -> list[Tensor] | None:
-        found = generate(self.passes, wire.Generate(SESSION, options=_OPTIONS), self._left(), ())
+        request = wire.Generate(SESSION, options=_OPTIONS)
+        found = generate(self.passes, request, self._left(CONTINUED), ())
         self.tokens = self._shared(None if found is None else found.ids[:, -2])
         return None if found is None else list(found.logits.unbind(1))
 
@@ -150,7 +150,7 @@ class Readings:
         rows = list(zip(both, ends, strict=True))
         return {
             ALONE: [first],
-            PADDED: [row[:end] for row, end in rows],
+            PADDED: [both[1, : ends[1]]],
             CONTINUED: [row[end - 1 : end + 1] for row, end in rows],
         }
 
@@ -167,16 +167,16 @@ class Readings:
         return logits
 
     def _own_padded(self) -> list[Tensor]:
-        inputs = self._left()
+        inputs = self._left(PADDED)
         assert inputs.mask is not None
         told = {"input_ids": inputs.ids, "attention_mask": inputs.mask.long()}
         if self.passes.takes_positions:  # else it counts them by itself
             told["position_ids"] = (inputs.mask.cumsum(1) - 1).clamp(min=0)
-        return self._real(self._own(**told))
+        return [_without_padding(self._own(**told)[0], inputs)]
 
     def _own_continued(self) -> list[Tensor]:
         """Over the same tokens, where some were chosen already."""
-        inputs, tokens = self._left(), self.tokens
+        inputs, tokens = self._left(CONTINUED), self.tokens
         assert inputs.mask is not None
         only = None if tokens is None else (lambda row, sent: [int(tokens[row])])
         with by_own_implementation(self.model), shared_logits(self.model):
@@ -189,3 +189,8 @@ class Readings:
                 **_OPTIONS,
             )
         return list(torch.stack(found.logits).unbind(1))
+
+
+def _without_padding(logits: Tensor, inputs: Inputs) -> Tensor:
+    """Those of the real tokens of the only text, [p, V]."""
+    return logits if inputs.mask is None else logits[inputs.mask[0]]
