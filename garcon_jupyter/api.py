@@ -43,6 +43,7 @@ def launch(
 
     Raises:
         NotAModel: the path holds no model; says what it is.
+        NotTheReference: as it would be served it does not compute what its own implementation computes; says where.
         BadRequest, UnknownName: an option makes no sense, or there is none of that name.
         ServerMismatch: a server of that name runs with another model, degrees, dtype or loader.
         BadDegrees, DoesNotFit: the model cannot be cut so, or is too large; with the numbers.

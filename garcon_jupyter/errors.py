@@ -169,6 +169,10 @@ class NotAnAdapter(GarconError, ValueError):
     """A path that holds no adapter which this model can run with, and why."""
 
 
+class NotTheReference(GarconError, ValueError):
+    """A model that, as it would be served, does not compute what its own implementation computes."""
+
+
 class FetchFailed(GarconError, OSError):
     """A model could not be fetched."""
 

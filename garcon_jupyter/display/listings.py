@@ -23,7 +23,7 @@ from garcon_jupyter.points import (
     PointSpec,
     parse_parameter,
 )
-from garcon_jupyter.servers.server import Server, log_file, why_gone
+from garcon_jupyter.servers.server import Server, log_file, unchecked, why_gone
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
@@ -87,7 +87,7 @@ def servers(found: Sequence[Server]) -> str:
         + [
             (
                 server.name,
-                f"{server.facts['model']['architecture']} {server.facts['model']['dtype']}",
+                " ".join(filter(None, (*_kind(server.facts["model"]), unchecked(server.facts)))),
                 degrees(server.facts),
                 "starts anew" if server.facts.get("restarting") else str(server.facts["pid"]),
                 server.facts["path"],
@@ -95,6 +95,10 @@ def servers(found: Sequence[Server]) -> str:
             for server in found
         ]
     )
+
+
+def _kind(model: dict[str, Any]) -> tuple[str, str]:
+    return model["architecture"], model["dtype"]
 
 
 def status(server: Endpoint, told: dict[str, Any]) -> str:
@@ -105,6 +109,7 @@ def status(server: Endpoint, told: dict[str, Any]) -> str:
         ("path", server.facts["path"]),
         ("running", _work(told["running"]) if told["running"] else "nothing"),
         ("waiting", "; ".join(map(_work, told["waiting"])) or "nothing"),
+        *(("check", said) for said in _check(server.facts["model"])),
         *(("note", note) for note in server.facts["model"].get("notes", ())),
         *(
             ("adapter", f"{name}: {told}")
@@ -119,6 +124,14 @@ def status(server: Endpoint, told: dict[str, Any]) -> str:
     several = len({rank.get("host") for rank in told["ranks"]}) > 1
     rows += [(f"rank {rank['rank']}", _rank(rank, several)) for rank in told["ranks"]]
     return f"{server.name}\n" + _indented(columns(rows))
+
+
+def _check(model: dict[str, Any]) -> list[str]:
+    """What the check at launch came to; a server of an earlier version, and one that is unchecked, has no such row."""
+    check = model.get("check") or {"state": "unchecked"}
+    if check["state"] == "unchecked":  # its note says it
+        return []
+    return [f"{check['said']}, in {check['seconds']:.2f} s" if check["seconds"] else check["said"]]
 
 
 def _work(item: dict[str, Any]) -> str:

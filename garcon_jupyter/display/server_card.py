@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.servers import control
+from garcon_jupyter.servers.server import unchecked
 from garcon_jupyter.widgets import ServerCard
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def server_card(rmodel: Client) -> ServerCard:
         f"{model['parameters'] / 1e6:,.0f} M parameters",
         model["dtype"],
         ", ".join(sharding) or "one process",
+        *filter(None, [unchecked(rmodel.facts)]),
     ]
     return ServerCard(
         rmodel.status,

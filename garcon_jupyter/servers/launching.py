@@ -137,6 +137,7 @@ class _Start:
             "device": device,
             "loader": self.settings.loader,
             "family": self.settings.family,
+            "unchecked": bool(self.settings.unchecked),
             "settings": {**self.settings.__dict__, "device": device},
             "limits": asdict(self.limits),
             "adapters": self.settings.adapter or {},

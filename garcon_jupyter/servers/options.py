@@ -183,6 +183,14 @@ class ModelOptions(TypedDict, total=False):
             metavar="FILE",
         ),
     ]
+    unchecked: Annotated[
+        bool | None,
+        Option(
+            "serve the model though its numbers were not held against those of its own implementation, which is then"
+            " said wherever it is named",
+            unset="a model whose numbers differ is not served",
+        ),
+    ]
 
 
 class LimitOptions(TypedDict, total=False):

@@ -72,7 +72,14 @@ class Server:
 
     def __repr__(self) -> str:
         degrees = ", ".join(f"{k}={v}" for k, v in self.facts["degrees"].items() if v > 1)
-        return f"<server {self.name}: {self.facts['path']}{', ' + degrees if degrees else ''}>"
+        said = "".join(f", {word}" for word in (degrees, unchecked(self.facts)) if word)
+        return f"<server {self.name}: {self.facts['path']}{said}>"
+
+
+def unchecked(facts: dict[str, Any]) -> str:
+    """The word for a model whose numbers were not held against its own implementation's, as was asked; else ""."""
+    check = facts.get("model", {}).get("check", {})
+    return "unchecked" if check.get("state") == "unchecked" else ""
 
 
 # -- where things lie ----------------------------------------------------------------------------

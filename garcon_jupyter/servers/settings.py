@@ -22,6 +22,7 @@ class Settings:
     family: str | None = None
     adapter: dict[str, str] | None = None
     trust_remote_code: bool | None = None
+    unchecked: bool | None = None
 
     def differs(self, facts: dict[str, Any]) -> str:
         """In what a running server differs from these settings, or nothing."""
@@ -35,6 +36,8 @@ class Settings:
         for word in (f.name for f in fields(self) if f.name not in ("path", *DEGREES)):
             asked, had = getattr(self, word), facts["settings"].get(word)
             has = facts["model"]["dtype"] if word == "dtype" and asked else had
+            if word == "unchecked" and (asked or not had):  # who asks for less than there is has it
+                continue
             if asked != has and not (word == "device" and asked is None):
                 differences.append(f"{word}={has}")
         return ", ".join(differences)

@@ -106,6 +106,7 @@ class LaunchSpec:
         slurm_job: of which the server is, if any.
         adapters: directories by the names by which requests name them.
         trust_remote_code: whether code that the checkpoint brings may run.
+        unchecked: whether the model is served without being held against its own implementation.
     """
 
     name: str
@@ -124,6 +125,7 @@ class LaunchSpec:
     family: str | None = None
     adapters: dict[str, str] = field(default_factory=dict)
     trust_remote_code: bool = False
+    unchecked: bool = False
 
     @classmethod
     def read(cls, file: Path) -> LaunchSpec:

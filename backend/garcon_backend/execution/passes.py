@@ -41,11 +41,12 @@ class Passes:
     Attributes:
         rank: whose model it is.
         special: ids of its special tokens, [n].
+        takes_positions: whether it can be told the position of each token, counted from 0.
     """
 
     def __init__(self, rank: Rank) -> None:
         self.rank = rank
-        self._takes_positions = _takes_positions(rank.model)
+        self.takes_positions = _takes_positions(rank.model)
         self._computes_some_logits = rank.bound.family is not None and _takes(
             rank.model, "logits_to_keep"
         )
@@ -144,7 +145,7 @@ class Passes:
             kwargs["logits_to_keep"] = keep
         # Else they are the model's own, which it need not look through. One that no family maps counts from the
         # first column by itself, which is right unless that is padding.
-        if mask is not None and (mapped or (self._takes_positions and not mask[:, 0].all())):
+        if mask is not None and (mapped or (self.takes_positions and not mask[:, 0].all())):
             kwargs["position_ids"] = inputs.positions
         return self.rank.model(
             input_ids=inputs.ids, attention_mask=None if mask is None else mask.long(), **kwargs

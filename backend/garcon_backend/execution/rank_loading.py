@@ -14,7 +14,9 @@ from torch import Tensor
 
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.distributed.secret import RANKS_KEY, derived
+from garcon_backend.execution import launch_check
 from garcon_backend.execution.executor import Executor
+from garcon_backend.execution.launch_check import Checked
 from garcon_backend.hook_sites import attention
 from garcon_backend.models import fit, loading, sharding
 from garcon_backend.models.account import account_of
@@ -45,9 +47,9 @@ class LoadedRank:
     model_facts: dict[str, Any]
 
     @classmethod
-    def of(cls, rank: Rank) -> LoadedRank:
+    def of(cls, rank: Rank, checked: Checked) -> LoadedRank:
         """A rank that has all it needs."""
-        return cls(Executor(rank), _facts(rank), _model_facts(rank))
+        return cls(Executor(rank), _facts(rank), _model_facts(rank, checked))
 
     @property
     def mesh(self) -> Mesh:
@@ -61,7 +63,7 @@ class LoadedRank:
 
 
 def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
-    """Join the group and load this rank's part of the model.
+    """Join the group, load this rank's part of the model, and hold it against its own implementation.
 
     Raises:
         GarconError: the model cannot be served like this, and why.
@@ -79,9 +81,10 @@ def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
         check_places(rank.bound)
     if mesh.world > 1:
         rank.interrupts.stop.guard(sharding.own_layers(model, mesh))
+    checked = _check(spec, rank, progress)
     _limit_memory(spec, rank)
     _bring_back(spec, rank)
-    return LoadedRank.of(rank)
+    return LoadedRank.of(rank, checked)
 
 
 def _load_model(
@@ -98,6 +101,13 @@ def _load_model(
     trusted = spec.trust_remote_code
     model = loading.load(directory, mesh, spec.dtype, progress, trusted, family)
     return model, loading.load_tokenizer(directory, progress, spec.trust_remote_code)
+
+
+def _check(spec: LaunchSpec, rank: Rank, progress: Callable[[str], None]) -> Checked:
+    """Hold the model against its own implementation, unless it is asked not to."""
+    if spec.loader:
+        return launch_check.OWN_MODULE
+    return launch_check.checked(rank, Path(spec.model), spec.unchecked, progress)
 
 
 def _bring_back(spec: LaunchSpec, rank: Rank) -> None:
@@ -155,7 +165,7 @@ def _bytes(parameter: Any) -> int:
     return local.numel() * local.element_size()
 
 
-def _model_facts(rank: Rank) -> dict[str, Any]:
+def _model_facts(rank: Rank, checked: Checked) -> dict[str, Any]:
     model, family = rank.model, rank.bound.family
     account = account_of(model)
     beyond = beyond_the_model(rank.tokenizer, rank.bound.catalog.sizes.get("V", 0))
@@ -168,6 +178,7 @@ def _model_facts(rank: Rank) -> dict[str, Any]:
         ),
         "parameters": account.parameters,
         "unused_weights": list(account.unused),
-        "notes": [*account.notes(), *beyond],
+        "check": checked.facts(),
+        "notes": [*checked.notes(), *account.notes(), *beyond],
         "adapters": rank.adapters.told(),
     }

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.execution import launch_check
+from garcon_backend.execution.launch_check import Checked
 from garcon_backend.execution.rank_loading import LoadedRank
 from garcon_backend.hook_sites import attention
 from garcon_backend.in_process.connection import InProcessConnection
@@ -39,8 +41,8 @@ class ModelHere:
         facts: plain facts, as of a server.
     """
 
-    def __init__(self, rank: Rank, name: str, path: str) -> None:
-        loaded = LoadedRank.of(rank)
+    def __init__(self, rank: Rank, name: str, path: str, checked: Checked) -> None:
+        loaded = LoadedRank.of(rank, checked)
         self.name, self.facts = name, _facts(loaded, name, path)
         self._key, self._serving = secrets.token_hex(16), Serving(loaded, self.facts)
 
@@ -49,7 +51,8 @@ class ModelHere:
         return InProcessConnection(self._serving, self._key)
 
     def __repr__(self) -> str:
-        return f"<model {self.name} in this process: {self.facts['path']}>"
+        notes = "".join(f"; note: {note}" for note in self.facts["model"]["notes"])
+        return f"<model {self.name} in this process: {self.facts['path']}{notes}>"
 
 
 def open_here(
@@ -62,6 +65,7 @@ def open_here(
     family: str | None = None,
     adapter: Any = None,
     trust_remote_code: bool = False,
+    unchecked: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> ModelHere:
     """Open a model in this process, as a server would have it, without one.
@@ -78,11 +82,14 @@ def open_here(
         tokenizer: of a module; a path has its own.
         family: of the user's own, as of ``garcon.launch``.
         adapter, trust_remote_code: as for ``garcon.launch``.
+        unchecked: open a path though its numbers were not held against those of the model's own implementation, which
+            is said wherever it is named.
         progress: is told in a line what is going on.
 
     Raises:
         NotAModel: the path holds no model; says what it is.
         NotAnAdapter: a directory holds no adapter, or one of another model.
+        NotTheReference: its numbers would not be those of the model's own implementation.
         BadRequest: an unknown dtype, or `family` names none.
 
     Examples:
@@ -107,8 +114,11 @@ def open_here(
     rank = Rank.around(model, mesh, tokenizer, attended=True, adapters=adapters, family=own)
     if own:
         check_places(rank.bound)
+    checked = launch_check.OWN_MODULE
+    if not isinstance(source, nn.Module):
+        checked = launch_check.checked(rank, Path(path), unchecked, progress)
     rank.contexts.quota.set_limit(memory.available_bytes(device) // 2)
-    return ModelHere(rank, name or Path(path).name, path)
+    return ModelHere(rank, name or Path(path).name, path, checked)
 
 
 def _facts(loaded: LoadedRank, name: str, path: str) -> dict[str, Any]:

@@ -24,6 +24,9 @@ from garcon_jupyter.model_files.multimodal import wrapper_of
 _IN_TEXT = {"text_config": HOUSE}
 """The text part of a multimodal model attends by the house's function, its other parts by what transformers takes."""
 
+EAGER_ALONE = {"blt": "its fast one reads what is beside padding otherwise than the eager one"}
+"""Architectures whose eager implementation alone is the reference, though they take others."""
+
 
 @dataclass(frozen=True)
 class Attending:
@@ -52,6 +55,9 @@ def attending(model_class: Any, config: Any, family: Family | None) -> Attending
     for Falcon's ALiBi.
     """
     exchangeable = _hands_attention_over(model_class)
+    kind = getattr(config, "model_type", "")
+    if kind in EAGER_ALONE:
+        return Attending("eager", f"its own: {EAGER_ALONE[kind]}")
     if family is not None and exchangeable:
         name = HOUSE if wrapper_of(config) is None else _IN_TEXT
         return Attending(name, f"the house's: points of {family.name} are inside it")

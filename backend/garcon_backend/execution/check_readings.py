@@ -1,0 +1,196 @@
+"""The readings of the check at launch: each as it is served, and by the model's own implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationMixin
+
+from garcon_backend.execution.generation import generate, left_padded
+from garcon_backend.execution.inputs import Inputs
+from garcon_backend.execution.passes import Passes
+from garcon_backend.models.own_implementation import by_own_implementation, short_windows, window_of
+from garcon_backend.models.sharding import shared_logits
+from garcon_jupyter.wire import requests as wire
+
+LENGTH = 8
+"""Tokens of the longer text, where no window asks for more."""
+
+LONGEST = 48
+"""Tokens of the longest window that a text is made long enough for."""
+
+SESSION = "the check at launch"
+
+ALONE, PADDED, CONTINUED = READINGS = ("read", "read beside padding", "continue")
+"""What is done with the texts: the longer is read alone; the shorter is read, padded on the left; both are
+continued by a token, which is read with what was kept of the text."""
+
+_OPTIONS: dict[str, Any] = {
+    "max_new_tokens": 2,
+    "min_new_tokens": 2,
+    "do_sample": False,
+    "num_beams": 1,
+    "output_logits": True,
+}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Two texts: tokens [b, p], the shorter padded on the right, and which are real."""
+
+    ids: Tensor
+    mask: Tensor
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each."""
+        return [int(count) for count in self.mask.sum(1)]
+
+    @classmethod
+    def of(cls, model: Any, sizes: Mapping[str, int]) -> Texts:
+        """Texts that a model reads, of its usual tokens: none that has a meaning of its own."""
+        window = window_of(model)
+        length = window + 4 if 0 < window <= LONGEST else LENGTH
+        length = max(2, min(length, sizes.get("P", 1 << 62) - 2))
+        vocabulary = sizes.get("V") or model.get_input_embeddings().num_embeddings
+        special = _special(model.config)
+        usual = [number for number in range(min(vocabulary, 4096)) if number not in special]
+        places = torch.arange(2 * length) * 37 + 11
+        ids = torch.tensor(usual)[places % len(usual)].view(2, length)
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        mask[1, length - max(1, length // 3) :] = False
+        return cls(ids, mask)
+
+
+def _special(config: Any) -> set[int]:
+    """Numbers of the tokens that a configuration names: ends, padding, places of pictures."""
+    found: set[int] = set()
+    for one in (config, config.get_text_config()):
+        for name, value in vars(one).items():
+            if name.endswith(("_token_id", "_token_index")) and value is not None:
+                found |= set(value) if isinstance(value, (list, tuple)) else {value}
+    return found
+
+
+class Readings:
+    """The same texts read in all ways, on this rank; every rank calls the same.
+
+    A reading is a list of logits: of each row those of its real tokens, [p, V], or, of one that is continued,
+    those that its two new tokens are chosen by, [2, V].
+    """
+
+    def __init__(self, passes: Passes) -> None:
+        self.passes, self.mesh, self.model = passes, passes.rank.mesh, passes.rank.model
+        self.texts = Texts.of(self.model, passes.rank.bound.catalog.sizes)
+        self.shortened = window_of(self.model) > self.texts.ids.shape[1]
+        self.tokens: Tensor | None = None
+
+    def windows(self) -> AbstractContextManager[None]:
+        """While this lasts windows are passed by the texts."""
+        return short_windows(self.model) if self.shortened else nullcontext()
+
+    def _left(self, reading: str) -> Inputs:
+        """The texts of a reading, padded on the left."""
+        moved = left_padded(self.passes.batch(wire.Batch(self.texts.ids, self.texts.mask)))
+        assert moved.mask is not None
+        first = 1 if reading == PADDED else 0
+        return self.passes.batch(wire.Batch(moved.ids[first:], moved.mask[first:]))
+
+    def real(self, reading: str) -> Tensor:
+        """Which places of a reading's texts are no padding, [b, p]."""
+        mask = self.texts.mask
+        return mask[:1] if reading == ALONE else mask[reading == PADDED :].flip(1)
+
+    # -- as it is served -------------------------------------------------------------------------
+
+    def served(self, reading: str) -> list[Tensor] | None:
+        """What the model is served as; None on ranks that do not answer."""
+        if reading == ALONE:
+            return self._forward(self.passes.batch(wire.Batch(self.texts.ids[:1])))
+        with self.windows():
+            if reading == PADDED:
+                return self._forward(self._left(PADDED))
+            return self._continued()
+
+    def _forward(self, inputs: Inputs) -> list[Tensor] | None:
+        """The logits of one text, without its padding."""
+        logits = self.passes.forward(wire.Forward(SESSION), inputs, (), None)
+        return None if logits is None else [_without_padding(logits[0], inputs)]
+
+    def _continued(self) -> list[Tensor] | None:
+        request = wire.Generate(SESSION, options=_OPTIONS)
+        found = generate(self.passes, request, self._left(CONTINUED), ())
+        self.tokens = self._shared(None if found is None else found.ids[:, -2])
+        return None if found is None else list(found.logits.unbind(1))
+
+    def _shared(self, tokens: Tensor | None) -> Tensor:
+        """What the rank that answers has, on every rank."""
+        degrees = self.mesh.degrees
+        answers = (degrees.pp - 1) * degrees.dp * degrees.tp
+        like = torch.zeros(2, dtype=torch.long, device=self.mesh.device)
+        return self.mesh.everyone.broadcast(like if tokens is None else tokens, answers)
+
+    # -- by its own implementation ---------------------------------------------------------------
+
+    def wanted(self) -> dict[str, list[Tensor]]:
+        """What all readings are to be, from a single one: whole, without a cache and without a mask. The shorter
+        text is followed by tokens that it cannot see."""
+        ids, ends = self.texts.ids.to(self.mesh.device), self.texts.lengths
+        longer = torch.cat([ids, ids[:, :1]], 1)
+        if self.tokens is not None:
+            longer[torch.arange(2), ends] = self.tokens
+        with self.windows():
+            both = self._own(input_ids=longer)
+        first = self._own(input_ids=ids[:1])[0] if self.shortened else both[0, :-1]
+        rows = list(zip(both, ends, strict=True))
+        return {
+            ALONE: [first],
+            PADDED: [both[1, : ends[1]]],
+            CONTINUED: [row[end - 1 : end + 1] for row, end in rows],
+        }
+
+    def own(self, reading: str) -> list[Tensor]:
+        """One reading just as transformers does it: with padding where there is some, and with its own cache."""
+        if reading == ALONE:
+            return list(self._own(input_ids=self.texts.ids[:1].to(self.mesh.device)))
+        with self.windows():
+            return self._own_padded() if reading == PADDED else self._own_continued()
+
+    def _own(self, **told: Any) -> Tensor:
+        with by_own_implementation(self.model):
+            logits: Tensor = self.model(use_cache=False, **told).logits
+        return logits
+
+    def _own_padded(self) -> list[Tensor]:
+        inputs = self._left(PADDED)
+        assert inputs.mask is not None
+        told = {"input_ids": inputs.ids, "attention_mask": inputs.mask.long()}
+        if self.passes.takes_positions:  # else it counts them by itself
+            told["position_ids"] = (inputs.mask.cumsum(1) - 1).clamp(min=0)
+        return [_without_padding(self._own(**told)[0], inputs)]
+
+    def _own_continued(self) -> list[Tensor]:
+        """Over the same tokens, where some were chosen already."""
+        inputs, tokens = self._left(CONTINUED), self.tokens
+        assert inputs.mask is not None
+        only = None if tokens is None else (lambda row, sent: [int(tokens[row])])
+        with by_own_implementation(self.model), shared_logits(self.model):
+            found: Any = GenerationMixin.generate(
+                self.model,  # type: ignore[arg-type]
+                inputs.ids,
+                attention_mask=inputs.mask.long(),
+                prefix_allowed_tokens_fn=only,
+                return_dict_in_generate=True,
+                **_OPTIONS,
+            )
+        return list(torch.stack(found.logits).unbind(1))
+
+
+def _without_padding(logits: Tensor, inputs: Inputs) -> Tensor:
+    """Those of the real tokens of the only text, [p, V]."""
+    return logits if inputs.mask is None else logits[inputs.mask[0]]
