@@ -173,9 +173,11 @@ class Recording:
         attributes: dict[str, AttributeInfo],
         lazy: bool,
         owner: Any,
+        certificate: str = "",
     ) -> None:
         self._model, self._ref, self._attributes, self._lazy = model, ref, attributes, lazy
         self._owner = owner  # keeps the snapshot alive on the server
+        self._certificate = certificate
         self._fetched: dict[str, Any] = {}
 
     def handle(self, attribute: str) -> Handle:
@@ -191,6 +193,11 @@ class Recording:
             )
         info = self._attributes[attribute]
         return Handle(self._model, self._ref, attribute, info, self._owner)
+
+    @property
+    def certificate(self) -> str:
+        """Id of the model's certificate when the probe last ran; "" where none was made (``rmodel.certify()``)."""
+        return self._certificate
 
     def __getattribute__(self, name: str) -> Any:
         # What was saved comes before what this class calls so: somebody will save `keys`.
@@ -235,7 +242,8 @@ class Recording:
             )
             origin = f" (of {info.origin})" if info.origin else ""
             rows.append(f"{name}: {what or info.preview}{origin}")
-        return f"<recording of {self._ref.point}: {'; '.join(rows)}>"
+        certified = f", certificate {self._certificate}" if self._certificate else ""
+        return f"<recording of {self._ref.point}{certified}: {'; '.join(rows)}>"
 
     def _repr_html_(self) -> str | None:
         return display_hooks.html(self)
@@ -260,7 +268,10 @@ class Recordings(Mapping[Key, Recording]):
         for (point, name), attributes in index.contexts.items():
             ref = RecordingRef(index.snapshot, point, name)
             key: Key = point if name is None else (point, name)
-            self._entries[key] = Recording(model, ref, attributes, lazy, self._snapshot)
+            certificate = index.certificates.get((point, name), "")
+            self._entries[key] = Recording(
+                model, ref, attributes, lazy, self._snapshot, certificate
+            )
         weakref.finalize(self._snapshot, model._released.append, index.snapshot).atexit = False
 
     def __getitem__(self, key: Key) -> Any:

@@ -235,6 +235,17 @@ class GetParameter(Request):
 
 
 @dataclass
+class KeepCertificate(Request):
+    """Keep a certificate with the model, and answer with the one that is kept; None where none is.
+
+    Attributes:
+        certificate: plain data, with its "id" and "summary"; None to ask.
+    """
+
+    certificate: dict[str, Any] | None = None
+
+
+@dataclass
 class RunOnRanks(Request):
     """Run code on every rank with ``model``, ``rank`` and ``world_size`` in scope."""
 
@@ -255,6 +266,7 @@ REQUESTS: dict[str, type[Request]] = {
         Checkpoint,
         Restore,
         GetParameter,
+        KeepCertificate,
         RunOnRanks,
     )
 }
@@ -284,8 +296,10 @@ class SnapshotIndex:
 
     Attributes:
         silent: why probes at (point, name) did not run, where their module was not called.
+        certificates: of the model, when probes at (point, name) last ran: its id, where there was one.
     """
 
     snapshot: int
     contexts: dict[tuple[str, str | None], dict[str, AttributeInfo]]
     silent: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    certificates: dict[tuple[str, str | None], str] = field(default_factory=dict)

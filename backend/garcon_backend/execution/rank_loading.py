@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -158,4 +159,13 @@ def _model_facts(rank: Rank) -> dict[str, Any]:
         "parameters": account.parameters,
         "unused_weights": list(account.unused),
         "notes": account.notes(),
+        "versions": {name: _version(name) for name in ("garcon-jupyter", "torch", "transformers")},
     }
+
+
+def _version(package: str) -> str:
+    """The version of a package that is installed; "" where it is not."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -54,6 +54,9 @@ class Contexts:
         self.finished = 0
         """Number of the last request that was finished before this process began."""
         self._silent: dict[Key, str] = {}
+        self.certificate: dict[str, Any] | None = None
+        """The certificate of the model, as plain data, with its "id"."""
+        self._certificates: dict[Key, str] = {}
 
     def news(self) -> dict[Key, bool]:
         """Of the contexts that were opened or cleared since this was asked last: whether anything is in them."""
@@ -90,6 +93,10 @@ class Contexts:
         """Why probes of a session did not run when they last could have, by point and name."""
         return {key[1:]: why for key, why in self._silent.items() if key[0] == session}
 
+    def certificates(self, session: str) -> dict[tuple[str, str | None], str]:
+        """The model's certificate when a session's probes last ran, by point and name; "" where there was none."""
+        return {key[1:]: id for key, id in self._certificates.items() if key[0] == session}
+
     def begin(self) -> None:
         """A request begins."""
         if self._backups:
@@ -114,6 +121,7 @@ class Contexts:
         key = (session, point, name)
         self._touched.add(key)
         self._silent.pop(key, None)
+        self._certificates[key] = self.certificate["id"] if self.certificate else ""
         context = self._live.get(key)
         if context is None:
             context = self._live[key] = SaveContext(self.check_room)
@@ -183,6 +191,7 @@ class Contexts:
                 self._live.pop(key, None)
                 self._silent.pop(key, None)
                 self._origins.pop(key, None)
+                self._certificates.pop(key, None)
                 if self._backups:
                     self._backups.cleared(key)
 

@@ -14,7 +14,7 @@ Index = dict[tuple[str, str | None], dict[str, merging.RankPart]]
 """One rank's table of contents of a snapshot: for each (point, name), what its attributes are."""
 
 Silent = dict[tuple[str, str | None], str]
-"""Why probes at (point, name) did not run."""
+"""Why probes at (point, name) did not run; or what the model's certificate was when they did."""
 
 
 class SnapshotHandler(RequestHandler[wire.Snapshot]):
@@ -25,7 +25,7 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
     def prepare(self) -> None:
         """Nothing can be wrong."""
 
-    def run(self) -> tuple[Index, Silent]:
+    def run(self) -> tuple[Index, Silent, Silent]:
         contexts, session = self.rank.contexts, self.request.session
         index = {
             key: {
@@ -39,13 +39,15 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
             }
             for key, saved in contexts.snapshot(session, self.request.number).items()
         }
-        return index, contexts.silent(session)
+        return index, contexts.silent(session), contexts.certificates(session)
 
-    def combine(self, parts: Sequence[tuple[Index, Silent]]) -> wire.SnapshotIndex:
+    def combine(self, parts: Sequence[tuple[Index, Silent, Silent]]) -> wire.SnapshotIndex:
         found: dict[Any, dict[str, list[merging.RankPart]]] = {}
         silent: Silent = {}
-        for index, of_rank in parts:
+        certificates: Silent = {}
+        for index, of_rank, certified in parts:
             silent |= of_rank
+            certificates |= certified
             for key, attributes in index.items():
                 for name, info in attributes.items():
                     found.setdefault(key, {}).setdefault(name, []).append(info)
@@ -53,4 +55,4 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
             key: {name: merging.described(infos) for name, infos in attributes.items()}
             for key, attributes in found.items()
         }
-        return wire.SnapshotIndex(self.request.number, table, silent)
+        return wire.SnapshotIndex(self.request.number, table, silent, certificates)

@@ -1,0 +1,131 @@
+"""Certificates: every family holds, what is found is what is told, and the server keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import garcon_jupyter as garcon
+from garcon_backend.in_process import open_here
+from garcon_jupyter.certificate.identities import IDENTITIES, UNCOVERED, identity_of
+from garcon_jupyter.certificate.layer_kinds import layer_kinds
+from garcon_jupyter.certificate.result import Certificate
+from garcon_jupyter.points import PARAMETERS, POINTS, Catalog
+from tests import checkpoints
+
+
+@pytest.mark.parametrize("family", checkpoints.FAMILIES)
+def test_every_family_holds_and_all_of_it_is_covered(family: str, tmp_path: Path) -> None:
+    rmodel = garcon.connect(open_here(checkpoints.make(family, tmp_path)))
+    certificate = rmodel.certify()
+    assert [*certificate.broken()] == [] and [*certificate.not_covered()] == []
+    told = {row.name for row in certificate.rows}
+    assert {rmodel.catalog.point(name).template for name in rmodel.catalog.names()} <= told
+    assert {rmodel.catalog.parameter(name).template for name in rmodel.parameters} <= told
+
+
+def test_every_point_and_parameter_has_an_identity_or_a_reason() -> None:
+    points = {spec.template for spec in POINTS}
+    parameters = {spec.template for spec in PARAMETERS}
+    used = {template for identity in IDENTITIES for template in identity.by}
+    assert points - set(UNCOVERED) == {i.of for i in IDENTITIES} - set(UNCOVERED)
+    assert parameters - set(UNCOVERED) == used
+    assert set(UNCOVERED) <= points | parameters and all(UNCOVERED.values())
+    for identity in IDENTITIES:
+        assert set(identity.reads) <= points and set(identity.beside) <= set(identity.reads)
+        assert identity_of(identity.of) is identity
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_a_lower_precision_holds_by_its_own_tolerance(
+    family: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    path = checkpoints.make(family, tmp_path, dtype=dtype)
+    certificate = garcon.connect(open_here(path)).certify()
+    assert [*certificate.broken()] == []
+    errors = [row.value.error for row in certificate.rows if row.value.error is not None]
+    assert 1e-4 < max(errors) < 0.04, "that was not a lower precision"
+
+
+def test_what_is_told(rmodel: garcon.RemoteModel) -> None:
+    certificate = rmodel.certify(anew=True)
+    assert certificate.holds and certificate.row("layers.{i}.attn.z").held
+    assert certificate.row("layers.{i}.attn.z").value.says == "pattern × values, repeated"
+    assert certificate.kinds["attention"].layers == (0, 1, 2, 3)
+    assert (
+        certificate.kinds["attention"].read == (0, 3) and certificate.kinds["attention"].moved == 3
+    )
+    assert certificate.facts["dtype"] == "float32" and certificate.facts["degrees"]["tp"] == 1
+    assert certificate.facts["versions"]["torch"] == torch.__version__
+    assert set(certificate.checks) == {"looking changes nothing", "equal edits", "logits"}
+    assert certificate.summary == "44 of 44 points and parameters held"
+    assert len(certificate.id) == 8 and repr(certificate).startswith(
+        f"<certificate {certificate.id} of tiny"
+    )
+    assert Certificate.of_json(certificate.as_json()) == certificate
+    with pytest.raises(KeyError):
+        certificate.row("layers.{i}.attn.z", "mamba")
+
+
+def test_it_is_kept_and_recordings_name_it(tmp_path: Path) -> None:
+    here = open_here(checkpoints.make("llama", tmp_path))
+    rmodel = garcon.connect(here)
+
+    def save(save_ctx: Any, tensor: torch.Tensor) -> None:
+        save_ctx.x = tensor
+
+    def recorded() -> Any:
+        rmodel.forward([[1, 2]], probes=[rmodel.probe_points["embed.out"].probe(save)])
+        return rmodel.recordings()["embed.out"]
+
+    before = recorded()
+    assert before.certificate == "" and "certificate" not in repr(before)
+    assert rmodel.status()["certificate"] is None
+    certificate = rmodel.certify()
+    assert rmodel.status()["certificate"] == {"id": certificate.id, "summary": certificate.summary}
+    assert rmodel.recordings()["embed.out"].certificate == ""
+    assert recorded().certificate == certificate.id
+    assert f"certificate {certificate.id}" in repr(recorded())
+    again = garcon.connect(here).certify()
+    assert again == certificate and again.id == certificate.id
+    assert rmodel.certify(anew=True).id != certificate.id
+    assert len(rmodel.recordings()) == 1, "nothing of it is left"
+
+
+def test_every_layer_is_read_where_that_is_asked(tmp_path: Path) -> None:
+    rmodel = garcon.connect(open_here(checkpoints.make("gemma2", tmp_path)))
+    few = rmodel.certify()
+    assert {name: kind.read for name, kind in few.kinds.items()} == {
+        "sliding": (0, 2),
+        "attention": (1, 3),
+    }
+    certificate = rmodel.certify(every_layer=True)
+    assert certificate.holds and certificate.id != few.id
+    assert rmodel.certify().id == certificate.id, "what is kept says more"
+
+
+def test_kinds_of_layers() -> None:
+    catalog = Catalog(
+        {},
+        4,
+        0,
+        {"a": (0, 1, 2, 3), "b": (1, 3)},
+        kinds=("linear", "attention", "linear", "attention"),
+    )
+    kinds = layer_kinds(catalog)
+    assert {name: kind.layers for name, kind in kinds.items()} == {
+        "linear": (0, 2),
+        "attention": (1, 3),
+    }
+    plain = layer_kinds(Catalog({}, 3, 0, {"a": (0, 1, 2), "b": (2,)}))
+    assert {n: k.layers for n, k in plain.items()} == {"layer": (0, 1), "layer, from 2": (2,)}
+
+
+def test_a_model_without_points_is_told_so() -> None:
+    module = torch.nn.Sequential(torch.nn.Embedding(7, 3), torch.nn.Linear(3, 7))
+    with pytest.raises(garcon.BadRequest, match="no named points"):
+        garcon.connect(open_here(module)).certify()
