@@ -34,10 +34,24 @@ def tolerance(rounding: str, dtype: str) -> float:
     return {"sum": 8 * u + 1e-7, "product": 16 * u + ADDING_UP, "deep": 64 * u + 1e-3}[rounding]
 
 
+def is_rough(dtype: str) -> bool:
+    """Whether a dtype has too few digits for a finite difference through all layers."""
+    return ROUNDOFF.get(dtype, 1.0) > ROUNDOFF["float32"]
+
+
 def slope_tolerance(dtype: str) -> float:
     """How far a finite difference may be from what the gradient says, relative to that."""
     u = ROUNDOFF.get(dtype, ROUNDOFF["bfloat16"])
-    return 0.005 + 128 * u
+    return 0.002 + 128 * u
+
+
+def loss_noise(logits: Tensor, dtype: str) -> float:
+    """How much of a loss, logits [1, p, V] weighted by numbers of variance one, is rounding.
+
+    Each logit is off by some u of itself, at random.
+    """
+    u = ROUNDOFF.get(dtype, ROUNDOFF["bfloat16"])
+    return float((2 if is_rough(dtype) else 20) * u * logits.double().norm())
 
 
 def apart(given: Tensor, computed: Tensor, scale: Tensor | None = None) -> Tensor:

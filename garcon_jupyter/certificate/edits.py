@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from garcon_jupyter.certificate.closeness import ROUNDOFF, slope_tolerance
+from garcon_jupyter.certificate.closeness import is_rough, loss_noise, slope_tolerance
 from garcon_jupyter.certificate.evaluation import Held
 from garcon_jupyter.certificate.passes import SIZE, CertificatePasses, Nudged
 from garcon_jupyter.certificate.result import NOTHING, Finding, LayerKind
@@ -29,7 +29,10 @@ SIGN = 0.9
 NEAR = 4
 """Layers through which rounding to few digits leaves the sign of a slope."""
 
-AGAIN = 1 / 16
+FAINT = 4
+"""A change of a loss that is less than so many times its rounding tells nothing."""
+
+AGAIN = 1 / 5
 """Of the size, how far a value is moved of which the loss bends too much."""
 
 
@@ -42,6 +45,7 @@ class EditFindings:
         values: of the text as it is.
         held: the identities that could be held against these.
         dtype: of the model.
+        logits: of the text, [1, p, V].
     """
 
     def __init__(
@@ -51,10 +55,12 @@ class EditFindings:
         values: Values,
         held: Sequence[Held],
         dtype: str,
+        logits: Tensor,
     ) -> None:
+        self._noise = loss_noise(logits, dtype)
         self._passes, self._kinds, self._values, self._dtype = passes, kinds, values, dtype
         self._catalog = values.catalog
-        moved = list(self._moved())
+        moved = self._all = list(self._moved())
         layers = {kind.moved for kind in kinds.values()} | {None}
         after = {kind.moved + 1 for kind in kinds.values()}
         self._held = [h for h in held if h.holds and h.layer in layers | after]
@@ -64,7 +70,7 @@ class EditFindings:
         self._size = SIZE.get(dtype, SIZE["bfloat16"])
         for nudged in passes.nudged(moved, read, self._size):
             self._judge(nudged, read)
-        self._look_again(read)
+        self._look_again()
 
     def _bends(self, name: str, error: float) -> bool:
         """Whether the model's dtype, and the layers that follow, do not let a slope be told more exactly."""
@@ -76,7 +82,7 @@ class EditFindings:
     @property
     def _rough(self) -> bool:
         """Whether the model's dtype has too few digits for a finite difference through all layers."""
-        return ROUNDOFF.get(self._dtype, 1.0) > ROUNDOFF["float32"]
+        return is_rough(self._dtype)
 
     def of(self, template: str, kind: str) -> tuple[Finding, Finding]:
         """What was found of edits and gradients at a point of a kind of layer."""
@@ -163,22 +169,26 @@ class EditFindings:
             if abs(found) <= abs(expected) * 1e-3 and expected:
                 self._edits[name] = Finding(False, LOST)
             return Finding(False, "its gradient is zero" if expected == 0 else LOST)
-        error = abs(found - expected) / max(abs(expected), abs(found))
+        if max(abs(expected), abs(found)) < FAINT * self._noise:
+            return Finding(None, "it changes a loss by less than the rounding of the logits")
+        off = max(0.0, abs(found - expected) - self._noise)
+        error = off / max(abs(expected), abs(found))
         if error > slope_tolerance(self._dtype) and self._bends(name, error):
             return Finding(
                 None, f"the loss bends more than {self._dtype} resolves; the sign is right", error
             )
         return Finding(error <= slope_tolerance(self._dtype), SLOPE, error)
 
-    def _look_again(self, read: Sequence[str]) -> None:
+    def _look_again(self) -> None:
         """Move those again, by less, of which the loss did not change as it should: a router may have chosen others."""
         bent = [
             name for name, found in self._gradients.items() if found.held is False and found.error
         ]
         if not bent or self._rough:
             return
-        for nudged in self._passes.nudged(bent, [], AGAIN * self._size):
+        for nudged in self._passes.nudged(bent, [], AGAIN * self._size, self._all):
             for name in nudged.rows:
-                again = self._slope(name, nudged)
-                if again.held:
+                again, expected = self._slope(name, nudged), nudged.expected[name] or 0.0
+                told = self._noise < slope_tolerance(self._dtype) * abs(expected)
+                if again.held and told:
                     self._gradients[name] = again

@@ -70,18 +70,19 @@ def held(values: Values, layers: Iterable[int], dtype: str) -> Iterator[Held]:
 
 
 def nearest(identity: Identity, values: Values, dtype: str) -> Held | None:
-    """The first form of an identity that holds, else the one that comes nearest; None where none can be computed."""
+    """The form of an identity that comes nearest; None where none can be computed."""
     best: Held | None = None
-    for form in identity.forms:
-        errors = _error(identity, form, values)
-        if errors is None:
-            continue
-        allowed = tolerance(identity.rounding_of(form), dtype)
-        found = Held(identity, values.layer, form, float(errors.max()), allowed)
-        if best is None or found.error < best.error:
-            best = found
-        if found.holds:
-            return found
+    for forms in identity.strict_first:
+        if best is not None and best.holds:
+            return best
+        for form in forms:
+            errors = _error(identity, form, values)
+            if errors is None:
+                continue
+            allowed = tolerance(identity.rounding_of(form), dtype)
+            found = Held(identity, values.layer, form, float(errors.max()), allowed)
+            if best is None or found.error < best.error:
+                best = found
     return best
 
 

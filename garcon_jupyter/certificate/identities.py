@@ -52,10 +52,19 @@ class Identity:
     rounding: str = "product"
     beside: tuple[str, ...] = ()
 
+    @property
+    def strict_first(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Its forms: those that have no numbers to be fitted but one, and those that are tried where none of these holds."""
+        loose = tuple(form for form in self.forms if form.endswith(FITTED))
+        return tuple(form for form in self.forms if form not in loose), loose
+
     def rounding_of(self, form: str) -> str:
         """The rounding of one of its forms."""
         return "product" if form == BEGINS else self.rounding
 
+
+FITTED = ("soft-capped", "a smooth function")
+"""How forms end that fit more to the values than one number."""
 
 BEGINS = "a norm of the embedding"
 """The form in which a stream begins that is no sum of others."""

@@ -105,16 +105,19 @@ class CertificatePasses:
 
     # -- gradients and edits -----------------------------------------------------------------
 
-    def nudged(self, moved: Sequence[str], read: Sequence[str], size: float) -> list[Nudged]:
+    def nudged(
+        self, moved: Sequence[str], read: Sequence[str], size: float, beside: Sequence[str] = ()
+    ) -> list[Nudged]:
         """Move each of some points in rows of its own, and read these and others; in parts where some cannot be moved.
 
         Args:
             moved: points, each of which is moved to either side.
             read: points that are read besides.
             size: how far, relative to the value.
+            beside: points whose gradients are looked at in the same backward.
         """
         with contexts(self.rmodel, "certify gradients") as label:
-            gradients = self._gradients(moved, label)
+            gradients = self._gradients([*dict.fromkeys((*moved, *beside))], label)
 
             def run(some: Sequence[str]) -> Nudged:
                 return self._nudge(some, read, gradients, size)

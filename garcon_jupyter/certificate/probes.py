@@ -95,17 +95,21 @@ class Nudge(Keep):
         return (here.token_index // here.tokens.shape[1]) == row
 
     def _step(self, value: Tensor, gradient: Tensor) -> Tensor:
-        """For each token as long as its value is, but for what is masked, between the directions of its gradient and of itself.
+        """Between the directions of a value's gradient and of itself, for each token another part of its length.
 
-        Along the gradient the loss changes most; along itself a value moves the denominators of norms.
+        Along the gradient the loss changes most; along itself a value moves the denominators of norms. What is masked stays.
         """
+        import torch
+
         first = 1 if value.dim() == 2 else 2
         rest = tuple(range(first, value.dim()))
         seen, gradient = value.double(), gradient.double()
         seen = seen.masked_fill(seen < HIDDEN, 0.0)
         size = seen.norm(dim=rest, keepdim=True)
         along = size * gradient / gradient.norm(dim=rest, keepdim=True).clamp(min=1e-300)
-        step: Tensor = self.size * (along + seen / 2)
+        both = along if value.shape[-1] == 1 else along + seen / 2
+        parts = 1 - 0.2 * (torch.arange(value.shape[first - 1], device=value.device) * 3 % 5)
+        step: Tensor = self.size * parts.view(-1, *[1] * len(rest)) * both
         return step.to(value.dtype)
 
 

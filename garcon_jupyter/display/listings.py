@@ -105,6 +105,7 @@ def status(server: Endpoint, told: dict[str, Any]) -> str:
         ("running", _work(told["running"]) if told["running"] else "nothing"),
         ("waiting", "; ".join(map(_work, told["waiting"])) or "nothing"),
         *(("note", note) for note in server.facts["model"].get("notes", ())),
+        ("certificate", _certificate(told.get("certificate"))),
         ("ends", "never by itself" if idle is None else f"after {duration(idle)} without requests"),
     ]
     rows += [
@@ -114,6 +115,11 @@ def status(server: Endpoint, told: dict[str, Any]) -> str:
     several = len({rank.get("host") for rank in told["ranks"]}) > 1
     rows += [(f"rank {rank['rank']}", _rank(rank, several)) for rank in told["ranks"]]
     return f"{server.name}\n" + _indented(columns(rows))
+
+
+def _certificate(kept: dict[str, Any] | None) -> str:
+    """The certificate that a server keeps, in a line."""
+    return f"{kept['id']}: {kept['summary']}" if kept else "none; %garcon certify makes one"
 
 
 def _work(item: dict[str, Any]) -> str:

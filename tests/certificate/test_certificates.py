@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ import garcon_jupyter as garcon
 from garcon_backend.in_process import open_here
 from garcon_jupyter.certificate.identities import IDENTITIES, UNCOVERED, identity_of
 from garcon_jupyter.certificate.layer_kinds import layer_kinds
-from garcon_jupyter.certificate.result import Certificate
+from garcon_jupyter.certificate.result import Certificate, CertificateRow, Finding
+from garcon_jupyter.cli.app import main
+from garcon_jupyter.display import certificate
 from garcon_jupyter.points import PARAMETERS, POINTS, Catalog
+from garcon_jupyter.wire import requests as wire
 from tests import checkpoints
 
 
 @pytest.mark.parametrize("family", checkpoints.FAMILIES)
 def test_every_family_holds_and_all_of_it_is_covered(family: str, tmp_path: Path) -> None:
     rmodel = garcon.connect(open_here(checkpoints.make(family, tmp_path)))
-    certificate = rmodel.certify()
-    assert [*certificate.broken()] == [] and [*certificate.not_covered()] == []
-    told = {row.name for row in certificate.rows}
+    found = rmodel.certify()
+    assert [*found.broken()] == [] and [*found.not_covered()] == []
+    told = {row.name for row in found.rows}
     assert {rmodel.catalog.point(name).template for name in rmodel.catalog.names()} <= told
     assert {rmodel.catalog.parameter(name).template for name in rmodel.parameters} <= told
 
@@ -45,30 +49,26 @@ def test_a_lower_precision_holds_by_its_own_tolerance(
     family: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     path = checkpoints.make(family, tmp_path, dtype=dtype)
-    certificate = garcon.connect(open_here(path)).certify()
-    assert [*certificate.broken()] == []
-    errors = [row.value.error for row in certificate.rows if row.value.error is not None]
+    found = garcon.connect(open_here(path)).certify()
+    assert [*found.broken()] == []
+    errors = [row.value.error for row in found.rows if row.value.error is not None]
     assert 1e-4 < max(errors) < 0.04, "that was not a lower precision"
 
 
 def test_what_is_told(rmodel: garcon.RemoteModel) -> None:
-    certificate = rmodel.certify(anew=True)
-    assert certificate.holds and certificate.row("layers.{i}.attn.z").held
-    assert certificate.row("layers.{i}.attn.z").value.says == "pattern × values, repeated"
-    assert certificate.kinds["attention"].layers == (0, 1, 2, 3)
-    assert (
-        certificate.kinds["attention"].read == (0, 3) and certificate.kinds["attention"].moved == 3
-    )
-    assert certificate.facts["dtype"] == "float32" and certificate.facts["degrees"]["tp"] == 1
-    assert certificate.facts["versions"]["torch"] == torch.__version__
-    assert set(certificate.checks) == {"looking changes nothing", "equal edits", "logits"}
-    assert certificate.summary == "44 of 44 points and parameters held"
-    assert len(certificate.id) == 8 and repr(certificate).startswith(
-        f"<certificate {certificate.id} of tiny"
-    )
-    assert Certificate.of_json(certificate.as_json()) == certificate
+    found = rmodel.certify(anew=True)
+    assert found.holds and found.row("layers.{i}.attn.z").held
+    assert found.row("layers.{i}.attn.z").value.says == "pattern × values, repeated"
+    assert found.kinds["attention"].layers == (0, 1, 2, 3)
+    assert found.kinds["attention"].read == (0, 3) and found.kinds["attention"].moved == 3
+    assert found.facts["dtype"] == "float32" and found.facts["degrees"]["tp"] == 1
+    assert found.facts["versions"]["torch"] == torch.__version__
+    assert set(found.checks) == {"looking changes nothing", "equal edits", "logits"}
+    assert found.summary == "44 of 44 points and parameters held"
+    assert len(found.id) == 8 and repr(found).startswith(f"<certificate {found.id} of tiny")
+    assert Certificate.of_json(found.as_json()) == found
     with pytest.raises(KeyError):
-        certificate.row("layers.{i}.attn.z", "mamba")
+        found.row("layers.{i}.attn.z", "mamba")
 
 
 def test_it_is_kept_and_recordings_name_it(tmp_path: Path) -> None:
@@ -85,14 +85,14 @@ def test_it_is_kept_and_recordings_name_it(tmp_path: Path) -> None:
     before = recorded()
     assert before.certificate == "" and "certificate" not in repr(before)
     assert rmodel.status()["certificate"] is None
-    certificate = rmodel.certify()
-    assert rmodel.status()["certificate"] == {"id": certificate.id, "summary": certificate.summary}
+    found = rmodel.certify()
+    assert rmodel.status()["certificate"] == {"id": found.id, "summary": found.summary}
     assert rmodel.recordings()["embed.out"].certificate == ""
-    assert recorded().certificate == certificate.id
-    assert f"certificate {certificate.id}" in repr(recorded())
+    assert recorded().certificate == found.id
+    assert f"certificate {found.id}" in repr(recorded())
     again = garcon.connect(here).certify()
-    assert again == certificate and again.id == certificate.id
-    assert rmodel.certify(anew=True).id != certificate.id
+    assert again == found and again.id == found.id
+    assert rmodel.certify(anew=True).id != found.id
     assert len(rmodel.recordings()) == 1, "nothing of it is left"
 
 
@@ -103,9 +103,9 @@ def test_every_layer_is_read_where_that_is_asked(tmp_path: Path) -> None:
         "sliding": (0, 2),
         "attention": (1, 3),
     }
-    certificate = rmodel.certify(every_layer=True)
-    assert certificate.holds and certificate.id != few.id
-    assert rmodel.certify().id == certificate.id, "what is kept says more"
+    found = rmodel.certify(every_layer=True)
+    assert found.holds and found.id != few.id
+    assert rmodel.certify().id == found.id, "what is kept says more"
 
 
 def test_kinds_of_layers() -> None:
@@ -129,3 +129,45 @@ def test_a_model_without_points_is_told_so() -> None:
     module = torch.nn.Sequential(torch.nn.Embedding(7, 3), torch.nn.Linear(3, 7))
     with pytest.raises(garcon.BadRequest, match="no named points"):
         garcon.connect(open_here(module)).certify()
+
+
+def test_it_shows_itself(rmodel: garcon.RemoteModel) -> None:
+    found = rmodel.certify(anew=True)
+    lines = certificate.text(found).splitlines()
+    assert lines[0] == repr(found) and "LlamaForCausalLM, float32, one process" in lines[1]
+    assert any(
+        line.startswith("layers.{i}.attn.z") and "pattern × values" in line for line in lines
+    )
+    assert "Broken:" not in lines and "BROKEN" not in certificate.text(found)
+    html = found._repr_html_()
+    assert html is not None and f"Certificate {found.id}" in html and "44 held" in html
+    broken = replace(
+        found, checks={"a < b": Finding(False, "it is not")}, rows=(*found.rows, WRONG)
+    )
+    text, html = certificate.text(broken), broken._repr_html_() or ""
+    assert not broken.holds and "Broken:" in text and "  a < b check: it is not" in text
+    assert "BROKEN 2e+00" in text and "<b>BROKEN 2e+00</b>" in html and "a &lt; b" in html
+    assert broken.summary.endswith("2 findings are broken, 1 not covered")
+
+
+WRONG = CertificateRow(
+    "layers.{i}.attn.q", "sliding", Finding(None, "nothing reads it"), Finding(False, "lost", 2.0)
+)
+
+
+def test_what_is_no_certificate_is_not_kept(rmodel: garcon.RemoteModel) -> None:
+    with pytest.raises(garcon.BadRequest, match="no summary"):
+        rmodel._run(wire.KeepCertificate(certificate={"id": "1"}))
+
+
+@pytest.mark.processes
+def test_over_two_ranks_and_on_the_command_line(
+    rmodel_tp2: garcon.RemoteModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["certify", "tiny-tp2"]) == 0
+    printed = capsys.readouterr().out
+    found = rmodel_tp2.certify()
+    assert found.holds and [*found.not_covered()] == [] and found.facts["degrees"]["tp"] == 2
+    assert printed.splitlines()[0] == repr(found)
+    assert main(["status", "tiny-tp2"]) == 0
+    assert f"certificate  {found.id}: {found.summary}" in capsys.readouterr().out

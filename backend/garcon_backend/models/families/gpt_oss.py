@@ -12,6 +12,7 @@ from garcon_backend.models.family import Family, Weight, linear, norm_weights, r
 SECOND_NORM = f"{decoder.BLOCK}.post_attention_layernorm"
 ROUTER = f"{decoder.MLP}.router"
 EXPERTS = f"{decoder.MLP}.experts"
+NORM = staged_forwards.olmo_rms_norm  # its gains stay in float32, whatever the model's dtype
 
 _EXPERT = "layers.{i}.mlp.experts.{e}"
 
@@ -33,9 +34,9 @@ FAMILY = Family(
     model_types=("gpt_oss",),
     layers="model.layers",
     points={
-        **decoder.stem_points(),
-        **decoder.attention_points(),
-        **decoder.middle_points(SECOND_NORM),
+        **decoder.stem_points(NORM),
+        **decoder.attention_points(NORM),
+        **decoder.middle_points(SECOND_NORM, NORM),
         **experts.points(staged_forwards.biased_router, ROUTER, staged_forwards.biased_experts),
     },
     refused={
