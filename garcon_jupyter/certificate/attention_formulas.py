@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from garcon_jupyter.certificate.closeness import norms
 from garcon_jupyter.certificate.formulas import Compared, Formula, factor
-from garcon_jupyter.certificate.values import Missing, Values
+from garcon_jupyter.certificate.values import Missing, PointValues
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ def turned(of: str, *sources: str) -> Formula:
     order its dimensions are put.
     """
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         after, before = n[of], n.first(*sources)
         if after.shape != before.shape:
             return after, before
@@ -48,7 +48,7 @@ def _stacked(kept: Tensor, first: Tensor) -> Tensor:
     return torch.cat([wide, first.flatten(2)], 1)
 
 
-def products(n: Values, query: str, key: str) -> Tensor:
+def products(n: PointValues, query: str, key: str) -> Tensor:
     """q·k of each head: [b, p_q, H, p_k]."""
     import torch
 
@@ -74,7 +74,7 @@ def by_query(value: Tensor) -> Tensor:
 def scored(query: str, key: str, capped: bool = False) -> Formula:
     """Scores of the keys that a query sees: q·k times one number, perhaps soft-capped."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         scores, made = by_query(n["attn.scores"]), products(n, query, key)
         if scores.shape != made.shape:
             return scores, made
@@ -111,13 +111,13 @@ def soft_capped(given: Tensor, x: Tensor) -> Tensor:
     return cap * torch.tanh(slope * x / cap)
 
 
-def pattern(n: Values) -> Compared:
+def pattern(n: PointValues) -> Compared:
     """The softmax of scores over the keys that are not in the future."""
     scores = _causal(by_query(n["attn.scores"]))
     return by_query(n["attn.pattern"]), scores.softmax(-1)
 
 
-def pattern_beside_a_sink(n: Values) -> Compared:
+def pattern_beside_a_sink(n: PointValues) -> Compared:
     """The same with one more score in each head that has no value: a sink (Xiao et al. 2023)."""
     import torch
 
@@ -140,7 +140,7 @@ def _causal(scores: Tensor) -> Tensor:
     return scores.masked_fill(future | (scores <= HIDDEN), float("-inf"))
 
 
-def mixed(n: Values) -> Compared:
+def mixed(n: PointValues) -> Compared:
     """The values, weighted by the pattern."""
     import torch
 
@@ -149,7 +149,7 @@ def mixed(n: Values) -> Compared:
     return given, torch.einsum("bhqk,bkhd->bqhd", n["attn.pattern"], values)
 
 
-def written_by_head(n: Values) -> Compared:
+def written_by_head(n: PointValues) -> Compared:
     """What each head's mix becomes in the output projection."""
     import torch
 
@@ -161,14 +161,14 @@ def written_by_head(n: Values) -> Compared:
     return given, torch.einsum("bphd,ohd->bpho", z, by_head)
 
 
-def heads_added_up(n: Values) -> Compared:
+def heads_added_up(n: PointValues) -> Compared:
     """What all heads write, and the bias of the output projection."""
     heads = n["attn.head_out"]
     bias = n.optional("attn.o_proj.bias")
     return n["attn.out"], heads.sum(2) + bias, norms(n["attn.out"], heads)
 
 
-def written(n: Values) -> Compared:
+def written(n: PointValues) -> Compared:
     """What the output projection makes of the heads' mixes, laid side by side."""
     made = n.projected("attn.o_proj", n["attn.z"].flatten(2))
     return made.of(n["attn.out"]), made.out

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from garcon_jupyter.certificate.closeness import is_rough, loss_noise, slope_tolerance
 from garcon_jupyter.certificate.evaluation import Held
 from garcon_jupyter.certificate.passes import SIZE, CertificatePasses, Nudged
-from garcon_jupyter.certificate.result import NOTHING, Finding, LayerKind
-from garcon_jupyter.certificate.values import Values
+from garcon_jupyter.certificate.result import NOTHING, CertificateFinding, LayerKind
+from garcon_jupyter.certificate.values import PointValues
 from garcon_jupyter.points import fill
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class EditFindings:
         self,
         passes: CertificatePasses,
         kinds: Mapping[str, LayerKind],
-        values: Values,
+        values: PointValues,
         held: Sequence[Held],
         dtype: str,
         logits: Tensor,
@@ -64,8 +64,8 @@ class EditFindings:
         layers = {kind.moved for kind in kinds.values()} | {None}
         after = {kind.moved + 1 for kind in kinds.values()}
         self._held = [h for h in held if h.holds and h.layer in layers | after]
-        self._edits: dict[str, Finding] = {}
-        self._gradients: dict[str, Finding] = {}
+        self._edits: dict[str, CertificateFinding] = {}
+        self._gradients: dict[str, CertificateFinding] = {}
         read = [name for name in values.points if self._catalog.point(name).layer in layers | after]
         self._size = SIZE.get(dtype, SIZE["bfloat16"])
         for nudged in passes.nudged(moved, read, self._size):
@@ -84,13 +84,15 @@ class EditFindings:
         """Whether the model's dtype has too few digits for a finite difference through all layers."""
         return is_rough(self._dtype)
 
-    def of(self, template: str, kind: str) -> tuple[Finding, Finding]:
+    def of(self, template: str, kind: str) -> tuple[CertificateFinding, CertificateFinding]:
         """What was found of edits and gradients at a point of a kind of layer."""
         name = self._address(template, kind)
         if name is None:
-            return Finding(None, "no token of the text comes to it"), NOTHING
+            return CertificateFinding(None, "no token of the text comes to it"), NOTHING
         if (error := self._passes.failed.get(name)) is not None:
-            told = Finding(None if name not in self._values.points else False, error.problem)
+            told = CertificateFinding(
+                None if name not in self._values.points else False, error.problem
+            )
             return self._edits.get(name, told), self._gradients.get(name, told)
         return self._edits.get(name, NOTHING), self._gradients.get(name, NOTHING)
 
@@ -139,11 +141,11 @@ class EditFindings:
 
     def _reaches(
         self, name: str, row: int, errors: Sequence[tuple[Held, Tensor | None]]
-    ) -> Finding:
+    ) -> CertificateFinding:
         """Whether the identities of a row hold, but that of the point which is moved."""
         address = self._catalog.point(name)
         template, layer = address.template, address.layer
-        worst: Finding | None = None
+        worst: CertificateFinding | None = None
         for one, error in errors:
             own = template == one.identity.of or template in one.identity.beside
             if error is None or row >= len(error) or (own and one.layer == layer):
@@ -151,33 +153,35 @@ class EditFindings:
             found = float(error[row])
             if not found <= 4 * one.allowed:
                 says = f"{one.point} is no longer {one.says}"
-                return Finding(False, says, found if found < float("inf") else None)
+                return CertificateFinding(False, says, found if found < float("inf") else None)
             if worst is None or worst.error is None or found > worst.error:
-                worst = Finding(True, REACHES, found)
-        return worst or Finding(None, "no identity reads it")
+                worst = CertificateFinding(True, REACHES, found)
+        return worst or CertificateFinding(None, "no identity reads it")
 
-    def _slope(self, name: str, nudged: Nudged) -> Finding:
+    def _slope(self, name: str, nudged: Nudged) -> CertificateFinding:
         """Whether the loss changed by what the gradient says; of what has none, whether it changed."""
         expected, found = nudged.expected[name], nudged.found[name]
         if not self._passes.differentiable(name):
             if found == 0:
-                self._edits[name] = Finding(False, LOST)
-            return Finding(None, "it has no gradient")
+                self._edits[name] = CertificateFinding(False, LOST)
+            return CertificateFinding(None, "it has no gradient")
         if expected is None:
-            return Finding(False, "no gradient came to it")
+            return CertificateFinding(False, "no gradient came to it")
         if expected == 0 or abs(found) <= abs(expected) * 1e-3:
             if abs(found) <= abs(expected) * 1e-3 and expected:
-                self._edits[name] = Finding(False, LOST)
-            return Finding(False, "its gradient is zero" if expected == 0 else LOST)
+                self._edits[name] = CertificateFinding(False, LOST)
+            return CertificateFinding(False, "its gradient is zero" if expected == 0 else LOST)
         if max(abs(expected), abs(found)) < FAINT * self._noise:
-            return Finding(None, "it changes a loss by less than the rounding of the logits")
+            return CertificateFinding(
+                None, "it changes a loss by less than the rounding of the logits"
+            )
         off = max(0.0, abs(found - expected) - self._noise)
         error = off / max(abs(expected), abs(found))
         if error > slope_tolerance(self._dtype) and self._bends(name, error):
-            return Finding(
+            return CertificateFinding(
                 None, f"the loss bends more than {self._dtype} resolves; the sign is right", error
             )
-        return Finding(error <= slope_tolerance(self._dtype), SLOPE, error)
+        return CertificateFinding(error <= slope_tolerance(self._dtype), SLOPE, error)
 
     def _look_again(self) -> None:
         """Move those again, by less, of which the loss did not change as it should: a router may have chosen others."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from garcon_jupyter.certificate.closeness import apart, tolerance
 from garcon_jupyter.certificate.identities import IDENTITIES, Identity
-from garcon_jupyter.certificate.values import Missing, Values
+from garcon_jupyter.certificate.values import Missing, PointValues
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,12 +47,12 @@ class Held:
         """What holds, and in which form."""
         return f"{self.identity.says} ({self.form})" if self.form else self.identity.says
 
-    def errors(self, values: Values) -> Tensor | None:
+    def errors(self, values: PointValues) -> Tensor | None:
         """How far it is off in each text of a batch, [b]; None where the values of another layer are missing."""
         return _error(self.identity, self.form, values.at(self.layer))
 
 
-def held(values: Values, layers: Iterable[int], dtype: str) -> Iterator[Held]:
+def held(values: PointValues, layers: Iterable[int], dtype: str) -> Iterator[Held]:
     """Every identity of some layers, and of what is in none, of which the values have what it needs.
 
     Args:
@@ -69,7 +69,7 @@ def held(values: Values, layers: Iterable[int], dtype: str) -> Iterator[Held]:
                 yield found
 
 
-def nearest(identity: Identity, values: Values, dtype: str) -> Held | None:
+def nearest(identity: Identity, values: PointValues, dtype: str) -> Held | None:
     """The form of an identity that comes nearest; None where none can be computed."""
     best: Held | None = None
     for forms in identity.strict_first:
@@ -86,7 +86,7 @@ def nearest(identity: Identity, values: Values, dtype: str) -> Held | None:
     return best
 
 
-def _error(identity: Identity, form: str, values: Values) -> Tensor | None:
+def _error(identity: Identity, form: str, values: PointValues) -> Tensor | None:
     import torch
 
     try:

@@ -15,7 +15,7 @@ from garcon_jupyter.certificate.evaluation import Held
 from garcon_jupyter.certificate.identities import IDENTITIES, UNCOVERED
 from garcon_jupyter.certificate.layer_kinds import layer_kinds
 from garcon_jupyter.certificate.passes import CertificatePasses
-from garcon_jupyter.certificate.result import Certificate, CertificateRow, Finding
+from garcon_jupyter.certificate.result import Certificate, CertificateFinding, CertificateRow
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.points import PARAMETERS, POINTS, fill, parse_parameter
 
@@ -64,8 +64,8 @@ class Examination:
         self._dtype = str(rmodel.facts["model"]["dtype"])
         self.kinds = layer_kinds(rmodel.catalog, every_layer)
         self._passes = CertificatePasses(rmodel, _text(rmodel.catalog.sizes.get("V", 2)))
-        self._checks: dict[str, Finding] = {}
-        self._wrong: dict[str, Finding] = {}
+        self._checks: dict[str, CertificateFinding] = {}
+        self._wrong: dict[str, CertificateFinding] = {}
         self.values, logits = self._passes.read(self._names())
         self._looking_changes_nothing(logits)
         self._equal_edits_change_nothing(logits)
@@ -108,7 +108,7 @@ class Examination:
         self._checks["looking changes nothing"] = _finding(error, allowed, says)
         if error > allowed and self._flips:
             says = f"rounding to {self._dtype} may give a token other experts, from one pass to the next"
-            self._checks["looking changes nothing"] = Finding(None, says, error)
+            self._checks["looking changes nothing"] = CertificateFinding(None, says, error)
         outer = [name for name in self.values.points if name.endswith(INSIDE)]
         for fewer in (outer, _without_first(self.values.points)):
             alone, _ = self._passes.read(fewer)
@@ -116,7 +116,9 @@ class Examination:
                 error = float(apart(self.values.points[name], value).max())
                 told = not self._flips or name.startswith("layers.0.attn.")
                 if error > allowed and told:
-                    self._wrong[name] = Finding(False, "looking at other points changes it", error)
+                    self._wrong[name] = CertificateFinding(
+                        False, "looking at other points changes it", error
+                    )
 
     @property
     def _flips(self) -> bool:
@@ -140,7 +142,7 @@ class Examination:
         says = "an edit that changes nothing is, to the last bit, no edit"
         if first is not None or not same:
             says += f": it is not, from {first or 'the logits'} on"
-        self._checks["equal edits"] = Finding(first is None and same, says)
+        self._checks["equal edits"] = CertificateFinding(first is None and same, says)
         answered = self.values.points.get("logits")
         if answered is not None and self.values.columns is not None:
             whole = logits.double()[..., self.values.columns]
@@ -174,7 +176,7 @@ class Examination:
             error = _off_by_distance(*(found[name] for name in rotated))
             if error > 10 * tolerance("product", self._dtype):
                 says = "q·k of equal queries and keys depends on more than their distance"
-                wrong = Finding(False, says, error if error < float("inf") else None)
+                wrong = CertificateFinding(False, says, error if error < float("inf") else None)
                 self._wrong |= dict.fromkeys(rotated, wrong)
 
     # -- rows --------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ class Examination:
                 found[name] = [fill(template, layer, e) for layer in layers for e in experts]
         return found
 
-    def _value(self, template: str, kind: str, addresses: Sequence[str]) -> Finding:
+    def _value(self, template: str, kind: str, addresses: Sequence[str]) -> CertificateFinding:
         for name in addresses:
             if (why := self._unprobed(name)) is not None:
                 return why
@@ -211,7 +213,7 @@ class Examination:
             if name in self._wrong:
                 return self._wrong[name]
             if (problem := self._shape(name)) is not None:
-                return Finding(False, problem)
+                return CertificateFinding(False, problem)
         own = self.held.get((template, kind), [])
         if own:
             worst = max(own, key=lambda one: one.error / one.allowed)
@@ -219,18 +221,22 @@ class Examination:
         readers = [h for hs in self.held.values() for h in hs if template in h.identity.reads]
         readers = [h for h in readers if self._kind_of(h.layer) == kind and h.holds]
         if readers:
-            return Finding(True, f"{readers[0].identity.of} is made of it", readers[0].error)
-        return Finding(None, UNCOVERED.get(template, "this model has nothing that it is made of"))
+            return CertificateFinding(
+                True, f"{readers[0].identity.of} is made of it", readers[0].error
+            )
+        return CertificateFinding(
+            None, UNCOVERED.get(template, "this model has nothing that it is made of")
+        )
 
-    def _unprobed(self, name: str) -> Finding | None:
+    def _unprobed(self, name: str) -> CertificateFinding | None:
         """Why a point could not be read."""
         if name in self._passes.silent:
-            return Finding(False, self._passes.silent[name])
+            return CertificateFinding(False, self._passes.silent[name])
         error = self._passes.failed.get(name)
         if error is None:
             return None
         refused = isinstance(error, PointUnavailable)
-        return Finding(None if refused else False, getattr(error, "problem", str(error)))
+        return CertificateFinding(None if refused else False, getattr(error, "problem", str(error)))
 
     def _shape(self, name: str) -> str | None:
         """What is wrong with the shape of a value."""
@@ -262,13 +268,15 @@ class Examination:
         }
         return [k for k in ("", *self.kinds) if any(self._kind_of(layer) == k for layer in layers)]
 
-    def _parameter(self, template: str, kind: str) -> Finding:
+    def _parameter(self, template: str, kind: str) -> CertificateFinding:
         using = {identity.of for identity in IDENTITIES if template in identity.by}
         ones = [h for hs in self.held.values() for h in hs if h.identity.of in using]
         here = [h for h in ones if self._kind_of(h.layer) == kind or "{i}" not in template]
         read = [one for one in here if self._reads(one, template)]
         if not read:
-            return Finding(None, UNCOVERED.get(template, "no point of this model is made with it"))
+            return CertificateFinding(
+                None, UNCOVERED.get(template, "no point of this model is made with it")
+            )
         worst = max(read, key=lambda one: one.error / one.allowed)
         return _finding(worst.error, worst.allowed, f"{worst.identity.of} is made with it")
 
@@ -277,8 +285,8 @@ class Examination:
         return self.values.at(one.layer).has(template) or "{e}" in template
 
 
-def _finding(error: float, allowed: float, says: str) -> Finding:
-    return Finding(error <= allowed, says, error if error < float("inf") else None)
+def _finding(error: float, allowed: float, says: str) -> CertificateFinding:
+    return CertificateFinding(error <= allowed, says, error if error < float("inf") else None)
 
 
 def _equal(one: Tensor, other: Tensor | None) -> bool:

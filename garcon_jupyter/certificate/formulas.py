@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.certificate.closeness import norms
-from garcon_jupyter.certificate.values import Missing, Values
+from garcon_jupyter.certificate.values import Missing, PointValues
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Compared = tuple["Tensor", "Tensor"] | tuple["Tensor", "Tensor", "Tensor"]
 """(the point's value, what others make of it, perhaps what their difference is relative to): [b, p, …], and [b, p]."""
 
-Formula = Callable[[Values], Compared]
+Formula = Callable[[PointValues], Compared]
 
 MOST_EPSILON = 1e-3
 """What a norm may add to a mean square: no model adds more."""
@@ -32,7 +32,7 @@ MOST_EPSILON = 1e-3
 def total(of: str, *parts: str) -> Formula:
     """The sum of several points."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         values = [n[part] for part in parts]
         return n[of], sum(values[1:], values[0]), norms(n[of], *values)
 
@@ -58,7 +58,7 @@ def factor(given: Tensor, source: Tensor) -> Tensor:
 def projected(of: str, source: str, by: str) -> Formula:
     """Another point through a projection, with its bias."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         made = n.projected(by, n[source])
         return made.of(n[of]), made.out
 
@@ -68,7 +68,7 @@ def projected(of: str, source: str, by: str) -> Formula:
 def embedded(of: str, by: str, positions: bool = False) -> Formula:
     """The rows of an embedding that the tokens, or their positions, choose; times one number."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         import torch
 
         if of not in n:
@@ -99,7 +99,7 @@ def epsilon(square_of_scale: Tensor, square: Tensor) -> Tensor:
 def denominator(norm: str, *sources: str, centre: bool) -> Formula:
     """The denominator of a norm: √(mean square + ε) of the first of `sources` that the layer has."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         square = centred(_entering(n, sources), centre).pow(2).mean(-1, keepdim=True)
         scale = n[f"{norm}.scale"]
         return scale, (square + epsilon(scale.pow(2), square)).sqrt()
@@ -110,13 +110,13 @@ def denominator(norm: str, *sources: str, centre: bool) -> Formula:
 def normalized(norm: str, *sources: str, centre: bool) -> Formula:
     """What a norm reads, by its denominator."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         return n[f"{norm}.normalized"], centred(_entering(n, sources), centre) / n[f"{norm}.scale"]
 
     return formula
 
 
-def _entering(n: Values, sources: tuple[str, ...]) -> Tensor:
+def _entering(n: PointValues, sources: tuple[str, ...]) -> Tensor:
     """The first of several points that the layer has; ``last:`` is the last layer's."""
     for source in sources:
         layer = n.at(n.catalog.n_layers - 1) if source.startswith("last:") else n
@@ -128,7 +128,7 @@ def _entering(n: Values, sources: tuple[str, ...]) -> Tensor:
 def gained(norm: str) -> Formula:
     """A normalised value times the gain, and the bias; without either where the norm has none."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         gain, bias = n.optional(f"{norm}.weight"), n.optional(f"{norm}.bias")
         made = n[f"{norm}.normalized"]
         return n[f"{norm}.out"], (made if isinstance(gain, float) else made * gain) + bias
@@ -144,7 +144,7 @@ def normed(of: str, source: str, by: str, centre: bool, together: bool = False) 
         together: over all heads at once; else over the last dimension alone.
     """
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         value, gain = n[source], n.weight(f"{by}.weight")
         heads = value.shape[2:]
         if together or gain.numel() not in (heads[-1], math.prod(heads)):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from garcon_jupyter.certificate.attention_formulas import soft_capped
 from garcon_jupyter.certificate.formulas import Compared, factor
-from garcon_jupyter.certificate.values import Missing, Values
+from garcon_jupyter.certificate.values import Missing, PointValues
 
 
-def unembedded(n: Values) -> Compared:
+def unembedded(n: PointValues) -> Compared:
     """The final norm's output through the unembedding, times one number: [b, p, token that was kept]."""
     import torch
 
@@ -21,7 +21,7 @@ def unembedded(n: Values) -> Compared:
     return given, made * factor(given, made)
 
 
-def capped(n: Values) -> Compared:
+def capped(n: PointValues) -> Compared:
     """The same, soft-capped (Gemma Team 2024)."""
     given, made = unembedded(n)[:2]
     return given, soft_capped(given, made)

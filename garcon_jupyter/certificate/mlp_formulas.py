@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.certificate.formulas import Compared, Formula, factor
-from garcon_jupyter.certificate.values import MOST_NUMBERS, Missing, Values
+from garcon_jupyter.certificate.values import MOST_NUMBERS, Missing, PointValues
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,7 @@ GATED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def activated(name: str) -> Formula:
     """The neurons by a named non-linearity, times the up projection where the MLP is gated."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         gate = n["mlp.pre_activation"]
         if "mlp.pre_linear" in n:
             return n["mlp.post_activation"], GATED[name](gate, n["mlp.pre_linear"])
@@ -75,7 +75,7 @@ def activated(name: str) -> Formula:
     return formula
 
 
-def activated_smoothly(n: Values) -> Compared:
+def activated_smoothly(n: PointValues) -> Compared:
     """The neurons as a function of their pre-activation alone that does not jump: one with parameters of its own.
 
     The neurons of a text are put in the order of their pre-activations, and each is compared with the line between its
@@ -109,7 +109,7 @@ def _off_the_line(gate: Tensor, given: Tensor, up: Tensor) -> Tensor:
 def routed(share: str, renormalised: bool) -> Formula:
     """Weights of the chosen experts: softmax or sigmoid of their logits, perhaps made to add up, times one number."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         logits, given = n["mlp.router.logits"], n["mlp.router.weights"]
         all_of_them = logits.softmax(-1) if share == "softmax" else logits.sigmoid()
         made = all_of_them.gather(-1, n["mlp.router.indices"].long())
@@ -119,7 +119,7 @@ def routed(share: str, renormalised: bool) -> Formula:
     return formula
 
 
-def chosen(n: Values) -> Compared:
+def chosen(n: PointValues) -> Compared:
     """The experts of the largest logits."""
     given = n["mlp.router.indices"]
     best = n["mlp.router.logits"].topk(given.shape[-1], -1).indices.double()
@@ -129,7 +129,7 @@ def chosen(n: Values) -> Compared:
 def neurons_of_experts(activation: str) -> Formula:
     """The neurons of each expert, from what the MLP reads: [b, p, expert·M], where the token is routed to it."""
 
-    def formula(n: Values) -> Compared:
+    def formula(n: PointValues) -> Compared:
         read = n["mlp.in"]
         experts = n.experts("mlp.experts.{e}.post_activation")
         if not experts:
@@ -162,13 +162,13 @@ def _side_by_side(values: list[Tensor]) -> Tensor:
     return torch.cat(values, -1)
 
 
-def written_by_neurons(n: Values) -> Compared:
+def written_by_neurons(n: PointValues) -> Compared:
     """What the down projection makes of the neurons."""
     made = n.projected("mlp.down_proj", n["mlp.post_activation"])
     return made.of(n["mlp.out"]), made.out
 
 
-def written_by_experts(n: Values) -> Compared:
+def written_by_experts(n: PointValues) -> Compared:
     """What the experts of each token write, by their weights."""
     import torch
 

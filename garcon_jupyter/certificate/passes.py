@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from garcon_jupyter.certificate.probes import Keep, Losses, Nudge, PutBack, alike, keep_gradient
-from garcon_jupyter.certificate.values import ParameterReader, Values, as_double
+from garcon_jupyter.certificate.probes import Keep, Nudge, PutBack, TextLosses, alike, keep_gradient
+from garcon_jupyter.certificate.values import ParameterReader, PointValues, as_double
 from garcon_jupyter.client.probes import Probe
 from garcon_jupyter.client.recordings import Recording
 from garcon_jupyter.errors import GarconError, Interrupted
@@ -41,7 +41,7 @@ class Nudged:
         found: by point, how much it changed.
     """
 
-    values: Values
+    values: PointValues
     rows: dict[str, int]
     expected: dict[str, float | None]
     found: dict[str, float]
@@ -77,7 +77,7 @@ class CertificatePasses:
         found: Tensor = self.rmodel.forward(self.ids, probes=[])
         return found
 
-    def read(self, names: Sequence[str], put_back: bool = False) -> tuple[Values, Tensor]:
+    def read(self, names: Sequence[str], put_back: bool = False) -> tuple[PointValues, Tensor]:
         """The values of points in one forward, and its logits; without those that cannot be probed.
 
         Args:
@@ -86,7 +86,7 @@ class CertificatePasses:
         keep: Callable[..., Any] = (PutBack if put_back else Keep)(1, self._columns)
         logits: list[Tensor] = []
 
-        def run(some: Sequence[str]) -> Values:
+        def run(some: Sequence[str]) -> PointValues:
             with contexts(self.rmodel, "certify") as label:
                 probes = self._probes(some, keep, label, read_only=not put_back)
                 logits.append(self.rmodel.forward(self.ids, probes=probes))
@@ -130,7 +130,7 @@ class CertificatePasses:
 
         def run(some: Sequence[str]) -> Sequence[str]:
             probes = self._probes(some, keep_gradient, label, grad=True, read_only=True)
-            self.rmodel.backward(self.ids, Losses(self.seed, together=True), probes=probes)
+            self.rmodel.backward(self.ids, TextLosses(self.seed, together=True), probes=probes)
             return some
 
         self._in_parts(wanted, run)
@@ -173,7 +173,7 @@ class CertificatePasses:
         read: Sequence[str],
         gradients: Gradients,
         size: float,
-    ) -> tuple[Values, Tensor, dict[str, Any]]:
+    ) -> tuple[PointValues, Tensor, dict[str, Any]]:
         """(values of the first `texts` rows, the loss of each row, how much it is expected to change by point)."""
         moved, besides = list(rows), [name for name in read if name not in rows]
         with contexts(self.rmodel, "certify edits") as label:
@@ -185,7 +185,7 @@ class CertificatePasses:
                 for probe in self._probes(moved, nudge, label)
             ]
             probes += self._probes(besides, Keep(texts, self._columns), label, read_only=True)
-            losses = self.rmodel.forward(batch, probes=probes, logits=Losses(self.seed))
+            losses = self.rmodel.forward(batch, probes=probes, logits=TextLosses(self.seed))
             values = self._fetched([*moved, *besides], label, batch[:texts])
             return values, losses.double().cpu(), self._fetched_attribute(moved, label, "expected")
 
@@ -202,7 +202,7 @@ class CertificatePasses:
         first = self.rmodel.probe_points[names[0]].probe(fn, name=label, **options)
         return [Probe(replace(first.spec, point=name)) for name in names]
 
-    def _fetched(self, names: Sequence[str], label: str, ids: Tensor | None = None) -> Values:
+    def _fetched(self, names: Sequence[str], label: str, ids: Tensor | None = None) -> PointValues:
         recordings = self.rmodel.recordings(fetch=False)
         there = [name for name in names if (name, label) in recordings]
         for name in set(names) - set(there):
@@ -215,7 +215,7 @@ class CertificatePasses:
         points = {name: as_double(value) for name, value in zip(there, fetched, strict=False)}
         tokens = dict(zip(routed, fetched[len(there) :], strict=True))
         ids = self.ids if ids is None else ids
-        return Values(self.catalog, points, self.parameters, ids, tokens, self._columns)
+        return PointValues(self.catalog, points, self.parameters, ids, tokens, self._columns)
 
     def _fetched_attribute(
         self, names: Sequence[str], label: str, attribute: str
@@ -235,9 +235,9 @@ class CertificatePasses:
         found = dict(zip(there, [values] if len(there) == 1 else values, strict=True))
         return {name: found.get(name) for name in names}
 
-    def _together(self, parts: Sequence[Values]) -> Values:
+    def _together(self, parts: Sequence[PointValues]) -> PointValues:
         """The values of several passes as those of one."""
-        whole = Values(self.catalog, {}, self.parameters, self.ids, {}, self._columns)
+        whole = PointValues(self.catalog, {}, self.parameters, self.ids, {}, self._columns)
         for part in parts:
             whole = replace(
                 whole,

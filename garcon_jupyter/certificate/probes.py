@@ -121,7 +121,7 @@ def alike(save_ctx: Any, tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Losses:
+class TextLosses:
     """A loss of each text: its logits, weighted by random numbers. It is linear in the logits, and no two matter alike.
 
     Attributes:

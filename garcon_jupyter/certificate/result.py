@@ -13,7 +13,7 @@ from garcon_jupyter.client import display_hooks
 
 
 @dataclass(frozen=True)
-class Finding:
+class CertificateFinding:
     """What was found when something was held against something.
 
     Attributes:
@@ -27,7 +27,7 @@ class Finding:
     error: float | None = None
 
 
-NOTHING = Finding(None, "")
+NOTHING = CertificateFinding(None, "")
 """Where there is nothing to be found, such as the gradient of a parameter's name."""
 
 
@@ -45,12 +45,12 @@ class CertificateRow:
 
     name: str
     kind: str
-    value: Finding
-    edit: Finding = NOTHING
-    gradient: Finding = NOTHING
+    value: CertificateFinding
+    edit: CertificateFinding = NOTHING
+    gradient: CertificateFinding = NOTHING
 
     @property
-    def findings(self) -> dict[str, Finding]:
+    def findings(self) -> dict[str, CertificateFinding]:
         """What was found, by the column."""
         return {word: getattr(self, word) for word in ("value", "edit", "gradient")}
 
@@ -92,7 +92,7 @@ class Certificate:
     facts: Mapping[str, Any]
     kinds: Mapping[str, LayerKind]
     rows: tuple[CertificateRow, ...]
-    checks: Mapping[str, Finding]
+    checks: Mapping[str, CertificateFinding]
     sampled: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -107,7 +107,7 @@ class Certificate:
         """Whether nothing is broken."""
         return not any(True for _ in self.broken())
 
-    def broken(self) -> Iterator[tuple[str, str, str, Finding]]:
+    def broken(self) -> Iterator[tuple[str, str, str, CertificateFinding]]:
         """(point or parameter, kind of layer, column, finding) of what does not hold."""
         for name, finding in self.checks.items():
             if finding.held is False:
@@ -154,8 +154,8 @@ class Certificate:
     def of_json(cls, told: Mapping[str, Any]) -> Certificate:
         """A certificate of what :meth:`as_json` says."""
 
-        def finding(said: Mapping[str, Any]) -> Finding:
-            return Finding(said["held"], said["says"], said["error"])
+        def finding(said: Mapping[str, Any]) -> CertificateFinding:
+            return CertificateFinding(said["held"], said["says"], said["error"])
 
         def kind(said: Mapping[str, Any]) -> LayerKind:
             return LayerKind(tuple(said["layers"]), tuple(said["read"]), said["moved"])

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from garcon_jupyter.certificate.closeness import norms
 from garcon_jupyter.certificate.formulas import Compared, centred, epsilon, factor
-from garcon_jupyter.certificate.values import Missing, Values
+from garcon_jupyter.certificate.values import Missing, PointValues
 
 
-def goes_on(n: Values) -> Compared:
+def goes_on(n: PointValues) -> Compared:
     """What enters a layer left the one before it."""
     if not n.layer:
         raise Missing("there is no layer before the first")
     return n["resid_pre"], n.at(n.layer - 1)["resid_post"]
 
 
-def begins(n: Values) -> Compared:
+def begins(n: PointValues) -> Compared:
     """What enters the first layer is the embedding, times one number, with learned positions added."""
     if n.layer or "embed.norm.weight" in n.parameters:
         raise Missing("only the first layer reads the embedding, which no norm has changed")
@@ -26,7 +26,7 @@ def begins(n: Values) -> Compared:
     return stream, embedding * factor(stream, embedding)
 
 
-def begins_with_a_norm(n: Values) -> Compared:
+def begins_with_a_norm(n: PointValues) -> Compared:
     """What enters the first layer is a LayerNorm of the embedding, as BLOOM has it."""
     if n.layer:
         raise Missing("only the first layer reads the embedding")

@@ -24,8 +24,8 @@ class Missing(LookupError):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of a parameter.
+class ParameterRows:
+    """ParameterRows of a parameter.
 
     Attributes:
         value: float64 [row, …].
@@ -50,13 +50,15 @@ class ParameterReader:
     def __init__(self, get: Callable[..., Tensor], catalog: Catalog, seed: int = 0) -> None:
         self._get, self._catalog, self._seed = get, catalog, seed
         self._names = set(catalog.parameters)
-        self._read: dict[tuple[str, int], Rows] = {}
+        self._read: dict[tuple[str, int], ParameterRows] = {}
         self.sampled: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
-    def rows(self, name: str, most: int = MOST_NUMBERS, which: Tensor | None = None) -> Rows:
+    def rows(
+        self, name: str, most: int = MOST_NUMBERS, which: Tensor | None = None
+    ) -> ParameterRows:
         """A parameter, or as many of its rows as `most` numbers have.
 
         Args:
@@ -68,24 +70,24 @@ class ParameterReader:
         if name not in self._names:
             raise Missing(name)
         if which is not None:
-            return Rows(self._get(name, which).double().cpu(), which, False)
+            return ParameterRows(self._get(name, which).double().cpu(), which, False)
         if (name, most) not in self._read:
             self._read[name, most] = self._some(name, most)
         return self._read[name, most]
 
-    def _some(self, name: str, most: int) -> Rows:
+    def _some(self, name: str, most: int) -> ParameterRows:
         import torch
 
         if self._numbers(name) <= most:
             value = self._get(name).double().cpu()
-            return Rows(value, torch.arange(len(value)), True)
+            return ParameterRows(value, torch.arange(len(value)), True)
         width = self._get(name, slice(0, 1)).numel()
         count, fitting = len(self._get(name, (slice(None), 0))), max(1, most // width)
         if count > fitting:
             self.sampled.add(name)
         generator = torch.Generator().manual_seed(self._seed)
         which = torch.randperm(count, generator=generator)[:fitting].sort().values
-        return Rows(self._get(name, which).double().cpu(), which, count <= fitting)
+        return ParameterRows(self._get(name, which).double().cpu(), which, count <= fitting)
 
     def _numbers(self, name: str) -> int:
         """About how many numbers a parameter has."""
@@ -95,7 +97,7 @@ class ParameterReader:
 
 
 @dataclass
-class Values:
+class PointValues:
     """Values of one forward, or of one layer of it: ``at(4)["attn.q"]`` is that of ``layers.4.attn.q``.
 
     Attributes:
@@ -121,7 +123,7 @@ class Values:
         """What stands before names."""
         return "" if self.layer is None else f"layers.{self.layer}."
 
-    def at(self, layer: int | None) -> Values:
+    def at(self, layer: int | None) -> PointValues:
         """The same, of one layer; None for what is in no layer."""
         return replace(self, layer=layer)
 
@@ -181,7 +183,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Linear:
-    """Rows of what a projection puts out: [b, p, row], which rows they are, and whether they are all."""
+    """ParameterRows of what a projection puts out: [b, p, row], which rows they are, and whether they are all."""
 
     out: Tensor
     which: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from garcon_jupyter.certificate.result import Certificate, CertificateRow, Finding
+from garcon_jupyter.certificate.result import Certificate, CertificateFinding, CertificateRow
 from garcon_jupyter.display.html import _code, _escaped, _folded, _framed, _heading, _soft, _table
 from garcon_jupyter.display.listings import columns, spans
 
@@ -65,7 +65,7 @@ def _cells(row: CertificateRow) -> Iterator[str]:
     yield _escaped(_why(wrong[0]) if wrong else row.value.says)
 
 
-def _word(finding: Finding) -> str:
+def _word(finding: CertificateFinding) -> str:
     """A finding in a word, with how far it was off."""
     if finding.held is None:
         return "not covered" if finding.says else ""
@@ -73,7 +73,7 @@ def _word(finding: Finding) -> str:
     return f"{WORDS[finding.held]}{error}"
 
 
-def _why(finding: Finding) -> str:
+def _why(finding: CertificateFinding) -> str:
     error = "" if finding.error is None else f" (off by {finding.error:.1e})"
     return f"{finding.says}{error}"
 

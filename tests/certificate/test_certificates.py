@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import garcon_jupyter as garcon
 from garcon_backend.in_process import open_here
 from garcon_jupyter.certificate.identities import IDENTITIES, UNCOVERED, identity_of
 from garcon_jupyter.certificate.layer_kinds import layer_kinds
-from garcon_jupyter.certificate.result import Certificate, CertificateRow, Finding
+from garcon_jupyter.certificate.result import Certificate, CertificateFinding, CertificateRow
 from garcon_jupyter.cli.app import main
 from garcon_jupyter.display import certificate
 from garcon_jupyter.points import PARAMETERS, POINTS, Catalog
@@ -62,7 +63,7 @@ def test_what_is_told(rmodel: garcon.RemoteModel) -> None:
     assert found.kinds["attention"].layers == (0, 1, 2, 3)
     assert found.kinds["attention"].read == (0, 3) and found.kinds["attention"].moved == 3
     assert found.facts["dtype"] == "float32" and found.facts["degrees"]["tp"] == 1
-    assert found.facts["versions"]["torch"] == torch.__version__
+    assert found.facts["versions"]["torch"] == metadata.version("torch")
     assert set(found.checks) == {"looking changes nothing", "equal edits", "logits"}
     assert found.summary == "44 of 44 points and parameters held"
     assert len(found.id) == 8 and repr(found).startswith(f"<certificate {found.id} of tiny")
@@ -142,7 +143,7 @@ def test_it_shows_itself(rmodel: garcon.RemoteModel) -> None:
     html = found._repr_html_()
     assert html is not None and f"Certificate {found.id}" in html and "44 held" in html
     broken = replace(
-        found, checks={"a < b": Finding(False, "it is not")}, rows=(*found.rows, WRONG)
+        found, checks={"a < b": CertificateFinding(False, "it is not")}, rows=(*found.rows, WRONG)
     )
     text, html = certificate.text(broken), broken._repr_html_() or ""
     assert not broken.holds and "Broken:" in text and "  a < b check: it is not" in text
@@ -151,7 +152,10 @@ def test_it_shows_itself(rmodel: garcon.RemoteModel) -> None:
 
 
 WRONG = CertificateRow(
-    "layers.{i}.attn.q", "sliding", Finding(None, "nothing reads it"), Finding(False, "lost", 2.0)
+    "layers.{i}.attn.q",
+    "sliding",
+    CertificateFinding(None, "nothing reads it"),
+    CertificateFinding(False, "lost", 2.0),
 )
 
 
