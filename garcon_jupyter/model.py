@@ -1,7 +1,8 @@
-"""The class that users see: a client of a served model that draws, and runs over data."""
+"""The class that users see: a client of a served model that draws, runs over data, and certifies its points."""
 
 from __future__ import annotations
 
+from garcon_jupyter.facets.certificates import Certifying
 from garcon_jupyter.facets.data_runs import DataRuns
 from garcon_jupyter.facets.pictures import Pictures
 
@@ -9,7 +10,7 @@ VARIABLE = "rmodel"
 """The variable of a notebook that holds the model which magics and side bar mean."""
 
 
-class RemoteModel(Pictures, DataRuns):
+class RemoteModel(Pictures, DataRuns, Certifying):
     """A connection to a served model, with a session of its own.
 
     Attributes:

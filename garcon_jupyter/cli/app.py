@@ -16,7 +16,11 @@ from garcon_jupyter.display.whereabouts import WHY, whereabouts
 from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.points import Catalog, is_pattern, parse_point
 from garcon_jupyter.servers import control, registry
-from garcon_jupyter.servers.option_forms import add_launch_options, launch_options
+from garcon_jupyter.servers.option_forms import (
+    add_certify_options,
+    add_launch_options,
+    launch_options,
+)
 from garcon_jupyter.servers.server import Server, log_file
 
 FOLLOW_TICK = 0.2
@@ -86,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     points.add_argument("pattern", metavar="PATTERN", nargs="?", help="such as 'layers.*.mlp.out'")
     points.add_argument("--why", action="store_true", help=WHY)
+    certify = command("certify", _certify, "hold a model's points against what must hold of them")
+    certify.add_argument("name", metavar="NAME", help="of a server")
+    add_certify_options(certify)
     fetch = command("fetch", _fetch, "fetch an embedded model into the cache")
     fetch.add_argument("model", metavar="MODEL", help="smollm2 or gemma3-270m")
     command("doctor", _doctor, "check this machine, and say what to do")
@@ -183,6 +190,19 @@ def _the_server(name: str | None, running: dict[str, Server]) -> Server:
             f"{len(running)} servers run: {', '.join(running)}.", "Say which: garcon points NAME."
         )
     return next(iter(running.values()))
+
+
+def _certify(given: argparse.Namespace) -> int:
+    from garcon_jupyter.display import certificate
+    from garcon_jupyter.model import RemoteModel
+
+    model = RemoteModel(registry.find(given.name), prefer="garcon certify", lasting=False)
+    try:
+        found = model.certify(anew=given.anew, every_layer=given.every_layer)
+    finally:
+        model.close()
+    print(certificate.text(found))
+    return 0 if found.holds else 1
 
 
 def _catalog(server: Server) -> Catalog:

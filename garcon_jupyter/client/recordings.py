@@ -174,10 +174,12 @@ class Recording:
         lazy: bool,
         owner: Any,
         adapters: tuple[str, ...] = (),
+        certificate: str = "",
     ) -> None:
         self._model, self._ref, self._attributes, self._lazy = model, ref, attributes, lazy
         self._adapters = adapters
         self._owner = owner  # keeps the snapshot alive on the server
+        self._certificate = certificate
         self._fetched: dict[str, Any] = {}
 
     def handle(self, attribute: str) -> Handle:
@@ -193,6 +195,11 @@ class Recording:
             )
         info = self._attributes[attribute]
         return Handle(self._model, self._ref, attribute, info, self._owner)
+
+    @property
+    def certificate(self) -> str:
+        """Id of the model's certificate when the probe last ran; "" where none was made (``rmodel.certify()``)."""
+        return self._certificate
 
     def __getattribute__(self, name: str) -> Any:
         # What was saved comes before what this class calls so: somebody will save `keys`.
@@ -247,7 +254,8 @@ class Recording:
             origin = f" (of {info.origin})" if info.origin else ""
             rows.append(f"{name}: {what or info.preview}{origin}")
         on = f" with adapter {self._on()}" if self._adapters else ""
-        return f"<recording of {self._ref.point}{on}: {'; '.join(rows)}>"
+        certified = f", certificate {self._certificate}" if self._certificate else ""
+        return f"<recording of {self._ref.point}{on}{certified}: {'; '.join(rows)}>"
 
     def _repr_html_(self) -> str | None:
         return display_hooks.html(self)
@@ -272,8 +280,9 @@ class Recordings(Mapping[Key, Recording]):
         for (point, name), attributes in index.contexts.items():
             ref = RecordingRef(index.snapshot, point, name)
             key: Key = point if name is None else (point, name)
-            on = index.adapters.get((point, name), ())
-            self._entries[key] = Recording(model, ref, attributes, lazy, self._snapshot, on)
+            ref_of = (point, name)
+            said = index.adapters.get(ref_of, ()), index.certificates.get(ref_of, "")
+            self._entries[key] = Recording(model, ref, attributes, lazy, self._snapshot, *said)
         weakref.finalize(self._snapshot, model._released.append, index.snapshot).atexit = False
 
     def __getitem__(self, key: Key) -> Any:

@@ -20,6 +20,7 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 ``run``           how far a run is
 ``sharding``      which rank holds what
 ``server_card``   what a server is doing
+``certificate``   what the points of a model were held against
 """
 
 from __future__ import annotations

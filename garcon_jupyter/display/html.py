@@ -144,8 +144,9 @@ def recording(chosen: Recording) -> str:
     key: Key = ref.point if ref.name is None else (ref.point, ref.name)
     rows = [row[1:] for row in _saved(key, chosen)]
     named = f"by the probe {ref.name!r}" if ref.name else ""
+    certified = f"; certificate {chosen._certificate}" if chosen._certificate else ""
     return _framed(
-        _heading(ref.point, f"recording {named}".strip()),
+        _heading(ref.point, f"recording {named}".strip() + certified),
         _table(["saved as", "shape", "dtype", "bytes", "look at it"], rows),
     )
 

@@ -115,6 +115,7 @@ def status(server: Endpoint, told: dict[str, Any]) -> str:
             ("adapter", f"{name}: {told}")
             for name, told in server.facts["model"].get("adapters", {}).items()
         ),
+        ("certificate", _certificate(told.get("certificate"))),
         ("ends", "never by itself" if idle is None else f"after {duration(idle)} without requests"),
     ]
     rows += [
@@ -132,6 +133,11 @@ def _check(model: dict[str, Any]) -> list[str]:
     if check["state"] == "unchecked":  # its note says it
         return []
     return [f"{check['said']}, in {check['seconds']:.2f} s" if check["seconds"] else check["said"]]
+
+
+def _certificate(kept: dict[str, Any] | None) -> str:
+    """The certificate that a server keeps, in a line."""
+    return f"{kept['id']}: {kept['summary']}" if kept else "none; %garcon certify makes one"
 
 
 def _work(item: dict[str, Any]) -> str:

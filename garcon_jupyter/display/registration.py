@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from garcon_jupyter.certificate.result import Certificate
 from garcon_jupyter.client import display_hooks
 from garcon_jupyter.client.client import Client
 from garcon_jupyter.client.look import Look
@@ -31,6 +32,7 @@ def _later(module: str, function: str) -> Callable[..., Any]:
 
 def register() -> None:
     """Let everything below show itself."""
+    display_hooks.register(Certificate, html=_later("certificate", "html"))
     display_hooks.register(Client, html=_later("html", "model"))
     display_hooks.register(ProbePoint, html=_later("html", "point"))
     display_hooks.register(ProbePoints, html=_later("html", "points"))

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from garcon_jupyter.client.probes import MERGE_RULES
 from garcon_jupyter.display.whereabouts import WHY
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.servers.option_forms import add_launch_options
+from garcon_jupyter.servers.option_forms import add_certify_options, add_launch_options
 
 _QUOTED = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
 _WORD = re.compile(rf"(?:{_QUOTED}|[^\s\"'])+")
@@ -178,9 +178,7 @@ def _keep_alive() -> Parser:
 def _stop() -> Parser:
     parser = Parser("%garcon stop", "End a server.", epilog="In Python: rmodel.shutdown(force=…)")
     parser.add_argument("name", metavar="NAME", nargs="?", help="default: the current model's")
-    parser.add_argument(
-        "--force", action="store_true", help="even while others use it, or it hangs"
-    )
+    parser.add_argument("--force", action="store_true", help="even if others use it, or it hangs")
     return parser
 
 
@@ -204,6 +202,16 @@ def _params() -> Parser:
         epilog="In Python: rmodel.parameters, rmodel.get_parameter(NAME)",
     )
     parser.add_argument("pattern", metavar="PATTERN", nargs="?", help="a name or its beginning")
+    return parser
+
+
+def _certify() -> Parser:
+    parser = Parser(
+        "%garcon certify",
+        "Hold every named point of the model against what must hold between points and parameters.",
+        epilog="In Python: rmodel.certify(anew=…, every_layer=…)",
+    )
+    add_certify_options(parser)
     return parser
 
 
@@ -344,6 +352,7 @@ PARSERS: dict[str, Parser] = {
         _stop(),
         _points(),
         _params(),
+        _certify(),
         _probes(),
         _recordings(),
         _pending(),

@@ -10,7 +10,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 
 from garcon_jupyter import api
 from garcon_jupyter.client import resuming
-from garcon_jupyter.display import listings
+from garcon_jupyter.display import certificate, listings
 from garcon_jupyter.display.whereabouts import whereabouts
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.magics import arguments
@@ -168,6 +168,11 @@ def _params(current: Current, given: argparse.Namespace) -> None:
     print(listings.parameters(current.model().catalog, given.pattern))
 
 
+def _certify(current: Current, given: argparse.Namespace) -> None:
+    found = current.model().certify(anew=given.anew, every_layer=given.every_layer)
+    print(certificate.text(found))
+
+
 def _probes(current: Current, given: argparse.Namespace) -> None:
     model = current.model()
     if given.all or given.detach:
@@ -229,6 +234,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "stop": _stop,
     "points": _points,
     "params": _params,
+    "certify": _certify,
     "probes": _probes,
     "recordings": _recordings,
     "pending": _pending,

@@ -440,6 +440,7 @@ def _parameters() -> Iterator[ParameterSpec]:
             f"{template}.bias", (out,), letter if out != "D" else "", f"{what} bias"
         )
     for norm in (
+        "embed.norm",
         "layers.{i}.attn.norm",
         "layers.{i}.attn.q_norm",
         "layers.{i}.attn.k_norm",

@@ -77,3 +77,11 @@ def _reading(option: Option) -> dict[str, Any]:
 def launch_options(given: argparse.Namespace) -> dict[str, Any]:
     """The options as keywords of :func:`garcon_jupyter.launch`."""
     return {word: getattr(given, word) for word in OPTIONS}
+
+
+def add_certify_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a certificate."""
+    parser.add_argument("--anew", action="store_true", help="make one, though one is kept")
+    parser.add_argument(
+        "--every-layer", action="store_true", help="read all layers, not two of each kind"
+    )

@@ -246,6 +246,17 @@ class GetParameter(AdaptedRequest):
 
 
 @dataclass
+class KeepCertificate(Request):
+    """Keep a certificate with the model, and answer with the one that is kept; None where none is.
+
+    Attributes:
+        certificate: plain data, with its "id" and "summary"; None to ask.
+    """
+
+    certificate: dict[str, Any] | None = None
+
+
+@dataclass
 class RunOnRanks(Request):
     """Run code on every rank with ``model``, ``rank`` and ``world_size`` in scope."""
 
@@ -266,6 +277,7 @@ REQUESTS: dict[str, type[Request]] = {
         Checkpoint,
         Restore,
         GetParameter,
+        KeepCertificate,
         RunOnRanks,
     )
 }
@@ -297,9 +309,11 @@ class SnapshotIndex:
         silent: why probes at (point, name) did not run, where their module was not called.
         adapters: which adapters were on when something was saved at (point, name), in order, "" for the base
             model; nothing of contexts that the base model alone filled.
+        certificates: of the model, when probes at (point, name) last ran: its id, where there was one.
     """
 
     snapshot: int
     contexts: dict[tuple[str, str | None], dict[str, AttributeInfo]]
     silent: dict[tuple[str, str | None], str] = field(default_factory=dict)
     adapters: dict[tuple[str, str | None], tuple[str, ...]] = field(default_factory=dict)
+    certificates: dict[tuple[str, str | None], str] = field(default_factory=dict)

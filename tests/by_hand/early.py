@@ -187,6 +187,10 @@ class Bloom(Early):
     def entering(self, taps: Taps, x: Tensor, positions: Tensor) -> Tensor:
         return layer_norm(Taps(), self.stem.word_embeddings_layernorm, x)
 
+    def parameters(self) -> dict[str, Stored]:
+        norm = self._norm("embed.norm", self.stem.word_embeddings_layernorm)
+        return {**super().parameters(), **norm}
+
     def modules(self, block: Any) -> tuple[Any, Any]:
         return block.self_attention, block.self_attention.dense
 

@@ -205,6 +205,13 @@ def test_logs(connected_served: Notebook) -> None:
     assert connected_served.run("%garcon logs -n 0").strip() == ""
 
 
+def test_certify(connected: Notebook) -> None:
+    printed = connected.run("%garcon certify --anew")
+    kept = connected["rmodel"].certify()
+    assert printed.startswith(f"<certificate {kept.id} of tiny: 44 of 44")
+    assert connected.run("%garcon certify").splitlines()[0] == printed.splitlines()[0]
+
+
 def test_help(notebook: Notebook) -> None:
     everything = notebook.run("%garcon")
     assert everything == notebook.run("%garcon help") == notebook.run("%garcon --help")

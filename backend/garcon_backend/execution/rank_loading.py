@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -181,4 +182,13 @@ def _model_facts(rank: Rank, checked: Checked) -> dict[str, Any]:
         "check": checked.facts(),
         "notes": [*checked.notes(), *account.notes(), *beyond],
         "adapters": rank.adapters.told(),
+        "versions": {name: _version(name) for name in ("garcon-jupyter", "torch", "transformers")},
     }
+
+
+def _version(package: str) -> str:
+    """The version of a package that is installed; "" where it is not."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -212,7 +212,10 @@ class ScaledOutput(HookSite):
             new = visit(put_out * factor)
             if new is None:
                 return None
-            return new / factor if isinstance(output, Tensor) else (new / factor, *output[1:])
+            back = new / factor
+            if not torch.is_grad_enabled():  # to the last bit, where nothing was changed
+                back = torch.where(new == put_out * factor, put_out, back)
+            return back if isinstance(output, Tensor) else (back, *output[1:])
 
         return module.get_submodule(self.of).register_forward_hook(hook).remove
 

@@ -52,6 +52,11 @@ class KernelContext:
         object.__setattr__(self, "outcomes", Outcomes(self.data))
 
     @property
+    def certificate(self) -> dict[str, Any] | None:
+        """The certificate of the model, as plain data, where one was made."""
+        return self.lockstep.executor.rank.contexts.certificate
+
+    @property
     def running(self) -> Queued | None:
         """The request whose turn it is."""
         return self.turns.running

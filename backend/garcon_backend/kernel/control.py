@@ -168,6 +168,7 @@ class ControlHandlers:
             ],
             "idle_left": clock.left,
             "idle_warning": clock.warning,
+            "certificate": _of_certificate(self._context.certificate),
             "ranks": [_with_memory(rank) for rank in self._context.facts["ranks"]],
         }
 
@@ -295,6 +296,11 @@ def _row(item: Queued) -> dict[str, Any]:
         "kind": item.kind,
         "seconds": time.time() - item.since,
     }
+
+
+def _of_certificate(certificate: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the status says of the certificate that is kept."""
+    return certificate and {word: certificate[word] for word in ("id", "summary")}
 
 
 def _with_memory(rank: dict[str, Any]) -> dict[str, Any]:

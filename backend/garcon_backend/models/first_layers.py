@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from garcon_backend.models.fit import MARGIN, tensor_bytes
-from garcon_backend.models.own_implementation import EAGER
 from garcon_backend.models.pipeline_parallel import StandIn, find_layers
 from garcon_backend.process.memory import available_bytes
 
@@ -64,7 +63,7 @@ def load_first_layers(model: Any, directory: Path, count: int, device: torch.dev
         directory,
         config=_shortened(model.config, count),
         dtype=dtype,
-        attn_implementation=EAGER,
+        attn_implementation="eager",
         local_files_only=True,
     )
     return whole.to(device).eval().requires_grad_(False)

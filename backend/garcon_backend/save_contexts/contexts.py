@@ -55,6 +55,9 @@ class Contexts:
         """Number of the last request that was finished before this process began."""
         self._silent: dict[Key, str] = {}
         self._adapters: dict[Key, tuple[str, ...]] = {}
+        self.certificate: dict[str, Any] | None = None
+        """The certificate of the model, as plain data, with its "id"."""
+        self._certificates: dict[Key, str] = {}
 
     def news(self) -> dict[Key, bool]:
         """Of the contexts that were opened or cleared since this was asked last: whether anything is in them."""
@@ -97,6 +100,10 @@ class Contexts:
         mine = {key[1:]: names for key, names in self._adapters.items() if key[0] == session}
         return {ref: names for ref, names in mine.items() if any(names)}
 
+    def certificates(self, session: str) -> dict[tuple[str, str | None], str]:
+        """The model's certificate when a session's probes last ran, by point and name; "" where there was none."""
+        return {key[1:]: id for key, id in self._certificates.items() if key[0] == session}
+
     def begin(self) -> None:
         """A request begins."""
         if self._backups:
@@ -130,6 +137,7 @@ class Contexts:
         self._adapters[key] = (*(each for each in former if each != now), now)
         self._touched.add(key)
         self._silent.pop(key, None)
+        self._certificates[key] = self.certificate["id"] if self.certificate else ""
         context = self._live.get(key)
         if context is None:
             context = self._live[key] = SaveContext(self.check_room)
@@ -200,6 +208,7 @@ class Contexts:
                 self._silent.pop(key, None)
                 self._adapters.pop(key, None)
                 self._origins.pop(key, None)
+                self._certificates.pop(key, None)
                 if self._backups:
                     self._backups.cleared(key)
 

@@ -8,6 +8,7 @@ Not here: what a pass is (``passes``, ``generation``), and how ranks come to run
 ``snapshot`` ``fetch`` ``clear``       recordings
 ``checkpoint`` ``restore`` ``drop``    recordings, as runs and sessions need it
 ``get_parameter``  a weight by name
+``keep_certificate``  what is known of the correctness of the model's points
 ``run_on_ranks``   code on every rank
 
 To add a kind: a dataclass in :mod:`garcon_jupyter.wire.requests`, in its table too; and a file here with a class for

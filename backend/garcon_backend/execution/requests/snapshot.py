@@ -14,7 +14,7 @@ Index = dict[tuple[str, str | None], dict[str, merging.RankPart]]
 """One rank's table of contents of a snapshot: for each (point, name), what its attributes are."""
 
 Silent = dict[tuple[str, str | None], str]
-"""Why probes at (point, name) did not run."""
+"""Why probes at (point, name) did not run; or what the model's certificate was when they did."""
 
 On = dict[tuple[str, str | None], tuple[str, ...]]
 """Which adapters were on when something was saved at (point, name)."""
@@ -28,7 +28,7 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
     def prepare(self) -> None:
         """Nothing can be wrong."""
 
-    def run(self) -> tuple[Index, Silent, On]:
+    def run(self) -> tuple[Index, Silent, On, Silent]:
         contexts, session = self.rank.contexts, self.request.session
         index = {
             key: {
@@ -42,15 +42,18 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
             }
             for key, saved in contexts.snapshot(session, self.request.number).items()
         }
-        return index, contexts.silent(session), contexts.adapters(session)
+        kept = contexts.adapters(session), contexts.certificates(session)
+        return index, contexts.silent(session), *kept
 
-    def combine(self, parts: Sequence[tuple[Index, Silent, On]]) -> wire.SnapshotIndex:
+    def combine(self, parts: Sequence[tuple[Index, Silent, On, Silent]]) -> wire.SnapshotIndex:
         found: dict[Any, dict[str, list[merging.RankPart]]] = {}
         silent: Silent = {}
         adapters: On = {}
-        for index, of_rank, on in parts:
+        certificates: Silent = {}
+        for index, of_rank, on, certified in parts:
             silent |= of_rank
             adapters |= on
+            certificates |= certified
             for key, attributes in index.items():
                 for name, info in attributes.items():
                     found.setdefault(key, {}).setdefault(name, []).append(info)
@@ -58,4 +61,4 @@ class SnapshotHandler(RequestHandler[wire.Snapshot]):
             key: {name: merging.described(infos) for name, infos in attributes.items()}
             for key, attributes in found.items()
         }
-        return wire.SnapshotIndex(self.request.number, table, silent, adapters)
+        return wire.SnapshotIndex(self.request.number, table, silent, adapters, certificates)

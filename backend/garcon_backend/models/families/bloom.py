@@ -59,6 +59,7 @@ FAMILY = Family(
     },
     parameters={
         "embed.weight": Weight("transformer.word_embeddings.weight"),
+        **norm_weights("embed.norm", "transformer.word_embeddings_layernorm"),
         **norm_weights("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm"),
         **linear("layers.{i}.attn.q_proj", FUSED, rows_of_each_head(0, 3)),
         **linear("layers.{i}.attn.k_proj", FUSED, rows_of_each_head(1, 3)),

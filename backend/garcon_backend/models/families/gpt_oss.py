@@ -19,6 +19,7 @@ from garcon_backend.models.family_notes import standard_notes
 SECOND_NORM = f"{decoder.BLOCK}.post_attention_layernorm"
 ROUTER = f"{decoder.MLP}.router"
 EXPERTS = f"{decoder.MLP}.experts"
+NORM = staged_forwards.olmo_rms_norm  # its gains stay in float32, whatever the model's dtype
 
 SINKS = "a sink beside the keys, without a value, takes its part: rows add up to less than one"
 
@@ -43,9 +44,9 @@ FAMILY = Family(
     layers="model.layers",
     notes=lambda config: {**standard_notes(config), "layers.{i}.attn.pattern": SINKS},
     points={
-        **decoder.stem_points(),
-        **decoder.attention_points(),
-        **decoder.middle_points(SECOND_NORM),
+        **decoder.stem_points(NORM),
+        **decoder.attention_points(NORM),
+        **decoder.middle_points(SECOND_NORM, NORM),
         **experts.points(staged_forwards.biased_router, ROUTER, staged_forwards.biased_experts),
     },
     refused={

@@ -1,0 +1,22 @@
+"""Certificates: every named point of a served model, held against what must hold between points and parameters.
+
+All of it is asked of the model by ordinary requests, so that it is the same in this process, on a server, and over ranks.
+
+Not here: where points are in a model (the server's families), and how a certificate looks (``display``).
+
+``identities``          what holds, declared once: the table beside that of points
+``formulas``            what a point is made of: sums, projections, norms
+``attention_formulas``  of attention
+``mlp_formulas``        of MLPs and experts
+``stream_formulas``     of the residual stream
+``logits_formulas``     of logits
+``values``              what a formula reads
+``closeness``           how far a value may be off, by dtype
+``evaluation``          identities, held against the values of one forward
+``probes``              what is sent to the server
+``passes``              the requests that are made
+``edits``               what edits and gradients do
+``layer_kinds``         which layers stand for which
+``examination``         all of it, put together
+``result``              what a certificate says
+"""
