@@ -24,10 +24,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
-from transformers.masking_utils import sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from garcon_backend.hook_sites.sites import visited
+from garcon_backend.libraries.transformers_internals import (
+    ALL_ATTENTION_FUNCTIONS,
+    CACHES,
+    attention_of,
+    sdpa_mask,
+)
 from garcon_jupyter.errors import NotAModel, PointUnavailable
 
 NAME = "garcon"
@@ -39,7 +43,7 @@ SAID_ELSEWHERE = frozenset(
         "position_embeddings",
         "cache_position",
         "token_type_ids",
-        "past_key_values",  # keys and values are those of the cache already
+        *CACHES,  # keys and values are those of the cache already
         "use_cache",
         "cu_seq_lens_q",  # the rows of a kernel that is given no padding; here the mask tells
         "cu_seq_lens_k",
@@ -79,7 +83,7 @@ def additive_mask(
 
 def serves(model: Any) -> bool:
     """Whether a loaded model attends by this function."""
-    return getattr(getattr(model, "config", None), "_attn_implementation", None) == NAME
+    return attention_of(model) == NAME
 
 
 def attention(

@@ -21,6 +21,7 @@ from garcon_backend.in_process.serving import Serving
 from garcon_backend.models import loading
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
+from garcon_jupyter.libraries import releases
 from garcon_jupyter.model_files import snapshots
 from garcon_jupyter.wire import protocol
 
@@ -88,6 +89,8 @@ def open_here(
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     else:
         dtype = None if dtype is None else str(dtype).removeprefix("torch.")
+        for line in releases.untested():
+            progress(f"{line}; going on")
         directory = snapshots.resolve(source, progress).path
         model = loading.load(directory, Mesh.solo(device), dtype, progress)
         tokenizer, path = loading.load_tokenizer(directory, progress), str(directory)

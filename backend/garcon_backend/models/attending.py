@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from garcon_backend.hook_sites.attention import NAME as HOUSE
+from garcon_backend.hook_sites.sites import InAttention
+from garcon_backend.libraries.transformers_internals import hands_attention_over
 from garcon_backend.models.families import FAMILIES
 
 
@@ -47,13 +49,10 @@ def attending(model_class: Any, config: Any) -> Attending:
     reference: Falcon's for torch's kernel adds ALiBi without the scale that the other gives it.
     """
     family = FAMILIES.get(getattr(config, "model_type", ""))
-    exchangeable = _hands_attention_over(model_class)
-    if family is not None and exchangeable:
-        return Attending(HOUSE, f"the house's: points of {family.name} are inside it")
-    why = "no family file maps this architecture" if exchangeable else "its class takes no other"
-    return Attending(None if exchangeable else "eager", f"its own: {why}")
-
-
-def _hands_attention_over(model_class: Any) -> bool:
-    """Whether attention of a class is a function that is looked up by name; transformers itself can tell."""
-    return bool(model_class._can_set_attn_implementation())
+    if not hands_attention_over(model_class):
+        return Attending("eager", "its own: its class takes no other")
+    if family is None:
+        return Attending(None, "its own: no family file maps this architecture")
+    if not any(isinstance(site, InAttention) for site in family.points.values()):
+        return Attending(None, f"its own: {family.name} has no points inside it")
+    return Attending(HOUSE, f"the house's: points of {family.name} are inside it")
