@@ -39,10 +39,12 @@ def test_what_the_tests_run_with_is_a_pair() -> None:
     assert (held["torch"], held["transformers"]) in {(p.torch, p.transformers) for p in MATRIX}
 
 
-def test_the_corners_are_among_the_pairs() -> None:
+def test_both_ends_and_what_is_furthest_apart_are_among_the_pairs() -> None:
     pairs = {(minor(pair.torch), minor(pair.transformers)) for pair in MATRIX}
-    ends = [(releases.tested(library)[0], releases.tested(library)[-1]) for library in LIBRARIES]
-    assert {(one, other) for one in ends[0] for other in ends[1]} <= pairs
+    (oldest, newest), (old, new) = (
+        (releases.tested(library)[0], releases.tested(library)[-1]) for library in LIBRARIES
+    )
+    assert {(oldest, old), (newest, new), (oldest, new)} <= pairs
     assert len(pairs) == len(MATRIX)
 
 
