@@ -5,6 +5,7 @@
 # make site   these pages and the reference as a site, in build/site
 # make soak   twenty minutes of mixed clients and faults; the figures go to build/soak.json
 # make kills  a hundred and fifty ranks killed at any moment, on one rank, tp=3 and pp=2
+# make matrix  the tests with other releases of torch and transformers, in environments of their own: an hour, 25 GB of disk
 # make bench  measure how fast it is, beside what one would do without it
 # make javascript   types and tests of the widgets' JavaScript, which takes Node (20 or newer)
 # make lab    open the examples in JupyterLab
@@ -18,7 +19,7 @@ MODEL ?= smollm2
 JAVASCRIPT := tests/widgets/javascript
 TYPESCRIPT := $(JAVASCRIPT)/node_modules/.ready
 
-.PHONY: setup demo quick in-process test site soak kills bench lint types javascript docs lab side-bar clean
+.PHONY: setup demo quick in-process test site soak kills matrix bench lint types javascript docs lab side-bar clean
 
 setup: $(READY)
 
@@ -74,6 +75,9 @@ soak: $(READY_FOR_TESTS)
 
 kills: $(READY_FOR_TESTS)
 	for degrees in "--tp 1" "--tp 3" "--pp 2"; do $(BIN)/python -m tests.kills --kills 50 $$degrees || exit 1; done
+
+matrix: $(READY_FOR_TESTS)
+	$(BIN)/python -m tests.matrix --remove
 
 bench: $(READY_FOR_TESTS)
 	$(BIN)/python -m benchmarks

@@ -217,6 +217,10 @@ class VersionMismatch(GarconError, ConnectionError):
     """Client and server do not speak the same protocol or Python."""
 
 
+class LibraryChanged(GarconError, ImportError):
+    """An installed release of a library lacks something that Garçon is built on; names it, and the releases that have it."""
+
+
 class BadConnectionFile(GarconError, ValueError):
     """A file that is no connection file of a Garçon server."""
 

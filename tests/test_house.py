@@ -26,6 +26,7 @@ SHARED = {
     "amounts",
     "errors",
     "imported",
+    "libraries",
     "model_files",
     "points",
     "recorders",

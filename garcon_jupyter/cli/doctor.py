@@ -17,6 +17,7 @@ from garcon_jupyter.amounts import sized
 from garcon_jupyter.connection.connection_file import read_connection_file
 from garcon_jupyter.display import listings
 from garcon_jupyter.errors import BadConnectionFile, GarconError
+from garcon_jupyter.libraries import releases
 from garcon_jupyter.model_files.embedded import EMBEDDED, cache_dir, is_whole
 from garcon_jupyter.servers import control, registry
 from garcon_jupyter.servers.server import registry_directory
@@ -57,6 +58,7 @@ def examine() -> Iterator[Finding]:
     """Everything there is to say about this machine."""
     yield Finding("ok", "python", f"{platform.python_version()}, {platform.system()}")
     yield from _packages()
+    yield from _together()
     yield from _devices()
     yield from _registry()
     yield from _shared_memory()
@@ -85,11 +87,25 @@ def _packages() -> Iterator[Finding]:
             )
 
 
+def _together() -> Iterator[Finding]:
+    """Whether torch and transformers are a pair that Garçon was tested with."""
+    torch, transformers = _version("torch"), _version("transformers")
+    if torch is None or transformers is None:
+        return  # which was said
+    new = list(releases.untested(torch, transformers))
+    for line in new:
+        library = line.split()[0]
+        needed = f"{library}{releases.specifier(library)}"
+        yield Finding("note", "tested", line, f"pip install '{needed}', if something is odd.")
+    pair = f"torch {torch} and transformers {transformers}"
+    if not new and releases.tested_together(torch, transformers):
+        yield Finding("ok", "tested", f"{pair} have passed together")
+    elif not new:
+        yield Finding("ok", "tested", f"{pair} have passed, each with other releases of the other")
+
+
 def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return releases.installed(name)
 
 
 def _devices() -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from typing import Any
 
 def of_each_layer(config: Any, name: str) -> tuple[Any, ...]:
     """The values that the layers have, each once, smallest first; none where no configuration says it."""
-    if name in getattr(getattr(config, "_heterogeneity_spec", None), "per_layer_attributes", ()):
+    if name in (getattr(config, "per_layer_attributes", None) or ()):
         layers = config.per_layer_config
         found = {getattr(layers[i], name, None) for i in range(config.num_hidden_layers)}
         return tuple(sorted(found - {None}))

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.libraries.transformers_internals import CACHE
 from garcon_jupyter.wire.launch_spec import Degrees
 from tests.backend.bare_rank import BareRank
 
@@ -105,7 +106,7 @@ def plainly(path: Path) -> dict[str, dict[str, Any]]:
 
 def _given(args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     ids, mask = kwargs["input_ids"] if not args else args[0], kwargs.get("attention_mask")
-    cache = kwargs.get("past_key_values")
+    cache = kwargs.get(CACHE)
     past = 0 if cache is None else cache.get_seq_length()
     mask = torch.ones(len(ids), past + ids.shape[1]) if mask is None else mask
     return {"tokens": ids.clone(), "mask": mask.bool()}

@@ -57,6 +57,25 @@ def test_a_package_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is missing" in found["plotly"].text
 
 
+@pytest.mark.parametrize(
+    ("torch", "transformers", "level", "text"),
+    [
+        ("2.13.0+cpu", "5.23.0", "ok", "have passed together"),
+        ("2.14.0", "5.22.1", "ok", "each with other releases of the other"),
+        ("2.99.0", "5.23.0", "note", "torch 2.99.0 has not been tested"),
+        ("2.13.0", "5.99.0", "note", "transformers 5.99.0 has not been tested"),
+    ],
+)
+def test_releases_that_were_tested_and_others(
+    torch: str, transformers: str, level: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {"torch": torch, "transformers": transformers}
+    monkeypatch.setattr(doctor, "_version", versions.get)
+    (finding,) = doctor._together()
+    assert (finding.level, finding.subject) == (level, "tested") and text in finding.text
+    assert bool(finding.remedy) == (level == "note")
+
+
 def test_a_cache_without_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GARCON_CACHE", str(tmp_path))
     notes = [finding for finding in examine() if finding.subject == "models"]

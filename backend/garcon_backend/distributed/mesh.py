@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from garcon_backend.distributed.collectives import Ranks
 from garcon_backend.distributed.rank_failures import epoch
+from garcon_backend.libraries.torch_internals import forget_groups
 from garcon_jupyter.errors import BadDegrees
 from garcon_jupyter.wire.launch_spec import Degrees
 
@@ -113,8 +114,7 @@ class Mesh:
         """
         if self.device_mesh is None:
             return
-        # Torch remembers meshes by which tensors were cut, and a mesh its groups.
-        getattr(self.device_mesh, "_pg_registry", {}).clear()
+        forget_groups(self.device_mesh)
         self.device_mesh = None
         for ranks in self._groups:
             ranks.group = None

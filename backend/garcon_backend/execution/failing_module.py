@@ -13,11 +13,9 @@ from types import TracebackType
 
 from torch import nn
 
+from garcon_backend.libraries.torch_internals import CALLED
 from garcon_jupyter.errors import GarconError
 from garcon_jupyter.wire.failures import Happened
-
-_CALLED = nn.Module._wrapped_call_impl.__name__
-"""The function in whose frame a module that is called is `self`."""
 
 HAPPENED = "_garcon_happened"
 """Name of the attribute of an error that says where it happened."""
@@ -47,7 +45,7 @@ def module_of(trace: TracebackType | None, model: nn.Module) -> str:
     names = {id(module): name for name, module in model.named_modules()}
     found = ""
     while trace is not None:
-        if trace.tb_frame.f_code.co_name == _CALLED:
+        if trace.tb_frame.f_code.co_name == CALLED:
             # Not by f_locals: that would keep all locals, large tensors among them, when frames are cleared.
             held = gc.get_referents(trace.tb_frame)
             called = (names.get(id(one), "") for one in held if isinstance(one, nn.Module))

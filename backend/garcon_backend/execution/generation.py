@@ -21,6 +21,7 @@ from garcon_backend.execution.inputs import Inputs, positions_of
 from garcon_backend.execution.passes import Passes
 from garcon_backend.execution.token_choice import TokenChoice
 from garcon_backend.hook_sites.attention import VisitedCache, fresh_cache
+from garcon_backend.libraries.transformers_internals import CACHE
 from garcon_backend.models.rotary import read_again_when_a_row_passes
 from garcon_backend.models.sharding import shared_logits
 from garcon_backend.probing.probed_pass import ProbedPass
@@ -52,7 +53,7 @@ def generate(
         torch.manual_seed(request.seed)
         choice = TokenChoice(passes, probed, asked, len(inputs.ids) * asked.copies)
         fresh = fresh_cache(model) if asked.cached else None
-        cache = {} if fresh is None else {"past_key_values": fresh}
+        cache = {} if fresh is None else {CACHE: fresh}
         try:
             output = model.generate(
                 inputs.ids,
@@ -131,11 +132,11 @@ def _each_forward(passes: Passes, probed: ProbedPass) -> Iterator[None]:
         passes.rank.interrupts.phase = "generating"
         if args:
             kwargs = {"input_ids": args[0], **kwargs}
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(CACHE)
         if cache is None and kwargs.get("use_cache") is True:
             # The model would make one itself, which edits of keys do not reach.
             cache = fresh_cache(model)
-            kwargs = kwargs if cache is None else {**kwargs, "past_key_values": cache}
+            kwargs = kwargs if cache is None else {**kwargs, CACHE: cache}
         _reorder_mine(probed, cache)
         probed.caching = isinstance(cache, VisitedCache)
         ids = kwargs.get("input_ids")
@@ -165,7 +166,7 @@ def _each_forward(passes: Passes, probed: ProbedPass) -> Iterator[None]:
 
 def _past(kwargs: dict[str, Any]) -> int:
     """How many positions the cache of a forward holds."""
-    cache = kwargs.get("past_key_values")
+    cache = kwargs.get(CACHE)
     return 0 if cache is None else int(cache.get_seq_length())
 
 

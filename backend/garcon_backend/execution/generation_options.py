@@ -22,11 +22,13 @@ from transformers import (
 )
 
 from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.libraries.transformers_internals import generation_settings
 from garcon_jupyter.errors import BadRequest
 
 DEFAULT_NEW_TOKENS = 20
 
 _BATCH = "The prompt and its mask are what they come from."
+_CACHE = ("is the server's own", "Edit keys and values by probes.")
 _PROBE = "A probe on the point that you want records it, step by step."
 
 _NOT_TEXT = (
@@ -47,7 +49,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     "inputs_embeds": ("would stand for tokens that nobody knows", "Edit `embed` by a probe."),
     "attention_mask": ("comes from the prompt", _BATCH),
     "position_ids": ("comes from the prompt", _BATCH),
-    "past_key_values": ("is the server's own", "Edit keys and values by probes."),
+    "cache": _CACHE,
+    "past_key_values": _CACHE,
     "output_attentions": ("is what probes are for", _PROBE),
     "output_hidden_states": ("is what probes are for", _PROBE),
     "streamer": ("would write where nobody sees it", "Print in a probe: it is shown as it comes."),
@@ -114,7 +117,7 @@ def settled(model: Any, asked: dict[str, Any], tokenizer: Any, mesh: Mesh) -> Se
     }
     allowed = options.pop("prefix_allowed_tokens_fn", None)
     try:
-        found, _ = model._prepare_generation_config(own, **_without(options, "generation_config"))
+        found = generation_settings(model, own, _without(options, "generation_config"))
         _check_settings(found, mesh)
         made = Settled(
             options,

@@ -21,6 +21,7 @@ from garcon_backend.execution.failing_module import noted
 from garcon_backend.execution.inputs import Inputs
 from garcon_backend.execution.parameters import Parameters
 from garcon_backend.execution.row_chunks import RowChunk, Whole
+from garcon_backend.libraries.transformers_internals import keeps_state
 from garcon_backend.models.sharding import backward_through
 from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.rank import Rank
@@ -336,7 +337,7 @@ def _takes_positions(model: nn.Module) -> bool:
     states from token to token reads padding by ways of its own, to which positions from 0 would not fit.
     """
     told = _takes(model, "position_ids")
-    return (told and not getattr(model, "_is_stateful", False)) and not any(
+    return (told and not keeps_state(model)) and not any(
         hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()
     )
 

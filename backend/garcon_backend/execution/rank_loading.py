@@ -29,6 +29,7 @@ from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.backups import LIMIT, Backups
 from garcon_backend.tokenization.tokenizer import beyond_the_model
+from garcon_jupyter.libraries import releases
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire.launch_spec import LaunchSpec
 
@@ -96,6 +97,8 @@ def _load_model(
         progress(f"calling {spec.loader}")
         mesh.shared_with_user = True
         return loading.load_with(spec.loader, spec.model, mesh, spec.dtype)
+    for line in releases.untested():
+        progress(f"{line}; going on")
     directory = Path(spec.model)
     fit.check_degrees(read_config(directory, spec.trust_remote_code), spec.degrees)
     fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)

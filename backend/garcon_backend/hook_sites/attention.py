@@ -24,10 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
-from transformers.masking_utils import sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from garcon_backend.hook_sites.sites import visited
+from garcon_backend.libraries.transformers_internals import (
+    ALL_ATTENTION_FUNCTIONS,
+    CACHES,
+    attention_of,
+    cache_argument,
+    sdpa_mask,
+)
 from garcon_jupyter.errors import NotAModel, PointUnavailable
 from garcon_jupyter.model_files.multimodal import text_config, wrapper_of
 
@@ -40,7 +45,7 @@ SAID_ELSEWHERE = frozenset(
         "position_embeddings",
         "cache_position",
         "token_type_ids",
-        "past_key_values",  # keys and values are those of the cache already
+        *CACHES,  # keys and values are those of the cache already
         "use_cache",
         "cu_seq_lens_q",  # the rows of a kernel that is given no padding; here the mask tells
         "cu_seq_lens_k",
@@ -80,8 +85,7 @@ def additive_mask(
 
 def serves(model: Any) -> bool:
     """Whether a loaded model attends by this function."""
-    config = text_config(getattr(model, "config", None))
-    return getattr(config, "_attn_implementation", None) == NAME
+    return attention_of(text_config(getattr(model, "config", None))) == NAME
 
 
 def attention(
@@ -292,7 +296,7 @@ def fresh_cache(model: Any) -> DynamicCache | None:
 
     A model that keeps no keys takes none: what it keeps of the past is a state.
     """
-    keeps_keys = "past_key_values" in inspect.signature(model.forward).parameters
+    keeps_keys = cache_argument(model) in CACHES
     return VisitedCache(model) if serves(model) and keeps_keys else None
 
 

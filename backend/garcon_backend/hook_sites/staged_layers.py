@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from garcon_backend.hook_sites.sites import Pass, Visitor, visited
+from garcon_backend.libraries.transformers_internals import CACHES, cache_argument
 
 
 def multiplied_layer(
@@ -19,15 +20,14 @@ def multiplied_layer(
     """
     given = {**dict(zip(("hidden_states", "attention_mask"), args, strict=False)), **kwargs}
     residual = given.pop("hidden_states")
-    mask, cache = given.pop("attention_mask", None), given.pop("past_key_values", None)
+    mask, cache = given.pop("attention_mask", None), _cache(given)
     normed = module.input_layernorm(residual)
     if module.mamba is not None:
         more = {n: v for n, v in given.items() if n not in ("use_cache", "position_embeddings")}
-        mixed = module.mamba(normed, cache_params=cache, attention_mask=mask, **more)
+        mixed = module.mamba(normed, attention_mask=mask, **_given(module.mamba, cache), **more)
     else:
-        mixed, _ = module.self_attn(
-            hidden_states=normed, attention_mask=mask, past_key_values=cache, **given
-        )
+        cached = _given(module.self_attn, cache)
+        mixed, _ = module.self_attn(hidden_states=normed, attention_mask=mask, **cached, **given)
     hidden = residual + visited(visits, "first", mixed * module.residual_multiplier)
     normed = module.post_attention_layernorm(hidden)
     if module.has_experts:
@@ -51,16 +51,28 @@ def parallel_layer(
     residual = args[0] if args else given.pop("hidden_states")
     to_attention = ("attention_mask", "position_ids", "use_cache", "position_embeddings")
     alone = {name: given.pop(name) for name in to_attention if name in given}
-    cache, mask = given.pop("past_key_values", None), given.pop("mamba_attention_mask", None)
+    cache, mask = _cache(given), given.pop("mamba_attention_mask", None)
     normed = module.input_layernorm(residual)
-    mixed = module.mamba(hidden_states=normed, cache_params=cache, attention_mask=mask, **given)
+    to_mamba = _given(module.mamba, cache)
+    mixed = module.mamba(hidden_states=normed, attention_mask=mask, **to_mamba, **given)
     mixed = visited(visits, "mixer", mixed * module.ssm_out_multiplier)
     attended, _ = module.self_attn(
         hidden_states=normed * module.attention_in_multiplier,
-        past_key_values=cache,
+        **_given(module.self_attn, cache),
         **alone,
         **given,
     )
     attended = visited(visits, "attn", attended * module.attn_out_multiplier)
     hidden = residual + (mixed + attended)
     return (hidden + module.feed_forward(module.pre_ff_layernorm(hidden)),)
+
+
+def _cache(given: dict[str, Any]) -> Any:
+    """The cache among what a layer is called with, taken out of it."""
+    return next((given.pop(name) for name in CACHES if name in given), None)
+
+
+def _given(module: Any, cache: Any) -> dict[str, Any]:
+    """The cache by the name by which a module takes it."""
+    name = cache_argument(module)
+    return {} if name is None else {name: cache}

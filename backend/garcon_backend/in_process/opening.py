@@ -25,6 +25,7 @@ from garcon_backend.models.adapters import Adapters
 from garcon_backend.models.family_files import check_places, read_family
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
+from garcon_jupyter.libraries import releases
 from garcon_jupyter.model_files import snapshots
 from garcon_jupyter.model_files.adapters import named
 from garcon_jupyter.wire import protocol
@@ -105,6 +106,8 @@ def open_here(
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     else:
         dtype = None if dtype is None else str(dtype).removeprefix("torch.")
+        for line in releases.untested():
+            progress(f"{line}; going on")
         trusted = trust_remote_code
         directory = snapshots.resolve(source, progress, trust_remote_code=trusted).path
         model = loading.load(directory, Mesh.solo(device), dtype, progress, trusted, own)

@@ -13,6 +13,8 @@ from ipykernel.iostream import IOPubThread
 from ipykernel.kernelapp import IPKernelApp
 
 from garcon_backend.kernel import log_limit
+from garcon_backend.libraries.jupyter_internals import INTERNALS
+from garcon_jupyter.libraries.internals import check
 
 TOPIC = 1024
 """Bytes of what a client says that it wants to hear; all say "everything". ZMQ keeps some thirty bytes for each of
@@ -38,6 +40,8 @@ def _without(name: str) -> Iterator[None]:
 
 with _without("debugpy"):  # which takes half a second, for a debugger that this kernel closes
     importlib.import_module("ipykernel.debugger")
+
+check("ipykernel", INTERNALS)
 
 
 class Application(IPKernelApp):

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from garcon_backend.hook_sites.attention import NAME as HOUSE
+from garcon_backend.hook_sites.sites import ByKind, HookSite, InAttention
+from garcon_backend.libraries.transformers_internals import hands_attention_over
 from garcon_backend.models.family import Family
 from garcon_jupyter.model_files.multimodal import wrapper_of
 
@@ -54,15 +56,24 @@ def attending(model_class: Any, config: Any, family: Family | None) -> Attending
     attention over to a function by name. Where it has code for each name instead, the eager one is the reference, but
     for Falcon's ALiBi.
     """
-    exchangeable = _hands_attention_over(model_class)
     kind = getattr(config, "model_type", "")
     if kind in EAGER_ALONE:
         return Attending("eager", f"its own: {EAGER_ALONE[kind]}")
-    if family is not None and exchangeable:
-        name = HOUSE if wrapper_of(config) is None else _IN_TEXT
-        return Attending(name, f"the house's: points of {family.name} are inside it")
-    why = "no family file maps this architecture" if exchangeable else "its class takes no other"
-    return Attending(None if exchangeable else own_code(config), f"its own: {why}")
+    if not hands_attention_over(model_class):
+        return Attending(own_code(config), "its own: its class takes no other")
+    if family is None:
+        return Attending(None, "its own: no family file maps this architecture")
+    if not any(map(_is_inside, family.points.values())):
+        return Attending(own_code(config), f"its own: {family.name} has no points inside it")
+    name = HOUSE if wrapper_of(config) is None else _IN_TEXT
+    return Attending(name, f"the house's: points of {family.name} are inside it")
+
+
+def _is_inside(site: HookSite) -> bool:
+    """Whether a site, in layers of some kind at least, is inside the attention function."""
+    if isinstance(site, ByKind):
+        return any(_is_inside(here) for _, here in site.sites)
+    return isinstance(site, InAttention)
 
 
 def own_code(config: Any) -> str:
@@ -73,8 +84,3 @@ def own_code(config: Any) -> str:
     """
     twice = getattr(config, "model_type", "") == "falcon" and getattr(config, "alibi", False)
     return "sdpa" if twice else "eager"
-
-
-def _hands_attention_over(model_class: Any) -> bool:
-    """Whether attention of a class is a function that is looked up by name; transformers itself can tell."""
-    return bool(model_class._can_set_attn_implementation())

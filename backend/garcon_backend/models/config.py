@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
-from transformers.models.auto.modeling_auto import (
+from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    PretrainedConfig,
 )
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from garcon_jupyter.errors import BadRequest, NotAModel
 from garcon_jupyter.model_files import own_code

@@ -21,9 +21,12 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.utils import logging
 
+from garcon_backend.libraries.transformers_internals import (
+    GGUF_PRE_TOKENIZER_SPLITS,
+    gguf_flags,
+)
 from garcon_backend.models.gguf import rope, tensors
 from garcon_backend.models.gguf.keys import GgufFile, configuration, refusal
 from garcon_jupyter.errors import GarconError, NotAModel
@@ -76,7 +79,9 @@ def _tokenizer(file: GgufFile) -> Any:
         raise NotAModel(
             f"{file.path.name} has no tokenizer.", "Convert from the original checkpoint instead."
         )
-    tokenizer = AutoTokenizer.from_pretrained(file.path.parent, **_where(file))
+    tokenizer = AutoTokenizer.from_pretrained(
+        file.path.parent, **_where(file), **gguf_flags(file.keys)
+    )
     cut = file.keys.get("tokenizer.ggml.pre", _CUT_AS_GPT2[0])
     of_bytes = file.keys.get("tokenizer.ggml.model") == "gpt2"
     if of_bytes and cut not in (*_CUT_AS_GPT2, *GGUF_PRE_TOKENIZER_SPLITS):

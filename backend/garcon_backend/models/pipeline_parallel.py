@@ -22,10 +22,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
+from transformers import Cache
 
 from garcon_backend.distributed.collectives import receive_from_before, send_on
 from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.libraries.transformers_internals import CACHES
 from garcon_jupyter.errors import BadDegrees
 from garcon_jupyter.model_files.multimodal import text_config, wrapper_of
 
@@ -34,7 +35,7 @@ SAME_ON_EVERY_STAGE = frozenset(
         *("self", "hidden_states", "x", "args", "kwargs"),
         *("attention_mask", "mamba_attention_mask", "causal_mask", "alibi", "position_bias"),
         *("position_ids", "position_embeddings", "cache_position"),
-        *("past_key_values", "past_key_value", "layer_past", "use_cache"),
+        *(*CACHES, "use_cache"),
         *("encoder_hidden_states", "encoder_attention_mask"),  # none, in a model that only decodes
         *("output_attentions", "output_router_logits"),
     }

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin
 
 from garcon_backend.hook_sites.attention import fresh_cache
+from garcon_backend.libraries.transformers_internals import CACHE
 from garcon_jupyter.model_files.multimodal import text_config
 
 EXTENDING = frozenset({"linear", "dynamic", "yarn", "longrope", "llama3"})
@@ -120,14 +121,15 @@ def read_again_when_a_row_passes(model: Any, mask: Tensor) -> Iterator[None]:
     inner = model.prepare_inputs_for_generation
     padding = mask.shape[1] - mask.sum(1)
 
-    def prepare(input_ids: Tensor, past_key_values: Any = None, **kwargs: Any) -> dict[str, Any]:
-        kept = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+    def prepare(input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        cache = kwargs.get(CACHE)
+        kept = 0 if cache is None else int(cache.get_seq_length())
         passes = (kept - padding <= switch) & (input_ids.shape[1] - padding > switch)
         if kept and bool(passes.any()):
-            past_key_values, kwargs["next_sequence_length"] = None, None
-        inputs: dict[str, Any] = inner(input_ids, past_key_values=past_key_values, **kwargs)
-        if inputs.get("past_key_values") is None and kwargs.get("use_cache", True):
-            inputs["past_key_values"] = fresh_cache(model)
+            kwargs[CACHE], kwargs["next_sequence_length"] = None, None
+        inputs: dict[str, Any] = inner(input_ids, **kwargs)
+        if inputs.get(CACHE) is None and kwargs.get("use_cache", True):
+            inputs[CACHE] = fresh_cache(model)
         return inputs
 
     model.prepare_inputs_for_generation = prepare

@@ -17,11 +17,11 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
-from torch.distributed.tensor.placement_types import _StridedShard
-from transformers.distributed import DistributedConfig
 
 from garcon_backend.distributed.collectives import Layout
 from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.libraries.torch_internals import StridedShard
+from garcon_backend.libraries.transformers_internals import DistributedConfig, without_mesh
 from garcon_backend.models import pipeline_parallel
 from garcon_backend.models.pipeline_parallel import StandIn, backward_through, shared_logits
 from garcon_backend.models.tensor_parallel import (
@@ -70,9 +70,7 @@ def load_sharded(
     )
     refuse_missing(directory, found)
     model.__class__ = model_class
-    model._mesh_manager = model._device_mesh = None
-    if hasattr(model.config, "distributed_config"):
-        del model.config.distributed_config
+    without_mesh(model)
     _make_plain(model, mesh)
     if mesh.degrees.pp > 1:
         pipeline_parallel.settle(model, mesh)
@@ -212,7 +210,7 @@ def _placeholder(parameter: nn.Parameter, cut: Cut, shard_mesh: Any) -> nn.Param
         mark(whole, cut)
         return whole
     placement = (
-        Shard(cut.dim) if cut.groups == 1 else _StridedShard(cut.dim, split_factor=cut.groups)
+        Shard(cut.dim) if cut.groups == 1 else StridedShard(cut.dim, split_factor=cut.groups)
     )
     placed = distribute_tensor(parameter.data, shard_mesh, [placement], src_data_rank=None)
     return nn.Parameter(placed, requires_grad=False)

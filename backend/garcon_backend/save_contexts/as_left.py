@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from garcon_backend.libraries.torch_internals import version_of
 from garcon_backend.save_contexts.copies import copied
 from garcon_backend.save_contexts.journal import Piece
 from garcon_backend.save_contexts.walking import Rebuild
@@ -49,7 +50,7 @@ class AsLeft:
     @property
     def intact(self) -> bool:
         """Whether no tensor was changed since."""
-        return all(tensor._version == version for tensor, version in self._versions)
+        return all(version_of(tensor) == version for tensor, version in self._versions)
 
     def copy_opaque(self) -> None:
         """Before somebody changes objects that would not tell."""
@@ -101,7 +102,7 @@ class _Holding(Rebuild):
         if tensor.is_inference():  # which counts no versions
             self.opaque = True
         else:
-            self.versions.append((tensor, tensor._version))
+            self.versions.append((tensor, version_of(tensor)))
         return tensor
 
     def _counted(self, value: Any, size: int, cost: int = _COUNTED) -> Any:

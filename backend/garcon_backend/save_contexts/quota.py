@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from garcon_backend.libraries.torch_internals import storage_of
 from garcon_backend.process import memory
 from garcon_backend.save_contexts.walking import inside, walk
 from garcon_jupyter.amounts import sized
@@ -143,8 +144,7 @@ def _bytes(value: Any, seen: set[Any]) -> int:
     """Bytes of a leaf, the first time."""
     identity: Any
     if isinstance(value, Tensor) and value.layout is torch.strided:
-        storage = value.untyped_storage()
-        identity, size = (str(value.device), storage._cdata), storage.nbytes()
+        identity, size = (str(value.device), storage_of(value)), value.untyped_storage().nbytes()
     elif isinstance(value, np.ndarray):
         identity, size = id(value), value.nbytes
     elif isinstance(value, (str, bytes, bytearray)):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from garcon_backend.libraries.torch_internals import uses_of_storage
 from garcon_backend.save_contexts.backups import Lost
 from garcon_backend.save_contexts.copies import apart, copied
 from garcon_backend.save_contexts.merging import Sharded
@@ -164,8 +165,7 @@ class SourceRecording:
 def uses(tensor: Tensor) -> int:
     """How often a tensor or its memory is referred to. It grows when somebody keeps the tensor or a
     view of it, and tells so without a walk through all that was saved."""
-    storage = tensor.untyped_storage()._cdata
-    return sys.getrefcount(tensor) + torch._C._storage_Use_Count(storage)
+    return sys.getrefcount(tensor) + uses_of_storage(tensor)
 
 
 def took(context: SaveContext) -> bool:

@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 
 from garcon_backend.supervision import preloaded
+from garcon_jupyter.errors import LibraryChanged
 from garcon_jupyter.wire import forking
+from garcon_jupyter.wire.failures import describe
+from garcon_jupyter.wire.launch_spec import LaunchSpec
 
 
 def main(spec_file: str) -> int:
@@ -21,9 +24,14 @@ def main(spec_file: str) -> int:
     # A signal to end waits until the supervisor can bury what it leaves.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     environment, source = dict(os.environ), None
-    if forks := preloaded.possible():
-        preloaded.preload()
-    from garcon_backend.supervision import supervisor
+    try:
+        if forks := preloaded.possible():
+            preloaded.preload()
+        from garcon_backend.supervision import supervisor
+    except LibraryChanged as error:
+        if _given(Path(spec_file)):
+            LaunchSpec.read(Path(spec_file)).failure_file.write_text(json.dumps(describe(error)))
+        return 1
 
     if not _given(Path(spec_file)):
         return 1

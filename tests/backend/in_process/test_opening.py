@@ -16,6 +16,7 @@ from torch import nn
 import garcon_jupyter as garcon
 from garcon_backend.in_process import ModelHere, open_here
 from garcon_jupyter.connection.connection import Endpoint
+from garcon_jupyter.libraries import releases
 from tests.oracle import PROMPT, Plain, close
 
 
@@ -114,3 +115,20 @@ def test_a_script_ends_that_leaves_it_open(llama_path: Path) -> None:
     )
     assert done.stdout == "torch.Size([1, 3, 263])\n"
     assert "Traceback" not in done.stderr
+
+
+def test_releases_that_were_not_tested_are_said_and_used(
+    monkeypatch: pytest.MonkeyPatch, llama_path: Path, plain: Plain
+) -> None:
+    told: list[str] = []
+    open_here(llama_path, progress=told.append)
+    assert not any("tested" in line for line in told)
+    real = releases.installed
+    monkeypatch.setattr(
+        releases, "installed", lambda name: {"torch": "9.1.0"}.get(name, real(name))
+    )
+    rmodel = garcon.connect(open_here(llama_path, progress=told.append))
+    assert [line for line in told if "tested" in line] == [
+        f"torch 9.1.0 has not been tested with Garçon: {releases.span('torch')} have; going on"
+    ]
+    assert close(rmodel.forward(PROMPT), plain.logits(PROMPT))

@@ -5,6 +5,7 @@ The other side is transformers' own eager implementation, padded likewise or eac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,7 +186,9 @@ def test_mapped_architectures_attend_by_the_house(tmp_path: Path) -> None:
         config = read_config(checkpoints.make(family, tmp_path / family))
         chosen = attending(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, family_of(config))
         if family in ("gptj", "gpt_neo", "bloom"):
-            assert not chosen.by_house and "its class takes no other" in chosen.reason, family
+            assert not chosen.by_house, family
+            # GPT-J's hands its attention over since transformers 5.24; nothing inside it has a name.
+            assert re.search("its class takes no other|no points inside", chosen.reason), family
         else:
             assert chosen.by_house and "points of" in chosen.reason, family
 

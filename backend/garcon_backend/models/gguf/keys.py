@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
-from transformers.integrations import GGUF_CONFIG_MAPPING
-from transformers.integrations.gguf import (
+
+from garcon_backend.libraries.transformers_internals import (
     GGUF_CONFIG_ARCHS,
+    GGUF_CONFIG_MAPPING,
     GGUF_TOKENIZER_MAPPING,
     get_gguf_config,
     read_gguf_metadata,
 )
-
 from garcon_backend.models.gguf import rope
 from garcon_jupyter.errors import NotAModel
 
@@ -346,6 +346,7 @@ def _allow_biases(config: PretrainedConfig, tensors: Collection[str]) -> None:
 def _unknown_of_tokenizer(file: GgufFile) -> list[str]:
     """Keys of the tokenizer that nobody knows, or that would cut texts otherwise."""
     known = {key for renames in GGUF_TOKENIZER_MAPPING.values() for key in renames}
+    known |= {"ggml.add_bos_token", "ggml.add_eos_token"}  # told in another way where they are not
     left = []
     for whole, value in file.keys.items():
         space, _, name = whole.partition(".")

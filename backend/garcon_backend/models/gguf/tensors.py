@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.integrations.gguf import GGUF_ARCHS
-from transformers.modeling_gguf_pytorch_utils import (
+
+from garcon_backend.libraries.transformers_internals import (
+    GGUF_ARCHS,
     TENSOR_PROCESSORS,
     TensorProcessor,
     get_gguf_hf_weights_map,
 )
-
 from garcon_backend.models.gguf import rope
 from garcon_backend.models.gguf.keys import GgufFile, refusal
 from garcon_jupyter.errors import NotAModel

@@ -1,0 +1,1 @@
+"""What the server takes of libraries that they promise nobody."""

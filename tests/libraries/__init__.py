@@ -1,0 +1,1 @@
+"""Which releases are tested, and what is taken of libraries that they promise nobody."""
