@@ -21,7 +21,8 @@ from garcon_jupyter.points.names import (
     point_spec,
     template_regex,
 )
-from garcon_jupyter.points.table import PARAMETERS, POINTS, ParameterSpec, PointSpec
+from garcon_jupyter.points.parameters import PARAMETERS, ParameterSpec
+from garcon_jupyter.points.table import POINTS, PointSpec
 
 __all__ = [
     "MODULE_PREFIX",

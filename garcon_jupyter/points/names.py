@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from garcon_jupyter.errors import UnknownName
-from garcon_jupyter.points.table import PARAMETERS, POINTS, ParameterSpec, PointSpec
+from garcon_jupyter.points.parameters import PARAMETERS, ParameterSpec
+from garcon_jupyter.points.table import POINTS, PointSpec
 
 MODULE_PREFIX = "module:"
 MODULE_SIDES = ("input", "output")

@@ -55,7 +55,9 @@ def test_by_hand_is_what_plain_hooks_see(case: Case) -> None:
         seen.update(zip(attending, out.attentions, strict=True))
     theirs = {name: case.clean.values[name].reshape(seen[name].shape) for name in seen}
     assert len(seen) > 16
-    assert wrong(seen, theirs, 1e-5) == {}
+    # A recurrence adds up the rounding of float32, which the writing by hand has not.
+    recurrent = "layers.{i}.mixer.state_out" in case.ours.catalog.layers
+    assert wrong(seen, theirs, 5e-5 if recurrent else 1e-5) == {}
 
 
 @pytest.mark.parametrize("file", [oracle.__file__, *Path(by_hand.__file__).parent.glob("*.py")])

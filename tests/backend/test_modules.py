@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import garcon_jupyter as garcon
 from garcon_backend.in_process import open_here
-from garcon_backend.models.family import UNMAPPED
+from garcon_backend.models.binding import UNMAPPED
 from garcon_jupyter.client.tokens import Tokens
 from garcon_jupyter.errors import BadTokens, PointUnavailable, UnknownParameter, UnknownPoint
 from garcon_jupyter.points import POINTS

@@ -112,7 +112,7 @@ def test_scores_without_cap_or_mask(case: Case, values: dict[str, Tensor]) -> No
     per_query = seen.sum(-1).amax()
     config = case.theirs.config
     names = ("sliding_window", "attention_chunk_size", "index_topk")
-    limit = next((n for name in names if (n := getattr(config, name, None)) is not None), None)
+    limit = next((n for name in names if (n := getattr(config, name, None))), None)
     assert (per_query <= (limit or 4)) == (limit is not None)
 
 

@@ -15,8 +15,9 @@ from garcon_backend.hook_sites import attention
 from garcon_backend.hook_sites.sites import HookSite, Pass, Remove, Visitor
 from garcon_backend.in_process.opening import ModelHere
 from garcon_backend.models import loading
+from garcon_backend.models.binding import bind
 from garcon_backend.models.families import FAMILIES
-from garcon_backend.models.family import Family, Weight, bind
+from garcon_backend.models.family import Family, Weight
 from garcon_backend.probing.rank import Rank
 
 Fault = Callable[[Family], Family]

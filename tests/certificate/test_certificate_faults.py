@@ -15,12 +15,12 @@ import pytest
 
 import garcon_jupyter as garcon
 from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.other_sites import ScaledOutput
 from garcon_backend.hook_sites.sites import (
     InAttention,
     Input,
     Inside,
     Output,
-    ScaledOutput,
     SharedInput,
 )
 from garcon_backend.hook_sites.views import FusedPart, Heads, Interleaved

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.hook_sites.weights import ADAPTED, weight_of
-from garcon_backend.models.family import BoundFamily, Reading
+from garcon_backend.models.binding import BoundFamily
+from garcon_backend.models.family import Reading
 from garcon_backend.models.sharding import gather_parameter
 from garcon_jupyter.errors import BadRequest
 

@@ -11,11 +11,9 @@ place).
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any, Protocol
 
 import torch
@@ -94,15 +92,12 @@ class HookSite(ABC):
         """
 
 
-def _seen(view: PointView, where: str) -> str:
+def seen(view: PointView, where: str) -> str:
+    """What a view shows of a tensor that is somewhere, in words."""
     return f"{view.told} {where}".strip()
 
 
-def _inside(path: str, of: str) -> str:
-    return f"{path}.{of}" if of else path
-
-
-def _applied(value: Tensor, view: PointView, the_pass: Pass, visit: Visitor) -> Tensor | None:
+def applied(value: Tensor, view: PointView, the_pass: Pass, visit: Visitor) -> Tensor | None:
     """Visit what a view shows of a tensor; the changed tensor, or None where nothing changed."""
     shown = view.extract(value, the_pass)
     changed = visit(shown)
@@ -118,36 +113,6 @@ def _first_tensor(candidates: Iterable[tuple[Any, Any]], what: str) -> Any:
 
 
 @dataclass(frozen=True)
-class ByKind(HookSite):
-    """A point that is somewhere else in layers of another kind, or in layers of some kinds alone.
-
-    Attributes:
-        sites: path of a module that only layers of one kind have, and the site in these; the first that a layer has
-            decides.
-    """
-
-    sites: tuple[tuple[str, HookSite], ...]
-
-    @property
-    def path(self) -> str:  # type: ignore[override]
-        """Of the first kind."""
-        return self.sites[0][1].path
-
-    def in_layer(self, layer: int | None, has: Callable[[str], bool]) -> HookSite | None:
-        return next(
-            (site for told, site in self.sites if has(told.replace("{i}", str(layer)))), None
-        )
-
-    def told(self) -> str:
-        return "; or ".join(dict.fromkeys(site.told() for _, site in self.sites))
-
-    def install(
-        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
-    ) -> Remove:
-        raise NotImplementedError("the site of a layer is installed")
-
-
-@dataclass(frozen=True)
 class Output(HookSite):
     """The output of a module, or one item of it where it puts out several: the first tensor,
     unless said otherwise."""
@@ -158,20 +123,20 @@ class Output(HookSite):
 
     def told(self) -> str:
         item = "" if self.item is None else f"item {self.item} of "
-        return _seen(self.view, f"{item}the output of {self.path}")
+        return seen(self.view, f"{item}the output of {self.path}")
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if isinstance(output, Tensor):
-                return _applied(output, self.view, the_pass, visit)
+                return applied(output, self.view, the_pass, visit)
             named = isinstance(output, dict)  # as transformers' own output classes are
             items = output if named else dict(enumerate(output or ()))
             item = self.item
             if item is None:
                 item = _first_tensor(items.items(), f"The output of {type(module).__name__}")
-            new = _applied(items[item], self.view, the_pass, visit)
+            new = applied(items[item], self.view, the_pass, visit)
             if new is None:
                 return None
             if named:
@@ -180,99 +145,6 @@ class Output(HookSite):
             return type(output)([*output[:item], new, *output[item + 1 :]])
 
         return module.register_forward_hook(hook).remove
-
-
-@dataclass(frozen=True)
-class ScaledOutput(HookSite):
-    """The output of a module times a number of its configuration: what is added, where the model multiplies on the way.
-
-    Attributes:
-        factor: its name in the module's configuration, or in the module where it keeps none; or how it follows from
-            the configuration.
-        of: the module inside this one whose output it is; "" for this one's own.
-    """
-
-    path: str
-    factor: str | Callable[[Any], float]
-    of: str = ""
-
-    def told(self) -> str:
-        factor = self.factor if isinstance(self.factor, str) else "a factor of its configuration"
-        return f"the output of {_inside(self.path, self.of)} × {factor}"
-
-    def install(
-        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
-    ) -> Remove:
-        config: Any = getattr(module, "config", module)
-        said = self.factor
-        factor = float(getattr(config, said) if isinstance(said, str) else said(config))
-
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            put_out = output if isinstance(output, Tensor) else output[0]
-            new = visit(put_out * factor)
-            if new is None:
-                return None
-            back = new / factor
-            if not torch.is_grad_enabled():  # to the last bit, where nothing was changed
-                back = torch.where(new == put_out * factor, put_out, back)
-            return back if isinstance(output, Tensor) else (back, *output[1:])
-
-        return module.get_submodule(self.of).register_forward_hook(hook).remove
-
-
-@dataclass(frozen=True)
-class ClippedOutput(HookSite):
-    """The output of a projection within the bounds that the module around it clips it to, as that module goes on with it.
-
-    What an edit puts beyond the bounds is clipped in its turn.
-
-    Attributes:
-        path: of the module that clips.
-        of: the projection inside it.
-        bound: where the module has the number, dotted; it may be None there.
-    """
-
-    path: str
-    of: str
-    bound: str
-    view: PointView = WHOLE
-
-    def told(self) -> str:
-        return _seen(
-            self.view, f"the output of {_inside(self.path, self.of)}, clipped to ±{self.bound}"
-        )
-
-    def install(
-        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
-    ) -> Remove:
-        bound = attrgetter(self.bound)(module)
-
-        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-            clipped = output if bound is None else output.clamp(-bound, bound)
-            return _applied(clipped, self.view, the_pass, visit)
-
-        return module.get_submodule(self.of).register_forward_hook(hook).remove
-
-
-@dataclass(frozen=True)
-class SecondCall(HookSite):
-    """A site of a module that a forward calls twice, of which it sees the second call."""
-
-    path: str
-    site: HookSite
-
-    def told(self) -> str:
-        return f"{self.site.told()}, when it is called a second time"
-
-    def install(
-        self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
-    ) -> Remove:
-        calls = itertools.count(1)
-
-        def second(value: Tensor) -> Tensor | None:
-            return None if next(calls) % 2 else visit(value)
-
-        return self.site.install(module, the_pass, second, expert)
 
 
 @dataclass(frozen=True)
@@ -291,7 +163,7 @@ class Input(HookSite):
     position: int | None = None
 
     def told(self) -> str:
-        return _seen(self.view, f"the input of {self.path}")
+        return seen(self.view, f"the input of {self.path}")
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
@@ -302,7 +174,7 @@ class Input(HookSite):
             if key is None:
                 key = _first_tensor(given.items(), f"The input of {type(module).__name__}")
             value = given[key].clone() if self.aside else given[key]
-            new = _applied(value, self.view, the_pass, visit)
+            new = applied(value, self.view, the_pass, visit)
             if new is None:
                 return None
             if isinstance(key, str):
@@ -325,7 +197,7 @@ class SharedInput(HookSite):
     view: PointView = WHOLE
 
     def told(self) -> str:
-        return _seen(self.view, f"the input of {self.path}, and what goes past it")
+        return seen(self.view, f"the input of {self.path}, and what goes past it")
 
     def install(
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
@@ -334,7 +206,7 @@ class SharedInput(HookSite):
             shared = args[0] if args else next(v for v in kwargs.values() if isinstance(v, Tensor))
             # In grad mode the visit must hold the value apart, or writing would destroy it.
             value = shared.clone() if torch.is_grad_enabled() else shared
-            new = _applied(value, self.view, the_pass, visit)
+            new = applied(value, self.view, the_pass, visit)
             if new is not None and new is not shared:
                 shared.copy_(new)
 

@@ -14,7 +14,9 @@ Not here: hooks, requests, and what user code does with a value.
 ``rotary``              rotary positions that depend on how long a text is
 ``adapters``            LoRA adapters, on for the length of a request
 ``account``             what became of a checkpoint's weights
-``family``              what a family file declares, and its binding to a model
+``family``              what a family file declares
+``family_notes``        what a reader of values should know, from a configuration
+``binding``             a family bound to a loaded model
 ``family_files``        families of the user's own
 ``fused_rows``          which rows of a fused projection are those of one of its parts
 ``layer_kinds``         what mixes the tokens of each layer

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from garcon_backend.hook_sites.attention import NAME as HOUSE
-from garcon_backend.hook_sites.sites import ByKind, HookSite, InAttention
+from garcon_backend.hook_sites.other_sites import ByKind
+from garcon_backend.hook_sites.sites import HookSite, InAttention
 from garcon_backend.libraries.transformers_internals import hands_attention_over
 from garcon_backend.models.family import Family
 from garcon_jupyter.model_files.multimodal import wrapper_of

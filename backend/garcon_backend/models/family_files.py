@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.other_sites import ScaledOutput
 from garcon_backend.hook_sites.sites import (
     HookSite,
     InAttention,
@@ -44,13 +45,12 @@ from garcon_backend.hook_sites.sites import (
     Inside,
     LogitsOf,
     Output,
-    ScaledOutput,
     SharedInput,
 )
 from garcon_backend.hook_sites.views import FlatTokens, FusedPart, Heads, Interleaved, PointView
+from garcon_backend.models.binding import BoundFamily
 from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.family import (
-    BoundFamily,
     Family,
     Weight,
     norm_points,

@@ -17,9 +17,10 @@ from garcon_backend.distributed.collectives import Layout
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models import sharding
 from garcon_backend.models.adapters import Adapters
+from garcon_backend.models.binding import BoundFamily, bind
 from garcon_backend.models.config import brings_its_code
 from garcon_backend.models.families import family_of
-from garcon_backend.models.family import BoundFamily, Family, bind
+from garcon_backend.models.family import Family
 from garcon_backend.process import memory
 from garcon_backend.process.interrupts import Cancelled, Interrupts
 from garcon_backend.process.output import UserOutput

@@ -19,9 +19,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from garcon_backend.hook_sites import attention
 from garcon_backend.models.attending import attending
+from garcon_backend.models.binding import OWN_ATTENTION, bind
 from garcon_backend.models.config import read_config
 from garcon_backend.models.families import FAMILIES, family_of
-from garcon_backend.models.family import OWN_ATTENTION, bind, standard_sizes
+from garcon_backend.models.family import standard_sizes
 from garcon_jupyter.errors import NotAModel, PointUnavailable
 from garcon_jupyter.model_files.degrees import possible_tp, sizes_of
 from tests import checkpoints

@@ -7,7 +7,7 @@ import pkgutil
 from dataclasses import fields, replace
 from typing import Any
 
-from garcon_backend.hook_sites.sites import ByKind
+from garcon_backend.hook_sites.other_sites import ByKind
 from garcon_backend.models.family import Family
 from garcon_jupyter.model_files.multimodal import Wrapper, text_config, wrapper_of
 

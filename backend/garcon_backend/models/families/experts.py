@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from garcon_backend.hook_sites import staged_forwards
-from garcon_backend.hook_sites.sites import ByKind, HookSite, Input, Inside, Output, StagedForward
+from garcon_backend.hook_sites.other_sites import ByKind
+from garcon_backend.hook_sites.sites import (
+    HookSite,
+    Input,
+    Inside,
+    Output,
+    StagedForward,
+)
 from garcon_backend.hook_sites.staged_experts import gated_shared_expert
 from garcon_backend.hook_sites.views import FlatTokens, PointView
 from garcon_backend.models.families.decoder import DENSE, MLP, REFUSED_EXPERTS

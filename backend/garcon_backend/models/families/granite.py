@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from garcon_backend.hook_sites.sites import ScaledOutput
+from garcon_backend.hook_sites.other_sites import ScaledOutput
 from garcon_backend.models.families import decoder, llama
 
 FAMILY = replace(

@@ -10,7 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from garcon_backend.hook_sites import staged_experts, staged_forwards
-from garcon_backend.hook_sites.sites import ByKind, HookSite, Input, Inside, Output
+from garcon_backend.hook_sites.other_sites import ByKind
+from garcon_backend.hook_sites.sites import (
+    HookSite,
+    Input,
+    Inside,
+    Output,
+)
 from garcon_backend.hook_sites.staged_layers import multiplied_layer
 from garcon_backend.hook_sites.views import FusedPart
 from garcon_backend.models.families import bamba, decoder, experts, mixers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from garcon_backend.hook_sites import staged_routers
-from garcon_backend.hook_sites.sites import ScaledOutput
+from garcon_backend.hook_sites.other_sites import ScaledOutput
 from garcon_backend.models.families import decoder, experts, llama, mixtral
 from garcon_backend.models.family import Family, norm_weights
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from garcon_backend.hook_sites.sites import ScaledOutput
+from garcon_backend.hook_sites.other_sites import ScaledOutput
 from garcon_backend.models.families import decoder, latent
 from garcon_backend.models.family import Family, norm_weights, standard_sizes
 

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from garcon_backend.hook_sites import recurrences
+from garcon_backend.hook_sites.other_sites import ByKind
 from garcon_backend.hook_sites.sites import (
-    ByKind,
     HookSite,
     Input,
     Inside,

@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from garcon_backend.hook_sites import staged_forwards
-from garcon_backend.hook_sites.sites import ClippedOutput, Input, LogitsOf, Output, SharedInput
+from garcon_backend.hook_sites.other_sites import ClippedOutput
+from garcon_backend.hook_sites.sites import (
+    Input,
+    LogitsOf,
+    Output,
+    SharedInput,
+)
 from garcon_backend.hook_sites.views import FusedPart
 from garcon_backend.models.families import bloom, decoder
 from garcon_backend.models.family import (

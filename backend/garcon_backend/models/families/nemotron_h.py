@@ -8,7 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from garcon_backend.hook_sites import staged_experts, staged_forwards
-from garcon_backend.hook_sites.sites import ByKind, HookSite, Input, LogitsOf, Output
+from garcon_backend.hook_sites.other_sites import ByKind
+from garcon_backend.hook_sites.sites import (
+    HookSite,
+    Input,
+    LogitsOf,
+    Output,
+)
 from garcon_backend.hook_sites.views import Heads
 from garcon_backend.models.families import decoder, experts, mixers
 from garcon_backend.models.family import (

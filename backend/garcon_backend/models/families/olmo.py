@@ -7,7 +7,7 @@ and heads mix.
 from __future__ import annotations
 
 from garcon_backend.hook_sites import staged_forwards
-from garcon_backend.hook_sites.sites import ClippedOutput
+from garcon_backend.hook_sites.other_sites import ClippedOutput
 from garcon_backend.hook_sites.views import Heads
 from garcon_backend.models.families import decoder, llama
 from garcon_backend.models.family import Family

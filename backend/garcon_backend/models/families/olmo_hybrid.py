@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from garcon_backend.hook_sites import staged_forwards
-from garcon_backend.hook_sites.sites import ByKind, Output, SharedInput
+from garcon_backend.hook_sites.other_sites import ByKind
+from garcon_backend.hook_sites.sites import Output, SharedInput
 from garcon_backend.models.families import decoder, mixers, olmo2
 from garcon_backend.models.family import (
     Family,
