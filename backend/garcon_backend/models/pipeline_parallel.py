@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DummyLayer
 
 from garcon_backend.distributed.collectives import receive_from_before, send_on
 from garcon_backend.distributed.mesh import Mesh
@@ -122,8 +122,11 @@ class LayerStandIn(StandIn):
 
 
 def _counts(cache: Cache, layer: int) -> bool:
-    """Whether a cache keeps keys of a layer, and so the number of positions; one that mixes otherwise has a state."""
-    return layer >= len(cache.layers) or hasattr(cache.layers[layer], "update")
+    """Whether a cache keeps keys of a layer, and so the number of positions; others have a state, or nothing."""
+    if layer >= len(cache.layers):
+        return True
+    kept = cache.layers[layer]
+    return hasattr(kept, "update") and not isinstance(kept, DummyLayer)
 
 
 class EmbeddingStandIn(StandIn):
