@@ -32,7 +32,7 @@ SAME_ON_EVERY_STAGE = frozenset(
         *("self", "hidden_states", "x", "args", "kwargs"),
         *("attention_mask", "mamba_attention_mask", "causal_mask", "alibi", "position_bias"),
         *("position_ids", "position_embeddings", "cache_position"),
-        *("past_key_values", "past_key_value", "layer_past", "use_cache"),
+        *("past_key_values", "past_key_value", "cache_params", "layer_past", "use_cache"),
         *("encoder_hidden_states", "encoder_attention_mask"),  # none, in a model that only decodes
         *("output_attentions", "output_router_logits"),
     }
@@ -99,7 +99,9 @@ class LayerStandIn(StandIn):
         super().__init__()
         self.index, self.stage = index, stage
         for name, value in vars(layer).items():
-            if isinstance(value, str):  # such as the kind of a layer, which a model chooses a mask by
+            if isinstance(
+                value, str
+            ):  # such as the kind of a layer, which a model chooses a mask by
                 setattr(self, name, value)
         for path, buffer in layer.named_buffers():
             child, _, name = path.partition(".")
@@ -151,9 +153,10 @@ class EmbeddingStandIn(StandIn):
 class HeadStandIn(StandIn):
     """The unembedding of the last stage: zeros of the logits' shape, one element of memory."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.vocabulary = vocabulary
+        self.weight = torch.empty(0, dtype=dtype)  # Mamba asks its dtype
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return hidden.new_zeros(()).expand(*hidden.shape[:-1], self.vocabulary)
@@ -202,7 +205,8 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
         for child in _with_parameters(holder):
             if child != name and child not in stem:
                 setattr(holder, child, StandIn())
-        model.set_output_embeddings(HeadStandIn(model.get_output_embeddings().out_features))
+        head = model.get_output_embeddings()
+        model.set_output_embeddings(HeadStandIn(head.out_features, head.weight.dtype))
     model.register_forward_pre_hook(lambda *_: stage.tokens.clear())
     model.register_forward_hook(_share_logits)
 
