@@ -2,9 +2,10 @@
 
 Not here: where a point is in a model (the server's families), and what a probe does there.
 
-``table``    every point and parameter, declared once
-``names``    the grammar of names: patterns, modules, the nearest names
-``catalog``  what one model has of the table
+``table``      every point, declared once
+``parameters`` every parameter, declared once
+``names``      the grammar of names: patterns, modules, the nearest names
+``catalog``    what one model has of the table
 """
 
 from garcon_jupyter.points.catalog import Catalog

@@ -7,6 +7,7 @@ Not here: hooks, requests, and what user code does with a value.
 ``sharding``            cutting a transformers model while it is loaded
 ``tensor_parallel``     how one module is cut over a group
 ``pipeline_parallel``   each rank keeps some of the layers, and stand-ins for the rest
+``stages``              a stage of a pipeline, and stand-ins for what others hold
 ``fit``                 whether a model fits, and by which degrees it can be cut
 ``attending``           by whose function a model attends
 ``own_implementation``  a served model as transformers itself would run it

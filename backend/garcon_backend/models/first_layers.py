@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from garcon_backend.models.fit import MARGIN, tensor_bytes
-from garcon_backend.models.pipeline_parallel import StandIn, find_layers
+from garcon_backend.models.pipeline_parallel import find_layers
+from garcon_backend.models.stages import StandIn
 from garcon_backend.process.memory import available_bytes
 
 MOST = 6

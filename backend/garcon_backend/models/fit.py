@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from garcon_backend.models.config import read_config, torch_dtype
-from garcon_backend.models.pipeline_parallel import split_layers
+from garcon_backend.models.stages import split_layers
 from garcon_backend.process.memory import available_bytes
 from garcon_jupyter.errors import DoesNotFit, GarconError, NotAModel
 from garcon_jupyter.model_files import quantised, weights

@@ -15,18 +15,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import Cache
 
-from garcon_backend.distributed.collectives import receive_from_before, send_on
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.libraries.transformers_internals import CACHES
+from garcon_backend.models.stages import (
+    EmbeddingStandIn,
+    HeadStandIn,
+    LayerStandIn,
+    Stage,
+    StandIn,
+)
 from garcon_jupyter.errors import BadDegrees
 from garcon_jupyter.model_files.multimodal import text_config, wrapper_of
 
@@ -35,7 +39,7 @@ SAME_ON_EVERY_STAGE = frozenset(
         *("self", "hidden_states", "x", "args", "kwargs"),
         *("attention_mask", "mamba_attention_mask", "causal_mask", "alibi", "position_bias"),
         *("position_ids", "position_embeddings", "cache_position"),
-        *(*CACHES, "use_cache"),
+        *(*CACHES, "cache_params", "use_cache"),
         *("encoder_hidden_states", "encoder_attention_mask"),  # none, in a model that only decodes
         *("output_attentions", "output_router_logits"),
     }
@@ -47,130 +51,7 @@ NONE_WITHOUT = {
     "shared_kv_states": "num_kv_shared_layers",
 }
 """What a layer may be called with that is nothing where the configuration has none of it, by the name it has there."""
-FILLED_BY_THE_MODEL = frozenset({"mup_vector"})
-"""Buffers of layers that a model fills by itself when it has been loaded, in all of its layers: Falcon-H1's multipliers."""
-
 _STAGE = "_garcon_stage"  # attribute of a model
-
-
-class Stage:
-    """The part of a model that this rank runs.
-
-    Attributes:
-        layers: indices of the layers it holds.
-        tokens: of the boundaries passed in the running forward; see :func:`backward_through`.
-        tied: whether the unembedding, on the last stage, is the embedding of the first.
-        shares_logits: whether every stage is given the last one's logits.
-        beside: how many values a layer puts out after the residual stream; None where it puts out that alone.
-    """
-
-    def __init__(self, mesh: Mesh, count: int, tied: bool, beside: int | None = None) -> None:
-        self.mesh, self.tied, self.beside = mesh, tied, beside
-        self.layers = split_layers(count, mesh.degrees.pp, mesh.stage)
-        self.tokens: list[tuple[Tensor, float]] = []
-        self.shares_logits = False
-        self._anchor = torch.zeros((), requires_grad=True, device=mesh.device)
-
-    def arrive(self, hidden: Tensor) -> Tensor:
-        """The residual stream of the stage before; `hidden` tells its shape and dtype."""
-        hidden, token = receive_from_before(hidden, self._anchor, self.mesh.pipeline)
-        if torch.is_grad_enabled():
-            self.tokens.append((token, 0.0))
-        return hidden
-
-    def depart(self, hidden: Tensor) -> Tensor:
-        """Send the residual stream to the next stage."""
-        token = send_on(hidden, self._anchor, self.mesh.pipeline)
-        if torch.is_grad_enabled():
-            self.tokens.append((token, 1.0))
-        return hidden.detach()
-
-
-def split_layers(count: int, stages: int, stage: int) -> range:
-    """Which layers a stage holds: as equal as can be, the first stages one more."""
-    base, more = divmod(count, stages)
-    start = stage * base + min(stage, more)
-    return range(start, start + base + (stage < more))
-
-
-class StandIn(nn.Module):
-    """Stands where a module of another stage would be, and returns its input."""
-
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden
-
-
-class LayerStandIn(StandIn):
-    """A layer of another stage; perhaps the place where a stage begins or ends."""
-
-    def __init__(self, index: int, stage: Stage, layer: nn.Module) -> None:
-        super().__init__()
-        self.index, self.stage = index, stage
-        for name, value in vars(layer).items():
-            if isinstance(
-                value, str
-            ):  # such as the kind of a layer, which a model chooses a mask by
-                setattr(self, name, value)
-        for path, buffer in layer.named_buffers():
-            child, _, name = path.partition(".")
-            if name in FILLED_BY_THE_MODEL:
-                setattr(self, child, StandIn())
-                getattr(self, child).register_buffer(name, buffer, persistent=False)
-
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, Cache) and _counts(value, self.index):
-                # transformers asks the first layer's cache how many positions there are.
-                counted = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
-                value.update(counted, counted, self.index)
-        if self.index == self.stage.layers.start - 1:
-            hidden = self.stage.arrive(hidden)
-        elif self.index == self.stage.layers.stop:
-            hidden = self.stage.depart(hidden)
-        beside = self.stage.beside
-        return hidden if beside is None else (hidden, *[None] * beside)
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """A parameter of another stage, of which models ask where it is."""
-
-    device: torch.device
-
-
-def _counts(cache: Cache, layer: int) -> bool:
-    """Whether a cache keeps keys of a layer, and so the number of positions; one that mixes otherwise has a state."""
-    return layer >= len(cache.layers) or hasattr(cache.layers[layer], "update")
-
-
-class EmbeddingStandIn(StandIn):
-    """An embedding of the first stage: zeros of its output's shape.
-
-    Attributes:
-        weight: the parameter, on the last stage of a model that unembeds with it.
-    """
-
-    def __init__(self, embedding: nn.Embedding, device: torch.device, keep: bool = False) -> None:
-        super().__init__()
-        self.width = embedding.embedding_dim
-        self.dtype = embedding.weight.dtype
-        self.weight = embedding.weight if keep else Elsewhere(device)
-
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        # Of tokens, or positions; OPT's is called with the mask, which has all tokens before, and with positions beside it.
-        ids = hidden if kwargs.get("position_ids") is None else kwargs["position_ids"]
-        return torch.zeros(*ids.shape, self.width, dtype=self.dtype, device=ids.device)
-
-
-class HeadStandIn(StandIn):
-    """The unembedding of the last stage: zeros of the logits' shape, one element of memory."""
-
-    def __init__(self, vocabulary: int) -> None:
-        super().__init__()
-        self.vocabulary = vocabulary
-
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden.new_zeros(()).expand(*hidden.shape[:-1], self.vocabulary)
 
 
 def find_layers(model: nn.Module) -> tuple[nn.Module, str]:
@@ -220,7 +101,8 @@ def install(model: Any, mesh: Mesh, tied: bool) -> None:
         for child in _with_parameters(holder):
             if child != name and child not in stem:
                 setattr(holder, child, StandIn())
-        model.set_output_embeddings(HeadStandIn(model.get_output_embeddings().out_features))
+        head = model.get_output_embeddings()
+        model.set_output_embeddings(HeadStandIn(head.out_features, head.weight.dtype))
     model.register_forward_pre_hook(lambda *_: stage.tokens.clear())
     model.register_forward_hook(_share_logits)
 

@@ -23,7 +23,8 @@ from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.libraries.torch_internals import StridedShard
 from garcon_backend.libraries.transformers_internals import DistributedConfig, without_mesh
 from garcon_backend.models import pipeline_parallel
-from garcon_backend.models.pipeline_parallel import StandIn, backward_through, shared_logits
+from garcon_backend.models.pipeline_parallel import backward_through, shared_logits
+from garcon_backend.models.stages import StandIn, split_layers
 from garcon_backend.models.tensor_parallel import (
     LEFT_OUT,
     OWN_PLANS,
@@ -331,7 +332,7 @@ def stage_layers(model: nn.Module, mesh: Mesh) -> range:
         holder, name = pipeline_parallel.find_layers(model)
     except ValueError:
         return range(0)
-    return pipeline_parallel.split_layers(len(getattr(holder, name)), mesh.degrees.pp, mesh.stage)
+    return split_layers(len(getattr(holder, name)), mesh.degrees.pp, mesh.stage)
 
 
 def own_layers(model: nn.Module, mesh: Mesh) -> list[nn.Module]:

@@ -11,7 +11,7 @@ import torch
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.execution.launch_check import check
 from garcon_backend.hook_sites import attention
-from garcon_backend.models.pipeline_parallel import StandIn
+from garcon_backend.models.stages import StandIn
 from garcon_jupyter.errors import NotTheReference
 from garcon_jupyter.wire.launch_spec import Degrees
 from tests.backend.bare_rank import BareRank

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from garcon_backend.distributed.collectives import Layout
-from garcon_backend.models.pipeline_parallel import split_layers
+from garcon_backend.models.stages import split_layers
 from garcon_backend.models.tensor_parallel import Cut
 from tests.backend.ranks import run_on_ranks
 from tests.backend.sharded_run import Case, oracle, run_cases

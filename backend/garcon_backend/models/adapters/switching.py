@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.models.adapters.low_rank import LINEAR, AdaptedModule
 from garcon_backend.models.adapters.reading import Adapter, LowRank, read
-from garcon_backend.models.pipeline_parallel import StandIn
+from garcon_backend.models.stages import StandIn
 from garcon_backend.models.tensor_parallel import ColumnParallel, cut_of, mark, style_of
 from garcon_jupyter.errors import NotAnAdapter, UnknownName
 
