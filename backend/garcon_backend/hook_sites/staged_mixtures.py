@@ -1,4 +1,4 @@
-"""Mixtures with shared experts, in steps: their routers, and the block of one that gates what is shared.
+"""Mixtures whose experts are chosen by groups, or with a bias, in steps: their routers.
 
 A router puts out (logits of all experts, weights of the chosen, their indices) over flat tokens, each to the last bit as
 its module does. Which experts are chosen and by what they are weighted are two things here: a bias (Wang et al. 2024) and a

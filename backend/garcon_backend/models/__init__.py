@@ -13,6 +13,7 @@ Not here: hooks, requests, and what user code does with a value.
 ``own_implementation``  a served model as transformers itself would run it
 ``first_layers``        the first layers whole, to hold a cut model against
 ``rotary``              rotary positions that depend on how long a text is
+``shared_keys``         layers that read the keys and values of an earlier one
 ``adapters``            LoRA adapters, on for the length of a request
 ``account``             what became of a checkpoint's weights
 ``family``              what a family file declares
