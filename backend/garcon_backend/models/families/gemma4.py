@@ -89,7 +89,11 @@ def _sizes(config: Any) -> dict[str, int]:
     sizes = standard_sizes(config)
     if config.use_double_wide_mlp and config.num_kv_shared_layers:
         del sizes["M"]
-    more = {"e": config.hidden_size_per_layer_input, "k": config.top_k_experts}
+    more = {
+        "e": config.hidden_size_per_layer_input,
+        "k": config.top_k_experts,
+        "m": config.moe_intermediate_size,
+    }
     return sizes | {letter: size for letter, size in more.items() if size}
 
 

@@ -15,7 +15,7 @@ FAMILY = Family(
     name="lfm2_moe",
     model_types=("lfm2_moe",),
     layers="model.layers",
-    sizes=lfm2.conv_sizes,
+    sizes=lambda config: {**lfm2.conv_sizes(config), "m": config.moe_intermediate_size},
     points={**lfm2.POINTS, **experts.points(scored_router, GATE, mlp=lfm2.MLP)},
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS},
     parameters={**lfm2.WEIGHTS, **experts.weights(lfm2.MLP, GATE)},

@@ -81,7 +81,7 @@ def _sizes(config: Any) -> dict[str, int]:
     lacks, sizes = _lacks(config), standard_sizes(config)
     dense = config.intermediate_size_mlp
     sizes["M"] = config.intermediate_size if lacks == experts.REFUSED else dense
-    return sizes | {"S": config.intermediate_size}
+    return sizes | {"S": config.intermediate_size, "m": config.intermediate_size}
 
 
 FAMILY = Family(

@@ -43,6 +43,7 @@ def _sizes(config: Any) -> dict[str, int]:
     kinds = config.layer_types
     if "moe" not in kinds:
         return {letter: size for letter, size in sizes.items() if letter not in "Ek"}
+    sizes["m"] = config.moe_intermediate_size
     sizes["S"] = config.moe_shared_expert_intermediate_size
     return sizes if "mlp" in kinds else {**sizes, "M": config.moe_intermediate_size}
 

@@ -13,7 +13,11 @@ from garcon_backend.models.family import Family, Sizes, Weight
 
 
 def _sizes(config: Any) -> dict[str, int]:
-    sizes = {**qwen3_5.sizes(config), "S": config.shared_expert_intermediate_size}
+    sizes = {
+        **qwen3_5.sizes(config),
+        "m": config.moe_intermediate_size,
+        "S": config.shared_expert_intermediate_size,
+    }
     if qwen3_moe.lacks(config) == experts.REFUSED:
         sizes["M"] = config.moe_intermediate_size
     return sizes
