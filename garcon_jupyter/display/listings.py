@@ -129,8 +129,8 @@ def status(server: Endpoint, told: dict[str, Any]) -> str:
 
 def _check(model: dict[str, Any]) -> list[str]:
     """What the check at launch came to; a server of an earlier version, and one that is unchecked, has no such row."""
-    check = model.get("check") or {"state": "unchecked"}
-    if check["state"] == "unchecked":  # its note says it
+    check = model.get("check") or {"outcome": "unchecked"}
+    if check["outcome"] == "unchecked":  # its note says it
         return []
     return [f"{check['said']}, in {check['seconds']:.2f} s" if check["seconds"] else check["said"]]
 

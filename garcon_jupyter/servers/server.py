@@ -79,7 +79,7 @@ class Server:
 def unchecked(facts: dict[str, Any]) -> str:
     """The word for a model whose numbers were not held against its own implementation's, as was asked; else ""."""
     check = facts.get("model", {}).get("check", {})
-    return "unchecked" if check.get("state") == "unchecked" else ""
+    return "unchecked" if check.get("outcome") == "unchecked" else ""
 
 
 # -- where things lie ----------------------------------------------------------------------------

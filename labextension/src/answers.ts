@@ -38,7 +38,13 @@ export interface IModel {
   dtype: string;
   parameters: number;
   unused_weights: string[];
+  /** What came of holding it against its own implementation, at launch. */
+  check: { outcome: string; said: string; seconds: number };
   notes: string[];
+  /** What each adapter is, by the name that requests name it by. */
+  adapters: { [name: string]: string };
+  /** Of the libraries that it runs with. */
+  versions: { [library: string]: string };
 }
 
 /** Somebody who is connected to a server. */

@@ -63,7 +63,7 @@ class Checked:
 
     def facts(self) -> dict[str, Any]:
         """As plain data, for whoever looks at the server."""
-        return {"state": self.state, "said": self.said, "seconds": round(self.seconds, 3)}
+        return {"outcome": self.state, "said": self.said, "seconds": round(self.seconds, 3)}
 
     def notes(self) -> list[str]:
         """What a user must know wherever the model is named."""

@@ -187,13 +187,13 @@ def test_unchecked_is_served_and_said_wherever_it_is_named(
     assert "unchecked" in repr(here) and "unchecked" in repr(rmodel)
     assert "unchecked" in listings.status(rmodel.server, rmodel.status())
     assert "unchecked" in server_card(rmodel).facts
-    assert rmodel.facts["model"]["check"]["state"] == "unchecked"
+    assert rmodel.facts["model"]["check"]["outcome"] == "unchecked"
     assert rmodel.forward(torch.tensor([[3, 4, 5]])).isfinite().all()
 
 
 def test_a_module_of_the_users_own_has_nothing_to_be_compared_with(llama: Path) -> None:
     rmodel = garcon.connect(open_here(torch.nn.Linear(2, 2)))
-    assert rmodel.facts["model"]["check"]["state"] == "none"
+    assert rmodel.facts["model"]["check"]["outcome"] == "none"
     assert "unchecked" not in repr(rmodel) and "nothing to compare" in _status(rmodel)
 
 
@@ -216,7 +216,7 @@ def test_what_it_says_and_where(llama: Path) -> None:
     lines: list[str] = []
     rmodel = garcon.connect(open_here(llama, progress=lines.append))
     told = rmodel.facts["model"]["check"]
-    assert told["state"] == "equal" and told["said"] in lines[-1] and " s" in lines[-1]
+    assert told["outcome"] == "equal" and told["said"] in lines[-1] and " s" in lines[-1]
     assert told["said"] in _status(rmodel) and "unchecked" not in repr(rmodel)
 
 
