@@ -198,7 +198,7 @@ def state_space_of_long_steps(n: PointValues) -> Compared:
     golden = (5**0.5 - 1) / 2
     for _ in range(STEPS):
         one, other = high - golden * (high - low), low + golden * (high - low)
-        low, high = (low, other) if off(one) <= off(other) else (one, high)
+        low, high = (low, other) if off(one) < off(other) else (one, high)
     return given, _state_space(n, math.exp((low + high) / 2))
 
 

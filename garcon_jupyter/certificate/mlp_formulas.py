@@ -166,6 +166,8 @@ def routed_by_a_number_each(n: PointValues) -> Compared:
 
 def routed_one_after_the_other(n: PointValues) -> Compared:
     """SparseMixer's (Liu et al. 2023): each time a softmax over the logits that are near the largest one that is left."""
+    import torch
+
     logits, indices, given = (n[f"mlp.router.{x}"] for x in ("logits", "indices", "weights"))
     indices = indices.long()
     left, far = [], []
@@ -176,17 +178,25 @@ def routed_one_after_the_other(n: PointValues) -> Compared:
         far.append((best - logits) / logits.abs().maximum(best))
 
     def made(near: Tensor) -> Tensor:
-        import torch
-
         parts = [
             best.exp() / (rest.exp() * (distance <= near)).sum(-1, keepdim=True)
             for (rest, best), distance in zip(left, far, strict=True)
         ]
         return torch.cat(parts, -1)
 
-    limits = far[0][:1].flatten().sort().values
-    errors = [float((made(limit) - given)[:1].abs().max()) for limit in limits]
-    return given, made(limits[errors.index(min(errors))])
+    def nearest(ratios: Tensor, texts: slice) -> tuple[Tensor, Tensor]:
+        """The ratios that stand beside the limit with which most texts are right."""
+        between = [*((ratios[:-1] + ratios[1:]) / 2), ratios[-1] + 1]
+        off = [(made(limit) - given)[texts].flatten(1).abs().amax(1) for limit in between]
+        wrong = [int((errors > SLACK).sum()) for errors in off]
+        best = wrong.index(min(wrong))
+        return ratios[best], ratios[min(best + 1, len(ratios) - 1)]
+
+    every = torch.cat([distance.flatten(1) for distance in far], 1)
+    low, high = nearest(every[:1].unique(), FIRST)
+    inside = every[(every >= low) & (every <= high)].unique()
+    low, high = nearest(inside, slice(None))
+    return given, made((low + high) / 2)
 
 
 def chosen(n: PointValues) -> Compared:

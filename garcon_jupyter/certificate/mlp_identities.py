@@ -77,7 +77,7 @@ MLP: tuple[Identity, ...] = (
         {
             "": mlp.chosen,
             "with a bias": mlp.chosen_with_a_bias(),
-            **{f"in {n} groups": mlp.chosen_with_a_bias(n) for n in (2, 4, 8)},
+            **{f"in {n} groups": mlp.chosen_with_a_bias(n) for n in (2, 3, 4, 8)},
         },
         rounding="sum",
     ),
