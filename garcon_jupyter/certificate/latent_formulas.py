@@ -35,7 +35,7 @@ def two_parts(n: PointValues) -> Compared:
 
     own, shared = n["attn.k_nope"], n["attn.k_rope"]
     beside = n["attn.k_rot"][..., own.shape[-1] :]
-    given, made = turned_from(beside, shared[:, :, None].expand_as(beside))
+    given, made, *_ = turned_from(beside, shared[:, :, None].expand_as(beside))
     first = beside[:, :, :1].expand_as(beside)
     parts = (n["attn.k_rot"][..., : own.shape[-1]], beside), (own, first)
     value, of = (torch.cat([x.flatten(2) for x in pair], -1) for pair in parts)
