@@ -5,8 +5,13 @@ All of it is asked of the model by ordinary requests, so that it is the same in 
 Not here: where points are in a model (the server's families), and how a certificate looks (``display``).
 
 ``identities``          what holds, declared once: the table beside that of points
+``mlp_identities``      the part of it that is about MLPs and experts
+``mixer_identities``    the part of it that is about mixers which do not attend
+``identity``            what an identity is
 ``formulas``            what a point is made of: sums, projections, norms
 ``attention_formulas``  of attention
+``latent_formulas``     of latent attention
+``mixer_formulas``      of mixers that do not attend
 ``mlp_formulas``        of MLPs and experts
 ``stream_formulas``     of the residual stream
 ``logits_formulas``     of logits

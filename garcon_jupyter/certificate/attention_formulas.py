@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.certificate.closeness import norms
-from garcon_jupyter.certificate.formulas import Compared, Formula, factor
+from garcon_jupyter.certificate.formulas import Compared, Formula, factor, scaled_by_token
 from garcon_jupyter.certificate.values import Missing, PointValues
 
 if TYPE_CHECKING:
@@ -20,23 +20,35 @@ TURNS = 60
 GOLDEN = (5**0.5 - 1) / 2
 
 
-def turned(of: str, *sources: str) -> Formula:
-    """Queries or keys after rotary positions, which turn pairs of dimensions: so the norm of a head stays.
+def turned(of: str, *sources: str, unit: bool = False) -> Formula:
+    """Queries or keys after rotary positions: see :func:`turned_from`.
 
-    Up to one number for each token, since some models scale queries by their position. Token 0 is not turned, in whatever
-    order its dimensions are put.
+    Args:
+        unit: a norm without gains comes after, which makes the mean square of each head one.
     """
 
     def formula(n: PointValues) -> Compared:
         after, before = n[of], n.first(*sources)
         if after.shape != before.shape:
             return after, before
-        kept, had = after.norm(dim=-1), before.norm(dim=-1)
-        had = had * ((kept * had).sum(-1, keepdim=True) / (had * had).sum(-1, keepdim=True))
-        first, was = (value[:, :1].sort(-1).values for value in (after, before))
-        return _stacked(kept, first), _stacked(had, was * factor(first, was))
+        if unit:
+            before = before / before.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-300)
+        return turned_from(after, before)
 
     return formula
+
+
+def turned_from(after: Tensor, before: Tensor) -> Compared:
+    """Rotary positions turn pairs of dimensions: so the norm of a head stays.
+
+    Up to one number for each token, since some models scale queries by their position. Token 0 is not turned, in whatever
+    order its dimensions are put.
+    """
+    kept, had = after.norm(dim=-1), before.norm(dim=-1)
+    squares = (had * had).sum(-1, keepdim=True).clamp(min=1e-300)
+    had = had * ((kept * had).sum(-1, keepdim=True) / squares)
+    first, was = (value[:, :1].sort(-1).values for value in (after, before))
+    return _stacked(kept, first), _stacked(had, was * factor(first, was))
 
 
 def _stacked(kept: Tensor, first: Tensor) -> Tensor:
@@ -84,6 +96,45 @@ def scored(query: str, key: str, capped: bool = False) -> Formula:
         return scores, soft_capped(scores, made) if capped else made * factor(scores, made)
 
     return formula
+
+
+def scored_before_positions(n: PointValues) -> Compared:
+    """Scores where queries and keys cannot be seen after their positions, at the keys that are the query's own token.
+
+    Rotary positions turn both alike there, and a bias by distance (Press et al. 2022) is none, up to a number of the query.
+    """
+    if "attn.q_rot" in n or "attn.k_rot" in n:
+        raise Missing("queries and keys after their positions are read instead")
+    scores, made = by_query(n["attn.scores"]), products(n, "attn.q", "attn.k")
+    own, of_own = (x.diagonal(0, 1, 3).transpose(1, 2) for x in (scores, made))  # [b, p, H]
+    return own, of_own * factor(own, of_own)
+
+
+def scored_by_distance(n: PointValues) -> Compared:
+    """Scores where each head adds a number times the distance of the key (Press et al. 2022): ALiBi.
+
+    What is added to all keys of a query alike is left out, as a softmax does not see it.
+    """
+    import torch
+
+    if "attn.q_rot" in n or "attn.k_rot" in n:
+        raise Missing("its positions are rotary")
+    scores, made = by_query(n["attn.scores"]), products(n, "attn.q", "attn.k")
+    length = scores.shape[-1]
+    place = torch.arange(length)
+    seen = (place[None] < place[:, None])[None, :, None] & (scores > HIDDEN)
+    distance = (place[None] - place[:, None]).double()[None, :, None].expand_as(scores)
+    given, x = (v - v.diagonal(0, 1, 3).transpose(1, 2)[..., None] for v in (scores, made))
+    given, x, distance = (v.masked_fill(~seen, 0.0) for v in (given, x, distance))
+    size = distance[:1].square().sum((1, 3), keepdim=True).clamp(min=1e-300)
+
+    def rest(value: Tensor) -> tuple[Tensor, Tensor]:
+        slope = (value[:1] * distance[:1]).sum((1, 3), keepdim=True) / size
+        return value - slope * distance, slope
+
+    (beside, slope), (x_beside, x_slope) = rest(given), rest(x)
+    number = factor(beside, x_beside)
+    return given, number * x + (slope - number * x_slope) * distance
 
 
 def soft_capped(given: Tensor, x: Tensor) -> Tensor:
@@ -153,12 +204,19 @@ def written_by_head(n: PointValues) -> Compared:
     """What each head's mix becomes in the output projection."""
     import torch
 
-    z = n["attn.z"]
+    z = _read_by_projection(n)
     rows = n.parameters.rows(f"{n.prefix}attn.o_proj")
     by_head = rows.value.unflatten(1, z.shape[2:])
     given = n["attn.head_out"]
     given = given if rows.whole else given[..., rows.which]
     return given, torch.einsum("bphd,ohd->bpho", z, by_head)
+
+
+def _read_by_projection(n: PointValues) -> Tensor:
+    """What the output projection reads of the heads: their mixes, after a gate or a norm where there is one."""
+    if "attn.z_normed" in n:
+        return n["attn.z_normed"]
+    return n["attn.z"] * n["attn.gate"].sigmoid() if "attn.gate" in n else n["attn.z"]
 
 
 def heads_added_up(n: PointValues) -> Compared:
@@ -170,5 +228,17 @@ def heads_added_up(n: PointValues) -> Compared:
 
 def written(n: PointValues) -> Compared:
     """What the output projection makes of the heads' mixes, laid side by side."""
-    made = n.projected("attn.o_proj", n["attn.z"].flatten(2))
+    made = n.projected("attn.o_proj", _read_by_projection(n).flatten(2))
     return made.of(n["attn.out"]), made.out
+
+
+def normed_values(by: str) -> Formula:
+    """Values of a projection after a norm without gains, over each head."""
+
+    def formula(n: PointValues) -> Compared:
+        given, made = n["attn.v"], n.projected(by, n["attn.in"])
+        if not made.whole:
+            raise Missing(f"all rows of {by}")
+        return given, scaled_by_token(given, made.out.view_as(given), 1.0, True)
+
+    return formula

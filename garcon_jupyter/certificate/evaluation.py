@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.certificate.closeness import apart, tolerance
-from garcon_jupyter.certificate.identities import IDENTITIES, Identity
+from garcon_jupyter.certificate.identities import IDENTITIES
+from garcon_jupyter.certificate.identity import Identity
 from garcon_jupyter.certificate.values import Missing, PointValues
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Held:
         form: name of its form that comes nearest.
         error: how far that is off.
         allowed: how far it may be.
+        others: further forms, of those that fit numbers, that hold as well: an edit may tell which one it is.
     """
 
     identity: Identity
@@ -31,6 +33,7 @@ class Held:
     form: str
     error: float
     allowed: float
+    others: tuple[str, ...] = ()
 
     @property
     def point(self) -> str:
@@ -49,7 +52,12 @@ class Held:
 
     def errors(self, values: PointValues) -> Tensor | None:
         """How far it is off in each text of a batch, [b]; None where the values of another layer are missing."""
-        return _error(self.identity, self.form, values.at(self.layer))
+        import torch
+
+        here = values.at(self.layer)
+        found = [_error(self.identity, form, here) for form in (self.form, *self.others)]
+        there = [error for error in found if error is not None]
+        return torch.stack(there).amin(0) if there else None
 
 
 def held(values: PointValues, layers: Iterable[int], dtype: str) -> Iterator[Held]:
@@ -71,19 +79,31 @@ def held(values: PointValues, layers: Iterable[int], dtype: str) -> Iterator[Hel
 
 def nearest(identity: Identity, values: PointValues, dtype: str) -> Held | None:
     """The form of an identity that comes nearest; None where none can be computed."""
-    best: Held | None = None
-    for forms in identity.strict_first:
-        if best is not None and best.holds:
-            return best
-        for form in forms:
-            errors = _error(identity, form, values)
-            if errors is None:
-                continue
+    strict, loose = identity.strict_first
+    found = [*_tried(identity, strict, values, dtype)]
+    if any(one.holds for one in found):
+        return min(found, key=_off)
+    found += _tried(identity, loose, values, dtype)
+    if not found:
+        return None
+    best = min(found, key=_off)
+    others = tuple(one.form for one in found if one.holds and one is not best)
+    return replace(best, others=others)
+
+
+def _off(one: Held) -> float:
+    return one.error
+
+
+def _tried(
+    identity: Identity, forms: Iterable[str], values: PointValues, dtype: str
+) -> Iterator[Held]:
+    """Forms of an identity that can be computed."""
+    for form in forms:
+        errors = _error(identity, form, values)
+        if errors is not None:
             allowed = tolerance(identity.rounding_of(form), dtype)
-            found = Held(identity, values.layer, form, float(errors.max()), allowed)
-            if best is None or found.error < best.error:
-                best = found
-    return best
+            yield Held(identity, values.layer, form, float(errors.max()), allowed)
 
 
 def _error(identity: Identity, form: str, values: PointValues) -> Tensor | None:

@@ -65,6 +65,30 @@ def projected(of: str, source: str, by: str) -> Formula:
     return formula
 
 
+def times_one_number(formula: Formula) -> Formula:
+    """What another formula makes, times one number."""
+
+    def times(n: PointValues) -> Compared:
+        given, made, *_ = formula(n)
+        return given, made * factor(given, made)
+
+    return times
+
+
+def clipped(of: str, source: str, by: str) -> Formula:
+    """Another point through a projection, and cut off at the largest number that is there."""
+
+    def formula(n: PointValues) -> Compared:
+        made = n.projected(by, n[source])
+        large = n[of][:1].abs()
+        bound = large.max()
+        if int((large == bound).sum()) < 3:
+            raise Missing("nothing is cut off")
+        return made.of(n[of]), made.out.clamp(-bound, bound)
+
+    return formula
+
+
 def embedded(of: str, by: str, positions: bool = False) -> Formula:
     """The rows of an embedding that the tokens, or their positions, choose; times one number."""
 
@@ -151,16 +175,28 @@ def normed(of: str, source: str, by: str, centre: bool, together: bool = False) 
             value = value.flatten(2)
         gain, bias = _shaped(gain, value), n.optional(f"{by}.bias")
         middle = centred(value, centre)
-        direction = middle * gain
         target = n[of].reshape(value.shape) - (
             bias if isinstance(bias, float) else _shaped(bias, value)
         )
-        inverse = (target * direction).sum(-1, keepdim=True) / (direction**2).sum(-1, keepdim=True)
-        square = middle.pow(2).mean(-1, keepdim=True)
-        made = direction / (square + epsilon(inverse.pow(-2), square)).sqrt()
-        return target, made
+        return target, scaled_by_token(target, middle, gain, True)
 
     return formula
+
+
+def scaled_by_token(given: Tensor, x: Tensor, gain: Tensor | float, whole: bool) -> Tensor:
+    """x / √(mean square + ε) × gain, with the ε that fits `given`; the mean is over the last dimension.
+
+    Args:
+        whole: whether all of x is there; of a part the number is taken that fits each token best.
+    """
+    direction = x * gain
+    squares = (direction**2).sum(-1, keepdim=True).clamp(min=1e-300)
+    inverse = (given * direction).sum(-1, keepdim=True) / squares
+    if not whole:
+        return direction * inverse
+    square = x.pow(2).mean(-1, keepdim=True)
+    made: Tensor = direction / (square + epsilon(inverse.pow(-2), square)).sqrt()
+    return made
 
 
 def _shaped(gain: Tensor, value: Tensor) -> Tensor:

@@ -8,182 +8,140 @@ that the table of points gains is given a row here, or a reason in :data:`UNCOVE
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from garcon_jupyter.certificate import attention_formulas as attention
-from garcon_jupyter.certificate import mlp_formulas as mlp
+from garcon_jupyter.certificate import latent_formulas as latent
+from garcon_jupyter.certificate import stream_formulas as stream
 from garcon_jupyter.certificate.formulas import (
-    Formula,
-    denominator,
+    clipped,
     embedded,
-    gained,
     multiple,
-    normalized,
     normed,
     projected,
     same,
-    total,
+    times_one_number,
+)
+from garcon_jupyter.certificate.identity import (
+    BEGINS,
+    LAYER,
+    Identity,
+    contribution_row,
+    in_layer,
+    norm_rows,
+    normed_row,
+    with_bias,
 )
 from garcon_jupyter.certificate.logits_formulas import capped, unembedded
-from garcon_jupyter.certificate.stream_formulas import begins, begins_with_a_norm, goes_on
+from garcon_jupyter.certificate.mixer_identities import MIXER
+from garcon_jupyter.certificate.mlp_identities import MLP
 
-LAYER = "layers.{i}."
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What one point's value is made of.
-
-    Attributes:
-        of: template of the point.
-        says: what holds, in words.
-        reads: templates of the points that it is made of, of those that a model has.
-        by: templates of the parameters.
-        forms: formulas by name, of which one must hold; where there is one, its name is "".
-        rounding: what error is allowed: see :func:`garcon_jupyter.certificate.closeness.tolerance`.
-        beside: of what it reads, what comes to be together with the point: an edit there does not reach it.
-    """
-
-    of: str
-    says: str
-    reads: tuple[str, ...]
-    forms: Mapping[str, Formula]
-    by: tuple[str, ...] = ()
-    rounding: str = "product"
-    beside: tuple[str, ...] = ()
-
-    @property
-    def strict_first(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Its forms: those that have no numbers to be fitted but one, and those that are tried where none of these holds."""
-        loose = tuple(form for form in self.forms if form.endswith(FITTED))
-        return tuple(form for form in self.forms if form not in loose), loose
-
-    def rounding_of(self, form: str) -> str:
-        """The rounding of one of its forms."""
-        return "product" if form == BEGINS else self.rounding
-
-
-FITTED = ("soft-capped", "a smooth function")
-"""How forms end that fit more to the values than one number."""
-
-BEGINS = "a norm of the embedding"
-"""The form in which a stream begins that is no sum of others."""
-
-
-def _layer(
-    of: str,
-    says: str,
-    reads: str,
-    forms: Mapping[str, Formula] | Formula,
-    by: str = "",
-    rounding: str = "product",
-    beside: str = "",
-) -> Identity:
-    """An identity inside a layer; points and parameters are named without their beginning, with spaces between."""
-
-    def full(names: str) -> tuple[str, ...]:
-        return tuple(LAYER + name for name in names.split())
-
-    given = forms if isinstance(forms, Mapping) else {"": forms}
-    return Identity(LAYER + of, says, full(reads), given, full(by), rounding, full(beside))
-
-
-def _with_bias(*names: str) -> str:
-    return " ".join(f"{name} {name}.bias" for name in names)
-
-
-_BOTH = {"RMS": False, "centred": True}
-"""Whether a norm takes the mean away first."""
-
-
-def _norm(prefix: str, norm: str, *sources: str) -> tuple[Identity, ...]:
-    """The three points of a norm; the first of `sources` that a model has is what it reads."""
-    read = tuple(prefix + source.removeprefix("last:") for source in sources)
-    if prefix == "":
-        read = tuple(LAYER + source.removeprefix("last:") for source in sources)
-    name = prefix + norm
-    by = (f"{name}.weight", f"{name}.bias")
-    return (
-        Identity(
-            f"{name}.scale",
-            "√(mean square + ε) of what the norm reads",
-            read,
-            {word: denominator(norm, *sources, centre=on) for word, on in _BOTH.items()},
-        ),
-        Identity(
-            f"{name}.normalized",
-            "what the norm reads / scale",
-            (*read, f"{name}.scale"),
-            {word: normalized(norm, *sources, centre=on) for word, on in _BOTH.items()},
-        ),
-        Identity(
-            f"{name}.out",
-            "normalized × gain + bias",
-            (f"{name}.normalized",),
-            {"": gained(norm)},
-            by,
-        ),
-    )
-
-
-def _normed(letter: str) -> Identity:
-    """Queries or keys after a norm of their own."""
-    of, by = f"attn.{letter}_normed", f"attn.{letter}_norm"
-    forms = {
-        f"{word}, {which}{after}": normed(of, source, by, centre, together)
-        for after, source in (("", f"attn.{letter}"), (", after rotary", f"attn.{letter}_rot"))
-        for which, together in (("each head", False), ("all heads", True))
-        for word, centre in _BOTH.items()
-    }
-    says = f"norm of attn.{letter} × gain"
-    return _layer(of, says, f"attn.{letter} attn.{letter}_rot", forms, f"{by}.weight {by}.bias")
-
-
-def _contribution(half: str) -> Identity:
-    """What is added to the stream: the output itself, times a number, or after a norm."""
-    of, out, by = f"{half}.contribution", f"{half}.out", f"{half}.post_norm"
-    forms = {
-        **{f"norm, {word}": normed(of, out, by, centre) for word, centre in _BOTH.items()},
-        "times one number": multiple(of, out),
-    }
-    says = f"{out}, or its norm, or a multiple"
-    return _layer(of, says, out, forms, f"{by}.weight {by}.bias")
-
+_LAST = ("mlp.contribution", "per_layer.contribution")
+_ADDED = ("attn.contribution", "mixer.contribution", *_LAST)
+"""What a block adds to the stream: after resid_mid, and in all."""
 
 _ATTENTION = (
-    *_norm(LAYER, "attn.norm", "resid_pre"),
-    _layer(
+    *norm_rows(LAYER, "attn.norm", "resid_pre"),
+    in_layer(
         "attn.in",
         "what the norm puts out; without a norm the stream",
         "attn.norm.out resid_pre",
-        {"": same("attn.in", "attn.norm.out"), "no norm": same("attn.in", "resid_pre")},
+        {
+            "": same("attn.in", "attn.norm.out"),
+            "no norm": same("attn.in", "resid_pre"),
+            "times one number": multiple("attn.in", "attn.norm.out"),
+        },
         rounding="sum",
     ),
     *(
-        _layer(
-            f"attn.{x}",
-            f"attn.in × {x}_proj + bias",
+        in_layer(
+            f"attn.{x}_latent",
+            f"norm of attn.in × {x}_a_proj",
             "attn.in",
-            projected(f"attn.{x}", "attn.in", f"attn.{x}_proj"),
-            _with_bias(f"attn.{x}_proj"),
+            latent.compressed(
+                f"attn.{x}_latent", "attn.in", f"attn.{x}_a_proj", f"attn.{x}_a_norm"
+            ),
+            f"{with_bias(f'attn.{x}_a_proj')} attn.{x}_a_norm.weight attn.{x}_a_norm.bias",
         )
-        for x in "qkv"
+        for x in ("q", "kv")
     ),
-    _normed("q"),
-    _normed("k"),
+    in_layer(
+        "attn.k_nope",
+        "kv_latent × k_b_proj",
+        "attn.kv_latent",
+        projected("attn.k_nope", "attn.kv_latent", "attn.k_b_proj"),
+        with_bias("attn.k_b_proj"),
+    ),
+    in_layer(
+        "attn.k_rope",
+        "attn.in × k_rope_proj",
+        "attn.in",
+        projected("attn.k_rope", "attn.in", "attn.k_rope_proj"),
+        with_bias("attn.k_rope_proj"),
+    ),
+    in_layer(
+        "attn.indices",
+        "the keys that are not hidden",
+        "attn.scores",
+        latent.keys_chosen,
+    ),
+    in_layer(
+        "attn.q",
+        "attn.in × q_proj + bias; of latent attention q_latent × q_b_proj",
+        "attn.in attn.q_latent",
+        {
+            "": projected("attn.q", "attn.in", "attn.q_proj"),
+            "of a latent": projected("attn.q", "attn.q_latent", "attn.q_b_proj"),
+            "clipped": clipped("attn.q", "attn.in", "attn.q_proj"),
+        },
+        with_bias("attn.q_proj", "attn.q_b_proj"),
+    ),
+    in_layer(
+        "attn.k",
+        "attn.in × k_proj + bias",
+        "attn.in",
+        {
+            "": projected("attn.k", "attn.in", "attn.k_proj"),
+            "clipped": clipped("attn.k", "attn.in", "attn.k_proj"),
+        },
+        with_bias("attn.k_proj"),
+    ),
+    in_layer(
+        "attn.v",
+        "attn.in × v_proj + bias; of latent attention kv_latent × v_b_proj",
+        "attn.in attn.kv_latent",
+        {
+            "": projected("attn.v", "attn.in", "attn.v_proj"),
+            "of a latent": projected("attn.v", "attn.kv_latent", "attn.v_b_proj"),
+            "clipped": clipped("attn.v", "attn.in", "attn.v_proj"),
+            "norm": attention.normed_values("attn.v_proj"),
+            "norm of the keys": attention.normed_values("attn.k_proj"),
+        },
+        with_bias("attn.v_proj", "attn.v_b_proj"),
+    ),
+    in_layer(
+        "attn.gate",
+        "attn.in × gate_proj + bias",
+        "attn.in",
+        projected("attn.gate", "attn.in", "attn.gate_proj"),
+        with_bias("attn.gate_proj"),
+    ),
+    normed_row("q"),
+    normed_row("k"),
     *(
-        _layer(
+        in_layer(
             f"attn.{x}_rot",
             "turned: the norm of each head stays, and token 0",
-            f"attn.{x}_normed attn.{x}",
+            f"attn.{x}_normed attn.{x}{' attn.k_nope attn.k_rope' if x == 'k' else ''}",
             {
                 "": attention.turned(f"attn.{x}_rot", f"attn.{x}_normed", f"attn.{x}"),
                 "before the norm": attention.turned(f"attn.{x}_rot", f"attn.{x}"),
+                "and a norm": attention.turned(f"attn.{x}_rot", f"attn.{x}", unit=True),
+                **({"two parts": latent.two_parts} if x == "k" else {}),
             },
         )
         for x in "qk"
     ),
-    _layer(
+    in_layer(
         "attn.scores",
         "q·k of what enters attention × one number, soft-capped",
         "attn.q_rot attn.k_rot attn.q_normed attn.k_normed attn.q attn.k",
@@ -191,107 +149,41 @@ _ATTENTION = (
             f"{words}{also}": attention.scored(f"attn.q{after}", f"attn.k{after}", capped)
             for also, capped in (("", False), (", soft-capped", True))
             for words, after in (("after rotary", "_rot"), ("normed", "_normed"), ("", ""))
+        }
+        | {
+            "and a number by distance": attention.scored_by_distance,
+            "of a token with itself": attention.scored_before_positions,
         },
     ),
-    _layer(
+    in_layer(
         "attn.pattern",
         "softmax of scores, nothing of the future",
         "attn.scores",
         {"": attention.pattern, "beside a sink": attention.pattern_beside_a_sink},
     ),
-    _layer("attn.z", "pattern × values, repeated", "attn.pattern attn.v", attention.mixed),
-    _layer(
-        "attn.head_out",
-        "z × o_proj of the head",
+    in_layer("attn.z", "pattern × values, repeated", "attn.pattern attn.v", attention.mixed),
+    in_layer(
+        "attn.z_normed",
+        "norm of z of all heads × gain",
         "attn.z",
+        normed("attn.z_normed", "attn.z", "attn.z_norm", False, together=True),
+        "attn.z_norm.weight",
+    ),
+    in_layer(
+        "attn.head_out",
+        "z × o_proj of the head; z after its gate or norm",
+        "attn.z attn.gate attn.z_normed",
         attention.written_by_head,
         "attn.o_proj",
     ),
-    _layer(
+    in_layer(
         "attn.out",
         "sum of head_out + bias",
-        "attn.head_out attn.z",
+        "attn.head_out attn.z attn.gate attn.z_normed",
         {"": attention.heads_added_up, "z × o_proj": attention.written},
-        _with_bias("attn.o_proj"),
+        with_bias("attn.o_proj"),
     ),
-    _contribution("attn"),
-)
-
-_MLP = (
-    *_norm(LAYER, "mlp.norm", "resid_mid", "resid_pre"),
-    _layer(
-        "mlp.in",
-        "what the norm puts out; without one of its own that of attention, or the stream",
-        "mlp.norm.out attn.norm.out resid_mid resid_pre",
-        {
-            "": same("mlp.in", "mlp.norm.out"),
-            "attention's norm": same("mlp.in", "attn.norm.out"),
-            "no norm": same("mlp.in", "resid_mid"),
-        },
-        rounding="sum",
-    ),
-    _layer(
-        "mlp.pre_activation",
-        "mlp.in × gate_proj + bias; of an MLP without gate × up_proj",
-        "mlp.in",
-        {
-            "": projected("mlp.pre_activation", "mlp.in", "mlp.gate_proj"),
-            "no gate": projected("mlp.pre_activation", "mlp.in", "mlp.up_proj"),
-        },
-        _with_bias("mlp.gate_proj", "mlp.up_proj"),
-    ),
-    _layer(
-        "mlp.pre_linear",
-        "mlp.in × up_proj + bias",
-        "mlp.in",
-        projected("mlp.pre_linear", "mlp.in", "mlp.up_proj"),
-        _with_bias("mlp.up_proj"),
-    ),
-    _layer(
-        "mlp.post_activation",
-        "non-linearity of pre_activation × pre_linear",
-        "mlp.pre_activation mlp.pre_linear",
-        {
-            **{name: mlp.activated(name) for name in mlp.GATED},
-            "a smooth function": mlp.activated_smoothly,
-        },
-    ),
-    _layer(
-        "mlp.router.logits",
-        "mlp.in × router + bias",
-        "mlp.in",
-        projected("mlp.router.logits", "mlp.in", "mlp.router"),
-        _with_bias("mlp.router"),
-    ),
-    _layer(
-        "mlp.router.indices", "the largest logits", "mlp.router.logits", mlp.chosen, rounding="sum"
-    ),
-    _layer(
-        "mlp.router.weights",
-        "softmax or sigmoid of the logits of the chosen × one number",
-        "mlp.router.logits mlp.router.indices",
-        {
-            f"{share}{', added up to one' if one else ''}": mlp.routed(share, one)
-            for one in (True, False)
-            for share in ("softmax", "sigmoid")
-        },
-        beside="mlp.router.indices",
-    ),
-    _layer(
-        "mlp.experts.{e}.post_activation",
-        "non-linearity of mlp.in × gate_proj × (mlp.in × up_proj), for the tokens routed to it",
-        "mlp.in mlp.router.indices",
-        {name: mlp.neurons_of_experts(name) for name in mlp.GATED},
-        _with_bias("mlp.experts.{e}.gate_proj", "mlp.experts.{e}.up_proj"),
-    ),
-    _layer(
-        "mlp.out",
-        "neurons × down_proj + bias; of experts by their weights",
-        "mlp.post_activation mlp.experts.{e}.post_activation mlp.router.weights mlp.router.indices",
-        {"": mlp.written_by_neurons, "experts": mlp.written_by_experts},
-        _with_bias("mlp.down_proj", "mlp.experts.{e}.down_proj"),
-    ),
-    _contribution("mlp"),
+    contribution_row("attn"),
 )
 
 _STREAM = (
@@ -309,37 +201,77 @@ _STREAM = (
         {"": embedded("pos_embed.out", "pos_embed.weight", positions=True)},
         ("pos_embed.weight",),
     ),
+    in_layer(
+        "altup.streams_pre",
+        "streams_post of the layer before; the first of the first layer's is the embedding × one number",
+        "altup.streams_post",
+        stream.streams_go_on,
+        rounding="sum",
+    ),
     Identity(
         "layers.{i}.resid_pre",
         "resid_post of the layer before; at first the embedding × one number, and positions, or its norm",
         ("layers.{i}.resid_post", "embed.out", "pos_embed.out"),
-        {"": goes_on, "the embedding": begins, BEGINS: begins_with_a_norm},
+        {
+            "": stream.goes_on,
+            "the embedding": stream.begins,
+            BEGINS: stream.begins_with_a_norm(centre=True),
+            f"{BEGINS}, RMS": stream.begins_with_a_norm(centre=False),
+        },
         ("embed.norm.weight", "embed.norm.bias"),
         "sum",
     ),
-    _layer(
+    in_layer(
         "resid_mid",
-        "resid_pre + attn.contribution",
-        "resid_pre attn.contribution",
-        total("resid_mid", "resid_pre", "attn.contribution"),
+        "resid_pre + contributions of attention and mixers",
+        "resid_pre attn.contribution mixer.contribution laurel.contribution",
+        {
+            "": stream.added_up(
+                "resid_mid", "resid_pre", "attn.contribution", "mixer.contribution"
+            ),
+            "with a low-rank path, by √2": stream.added_up(
+                *("resid_mid", "resid_pre", "attn.contribution", "laurel.contribution"),
+                divisor=2**0.5,
+            ),
+        },
         rounding="sum",
     ),
-    _layer(
+    in_layer(
         "resid_post",
-        "resid_pre + attn.contribution + mlp.contribution",
-        "resid_mid resid_pre attn.contribution mlp.contribution",
+        "resid_pre + contributions, perhaps times one number",
+        f"resid_mid resid_pre {' '.join(_ADDED)}",
         {
-            "": total("resid_post", "resid_mid", "mlp.contribution"),
-            "side by side": total(
-                "resid_post", "resid_pre", "attn.contribution", "mlp.contribution"
+            "": stream.added_up("resid_post", "resid_mid", *_LAST),
+            "side by side": stream.added_up("resid_post", "resid_pre", *_ADDED),
+            "times one number": times_one_number(
+                stream.added_up("resid_post", "resid_mid", *_LAST)
             ),
         },
         rounding="sum",
     ),
 )
 
+_PER_LAYER = (
+    in_layer(
+        "per_layer.gate",
+        "(resid_mid + mlp.contribution) × gate_proj",
+        "resid_mid mlp.contribution",
+        stream.gated_by_the_stream,
+        with_bias("per_layer.gate_proj"),
+    ),
+    in_layer(
+        "per_layer.contribution",
+        "norm of gated × out_proj",
+        "per_layer.gated",
+        latent.compressed(
+            "per_layer.contribution", "per_layer.gated", "per_layer.out_proj", "per_layer.post_norm"
+        ),
+        f"{with_bias('per_layer.out_proj')} per_layer.post_norm.weight per_layer.post_norm.bias",
+    ),
+)
+
 _END = (
-    *_norm("", "final_norm", "last:resid_post"),
+    *norm_rows("", "final_norm", "last:resid_post"),
     Identity(
         "logits",
         "final_norm.out × unembed + bias, times one number, soft-capped",
@@ -349,9 +281,23 @@ _END = (
     ),
 )
 
-IDENTITIES: tuple[Identity, ...] = (*_STREAM, *_ATTENTION, *_MLP, *_END)
+IDENTITIES: tuple[Identity, ...] = (*(*_STREAM, *_ATTENTION, *MIXER, *MLP, *_PER_LAYER, *_END),)
 
-UNCOVERED: Mapping[str, str] = {}
+_STREAMS = "AltUp's predictions and corrections have parameters without names"
+
+UNCOVERED: Mapping[str, str] = {
+    "layers.{i}.laurel.contribution": "the low-rank path has parameters without names",
+    "layers.{i}.altup.streams_post": _STREAMS,
+    "layers.{i}.per_layer.gate": _STREAMS,
+    "layers.{i}.per_layer.gate_proj": _STREAMS,
+    "layers.{i}.per_layer.gated": "the embeddings of tokens for each layer have no name",
+    "layers.{i}.resid_pre": _STREAMS,
+    "final_norm.scale": "what it reads is the mean of several streams, which has no name",
+    "layers.{i}.mlp.router": "it reads the stream through a norm that has no name",
+    "layers.{i}.mlp.experts.{e}.gate_proj": "experts beside an MLP read a norm that has no name",
+    "layers.{i}.mlp.experts.{e}.up_proj": "experts beside an MLP read a norm that has no name",
+    "layers.{i}.mlp.post_norm.weight": "norms without names stand between experts and what is added",
+}
 """Templates of points and parameters that no identity is about, and why. They are held to what every point is: its shape, that
 an edit reaches what comes after it, and its gradient."""
 

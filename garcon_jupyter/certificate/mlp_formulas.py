@@ -6,11 +6,21 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from garcon_jupyter.certificate.closeness import norms
 from garcon_jupyter.certificate.formulas import Compared, Formula, factor
 from garcon_jupyter.certificate.values import MOST_NUMBERS, Missing, PointValues
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+TURNS, GOLDEN = 60, (5**0.5 - 1) / 2
+"""Steps of a search by the golden section, and by how much each narrows it."""
+
+FIRST = slice(0, 1)
+"""The first text, which no edit changes."""
+
+SLACK = 1e-6
+"""By how much choices may contradict one another: rounding of scores."""
 
 Activation = Callable[["Tensor"], "Tensor"]
 
@@ -106,6 +116,27 @@ def _off_the_line(gate: Tensor, given: Tensor, up: Tensor) -> Tensor:
     return found.view_as(given)
 
 
+def activated_above(name: str) -> Formula:
+    """The neurons of a gate of which only what is some deviations above the mean is left (Gemma Team 2025, Gemma 3n)."""
+
+    def formula(n: PointValues) -> Compared:
+        gate, up, given = n["mlp.pre_activation"], n["mlp.pre_linear"], n["mlp.post_activation"]
+        mean, deviation = gate.mean(-1, keepdim=True), gate.std(-1, keepdim=True, correction=0)
+
+        def made(many: float, texts: slice = slice(None)) -> Tensor:
+            above = gate[texts] - mean[texts] - many * deviation[texts]
+            return GATED[name](_relu(above), up[texts])
+
+        low, high = -4.0, 4.0
+        for _ in range(TURNS):
+            one, other = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+            off = [float((made(x, FIRST) - given[FIRST]).square().sum()) for x in (one, other)]
+            low, high = (low, other) if off[0] < off[1] else (one, high)
+        return given, made((low + high) / 2)
+
+    return formula
+
+
 def routed(share: str, renormalised: bool) -> Formula:
     """Weights of the chosen experts: softmax or sigmoid of their logits, perhaps made to add up, times one number."""
 
@@ -119,6 +150,55 @@ def routed(share: str, renormalised: bool) -> Formula:
     return formula
 
 
+def routed_by_a_number_each(n: PointValues) -> Compared:
+    """The same, made to add up, and then each expert's times a number of its own."""
+    import torch
+
+    indices, given = n["mlp.router.indices"].long(), n["mlp.router.weights"]
+    made = n["mlp.router.logits"].softmax(-1).gather(-1, indices)
+    made = made / made.sum(-1, keepdim=True)
+    top = torch.zeros(int(indices.max()) + 1, dtype=made.dtype)
+    below = top.clone()
+    top.index_add_(0, indices[:1].flatten(), (given * made)[:1].flatten())
+    below.index_add_(0, indices[:1].flatten(), (made * made)[:1].flatten())
+    return given, made * (top / below.clamp(min=1e-300))[indices]
+
+
+def routed_one_after_the_other(n: PointValues) -> Compared:
+    """SparseMixer's (Liu et al. 2023): each time a softmax over the logits that are near the largest one that is left."""
+    import torch
+
+    logits, indices, given = (n[f"mlp.router.{x}"] for x in ("logits", "indices", "weights"))
+    indices = indices.long()
+    left, far = [], []
+    for chosen in range(indices.shape[-1]):
+        rest = logits.scatter(-1, indices[..., :chosen], float("-inf"))
+        best = logits.gather(-1, indices[..., chosen : chosen + 1])
+        left.append((rest, best))
+        far.append((best - logits) / logits.abs().maximum(best))
+
+    def made(near: Tensor) -> Tensor:
+        parts = [
+            best.exp() / (rest.exp() * (distance <= near)).sum(-1, keepdim=True)
+            for (rest, best), distance in zip(left, far, strict=True)
+        ]
+        return torch.cat(parts, -1)
+
+    def nearest(ratios: Tensor, texts: slice) -> tuple[Tensor, Tensor]:
+        """The ratios that stand beside the limit with which most texts are right."""
+        between = [*((ratios[:-1] + ratios[1:]) / 2), ratios[-1] + 1]
+        off = [(made(limit) - given)[texts].flatten(1).abs().amax(1) for limit in between]
+        wrong = [int((errors > SLACK).sum()) for errors in off]
+        best = wrong.index(min(wrong))
+        return ratios[best], ratios[min(best + 1, len(ratios) - 1)]
+
+    every = torch.cat([distance.flatten(1) for distance in far], 1)
+    low, high = nearest(every[:1].unique(), FIRST)
+    inside = every[(every >= low) & (every <= high)].unique()
+    low, high = nearest(inside, slice(None))
+    return given, made((low + high) / 2)
+
+
 def chosen(n: PointValues) -> Compared:
     """The experts of the largest logits."""
     given = n["mlp.router.indices"]
@@ -126,24 +206,136 @@ def chosen(n: PointValues) -> Compared:
     return given.sort(-1).values, best.sort(-1).values
 
 
-def neurons_of_experts(activation: str) -> Formula:
-    """The neurons of each expert, from what the MLP reads: [b, p, expert·M], where the token is routed to it."""
+def chosen_with_a_bias(groups: int = 1) -> Formula:
+    """The experts of the largest scores, to each of which a number of the expert is added (Wang et al. 2024).
+
+    There are such numbers where none of what the choices say of their differences contradicts the rest: the shortest paths
+    between experts have no circle below zero.
+
+    Args:
+        groups: in how many the experts are; those of groups of which none is chosen are not compared.
+    """
+
+    def formula(n: PointValues) -> Compared:
+        import torch
+
+        logits, indices = n["mlp.router.logits"], n["mlp.router.indices"].long()
+        if logits.shape[-1] % groups:
+            raise Missing(f"{groups} groups")
+        taken = torch.zeros_like(logits).scatter(-1, indices, 1.0).bool()
+        if int(taken.sum(-1).min()) < indices.shape[-1]:
+            return taken.double(), torch.zeros_like(logits)  # one expert twice
+        open_ones = taken.unflatten(-1, (groups, -1)).any(-1, keepdim=True)
+        compared = open_ones.expand(*taken.shape[:2], groups, taken.shape[-1] // groups).flatten(2)
+        off = torch.stack(
+            [
+                _contradiction(share, taken, compared & ~taken)
+                for share in (logits.sigmoid(), logits.softmax(-1))
+            ]
+        ).amin(0)
+        one = torch.ones(*taken.shape[:2], 1, dtype=logits.dtype)
+        return one, one + off[:, None, None]
+
+    return formula
+
+
+def _contradiction(scores: Tensor, taken: Tensor, left: Tensor) -> Tensor:
+    """By how much the choices of each text [b, p, E] contradict those of the first, or themselves: [b]."""
+    # bias[e'] - bias[e] <= scores[e] - scores[e'] for each e that is taken, and each e' that is left.
+    most = scores[..., :, None] - scores[..., None, :]
+    most = most.masked_fill(~(taken[..., :, None] & left[..., None, :]), float("inf")).amin(1)
+    shortest = most[0].clone()
+    for middle in range(len(shortest)):
+        shortest = shortest.minimum(shortest[:, middle, None] + shortest[None, middle])
+    circles = (most + shortest.T).flatten(1).amin(1).clamp(max=0.0)
+    found: Tensor = -circles.where(circles < -SLACK, 0 * circles)
+    return found
+
+
+def neurons_of_shared_experts(activation: str) -> Formula:
+    """The neurons of the experts that all tokens go through."""
+
+    def formula(n: PointValues) -> Compared:
+        gate, up = (n.projected(f"mlp.shared.{x}_proj", n["mlp.in"]) for x in ("gate", "up"))
+        return gate.of(n["mlp.shared.post_activation"]), GATED[activation](gate.out, up.out)
+
+    return formula
+
+
+def neurons_of_shared_experts_without_gate(activation: str) -> Formula:
+    """The same where they have no gate."""
+
+    def formula(n: PointValues) -> Compared:
+        if f"{n.prefix}mlp.shared.gate_proj" in n.parameters:
+            raise Missing("they have a gate")
+        up = n.projected("mlp.shared.up_proj", n["mlp.in"])
+        return up.of(n["mlp.shared.post_activation"]), ACTIVATIONS[activation](up.out)
+
+    return formula
+
+
+def gates_of_shared_experts(n: PointValues) -> Compared:
+    """What gates these: one number for each token, which may be small where all that is added up is not."""
+    read, made = n["mlp.in"], n.projected("mlp.shared.gate", n["mlp.in"])
+    return n["mlp.shared.gate"], made.out, norms(read) * n.weight("mlp.shared.gate").norm()
+
+
+def written_by_shared_experts(n: PointValues) -> Compared:
+    """What these write, times the sigmoid of their gate where there is one."""
+    made = n.projected("mlp.shared.down_proj", n["mlp.shared.post_activation"])
+    gate = n["mlp.shared.gate"].sigmoid() if "mlp.shared.gate" in n else 1.0
+    return made.of(n["mlp.shared.out"]), made.out * gate
+
+
+def _beside_an_mlp(n: PointValues) -> bool:
+    """Whether an MLP of all tokens stands beside the experts: these then read the stream through norms that have no name."""
+    return "mlp.post_activation" in n and bool(n.experts("mlp.experts.{e}.post_activation"))
+
+
+def routes(n: PointValues) -> Compared:
+    """The logits of the router, by what the MLP reads."""
+    if _beside_an_mlp(n):
+        raise Missing("what the router reads")
+    made = n.projected("mlp.router", n["mlp.in"])
+    return made.of(n["mlp.router.logits"]), made.out
+
+
+def neurons_of_experts(activation: str, gate: bool = True, weighed: bool = False) -> Formula:
+    """The neurons of each expert, from what the MLP reads: [b, p, expert·M], where the token is routed to it.
+
+    Args:
+        gate: experts have one.
+        weighed: what an expert reads is multiplied with the token's weight for it (Meta 2025, Llama 4).
+    """
 
     def formula(n: PointValues) -> Compared:
         read = n["mlp.in"]
         experts = n.experts("mlp.experts.{e}.post_activation")
-        if not experts:
+        if not experts or _beside_an_mlp(n):
             raise Missing("mlp.experts")
+        if gate != (f"{n.prefix}mlp.experts.0.gate_proj" in n.parameters):
+            raise Missing("a gate")
         given, made = [], []
         for expert, (neurons, token) in experts.items():
             x, most = read.flatten(0, 1)[token][None], MOST_NUMBERS // len(experts)
-            gate = n.projected(f"mlp.experts.{expert}.gate_proj", x, most=most)
+            x = x * _weight(n, expert, token) if weighed else x
             up = n.projected(f"mlp.experts.{expert}.up_proj", x, most=most)
-            given.append(_spread(gate.of(neurons[None])[0], token, read))
-            made.append(_spread(GATED[activation](gate.out, up.out)[0], token, read))
+            out = ACTIVATIONS[activation](up.out) if not gate else None
+            if out is None:
+                before = n.projected(f"mlp.experts.{expert}.gate_proj", x, most=most)
+                out = GATED[activation](before.out, up.out)
+            given.append(_spread(up.of(neurons[None])[0], token, read))
+            made.append(_spread(out[0], token, read))
         return _side_by_side(given), _side_by_side(made)
 
     return formula
+
+
+def _weight(n: PointValues, expert: int, token: Tensor) -> Tensor:
+    """By how much some tokens weigh an expert, [n, 1]."""
+    indices, weights = (n[f"mlp.router.{part}"].flatten(0, 1) for part in ("indices", "weights"))
+    found: Tensor = (weights * (indices == expert)).sum(-1)[token, None]
+    return found
 
 
 def _spread(rows: Tensor, token: Tensor, like: Tensor) -> Tensor:
@@ -163,28 +355,48 @@ def _side_by_side(values: list[Tensor]) -> Tensor:
 
 
 def written_by_neurons(n: PointValues) -> Compared:
-    """What the down projection makes of the neurons."""
-    made = n.projected("mlp.down_proj", n["mlp.post_activation"])
+    """What the down projection makes of the neurons, after their norm where there is one."""
+    neurons = n.first("mlp.post_activation_normed", "mlp.post_activation")
+    made = n.projected("mlp.down_proj", neurons)
     return made.of(n["mlp.out"]), made.out
 
 
-def written_by_experts(n: PointValues) -> Compared:
-    """What the experts of each token write, by their weights."""
-    import torch
+def written_by_experts(weighed: bool = True) -> Formula:
+    """What the experts of each token write, by their weights; and what those write that all tokens go through.
 
-    given = n["mlp.out"]
-    indices, weights = (n[f"mlp.router.{part}"].flatten(0, 1) for part in ("indices", "weights"))
-    experts = n.experts("mlp.experts.{e}.post_activation")
-    if not experts:
-        raise Missing("mlp.experts")
-    out = which = None
-    for expert, (neurons, token) in experts.items():
-        most = MOST_NUMBERS // len(experts)
-        made = n.projected(f"mlp.experts.{expert}.down_proj", neurons[None], most=most)
-        if out is None:
-            which = made.which
-            out = torch.zeros(len(indices), len(which), dtype=given.dtype)
-        weight = (weights * (indices == expert)).sum(-1)[token, None]
-        out.index_add_(0, token, weight * made.out[0])
-    assert out is not None and which is not None
-    return given[..., which], out.unflatten(0, given.shape[:2])
+    Args:
+        weighed: what they write is; else what they read was.
+    """
+
+    def formula(n: PointValues) -> Compared:
+        import torch
+
+        given = n["mlp.out"]
+        experts = n.experts("mlp.experts.{e}.post_activation")
+        if not experts:
+            raise Missing("mlp.experts")
+        out = which = None
+        for expert, (neurons, token) in experts.items():
+            most = MOST_NUMBERS // len(experts)
+            made = n.projected(f"mlp.experts.{expert}.down_proj", neurons[None], most=most)
+            if out is None:
+                which = made.which
+                out = torch.zeros(given[..., 0].numel(), len(which), dtype=given.dtype)
+            weight = _weight(n, expert, token) if weighed else 1.0
+            out.index_add_(0, token, weight * made.out[0])
+        assert out is not None and which is not None
+        of_all = n["mlp.shared.out"][..., which] if "mlp.shared.out" in n else 0.0
+        return given[..., which], out.unflatten(0, given.shape[:2]) + of_all
+
+    return formula
+
+
+def adds_what_it_puts_out(formula: Formula) -> Formula:
+    """What an MLP adds, unless it is of experts beside it as well, which go through norms that have no name."""
+
+    def unless(n: PointValues) -> Compared:
+        if _beside_an_mlp(n):
+            raise Missing("norms between")
+        return formula(n)
+
+    return unless

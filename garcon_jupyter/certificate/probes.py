@@ -16,6 +16,10 @@ HIDDEN = -1e4
 """A score below is a mask."""
 
 
+CLIPPED = 0.06
+"""Where more of a value than this share is as large as the largest, it is clipped, and what is nearly so stays as it is."""
+
+
 @dataclass(frozen=True)
 class Keep:
     """Saves what it sees of the first rows, and of an expert which tokens it is of.
@@ -80,9 +84,11 @@ class Nudge(Keep):
             was = tensor[mine].clone()
             if gradient is not None:
                 tensor[mine] += sign * self._step(was, gradient)
-                moved = tensor[mine].double() - was.double()
+                moved = (tensor[mine].double() - was.double()).nan_to_num(0.0)  # of what is masked
                 change = sign * float((gradient.double() * moved).sum())
                 save_ctx.expected = getattr(save_ctx, "expected", 0.0) + change
+            elif sign > 0 and here.point.endswith("attn.indices"):  # whose order says nothing
+                tensor[mine] = 0
             elif sign > 0:  # indices have none
                 tensor[mine] = was.flip(-1) if was.shape[-1] > 1 else 0
         self.save(save_ctx, tensor)
@@ -110,6 +116,9 @@ class Nudge(Keep):
         both = along if value.shape[-1] == 1 else along + seen / 2
         parts = 1 - 0.2 * (torch.arange(value.shape[first - 1], device=value.device) * 3 % 5)
         step: Tensor = self.size * parts.view(-1, *[1] * len(rest)) * both
+        bound = value.abs().max() if value.numel() else 0.0
+        if value.numel() and (value.abs() == bound).double().mean() > CLIPPED:
+            step = step.masked_fill(value.abs() + step.abs() >= bound, 0.0)
         return step.to(value.dtype)
 
 

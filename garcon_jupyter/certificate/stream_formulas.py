@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from garcon_jupyter.certificate.closeness import norms
-from garcon_jupyter.certificate.formulas import Compared, centred, epsilon, factor
+from garcon_jupyter.certificate.formulas import Compared, Formula, centred, factor, scaled_by_token
 from garcon_jupyter.certificate.values import Missing, PointValues
 
 
@@ -16,7 +16,7 @@ def goes_on(n: PointValues) -> Compared:
 
 def begins(n: PointValues) -> Compared:
     """What enters the first layer is the embedding, times one number, with learned positions added."""
-    if n.layer or "embed.norm.weight" in n.parameters:
+    if n.layer or "embed.norm.weight" in n.parameters or "altup.streams_pre" in n:
         raise Missing("only the first layer reads the embedding, which no norm has changed")
     stream, whole = n["resid_pre"], n.at(None)
     embedding = whole["embed.out"]
@@ -26,16 +26,45 @@ def begins(n: PointValues) -> Compared:
     return stream, embedding * factor(stream, embedding)
 
 
-def begins_with_a_norm(n: PointValues) -> Compared:
-    """What enters the first layer is a LayerNorm of the embedding, as BLOOM has it."""
+def begins_with_a_norm(centre: bool) -> Formula:
+    """What enters the first layer is a norm of the embedding, as BLOOM has it, or one without gains."""
+
+    def formula(n: PointValues) -> Compared:
+        if n.layer or "altup.streams_pre" in n:
+            raise Missing("only the first layer reads the embedding")
+        whole = n.at(None)
+        stream, middle = n["resid_pre"], centred(whole["embed.out"], centre)
+        gain, bias = whole.optional("embed.norm.weight"), whole.optional("embed.norm.bias")
+        given = stream - bias
+        return given, scaled_by_token(given, middle, 1.0 if isinstance(gain, float) else gain, True)
+
+    return formula
+
+
+def added_up(of: str, start: str, *parts: str, divisor: float = 1.0) -> Formula:
+    """What parts of a block add to the stream, of those that the layer has."""
+
+    def formula(n: PointValues) -> Compared:
+        values = [n[start], *(n[part] for part in parts if part in n)]
+        if len(values) == 1:
+            raise Missing("what is added")
+        return n[of], sum(values[1:], values[0]) / divisor, norms(n[of], *values)
+
+    return formula
+
+
+def streams_go_on(n: PointValues) -> Compared:
+    """The streams that the layer before left; the first of those that enter the first layer is the embedding."""
+    given = n["altup.streams_pre"]
     if n.layer:
-        raise Missing("only the first layer reads the embedding")
-    whole = n.at(None)
-    stream, middle = n["resid_pre"], centred(whole["embed.out"], True)
-    direction = middle * whole.weight("embed.norm.weight")
-    bias = whole.optional("embed.norm.bias")
-    inverse = ((stream - bias) * direction).sum(-1, keepdim=True) / (direction**2).sum(
-        -1, keepdim=True
-    )
-    square = middle.pow(2).mean(-1, keepdim=True)
-    return stream, direction / (square + epsilon(inverse.pow(-2), square)).sqrt() + bias
+        return given, n.at(n.layer - 1)["altup.streams_post"]
+    embedding = n.at(None)["embed.out"]
+    return given[:, :, 0], embedding * factor(given[:, :, 0], embedding)
+
+
+def gated_by_the_stream(n: PointValues) -> Compared:
+    """What gates the embedding of a layer: the stream after the MLP, projected."""
+    if "altup.streams_pre" in n:
+        raise Missing("the corrected stream that it reads")
+    made = n.projected("per_layer.gate_proj", n["resid_mid"] + n["mlp.contribution"])
+    return made.of(n["per_layer.gate"]), made.out

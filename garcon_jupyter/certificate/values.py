@@ -19,6 +19,10 @@ MOST_NUMBERS = 2_000_000
 """Numbers of one parameter that are read at most: of a larger one some rows, evenly spread."""
 
 
+HIDDEN_SCORE = -1e30
+"""What stands for −∞."""
+
+
 class Missing(LookupError):
     """An identity reads a point or a parameter that this layer does not have."""
 
@@ -201,6 +205,6 @@ class Linear:
 
 
 def as_double(value: Any) -> Tensor:
-    """A value that was fetched, ready to be computed with."""
+    """A value that was fetched, ready to be computed with: −∞, a mask of scores, is a number as most masks are."""
     found: Tensor = value.double().cpu()
-    return found
+    return found.masked_fill(found == float("-inf"), HIDDEN_SCORE)

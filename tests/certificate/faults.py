@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.execution.launch_check import UNCHECKED
 from garcon_backend.hook_sites import attention
 from garcon_backend.hook_sites.sites import HookSite, Pass, Remove, Visitor
 from garcon_backend.in_process.opening import ModelHere
@@ -29,14 +30,15 @@ class Loaded:
     def __init__(self, path: Path) -> None:
         attention.register()
         self.path, self.model = path, loading.load(path, Mesh.solo(), None)
-        self.family = FAMILIES[self.model.config.model_type]
+        config: Any = self.model.config
+        self.family = FAMILIES[config.model_type]
 
     def through(self, fault: Fault | None = None) -> ModelHere:
         """The model as its family shows it, with a fault."""
         rank = Rank.around(self.model, Mesh.solo(), attended=True)
         if fault is not None:
             rank = replace(rank, bound=bind(self.model, fault(self.family), self.model.config))
-        return ModelHere(rank, self.path.name, str(self.path))
+        return ModelHere(rank, self.path.name, str(self.path), UNCHECKED)
 
 
 # -- faults of a declaration ---------------------------------------------------------------------

@@ -25,7 +25,8 @@ from garcon_backend.hook_sites.sites import (
 )
 from garcon_backend.hook_sites.views import FusedPart, Heads, Interleaved
 from garcon_backend.models.families import FAMILIES, decoder
-from garcon_backend.models.family import every_row, rows_in_turn, rows_of_each_head, rows_of_part
+from garcon_backend.models.family import rows_in_turn, rows_of_each_head, rows_of_part
+from garcon_backend.models.fused_rows import every_row
 from tests import checkpoints
 from tests.certificate.faults import (
     HEADS,
