@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
+from transformers import Cache
 
 from garcon_backend.hook_sites.sites import Pass, StagedForward, Visitor, visited
 from garcon_backend.hook_sites.views import PointView

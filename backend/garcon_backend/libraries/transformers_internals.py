@@ -59,6 +59,19 @@ INTERNALS = (
         "reads a part of a checkpoint without complaint",
     ),
     Internal("transformers.distributed", "DistributedConfig", "asks for a model that is cut"),
+    # Loading.
+    *(
+        Internal(
+            _MODEL, f"PreTrainedModel.{name}", "tells which weights an architecture keeps wide"
+        )
+        for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+    ),
+    Internal(
+        "transformers.dynamic_module_utils",
+        "get_class_from_dynamic_module",
+        "builds a model by the code that its checkpoint brings",
+        ("class_reference", "pretrained_model_name_or_path", "local_files_only"),
+    ),
     # Generating.
     Internal(
         "transformers",
@@ -99,6 +112,7 @@ INTERNALS = (
 check("transformers", INTERNALS)
 
 from transformers.distributed import DistributedConfig  # noqa: E402
+from transformers.dynamic_module_utils import get_class_from_dynamic_module  # noqa: E402
 from transformers.integrations import GGUF_CONFIG_MAPPING  # noqa: E402
 from transformers.integrations.gguf import (  # noqa: E402
     GGUF_ARCHS,
@@ -149,6 +163,11 @@ def keeps_state(model: Any) -> bool:
     return bool(getattr(model, "_is_stateful", False))
 
 
+def kept_in_float32(model: Any) -> set[str]:
+    """Parts of the names of parameters that an architecture keeps in float32, whatever it is loaded in."""
+    return {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+
+
 def generation_settings(model: Any, own: Any, options: Mapping[str, Any]) -> Any:
     """What options of ``generate``, a configuration of the caller's and the checkpoint's file come to."""
     found, _ = model._prepare_generation_config(own, **options)
@@ -194,11 +213,13 @@ __all__ = [
     "TensorProcessor",
     "attention_of",
     "generation_settings",
+    "get_class_from_dynamic_module",
     "get_gguf_config",
     "get_gguf_hf_weights_map",
     "gguf_flags",
     "hands_attention_over",
     "keeps_state",
+    "kept_in_float32",
     "read_gguf_metadata",
     "sdpa_mask",
     "without_mesh",

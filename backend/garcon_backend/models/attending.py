@@ -27,7 +27,9 @@ from garcon_jupyter.model_files.multimodal import wrapper_of
 _IN_TEXT = {"text_config": HOUSE}
 """The text part of a multimodal model attends by the house's function, its other parts by what transformers takes."""
 
-EAGER_ALONE = {"blt": "its fast one reads what is beside padding otherwise than the eager one"}
+_PADDING = "its fast one reads what is beside padding otherwise than the eager one"
+
+EAGER_ALONE = {"blt": _PADDING, "minimax": _PADDING}
 """Architectures whose eager implementation alone is the reference, though they take others."""
 
 

@@ -12,8 +12,8 @@ from transformers import (
     AutoConfig,
     PretrainedConfig,
 )
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
+from garcon_backend.libraries.transformers_internals import get_class_from_dynamic_module
 from garcon_jupyter.errors import BadRequest, NotAModel
 from garcon_jupyter.model_files import own_code
 from garcon_jupyter.model_files.multimodal import WRAPPERS, wrapper_of

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.libraries.transformers_internals import kept_in_float32
 from garcon_backend.models import account, rotary, sharding, shared_keys
 from garcon_backend.models.attending import attending
 from garcon_backend.models.config import (
@@ -132,7 +133,7 @@ def _check_packing(config: Any, directory: Path, mesh: Mesh) -> None:
 def _cast_the_rest(model: Any) -> None:
     """Give weights that were not packed the model's dtype, which transformers leaves as they are stored beside those that it
     unpacks; but for those that an architecture keeps in float32."""
-    kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    kept = kept_in_float32(model)
     for name, parameter in model.named_parameters():
         wide = any(re.search(rf"(^|\.){each}($|\.)", name) for each in kept)
         if parameter.is_floating_point() and not wide:

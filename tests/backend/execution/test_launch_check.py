@@ -18,6 +18,7 @@ from garcon_backend.execution.check_readings import SESSION, Readings
 from garcon_backend.execution.launch_check import check
 from garcon_backend.hook_sites import attention
 from garcon_backend.in_process import open_here
+from garcon_backend.models import attending
 from garcon_backend.models.own_implementation import by_own_implementation, window_of
 from garcon_jupyter.display import listings
 from garcon_jupyter.display.server_card import server_card
@@ -207,6 +208,25 @@ def test_a_class_without_an_eager_implementation_is_said_not_refused(
     monkeypatch.setattr(Readings, "wanted", lambda self: failing())
     found = check(ours.tools.passes, llama)
     assert found.state == "none" and "flash attention alone" in found.said
+
+
+def test_a_choice_that_rounding_decides_is_no_fault(tmp_path: Path) -> None:
+    """In half precision, one of its tokens goes to another expert than by eager attention."""
+    path = checkpoints.make("glm_moe_dsa", tmp_path)
+    said = garcon.connect(open_here(path, dtype="bfloat16")).facts["model"]["check"]["said"]
+    assert said.startswith("equal to its own implementation")
+    assert "; rounding alone moves its logits by " in said
+
+
+def test_where_transformers_contradicts_itself_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MiniMax's kernel and its eager code both read padding that a cache has, each otherwise."""
+    monkeypatch.delitem(attending.EAGER_ALONE, "minimax")
+    path = architectures.make("minimax", tmp_path)
+    said = garcon.connect(open_here(path)).facts["model"]["check"]["said"]
+    assert said.startswith("equal to its own implementation")
+    assert "generation was not compared: in transformers it has other numbers than" in said
 
 
 # -- what is right -------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from garcon_backend.models.family import standard_sizes
 from garcon_jupyter.errors import NotAModel, PointUnavailable
 from garcon_jupyter.model_files.degrees import possible_tp, sizes_of
 from tests import checkpoints
+from tests.backend import cases
 from tests.backend.architectures import ARCHITECTURES, make
 from tests.backend.attending_run import NEW, read_all
 from tests.backend.bare_rank import BareRank
@@ -186,7 +187,7 @@ def test_mapped_architectures_attend_by_the_house(tmp_path: Path) -> None:
     for family in checkpoints.FAMILIES:
         config = read_config(checkpoints.make(family, tmp_path / family))
         chosen = attending(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, family_of(config))
-        if family in ("gptj", "gpt_neo", "bloom"):
+        if family in (*cases.OWN_ATTENTION, "mamba", "mamba2"):
             assert not chosen.by_house, family
             # GPT-J's hands its attention over since transformers 5.24; nothing inside it has a name.
             assert re.search("its class takes no other|no points inside", chosen.reason), family

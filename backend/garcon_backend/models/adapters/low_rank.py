@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from transformers import Conv1D
 
 from garcon_backend.distributed.collectives import shared_by_ranks, sum_over_ranks
 from garcon_backend.distributed.mesh import Mesh
