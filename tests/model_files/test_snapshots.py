@@ -84,7 +84,9 @@ def refusal(word: str | Path) -> str:
 
 
 def test_nothing() -> None:
-    assert refusal("  ").startswith("No model was named. Give an embedded model (smollm2), ")
+    assert "smollm2" in EMBEDDED
+    names = ", ".join(EMBEDDED)
+    assert refusal("  ").startswith(f"No model was named. Give an embedded model ({names}), ")
 
 
 def test_a_missing_path_says_which_part_is_missing(tmp_path: Path) -> None:
