@@ -35,7 +35,10 @@ from tests.backend.cases import wrong as differing
 from tests.backend.parity_run import NEW, Found, compute_all, label
 from tests.backend.ranks import run_on_ranks
 
-pytestmark = pytest.mark.processes
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.timeout(900),
+]  # a layout computes all families at once
 
 LAYOUTS: list[dict[str, int]] = [
     {"tp": 2},
