@@ -16,6 +16,7 @@ from typing import Any
 from garcon_backend.distributed.host_rendezvous import Meeting
 from garcon_backend.lockstep.command_sockets import open_link
 from garcon_backend.supervision.parent import end_with_parent
+from garcon_jupyter.errors import GarconError
 from garcon_jupyter.user_code import guests
 from garcon_jupyter.wire.failures import describe
 from garcon_jupyter.wire.launch_spec import LaunchSpec
@@ -34,7 +35,7 @@ def main(spec_file: str) -> int:
         link = open_link(spec, rank, meeting, lambda who: _end_after(who, spec, meeting))
         part = _load(spec, rank)
     except Exception as error:
-        _report(describe(error), spec, meeting)
+        _report(error, spec, meeting)
         raise
     if rank == 0:
         from garcon_backend.kernel.startup import serve
@@ -52,10 +53,17 @@ def main(spec_file: str) -> int:
     return 0
 
 
-def _report(failure: dict[str, Any], spec: LaunchSpec, meeting: Meeting | None) -> None:
-    """Why the launch failed, for whoever waits for it on this host, and on the others."""
+def _report(error: Exception, spec: LaunchSpec, meeting: Meeting | None) -> None:
+    """Why the launch failed, for whoever waits for it on this host, and on the others.
+
+    What all ranks refuse may end another one before rank 0 has said why; so whoever is first says it.
+    """
+    failure = describe(error)
     if meeting or os.environ.get("RANK", "0") == "0":
         spec.failure_file.write_text(json.dumps(failure))
+    elif isinstance(error, GarconError):
+        with contextlib.suppress(FileExistsError), spec.failure_file.open("x") as file:
+            file.write(json.dumps(failure))
     if meeting:
         with contextlib.suppress(Exception):
             meeting.say("failure", failure)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin
+from transformers import GenerationMixin, logging
 
 from garcon_backend.execution.generation import generate, left_padded
 from garcon_backend.execution.inputs import Inputs
@@ -124,7 +124,8 @@ class Readings:
 
     def _continued(self) -> list[Tensor] | None:
         request = wire.Generate(SESSION, options=_OPTIONS)
-        found = generate(self.passes, request, self._left(CONTINUED), ())
+        with _silently():
+            found = generate(self.passes, request, self._left(CONTINUED), ())
         self.tokens = self._shared(None if found is None else found.ids[:, -2])
         return None if found is None else list(found.logits.unbind(1))
 
@@ -179,7 +180,7 @@ class Readings:
         inputs, tokens = self._left(CONTINUED), self.tokens
         assert inputs.mask is not None
         only = None if tokens is None else (lambda row, sent: [int(tokens[row])])
-        with by_own_implementation(self.model), shared_logits(self.model):
+        with by_own_implementation(self.model), shared_logits(self.model), _silently():
             found: Any = GenerationMixin.generate(
                 self.model,  # type: ignore[arg-type]
                 inputs.ids,
@@ -189,6 +190,17 @@ class Readings:
                 **_OPTIONS,
             )
         return list(torch.stack(found.logits).unbind(1))
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """While this lasts, transformers warns of nothing: what it would say is about options of the check, not of the user's."""
+    former = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(former)
 
 
 def _without_padding(logits: Tensor, inputs: Inputs) -> Tensor:
