@@ -4,7 +4,8 @@
 
 A forward with one probe, on the small Llama, is recorded by a profiler: on the client around the call, on rank 0 from the
 message to the answer. A *move* is a call into another room than the one that was called into before; a loop, such as the
-callbacks of a pickle, is walked once, as it is read.
+callbacks of a pickle, is walked once, as it is read. What :mod:`garcon_backend.libraries` wraps is a call of a library, which is no
+walk.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from garcon_backend.kernel.kernel import GarconKernel
 
 def room(frame):
     parts = frame.f_globals.get("__name__", "").split(".")
-    return ".".join(parts[:2]) if parts[0] in {HALVES!r} else ""
+    return "" if parts[1:2] == ["libraries"] or parts[0] not in {HALVES!r} else ".".join(parts[:2])
 
 answer = GarconKernel._answer
 GarconKernel.walked = []

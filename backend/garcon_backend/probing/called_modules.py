@@ -33,7 +33,7 @@ class CalledModules:
                 {path: model.get_submodule(path), **dict(_children(parent, path))},
             )
         self._called: set[int] = set()
-        self._wrapper = wrapper_of(getattr(model, "config", None))
+        self._config = getattr(model, "config", None)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -65,7 +65,8 @@ class CalledModules:
         more = ", …" if len(names) > NAMED else ""
         beside = f" Called beside it: {', '.join(names[:NAMED])}{more}." if names else ""
         why = "the model uses its weights without calling it, or did not need it"
-        if self._wrapper is not None and not self._wrapper.holds(path):
+        wrapper = wrapper_of(self._config)
+        if wrapper is not None and not wrapper.holds(path):
             why = "it is no part of what reads text, and a served model is given text alone"
         return f"The module {path} was not called in this pass, so no probe on it has run: {why}.{beside}"
 

@@ -30,7 +30,8 @@ class ProbedRequestHandler(RequestHandler[P]):
             DoesNotFit: the pass does not, or what its recorders will keep.
             UnknownName: the server has no adapter of that name.
         """
-        self.rank.adapters.check(self.request.adapter)
+        if self.request.adapter is not None:
+            self.rank.adapters.check(self.request.adapter)
         self.tools.admission.check(self.request, chunks)
         self.probes = self.tools.probes.load(self.request.probes)
         with self.rank.interrupts.user_code("preparing"):
