@@ -170,19 +170,23 @@ def _shared_memory() -> Iterator[Finding]:
         yield Finding("ok", "memory files", text)
 
 
+FIRST = "smollm2"
+"""The embedded model that examples begin with; nobody needs the others who does not ask for them."""
+
+
 def _cache() -> Iterator[Finding]:
     models = cache_dir().absolute() / "models"
     for model in EMBEDDED.values():
         if is_whole(models / model.name, model):
             used = sum(file.stat().st_size for file in (models / model.name).iterdir())
             yield Finding("ok", "models", f"{model.name} is in {models}, {sized(used)}")
-            continue
-        yield Finding(
-            "note",
-            "models",
-            f"{model.name} is not in {models} yet",
-            f"garcon fetch {model.name} (once, {sized(model.download_bytes)}).",
-        )
+        elif model.name == FIRST:
+            yield Finding(
+                "note",
+                "models",
+                f"{model.name} is not in {models} yet",
+                f"garcon fetch {model.name} (once, {sized(model.download_bytes)}).",
+            )
     if not _can_write(models):
         yield Finding(
             "wrong", "models", f"{models} cannot be written to", "Set GARCON_CACHE to one that can."
