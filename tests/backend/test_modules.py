@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 import garcon_jupyter as garcon
 from garcon_backend.in_process import open_here
@@ -18,6 +18,7 @@ from garcon_jupyter.points import POINTS
 from tests import checkpoints
 from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK, Case, apart, changed, loss
+from tests.backend.models.test_family_files import save_biogpt
 
 ATTENTION = {
     "gpt2": "attn",
@@ -35,22 +36,7 @@ ATTENTION = {
 @pytest.fixture(scope="module")
 def biogpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of an architecture that no family file maps."""
-    config = AutoConfig.for_model(
-        "biogpt",
-        vocab_size=checkpoints.VOCABULARY,
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=32,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    model = AutoModelForCausalLM.from_config(config)
-    checkpoints.redraw(model)
-    path = tmp_path_factory.mktemp("biogpt")
-    model.save_pretrained(path)
-    return path
+    return save_biogpt(tmp_path_factory.mktemp("biogpt"))
 
 
 @pytest.fixture(scope="module")
