@@ -45,14 +45,14 @@ TABLE = tomllib.loads(points_matrix.FILE.read_text())
 def test_values(case: Case) -> None:
     names = case.ours.catalog.names()
     assert set(names) == set(case.clean.values)
-    assert wrong(case.ours.values(IDS, MASK, names), case.clean.values, 1e-5) == {}
+    assert wrong(case.ours.values(IDS, MASK, names), case.clean.values, 1e-5 * case.rounding) == {}
 
 
 def test_each_value_alone(case: Case) -> None:
     """What one point shows does not depend on which others are looked at."""
     names = edited_points(case)
     ours = {name: case.ours.values(IDS, MASK, [name])[name] for name in names}
-    assert wrong(ours, case.clean.values, 1e-5) == {}
+    assert wrong(ours, case.clean.values, 1e-5 * case.rounding) == {}
 
 
 def test_shapes_are_those_of_the_table(case: Case) -> None:
@@ -80,10 +80,12 @@ def test_edits_reach_the_logits(case: Case, edit: Callable[[Tensor], Tensor | No
         for name in edited_points(case):
             ours[name] = case.ours.forward(IDS, MASK, {name: edit})
             theirs[name] = case.theirs.run(IDS, MASK, **{name: changed}).values["logits"]
-    assert wrong(ours, theirs, 1e-5) == {}
+    assert wrong(ours, theirs, 1e-5 * case.rounding) == {}
     reach = with_effect(case, ours)
     assert {n for n, logits in reach.items() if apart(logits, clean) < 1e-4} <= cancelled(case)
-    assert apart(case.ours.forward(IDS, MASK), clean) <= 1e-5, "an edit outlived its request"
+    assert apart(case.ours.forward(IDS, MASK), clean) <= 1e-5 * case.rounding, (
+        "an edit outlived its request"
+    )
 
 
 def test_an_edit_is_what_later_points_see(case: Case) -> None:
@@ -92,7 +94,7 @@ def test_an_edit_is_what_later_points_see(case: Case) -> None:
     ours = case.ours.forward(IDS, MASK, dict.fromkeys(names, changed))
     with torch.no_grad():
         theirs = case.theirs.run(IDS, MASK, **dict.fromkeys(names, changed)).values["logits"]
-    assert apart(ours, theirs) <= 1e-4  # errors of thirty edits add up
+    assert apart(ours, theirs) <= 1e-4 * case.rounding  # errors of thirty edits add up
 
 
 # -- gradients -------------------------------------------------------------------------------
@@ -104,14 +106,14 @@ def test_gradients(case: Case) -> None:
     for name in cancelled(case):
         assert ours.pop(name).abs().max() < 1e-5 * ours[name.replace("scale", "out")].abs().max()
     theirs = {name: gradient_of(case.clean.values[name]) for name in ours}
-    assert wrong(ours, theirs, 1e-4) == {}
+    assert wrong(ours, theirs, 1e-4 * case.rounding) == {}
 
 
 def test_each_gradient_alone(case: Case) -> None:
     names = sorted(set(case.ours.floating_points(case.edited_layers)) - cancelled(case))
     ours = {name: case.ours.gradients(loss, IDS, MASK, [name])[name] for name in names}
     theirs = {name: gradient_of(case.clean.values[name]) for name in names}
-    assert wrong(with_effect(case, ours), theirs, 1e-4) == {}
+    assert wrong(with_effect(case, ours), theirs, 1e-4 * case.rounding) == {}
 
 
 def test_edited_gradients_flow_on(case: Case) -> None:
@@ -123,7 +125,7 @@ def test_edited_gradients_flow_on(case: Case) -> None:
             loss, IDS, MASK, gradients=halves, parameters=["embed.weight"]
         )["embed.weight"]
         theirs[name] = embedding_gradient(case, **{name: halving_the_gradient})
-    assert wrong(ours, theirs, 1e-4) == {}
+    assert wrong(ours, theirs, 1e-4 * case.rounding) == {}
 
 
 def test_edits_in_a_backward(case: Case) -> None:
@@ -134,7 +136,7 @@ def test_edits_in_a_backward(case: Case) -> None:
                 loss, IDS, MASK, {name: changed}, parameters=["embed.weight"]
             )["embed.weight"]
             theirs[name] = embedding_gradient(case, **{name: changed})
-    assert wrong(ours, theirs, 1e-4) == {}
+    assert wrong(ours, theirs, 1e-4 * case.rounding) == {}
 
 
 def test_a_value_that_autograd_saved_survives_its_edit(case: Case) -> None:
@@ -148,7 +150,7 @@ def test_a_value_that_autograd_saved_survives_its_edit(case: Case) -> None:
                 loss, IDS, MASK, see, parameters=["embed.weight"], sharded=True
             )["embed.weight"]
             theirs[point] = embedding_gradient(case, **see)
-    assert wrong(ours, theirs, 1e-4) == {}
+    assert wrong(ours, theirs, 1e-4 * case.rounding) == {}
 
 
 def test_values_in_the_loss_are_on_the_graph(case: Case) -> None:
@@ -166,7 +168,7 @@ def test_values_in_the_loss_are_on_the_graph(case: Case) -> None:
         loss_of(case.theirs.run(IDS, MASK).values[name]).backward()
         theirs[name] = case.theirs.parameters()["embed.weight"].gradient.clone()
     assert [name for name, value in ours.items() if value is None] == []
-    assert wrong(ours, theirs, 1e-4) == {}
+    assert wrong(ours, theirs, 1e-4 * case.rounding) == {}
 
 
 def floating_points_inside(case: Case, layer: int) -> list[str]:
@@ -211,7 +213,7 @@ def test_gradients_of_parameters(case: Case) -> None:
         for layer in range(4):
             zero = ours.pop(f"layers.{layer}.attn.k_proj.bias")
             assert zero.abs().max() < 1e-5 * ours[f"layers.{layer}.attn.q_proj.bias"].abs().max()
-    assert wrong(ours, theirs, 1e-4) == {}
+    assert wrong(ours, theirs, 1e-4 * case.rounding) == {}
 
 
 # -- the table -------------------------------------------------------------------------------
