@@ -612,6 +612,9 @@ def make(
     made = MULTIMODAL[family] if family in MULTIMODAL else {**_COMMON, **FAMILIES[family]}
     config = AutoConfig.for_model(family, **{**made, **overrides})
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(
+            seed
+        )  # some vectors are drawn when they are made, and keep that as their mean
         model = auto_class(family).from_config(config, dtype=torch.float32)
     redraw(model, seed + _SEEDS.get(family, 0))
     directory = Path(directory)

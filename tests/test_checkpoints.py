@@ -12,12 +12,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.checkpoints import FAMILIES, make, make_tokenizer
 
 
+STATE_SPACES = ("A_log", "dt_bias", "dt_proj.bias", ".D")
+"""Endings of vectors of state spaces, which start as numbers that differ: as many time scales."""
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_parameter_is_left_as_initialised(family: str, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(make(family, tmp_path))
     for name, parameter in model.named_parameters():
         if parameter.numel() > 4:  # of fewer it says nothing
-            assert 0.1 < parameter.std() < 0.3, name
+            most = 3.0 if name.endswith(STATE_SPACES) else 0.3
+            assert 0.1 < parameter.std() < most, name
         assert parameter.unique().numel() > parameter.numel() * 0.9, name
     assert model.config.vocab_size % 2 == 1
     assert model.config.num_hidden_layers == 4
@@ -26,7 +31,9 @@ def test_no_parameter_is_left_as_initialised(family: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("family", FAMILIES)
 def test_same_seed_same_bytes(family: str, tmp_path: Path) -> None:
     names = ("model.safetensors", "tokenizer.json", "config.json")
-    one, two = make(family, tmp_path / "one"), make(family, tmp_path / "two")
+    one = make(family, tmp_path / "one")
+    torch.rand(1)  # whatever else was drawn meanwhile
+    two = make(family, tmp_path / "two")
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)
     other = make(family, tmp_path / "other", seed=1)
     assert (one / names[0]).read_bytes() != (other / names[0]).read_bytes()

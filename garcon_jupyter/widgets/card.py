@@ -71,7 +71,8 @@ class ServerCard(Picture):
             with self.hold_sync():
                 self.state, self.looks = state, self.looks + 1
         except Exception as error:  # noqa: BLE001 - the server ended, however: say so
-            self.stopped = str(error) or type(error).__name__
+            # A look may come after the button that ended it: the first reason is the reason.
+            self.stopped = self.stopped or str(error) or type(error).__name__
 
     def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
         word = content.get("do") if isinstance(content, dict) else None

@@ -18,7 +18,7 @@ from garcon_jupyter.servers.option_checks import check_words
         ("name", "", BadRequest, "name='' is no text."),
         ("tp", True, BadDegrees, "tp=True is no degree. Degrees are whole numbers from 1."),
         ("dp", 2.0, BadDegrees, "dp=2.0 is no degree."),
-        ("loader", len, BadRequest, 'is no text. Write "package.module:function".'),
+        ("loader", len, BadRequest, "is no text. Write package.module:function."),
         ("loader", "mine.py:load", BadRequest, "names a file, and a module is wanted."),
         ("device", "gpu", BadRequest, "There is no device 'gpu'. Use cpu or cuda."),
         ("launcher", "mpi", BadRequest, "There is no launcher 'mpi'. Use slurm."),

@@ -96,7 +96,7 @@ READERS: dict[str, Callable[[], list[str]]] = {
     "completion": lambda: [
         option.removeprefix("--").replace("-", "_")
         for option in offered("%garcon launch smollm2 --")
-        if option not in ("--help", "--session", "--no-is-host", "--no-unchecked")
+        if option not in ("--help", "--session") and not option.startswith("--no-")
     ],
     "documentation": lambda: re.findall(r"^\| `(\w+)` \| `--", generate.options(), re.M),
 }

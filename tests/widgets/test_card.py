@@ -55,6 +55,8 @@ def test_buttons_do_what_they_say_and_looking_does_no_more() -> None:
     card._hear(card, {"do": "stop"}, [])
     assert card.worker.wait() and card.stopped == "stopped by you"
     assert status.done == ["look", "look", "keep", "look", "stop"]
+    card._hear(card, {"do": "look"}, [])  # what the page had asked before it heard of that
+    assert card.worker.wait() and card.stopped == "stopped by you"
 
 
 def test_a_server_that_ended_is_said_so() -> None:

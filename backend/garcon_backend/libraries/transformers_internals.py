@@ -143,8 +143,11 @@ CACHES = ("cache", "past_key_values", "past_key_value", "layer_past")
 
 
 def cache_argument(module: Any) -> str | None:
-    """What a module calls the cache that it is called with; None of one that takes none."""
-    named = inspect.signature(module.forward).parameters
+    """What a module calls the cache that it is called with; None of one that takes none.
+
+    Its class says so: while the module is visited, a forward in steps stands in place of its own.
+    """
+    named = inspect.signature(type(module).forward).parameters
     return next((name for name in (*CACHES, "cache_params") if name in named), None)
 
 
