@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.checkpoints import FAMILIES, make, make_tokenizer
 
-
 STATE_SPACES = ("A_log", "dt_bias", "dt_proj.bias", ".D")
 """Endings of vectors of state spaces, which start as numbers that differ: as many time scales."""
 
