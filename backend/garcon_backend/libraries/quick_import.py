@@ -50,7 +50,7 @@ def _caches_that_hold_all(package: str) -> Iterator[None]:
             return bounded(maxsize=None)(maxsize)
         return bounded(maxsize, typed)
 
-    functools.lru_cache = lru_cache  # type: ignore[assignment]
+    functools.lru_cache = lru_cache
     try:
         yield
     finally:
