@@ -52,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "processes: starts processes of its own; left out by --quick"
     )
+    config.addinivalue_line("markers", "lasting: waits for seconds; left out by --quick")
     config.addinivalue_line("markers", "sampled: of its cases --quick takes every tenth")
     if config.getoption("--quick"):
         sys.addaudithook(_noticed)
@@ -68,16 +69,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--quick"):
-        kept = [item for item in items if not (starts_processes(item) or is_one_of_many(item))]
+        kept = [item for item in items if not (takes_seconds(item) or is_one_of_many(item))]
         chosen = in_part(sample(kept), config.getoption("--part") or (1, 1))
         config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
         items[:] = chosen
 
 
-def starts_processes(item: pytest.Item) -> bool:
-    """Whether a test says so, or uses a fixture behind which there is a process."""
+def takes_seconds(item: pytest.Item) -> bool:
+    """Whether a test says that it starts processes or waits, or uses a fixture behind which there is a process."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
-    return bool(STARTING.intersection(fixtures) or item.get_closest_marker("processes"))
+    says = any(item.get_closest_marker(word) for word in ("processes", "lasting"))
+    return says or bool(STARTING.intersection(fixtures))
 
 
 def is_one_of_many(item: pytest.Item) -> bool:

@@ -66,6 +66,7 @@ def numbers(cell: str) -> list[str]:
     return re.findall(r"\((\d+)\)", cell)
 
 
+@functools.cache
 def meant(cell: str) -> set[str]:
     """The templates that the names of a cell stand for."""
     found: set[str] = set()
