@@ -6,6 +6,7 @@ Servers are started once, shared by all that only read, and gone at the end. Wha
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -13,7 +14,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+# Ten thousand tests are found, and torch is imported: garbage collections would take a quarter of that time, and find nothing.
+if "pytest" in sys.modules:  # and not in a process that a test has started
+    gc.disable()
+
+import pytest  # noqa: E402
 
 # Where the tests run in the background of a shell, interrupts are ignored, and by all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,6 +37,11 @@ from garcon_jupyter.servers import control, registry  # noqa: E402
 from tests import checkpoints, oracle  # noqa: E402
 
 pytest_plugins = ["tests.quick"]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
