@@ -18,7 +18,7 @@ from pathlib import Path
 if "pytest" in sys.modules:  # and not in a process that a test has started
     gc.disable()
 
-import pytest  # noqa: E402
+import pytest
 
 # Where the tests run in the background of a shell, interrupts are ignored, and by all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
