@@ -575,6 +575,20 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "chunk_size": 4,
         "tie_word_embeddings": True,
     },
+    # Linear attention goes by blocks of four tokens; what a layer keeps and what it adds have factors.
+    "minimax": {
+        **_GROUPED,
+        **_EXPERTS,
+        "num_attention_heads": 4,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "block_size": 4,
+        "full_attn_alpha_factor": 3.5,
+        "full_attn_beta_factor": 0.6,
+        "linear_attn_alpha_factor": 2.5,
+        "linear_attn_beta_factor": 0.5,
+        "mlp_alpha_factor": 1.5,
+        "mlp_beta_factor": 0.7,
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 

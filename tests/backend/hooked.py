@@ -308,6 +308,16 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         ]
         for key in ("mamba", "mamba2")
     },
+    "minimax": [
+        *(row for row in _LLAMA if row[0] != "layers.{i}.attn.norm.out"),
+        *_SECOND_NORM,
+        ("layers.{i}.attn.norm.out", "model.layers.{i}.input_layernorm", "output"),
+        ("layers.{i}.mixer.norm.out", "model.layers.{i}.input_layernorm", "output"),
+        ("layers.{i}.mixer.state_out", "model.layers.{i}.self_attn.norm", "input"),
+        ("layers.{i}.mixer.gate", "model.layers.{i}.self_attn.output_gate", "output"),
+        ("layers.{i}.mixer.gated", "model.layers.{i}.self_attn.out_proj", "input"),
+        ("layers.{i}.mixer.out", "model.layers.{i}.self_attn", "output"),
+    ],
     **{key: [*_LLAMA, *_NEURONS] for key in ("cohere", "cohere2")},
     **{key: [*_OLMO, *_OLMO_NORMED] for key in ("olmo2", "olmo3")},
     "exaone4": _OLMO,

@@ -21,7 +21,7 @@ from tests.backend.test_wrong_answers import FAR
 
 HYBRIDS = (
     *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "olmo_hybrid", "granitemoehybrid"),
-    *("lfm2", "lfm2_moe", "mamba", "mamba2", "bamba", "jamba", "falcon_h1"),
+    *("lfm2", "lfm2_moe", "mamba", "mamba2", "bamba", "jamba", "falcon_h1", "minimax"),
 )
 CLAMPED = "nemotron_h"
 """Whose steps are not shorter than some length where many tokens are read at once, and may be where one is: in
@@ -84,7 +84,9 @@ def test_generation_with_every_point_probed(two: Two, padded: bool) -> None:
     """Tokens are transformers' own, whatever is looked at, and each step of a point is what a forward of all shows."""
     mask = MASK.flip(1) if padded else EVERY_TOKEN
     options = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 2}
-    wanted = two.plain.generate(IDS, attention_mask=mask, **options)
+    # MiniMax's own cache counts no positions where its first layer keeps no keys: padding would be read.
+    reads_again = {"use_cache": False} if two.name == "minimax" and padded else {}
+    wanted = two.plain.generate(IDS, attention_mask=mask, **options, **reads_again)
     at = [n for n in two.ours.catalog.names() if n.startswith(("layers.0.", "layers.1."))]
     seen: dict[str, list[Tensor]] = {}
 
@@ -212,6 +214,61 @@ def test_what_is_added_is_multiplied(two: Two) -> None:
 def test_neurons_are_counted_as_the_model_has_them(two: Two) -> None:
     config, shape = two.plain.config, two.value("layers.1.mlp.post_activation").shape
     assert shape[-1] == two.ours.catalog.sizes["M"] != config.intermediate_size
+
+
+@of("two", ["minimax"], indirect=True)
+def test_the_stream_goes_on_normed(two: Two) -> None:
+    """A layer adds to what its norms put out, times a factor, and not to the stream that they read."""
+    config = two.plain.config
+    for layer, half, kept in (
+        (0, "mixer", config.linear_attn_alpha_factor),
+        (1, "attn", config.full_attn_alpha_factor),
+    ):
+        middle, _ = two.hooked(f"model.layers.{layer}.post_attention_layernorm")
+        _, normed = two.hooked(f"model.layers.{layer}.input_layernorm")
+        added = two.value(f"layers.{layer}.{half}.contribution")
+        assert apart(two.value(f"layers.{layer}.resid_mid"), middle) <= 1e-5
+        assert apart(normed * kept + added, middle) <= 1e-5
+        assert apart(two.value(f"layers.{layer}.resid_pre") + added, middle) > FAR
+        assert apart(two.value(f"layers.{layer}.{half}.out") + normed * kept, middle) > FAR
+        _, written = two.hooked(f"model.layers.{layer}.mlp")
+        _, left = two.hooked(f"model.layers.{layer}")
+        factors = config.mlp_alpha_factor, config.mlp_beta_factor
+        normed = two.value(f"layers.{layer}.mlp.norm.out")
+        assert apart(normed * factors[0] + written * factors[1], left) <= 1e-5
+        assert apart(two.value(f"layers.{layer}.mlp.contribution"), written) > FAR
+
+
+@of("two", ["minimax"], indirect=True)
+def test_states_are_told_among_patterns(two: Two) -> None:
+    """transformers' list has one of each layer; those of linear layers are states [b, H, d, d]."""
+    with torch.no_grad():
+        told = two.plain(IDS, output_attentions=True).attentions
+    assert len(told) == 4 and told[0].shape == (2, 4, 16, 16)
+    assert apart(two.value("layers.1.attn.pattern"), told[1]) <= 1e-5
+    with pytest.raises(PointUnavailable, match="kind linear"):
+        two.ours.catalog.point("layers.0.attn.pattern")
+    keys = two.value("layers.0.mixer.k")[:, -1]
+    _, projected = two.hooked("model.layers.0.self_attn.qkv_proj")
+    by_head = torch.nn.functional.silu(projected[:, -1]).unflatten(-1, (4, 3, 16))
+    assert apart(keys, by_head[:, :, 1]) <= 1e-5
+    thirds = torch.nn.functional.silu(projected[:, -1]).unflatten(-1, (3, 4, 16))
+    assert apart(keys, thirds[:, 1]) > FAR
+
+
+@of("two", ["minimax"], indirect=True)
+def test_beams_take_their_states_along(two: Two) -> None:
+    """As they do where each step reads all again; transformers' own cache leaves the states where they were."""
+    options = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 3}
+    cached, again = (
+        two.ours.generated(IDS, MASK, {}, **options, output_scores=True, use_cache=use)
+        for use in (True, False)
+    )
+    assert cached is not None and again is not None and torch.equal(cached.ids, again.ids)
+    given = {"attention_mask": EVERY_TOKEN, "do_sample": False, "pad_token_id": 2, **options}
+    right, theirs = (two.plain.generate(IDS, **given, use_cache=use) for use in (False, True))
+    ours = two.ours.generated(IDS, EVERY_TOKEN, {}, **options)
+    assert ours is not None and torch.equal(ours.ids, right) and not torch.equal(theirs, right)
 
 
 # -- shapes of families ----------------------------------------------------------------------

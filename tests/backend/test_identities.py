@@ -318,6 +318,14 @@ def test_the_residual_stream_is_a_sum(case: Case, numbers: Numbers, layer: int) 
         if layer:
             assert torch.equal(entering, numbers.at(layer - 1)["altup.streams_post"])
         return
+    if case.name == "minimax":  # which adds to norms of the stream, times a factor
+        half, said = ("attn", "full_attn") if "attn.in" in n else ("mixer", "linear_attn")
+        kept = getattr(case.theirs.config, f"{said}_alpha_factor")
+        middle = n[f"{half}.norm.out"] * kept + n[f"{half}.contribution"]
+        last = n["mlp.norm.out"] * case.theirs.config.mlp_alpha_factor + n["mlp.contribution"]
+        assert apart(n["resid_mid"], middle) <= 1e-5 and apart(n["resid_post"], last) <= 1e-5
+        assert apart(n["resid_mid"], n["resid_pre"] + n[f"{half}.contribution"]) > 0.01
+        return
     parts = [f"{name}.contribution" for name in ("attn", "mixer", "mlp")]
     written = [n[name] for name in parts if name in n]
     both = sum(written)

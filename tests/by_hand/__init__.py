@@ -53,6 +53,7 @@ from tests.by_hand.kin import (
     VaultGemma,
 )
 from tests.by_hand.latent import DeepSeekV2, DeepSeekV3, DeepSeekV32, Glm5, MiniCPM3
+from tests.by_hand.lightning import MiniMax
 from tests.by_hand.linear import OlmoHybrid, Qwen3Next, Qwen35, Qwen35Moe
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.llama4 import Llama4
@@ -151,6 +152,7 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "nemotron_h": NemotronH,
     "mamba": Mamba,
     "mamba2": Mamba2,
+    "minimax": MiniMax,
 }
 """By transformers' ``model_type``."""
 

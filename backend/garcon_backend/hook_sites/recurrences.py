@@ -15,7 +15,7 @@ from torch import Tensor
 
 from garcon_backend.hook_sites.own_forward import CONV_IN, At, Calls, own_forward
 from garcon_backend.hook_sites.sites import Input, Pass, Visitor
-from garcon_backend.hook_sites.views import Frame, PointView
+from garcon_backend.hook_sites.views import Frame, Interleaved, PointView
 
 
 @dataclass(frozen=True)
@@ -156,3 +156,12 @@ selective_scan = own_forward(
     gate="z",
 )
 """Mamba (Gu and Dao 2023): each channel decays by N numbers of its own."""
+
+lightning_attention = own_forward(
+    {
+        "apply_mask_to_padding_states": {
+            part: At(None, Interleaved(index, 3)) for index, part in enumerate("qkv")
+        }
+    }
+)
+"""Lightning attention (Qin et al. 2024): linear attention whose heads forget at rates that no token changes."""

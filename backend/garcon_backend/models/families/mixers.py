@@ -21,7 +21,7 @@ from garcon_backend.hook_sites.sites import (
     Output,
     StagedForward,
 )
-from garcon_backend.hook_sites.views import FlatHeads, FusedPart
+from garcon_backend.hook_sites.views import FlatHeads, FusedPart, Heads
 from garcon_backend.models.family import (
     Sizes,
     Weight,
@@ -128,6 +128,16 @@ def convolution_points(mixer: str) -> dict[str, HookSite]:
         **_inside(mixer, recurrences.short_convolution, "conv_in", "conv_out"),
         f"{MIXER}.in_gate": Output(f"{mixer}.in_proj", FusedPart(0, 3)),
         f"{MIXER}.gate": Output(f"{mixer}.in_proj", FusedPart(1, 3)),
+    }
+
+
+def lightning_points(mixer: str) -> dict[str, HookSite]:
+    """Lightning attention."""
+    return {
+        **_around(mixer, f"{mixer}.out_proj"),
+        **_inside(mixer, recurrences.lightning_attention, "q", "k", "v"),
+        f"{MIXER}.state_out": Input(f"{mixer}.norm", Heads()),
+        f"{MIXER}.gate": Output(f"{mixer}.output_gate"),
     }
 
 
@@ -262,4 +272,17 @@ def convolution_weights(mixer: str) -> dict[str, Weight]:
     }
     for index, name in enumerate(("in_gate_proj", "gate_proj", "x_proj")):
         weights |= linear(f"{MIXER}.{name}", f"{mixer}.in_proj", rows_of_part(index, 3))
+    return weights
+
+
+def lightning_weights(mixer: str) -> dict[str, Weight]:
+    """Lightning attention, whose one projection puts out queries, keys and values of each head side by side."""
+    weights = {
+        **linear(f"{MIXER}.gate_proj", f"{mixer}.output_gate"),
+        f"{MIXER}.out_norm.weight": Weight(f"{mixer}.norm.weight"),
+        **linear(f"{MIXER}.out_proj", f"{mixer}.out_proj"),
+    }
+    for index, name in enumerate(("q_proj", "k_proj", "v_proj")):
+        rows = rows_of_each_group(index, lambda sizes: [sizes["r"]] * 3)
+        weights |= linear(f"{MIXER}.{name}", f"{mixer}.qkv_proj", rows)
     return weights
