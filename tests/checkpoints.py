@@ -589,6 +589,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "mlp_alpha_factor": 1.5,
         "mlp_beta_factor": 0.7,
     },
+    # Latent attention turns no positions.
+    "kimi_linear": {
+        **_LATENT,
+        **{name: size for name, size in _GROUPS.items() if name != "n_routed_experts"},
+        "num_experts": 6,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "linear_head_dim": 16,
+        "linear_num_heads": 3,
+        "linear_conv_kernel_dim": 3,
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 

@@ -101,6 +101,15 @@ def _mixer() -> Iterator[PointSpec]:
         absent=_NO_DELTA,
     )
     yield from _rows(
+        (
+            f"{at}.channel_decay",
+            "b,p,R,N",
+            "",
+            "logarithm of what is kept of each channel of keys in the state at each token",
+        ),
+        absent="no channel of its keys is forgotten faster than others",
+    )
+    yield from _rows(
         (f"{at}.x", "b,p,R,r", "", "what is written into the state"),
         (f"{at}.dt", "b,p,R", "", "length of a step, before its bias and softplus"),
         (f"{at}.B", "b,p,G,N", "", "where in the state x is written"),

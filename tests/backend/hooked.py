@@ -308,6 +308,19 @@ HOOKED: dict[str, list[tuple[str, str, str]]] = {
         ]
         for key in ("mamba", "mamba2")
     },
+    "kimi_linear": [
+        *(row for row in _LATENT if row[0].split(".")[-1] not in ("z", "out")),
+        *_SECOND_NORM,
+        *_SHARED,
+        ("layers.{i}.mixer.norm.out", "model.layers.{i}.input_layernorm", "output"),
+        ("layers.{i}.attn.norm.out", "model.layers.{i}.input_layernorm", "output"),
+        ("layers.{i}.attn.contribution", "model.layers.{i}.self_attn", "output"),
+        ("layers.{i}.mixer.contribution", "model.layers.{i}.self_attn", "output"),
+        ("layers.{i}.attn.z", "model.layers.{i}.self_attn.o_proj", "input"),
+        ("layers.{i}.mixer.gated", "model.layers.{i}.self_attn.o_proj", "input"),
+        ("layers.{i}.mixer.state_out", "model.layers.{i}.self_attn.o_norm", "input"),
+        ("layers.{i}.mixer.channel_decay", "model.layers.{i}.self_attn.forget_gate", "output"),
+    ],
     "minimax": [
         *(row for row in _LLAMA if row[0] != "layers.{i}.attn.norm.out"),
         *_SECOND_NORM,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import silu
 from transformers import AutoModelForCausalLM
 
 from garcon_jupyter.errors import PointUnavailable
@@ -22,6 +23,7 @@ from tests.backend.test_wrong_answers import FAR
 HYBRIDS = (
     *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "olmo_hybrid", "granitemoehybrid"),
     *("lfm2", "lfm2_moe", "mamba", "mamba2", "bamba", "jamba", "falcon_h1", "minimax"),
+    "kimi_linear",
 )
 CLAMPED = "nemotron_h"
 """Whose steps are not shorter than some length where many tokens are read at once, and may be where one is: in
@@ -88,6 +90,8 @@ def test_generation_with_every_point_probed(two: Two, padded: bool) -> None:
     reads_again = {"use_cache": False} if two.name == "minimax" and padded else {}
     wanted = two.plain.generate(IDS, attention_mask=mask, **options, **reads_again)
     at = [n for n in two.ours.catalog.names() if n.startswith(("layers.0.", "layers.1."))]
+    if two.name == "kimi_linear":  # these are made anew of latents, and refused
+        at = [n for n in at if not n.endswith(("attn.k_nope", "attn.k", "attn.v"))]
     seen: dict[str, list[Tensor]] = {}
 
     def look(context: Any, value: Tensor) -> None:
@@ -164,7 +168,7 @@ def test_one_name_of_a_norm_is_two_things(two: Two) -> None:
         assert apart(two.value(f"layers.{layer}.{other}"), out) > FAR
 
 
-@of("two", ["qwen3_next", "lfm2", "jamba"], indirect=True)
+@of("two", ["qwen3_next", "lfm2", "jamba", "kimi_linear"], indirect=True)
 def test_patterns_are_counted_by_layer(two: Two) -> None:
     """transformers' list of patterns is of the layers that attend alone: its first is of the second layer."""
     with torch.no_grad():
@@ -178,7 +182,11 @@ def test_patterns_are_counted_by_layer(two: Two) -> None:
         two.ours.catalog.point("layers.1.mixer.in")
 
 
-@of("two", ["mamba", "mamba2", "bamba", "jamba", "falcon_h1", "lfm2", "qwen3_next"], indirect=True)
+@of(
+    "two",
+    ["mamba", "mamba2", "bamba", "jamba", "falcon_h1", "lfm2", "qwen3_next", "kimi_linear"],
+    indirect=True,
+)
 def test_a_convolution_that_is_never_called_is_seen_all_the_same(two: Two) -> None:
     """Its module stays silent; what goes through its weights is ``mixer.conv_in`` and ``conv_out``."""
     path = next(n for n, m in two.plain.named_modules() if isinstance(m, torch.nn.Conv1d))
@@ -189,7 +197,7 @@ def test_a_convolution_that_is_never_called_is_seen_all_the_same(two: Two) -> No
         x = two.value("layers.0.mixer.conv_in")
         out = module(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
     assert len(called) == 1, "the model called it"
-    raw = out if two.name == "lfm2" else torch.nn.functional.silu(out)
+    raw = out if two.name == "lfm2" else silu(out)
     assert apart(two.value("layers.0.mixer.conv_out"), raw) <= 1e-5
 
 
@@ -250,9 +258,9 @@ def test_states_are_told_among_patterns(two: Two) -> None:
         two.ours.catalog.point("layers.0.attn.pattern")
     keys = two.value("layers.0.mixer.k")[:, -1]
     _, projected = two.hooked("model.layers.0.self_attn.qkv_proj")
-    by_head = torch.nn.functional.silu(projected[:, -1]).unflatten(-1, (4, 3, 16))
+    by_head = silu(projected[:, -1]).unflatten(-1, (4, 3, 16))
     assert apart(keys, by_head[:, :, 1]) <= 1e-5
-    thirds = torch.nn.functional.silu(projected[:, -1]).unflatten(-1, (3, 4, 16))
+    thirds = silu(projected[:, -1]).unflatten(-1, (3, 4, 16))
     assert apart(keys, thirds[:, 1]) > FAR
 
 
@@ -271,6 +279,50 @@ def test_beams_take_their_states_along(two: Two) -> None:
     assert ours is not None and torch.equal(ours.ids, right) and not torch.equal(theirs, right)
 
 
+@of("two", ["kimi_linear"], indirect=True)
+def test_channels_decay_by_themselves_and_a_gate_is_a_sigmoid(two: Two) -> None:
+    """Not heads as a whole, as in Gated DeltaNet, whose gate goes through a SiLU."""
+    at = "layers.0.mixer"
+    decay = two.value(f"{at}.channel_decay")
+    read = {name: two.value(f"{at}.{name}") for name in ("q", "k", "v", "beta")}
+    state_out = two.value(f"{at}.state_out")
+    assert apart(by_delta_rule(decay=decay, **read), state_out) <= 1e-4
+    of_heads = decay.mean(-1, keepdim=True).expand_as(decay)
+    assert apart(by_delta_rule(decay=of_heads, **read), state_out) > 0.02
+    gain, gate = two.ours.parameter(f"{at}.out_norm.weight"), two.value(f"{at}.gate")
+    eps = two.plain.config.rms_norm_eps
+    normed = state_out / (state_out.square().mean(-1, keepdim=True) + eps).sqrt() * gain
+    assert apart(two.value(f"{at}.gated"), normed.flatten(2) * gate.sigmoid()) <= 1e-5
+    assert apart(two.value(f"{at}.gated"), normed.flatten(2) * silu(gate)) > FAR
+    with pytest.raises(PointUnavailable, match=r"mixer\.channel_decay"):
+        two.ours.catalog.point(f"{at}.decay")
+
+
+def by_delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor) -> Tensor:
+    """What is read from a state that decays by [b, p, R, N]; as many keys as values."""
+    q, k = (x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
+    state, read = torch.zeros(*v.shape[:1], *v.shape[2:], k.shape[-1]), []
+    for p in range(v.shape[1]):
+        state = state * decay[:, p, :, None].exp()
+        known = torch.einsum("brvn,brn->brv", state, k[:, p])
+        news = (v[:, p] - known) * beta[:, p, :, None]
+        state = state + torch.einsum("brv,brn->brvn", news, k[:, p])
+        read.append(torch.einsum("brvn,brn->brv", state, q[:, p] * q.shape[-1] ** -0.5))
+    return torch.stack(read, 1)
+
+
+@of("two", ["kimi_linear"], indirect=True)
+def test_no_part_of_a_key_is_turned(two: Two) -> None:
+    """Though the configuration and the modules call one the rotary part: a text may be moved along."""
+    whole, shared = two.value("layers.1.attn.k"), two.value("layers.1.attn.k_rope")
+    assert torch.equal(whole[..., -shared.shape[-1] :], shared[:, :, None].expand(-1, -1, 4, -1))
+    with torch.no_grad():
+        moved = two.plain(IDS, position_ids=torch.arange(5, 14)[None].expand(2, -1)).logits
+    assert apart(two.ours.forward(IDS), moved) <= 1e-5
+    with pytest.raises(PointUnavailable, match="knows of no positions"):
+        two.ours.catalog.point("layers.1.attn.k_rot")
+
+
 # -- shapes of families ----------------------------------------------------------------------
 
 
@@ -280,10 +332,11 @@ def test_beams_take_their_states_along(two: Two) -> None:
         ("granitemoehybrid", {"num_local_experts": 0}, "layers.0.mlp.shared.out"),
         ("granitemoehybrid", {"position_embedding_type": "rope"}, "layers.0.mlp.post_activation"),
         ("jamba", {"num_experts": 1}, "layers.1.mlp.router.logits"),
+        ("kimi_linear", {"q_lora_rank": None}, "layers.1.attn.q_latent"),
     ],
 )
 def test_shapes(family: str, more: dict[str, Any], lacks: str, tmp_path: Path) -> None:
-    """Without experts, and with positions: what the shape has is right, what it lacks has a reason."""
+    """Without experts, or with positions, or with queries of the stream: what the shape has is right, what it lacks has a reason."""
     two = Two(family, tmp_path, **more)
     with torch.no_grad():
         logits = two.plain(IDS).logits

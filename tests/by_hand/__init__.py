@@ -40,6 +40,7 @@ from tests.by_hand.fused import MPT, CodeGen, Falcon, GPTBigCode
 from tests.by_hand.gemma3n import Gemma3n
 from tests.by_hand.gemma4 import Gemma4
 from tests.by_hand.gpt import GPT2, GPTNeoX
+from tests.by_hand.kimi import KimiLinear
 from tests.by_hand.kin import (
     BitNet,
     FlexOlmo,
@@ -153,6 +154,7 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "mamba": Mamba,
     "mamba2": Mamba2,
     "minimax": MiniMax,
+    "kimi_linear": KimiLinear,
 }
 """By transformers' ``model_type``."""
 

@@ -73,6 +73,17 @@ gated_delta_net = own_forward(
 )
 """Gated DeltaNet (Yang et al. 2024): a state that each key reads, and of which β is replaced by the key's value."""
 
+_DELTA_OF_CHANNELS = {"channel_decay" if n == "decay" else n: at for n, at in _DELTA.items()}
+
+kimi_delta_attention = own_forward(
+    {
+        **CONV,
+        "chunk_kimi_delta_attention": _DELTA_OF_CHANNELS,
+        "recurrent_kimi_delta_attention": _DELTA_OF_CHANNELS,
+    }
+)
+"""Kimi Delta Attention (Kimi Team 2025): Gated DeltaNet, where each channel of a key is forgotten at a rate of its own."""
+
 SPACE: Calls = {
     **CONV,
     "mamba2_chunk_scan": {

@@ -100,6 +100,16 @@ def delta_points(mixer: str, norm: str = "norm", out: str = "out_proj") -> dict[
     }
 
 
+def channel_delta_points(mixer: str) -> dict[str, HookSite]:
+    """Kimi Delta Attention."""
+    parts = ("conv_in", "conv_out", "q", "k", "v", "beta", "channel_decay", "state_out")
+    return {
+        **_around(mixer, f"{mixer}.o_proj"),
+        **_inside(mixer, recurrences.kimi_delta_attention, *parts),
+        f"{MIXER}.gate": Input(f"{mixer}.o_norm", FlatHeads(), position=1),
+    }
+
+
 def state_space_points(
     mixer: str, steps: StagedForward = recurrences.state_space
 ) -> dict[str, HookSite]:
@@ -222,6 +232,28 @@ def delta_weights(mixer: str, norm: str = "norm", out: str = "out_proj") -> dict
         f"{MIXER}.out_norm.weight": Weight(f"{mixer}.{norm}.weight"),
         **linear(f"{MIXER}.out_proj", f"{mixer}.{out}"),
     }
+
+
+def channel_delta_weights(mixer: str) -> dict[str, Weight]:
+    """Kimi Delta Attention, whose decay and gate are projected through a narrow middle."""
+    named = {
+        **{f"{x}_proj": f"{x}_proj" for x in "qkv"},
+        "beta_proj": "b_proj",
+        "decay_down_proj": "forget_gate.f_a_proj",
+        "decay_up_proj": "forget_gate.f_b_proj",
+        "gate_down_proj": "g_a_proj",
+        "gate_up_proj": "g_b_proj",
+        "out_proj": "o_proj",
+    }
+    weights = {
+        **_convolution(f"{mixer}.conv1d"),
+        f"{MIXER}.A_log": Weight(f"{mixer}.forget_gate.A_log", lambda s, sizes: s.flatten()),
+        f"{MIXER}.dt_bias": Weight(f"{mixer}.forget_gate.dt_bias"),
+        f"{MIXER}.out_norm.weight": Weight(f"{mixer}.o_norm.weight"),
+    }
+    for name, stored in named.items():
+        weights |= linear(f"{MIXER}.{name}", f"{mixer}.{stored}")
+    return weights
 
 
 def _of_state_space(sizes: Sizes) -> list[int]:
