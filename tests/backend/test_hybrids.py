@@ -107,6 +107,15 @@ def test_generation_with_every_point_probed(two: Two, padded: bool) -> None:
     assert wrong({n: torch.cat(seen[n], 1) for n in flat}, whole, 1e-4) == {}
 
 
+@of("two", ["bamba", "falcon_h1", "nemotron_h", "jamba"], indirect=True)
+def test_logits_of_all_of_a_prompt_are_seen(two: Two) -> None:
+    """Though some say by their configuration that generation keeps those of the last token."""
+    seen: list[Tensor] = []
+    look = {"logits": lambda context, value: seen.append(value.clone())}
+    two.ours.generated(IDS, None, look, max_new_tokens=2)
+    assert apart(seen[0], two.ours.forward(IDS)) <= 1e-5
+
+
 @of("two", HYBRIDS, indirect=True)
 def test_an_edit_of_a_prompt_reaches_later_tokens_through_the_state(two: Two) -> None:
     """As it would without a cache, where every step reads the whole text again."""
