@@ -599,6 +599,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "linear_num_heads": 3,
         "linear_conv_kernel_dim": 3,
     },
+    # The second layer and the fourth share an attention and an MLP, to which each adds.
+    "zamba2": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "intermediate_size": 80,
+        "max_position_embeddings": 128,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "n_mamba_heads": 6,
+        "mamba_ngroups": 2,
+        "mamba_d_state": 8,
+        "mamba_d_conv": 3,
+        "chunk_size": 4,
+        "adapter_rank": 5,
+        "use_shared_attention_adapter": True,
+        "use_mem_rope": True,
+        "tie_word_embeddings": True,
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 

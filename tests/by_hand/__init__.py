@@ -63,6 +63,7 @@ from tests.by_hand.mixtures import Dots1, ErnieMoe, Glm4Moe, HunyuanMoe, Qwen2Mo
 from tests.by_hand.multimodal import text_part
 from tests.by_hand.nemotron_h import NemotronH
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
+from tests.by_hand.zamba2 import Zamba2
 
 ARCHITECTURES: dict[str, type[ByHand]] = {
     "gpt2": GPT2,
@@ -155,6 +156,7 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "mamba2": Mamba2,
     "minimax": MiniMax,
     "kimi_linear": KimiLinear,
+    "zamba2": Zamba2,
 }
 """By transformers' ``model_type``."""
 

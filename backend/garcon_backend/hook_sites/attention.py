@@ -305,14 +305,16 @@ def fresh_cache(model: Any) -> DynamicCache | None:
 
 
 def _attentions(model: Any) -> dict[Any, nn.Module]:
-    """The modules of a model that attend, by layer."""
+    """The modules of a model that attend, by layer; those that know of none, by that around them."""
     wrapper = wrapper_of(model.config)
     part = model if wrapper is None else model.get_submodule(wrapper.stem)
-    return {
-        module.layer_idx: module
-        for module in part.modules()
-        if isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "scaling")
-    }
+    found: dict[Any, nn.Module] = {}
+    for path, module in part.named_modules():
+        layer = getattr(module, "layer_idx", None)
+        if isinstance(layer, int) and hasattr(module, "scaling"):
+            around = (int(name) for name in path.split(".") if name.isdigit())
+            found[layer if layer >= 0 else next(around, layer)] = module
+    return found
 
 
 class VisitedCache(DynamicCache):
