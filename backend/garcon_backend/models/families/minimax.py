@@ -1,8 +1,9 @@
-"""MiniMax 01 (MiniMax 2025): lightning attention, every few layers one that attends, and a mixture of experts in each.
+"""MiniMax 01 (MiniMax 2025): lightning attention, some layers that attend, and experts; a layer adds to the norm of the
+stream, not to the stream.
 
-A layer adds to the norm of the stream, not to the stream: what it goes on with is ``attn.norm.out`` (``mixer.norm.out``)
-times a number of the configuration, and ``mlp.norm.out`` times another. What is added is multiplied as well, which
-contributions have in them and ``attn.out``, ``mixer.out`` and ``mlp.out`` have not.
+What it goes on with is ``attn.norm.out`` (``mixer.norm.out``) times a number of the configuration, and ``mlp.norm.out`` times
+another: ``resid_mid`` is the one with what attention or the mixer adds, ``resid_post`` the other with what experts add. What is
+added is multiplied as well, which contributions have in them and ``attn.out``, ``mixer.out`` and ``mlp.out`` have not.
 """
 
 from __future__ import annotations
