@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import garcon_jupyter as garcon
 from benchmarks import harness
@@ -26,8 +28,11 @@ ROUNDS = 5
 TARGETS = {"launch": 0.5, "recovery": 0.4, "second launch": 0.3}
 """What part of the other revision's time a start may take."""
 
+CHECK = 0.1
+"""What part of a launch its check may take."""
+
 _WHAT = {
-    "launch": "launch of SmolLM2 to the first answer",
+    "launch": "launch of SmolLM2 to the first answer, unchecked as before there was a check",
     "recovery": "a killed rank until the next answer",
     "second launch": "a second launch while the first server lives",
 }
@@ -36,6 +41,7 @@ _WHAT = {
 def rows(folder: Path) -> Iterator[Row]:
     for ranks in (1, 3):
         yield _launch(ranks)
+    yield _check_at_launch()
 
 
 def _launch(ranks: int, rounds: int = 2) -> Row:
@@ -65,6 +71,40 @@ def _launch(ranks: int, rounds: int = 2) -> Row:
         f"{Times(tuple(whole))}: {told(launched)} until the server is ready (processes, imports, "
         f"weights), {told(connected)} to connect, {told(answered)} for the first answer",
     )
+
+
+def _check_at_launch(rounds: int = 5) -> Row:
+    """What the check costs until the first answer, whose weights it has already brought into memory."""
+
+    def side(unchecked: bool | None) -> harness.Side:
+        def launched(number: int) -> tuple[float, Any]:
+            start = time.perf_counter()
+            garcon.launch(smollm2(), name="bench-check", unchecked=unchecked, progress=_unheard)
+            model = garcon.connect("bench-check")
+            answer = model.forward("The capital of France is", logits="last", probes=[])
+            taken = time.perf_counter() - start
+            model.shutdown(force=True)
+            return taken, answer
+
+        return launched
+
+    numbers = itertools.count()
+    times = harness.interleaved(
+        {"checked": side(None), "unchecked": side(True)}, lambda: next(numbers), rounds, warm=1
+    )
+    ratio = times["checked"].median / times["unchecked"].median
+    allowed = 1 / (1 - CHECK)
+    return Row(
+        "launch of SmolLM2 to the first answer, held against its own implementation before",
+        f"{times['checked']}, unchecked {times['unchecked']}: {1 - 1 / ratio:.0%} of it is the check",
+        f"≤ {CHECK:.0%}",
+        ratio <= allowed,
+        ratio / allowed,
+    )
+
+
+def _unheard(line: str) -> None:
+    pass
 
 
 def _ranks(count: int) -> str:

@@ -11,6 +11,8 @@ from garcon_jupyter.display import listings
 from garcon_jupyter.servers.registry import servers
 from tests import checkpoints
 from tests.backend import every_architecture
+from tests.behaviour.test_losses import kill_idle
+from tests.behaviour.test_servers import until
 from tests.conftest import quiet
 
 
@@ -27,6 +29,21 @@ def test_a_launch_tells_what_the_check_took_and_came_to(tmp_path: Path) -> None:
         assert garcon.launch(path, name="checked", unchecked=True, progress=quiet) == server
     finally:
         garcon.connect("checked").shutdown(force=True)
+
+
+def test_ranks_that_are_started_anew_know_what_the_check_came_to(tmp_path: Path) -> None:
+    path = checkpoints.make("llama", tmp_path)
+    server = garcon.launch(path, name="again", tp=2, progress=quiet)
+    try:
+        before = garcon.connect("again").facts["model"]["check"]
+        kill_idle(server, 1)
+        until(lambda: server.alive and server.file.exists())
+        after = garcon.connect("again").facts["model"]["check"]
+        assert (
+            after == before and after["outcome"] == "equal"
+        )  # with its seconds, to the last digit
+    finally:
+        garcon.connect("again").shutdown(force=True)
 
 
 def test_an_unchecked_server_says_so_wherever_it_is_named(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from garcon_backend.execution.check_readings import (
     SESSION,
     Readings,
 )
-from garcon_backend.execution.cut_check import differing_layer
+from garcon_backend.execution.cut_check import CutCheck
 from garcon_backend.execution.first_difference import Trace, distance, first_difference, percent
 from garcon_backend.execution.passes import Passes
 from garcon_backend.execution.rounding import rounded_otherwise
@@ -78,6 +78,7 @@ class Checked:
 UNCHECKED = Checked(
     "unchecked", "unchecked: nothing shows that its numbers are those of the model's own code"
 )
+ELSEWHERE = Checked("none", "what it came to is told by the first rank")
 OWN_MODULE = Checked("none", "a module of the user's own: there is nothing to compare it with")
 
 
@@ -127,7 +128,8 @@ class _Comparison:
     """One check: what is served, what it is to be, and what is said of it."""
 
     def __init__(self, passes: Passes, directory: Path) -> None:
-        self.readings, self.directory = Readings(passes), directory
+        self.readings = Readings(passes)
+        self.cut = CutCheck(self.readings, directory)
         self.model, self.everyone = passes.rank.model, passes.rank.mesh.everyone
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
         self.tolerance = TOLERANCES.get(dtype, max(TOLERANCES.values()))
@@ -135,7 +137,9 @@ class _Comparison:
 
     def run(self) -> Checked:
         """What it comes to when nothing is wrong."""
-        served = {reading: self._served(reading) for reading in READINGS}
+        with self.cut.watching():
+            served = {ALONE: self._served(ALONE)}
+        served |= {reading: self._served(reading) for reading in READINGS if reading != ALONE}
         try:
             wanted = self.readings.wanted()
         except Exception as error:  # noqa: BLE001 - a class without it, whatever it raises
@@ -230,7 +234,7 @@ class _Comparison:
 
     def _compare_cut(self) -> None:
         """Hold cut layers against whole ones."""
-        where, said = differing_layer(self.readings, self.directory, self.tolerance)
+        where, said = self.cut.differing_layer(self.tolerance)
         self.more.append(said)
         if self.everyone.any(where is not None):
             raise NotTheReference(

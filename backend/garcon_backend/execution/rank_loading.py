@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from garcon_backend.distributed.mesh import Mesh
+from garcon_backend.distributed.rank_failures import epoch
 from garcon_backend.distributed.secret import RANKS_KEY, derived
 from garcon_backend.execution import launch_check
 from garcon_backend.execution.executor import Executor
+from garcon_backend.execution.known_check import known_check, remember_check
 from garcon_backend.execution.launch_check import Checked
 from garcon_backend.hook_sites import attention
 from garcon_backend.models import fit, loading, sharding
@@ -108,10 +110,17 @@ def _load_model(
 
 
 def _check(spec: LaunchSpec, rank: Rank, progress: Callable[[str], None]) -> Checked:
-    """Hold the model against its own implementation, unless it is asked not to."""
+    """Hold the model against its own implementation, unless it is asked not to, or it was done before a rank was lost."""
     if spec.loader:
         return launch_check.OWN_MODULE
-    return launch_check.checked(rank, Path(spec.model), spec.unchecked, progress)
+    model = Path(spec.model)
+    known = known_check(spec.directory, model) if epoch() and rank.mesh.rank == 0 else None
+    if rank.mesh.everyone.any(known is not None):
+        return known or launch_check.ELSEWHERE
+    checked = launch_check.checked(rank, model, spec.unchecked, progress)
+    if rank.mesh.rank == 0:
+        remember_check(spec.directory, model, checked)
+    return checked
 
 
 def _bring_back(spec: LaunchSpec, rank: Rank) -> None:

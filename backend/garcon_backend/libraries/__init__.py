@@ -5,4 +5,5 @@ Not here: what is done with it, and what the libraries document (modules import 
 ``transformers_internals``  how models attend, are cut while they load, generate, and come out of a GGUF file
 ``torch_internals``         placements, meshes, memory, and the agent that starts ranks
 ``jupyter_internals``       the kernel of rank 0
+``quick_import``            transformers, imported without what only takes time
 """

@@ -30,6 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from garcon_backend.libraries.quick_import import import_transformers, prepare_loading
 from garcon_backend.supervision import birth
 from garcon_jupyter.wire import forking
 from garcon_jupyter.wire.forking import NotForked
@@ -65,6 +66,7 @@ def preload() -> None:
     )
     gc.disable()  # a collection now and then would take a seventh of the time, and find nothing
     try:
+        import_transformers()
         for module in MODULES:
             importlib.import_module(module)
         gc.freeze()
@@ -214,6 +216,7 @@ class _Waiting:
 
     def serve(self) -> NoReturn:
         """Fork whenever somebody asks, until the supervisor has gone."""
+        prepare_loading()  # while the supervisor gets ready to ask
         while True:
             ready, _, _ = select.select(self._sockets, (), ())
             try:

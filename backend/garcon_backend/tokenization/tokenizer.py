@@ -26,12 +26,13 @@ def beyond_the_model(tokenizer: Any | None, vocabulary: int) -> list[str]:
     if tokenizer is None or not vocabulary:
         return []
     try:
-        last = sorted(tokenizer.get_vocab().items(), key=lambda item: int(item[1]))
+        numbers = tokenizer.get_vocab()
     except NotImplementedError:
         return []
-    beyond = [token for token, number in last if number >= vocabulary]
+    beyond = [token for token, number in numbers.items() if number >= vocabulary]
     if not beyond:
         return []
+    beyond.sort(key=numbers.__getitem__)
     named = ", ".join(map(repr, beyond[:3])) + (", …" if len(beyond) > 3 else "")
     return [
         f"the tokenizer has {len(beyond)} tokens that the model, with {vocabulary:,}, cannot read: {named}"
