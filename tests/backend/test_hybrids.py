@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import silu
 from transformers import AutoModelForCausalLM
 
-from garcon_jupyter.errors import PointUnavailable
+from garcon_jupyter.errors import NotAModel, PointUnavailable
 from tests import by_hand, checkpoints
 from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK, apart, wrong
@@ -428,6 +429,22 @@ def test_shapes(family: str, more: dict[str, Any], lacks: str, tmp_path: Path) -
         return
     theirs = by_hand.by_hand(family, two.path).run(IDS).values
     assert wrong(values, theirs, 1e-5) == {}
+
+
+def test_rates_that_a_checkpoint_does_not_have_are_computed(tmp_path: Path) -> None:
+    """They follow from the number of heads and of the layer; what does not is refused as ever."""
+    path = checkpoints.make("minimax", tmp_path)
+    whole, file = BareRank(path).forward(IDS), path / "model.safetensors"
+    stored = load_file(file)
+    rates = [n for n in stored if n.endswith(("_decay", "slope_rate"))]
+    assert len(rates) == 8
+    left = {name: value for name, value in stored.items() if name not in rates}
+    save_file(left, file, metadata={"format": "pt"})
+    assert apart(BareRank(path).forward(IDS), whole) <= 1e-6
+    left.pop("model.norm.weight")
+    save_file(left, file, metadata={"format": "pt"})
+    with pytest.raises(NotAModel, match=r"lack model\.norm\.weight \(1 in all\)"):
+        BareRank(path)
 
 
 def test_a_gate_inside_a_norm(tmp_path: Path) -> None:
