@@ -1,4 +1,5 @@
-"""``pytest --quick``: every test that runs in this one process, and no other; of all architectures, three unlike ones.
+"""``pytest --quick``: every test that runs in this one process, and no other; of all architectures, three unlike ones, and of
+long tables of cases, which a test names by ``pytest.mark.sampled``, every tenth.
 
 What starts a server, a browser or any other process takes seconds where the rest takes milliseconds. Such a test is known by
 the fixtures that it uses, or says so by ``pytestmark = pytest.mark.processes``; so does a parameter of a fixture. One that says nothing and starts a
@@ -7,8 +8,10 @@ process all the same fails under ``--quick``, so that what is called quick stays
 
 from __future__ import annotations
 
+import functools
 import multiprocessing.process
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,17 +32,28 @@ WHOLE_FOLDERS = ("behaviour", "browser")
 UNLIKE = {"llama", "gpt2", "mixtral"}
 """Architectures that a quick run looks at: rotary and learned positions, dense and experts; all others in `make test`."""
 
+EVERY = 10
+"""Of how many cases of a long table a quick run takes one."""
+
 _started: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="only tests that run in this process")
+    parser.addoption(
+        "--part",
+        metavar="K/N",
+        type=_part,
+        help="with --quick: of the files with tests every N-th from the K-th on, for N such processes at once",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "processes: starts processes of its own; left out by --quick"
     )
+    config.addinivalue_line("markers", "lasting: waits for seconds; left out by --quick")
+    config.addinivalue_line("markers", "sampled: of its cases --quick takes every tenth")
     if config.getoption("--quick"):
         sys.addaudithook(_noticed)
         start = multiprocessing.process.BaseProcess.start
@@ -55,21 +69,63 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--quick"):
-        left_out = [item for item in items if starts_processes(item) or is_one_of_many(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        kept = [item for item in items if not (takes_seconds(item) or is_one_of_many(item))]
+        chosen = in_part(sample(kept), config.getoption("--part") or (1, 1))
+        config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
+        items[:] = chosen
 
 
-def starts_processes(item: pytest.Item) -> bool:
-    """Whether a test says so, or uses a fixture behind which there is a process."""
+def takes_seconds(item: pytest.Item) -> bool:
+    """Whether a test says that it starts processes or waits, or uses a fixture behind which there is a process."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
-    return bool(STARTING.intersection(fixtures) or item.get_closest_marker("processes"))
+    says = any(item.get_closest_marker(word) for word in ("processes", "lasting"))
+    return says or bool(STARTING.intersection(fixtures))
 
 
 def is_one_of_many(item: pytest.Item) -> bool:
     """Whether a test is of an architecture that says little more than another."""
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return parameters.get("case", parameters.get("family", "llama")) not in UNLIKE
+    parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+    return any(isinstance(one, str) and one in architectures() - UNLIKE for one in parameters)
+
+
+@functools.cache
+def architectures() -> set[str]:
+    """What tests of many architectures call each: its name in transformers, or that of its family."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    from garcon_backend.models.families import FAMILIES
+    from tests import checkpoints
+    from tests.backend.cases import EVERY as CASES
+
+    made = {*checkpoints.FAMILIES, *checkpoints.MULTIMODAL, *CASES}
+    return {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *FAMILIES, *made}
+
+
+def sample(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Those that are no case of a long table, and of each such table every tenth case."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for item in items:
+        table = item.nodeid.partition("[")[0]
+        if not item.get_closest_marker("sampled") or seen[table] % EVERY == 0:
+            chosen.append(item)
+        seen[table] += 1
+    return chosen
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, of = (int(word) for word in text.split("/"))
+    if not 1 <= number <= of:
+        raise ValueError(text)
+    return number, of
+
+
+def in_part(items: list[pytest.Item], part: tuple[int, int]) -> list[pytest.Item]:
+    """Those of one of several parts; a file is in one of them whole, so that what its tests share is made once."""
+    number, of = part
+    files = list(dict.fromkeys(item.path for item in items))
+    mine = set(files[number - 1 :: of])
+    return [item for item in items if item.path in mine]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 
@@ -13,20 +14,23 @@ from docs.families import TEMPLATES, Row
 from garcon_backend.models.families import FAMILIES, decoder
 
 
-@dataclass
+@dataclass(frozen=True)
 class Page:
     """What a reader takes from the section, by the words that stand there and nothing else."""
 
     text: str
 
+    @functools.cache  # noqa: B019 - there are two pages
     def tables(self) -> list[list[list[str]]]:
         """Cells of each table, without its head."""
         blocks = re.findall(r"(?:^\|.*\n)+", self.text, re.M)
         return [[row.strip("|\n ").split(" | ") for row in b.splitlines()[2:]] for b in blocks]
 
+    @functools.cache  # noqa: B019 - there are two pages
     def reasons(self) -> dict[str, str]:
         return dict(re.findall(r"^(\d+)\. (.*)$", self.text, re.M))
 
+    @functools.cache  # noqa: B019 - there are two pages
     def usual(self) -> set[str]:
         paragraph = re.search(r"those of Llama: (.*)\.\n", self.text)
         assert paragraph
@@ -40,6 +44,7 @@ class Page:
         (found,) = [row for row in self.cells() if f"`{model_type}`" in row[1]]
         return found
 
+    @functools.cache  # noqa: B019 - there are two pages
     def cells(self) -> list[list[str]]:
         return [[*row, *[""] * (6 - len(row))] for row in self.tables()[0]]
 
@@ -61,6 +66,7 @@ def numbers(cell: str) -> list[str]:
     return re.findall(r"\((\d+)\)", cell)
 
 
+@functools.cache
 def meant(cell: str) -> set[str]:
     """The templates that the names of a cell stand for."""
     found: set[str] = set()

@@ -354,6 +354,7 @@ def test_without_a_fault_all_holds(family: str, loaded: dict[str, Loaded]) -> No
     assert [*certificate.broken()] == []
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("family", "name"), FAULTS)
 def test_a_fault_is_found(family: str, name: str, loaded: dict[str, Loaded]) -> None:
     rmodel = garcon.connect(loaded[family].through(FAULTS[family, name]))

@@ -67,6 +67,7 @@ def copied_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
             del sys.modules[name]
 
 
+@pytest.mark.processes
 def test_it_runs_only_when_somebody_says_so(tmp_path: Path) -> None:
     path, witness = bringing(tmp_path, "doubled")
     for refused in (open_here, lambda path: garcon.launch(path, progress=lambda line: None)):

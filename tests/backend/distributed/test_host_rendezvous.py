@@ -81,6 +81,7 @@ def test_words_of_the_time_before_are_not_heard_again(
     assert Meeting.of_rank(spec, spec.hosts).heard("link") is None
 
 
+@pytest.mark.lasting
 def test_ranks_are_neighbours_on_their_host(
     spec: LaunchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

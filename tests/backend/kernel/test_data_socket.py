@@ -171,6 +171,7 @@ def test_with_curve(line_to: Callable[..., DataLine]) -> None:
     plane.close()
 
 
+@pytest.mark.lasting
 def test_more_than_two_gibibytes(plane: DataPlane, line: DataLine) -> None:
     size = (2 << 30) + CHUNK + 5
     array = np.zeros(size, np.uint8)  # which takes no memory until it is written
@@ -199,6 +200,7 @@ def test_a_broken_connection_goes_on_where_it_broke(
     cable.close()
 
 
+@pytest.mark.lasting
 def test_one_that_stays_broken_fails_in_time(
     plane: DataPlane, line_to: Callable[..., DataLine], impatient: None
 ) -> None:
@@ -210,6 +212,7 @@ def test_one_that_stays_broken_fails_in_time(
     cable.close()
 
 
+@pytest.mark.lasting
 def test_where_the_server_is_gone_its_own_error_is_told(
     plane: DataPlane, line_to: Callable[..., DataLine]
 ) -> None:
@@ -243,6 +246,7 @@ def test_one_that_does_not_read_holds_up_nobody(
     assert not names(plane)
 
 
+@pytest.mark.lasting
 def test_without_the_key_nothing_is_served(
     plane: DataPlane, line_to: Callable[..., DataLine], line: DataLine, impatient: None
 ) -> None:
@@ -256,6 +260,7 @@ def test_without_the_key_nothing_is_served(
     assert outgoing.sent == 0 and names(plane) == {name}
 
 
+@pytest.mark.lasting
 def test_a_stranger_at_the_port_is_not_believed(
     line_to: Callable[..., DataLine], context: zmq.Context[Any], impatient: None
 ) -> None:

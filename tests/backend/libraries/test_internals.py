@@ -7,6 +7,7 @@ ours, only in the files that declare it, with few exceptions, each with its reas
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -59,13 +60,17 @@ SUBMODULES = {
 """Files that import from modules inside of transformers, and why."""
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    for file in FILES:
-        room = file.relative_to(ROOT).as_posix()
-        if "/libraries/" not in room:
-            yield room, ast.parse(file.read_text(encoding="utf-8"))
+@functools.cache
+def trees() -> list[tuple[str, ast.Module]]:
+    rooms = [(file.relative_to(ROOT).as_posix(), file) for file in FILES]
+    return [
+        (room, ast.parse(file.read_text(encoding="utf-8")))
+        for room, file in rooms
+        if "/libraries/" not in room
+    ]
 
 
+@functools.cache
 def _own_names() -> set[str]:
     """Private names that our own source defines."""
     found: set[str] = set()

@@ -76,6 +76,7 @@ def test_what_was_unpacked_into_what_and_what_it_takes(method: str, tmp_path: Pa
     assert needed_bytes(packed, "float32", Degrees()) > 1.9 * asked[1]
 
 
+@pytest.mark.processes
 def test_it_is_not_cut(tmp_path: Path) -> None:
     packed, _ = make_fp8(tmp_path)
 
