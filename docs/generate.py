@@ -51,7 +51,7 @@ each is in its modules and how it is computed there: which norm, which order of 
 | `d_v` size of a head's values | `d_n` a key's dimensions without positions | `d_r` those with | `c` keys that a query chooses |
 | `e` a token's embedding for one layer | `A` streams beside each other | `R` heads of a recurrence | `r` size of one |
 | `G` heads that write and read its state | `N` size of one | `C` channels of a short convolution | `w` positions that it reads |
-| `I` what a mixer's output projection reads (`R·r`) | `t` what Mamba's steps are projected from | | |
+| `I` what a mixer's output projection reads (`R·r`) | `t` what Mamba's steps are projected from | `W` the stream beside the token's embedding | `a` a layer's own beside what it shares |
 
 `d_v` is `d`, and `m` is `M`, where the model does not tell them apart.
 

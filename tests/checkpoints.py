@@ -575,6 +575,48 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "chunk_size": 4,
         "tie_word_embeddings": True,
     },
+    # Linear attention goes by blocks of four tokens; what a layer keeps and what it adds have factors.
+    "minimax": {
+        **_GROUPED,
+        **_EXPERTS,
+        "num_attention_heads": 4,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "block_size": 4,
+        "full_attn_alpha_factor": 3.5,
+        "full_attn_beta_factor": 0.6,
+        "linear_attn_alpha_factor": 2.5,
+        "linear_attn_beta_factor": 0.5,
+        "mlp_alpha_factor": 1.5,
+        "mlp_beta_factor": 0.7,
+    },
+    # Latent attention turns no positions.
+    "kimi_linear": {
+        **_LATENT,
+        **{name: size for name, size in _GROUPS.items() if name != "n_routed_experts"},
+        "num_experts": 6,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "linear_head_dim": 16,
+        "linear_num_heads": 3,
+        "linear_conv_kernel_dim": 3,
+    },
+    # The second layer and the fourth share an attention and an MLP, to which each adds.
+    "zamba2": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "intermediate_size": 80,
+        "max_position_embeddings": 128,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "n_mamba_heads": 6,
+        "mamba_ngroups": 2,
+        "mamba_d_state": 8,
+        "mamba_d_conv": 3,
+        "chunk_size": 4,
+        "adapter_rank": 5,
+        "use_shared_attention_adapter": True,
+        "use_mem_rope": True,
+        "tie_word_embeddings": True,
+    },
 }
 """Configuration of each family, by transformers' ``model_type``."""
 
@@ -582,7 +624,7 @@ FAMILIES |= TEXT_PARTS
 
 _BEGINS_WITH_BOS = {"llama", "gemma2", "mixtral"}  # as the tokenizers of the real models do
 
-_SEEDS = {"qwen3_5_text": 4, "qwen3_next": 5}
+_SEEDS = {"qwen3_5_text": 4, "qwen3_next": 5, "zamba2": 6}
 """Where a recurrence of the parameters of seed 0 adds up more rounding of float32 than tests allow."""
 
 _SENTENCES = (

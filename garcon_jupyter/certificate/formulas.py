@@ -65,6 +65,31 @@ def projected(of: str, source: str, by: str) -> Formula:
     return formula
 
 
+def projected_and_own(
+    of: str, source: str, by: str, down: str, up: str, needed: bool = False
+) -> Formula:
+    """Another point through a projection that layers share, and through a narrow one of the layer's own.
+
+    Args:
+        needed: it must have one.
+    """
+
+    def formula(n: PointValues) -> Compared:
+        own = f"{n.prefix}{down}" in n.parameters
+        if needed and not own:
+            raise Missing(down)
+        made = n.projected(by, n[source])
+        if not own:
+            return made.of(n[of]), made.out
+        middle = n.projected(down, n[source])
+        if not middle.whole:
+            raise Missing(f"all of {down}")
+        rows = n.parameters.rows(f"{n.prefix}{up}", which=made.which)
+        return made.of(n[of]), made.out + middle.out @ rows.value.T
+
+    return formula
+
+
 def times_one_number(formula: Formula) -> Formula:
     """What another formula makes, times one number."""
 
@@ -141,11 +166,13 @@ def normalized(norm: str, *sources: str, centre: bool) -> Formula:
 
 
 def _entering(n: PointValues, sources: tuple[str, ...]) -> Tensor:
-    """The first of several points that the layer has; ``last:`` is the last layer's."""
+    """The first of several points that the layer has; ``last:`` is the last layer's, and ``+`` stands between those of a sum."""
     for source in sources:
         layer = n.at(n.catalog.n_layers - 1) if source.startswith("last:") else n
-        if (name := source.removeprefix("last:")) in layer:
-            return layer[name]
+        names = source.removeprefix("last:").split("+")
+        if all(name in layer for name in names):
+            values = [layer[name] for name in names]
+            return sum(values[1:], values[0])
     raise Missing(sources[-1])
 
 

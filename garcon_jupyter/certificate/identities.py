@@ -8,16 +8,19 @@ that the table of points gains is given a row here, or a reason in :data:`UNCOVE
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from garcon_jupyter.certificate import attention_formulas as attention
 from garcon_jupyter.certificate import latent_formulas as latent
 from garcon_jupyter.certificate import stream_formulas as stream
 from garcon_jupyter.certificate.formulas import (
+    Formula,
     clipped,
     embedded,
     multiple,
     normed,
     projected,
+    projected_and_own,
     same,
     times_one_number,
 )
@@ -39,8 +42,34 @@ _LAST = ("mlp.contribution", "per_layer.contribution")
 _ADDED = ("attn.contribution", "mixer.contribution", *_LAST)
 """What a block adds to the stream: after resid_mid, and in all."""
 
+
+def _shared(name: str) -> dict[str, Formula]:
+    """Queries, keys or values of a projection that layers share, and of the layer's own."""
+    down, up = (f"attn.{name}_own_{way}_proj" for way in ("down", "up"))
+    made = projected_and_own(f"attn.{name}", "attn.joint", f"attn.{name}_proj", down, up)
+    return {"of the stream beside the embedding": made}
+
+
+def _own(name: str) -> str:
+    return f"attn.{name}_own_down_proj attn.{name}_own_up_proj"
+
+
+_FIRST_NORM = norm_rows(LAYER, "attn.norm", "resid_pre")
+
 _ATTENTION = (
-    *norm_rows(LAYER, "attn.norm", "resid_pre"),
+    replace(
+        _FIRST_NORM[0],
+        reads=(*_FIRST_NORM[0].reads, "embed.out"),
+        forms={**_FIRST_NORM[0].forms, "beside the embedding": stream.joint_denominator},
+    ),
+    *_FIRST_NORM[1:],
+    in_layer(
+        "attn.joint",
+        "the stream and the embedding side by side / scale × gain",
+        "resid_pre attn.norm.scale",
+        stream.joint,
+        "attn.joint_norm.weight",
+    ),
     in_layer(
         "attn.in",
         "what the norm puts out; without a norm the stream",
@@ -87,36 +116,40 @@ _ATTENTION = (
     in_layer(
         "attn.q",
         "attn.in × q_proj + bias; of latent attention q_latent × q_b_proj",
-        "attn.in attn.q_latent",
+        "attn.in attn.q_latent attn.joint",
         {
             "": projected("attn.q", "attn.in", "attn.q_proj"),
             "of a latent": projected("attn.q", "attn.q_latent", "attn.q_b_proj"),
             "clipped": clipped("attn.q", "attn.in", "attn.q_proj"),
+            **_shared("q"),
         },
-        with_bias("attn.q_proj", "attn.q_b_proj"),
+        f"{with_bias('attn.q_proj', 'attn.q_b_proj')} {_own('q')}",
     ),
     in_layer(
         "attn.k",
-        "attn.in × k_proj + bias",
-        "attn.in",
+        "attn.in × k_proj + bias; of latent attention k_nope beside k_rope",
+        "attn.in attn.joint attn.k_nope attn.k_rope",
         {
             "": projected("attn.k", "attn.in", "attn.k_proj"),
             "clipped": clipped("attn.k", "attn.in", "attn.k_proj"),
+            "two parts": latent.two_parts_unturned,
+            **_shared("k"),
         },
-        with_bias("attn.k_proj"),
+        f"{with_bias('attn.k_proj')} {_own('k')}",
     ),
     in_layer(
         "attn.v",
         "attn.in × v_proj + bias; of latent attention kv_latent × v_b_proj",
-        "attn.in attn.kv_latent",
+        "attn.in attn.kv_latent attn.joint",
         {
             "": projected("attn.v", "attn.in", "attn.v_proj"),
             "of a latent": projected("attn.v", "attn.kv_latent", "attn.v_b_proj"),
             "clipped": clipped("attn.v", "attn.in", "attn.v_proj"),
             "norm": attention.normed_values("attn.v_proj"),
             "norm of the keys": attention.normed_values("attn.k_proj"),
+            **_shared("v"),
         },
-        with_bias("attn.v_proj", "attn.v_b_proj"),
+        f"{with_bias('attn.v_proj', 'attn.v_b_proj')} {_own('v')}",
     ),
     in_layer(
         "attn.gate",
@@ -224,8 +257,11 @@ _STREAM = (
     in_layer(
         "resid_mid",
         "resid_pre + contributions of attention and mixers",
-        "resid_pre attn.contribution mixer.contribution laurel.contribution",
+        "resid_pre attn.contribution mixer.contribution laurel.contribution attn.norm.out mixer.norm.out",
         {
+            "to the norm, times one number": stream.added_to_a_norm(
+                "resid_mid", ("attn", "mixer"), "attn.contribution", "mixer.contribution"
+            ),
             "": stream.added_up(
                 "resid_mid", "resid_pre", "attn.contribution", "mixer.contribution"
             ),
@@ -239,8 +275,11 @@ _STREAM = (
     in_layer(
         "resid_post",
         "resid_pre + contributions, perhaps times one number",
-        f"resid_mid resid_pre {' '.join(_ADDED)}",
+        f"resid_mid resid_pre {' '.join(_ADDED)} mlp.norm.out",
         {
+            "to the norm, times one number": stream.added_to_a_norm(
+                "resid_post", ("mlp",), "mlp.contribution"
+            ),
             "": stream.added_up("resid_post", "resid_mid", *_LAST),
             "side by side": stream.added_up("resid_post", "resid_pre", *_ADDED),
             "times one number": times_one_number(

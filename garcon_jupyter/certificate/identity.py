@@ -95,11 +95,21 @@ _BOTH = {"RMS": False, "centred": True}
 """Whether a norm takes the mean away first."""
 
 
-def norm_rows(prefix: str, norm: str, *sources: str) -> tuple[Identity, ...]:
-    """The three points of a norm; the first of `sources` that a model has is what it reads."""
-    read = tuple(prefix + source.removeprefix("last:") for source in sources)
-    if prefix == "":
-        read = tuple(LAYER + source.removeprefix("last:") for source in sources)
+def norm_rows(
+    prefix: str, norm: str, *sources: str, instead: Mapping[str, str] | None = None
+) -> tuple[Identity, ...]:
+    """The three points of a norm; the first of `sources` that a model has is what it reads.
+
+    Args:
+        instead: in words, and as a source, what it reads in some models that have these as well.
+    """
+    every = [part for source in (*sources, *(instead or {}).values()) for part in source.split("+")]
+    read = tuple(
+        dict.fromkeys((prefix or LAYER) + source.removeprefix("last:") for source in every)
+    )
+    ways = {word: (sources, on) for word, on in _BOTH.items()}
+    for words, source in (instead or {}).items():
+        ways |= {f"{word}, {words}": ((source,), on) for word, on in _BOTH.items()}
     name = prefix + norm
     by = (f"{name}.weight", f"{name}.bias")
     return (
@@ -107,13 +117,13 @@ def norm_rows(prefix: str, norm: str, *sources: str) -> tuple[Identity, ...]:
             f"{name}.scale",
             "√(mean square + ε) of what the norm reads",
             read,
-            {word: denominator(norm, *sources, centre=on) for word, on in _BOTH.items()},
+            {way: denominator(norm, *which, centre=on) for way, (which, on) in ways.items()},
         ),
         Identity(
             f"{name}.normalized",
             "what the norm reads / scale",
             (*read, f"{name}.scale"),
-            {word: normalized(norm, *sources, centre=on) for word, on in _BOTH.items()},
+            {way: normalized(norm, *which, centre=on) for way, (which, on) in ways.items()},
         ),
         Identity(
             f"{name}.out",

@@ -42,6 +42,15 @@ def two_parts(n: PointValues) -> Compared:
     return _under(value, given), _under(of, made)
 
 
+def two_parts_unturned(n: PointValues) -> Compared:
+    """The same where attention knows of no positions (Kimi Team 2025)."""
+    import torch
+
+    own, shared = n["attn.k_nope"], n["attn.k_rope"]
+    of_all = shared[:, :, None].expand(*own.shape[:3], -1)
+    return n["attn.k"], torch.cat([own, of_all], -1)
+
+
 def _under(value: Tensor, other: Tensor) -> Tensor:
     """Two values [b, p, …] one after the other along p, filled up with zeros."""
     import torch

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.certificate.formulas import Compared, Formula, factor, scaled_by_token
-from garcon_jupyter.certificate.values import Missing, PointValues
+from garcon_jupyter.certificate.values import Linear, Missing, PointValues
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,6 +132,39 @@ def decayed(n: PointValues) -> Compared:
     return made.of(n["mixer.decay"]), -speed * _softplus(made.out + bias)
 
 
+def channels_decayed(n: PointValues) -> Compared:
+    """The same of each channel of the keys, projected through a narrow middle (Kimi Team 2025)."""
+    made = _through_a_middle(n, "mixer.decay")
+    bias, width = n.weight("mixer.dt_bias")[made.which], n.catalog.sizes["N"]
+    speed = n.weight("mixer.A_log").exp()[made.which // width]
+    return made.of(n["mixer.channel_decay"]), -speed * _softplus(made.out + bias)
+
+
+def gate_through_a_middle(n: PointValues) -> Compared:
+    """The gate, projected through a narrow middle."""
+    made = _through_a_middle(n, "mixer.gate")
+    return made.of(n["mixer.gate"]), made.out
+
+
+def _through_a_middle(n: PointValues, name: str) -> Linear:
+    middle = n.projected(f"{name}_down_proj", n["mixer.in"])
+    if not middle.whole:
+        raise Missing("all of the middle")
+    return n.projected(f"{name}_up_proj", middle.out)
+
+
+def activated(of: str) -> Formula:
+    """Queries, keys or values where nothing is convolved: projected, and a SiLU of that (Qin et al. 2024)."""
+
+    def formula(n: PointValues) -> Compared:
+        if "mixer.conv_out" in n:
+            raise Missing("they are channels of what is convolved")
+        made = n.projected(f"mixer.{of}_proj", n["mixer.in"])
+        return made.of(n[f"mixer.{of}"]), made.out * made.out.sigmoid()
+
+    return formula
+
+
 def _softplus(x: Tensor) -> Tensor:
     import torch
 
@@ -158,8 +191,10 @@ def delta_rule(n: PointValues) -> Compared:
     given = n["mixer.state_out"]
     heads = given.shape[2]
     q, k = (_of_heads(_unit(n[f"mixer.{x}"]), heads) for x in "qk")
+    of_channels = "mixer.channel_decay" in n
+    decay = n["mixer.channel_decay"] if of_channels else n["mixer.decay"][..., None]
     return given, _in_parts(
-        _delta_rule, q * q.shape[-1] ** -0.5, k, n["mixer.v"], n["mixer.beta"], n["mixer.decay"]
+        _delta_rule, q * q.shape[-1] ** -0.5, k, n["mixer.v"], n["mixer.beta"], decay
     )
 
 
@@ -173,12 +208,40 @@ def _delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor) ->
     state = torch.zeros(len(v), *v.shape[2:], k.shape[-1], dtype=v.dtype)
     read = []
     for p in range(v.shape[1]):
-        state = state * decay[:, p].exp()[..., None, None]
+        state = state * decay[:, p, :, None].exp()
         known = torch.einsum("bhvn,bhn->bhv", state, k[:, p])
         news = (v[:, p] - known) * beta[:, p, :, None]
         state = state + torch.einsum("bhv,bhn->bhvn", news, k[:, p])
         read.append(torch.einsum("bhvn,bhn->bhv", state, q[:, p]))
     return torch.stack(read, 1)
+
+
+def linear_attention(n: PointValues) -> Compared:
+    """What queries read of the values of keys, less at each token by a number of each head: that nearest in the first text."""
+    import torch
+
+    given = n["mixer.state_out"]
+    if "mixer.beta" in n:
+        raise Missing("it replaces what keys read")
+    q, k, v = (n[f"mixer.{x}"] for x in "qkv")
+    scores = torch.einsum("bqhn,bkhn->bhqk", q, k)
+    place = torch.arange(v.shape[1])
+    ago = (place[:, None] - place[None]).double()
+
+    def made(rate: Tensor, texts: slice = slice(None)) -> Tensor:
+        """Rates [R] by the logarithm."""
+        kept = (-rate.exp()[:, None, None] * ago.clamp(min=0)).exp() * (ago >= 0)
+        return torch.einsum("bhqk,bkhd->bqhd", scores[texts] * kept, v[texts])
+
+    low = torch.full((v.shape[2],), math.log(1e-9), dtype=torch.float64)
+    high = torch.full_like(low, math.log(30.0))
+    first, golden = slice(0, 1), (5**0.5 - 1) / 2
+    for _ in range(2 * STEPS):
+        one, other = high - golden * (high - low), low + golden * (high - low)
+        off = [(made(x, first) - given[first]).square().sum((0, 1, 3)) for x in (one, other)]
+        nearer = off[0] < off[1]
+        low, high = torch.where(nearer, low, one), torch.where(nearer, other, high)
+    return given, made((low + high) / 2)
 
 
 def state_space(n: PointValues) -> Compared:
@@ -237,10 +300,10 @@ def _scan(x: Tensor, step: Tensor, write: Tensor, read: Tensor, speed: Tensor) -
 # -- what is put out -----------------------------------------------------------------------------
 
 
-def _open(n: PointValues) -> Tensor:
+def _open(n: PointValues, activation: str = "SiLU") -> Tensor:
     """The gate after its activation, [b, p, I]."""
     gate = n["mixer.gate"].flatten(2)
-    return gate * gate.sigmoid()
+    return gate * gate.sigmoid() if activation == "SiLU" else gate.sigmoid()
 
 
 def gated(n: PointValues) -> Compared:
@@ -257,16 +320,21 @@ def _groups(n: PointValues, which: str) -> int:
     return {"head": n.catalog.sizes["R"], "group": n.catalog.sizes["G"], "all": 1}[which]
 
 
-def normed_and_gated(of: str, first: str) -> Formula:
+def normed_and_gated(of: str, first: str, activation: str = "SiLU") -> Formula:
     """What is read from the state after a norm of each head, each group or all of it, and the gate.
 
     Args:
         first: "norm" or "gate".
+        activation: of the gate, "SiLU" or "sigmoid".
     """
 
     def formula(n: PointValues) -> Compared:
         given, x = n["mixer.gated"], n["mixer.state_out"].flatten(2)
-        weight, gate, count = n.weight("mixer.out_norm.weight"), _open(n), _groups(n, of)
+        weight, gate, count = (
+            n.weight("mixer.out_norm.weight"),
+            _open(n, activation),
+            _groups(n, of),
+        )
         if weight.numel() < given.shape[-1]:
             weight = weight.repeat(given.shape[-1] // weight.numel())
         if first == "gate":
@@ -285,4 +353,6 @@ def gated_forms() -> Iterator[tuple[str, Formula]]:
     for of in ("head", "group", "all"):
         yield f"norm of each {of}, gate".replace("each all", "all"), normed_and_gated(of, "norm")
         yield f"gate, norm of each {of}".replace("each all", "all"), normed_and_gated(of, "gate")
+        words = f"norm of each {of}, sigmoid of the gate".replace("each all", "all")
+        yield words, normed_and_gated(of, "norm", "sigmoid")
     yield "of the convolution", gates_the_convolution

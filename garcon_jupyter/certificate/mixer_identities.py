@@ -14,12 +14,19 @@ from garcon_jupyter.certificate.identity import (
 from garcon_jupyter.certificate.latent_formulas import compressed
 
 
-def _projected(of: str, by: str) -> Identity:
-    """A projection of what the mixer reads; some models multiply what they project."""
+def _projected(of: str, by: str, *middle: str) -> Identity:
+    """A projection of what the mixer reads; some models multiply what they project.
+
+    Args:
+        middle: two projections that some models have in its place, of a gate.
+    """
     made = projected(f"mixer.{of}", "mixer.in", f"mixer.{by}")
     forms = {"": made, "times one number": times_one_number(made)}
+    if middle:
+        forms["through a narrow middle"] = mixer.gate_through_a_middle
     says = f"mixer.in × {by} + bias"
-    return in_layer(f"mixer.{of}", says, "mixer.in", forms, with_bias(f"mixer.{by}"))
+    names = with_bias(*(f"mixer.{name}" for name in (by, *middle)))
+    return in_layer(f"mixer.{of}", says, "mixer.in", forms, names)
 
 
 def _written(of: str, *before: str) -> Identity:
@@ -37,7 +44,19 @@ def _written(of: str, *before: str) -> Identity:
 _READ = "mixer.q_proj mixer.k_proj mixer.v_proj mixer.x_proj mixer.B_proj mixer.C_proj"
 
 MIXER: tuple[Identity, ...] = (
-    *norm_rows(LAYER, "mixer.norm", "resid_pre"),
+    in_layer(
+        "mixer.aside",
+        "mlp.out × aside_proj",
+        "mlp.out",
+        projected("mixer.aside", "mlp.out", "mixer.aside_proj"),
+        "mixer.aside_proj",
+    ),
+    *norm_rows(
+        LAYER,
+        "mixer.norm",
+        "resid_pre",
+        instead={"with what is for it alone": "resid_pre+mixer.aside"},
+    ),
     in_layer(
         "mixer.in",
         "what the norm puts out; without one of its own that of attention, or the stream",
@@ -50,7 +69,7 @@ MIXER: tuple[Identity, ...] = (
         rounding="sum",
     ),
     _projected("in_gate", "in_gate_proj"),
-    _projected("gate", "gate_proj"),
+    _projected("gate", "gate_proj", "gate_down_proj", "gate_up_proj"),
     in_layer(
         "mixer.conv_in",
         "mixer.in × the projections of what is convolved, side by side",
@@ -75,8 +94,12 @@ MIXER: tuple[Identity, ...] = (
         in_layer(
             f"mixer.{of}",
             "channels of conv_out",
-            "mixer.conv_out",
-            mixer.part_of_convolved(of, *before),
+            "mixer.conv_out mixer.in",
+            {
+                "": mixer.part_of_convolved(of, *before),
+                **({} if of == "x" else {"projected, SiLU": mixer.activated(of)}),
+            },
+            "" if of == "x" else with_bias(f"mixer.{of}_proj"),
         )
         for of, before in (("q", ()), ("k", ("q",)), ("v", ("q", "k")), ("x", ()))
     ),
@@ -110,12 +133,20 @@ MIXER: tuple[Identity, ...] = (
         f"{with_bias('mixer.decay_proj')} mixer.A_log mixer.dt_bias",
     ),
     in_layer(
+        "mixer.channel_decay",
+        "−exp(A_log) · softplus(mixer.in × decay_down_proj × decay_up_proj + dt_bias)",
+        "mixer.in",
+        mixer.channels_decayed,
+        f"{with_bias('mixer.decay_down_proj', 'mixer.decay_up_proj')} mixer.A_log mixer.dt_bias",
+    ),
+    in_layer(
         "mixer.state_out",
         "what the recurrence reads from its state, a token at a time",
-        "mixer.q mixer.k mixer.v mixer.beta mixer.decay mixer.x mixer.dt mixer.B mixer.C",
+        "mixer.q mixer.k mixer.v mixer.beta mixer.decay mixer.channel_decay mixer.x mixer.dt mixer.B mixer.C",
         {
             "delta rule": mixer.delta_rule,
             "state space": mixer.state_space,
+            "linear attention, kept by a number each": mixer.linear_attention,
             "state space, no step shorter than some length": mixer.state_space_of_long_steps,
         },
         "mixer.A_log mixer.dt_bias mixer.D",

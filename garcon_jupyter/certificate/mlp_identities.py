@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from garcon_jupyter.certificate import mlp_formulas as mlp
-from garcon_jupyter.certificate.formulas import normed, projected, same, times_one_number
+from garcon_jupyter.certificate.formulas import (
+    Formula,
+    normed,
+    projected,
+    projected_and_own,
+    same,
+    times_one_number,
+)
 from garcon_jupyter.certificate.identity import (
     LAYER,
     Identity,
@@ -13,8 +20,21 @@ from garcon_jupyter.certificate.identity import (
     with_bias,
 )
 
+
+def _and_own(of: str, name: str) -> Formula:
+    """A projection that layers share, and the layer's own."""
+    own = ("mlp.own_down_proj", f"mlp.{name}_own_up_proj")
+    return projected_and_own(f"mlp.{of}", "mlp.in", f"mlp.{name}_proj", *own, needed=True)
+
+
 MLP: tuple[Identity, ...] = (
-    *norm_rows(LAYER, "mlp.norm", "resid_mid", "resid_pre"),
+    *norm_rows(
+        LAYER,
+        "mlp.norm",
+        "resid_mid",
+        "resid_pre",
+        instead={"of what attention puts out": "attn.out"},
+    ),
     in_layer(
         "mlp.in",
         "what the norm puts out; without one of its own that of attention, or the stream",
@@ -36,15 +56,19 @@ MLP: tuple[Identity, ...] = (
             "times one number": times_one_number(
                 projected("mlp.pre_activation", "mlp.in", "mlp.gate_proj")
             ),
+            "and the layer's own": _and_own("pre_activation", "gate"),
         },
-        with_bias("mlp.gate_proj", "mlp.up_proj"),
+        f"{with_bias('mlp.gate_proj', 'mlp.up_proj')} mlp.own_down_proj mlp.gate_own_up_proj",
     ),
     in_layer(
         "mlp.pre_linear",
         "mlp.in × up_proj + bias",
         "mlp.in",
-        projected("mlp.pre_linear", "mlp.in", "mlp.up_proj"),
-        with_bias("mlp.up_proj"),
+        {
+            "": projected("mlp.pre_linear", "mlp.in", "mlp.up_proj"),
+            "and the layer's own": _and_own("pre_linear", "up"),
+        },
+        f"{with_bias('mlp.up_proj')} mlp.own_down_proj mlp.up_own_up_proj",
     ),
     in_layer(
         "mlp.post_activation",

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from garcon_jupyter.certificate.closeness import norms
-from garcon_jupyter.certificate.formulas import Compared, Formula, centred, factor, scaled_by_token
+from garcon_jupyter.certificate.formulas import (
+    Compared,
+    Formula,
+    centred,
+    epsilon,
+    factor,
+    scaled_by_token,
+)
 from garcon_jupyter.certificate.values import Missing, PointValues
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def goes_on(n: PointValues) -> Compared:
@@ -51,6 +63,40 @@ def added_up(of: str, start: str, *parts: str, divisor: float = 1.0) -> Formula:
         return n[of], sum(values[1:], values[0]) / divisor, norms(n[of], *values)
 
     return formula
+
+
+def added_to_a_norm(of: str, norms_of: tuple[str, ...], *parts: str) -> Formula:
+    """What is added not to the stream, but to the norm that was read, times one number (MiniMax 2025)."""
+
+    def formula(n: PointValues) -> Compared:
+        normed = n.first(*(f"{part}.norm.out" for part in norms_of))
+        added = [n[part] for part in parts if part in n]
+        if len(added) != 1:
+            raise Missing("one thing that is added")
+        kept = normed * factor(n[of] - added[0], normed)
+        return n[of], kept + added[0], norms(n[of], kept, added[0])
+
+    return formula
+
+
+def joint_denominator(n: PointValues) -> Compared:
+    """The denominator of a norm of the stream and the token's embedding side by side (Zyphra 2024)."""
+    square, scale = _joint(n).pow(2).mean(-1, keepdim=True), n["attn.norm.scale"]
+    return scale, (square + epsilon(scale.pow(2), square)).sqrt()
+
+
+def joint(n: PointValues) -> Compared:
+    """The stream and the token's embedding side by side, by that denominator, times a gain."""
+    made = _joint(n) / n["attn.norm.scale"] * n.weight("attn.joint_norm.weight")
+    return n["attn.joint"], made
+
+
+def _joint(n: PointValues) -> Tensor:
+    import torch
+
+    if "attn.joint" not in n:
+        raise Missing("attn.joint")
+    return torch.cat([n["resid_pre"], n.at(None)["embed.out"]], -1)
 
 
 def streams_go_on(n: PointValues) -> Compared:

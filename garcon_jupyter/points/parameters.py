@@ -28,8 +28,12 @@ def _of_mixers() -> Iterator[ParameterSpec]:
         ("v_proj", "R*r", "D"),
         ("beta_proj", "R", "D"),
         ("decay_proj", "R", "D"),
+        ("decay_down_proj", "r", "D"),
+        ("decay_up_proj", "R*N", "r"),
         ("in_gate_proj", "I", "D"),
         ("gate_proj", "I", "D"),
+        ("gate_down_proj", "r", "D"),
+        ("gate_up_proj", "I", "r"),
         ("x_proj", "R*r", "D"),
         ("B_proj", "G*N", "D"),
         ("C_proj", "G*N", "D"),
@@ -56,6 +60,24 @@ def _of_mixers() -> Iterator[ParameterSpec]:
         ("out_norm.weight", "r", "gain of the norm before the output projection"),
     ):
         yield ParameterSpec(f"layers.{{i}}.mixer.{name}", tuple(dims.split(",")), "", what)
+
+
+def _of_layers_that_share() -> Iterator[ParameterSpec]:
+    """What a layer has of its own beside projections that it shares with others, through a narrow middle of a numbers."""
+    for name, out, into in (
+        *((f"attn.{x}_own_down_proj", "a", "W") for x in "qkv"),
+        ("attn.q_own_up_proj", "H*d", "a"),
+        ("attn.k_own_up_proj", "K*d", "a"),
+        ("attn.v_own_up_proj", "K*d", "a"),
+        ("mlp.own_down_proj", "a", "D"),
+        ("mlp.gate_own_up_proj", "M", "a"),
+        ("mlp.up_own_up_proj", "M", "a"),
+    ):
+        what = "what this layer adds to a projection that others share"
+        yield ParameterSpec(f"layers.{{i}}.{name}", (out, into), "", what)
+    what = "projection of what attention and MLP put out, for the mixer alone"
+    yield ParameterSpec("layers.{i}.mixer.aside_proj", ("D", "D"), "", what)
+    yield ParameterSpec("layers.{i}.attn.joint_norm.weight", ("W",), "", "norm gain")
 
 
 def _parameters() -> Iterator[ParameterSpec]:
@@ -113,6 +135,7 @@ def _parameters() -> Iterator[ParameterSpec]:
     yield ParameterSpec("layers.{i}.attn.z_norm.weight", ("H*d",), "H", "norm gain")
     yield ParameterSpec("layers.{i}.mlp.neuron_norm.weight", ("M",), "M", "norm gain")
     yield from _of_mixers()
+    yield from _of_layers_that_share()
     yield ParameterSpec("unembed.weight", ("V", "D"), "V", "unembedding")
     yield ParameterSpec("unembed.bias", ("V",), "V", "unembedding bias")
 

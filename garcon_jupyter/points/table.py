@@ -6,7 +6,8 @@ sharding and the tests are generated from it.
 
 Letters of a shape: b batch, p position, D d_model, H query heads, K key/value heads, d d_head, d_v that of values,
 M d_mlp, E experts, m neurons of one of them, k experts per token, S neurons of the shared experts, V vocabulary,
-n tokens routed to one expert, e numbers of a token's embedding for one layer, A streams beside each other; ``1`` is one. Of
+n tokens routed to one expert, e numbers of a token's embedding for one layer, A streams beside each other, W width of the
+stream beside a token's embedding; ``1`` is one. Of
 latent attention (DeepSeek-AI 2024): r_q and r_kv ranks of the compressed queries and of the compressed keys and values, d_n
 and d_r dimensions of a key without and with position. Where queries choose their keys, c is how many. Of a mixer that is
 not attention: R heads of its recurrence and r the size of one, G heads that write to and read from its state and N the size
@@ -78,6 +79,10 @@ def _mixer() -> Iterator[PointSpec]:
     A state space is linear attention (Dao and Gu 2024): C are queries, B keys, x values.
     """
     at = "layers.{i}.mixer"
+    yield from _rows(
+        (f"{at}.aside", "b,p,D", "", "what is added to the stream for the mixer's norm alone"),
+        absent="no mixer reads more than the stream here",
+    )
     yield from _norm(f"{at}.norm", "norm before the mixer", NO_MIXER)
     yield from _rows((f"{at}.in", "b,p,D", "", "what the mixer reads"), absent=NO_MIXER)
     yield from _rows(
@@ -99,6 +104,15 @@ def _mixer() -> Iterator[PointSpec]:
         (f"{at}.beta", "b,p,R", "", "how much of what a key reads is replaced by its value"),
         (f"{at}.decay", "b,p,R", "", "logarithm of what is kept of the state at each token"),
         absent=_NO_DELTA,
+    )
+    yield from _rows(
+        (
+            f"{at}.channel_decay",
+            "b,p,R,N",
+            "",
+            "logarithm of what is kept of each channel of keys in the state at each token",
+        ),
+        absent="no channel of its keys is forgotten faster than others",
     )
     yield from _rows(
         (f"{at}.x", "b,p,R,r", "", "what is written into the state"),
@@ -157,6 +171,15 @@ POINTS: tuple[PointSpec, ...] = (
     ),
     *_rows(
         ("layers.{i}.attn.in", "b,p,D", "", "what q, k and v are projected from"),
+    ),
+    *_rows(
+        (
+            "layers.{i}.attn.joint",
+            "b,p,W",
+            "",
+            "norm of the stream and the token's embedding side by side: what q, k and v are projected from",
+        ),
+        absent="attention reads the stream alone",
     ),
     *_rows(
         (

@@ -46,10 +46,11 @@ NO_PLAN = (
     *("stablelm", "hunyuan_v1_dense", "gptj", "gpt_neo", "bloom", "opt", "persimmon", "bitnet"),
     *("falcon", "falcon_40b", "falcon_rw", "codegen", "mpt", "gpt_bigcode", "gpt_bigcode_many"),
     *("gemma3n_text", "qwen3_vl_moe", "mamba", "mamba2", "bamba", "lfm2", "falcon_h1"),
+    "zamba2",
 )
 """Families without a plan for tensor parallelism."""
 
-NO_STAGES = ("gemma4_text", "gemma3n_text", "glm_moe_dsa")
+NO_STAGES = ("gemma4_text", "gemma3n_text", "glm_moe_dsa", "zamba2")
 """Models whose layers hand on, or are given, more than the residual stream, so that they are not cut into stages."""
 
 OWN_ATTENTION = ("gptj", "gpt_neo", "bloom", "falcon", "falcon_40b", "falcon_rw", "codegen", "mpt")

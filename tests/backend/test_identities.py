@@ -77,7 +77,9 @@ def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
             assert case.name in ("gemma4_text", "gemma3n_text") and layer > 1 and name != "q"
             continue
         stored = f"{n.prefix}attn.{name}_proj" in n.parameters
-        projected = n.linear(f"attn.{name if stored else 'k'}_proj", n["attn.in"])
+        read = n["attn.in" if "attn.in" in n else "attn.joint"]
+        projected = n.linear(f"attn.{name if stored else 'k'}_proj", read)
+        projected = projected + own_of_layer(n, f"attn.{name}", read)
         projected = clipped(case, projected)
         if name == "v" and case.name.startswith(("gemma4", "gemma3n")):  # a norm without gains
             heads = projected.view_as(n["attn.v"])
@@ -96,7 +98,14 @@ def test_attention(case: Case, numbers: Numbers, layer: int) -> None:
 def attends(n: Numbers) -> bool:
     """Whether a layer does; some have a mixer of another kind instead."""
     assert any(f"{half}.in" in n for half in ("attn", "mixer", "mlp"))
-    return "attn.in" in n
+    return "attn.in" in n or "attn.joint" in n
+
+
+def own_of_layer(n: Numbers, name: str, x: Tensor) -> Tensor:
+    """What a layer adds to a projection that others share, where it does."""
+    if f"{n.prefix}{name}_own_down_proj" not in n.parameters:
+        return torch.zeros(())
+    return n.linear(f"{name}_own_up_proj", n.linear(f"{name}_own_down_proj", x))
 
 
 def clipped(case: Case, x: Tensor) -> Tensor:
@@ -201,6 +210,10 @@ def test_neurons(case: Case, numbers: Numbers, layer: int) -> None:
             assert apart(n[f"{at}.post_activation"], neurons) <= 1e-5
     elif "mlp.pre_linear" in n:
         gate, up = (n.linear(f"mlp.{name}_proj", n["mlp.in"]) for name in ("gate", "up"))
+        if case.name == "zamba2":  # to which each layer adds
+            narrow = n.linear("mlp.own_down_proj", n["mlp.in"])
+            gate = gate + n.linear("mlp.gate_own_up_proj", narrow)
+            up = up + n.linear("mlp.up_own_up_proj", narrow)
         gate = gate * getattr(case.theirs.config, "mlp_multipliers", [1.0])[0]
         assert apart(n["mlp.pre_activation"], gate) <= 1e-5
         assert apart(n["mlp.pre_linear"], up) <= 1e-5
@@ -318,6 +331,14 @@ def test_the_residual_stream_is_a_sum(case: Case, numbers: Numbers, layer: int) 
         if layer:
             assert torch.equal(entering, numbers.at(layer - 1)["altup.streams_post"])
         return
+    if case.name == "minimax":  # which adds to norms of the stream, times a factor
+        half, said = ("attn", "full_attn") if "attn.in" in n else ("mixer", "linear_attn")
+        kept = getattr(case.theirs.config, f"{said}_alpha_factor")
+        middle = n[f"{half}.norm.out"] * kept + n[f"{half}.contribution"]
+        last = n["mlp.norm.out"] * case.theirs.config.mlp_alpha_factor + n["mlp.contribution"]
+        assert apart(n["resid_mid"], middle) <= 1e-5 and apart(n["resid_post"], last) <= 1e-5
+        assert apart(n["resid_mid"], n["resid_pre"] + n[f"{half}.contribution"]) > 0.01
+        return
     parts = [f"{name}.contribution" for name in ("attn", "mixer", "mlp")]
     written = [n[name] for name in parts if name in n]
     both = sum(written)
@@ -356,6 +377,10 @@ def read_by(numbers: Numbers, norm: str, case: Case) -> Tensor:
     else:
         middle = part == "mlp" and f"{layer}.resid_mid" in numbers
         x = numbers[f"{layer}.resid_mid" if middle else f"{layer}.resid_pre"]
+        if case.name == "zamba2" and part == "mlp":
+            x = numbers[f"{layer}.attn.out"]
+        if part == "mixer" and f"{layer}.mixer.aside" in numbers:
+            x = x + numbers[f"{layer}.mixer.aside"]
     centred = ("cohere", "cohere2", "cohere_normed", "olmo", "mpt")  # by norms without bias
     centres = f"{norm}.bias" in numbers.parameters or case.name in centred
     return x - x.mean(-1, keepdim=True) if centres else x

@@ -25,6 +25,9 @@ FAR = 0.1
 
 LATENT = [name for name, config in checkpoints.FAMILIES.items() if "kv_lora_rank" in config]
 
+UNTURNED = "kimi_linear"
+"""Whose attention knows of no positions: a whole key is ``attn.k``."""
+
 of_latent_attention = pytest.mark.parametrize("case", LATENT, indirect=True)
 
 
@@ -52,9 +55,13 @@ def test_how_queries_keys_and_values_are_made(case: Case, values: dict[str, Tens
 @of_latent_attention
 def test_a_key_is_its_own_part_beside_the_shared_one(case: Case, values: dict[str, Tensor]) -> None:
     at, sizes = "layers.1.attn", case.ours.catalog.sizes
-    own, turned = values[f"{at}.k_rot"].split([sizes["d_n"], sizes["d_r"]], -1)
+    whole = values[f"{at}.k" if case.name == UNTURNED else f"{at}.k_rot"]
+    own, turned = whole.split([sizes["d_n"], sizes["d_r"]], -1)
     assert torch.equal(own, values[f"{at}.k_nope"])
     assert torch.equal(turned, turned[:, :, :1].expand_as(turned))
+    if case.name == UNTURNED:
+        assert torch.equal(turned[:, :, 0], values[f"{at}.k_rope"])
+        return
     first = values[f"{at}.k_rope"][:, 0]  # position 0 turns nothing, but may put pairs apart
     assert torch.equal(turned[:, 0, 0].sort(-1).values, first.sort(-1).values)
     assert apart(turned[:, 5, 0], values[f"{at}.k_rope"][:, 5]) > FAR
@@ -65,6 +72,10 @@ def test_a_key_is_its_own_part_beside_the_shared_one(case: Case, values: dict[st
 
 @of_latent_attention
 def test_one_key_for_all_is_refused(case: Case, values: dict[str, Tensor]) -> None:
+    if case.name == UNTURNED:
+        with pytest.raises(PointUnavailable, match="knows of no positions"):
+            case.ours.catalog.point("layers.1.attn.k_rot")
+        return
     with pytest.raises(PointUnavailable, match=r"attn\.k_rot is the whole"):
         case.ours.catalog.point("layers.1.attn.k")
 
@@ -78,11 +89,13 @@ def test_values_are_narrower_than_queries(case: Case, values: dict[str, Tensor])
 
 
 @of_latent_attention
-@pytest.mark.parametrize("name", ["k_nope", "v", "k_rot"])
+@pytest.mark.parametrize("name", ["k_nope", "v", "whole"])
 def test_what_is_made_anew_at_each_step_is_refused_in_generation(
     case: Case, values: dict[str, Tensor], name: str
 ) -> None:
     """Its values would be those of all tokens, and an edit would be forgotten at the next step."""
+    if name == "whole":
+        name = "k" if case.name == UNTURNED else "k_rot"
     with pytest.raises(PointUnavailable, match=r"while generating.*kv_latent"):
         case.ours.run(generation(f"layers.1.attn.{name}"))
 

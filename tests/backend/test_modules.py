@@ -29,6 +29,7 @@ ATTENTION = {
     "bloom": "self_attention.dense",  # the module itself adds the residual stream
     "falcon": "self_attention",
     **dict.fromkeys(("codegen", "mpt", "gpt_bigcode"), "attn"),
+    "zamba2": "shared_transformer.self_attn",
 }
 """What families call the attention module, unless ``self_attn``."""
 

@@ -40,6 +40,7 @@ from tests.by_hand.fused import MPT, CodeGen, Falcon, GPTBigCode
 from tests.by_hand.gemma3n import Gemma3n
 from tests.by_hand.gemma4 import Gemma4
 from tests.by_hand.gpt import GPT2, GPTNeoX
+from tests.by_hand.kimi import KimiLinear
 from tests.by_hand.kin import (
     BitNet,
     FlexOlmo,
@@ -53,6 +54,7 @@ from tests.by_hand.kin import (
     VaultGemma,
 )
 from tests.by_hand.latent import DeepSeekV2, DeepSeekV3, DeepSeekV32, Glm5, MiniCPM3
+from tests.by_hand.lightning import MiniMax
 from tests.by_hand.linear import OlmoHybrid, Qwen3Next, Qwen35, Qwen35Moe
 from tests.by_hand.llama import Gemma2, Llama, Mixtral
 from tests.by_hand.llama4 import Llama4
@@ -61,6 +63,7 @@ from tests.by_hand.mixtures import Dots1, ErnieMoe, Glm4Moe, HunyuanMoe, Qwen2Mo
 from tests.by_hand.multimodal import text_part
 from tests.by_hand.nemotron_h import NemotronH
 from tests.by_hand.relatives import Gemma3, Mistral, Olmo2, Phi3, Qwen3, Qwen3Moe
+from tests.by_hand.zamba2 import Zamba2
 
 ARCHITECTURES: dict[str, type[ByHand]] = {
     "gpt2": GPT2,
@@ -151,6 +154,9 @@ ARCHITECTURES: dict[str, type[ByHand]] = {
     "nemotron_h": NemotronH,
     "mamba": Mamba,
     "mamba2": Mamba2,
+    "minimax": MiniMax,
+    "kimi_linear": KimiLinear,
+    "zamba2": Zamba2,
 }
 """By transformers' ``model_type``."""
 

@@ -26,16 +26,20 @@ def convolved(
 
 
 def delta_rule(taps: Taps, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor) -> Tensor:
-    """[b, p, R, r] from queries and keys [b, p, G, N], values [b, p, R, r], β and logarithms of decay [b, p, R]."""
+    """[b, p, R, r] from queries and keys [b, p, G, N], values [b, p, R, r], β and logarithms of decay [b, p, R].
+
+    Decay may be of each channel of the keys, [b, p, R, N].
+    """
     q, k, v = taps("q", q), taps("k", k), taps("v", v)
-    beta, decay = taps("beta", beta), taps("decay", decay)
+    beta, decay = taps("beta", beta), taps("decay" if decay.dim() == 3 else "channel_decay", decay)
+    decay = decay[..., None] if decay.dim() == 3 else decay
     of_head = torch.arange(v.shape[2]) // (v.shape[2] // q.shape[2])
     q, k = (x / ((x * x).sum(-1, keepdim=True) + 1e-6) ** 0.5 for x in (q, k))
     q, k = q[:, :, of_head] * q.shape[-1] ** -0.5, k[:, :, of_head]
     state = torch.zeros(*v.shape[:1], *v.shape[2:], k.shape[-1], dtype=v.dtype)
     read = []
     for p in range(v.shape[1]):
-        state = state * decay[:, p].exp()[..., None, None]
+        state = state * decay[:, p].exp()[:, :, None]
         known = torch.einsum("bhvn,bhn->bhv", state, k[:, p])
         news = (v[:, p] - known) * beta[:, p, :, None]
         state = state + torch.einsum("bhv,bhn->bhvn", news, k[:, p])

@@ -57,6 +57,7 @@ UNLIKE = (
         "gemma3n_text",
     ),
     *("qwen3_next", "olmo_hybrid", "mamba", "jamba", "falcon_h1", "nemotron_h", "lfm2"),
+    *("minimax", "kimi_linear", "zamba2"),
 )
 """Checkpoints of which each has what no other has: a form of an identity, or a point."""
 

@@ -41,13 +41,14 @@ def generate(
     assert inputs.mask is not None
     asked = settled(model, request.options, passes.rank.tokenizer, passes.rank.mesh)
     _check_length(passes, inputs.ids.shape[1], asked)
-    if any(probe.address.name == "logits" for probe in probes):
+    every_logit = any(probe.address.name == "logits" for probe in probes)
+    if every_logit:
         asked.options["logits_to_keep"] = 0  # all positions of the prompt, not only its last
     with (
         passes.open(request, inputs, probes, caching=True) as probed,
         torch.no_grad(),
         shared_logits(model),
-        _each_forward(passes, probed),
+        _each_forward(passes, probed, every_logit),
         read_again_when_a_row_passes(model, inputs.mask),
     ):
         torch.manual_seed(request.seed)
@@ -114,8 +115,10 @@ def left_padded(inputs: Inputs) -> Inputs:
 
 
 @contextmanager
-def _each_forward(passes: Passes, probed: ProbedPass) -> Iterator[None]:
+def _each_forward(passes: Passes, probed: ProbedPass, every_logit: bool) -> Iterator[None]:
     """Tell the run what each forward of a generation reads, and stop when asked to.
+
+    With `every_logit` all positions of a prompt have theirs, though some models say by their configuration how many to keep.
 
     What a forward reads is what it is given: a text may be read again, several candidates may be read at once and
     those that were wrong be taken back, and guidance reads a text of its own beside.
@@ -132,6 +135,8 @@ def _each_forward(passes: Passes, probed: ProbedPass) -> Iterator[None]:
         passes.rank.interrupts.phase = "generating"
         if args:
             kwargs = {"input_ids": args[0], **kwargs}
+        if every_logit and "logits_to_keep" in kwargs:
+            kwargs = {**kwargs, "logits_to_keep": 0}
         cache = kwargs.get(CACHE)
         if cache is None and kwargs.get("use_cache") is True:
             # The model would make one itself, which edits of keys do not reach.

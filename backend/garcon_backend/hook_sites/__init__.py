@@ -15,6 +15,8 @@ Not here: user code, requests, and where the points of an architecture are (that
 ``staged_layers``    whole layers, for what is computed between their modules
 ``staged_llama4``    Llama 4's mixture, where the router's score multiplies what an expert reads
 ``staged_gemma4``    Gemma 4's router, which reads the stream through a norm and scales of its own
+``staged_zamba2``    Zamba2's attention and MLP, whose projections layers share, and add to
 ``own_forward``      a module's own forward, with visits at the functions that it calls
+``state_cache``      the cache of a model that takes none but its own, mended
 ``recurrences``      what mixes tokens without attending: which functions it calls, and what these are given
 """

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 
 from garcon_backend.hook_sites.sites import visited
+from garcon_backend.hook_sites.state_cache import CountsAttendingLayers, own_class
 from garcon_backend.libraries.transformers_internals import (
     ALL_ATTENTION_FUNCTIONS,
     CACHES,
@@ -297,7 +298,23 @@ def fresh_cache(model: Any) -> DynamicCache | None:
     A model that keeps no keys takes none: what it keeps of the past is a state.
     """
     keeps_keys = cache_argument(model) in CACHES
-    return VisitedCache(model) if serves(model) and keeps_keys else None
+    if not (serves(model) and keeps_keys):
+        return None
+    own = own_class(model)
+    return VisitedCache(model) if own is None else _visited_own(own, model)
+
+
+def _attentions(model: Any) -> dict[Any, nn.Module]:
+    """The modules of a model that attend, by layer; those that know of none, by that around them."""
+    wrapper = wrapper_of(model.config)
+    part = model if wrapper is None else model.get_submodule(wrapper.stem)
+    found: dict[Any, nn.Module] = {}
+    for path, module in part.named_modules():
+        layer = getattr(module, "layer_idx", None)
+        if isinstance(layer, int) and hasattr(module, "scaling"):
+            around = (int(name) for name in path.split(".") if name.isdigit())
+            found[layer if layer >= 0 else next(around, layer)] = module
+    return found
 
 
 class VisitedCache(DynamicCache):
@@ -309,13 +326,7 @@ class VisitedCache(DynamicCache):
 
     def __init__(self, model: Any) -> None:
         super().__init__(config=model.config)
-        wrapper = wrapper_of(model.config)
-        part = model if wrapper is None else model.get_submodule(wrapper.stem)
-        self._attentions: dict[Any, nn.Module] = {
-            module.layer_idx: module
-            for module in part.modules()
-            if isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "scaling")
-        }
+        self._attentions = _attentions(model)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -325,3 +336,12 @@ class VisitedCache(DynamicCache):
         return super().update(
             _rotated(taps, "k_rot", key_states), value_states, layer_idx, *args, **kwargs
         )
+
+
+def _visited_own(own: type[DynamicCache], model: Any) -> VisitedCache:
+    """The same as a model's own class of cache, which it takes alone."""
+    made = type(f"Visited{own.__name__}", (CountsAttendingLayers, VisitedCache, own), {})
+    cache: Any = object.__new__(made)
+    own.__init__(cache)
+    cache._attentions = _attentions(model)
+    return cache  # type: ignore[no-any-return]

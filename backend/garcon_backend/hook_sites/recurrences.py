@@ -15,7 +15,7 @@ from torch import Tensor
 
 from garcon_backend.hook_sites.own_forward import CONV_IN, At, Calls, own_forward
 from garcon_backend.hook_sites.sites import Input, Pass, Visitor
-from garcon_backend.hook_sites.views import Frame, PointView
+from garcon_backend.hook_sites.views import Frame, Interleaved, PointView
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,17 @@ gated_delta_net = own_forward(
     }
 )
 """Gated DeltaNet (Yang et al. 2024): a state that each key reads, and of which β is replaced by the key's value."""
+
+_DELTA_OF_CHANNELS = {"channel_decay" if n == "decay" else n: at for n, at in _DELTA.items()}
+
+kimi_delta_attention = own_forward(
+    {
+        **CONV,
+        "chunk_kimi_delta_attention": _DELTA_OF_CHANNELS,
+        "recurrent_kimi_delta_attention": _DELTA_OF_CHANNELS,
+    }
+)
+"""Kimi Delta Attention (Kimi Team 2025): Gated DeltaNet, where each channel of a key is forgotten at a rate of its own."""
 
 SPACE: Calls = {
     **CONV,
@@ -156,3 +167,12 @@ selective_scan = own_forward(
     gate="z",
 )
 """Mamba (Gu and Dao 2023): each channel decays by N numbers of its own."""
+
+lightning_attention = own_forward(
+    {
+        "apply_mask_to_padding_states": {
+            part: At(None, Interleaved(index, 3)) for index, part in enumerate("qkv")
+        }
+    }
+)
+"""Lightning attention (Qin et al. 2024): linear attention whose heads forget at rates that no token changes."""

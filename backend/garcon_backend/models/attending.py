@@ -29,7 +29,7 @@ _IN_TEXT = {"text_config": HOUSE}
 
 _PADDING = "its fast one reads what is beside padding otherwise than the eager one"
 
-EAGER_ALONE = {"blt": _PADDING, "minimax": _PADDING}
+EAGER_ALONE = {"blt": _PADDING}
 """Architectures whose eager implementation alone is the reference, though they take others."""
 
 

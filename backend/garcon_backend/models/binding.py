@@ -62,7 +62,7 @@ class BoundFamily:
         if self.family is None or address.spec is None:
             return Reading(), address.name
         weight = self.family.parameters[address.template]
-        path = fill(weight.path, address.layer)
+        path = _stored_at(self.model, weight, address.layer)
         if weight.tied and self._tied and not _has_parameter(self.model, path):
             path = weight.tied
 
@@ -196,6 +196,17 @@ def _is_of_layer(model: nn.Module, weight: Weight, layer: int | None) -> bool:
     return (not weight.beside or has(weight.beside)) and not any(map(has, weight.unless))
 
 
+def _stored_at(model: nn.Module, weight: Weight, layer: int | None) -> str:
+    """The dotted path at which a layer has a parameter."""
+    path = fill(weight.path, layer)
+    if weight.counted and layer is not None:
+        before = [_module(model, fill(weight.counted, i)) for i in range(layer)]
+        path = path.replace("{j}", str(sum(module is not None for module in before)))
+    if weight.otherwise and not _has_parameter(model, path):
+        path = fill(weight.otherwise, layer)
+    return path
+
+
 def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts: int) -> list[str]:
     names = []
     for spec in PARAMETERS:
@@ -203,7 +214,7 @@ def _find_parameters(model: nn.Module, family: Family, n_layers: int, n_experts:
         if weight is None:
             continue
         for layer in range(n_layers) if "{i}" in spec.template else (None,):
-            path = fill(weight.path, layer)
+            path = _stored_at(model, weight, layer)
             if not _is_of_layer(model, weight, layer):
                 continue
             if not _has_parameter(model, path) and not (

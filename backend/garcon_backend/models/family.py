@@ -51,6 +51,8 @@ class Weight:
         tied: another path that holds the same parameter where this one is absent.
         beside: path of a module that layers have whose parameter it is; any layer where it is "".
         unless: paths of modules that these layers do not have.
+        otherwise: dotted path in layers that have nothing at `path`.
+        counted: path of a module; ``{j}`` in `path` is how many layers before have it.
     """
 
     path: str
@@ -60,6 +62,8 @@ class Weight:
     tied: str | None = None
     beside: str = ""
     unless: tuple[str, ...] = ()
+    otherwise: str = ""
+    counted: str = ""
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,11 @@ class _FamilyFile:
             points={template: elsewhere(site) for template, site in base.points.items()},
             parameters={
                 template: replace(
-                    weight, path=path(weight.path), tied=weight.tied and path(weight.tied)
+                    weight,
+                    path=path(weight.path),
+                    tied=weight.tied and path(weight.tied),
+                    otherwise=weight.otherwise and path(weight.otherwise),
+                    counted=weight.counted and path(weight.counted),
                 )
                 for template, weight in base.parameters.items()
             },

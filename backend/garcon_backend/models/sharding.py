@@ -79,6 +79,10 @@ def load_sharded(
     return part
 
 
+FOLLOW_FROM_THE_CONFIGURATION = ("slope_rate", "query_decay", "key_decay", "diagonal_decay")
+"""Buffers that a checkpoint may have, and that are computed where it has not: rates by which MiniMax 01's heads forget."""
+
+
 def refuse_missing(directory: Path, found: dict[str, Any]) -> None:
     """Refuse a model of which transformers drew some weights at random.
 
@@ -86,7 +90,9 @@ def refuse_missing(directory: Path, found: dict[str, Any]) -> None:
         NotAModel: naming the first of them.
     """
     other_shape = {key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"]}
-    lacking = sorted(other_shape | set(found["missing_keys"]))
+    computed = tuple(f".{name}" for name in FOLLOW_FROM_THE_CONFIGURATION)
+    missing = {key for key in found["missing_keys"] if not key.endswith(computed)}
+    lacking = sorted(other_shape | missing)
     if lacking:
         raise NotAModel(
             f"The weights in {directory} lack {lacking[0]} ({len(lacking)} in all), "

@@ -18,7 +18,7 @@ from garcon_backend.execution.check_readings import SESSION, Readings
 from garcon_backend.execution.launch_check import check
 from garcon_backend.hook_sites import attention
 from garcon_backend.in_process import open_here
-from garcon_backend.models import attending
+from garcon_backend.models.families import FAMILIES
 from garcon_backend.models.own_implementation import by_own_implementation, window_of
 from garcon_jupyter.display import listings
 from garcon_jupyter.display.server_card import server_card
@@ -221,8 +221,8 @@ def test_a_choice_that_rounding_decides_is_no_fault(tmp_path: Path) -> None:
 def test_where_transformers_contradicts_itself_nothing_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MiniMax's kernel and its eager code both read padding that a cache has, each otherwise."""
-    monkeypatch.delitem(attending.EAGER_ALONE, "minimax")
+    """MiniMax's kernel and its eager code both read padding that its own cache has, each otherwise."""
+    monkeypatch.delitem(FAMILIES, "minimax")  # whose cache is mended
     path = architectures.make("minimax", tmp_path)
     said = garcon.connect(open_here(path)).facts["model"]["check"]["said"]
     assert said.startswith("equal to its own implementation")

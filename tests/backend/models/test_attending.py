@@ -118,7 +118,7 @@ def test_greedy_continuations_are_those_of_the_reference(ours: BareRank, plain: 
 def test_modules_alone_are_offered_where_no_family_maps(ours: BareRank) -> None:
     kind = ours.model.config.model_type  # type: ignore[union-attr]
     mapped = kind in FAMILIES
-    by_house = kind in ("gpt_oss", "gemma4_text", "deepseek_v32", "glm_moe_dsa")
+    by_house = kind in ("gpt_oss", "gemma4_text", "deepseek_v32", "glm_moe_dsa", "minimax")
     assert attention.serves(ours.model) == by_house
     assert bool(ours.catalog.names()) == mapped
     own = not by_house and ours.model.config._attn_implementation == "eager"  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from garcon_backend.hook_sites.sites import (
     Output,
     StagedForward,
 )
-from garcon_backend.hook_sites.views import FlatHeads, FusedPart
+from garcon_backend.hook_sites.views import FlatHeads, FusedPart, Heads
 from garcon_backend.models.family import (
     Sizes,
     Weight,
@@ -100,6 +100,16 @@ def delta_points(mixer: str, norm: str = "norm", out: str = "out_proj") -> dict[
     }
 
 
+def channel_delta_points(mixer: str) -> dict[str, HookSite]:
+    """Kimi Delta Attention."""
+    parts = ("conv_in", "conv_out", "q", "k", "v", "beta", "channel_decay", "state_out")
+    return {
+        **_around(mixer, f"{mixer}.o_proj"),
+        **_inside(mixer, recurrences.kimi_delta_attention, *parts),
+        f"{MIXER}.gate": Input(f"{mixer}.o_norm", FlatHeads(), position=1),
+    }
+
+
 def state_space_points(
     mixer: str, steps: StagedForward = recurrences.state_space
 ) -> dict[str, HookSite]:
@@ -128,6 +138,16 @@ def convolution_points(mixer: str) -> dict[str, HookSite]:
         **_inside(mixer, recurrences.short_convolution, "conv_in", "conv_out"),
         f"{MIXER}.in_gate": Output(f"{mixer}.in_proj", FusedPart(0, 3)),
         f"{MIXER}.gate": Output(f"{mixer}.in_proj", FusedPart(1, 3)),
+    }
+
+
+def lightning_points(mixer: str) -> dict[str, HookSite]:
+    """Lightning attention."""
+    return {
+        **_around(mixer, f"{mixer}.out_proj"),
+        **_inside(mixer, recurrences.lightning_attention, "q", "k", "v"),
+        f"{MIXER}.state_out": Input(f"{mixer}.norm", Heads()),
+        f"{MIXER}.gate": Output(f"{mixer}.output_gate"),
     }
 
 
@@ -214,6 +234,28 @@ def delta_weights(mixer: str, norm: str = "norm", out: str = "out_proj") -> dict
     }
 
 
+def channel_delta_weights(mixer: str) -> dict[str, Weight]:
+    """Kimi Delta Attention, whose decay and gate are projected through a narrow middle."""
+    named = {
+        **{f"{x}_proj": f"{x}_proj" for x in "qkv"},
+        "beta_proj": "b_proj",
+        "decay_down_proj": "forget_gate.f_a_proj",
+        "decay_up_proj": "forget_gate.f_b_proj",
+        "gate_down_proj": "g_a_proj",
+        "gate_up_proj": "g_b_proj",
+        "out_proj": "o_proj",
+    }
+    weights = {
+        **_convolution(f"{mixer}.conv1d"),
+        f"{MIXER}.A_log": Weight(f"{mixer}.forget_gate.A_log", lambda s, sizes: s.flatten()),
+        f"{MIXER}.dt_bias": Weight(f"{mixer}.forget_gate.dt_bias"),
+        f"{MIXER}.out_norm.weight": Weight(f"{mixer}.o_norm.weight"),
+    }
+    for name, stored in named.items():
+        weights |= linear(f"{MIXER}.{name}", f"{mixer}.{stored}")
+    return weights
+
+
 def _of_state_space(sizes: Sizes) -> list[int]:
     state = sizes["G"] * sizes["N"]
     return [sizes["I"], sizes["I"], state, state, sizes["R"]]
@@ -262,4 +304,17 @@ def convolution_weights(mixer: str) -> dict[str, Weight]:
     }
     for index, name in enumerate(("in_gate_proj", "gate_proj", "x_proj")):
         weights |= linear(f"{MIXER}.{name}", f"{mixer}.in_proj", rows_of_part(index, 3))
+    return weights
+
+
+def lightning_weights(mixer: str) -> dict[str, Weight]:
+    """Lightning attention, whose one projection puts out queries, keys and values of each head side by side."""
+    weights = {
+        **linear(f"{MIXER}.gate_proj", f"{mixer}.output_gate"),
+        f"{MIXER}.out_norm.weight": Weight(f"{mixer}.norm.weight"),
+        **linear(f"{MIXER}.out_proj", f"{mixer}.out_proj"),
+    }
+    for index, name in enumerate(("q_proj", "k_proj", "v_proj")):
+        rows = rows_of_each_group(index, lambda sizes: [sizes["r"]] * 3)
+        weights |= linear(f"{MIXER}.{name}", f"{mixer}.qkv_proj", rows)
     return weights
