@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -276,12 +277,17 @@ class Examination:
 
     def _kinds_having(self, template: str) -> list[str]:
         """The kinds whose layers have a parameter."""
-        layers = {
-            address.layer
-            for name in self._catalog.parameters
-            if (address := parse_parameter(name)) is not None and address.template == template
-        }
-        return [k for k in ("", *self.kinds) if any(self._kind_of(layer) == k for layer in layers)]
+        kinds = {self._kind_of(layer) for layer in self._having[template]}
+        return [kind for kind in ("", *self.kinds) if kind in kinds]
+
+    @functools.cached_property
+    def _having(self) -> Mapping[str, set[int | None]]:
+        """The layers that have a parameter, by its template."""
+        found: dict[str, set[int | None]] = defaultdict(set)
+        for name in self._catalog.parameters:
+            if (address := parse_parameter(name)) is not None:
+                found[address.template].add(address.layer)
+        return found
 
     def _parameter(self, template: str, kind: str) -> CertificateFinding:
         using = {identity.of for identity in IDENTITIES if template in identity.by}
