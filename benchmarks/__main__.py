@@ -28,6 +28,7 @@ GROUPS = (
     "launching",
     "sharded",
     "growth",
+    "certificate",
     "atlas",
 )
 
