@@ -42,7 +42,7 @@ class StoredTensor:
     @property
     def is_mask(self) -> bool:
         """Whether it is a causal mask ``[1, 1, n, n]``, which some old checkpoints store."""
-        return len(self.shape) == 4 and self.shape[:2] == (1, 1)
+        return len(self.shape) == 4 and self.shape == (1, 1, self.shape[3], self.shape[3])
 
 
 def weight_files(directory: Path) -> list[Path]:

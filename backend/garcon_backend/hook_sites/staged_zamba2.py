@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from garcon_backend.hook_sites.sites import Pass, Visitor, visited
-from garcon_backend.libraries.transformers_internals import ALL_ATTENTION_FUNCTIONS, CACHES
+from garcon_backend.libraries.transformers_internals import (
+    ALL_ATTENTION_FUNCTIONS,
+    CACHES,
+    attention_of,
+)
 
 
 def shared_attention(
@@ -34,7 +38,7 @@ def shared_attention(
     if cache is not None:
         k, v = cache.update(k, v, layer)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, own.eager_attention_forward
+        attention_of(module.config), own.eager_attention_forward
     )
     dropout = module.attention_dropout if module.training else 0.0
     mixed, pattern = attend(module, q, k, v, mask, dropout=dropout, scaling=module.scaling, **given)
