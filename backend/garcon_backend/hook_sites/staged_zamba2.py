@@ -38,7 +38,7 @@ def shared_attention(
     if cache is not None:
         k, v = cache.update(k, v, layer)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-        attention_of(module.config), own.eager_attention_forward
+        attention_of(module.config) or "eager", own.eager_attention_forward
     )
     dropout = module.attention_dropout if module.training else 0.0
     mixed, pattern = attend(module, q, k, v, mask, dropout=dropout, scaling=module.scaling, **given)
