@@ -6,6 +6,7 @@ sides take turns, each is judged by its fastest rounds, and what is measured is 
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Callable
 from typing import Any
@@ -98,9 +99,15 @@ def test_a_large_recording_is_fetched_in_about_the_time_of_a_copy(rmodel: Remote
     handle = recording.handle("value")
     source = torch.full((floats,), 7.0)
     assert torch.equal(handle.fetch(), source)
-    copied, fetched = best(8, source.clone, handle.fetch)
+
+    def copy() -> None:
+        """Into memory that nobody has touched, as what is fetched is: a clone may be given some that is warm."""
+        memory = mmap.mmap(-1, 4 * floats)
+        torch.frombuffer(memory, dtype=torch.float32).copy_(source)
+
+    copied, fetched = best(8, copy, handle.fetch)
     rmodel.clear_recordings()
-    assert fetched < 8 * copied + 5e-3
+    assert fetched < 4 * copied + 5e-3, (fetched, copied)
 
 
 def test_many_small_recordings_travel_together(rmodel: RemoteModel) -> None:
