@@ -22,7 +22,7 @@ class Held:
     Attributes:
         identity: which.
         layer: of its point; None for what is in no layer.
-        form: name of its form that comes nearest.
+        form: name of the form in which it holds, or comes nearest to it.
         error: how far that is off.
         allowed: how far it may be.
         others: further forms, of those that fit numbers, that hold as well: an edit may tell which one it is.
@@ -78,11 +78,20 @@ def held(values: PointValues, layers: Iterable[int], dtype: str) -> Iterator[Hel
 
 
 def nearest(identity: Identity, values: PointValues, dtype: str) -> Held | None:
-    """The form of an identity that comes nearest; None where none can be computed."""
+    """The form of an identity that holds; of those that fit numbers, or where none holds, the one that comes nearest.
+
+    Where several hold, the first that the table names: they differ by rounding, until an edit comes between them (a stream
+    without its middle is a sum as well), so which of them is nearer would tell nothing, and depend on the machine.
+
+    Returns:
+        None where none can be computed.
+    """
     strict, loose = identity.strict_first
-    found = [*_tried(identity, strict, values, dtype)]
-    if any(one.holds for one in found):
-        return min(found, key=_off)
+    found = []
+    for one in _tried(identity, strict, values, dtype):
+        if one.holds:
+            return one
+        found.append(one)
     found += _tried(identity, loose, values, dtype)
     if not found:
         return None
