@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import garcon_jupyter as garcon
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.other_sites import ScaledOutput
 from garcon_backend.hook_sites.sites import (
     InAttention,
@@ -23,6 +22,8 @@ from garcon_backend.hook_sites.sites import (
     Output,
     SharedInput,
 )
+from garcon_backend.hook_sites.staged import norms
+from garcon_backend.hook_sites.staged.routers import softmax_router
 from garcon_backend.hook_sites.views import FusedPart, Heads, Interleaved
 from garcon_backend.models.families import FAMILIES, decoder
 from garcon_backend.models.family import rows_in_turn, rows_of_each_head, rows_of_part
@@ -100,16 +101,12 @@ LLAMA: dict[str, Fault] = {
         "final_norm.out", "model.norm", "model.layers.1.input_layernorm"
     ),
     "the embedding after a block": site("embed.out", lambda s: Output("model.layers.0")),
-    "a centred norm": field(f"{LAYER}attn.norm.scale", steps=staged_forwards.layer_norm),
-    "a gain that is less one": field(
-        f"{LAYER}mlp.norm.normalized", steps=staged_forwards.gemma_rms_norm
-    ),
+    "a centred norm": field(f"{LAYER}attn.norm.scale", steps=norms.layer_norm),
+    "a gain that is less one": field(f"{LAYER}mlp.norm.normalized", steps=norms.gemma_rms_norm),
     "all norms centred": lambda family: replace(
         family,
         points={
-            t: replace(s, steps=staged_forwards.layer_norm)
-            if isinstance(s, Inside) and "norm" in t
-            else s
+            t: replace(s, steps=norms.layer_norm) if isinstance(s, Inside) and "norm" in t else s
             for t, s in family.points.items()
         },
     ),
@@ -154,7 +151,7 @@ GPT2: dict[str, Fault] = {
     "the MLP's bias left out": without_weight(f"{LAYER}mlp.down_proj.bias"),
     "a norm's bias left out": without_weight(f"{LAYER}attn.norm.bias"),
     "the final norm's bias left out": without_weight("final_norm.bias"),
-    "a norm that does not centre": field(f"{LAYER}attn.norm.scale", steps=staged_forwards.rms_norm),
+    "a norm that does not centre": field(f"{LAYER}attn.norm.scale", steps=norms.rms_norm),
     "positions for tokens": swapped("embed.out", "pos_embed.out"),
     "positions a row late": weight(
         "pos_embed.weight", lambda w: replace(w, rows=lambda x, sizes: x[1:])
@@ -193,9 +190,7 @@ GEMMA: dict[str, Fault] = {
         f"{LAYER}mlp.contribution", lambda s: Output(decoder.MLP)
     ),
     "what is added for what is put out": instead(f"{LAYER}mlp.out", f"{LAYER}mlp.contribution"),
-    "a norm in its steps without one": field(
-        f"{LAYER}attn.norm.scale", steps=staged_forwards.rms_norm
-    ),
+    "a norm in its steps without one": field(f"{LAYER}attn.norm.scale", steps=norms.rms_norm),
     "the post-norms swapped": weights_swapped(
         f"{LAYER}attn.post_norm.weight", f"{LAYER}mlp.post_norm.weight"
     ),
@@ -222,9 +217,7 @@ OTHERS: dict[str, dict[str, Fault]] = {
         ),
     },
     "qwen3_moe": {
-        "weights that add up": field(
-            f"{LAYER}mlp.router.logits", steps=staged_forwards.softmax_router
-        ),
+        "weights that add up": field(f"{LAYER}mlp.router.logits", steps=softmax_router),
         "an expert's projections swapped": weights_swapped(
             f"{LAYER}mlp.experts.{{e}}.gate_proj", f"{LAYER}mlp.experts.{{e}}.up_proj"
         ),
@@ -264,9 +257,7 @@ OTHERS: dict[str, dict[str, Fault]] = {
     },
     "cohere": {
         "the edit of one half's input reaches the other": field(f"{LAYER}attn.in", aside=False),
-        "a norm that does not centre": field(
-            f"{LAYER}attn.norm.scale", steps=staged_forwards.rms_norm
-        ),
+        "a norm that does not centre": field(f"{LAYER}attn.norm.scale", steps=norms.rms_norm),
     },
     "qwen3": {
         "the norm of keys for that of queries": swapped(

@@ -37,3 +37,9 @@ def weight_of(module: nn.Module) -> Any:
             "Inputs and outputs of the module can be probed; or give the model in bfloat16.",
         )
     return weight if adapted is None else adapted.weight()
+
+
+def local(parameter: Any) -> Tensor:
+    """The part of a parameter that this rank holds."""
+    shard: Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return shard

@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import (
     HookSite,
     Inside,
     Output,
     StagedForward,
 )
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.family_notes import standard_notes
 from garcon_backend.models.fused_rows import (
     Rows,
@@ -162,7 +162,7 @@ def standard_sizes(config: object) -> dict[str, int]:
 
 
 def norm_points(
-    prefix: str, path: str, in_steps: StagedForward = staged_forwards.rms_norm
+    prefix: str, path: str, in_steps: StagedForward = norms.rms_norm
 ) -> dict[str, HookSite]:
     """The three points of a norm."""
     return {

@@ -36,7 +36,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.other_sites import ScaledOutput
 from garcon_backend.hook_sites.sites import (
     HookSite,
@@ -47,6 +46,8 @@ from garcon_backend.hook_sites.sites import (
     Output,
     SharedInput,
 )
+from garcon_backend.hook_sites.staged import norms
+from garcon_backend.hook_sites.staged.head_outputs import output_by_head
 from garcon_backend.hook_sites.views import FlatTokens, FusedPart, Heads, Interleaved, PointView
 from garcon_backend.models.binding import BoundFamily
 from garcon_backend.models.families import FAMILIES
@@ -211,7 +212,7 @@ class _FamilyFile:
         found = {name: self._site(name, place) for name, place in self._table("points").items()}
         for prefix, norm in self._table("norms").items():
             path, kind = self._norm(prefix, norm)
-            found |= norm_points(prefix, path, getattr(staged_forwards, kind))
+            found |= norm_points(prefix, path, getattr(norms, kind))
         return found
 
     def _parameters(self) -> dict[str, Weight]:
@@ -238,7 +239,7 @@ class _FamilyFile:
         )
         path, _, side = str(options["at"]).rpartition(".")
         if side == "by_head":
-            return Inside(path, staged_forwards.output_by_head, "head_out")
+            return Inside(path, output_by_head, "head_out")
         if side == "attention":
             return InAttention(path, str(options.get("part", name.rpartition(".")[2])))
         if side not in SIDES:

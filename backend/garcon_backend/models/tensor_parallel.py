@@ -25,7 +25,7 @@ from garcon_backend.distributed.collectives import (
     span,
     sum_over_ranks,
 )
-from garcon_backend.hook_sites.staged_forwards import biases_written
+from garcon_backend.hook_sites.staged.experts import biases_written
 
 Forward = Callable[..., Any]
 

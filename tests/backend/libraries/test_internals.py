@@ -49,7 +49,7 @@ EXCEPTIONS = {
     "magics/completion.py": "argparse's options by name, as Python has had them since 2.7",
     "imported.py": "whether a module is still being imported, of which importlib tells nothing else",
     "execution/generation_options.py": "where settings are from, for the words of an error; absent is as well",
-    "hook_sites/staged_forwards.py": "a module's own forward, in steps: its points are tested against it",
+    "hook_sites/staged/experts.py": "a module's own forward, in steps: its points are tested against it",
     "kernel/application.py": "replaces ipykernel's methods, and calls two: declared in jupyter_internals",
 }
 """Files beside the rooms ``libraries`` that read private names, and why."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import HookSite
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder, mixers
 from garcon_backend.models.family import (
     Family,
@@ -32,7 +32,7 @@ def attention_points() -> dict[str, HookSite]:
 POINTS: dict[str, HookSite] = {
     **decoder.stem_points(),
     **norm_points("final_norm", FINAL_NORM),
-    **mixers.first_norm_points(FIRST_NORM, decoder.ATTN, MAMBA, staged_forwards.rms_norm),
+    **mixers.first_norm_points(FIRST_NORM, decoder.ATTN, MAMBA, norms.rms_norm),
     **attention_points(),
     **decoder.middle_points(SECOND_NORM),
     **decoder.gated_points(MLP, *_NAMES),

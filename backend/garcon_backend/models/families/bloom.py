@@ -6,8 +6,8 @@ outputs of the modules are streams.
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, LogitsOf, Output, SharedInput
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Interleaved
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import (
@@ -34,19 +34,17 @@ FAMILY = Family(
     points={
         "embed.out": Output("transformer.word_embeddings"),
         "layers.{i}.resid_pre": Input(BLOCK),
-        **norm_points(
-            "layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", staged_forwards.layer_norm
-        ),
+        **norm_points("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", norms.layer_norm),
         "layers.{i}.attn.in": Input(ATTN),
         **{f"layers.{{i}}.attn.{x}": Output(FUSED, Interleaved(n, 3)) for n, x in enumerate("qkv")},
         **decoder.own_mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.dense", f"{ATTN}.dense"),
         "layers.{i}.resid_mid": SharedInput(SECOND_NORM),
-        **norm_points("layers.{i}.mlp.norm", SECOND_NORM, staged_forwards.layer_norm),
+        **norm_points("layers.{i}.mlp.norm", SECOND_NORM, norms.layer_norm),
         **decoder.plain_mlp_points(MLP, "dense_h_to_4h", "dense_4h_to_h"),
         "layers.{i}.mlp.contribution": Output(f"{MLP}.dense_4h_to_h"),
         "layers.{i}.resid_post": Output(BLOCK),
-        **norm_points("final_norm", "transformer.ln_f", staged_forwards.layer_norm),
+        **norm_points("final_norm", "transformer.ln_f", norms.layer_norm),
         "logits": LogitsOf(),
     },
     refused={

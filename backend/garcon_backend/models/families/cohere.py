@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import PointView
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family
@@ -25,8 +25,8 @@ FAMILY = Family(
     layers="model.layers",
     lacks=_lacks,
     points={
-        **decoder.stem_points(staged_forwards.layer_norm),
-        **decoder.attention_points(staged_forwards.layer_norm),
+        **decoder.stem_points(norms.layer_norm),
+        **decoder.attention_points(norms.layer_norm),
         **decoder.normed_points(PointView()),
         **decoder.gated_mlp_points(),
         "layers.{i}.attn.in": Input(decoder.ATTN, aside=True),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_attention, staged_forwards
 from garcon_backend.hook_sites.sites import (
     HookSite,
     InAttention,
@@ -16,6 +15,9 @@ from garcon_backend.hook_sites.sites import (
     SharedInput,
     StagedForward,
 )
+from garcon_backend.hook_sites.staged import norms
+from garcon_backend.hook_sites.staged.at_softmax import at_softmax
+from garcon_backend.hook_sites.staged.head_outputs import output_by_head
 from garcon_backend.hook_sites.views import Heads, PointView
 from garcon_backend.models.family import Weight, linear, norm_points, norm_weights
 
@@ -85,8 +87,8 @@ def mixing_points(attn: str) -> dict[str, HookSite]:
 def own_mixing_points(attn: str) -> dict[str, HookSite]:
     """The same where attention is a class of its own, at its softmax."""
     return {
-        "layers.{i}.attn.scores": Inside(attn, staged_attention.at_softmax, "scores"),
-        "layers.{i}.attn.pattern": Inside(attn, staged_attention.at_softmax, "pattern"),
+        "layers.{i}.attn.scores": Inside(attn, at_softmax, "scores"),
+        "layers.{i}.attn.pattern": Inside(attn, at_softmax, "pattern"),
     }
 
 
@@ -96,7 +98,7 @@ def written_points(
     """What the heads write; `contribution` is the norm after the projection, where there is one."""
     return {
         "layers.{i}.attn.z": Input(projection, Heads()),
-        "layers.{i}.attn.head_out": Inside(projection, staged_forwards.output_by_head, "head_out"),
+        "layers.{i}.attn.head_out": Inside(projection, output_by_head, "head_out"),
         "layers.{i}.attn.out": Output(projection),
         "layers.{i}.attn.contribution": Output(contribution or attn),
     }
@@ -116,7 +118,7 @@ def plain_mlp_points(mlp: str, up: str, down: str) -> dict[str, HookSite]:
 # -- points by Llama's module names ----------------------------------------------------------
 
 
-def stem_points(norm: StagedForward = staged_forwards.rms_norm) -> dict[str, HookSite]:
+def stem_points(norm: StagedForward = norms.rms_norm) -> dict[str, HookSite]:
     """Embedding, residual stream, final norm and logits."""
     return {
         "embed.out": Output("model.embed_tokens"),
@@ -128,7 +130,7 @@ def stem_points(norm: StagedForward = staged_forwards.rms_norm) -> dict[str, Hoo
 
 
 def attention_points(
-    norm: StagedForward = staged_forwards.rms_norm, contribution: str | None = None
+    norm: StagedForward = norms.rms_norm, contribution: str | None = None
 ) -> dict[str, HookSite]:
     """Attention with separate q, k and v projections, and the norm before it."""
     return {
@@ -151,7 +153,7 @@ def normed_points(view: PointView) -> dict[str, HookSite]:
     }
 
 
-def middle_points(path: str, norm: StagedForward = staged_forwards.rms_norm) -> dict[str, HookSite]:
+def middle_points(path: str, norm: StagedForward = norms.rms_norm) -> dict[str, HookSite]:
     """The residual stream between attention and MLP, and the norm that reads it."""
     return {
         "layers.{i}.resid_mid": SharedInput(path),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from garcon_backend.hook_sites import staged_mixtures
+from garcon_backend.hook_sites.staged.grouped_routers import grouped_softmax_router
 from garcon_backend.models.families import deepseek_v3, experts
 
 FAMILY = replace(
     deepseek_v3.FAMILY,
     name="deepseek_v2",
     model_types=("deepseek_v2",),
-    points={**deepseek_v3.FAMILY.points, **experts.points(staged_mixtures.grouped_router)},
+    points={**deepseek_v3.FAMILY.points, **experts.points(grouped_softmax_router)},
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_mixtures
+from garcon_backend.hook_sites.staged.grouped_routers import grouped_sigmoid_router
 from garcon_backend.models.families import decoder, experts, latent
 from garcon_backend.models.family import Family, norm_weights
 
@@ -46,7 +46,7 @@ FAMILY = Family(
         **latent.points(),
         **decoder.middle_points(SECOND_NORM),
         **decoder.gated_mlp_points(),
-        **experts.points(staged_mixtures.sigmoid_router),
+        **experts.points(grouped_sigmoid_router),
         **experts.shared_points(SHARED),
     },
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **latent.REFUSED},

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from garcon_backend.hook_sites import staged_mixtures
+from garcon_backend.hook_sites.staged.grouped_routers import balanced_router
 from garcon_backend.models.families import decoder, experts, helium
 
 SHARED = f"{decoder.MLP}.shared_experts"
@@ -40,7 +40,7 @@ FAMILY = replace(
     lacks=_lacks,
     points={
         **helium.FAMILY.points,
-        **experts.points(staged_mixtures.balanced_router),
+        **experts.points(balanced_router),
         **experts.shared_points(SHARED, flat=True),
     },
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **decoder.REFUSED_QK_NORM},

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.other_sites import ByKind
 from garcon_backend.hook_sites.sites import (
     HookSite,
@@ -18,7 +17,8 @@ from garcon_backend.hook_sites.sites import (
     Output,
     StagedForward,
 )
-from garcon_backend.hook_sites.staged_experts import gated_shared_expert
+from garcon_backend.hook_sites.staged.experts import fused_experts, gated_shared_expert
+from garcon_backend.hook_sites.staged.routers import softmax_router
 from garcon_backend.hook_sites.views import FlatTokens, PointView
 from garcon_backend.models.families.decoder import DENSE, MLP, REFUSED_EXPERTS
 from garcon_backend.models.family import Weight, linear, rows_of_part, standard_sizes
@@ -27,9 +27,9 @@ ROUTED = "its MLP is a mixture of experts; see layers.{i}.mlp.experts.{e}.post_a
 
 
 def points(
-    router: StagedForward = staged_forwards.softmax_router,
+    router: StagedForward = softmax_router,
     gate: str = f"{MLP}.gate",
-    all_experts: StagedForward = staged_forwards.fused_experts,
+    all_experts: StagedForward = fused_experts,
     mlp: str = MLP,
 ) -> dict[str, HookSite]:
     """Router, experts, and what they put out together.

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, LogitsOf, Output, SharedInput
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Grouped
 from garcon_backend.models.families import bloom, decoder
 from garcon_backend.models.family import (
@@ -31,7 +31,7 @@ BLOCK = "transformer.h.{i}"
 ATTN = f"{BLOCK}.self_attention"
 MLP = f"{BLOCK}.mlp"
 FUSED = f"{ATTN}.query_key_value"
-NORM = staged_forwards.layer_norm
+NORM = norms.layer_norm
 
 BY_KERNEL = "its attention with ALiBi is a kernel's, which cannot be looked into"
 

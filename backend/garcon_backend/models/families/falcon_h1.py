@@ -10,7 +10,7 @@ from typing import Any
 
 from garcon_backend.hook_sites import recurrences
 from garcon_backend.hook_sites.sites import Input, Inside, Output
-from garcon_backend.hook_sites.staged_layers import parallel_layer
+from garcon_backend.hook_sites.staged.layers import parallel_layer
 from garcon_backend.models.families import bamba, decoder, mixers
 from garcon_backend.models.family import Family, norm_points, norm_weights, standard_sizes
 

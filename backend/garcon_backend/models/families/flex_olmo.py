@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, Output
+from garcon_backend.hook_sites.staged.routers import qwen_router
 from garcon_backend.models.families import decoder, experts, olmo2
 from garcon_backend.models.family import Family
 
@@ -19,7 +19,7 @@ FAMILY = Family(
     layers="model.layers",
     points={
         **{name: site for name, site in olmo2.FAMILY.points.items() if name not in _DENSE},
-        **experts.points(staged_forwards.qwen_router),
+        **experts.points(qwen_router),
         "layers.{i}.mlp.in": Input(decoder.MLP, aside=True),
         "layers.{i}.mlp.contribution": Output(olmo2.AFTER_MLP),
     },

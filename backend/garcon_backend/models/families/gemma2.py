@@ -6,7 +6,7 @@ stored less one; scores are soft-capped; every other layer sees a window only.
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family, norm_weights
 
@@ -20,9 +20,9 @@ FAMILY = Family(
     model_types=("gemma2",),
     layers="model.layers",
     points={
-        **decoder.stem_points(staged_forwards.gemma_rms_norm),
-        **decoder.attention_points(staged_forwards.gemma_rms_norm, AFTER_ATTENTION),
-        **decoder.middle_points(BEFORE_MLP, staged_forwards.gemma_rms_norm),
+        **decoder.stem_points(norms.gemma_rms_norm),
+        **decoder.attention_points(norms.gemma_rms_norm, AFTER_ATTENTION),
+        **decoder.middle_points(BEFORE_MLP, norms.gemma_rms_norm),
         **decoder.gated_mlp_points(AFTER_MLP),
     },
     refused={

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import HookSite, InAttention, Input, Inside, Output
-from garcon_backend.hook_sites.staged_gemma4 import scaled_router
+from garcon_backend.hook_sites.staged import norms
+from garcon_backend.hook_sites.staged.experts import fused_experts
+from garcon_backend.hook_sites.staged.head_outputs import output_by_counted_head
+from garcon_backend.hook_sites.staged.routers import scaled_router
 from garcon_backend.hook_sites.views import FlatTokens
 from garcon_backend.models.families import decoder, gemma2
 from garcon_backend.models.family import (
@@ -26,7 +28,7 @@ from garcon_backend.models.family import (
     standard_sizes,
 )
 
-NORM = staged_forwards.olmo_rms_norm  # gains in float32, stored as they are
+NORM = norms.olmo_rms_norm  # gains in float32, stored as they are
 ATTN, BLOCK = decoder.ATTN, decoder.BLOCK
 ROUTER, EXPERTS = f"{BLOCK}.router", f"{BLOCK}.experts"
 
@@ -48,9 +50,7 @@ def attention_points() -> dict[str, HookSite]:
         "layers.{i}.attn.k_rot": InAttention(ATTN, "k_rot", needs=key_norm),
         **decoder.mixing_points(ATTN),
         "layers.{i}.attn.z": InAttention(ATTN, "z"),
-        "layers.{i}.attn.head_out": Inside(
-            f"{ATTN}.o_proj", staged_forwards.output_by_counted_head, "head_out"
-        ),
+        "layers.{i}.attn.head_out": Inside(f"{ATTN}.o_proj", output_by_counted_head, "head_out"),
         "layers.{i}.attn.out": Output(f"{ATTN}.o_proj"),
         "layers.{i}.attn.contribution": Output(gemma2.AFTER_ATTENTION),
     }
@@ -60,7 +60,7 @@ EXPERT_POINTS: dict[str, HookSite] = {
     "layers.{i}.mlp.router.logits": Inside(ROUTER, scaled_router, "logits"),
     "layers.{i}.mlp.router.weights": Output(ROUTER, FlatTokens(), item=1),
     "layers.{i}.mlp.router.indices": Output(ROUTER, FlatTokens(), item=2),
-    f"{_EXPERT}.post_activation": Inside(EXPERTS, staged_forwards.fused_experts, "{e}"),
+    f"{_EXPERT}.post_activation": Inside(EXPERTS, fused_experts, "{e}"),
 }
 
 PER_LAYER_POINTS: dict[str, HookSite] = {

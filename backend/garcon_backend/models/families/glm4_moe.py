@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from garcon_backend.hook_sites import staged_mixtures
+from garcon_backend.hook_sites.staged.grouped_routers import grouped_sigmoid_router
 from garcon_backend.models.families import decoder, experts, qwen3
 from garcon_backend.models.families.deepseek_v3 import SHARED, routed
 
@@ -33,7 +33,7 @@ FAMILY = replace(
     lacks=lacks,
     points={
         **qwen3.FAMILY.points,
-        **experts.points(staged_mixtures.sigmoid_router),
+        **experts.points(grouped_sigmoid_router),
         **experts.shared_points(SHARED),
     },
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS},

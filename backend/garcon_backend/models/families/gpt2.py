@@ -5,8 +5,8 @@ Its projections are stored transposed, [in, out].
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, LogitsOf, Output, SharedInput
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import FusedPart
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import (
@@ -31,7 +31,7 @@ FAMILY = Family(
         "embed.out": Output("transformer.wte"),
         "pos_embed.out": Output("transformer.wpe"),
         "layers.{i}.resid_pre": Input(BLOCK),
-        **norm_points("layers.{i}.attn.norm", f"{BLOCK}.ln_1", staged_forwards.layer_norm),
+        **norm_points("layers.{i}.attn.norm", f"{BLOCK}.ln_1", norms.layer_norm),
         "layers.{i}.attn.in": Input(ATTN),
         "layers.{i}.attn.q": Output(f"{ATTN}.c_attn", FusedPart(0, 3, heads=True)),
         "layers.{i}.attn.k": Output(f"{ATTN}.c_attn", FusedPart(1, 3, heads=True)),
@@ -39,10 +39,10 @@ FAMILY = Family(
         **decoder.mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.c_proj"),
         "layers.{i}.resid_mid": SharedInput(f"{BLOCK}.ln_2"),
-        **norm_points("layers.{i}.mlp.norm", f"{BLOCK}.ln_2", staged_forwards.layer_norm),
+        **norm_points("layers.{i}.mlp.norm", f"{BLOCK}.ln_2", norms.layer_norm),
         **decoder.plain_mlp_points(MLP, "c_fc", "c_proj"),
         "layers.{i}.resid_post": Output(BLOCK),
-        **norm_points("final_norm", "transformer.ln_f", staged_forwards.layer_norm),
+        **norm_points("final_norm", "transformer.ln_f", norms.layer_norm),
         "logits": LogitsOf(),
     },
     refused={

@@ -5,8 +5,8 @@ Scores are not scaled.
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, LogitsOf, Output, SharedInput
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Heads
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family, Weight, linear, norm_points, norm_weights
@@ -26,16 +26,16 @@ FAMILY = Family(
         "embed.out": Output("transformer.wte"),
         "pos_embed.out": Output("transformer.wpe"),
         "layers.{i}.resid_pre": Input(BLOCK),
-        **norm_points("layers.{i}.attn.norm", f"{BLOCK}.ln_1", staged_forwards.layer_norm),
+        **norm_points("layers.{i}.attn.norm", f"{BLOCK}.ln_1", norms.layer_norm),
         "layers.{i}.attn.in": Input(f"{BLOCK}.attn"),
         **{f"layers.{{i}}.attn.{x}": Output(f"{INNER}.{x}_proj", Heads()) for x in "qkv"},
         **decoder.own_mixing_points(INNER),
         **decoder.written_points(f"{BLOCK}.attn", f"{INNER}.out_proj"),
         "layers.{i}.resid_mid": SharedInput(f"{BLOCK}.ln_2"),
-        **norm_points("layers.{i}.mlp.norm", f"{BLOCK}.ln_2", staged_forwards.layer_norm),
+        **norm_points("layers.{i}.mlp.norm", f"{BLOCK}.ln_2", norms.layer_norm),
         **decoder.plain_mlp_points(MLP, "c_fc", "c_proj"),
         "layers.{i}.resid_post": Output(BLOCK),
-        **norm_points("final_norm", "transformer.ln_f", staged_forwards.layer_norm),
+        **norm_points("final_norm", "transformer.ln_f", norms.layer_norm),
         "logits": LogitsOf(),
     },
     refused={

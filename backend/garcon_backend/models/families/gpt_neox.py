@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, LogitsOf, Output, SharedInput
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Interleaved
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import (
@@ -39,9 +39,7 @@ FAMILY = Family(
     points={
         "embed.out": Output("gpt_neox.embed_in"),
         "layers.{i}.resid_pre": Input(BLOCK),
-        **norm_points(
-            "layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", staged_forwards.layer_norm
-        ),
+        **norm_points("layers.{i}.attn.norm", f"{BLOCK}.input_layernorm", norms.layer_norm),
         "layers.{i}.attn.in": Input(ATTN),
         "layers.{i}.attn.q": Output(FUSED, Interleaved(0, 3)),
         "layers.{i}.attn.k": Output(FUSED, Interleaved(1, 3)),
@@ -50,12 +48,10 @@ FAMILY = Family(
         **decoder.mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.dense"),
         "layers.{i}.resid_mid": SharedInput(f"{BLOCK}.post_attention_layernorm"),
-        **norm_points(
-            "layers.{i}.mlp.norm", f"{BLOCK}.post_attention_layernorm", staged_forwards.layer_norm
-        ),
+        **norm_points("layers.{i}.mlp.norm", f"{BLOCK}.post_attention_layernorm", norms.layer_norm),
         **decoder.plain_mlp_points(MLP, "dense_h_to_4h", "dense_4h_to_h"),
         "layers.{i}.resid_post": Output(BLOCK),
-        **norm_points("final_norm", "gpt_neox.final_layer_norm", staged_forwards.layer_norm),
+        **norm_points("final_norm", "gpt_neox.final_layer_norm", norms.layer_norm),
         "logits": LogitsOf(),
     },
     refused={

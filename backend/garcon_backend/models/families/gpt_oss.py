@@ -5,7 +5,9 @@ A head's sink is a score beside those of the keys, without a value: rows of ``at
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged import norms
+from garcon_backend.hook_sites.staged.experts import biased_experts
+from garcon_backend.hook_sites.staged.routers import biased_router
 from garcon_backend.models.families import decoder, experts
 from garcon_backend.models.family import (
     Family,
@@ -19,7 +21,7 @@ from garcon_backend.models.family_notes import standard_notes
 SECOND_NORM = f"{decoder.BLOCK}.post_attention_layernorm"
 ROUTER = f"{decoder.MLP}.router"
 EXPERTS = f"{decoder.MLP}.experts"
-NORM = staged_forwards.olmo_rms_norm  # its gains stay in float32, whatever the model's dtype
+NORM = norms.olmo_rms_norm  # its gains stay in float32, whatever the model's dtype
 
 SINKS = "a sink beside the keys, without a value, takes its part: rows add up to less than one"
 
@@ -47,7 +49,7 @@ FAMILY = Family(
         **decoder.stem_points(NORM),
         **decoder.attention_points(NORM),
         **decoder.middle_points(SECOND_NORM, NORM),
-        **experts.points(staged_forwards.biased_router, ROUTER, staged_forwards.biased_experts),
+        **experts.points(biased_router, ROUTER, biased_experts),
     },
     refused={
         "pos_embed.out": decoder.NO_LEARNED_POSITIONS,

@@ -5,8 +5,8 @@ Its attention is a class of its own, which can be looked into at its softmax onl
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, LogitsOf, Output
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Heads
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family, Weight, linear, norm_points, norm_weights
@@ -22,7 +22,7 @@ FAMILY = Family(
     points={
         "embed.out": Output("transformer.wte"),
         "layers.{i}.resid_pre": Input(BLOCK),
-        **norm_points("layers.{i}.attn.norm", f"{BLOCK}.ln_1", staged_forwards.layer_norm),
+        **norm_points("layers.{i}.attn.norm", f"{BLOCK}.ln_1", norms.layer_norm),
         "layers.{i}.attn.in": Input(ATTN, aside=True),
         **{f"layers.{{i}}.attn.{x}": Output(f"{ATTN}.{x}_proj", Heads()) for x in "qkv"},
         **decoder.own_mixing_points(ATTN),
@@ -30,7 +30,7 @@ FAMILY = Family(
         **decoder.plain_mlp_points(MLP, "fc_in", "fc_out"),
         "layers.{i}.mlp.in": Input(MLP, aside=True),
         "layers.{i}.resid_post": Output(BLOCK),
-        **norm_points("final_norm", "transformer.ln_f", staged_forwards.layer_norm),
+        **norm_points("final_norm", "transformer.ln_f", norms.layer_norm),
         "logits": LogitsOf(),
     },
     refused={

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from garcon_backend.hook_sites import staged_experts, staged_forwards
 from garcon_backend.hook_sites.other_sites import ByKind
 from garcon_backend.hook_sites.sites import (
     HookSite,
@@ -17,7 +16,9 @@ from garcon_backend.hook_sites.sites import (
     Inside,
     Output,
 )
-from garcon_backend.hook_sites.staged_layers import multiplied_layer
+from garcon_backend.hook_sites.staged import norms
+from garcon_backend.hook_sites.staged.layers import multiplied_layer
+from garcon_backend.hook_sites.staged.routers import chosen_router
 from garcon_backend.hook_sites.views import FusedPart
 from garcon_backend.models.families import bamba, decoder, experts, mixers
 from garcon_backend.models.family import (
@@ -66,7 +67,7 @@ def _mlp() -> dict[str, HookSite]:
         f"{_AT}.shared.out": Output(SHARED),
     }
     return {
-        **experts.points(staged_experts.chosen_router, f"{MOE}.router", mlp=MOE),
+        **experts.points(chosen_router, f"{MOE}.router", mlp=MOE),
         **dense,
         **mixers.where(MOE, beside),
         f"{_AT}.in": Output(SECOND_NORM),
@@ -99,7 +100,7 @@ FAMILY = Family(
     mixers=mixers.of_mamba,
     points={
         **decoder.stem_points(),
-        **mixers.first_norm_points(FIRST_NORM, decoder.ATTN, bamba.MAMBA, staged_forwards.rms_norm),
+        **mixers.first_norm_points(FIRST_NORM, decoder.ATTN, bamba.MAMBA, norms.rms_norm),
         **bamba.attention_points(),
         "layers.{i}.attn.contribution": ByKind(((decoder.ATTN, _FIRST),)),
         **mixers.state_space_points(bamba.MAMBA),

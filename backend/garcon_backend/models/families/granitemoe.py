@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_routers
 from garcon_backend.hook_sites.other_sites import ScaledOutput
+from garcon_backend.hook_sites.staged.routers import chosen_router
 from garcon_backend.models.families import decoder, experts, llama, mixtral
 from garcon_backend.models.family import Family, norm_weights
 
@@ -20,7 +20,7 @@ FAMILY = Family(
         **decoder.attention_points(),
         "layers.{i}.attn.contribution": ScaledOutput(decoder.ATTN, FACTOR),
         **decoder.middle_points(llama.SECOND_NORM),
-        **experts.points(staged_routers.among_chosen, f"{MLP}.router", mlp=MLP),
+        **experts.points(chosen_router, f"{MLP}.router", mlp=MLP),
         "layers.{i}.mlp.contribution": ScaledOutput(decoder.BLOCK, FACTOR, MIXTURE),
     },
     refused=mixtral.FAMILY.refused,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from garcon_backend.hook_sites import staged_mixtures
+from garcon_backend.hook_sites.staged.routers import linear_router
 from garcon_backend.models.families import decoder, experts, hunyuan
 from garcon_backend.models.family import Weight, standard_sizes
 
@@ -26,7 +26,7 @@ FAMILY = replace(
     sizes=_sizes,
     points={
         **hunyuan.FAMILY.points,
-        **experts.points(staged_mixtures.linear_router),
+        **experts.points(linear_router),
         **experts.shared_points(SHARED),
     },
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import arcee, decoder, llama
 
-NORM = staged_forwards.layer_norm
+NORM = norms.layer_norm
 
 FAMILY = replace(
     arcee.FAMILY,

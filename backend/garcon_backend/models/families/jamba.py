@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_experts
+from garcon_backend.hook_sites.staged.routers import plain_router
 from garcon_backend.models.families import bamba, decoder, experts, mixers
 from garcon_backend.models.family import Family, Weight, standard_sizes
 
@@ -36,7 +36,7 @@ FAMILY = Family(
     points={
         **{t: s for t, s in bamba.POINTS.items() if t not in decoder.REFUSED_ROTARY},
         **mixers.selective_points(bamba.MAMBA),
-        **experts.points(staged_experts.plain_router, ROUTER, mlp=bamba.MLP),
+        **experts.points(plain_router, ROUTER, mlp=bamba.MLP),
     },
     refused={
         "pos_embed.out": "nothing but the order in which Mamba reads tells positions",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import HookSite, InAttention
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder, deepseek_v3, latent, mixers
 from garcon_backend.models.families.decoder import ATTN
 from garcon_backend.models.family import Family, Weight
@@ -62,7 +62,7 @@ FAMILY = Family(
             for template, site in deepseek_v3.FAMILY.points.items()
             if not template.endswith(TURNED)
         },
-        **mixers.first_norm_points(latent.FIRST_NORM, ATTENDS, RECURS, staged_forwards.rms_norm),
+        **mixers.first_norm_points(latent.FIRST_NORM, ATTENDS, RECURS, norms.rms_norm),
         **mixers.where(ATTENDS, _attention()),
         **mixers.where(RECURS, mixers.channel_delta_points(ATTN)),
     },

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import HookSite, Input, Inside, Output
+from garcon_backend.hook_sites.staged.head_outputs import output_by_head
 from garcon_backend.hook_sites.views import Expanded, Heads, RotatedPart
 from garcon_backend.models.families import decoder
 from garcon_backend.models.families.decoder import ATTN
@@ -61,9 +61,7 @@ def points() -> dict[str, HookSite]:
         **decoder.rotary_points(ATTN),
         **decoder.mixing_points(ATTN),
         "layers.{i}.attn.z": Input(f"{ATTN}.o_proj", Heads("d_v")),
-        "layers.{i}.attn.head_out": Inside(
-            f"{ATTN}.o_proj", staged_forwards.output_by_head, "head_out"
-        ),
+        "layers.{i}.attn.head_out": Inside(f"{ATTN}.o_proj", output_by_head, "head_out"),
         "layers.{i}.attn.out": Output(f"{ATTN}.o_proj"),
         "layers.{i}.attn.contribution": Output(ATTN),
     }

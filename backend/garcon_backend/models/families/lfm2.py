@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import HookSite, Output
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import bamba, decoder, mixers
 from garcon_backend.models.family import (
     Family,
@@ -46,7 +46,7 @@ def neurons(config: Any) -> int:
 POINTS: dict[str, HookSite] = {
     **decoder.stem_points(),
     **norm_points("final_norm", FINAL_NORM),
-    **mixers.first_norm_points(FIRST_NORM, decoder.ATTN, CONV, staged_forwards.rms_norm),
+    **mixers.first_norm_points(FIRST_NORM, decoder.ATTN, CONV, norms.rms_norm),
     **bamba.attention_points(),
     "layers.{i}.attn.q_normed": Output(f"{decoder.ATTN}.q_layernorm"),
     "layers.{i}.attn.k_normed": Output(f"{decoder.ATTN}.k_layernorm"),

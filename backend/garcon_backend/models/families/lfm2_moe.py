@@ -5,7 +5,7 @@ Experts are scored one by one; a bias that training balanced them with chooses, 
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites.staged_experts import scored_router
+from garcon_backend.hook_sites.staged.routers import scored_router
 from garcon_backend.models.families import decoder, experts, lfm2
 from garcon_backend.models.family import Family
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from garcon_backend.hook_sites.sites import HookSite, Input, Inside, Output
-from garcon_backend.hook_sites.staged_llama4 import experts_of_scaled_tokens, sigmoid_router
+from garcon_backend.hook_sites.staged.llama4 import experts_of_scaled_tokens, sigmoid_router
 from garcon_backend.hook_sites.views import FlatTokens, PerhapsFlatTokens
 from garcon_backend.models.families import decoder, experts
 from garcon_backend.models.family import (

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.other_sites import ScaledOutput
 from garcon_backend.hook_sites.sites import HookSite, Input
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import bamba, decoder, experts, mixers
 from garcon_backend.models.families.decoder import ATTN, BLOCK, MLP
 from garcon_backend.models.family import Family, norm_weights, standard_sizes
@@ -72,7 +72,7 @@ FAMILY = Family(
     notes=_notes,
     points={
         **decoder.stem_points(),
-        **mixers.first_norm_points(FIRST_NORM, ATTENDS, RECURS, staged_forwards.rms_norm),
+        **mixers.first_norm_points(FIRST_NORM, ATTENDS, RECURS, norms.rms_norm),
         **mixers.where(ATTENDS, _attention()),
         **mixers.where(RECURS, _lightning()),
         **decoder.middle_points(SECOND_NORM),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from garcon_backend.hook_sites import staged_routers
+from garcon_backend.hook_sites.staged.routers import biased_sigmoid_router
 from garcon_backend.models.families import experts, olmoe
 
 FAMILY = replace(
     olmoe.FAMILY,
     name="minimax_m2",
     model_types=("minimax_m2",),
-    points={**olmoe.FAMILY.points, **experts.points(staged_routers.sigmoid_with_bias)},
+    points={**olmoe.FAMILY.points, **experts.points(biased_sigmoid_router)},
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.other_sites import ClippedOutput
 from garcon_backend.hook_sites.sites import (
     Input,
@@ -16,6 +15,7 @@ from garcon_backend.hook_sites.sites import (
     Output,
     SharedInput,
 )
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import FusedPart
 from garcon_backend.models.families import bloom, decoder
 from garcon_backend.models.family import (
@@ -33,7 +33,7 @@ ATTN = f"{BLOCK}.attn"
 MLP = f"{BLOCK}.ffn"
 FUSED = f"{ATTN}.Wqkv"
 FIRST_NORM, SECOND_NORM = f"{BLOCK}.norm_1", f"{BLOCK}.norm_2"
-NORM = staged_forwards.layer_norm
+NORM = norms.layer_norm
 
 
 def _sizes(config: Any) -> dict[str, int]:

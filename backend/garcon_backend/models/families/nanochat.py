@@ -7,14 +7,14 @@ positions, which turn the other way than Llama's: ``q_rot`` is what the norm rea
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.other_sites import SecondCall
 from garcon_backend.hook_sites.sites import Input, Output
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import HeadsFirst
 from garcon_backend.models.families import decoder, llama
 from garcon_backend.models.family import Family, linear, norm_points
 
-NORM = staged_forwards.bare_rms_norm
+NORM = norms.bare_rms_norm
 FINAL_NORM = norm_points("final_norm", "model.norm", NORM)
 
 FAMILY = Family(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family, linear, norm_weights
 
@@ -14,9 +14,9 @@ FAMILY = Family(
     model_types=("nemotron",),
     layers="model.layers",
     points={
-        **decoder.stem_points(staged_forwards.layer_norm_1p),
-        **decoder.attention_points(staged_forwards.layer_norm_1p),
-        **decoder.middle_points(SECOND_NORM, staged_forwards.layer_norm_1p),
+        **decoder.stem_points(norms.layer_norm_1p),
+        **decoder.attention_points(norms.layer_norm_1p),
+        **decoder.middle_points(SECOND_NORM, norms.layer_norm_1p),
         **decoder.plain_mlp_points(decoder.MLP, "up_proj", "down_proj"),
     },
     refused={

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_experts, staged_forwards
 from garcon_backend.hook_sites.other_sites import ByKind
 from garcon_backend.hook_sites.sites import (
     HookSite,
@@ -15,6 +14,9 @@ from garcon_backend.hook_sites.sites import (
     LogitsOf,
     Output,
 )
+from garcon_backend.hook_sites.staged import norms
+from garcon_backend.hook_sites.staged.experts import ungated_experts
+from garcon_backend.hook_sites.staged.grouped_routers import grouped_sigmoid_router
 from garcon_backend.hook_sites.views import Heads
 from garcon_backend.models.families import decoder, experts, mixers
 from garcon_backend.models.family import (
@@ -70,9 +72,9 @@ def _attention() -> dict[str, HookSite]:
 
 def _mlp() -> dict[str, HookSite]:
     of_experts = experts.points(
-        staged_experts.grouped_scored_router,
+        grouped_sigmoid_router,
         f"{MIXER}.gate",
-        staged_experts.ungated_experts,
+        ungated_experts,
         mlp=MIXER,
     )
     alone = decoder.plain_mlp_points(MIXER, "up_proj", "down_proj")
@@ -132,7 +134,7 @@ FAMILY = Family(
         **mixers.where(RECURS, mixers.state_space_points(MIXER)),
         **_mlp(),
         "layers.{i}.resid_post": Output(BLOCK),
-        **norm_points("final_norm", "model.norm_f", staged_forwards.rms_norm),
+        **norm_points("final_norm", "model.norm_f", norms.rms_norm),
         "logits": LogitsOf(),
     },
     refused={

@@ -6,13 +6,13 @@ and heads mix.
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.other_sites import ClippedOutput
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Heads
 from garcon_backend.models.families import decoder, llama
 from garcon_backend.models.family import Family
 
-NORM = staged_forwards.bare_layer_norm
+NORM = norms.bare_layer_norm
 
 FAMILY = Family(
     name="olmo",

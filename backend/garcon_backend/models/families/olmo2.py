@@ -5,8 +5,8 @@ Both read the residual stream as it is; the queries and keys of all heads are no
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, SharedInput
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Heads
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family, norm_weights
@@ -28,7 +28,7 @@ FAMILY = Family(
     model_types=("olmo2",),
     layers="model.layers",
     points={
-        **decoder.stem_points(staged_forwards.olmo_rms_norm),
+        **decoder.stem_points(norms.olmo_rms_norm),
         **{template: site for template, site in _ATTENTION.items() if template not in _BEFORE},
         "layers.{i}.attn.in": Input(decoder.ATTN, aside=True),
         **decoder.normed_points(Heads()),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.other_sites import ByKind
 from garcon_backend.hook_sites.sites import Output, SharedInput
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder, mixers, olmo2
 from garcon_backend.models.family import (
     Family,
@@ -24,7 +24,7 @@ from garcon_backend.models.family import (
 LINEAR = f"{decoder.BLOCK}.linear_attn"
 FIRST_NORM = f"{decoder.BLOCK}.input_layernorm"
 AMID = olmo2.AFTER_ATTENTION  # before the MLP in linear layers
-NORM = staged_forwards.olmo_rms_norm
+NORM = norms.olmo_rms_norm
 
 NORMS_ELSEWHERE = "its layers that attend normalise what is added instead"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged.routers import qwen_router
 from garcon_backend.hook_sites.views import Heads
 from garcon_backend.models.families import decoder, experts
 from garcon_backend.models.family import Family, norm_weights
@@ -18,7 +18,7 @@ FAMILY = Family(
         **decoder.attention_points(),
         **decoder.normed_points(Heads()),
         **decoder.middle_points(SECOND_NORM),
-        **experts.points(staged_forwards.qwen_router),
+        **experts.points(qwen_router),
     },
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **experts.REFUSED},
     parameters={

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, LogitsOf, Output, SharedInput
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import FlatTokens, Heads
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import (
@@ -73,13 +73,13 @@ FAMILY = Family(
         "embed.out": Output(f"{STEM}.embed_tokens"),
         "pos_embed.out": Output(f"{STEM}.embed_positions"),
         "layers.{i}.resid_pre": Input(BLOCK),
-        **norm_points("layers.{i}.attn.norm", FIRST_NORM, staged_forwards.layer_norm),
+        **norm_points("layers.{i}.attn.norm", FIRST_NORM, norms.layer_norm),
         "layers.{i}.attn.in": Input(ATTN, aside=True),
         **{f"layers.{{i}}.attn.{x}": Output(f"{ATTN}.{x}_proj", Heads()) for x in "qkv"},
         **decoder.mixing_points(ATTN),
         **decoder.written_points(ATTN, f"{ATTN}.out_proj"),
         "layers.{i}.resid_mid": SharedInput(SECOND_NORM, FlatTokens()),
-        **norm_points("layers.{i}.mlp.norm", SECOND_NORM, staged_forwards.layer_norm_of_flat),
+        **norm_points("layers.{i}.mlp.norm", SECOND_NORM, norms.layer_norm_of_flat),
         "layers.{i}.mlp.norm.out": Output(SECOND_NORM, FlatTokens()),
         "layers.{i}.mlp.in": Input(f"{BLOCK}.fc1", FlatTokens(), aside=True),
         "layers.{i}.mlp.pre_activation": Output(f"{BLOCK}.fc1", FlatTokens()),
@@ -87,7 +87,7 @@ FAMILY = Family(
         "layers.{i}.mlp.out": Output(f"{BLOCK}.fc2", FlatTokens()),
         "layers.{i}.mlp.contribution": Output(f"{BLOCK}.fc2", FlatTokens()),
         "layers.{i}.resid_post": Output(BLOCK),
-        **norm_points("final_norm", f"{STEM}.final_layer_norm", staged_forwards.layer_norm),
+        **norm_points("final_norm", f"{STEM}.final_layer_norm", norms.layer_norm),
         "logits": LogitsOf(),
     },
     refused={

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Output
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Interleaved, PointView
 from garcon_backend.models.families import decoder, llama, phi
 from garcon_backend.models.family import (
@@ -32,13 +32,13 @@ FAMILY = Family(
     lacks=_lacks,
     points={
         **decoder.stem_points(),
-        **norm_points("final_norm", phi.FINAL_NORM, staged_forwards.layer_norm),
-        **decoder.attention_points(staged_forwards.layer_norm),
+        **norm_points("final_norm", phi.FINAL_NORM, norms.layer_norm),
+        **decoder.attention_points(norms.layer_norm),
         **{f"layers.{{i}}.attn.{x}": Output(FUSED, Interleaved(n, 3)) for n, x in enumerate("qkv")},
         "layers.{i}.attn.q_normed": Output(f"{decoder.ATTN}.q_layernorm", PointView()),
         "layers.{i}.attn.k_normed": Output(f"{decoder.ATTN}.k_layernorm", PointView()),
         **decoder.written_points(decoder.ATTN, DENSE),
-        **decoder.middle_points(llama.SECOND_NORM, staged_forwards.layer_norm),
+        **decoder.middle_points(llama.SECOND_NORM, norms.layer_norm),
         **decoder.plain_mlp_points(decoder.MLP, "dense_h_to_4h", "dense_4h_to_h"),
     },
     refused={

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, Output
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import HeadsFirst
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family, linear, norm_points, norm_weights
@@ -25,8 +25,8 @@ FAMILY = Family(
     lacks=_lacks,
     points={
         **decoder.stem_points(),
-        **norm_points("final_norm", FINAL_NORM, staged_forwards.layer_norm),
-        **decoder.attention_points(staged_forwards.layer_norm),
+        **norm_points("final_norm", FINAL_NORM, norms.layer_norm),
+        **decoder.attention_points(norms.layer_norm),
         **decoder.written_points(decoder.ATTN, DENSE),
         "layers.{i}.attn.q_normed": Output(f"{decoder.ATTN}.q_layernorm", HeadsFirst()),
         "layers.{i}.attn.k_normed": Output(f"{decoder.ATTN}.k_layernorm", HeadsFirst()),

@@ -6,11 +6,12 @@ more than one.
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards, staged_routers
+from garcon_backend.hook_sites.staged import norms
+from garcon_backend.hook_sites.staged.routers import sparse_mixer_router
 from garcon_backend.models.families import decoder, experts, llama, mixtral
 from garcon_backend.models.family import Family, norm_weights
 
-NORM = staged_forwards.layer_norm
+NORM = norms.layer_norm
 ROUTER = f"{decoder.MLP}.router"
 
 FAMILY = Family(
@@ -21,7 +22,7 @@ FAMILY = Family(
         **decoder.stem_points(NORM),
         **decoder.attention_points(NORM),
         **decoder.middle_points(llama.SECOND_NORM, NORM),
-        **experts.points(staged_routers.sparse_mixer, ROUTER),
+        **experts.points(sparse_mixer_router, ROUTER),
     },
     refused=mixtral.FAMILY.refused,
     parameters={

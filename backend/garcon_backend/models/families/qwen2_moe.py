@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged.routers import qwen_router
 from garcon_backend.models.families import decoder, experts, qwen2
 
 
@@ -32,7 +32,7 @@ FAMILY = replace(
     lacks=lambda config: experts.lacking(routed(config)),
     points={
         **qwen2.FAMILY.points,
-        **experts.points(staged_forwards.qwen_router),
+        **experts.points(qwen_router),
         **experts.gated_shared_points(),
     },
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **decoder.REFUSED_QK_NORM},

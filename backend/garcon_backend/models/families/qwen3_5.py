@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import HookSite, InAttention, Output
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Interleaved, PointView
 from garcon_backend.models.families import decoder, mixers
 from garcon_backend.models.family import (
@@ -26,7 +26,7 @@ LINEAR = f"{decoder.BLOCK}.linear_attn"
 FIRST_NORM = f"{decoder.BLOCK}.input_layernorm"
 SECOND_NORM = f"{decoder.BLOCK}.post_attention_layernorm"
 GAIN = 1.0  # what stored gains are less
-NORM = staged_forwards.gemma_rms_norm
+NORM = norms.gemma_rms_norm
 
 
 def sizes(config: Any) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged.routers import qwen_router
 from garcon_backend.models.families import decoder, experts, qwen3_5
 from garcon_backend.models.family import Family
 
@@ -24,7 +24,7 @@ FAMILY = Family(
     sizes=_sizes,
     points={
         **qwen3_5.POINTS,
-        **experts.points(staged_forwards.qwen_router),
+        **experts.points(qwen_router),
         **experts.gated_shared_points(),
     },
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS, **experts.REFUSED},

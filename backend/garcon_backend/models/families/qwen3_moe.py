@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged.routers import qwen_router
 from garcon_backend.models.families import decoder, experts, qwen3
 from garcon_backend.models.family import Family, standard_sizes
 
@@ -35,7 +35,7 @@ FAMILY = Family(
     layers="model.layers",
     sizes=_sizes,
     lacks=lacks,
-    points={**qwen3.FAMILY.points, **experts.points(staged_forwards.qwen_router)},
+    points={**qwen3.FAMILY.points, **experts.points(qwen_router)},
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS},
     parameters={**qwen3.FAMILY.parameters, **experts.WEIGHTS},
 )

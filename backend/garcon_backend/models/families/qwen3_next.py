@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged.routers import qwen_router
 from garcon_backend.models.families import decoder, experts, mixers, qwen3_5, qwen3_moe
 from garcon_backend.models.family import Family, Sizes, Weight
 
@@ -47,7 +47,7 @@ FAMILY = Family(
     points={
         **qwen3_5.POINTS,
         **decoder.gated_mlp_points(),
-        **experts.points(staged_forwards.qwen_router),
+        **experts.points(qwen_router),
         **experts.gated_shared_points(),
     },
     refused={"pos_embed.out": decoder.NO_LEARNED_POSITIONS},

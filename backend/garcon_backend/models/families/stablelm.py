@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.sites import Input, Output
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import HeadsFirst
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family, norm_weights
@@ -28,11 +28,11 @@ FAMILY = Family(
     layers="model.layers",
     lacks=_lacks,
     points={
-        **decoder.stem_points(staged_forwards.layer_norm),
-        **decoder.attention_points(staged_forwards.layer_norm),
+        **decoder.stem_points(norms.layer_norm),
+        **decoder.attention_points(norms.layer_norm),
         "layers.{i}.attn.q_normed": Output(f"{decoder.ATTN}.q_layernorm", HeadsFirst()),
         "layers.{i}.attn.k_normed": Output(f"{decoder.ATTN}.k_layernorm", HeadsFirst()),
-        **decoder.middle_points(SECOND_NORM, staged_forwards.layer_norm),
+        **decoder.middle_points(SECOND_NORM, norms.layer_norm),
         **decoder.gated_mlp_points(),
         "layers.{i}.attn.in": Input(decoder.ATTN, aside=True),
         "layers.{i}.mlp.in": Input(decoder.MLP, aside=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder
 from garcon_backend.models.family import Family, linear, norm_weights
 
@@ -13,9 +13,9 @@ FAMILY = Family(
     model_types=("starcoder2",),
     layers="model.layers",
     points={
-        **decoder.stem_points(staged_forwards.layer_norm),
-        **decoder.attention_points(staged_forwards.layer_norm),
-        **decoder.middle_points(SECOND_NORM, staged_forwards.layer_norm),
+        **decoder.stem_points(norms.layer_norm),
+        **decoder.attention_points(norms.layer_norm),
+        **decoder.middle_points(SECOND_NORM, norms.layer_norm),
         **decoder.plain_mlp_points(decoder.MLP, "c_fc", "c_proj"),
     },
     refused={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from garcon_backend.hook_sites import staged_forwards
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder, gemma2
 
 FAMILY = replace(
@@ -13,7 +13,7 @@ FAMILY = replace(
     model_types=("vaultgemma",),
     points={
         **gemma2.FAMILY.points,
-        **decoder.attention_points(staged_forwards.gemma_rms_norm),
+        **decoder.attention_points(norms.gemma_rms_norm),
         **decoder.gated_mlp_points(),
     },
 )

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from garcon_backend.hook_sites import staged_forwards
 from garcon_backend.hook_sites.other_sites import ByKind
 from garcon_backend.hook_sites.sites import HookSite, Input, Inside, Output
-from garcon_backend.hook_sites.staged_zamba2 import shared_attention, shared_mlp
+from garcon_backend.hook_sites.staged import norms
+from garcon_backend.hook_sites.staged.zamba2 import shared_attention, shared_mlp
 from garcon_backend.models.families import bamba, decoder, mixers
 from garcon_backend.models.families.decoder import BLOCK
 from garcon_backend.models.family import (
@@ -62,7 +62,7 @@ def _mixer(holder: str) -> dict[str, HookSite]:
 def _attention() -> dict[str, HookSite]:
     written = decoder.written_points(ATTN, f"{ATTN}.o_proj")
     return {
-        "layers.{i}.attn.norm.scale": Inside(JOINT_NORM, staged_forwards.rms_norm, "scale"),
+        "layers.{i}.attn.norm.scale": Inside(JOINT_NORM, norms.rms_norm, "scale"),
         "layers.{i}.attn.joint": Output(JOINT_NORM),
         **{f"layers.{{i}}.attn.{x}": Inside(ATTN, shared_attention, x) for x in "qkv"},
         **decoder.rotary_points(ATTN),

@@ -1,6 +1,6 @@
 """Forwards in steps of Llama 4's mixture of experts, where the router's score multiplies what an expert reads.
 
-Each function is as those of :mod:`garcon_backend.hook_sites.staged_forwards` are.
+Each function is as those of :mod:`garcon_backend.hook_sites.staged.experts` are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import shared_by_ranks, sum_over_ranks
 from garcon_backend.hook_sites.sites import Pass, Visitor, visited
-from garcon_backend.hook_sites.staged_forwards import local
+from garcon_backend.hook_sites.weights import local
 
 
 def sigmoid_router(
@@ -39,7 +39,7 @@ def experts_of_scaled_tokens(
 
     What an expert was not chosen for is zero and stays zero. Part ``{e}`` is its neurons for the other tokens, [n, M]
     in token order; ``run.token_index`` tells which, as in
-    :func:`~garcon_backend.hook_sites.staged_forwards.fused_experts`.
+    :func:`~garcon_backend.hook_sites.staged.experts.fused_experts`.
     """
     gate_up, down = local(module.gate_up_proj), local(module.down_proj)
     hidden = shared_by_ranks(args[0], the_pass.ranks).unflatten(0, (gate_up.shape[0], -1))

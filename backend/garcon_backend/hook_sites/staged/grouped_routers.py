@@ -1,8 +1,8 @@
-"""Mixtures whose experts are chosen by groups, or with a bias, in steps: their routers.
+"""Routers in steps, of mixtures whose experts are chosen by groups, or with a bias.
 
-A router puts out (logits of all experts, weights of the chosen, their indices) over flat tokens, each to the last bit as
-its module does. Which experts are chosen and by what they are weighted are two things here: a bias (Wang et al. 2024) and a
-limit to a few groups of experts (DeepSeek-AI 2024) decide about the choice alone.
+Each is as those of :mod:`garcon_backend.hook_sites.staged.routers` are, with logits in float32 whatever the model's dtype.
+Which experts are chosen and by what they are weighted are two things here: a bias (Wang et al. 2024) and a limit to a few
+groups of experts (DeepSeek-AI 2024) decide about the choice alone.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from garcon_backend.hook_sites.sites import Pass, Visitor, visited
+from garcon_backend.hook_sites.sites import Pass, Visitor
+from garcon_backend.hook_sites.staged.routers import Routed, visited_logits
 
 
-def sigmoid_router(
+def grouped_sigmoid_router(
     module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """DeepSeek V3's router: each expert's sigmoid; the best groups are those whose two best experts add up to most."""
+) -> Routed:
+    """DeepSeek V3's router, and Nemotron-H's: each expert's sigmoid; the best groups are those whose two best experts add up to most."""
     logits = _wide_logits(module, visits, the_pass, args[0])
     scores = logits.sigmoid()
     biased = scores + module.e_score_correction_bias
@@ -31,9 +32,9 @@ def sigmoid_router(
     return logits, weights * module.routed_scaling_factor, indices
 
 
-def grouped_router(
+def grouped_softmax_router(
     module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Routed:
     """DeepSeek V2's router: a softmax over all experts, whose best groups are those with the best expert."""
     logits = _wide_logits(module, visits, the_pass, args[0])
     scores = logits.softmax(-1)
@@ -46,7 +47,7 @@ def grouped_router(
 
 def balanced_router(
     module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Routed:
     """ERNIE's router: the best k of a softmax with a bias, weighted by the softmax without it, which adds up to one."""
     logits = _wide_logits(module, visits, the_pass, args[0])
     scores = logits.softmax(1)
@@ -56,27 +57,11 @@ def balanced_router(
     return logits, weights.to(args[0].dtype), indices
 
 
-def linear_router(
-    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Hunyuan's router, Mixtral's with a projection of its own that may be wider than the model."""
-    hidden = args[0].reshape(-1, args[0].shape[-1])
-    wide = module.wg.weight.dtype == torch.float32
-    logits = _visited(visits, the_pass, module.wg(hidden.float() if wide else hidden))
-    best = torch.topk(logits.softmax(1, torch.float32), module.top_k, -1)
-    weights = best.values / best.values.sum(-1, keepdim=True)
-    return logits, weights.to(logits.dtype), best.indices
-
-
 def _wide_logits(module: Any, visits: dict[str, Visitor], the_pass: Pass, hidden: Tensor) -> Tensor:
     """Logits over flat tokens, in float32 whatever the model's dtype."""
     hidden = hidden.reshape(-1, hidden.shape[-1])
     logits = nn.functional.linear(hidden.float(), module.weight.float())
-    return _visited(visits, the_pass, logits)
-
-
-def _visited(visits: dict[str, Visitor], the_pass: Pass, logits: Tensor) -> Tensor:
-    return visited(visits, "logits", logits.unflatten(0, the_pass.batch)).flatten(0, 1)
+    return visited_logits(visits, the_pass, logits)
 
 
 def _within_best(scores: Tensor, groups: Tensor, count: int, outside: float) -> Tensor:
