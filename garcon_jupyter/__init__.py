@@ -29,6 +29,7 @@ from garcon_jupyter.user_code import moved
 
 if TYPE_CHECKING:
     from garcon_jupyter import errors as errors
+    from garcon_jupyter import experiments as experiments
     from garcon_jupyter import recorders as recorders
     from garcon_jupyter import widgets as widgets
     from garcon_jupyter.api import connect, easy_garcon, launch, launch_and_connect
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("errors", "recorders", "widgets")
+_ROOMS = ("errors", "experiments", "recorders", "widgets")
 """Rooms that users open themselves: ``garcon.recorders.TopK``."""
 
 _HOMES = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from garcon_jupyter.facets.certificates import Certifying
 from garcon_jupyter.facets.data_runs import DataRuns
+from garcon_jupyter.facets.experimenting import Experimenting
 from garcon_jupyter.facets.pictures import Pictures
 
 VARIABLE = "rmodel"
 """The variable of a notebook that holds the model which magics and side bar mean."""
 
 
-class RemoteModel(Pictures, DataRuns, Certifying):
+class RemoteModel(Pictures, DataRuns, Certifying, Experimenting):
     """A connection to a served model, with a session of its own.
 
     Attributes:

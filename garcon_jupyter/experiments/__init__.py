@@ -3,10 +3,12 @@
 Each runs clean passes and sends only what is drawn, a few numbers for each cell. None runs the probes that you
 attached, and none leaves anything in your recordings.
 
-They need no notebook and no widgets: ``lens.read_layers(rmodel, text)`` gives arrays to a script.
+They need no notebook and no widgets: ``lens.read_layers(rmodel, text)`` gives arrays to a script. Those that users call by
+name are declared in :data:`EXPERIMENTS`: ``experiments.patch(rmodel, …)``, or ``rmodel.experiments.patch(…)``.
 
 Not here: pictures (``widgets``), and how they are filled (``display``).
 
+``result``         what an experiment found: numbers with named axes
 ``clean_passes``   passes whose recordings are nobody else's business
 ``target_tokens``  the tokens that a picture is asked to follow
 ``token_metrics``  how surprising each token of a text was
@@ -16,3 +18,24 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``live_edits``     edits of a model while one types
 ``neurons``        a unit's values on some texts
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+EXPERIMENTS: dict[str, str] = {}
+"""Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
+
+_OTHERS = {"ExperimentResult": "result", "load": "result"}
+
+
+def __getattr__(name: str) -> Any:
+    """An experiment; its module is imported when it is first asked for."""
+    if (module := {**EXPERIMENTS, **_OTHERS}.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*EXPERIMENTS, *_OTHERS])

@@ -5,4 +5,5 @@ Not here: anything that a script without a notebook needs for a pass.
 ``pictures``   the pictures that a served model makes of itself
 ``data_runs``  runs and atlases
 ``certificates``  the certificate
+``experimenting``  experiments
 """
