@@ -128,12 +128,12 @@ def with_effect(case: Case, found: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n: value for n, value in found.items() if not n.endswith("attn.norm.scale")}
 
 
-def changed(value: Tensor) -> Tensor:
-    """The value with one position of the first row changed: an expert's first token, a head."""
+def changed(value: Tensor, row: int = 0) -> Tensor:
+    """The value with one position of a row changed: an expert's first token, a head."""
     new = value.clone()
     if not len(value):  # an expert of no token
         return new
-    at: Any = (0, 2) if value.dim() == 3 else (0, 1) if value.dim() == 4 else (0,)
+    at: Any = (row, 2) if value.dim() == 3 else (row, 1) if value.dim() == 4 else (row,)
     if not value.is_floating_point():
         new[at] = (new[at] + 1) % 4
     elif value.shape[-1] == 1:  # a denominator stays away from zero
@@ -144,8 +144,8 @@ def changed(value: Tensor) -> Tensor:
     return new
 
 
-def changed_in_place(value: Tensor) -> None:
-    value.copy_(changed(value))
+def changed_in_place(value: Tensor, row: int = 0) -> None:
+    value.copy_(changed(value, row))
 
 
 def cancelled(case: Case) -> set[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.kernel.startup import merged
 from garcon_jupyter.wire.launch_spec import Degrees
 from tests.backend.bare_rank import BareRank
 from tests.backend.cases import IDS, MASK, changed, changed_in_place, loss
+from tests.backend.copies import copies
 
 NEW = 5
 """Tokens to generate."""
@@ -58,11 +61,20 @@ def compute(path: Path, mesh: Mesh, points: list[str], dtype: str | None, in_pla
     return {
         "values": ours.values(IDS, MASK, ours.catalog.names()),
         "gradients": ours.gradients(loss, IDS, MASK, ours.floating_points()),
-        "edited": {n: ours.forward(IDS, MASK, {n: changed}) for n in points},
-        "edited in place": {
-            n: ours.forward(IDS, MASK, {n: changed_in_place}) for n in points if in_place
-        },
+        "edited": logits_of_edits(ours, points, changed),
+        "edited in place": logits_of_edits(ours, points if in_place else [], changed_in_place),
         "parameters": {n: ours.tools.parameters.get(n) for n in parameters},
         "generated": {"ids": ours.generate(IDS, NEW)},
         "gradients of parameters": ours.backward(loss, IDS, MASK, parameters=parameters),
     }
+
+
+def logits_of_edits(
+    ours: BareRank, points: list[str], edit: Callable[..., Any]
+) -> dict[str, Tensor]:
+    """The logits with an edit at each point, on the rank that answers."""
+    found: dict[str, Tensor] = {}
+    for one in copies(points):
+        logits = ours.forward(one.ids, one.mask, one.edits(edit))
+        found |= {} if logits is None else one.of_each(logits)
+    return found

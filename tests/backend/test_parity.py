@@ -32,6 +32,7 @@ from tests.backend.cases import (
     loss,
 )
 from tests.backend.cases import wrong as differing
+from tests.backend.copies import copies
 from tests.backend.parity_run import NEW, Found, compute_all, label
 from tests.backend.ranks import run_on_ranks
 
@@ -99,10 +100,12 @@ def expected(folder: Path, edited: dict[str, list[str]]) -> dict[str, Found]:
             "parameters": {n: s.value.clone() for n, s in stored.items()},
             "gradients of parameters": {n: s.gradient.clone() for n, s in stored.items()},
         }
-        with torch.no_grad():
-            found[name]["edited"] = found[name]["edited in place"] = {
-                n: theirs.run(IDS, MASK, **{n: changed}).values["logits"] for n in edited[name]
-            }
+        logits: dict[str, Tensor] = {}
+        for one in copies(edited[name]):
+            with torch.no_grad():
+                changed_runs = theirs.run(one.ids, one.mask, **one.edits(changed))
+            logits |= one.of_each(changed_runs.values["logits"])
+        found[name]["edited"] = found[name]["edited in place"] = logits
     return found
 
 

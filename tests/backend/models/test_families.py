@@ -6,7 +6,8 @@ Tolerances are of max|a−b| / max|b| per tensor: 1e-5 for values and 1e-4 for g
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ from tests.backend.cases import (
     with_effect,
     wrong,
 )
+from tests.backend.copies import Copies, copies, is_of_an_expert
+
+AT_THE_EMBEDDING = 2e-4
+"""How far the gradient at the embedding of few tokens may be off: rounding does not add up to as little as over rows of a weight."""
 
 TABLE = tomllib.loads(points_matrix.FILE.read_text())
 
@@ -73,13 +78,14 @@ def test_shapes_are_those_of_the_table(case: Case) -> None:
 
 
 @pytest.mark.parametrize("edit", [changed, changed_in_place], ids=["by return", "in place"])
-def test_edits_reach_the_logits(case: Case, edit: Callable[[Tensor], Tensor | None]) -> None:
+def test_edits_reach_the_logits(case: Case, edit: Callable[..., Tensor | None]) -> None:
     ours, theirs = {}, {}
     clean = case.clean.values["logits"].detach()
-    with torch.no_grad():
-        for name in edited_points(case):
-            ours[name] = case.ours.forward(IDS, MASK, {name: edit})
-            theirs[name] = case.theirs.run(IDS, MASK, **{name: changed}).values["logits"]
+    for one in copies(edited_points(case)):
+        ours |= one.of_each(case.ours.forward(one.ids, one.mask, one.edits(edit)))
+        with torch.no_grad():
+            edited = case.theirs.run(one.ids, one.mask, **one.edits(changed))
+        theirs |= one.of_each(edited.values["logits"])
     assert wrong(ours, theirs, 1e-5 * case.rounding) == {}
     reach = with_effect(case, ours)
     assert {n for n, logits in reach.items() if apart(logits, clean) < 1e-4} <= cancelled(case)
@@ -119,24 +125,22 @@ def test_each_gradient_alone(case: Case) -> None:
 def test_edited_gradients_flow_on(case: Case) -> None:
     """A gradient halved at a point arrives halved, by that path, at the embedding."""
     ours, theirs = {}, {}
-    for name in floating_points_inside(case, 1):
-        halves: dict[str, Any] = {name: lambda gradient: gradient * 0.5}
-        ours[name] = case.ours.backward(
-            loss, IDS, MASK, gradients=halves, parameters=["embed.weight"]
-        )["embed.weight"]
-        theirs[name] = embedding_gradient(case, **{name: halving_the_gradient})
-    assert wrong(ours, theirs, 1e-4 * case.rounding) == {}
+    for one in copies(floating_points_inside(case, 1)):
+        halves = {name: partial(one.halved, name) for name in one.names}
+        ours |= gradients_at_the_embedding(case, one, gradients=halves)
+        theirs |= their_gradients(
+            case, one, **{name: partial(with_gradient, change=halves[name]) for name in one.names}
+        )
+    assert wrong(ours, theirs, AT_THE_EMBEDDING * case.rounding) == {}
 
 
 def test_edits_in_a_backward(case: Case) -> None:
     ours, theirs = {}, {}
-    for name in floating_points_inside(case, 1):
-        if name in edited_points(case):
-            ours[name] = case.ours.backward(
-                loss, IDS, MASK, {name: changed}, parameters=["embed.weight"]
-            )["embed.weight"]
-            theirs[name] = embedding_gradient(case, **{name: changed})
-    assert wrong(ours, theirs, 1e-4 * case.rounding) == {}
+    edited = set(edited_points(case))
+    for one in copies([n for n in floating_points_inside(case, 1) if n in edited]):
+        ours |= gradients_at_the_embedding(case, one, see=one.edits(changed))
+        theirs |= their_gradients(case, one, **one.edits(changed))
+    assert wrong(ours, theirs, AT_THE_EMBEDDING * case.rounding) == {}
 
 
 def test_a_value_that_autograd_saved_survives_its_edit(case: Case) -> None:
@@ -154,21 +158,24 @@ def test_a_value_that_autograd_saved_survives_its_edit(case: Case) -> None:
 
 
 def test_values_in_the_loss_are_on_the_graph(case: Case) -> None:
-    """The parameter's gradient of a loss of one point's value, and not of the logits."""
+    """The gradient, at the embedding, of a loss of one point's value, and not of the logits."""
     ours, theirs = {}, {}
-    for name in floating_points_inside(case, 2):
-        ours[name] = case.ours.backward(
-            lambda logits, values: loss_of(values[0]),
-            IDS,
-            MASK,
-            values=[name],
-            parameters=["embed.weight"],
-        ).get("embed.weight")
-        case.theirs.model.zero_grad()
-        loss_of(case.theirs.run(IDS, MASK).values[name]).backward()
-        theirs[name] = case.theirs.parameters()["embed.weight"].gradient.clone()
-    assert [name for name, value in ours.items() if value is None] == []
-    assert wrong(ours, theirs, 1e-4 * case.rounding) == {}
+    for one in copies(floating_points_inside(case, 2)):
+
+        def of_values(values: Sequence[Tensor], one: Copies = one) -> Tensor:
+            mine = [
+                value if is_of_an_expert(name) else value[one.rows(name)]
+                for name, value in zip(one.names, values, strict=True)
+            ]
+            return torch.stack([loss_of(value) for value in mine]).sum()
+
+        ours |= gradients_at_the_embedding(
+            case, one, lambda logits, values: of_values(values), values=one.names
+        )
+        seen = case.theirs.run(one.ids, one.mask).values
+        of_values([seen[name] for name in one.names]).backward()
+        theirs |= one.of_each(gradient_of(seen["embed.out"]))
+    assert wrong(ours, theirs, AT_THE_EMBEDDING * case.rounding) == {}
 
 
 def floating_points_inside(case: Case, layer: int) -> list[str]:
@@ -181,10 +188,32 @@ def loss_of(value: Tensor) -> Tensor:
     return (value.atan() * weights.to(value.dtype)).sum()
 
 
-def halving_the_gradient(value: Tensor) -> Tensor:
+def with_gradient(value: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """A value whose gradient is changed on its way."""
     value = value.view_as(value)
-    value.register_hook(lambda gradient: gradient * 0.5)
+    value.register_hook(change)
     return value
+
+
+def gradients_at_the_embedding(
+    case: Case, one: Copies, of: Callable[..., Tensor] | None = None, **how: Any
+) -> dict[str, Tensor]:
+    """What comes to each copy's embedding of a backward with probes, which are given as to a rank."""
+    found: dict[str, Tensor] = {}
+
+    def keep(gradient: Tensor) -> None:
+        found["embed.out"] = gradient.clone()
+
+    gradients = {**how.pop("gradients", {}), "embed.out": keep}
+    case.ours.backward(of or one.loss, one.ids, one.mask, gradients=gradients, **how)
+    return one.of_each(found["embed.out"])
+
+
+def their_gradients(case: Case, one: Copies, **edits: by_hand.Edit) -> dict[str, Tensor]:
+    """The same by hand."""
+    seen = case.theirs.run(one.ids, one.mask, **edits).values
+    one.loss(seen["logits"]).backward()
+    return one.of_each(gradient_of(seen["embed.out"]))
 
 
 def embedding_gradient(case: Case, **edits: by_hand.Edit) -> Tensor:

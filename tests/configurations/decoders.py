@@ -1,0 +1,208 @@
+"""Decoders that attend, with norms before or after, dense or with experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.configurations.parts import GROUPED, HALF_TURNED, NO_DROPOUT, NO_GPT_DROPOUT, WINDOWS
+
+DECODERS: dict[str, dict[str, Any]] = {
+    # H·d = D by construction; tied as in the published checkpoints.
+    "gpt2": {
+        "n_layer": 4,
+        "n_embd": 48,
+        "n_head": 4,
+        "n_inner": 80,
+        "n_positions": 128,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "tie_word_embeddings": True,
+    },
+    # H·d = D by construction; rotary turns the first 6 of 12 dimensions; the block is parallel.
+    "gpt_neox": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "intermediate_size": 80,
+        "max_position_embeddings": 128,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+        "use_parallel_residual": True,
+    },
+    "llama": {**GROUPED, "num_attention_heads": 6},
+    # The caps are low and the window short, so that a few tokens already meet both.
+    "gemma2": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 5.0,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "tie_word_embeddings": True,
+    },
+    "mixtral": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": None,
+    },
+    "mistral": {**GROUPED, "num_attention_heads": 4, "sliding_window": 4},
+    "qwen2": {**GROUPED, "num_attention_heads": 4},
+    "qwen3": {**GROUPED, "num_attention_heads": 4},
+    # One layer is dense, with more neurons than an expert has; what is chosen is not renormalised.
+    "qwen3_moe": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "mlp_only_layers": [2],
+        "decoder_sparse_step": 1,
+        "norm_topk_prob": False,
+    },
+    # Layers that see a window turn their positions at another speed.
+    "gemma3_text": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "tie_word_embeddings": True,
+    },
+    "olmo2": {**GROUPED, "num_attention_heads": 4},
+    "phi3": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+    },
+    # The last of four layers turns no positions.
+    "smollm3": {**GROUPED, "num_attention_heads": 4},
+    "seed_oss": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "attention_out_bias": True,
+        "attention_dropout": 0.0,
+        "residual_dropout": 0.0,
+    },
+    "helium": {**GROUPED, "num_attention_heads": 4, "head_dim": 12},
+    "ernie4_5": {**GROUPED, "num_attention_heads": 4, "use_bias": True},
+    "ministral": {**GROUPED, **WINDOWS},
+    # Queries are scaled from the fourth token on.
+    "ministral3": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "llama_4_scaling_beta": 0.7,
+            "original_max_position_embeddings": 4,
+        },
+    },
+    "arcee": {**GROUPED, "num_attention_heads": 4, "mlp_bias": True},
+    "starcoder2": {**GROUPED, "num_attention_heads": 4, **NO_DROPOUT},
+    "nemotron": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": HALF_TURNED,
+        "attention_bias": True,
+    },
+    "apertus": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "olmo3": {**GROUPED, **WINDOWS},
+    "exaone4": {**GROUPED, **WINDOWS},
+    "glm": {**GROUPED, "num_attention_heads": 4, "rope_parameters": HALF_TURNED},
+    "glm4": {**GROUPED, "num_attention_heads": 4, "rope_parameters": HALF_TURNED},
+    "granite": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.35,
+        "logits_scaling": 8.0,
+    },
+    "cohere": {**GROUPED, "num_attention_heads": 4, "logit_scale": 0.25},
+    "cohere2": {**GROUPED, **WINDOWS, "logit_scale": 0.25},
+    "phi": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": HALF_TURNED,
+        "qk_layernorm": True,
+        "head_dim": 12,
+    },
+    "stablelm": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "rope_parameters": HALF_TURNED,
+        "use_qkv_bias": True,
+        "head_dim": 12,
+    },
+    "hunyuan_v1_dense": {**GROUPED, "num_attention_heads": 4},
+    "olmoe": {
+        **GROUPED,
+        "num_attention_heads": 4,
+        "head_dim": 12,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "gptj": {
+        "n_layer": 4,
+        "n_embd": 48,
+        "n_head": 4,
+        "n_inner": 80,
+        "n_positions": 128,
+        "rotary_dim": 6,
+        **NO_GPT_DROPOUT,
+    },
+    "gpt_neo": {
+        "num_layers": 4,
+        "hidden_size": 48,
+        "num_heads": 4,
+        "intermediate_size": 80,
+        "max_position_embeddings": 128,
+        "attention_types": [[["global", "local"], 2]],
+        "window_size": 4,
+        "attention_dropout": 0.0,
+        "embed_dropout": 0.0,
+        "resid_dropout": 0.0,
+        "tie_word_embeddings": True,
+    },
+    "opt": {
+        "num_hidden_layers": 4,
+        "hidden_size": 48,
+        "word_embed_proj_dim": 48,
+        "num_attention_heads": 4,
+        "ffn_dim": 80,
+        "max_position_embeddings": 128,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": True,
+    },
+    "bloom": {
+        "n_layer": 4,
+        "hidden_size": 48,
+        "n_head": 4,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": True,
+    },
+    "gpt_oss": {
+        **GROUPED,
+        **WINDOWS,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}
