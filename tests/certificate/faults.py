@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from garcon_backend.distributed.mesh import Mesh
-from garcon_backend.execution.launch_check import UNCHECKED
+from garcon_backend.execution.launch_check.check import UNCHECKED
 from garcon_backend.hook_sites import attention
 from garcon_backend.hook_sites.sites import HookSite, Pass, Remove, Visitor
 from garcon_backend.in_process.opening import ModelHere

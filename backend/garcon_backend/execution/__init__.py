@@ -4,11 +4,6 @@ Not here: that other ranks do the same (``lockstep``), and who asked (``kernel``
 
 ``rank_loading``        how a process becomes a rank that runs requests
 ``launch_check``        a loaded model held against its own implementation
-``check_readings``      what it reads, as it is served and by that
-``cut_check``           cut layers held against whole ones
-``known_check``         what it came to, before a rank was lost
-``rounding``            how far rounding alone moves what a model says
-``first_difference``    where two passes part
 ``executor``            prepare and run, whatever the request
 ``requests``            one file for each kind of request: what there is to do
 ``tools``               what these work with

@@ -16,10 +16,10 @@ from torch import Tensor
 from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.distributed.rank_failures import epoch
 from garcon_backend.distributed.secret import RANKS_KEY, derived
-from garcon_backend.execution import launch_check
 from garcon_backend.execution.executor import Executor
-from garcon_backend.execution.known_check import known_check, remember_check
-from garcon_backend.execution.launch_check import Checked
+from garcon_backend.execution.launch_check import check as launch_check
+from garcon_backend.execution.launch_check.check import Checked
+from garcon_backend.execution.launch_check.known_check import known_check, remember_check
 from garcon_backend.hook_sites import attention
 from garcon_backend.models import fit, loading, sharding
 from garcon_backend.models.account import account_of

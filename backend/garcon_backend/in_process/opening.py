@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from garcon_backend.distributed.mesh import Mesh
-from garcon_backend.execution import launch_check
-from garcon_backend.execution.launch_check import Checked
+from garcon_backend.execution.launch_check import check as launch_check
+from garcon_backend.execution.launch_check.check import Checked
 from garcon_backend.execution.rank_loading import LoadedRank
 from garcon_backend.hook_sites import attention
 from garcon_backend.in_process.connection import InProcessConnection

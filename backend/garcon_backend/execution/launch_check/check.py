@@ -5,7 +5,7 @@ is read padded on the left; and both in a batch are continued by a token, with t
 token is read. The same texts, with that token, are read by transformers' eager implementation of the same class in
 the same module (:mod:`garcon_backend.models.own_implementation`): whole, without a cache and without a mask, as the
 shorter is followed by tokens that it cannot see. The logits must be equal but for rounding, which is measured of the
-model where its routers let it count for much (:mod:`garcon_backend.execution.rounding`). Windows that are
+model where its routers let it count for much (:mod:`garcon_backend.execution.launch_check.rounding`). Windows that are
 longer than a text of some fifty tokens are shortened on both sides while padded texts are read, so that these pass them.
 
 What this shows is that attention as it is served, with its masks, padding, windows, positions and cache, computes
@@ -20,8 +20,7 @@ otherwise; what crosses from stage to stage of a pipeline; and that the files ho
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from garcon_backend.execution.check_readings import (
+from garcon_backend.execution.launch_check.cut_check import CutCheck
+from garcon_backend.execution.launch_check.first_difference import (
+    Trace,
+    distance,
+    first_difference,
+    percent,
+)
+from garcon_backend.execution.launch_check.readings import (
     ALONE,
     CONTINUED,
     PADDED,
@@ -37,10 +43,8 @@ from garcon_backend.execution.check_readings import (
     SESSION,
     Readings,
 )
-from garcon_backend.execution.cut_check import CutCheck
-from garcon_backend.execution.first_difference import Trace, distance, first_difference, percent
+from garcon_backend.execution.launch_check.rounding import rounded_otherwise
 from garcon_backend.execution.passes import Passes
-from garcon_backend.execution.rounding import rounded_otherwise
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process.randomness import kept
 from garcon_jupyter.errors import GarconError, NotAModel, NotTheReference
@@ -106,22 +110,10 @@ def check(passes: Passes, directory: Path) -> Checked:
         NotAModel: not even its own implementation reads a text.
     """
     began = time.monotonic()
-    with kept(passes.rank.mesh.device), torch.no_grad(), _half_of_the_threads():
+    with kept(passes.rank.mesh.device), torch.no_grad():
         found = _Comparison(passes, directory).run()
     passes.rank.contexts.drop(SESSION)
     return replace(found, seconds=time.monotonic() - began)
-
-
-@contextmanager
-def _half_of_the_threads() -> Iterator[None]:
-    """While this lasts, torch works with half of its threads: so few tokens need no more, and on a host that is busy with
-    other things they would wait for one another at each of a thousand small steps."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Comparison:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from garcon_backend.distributed.mesh import Mesh
-from garcon_backend.execution.launch_check import check
+from garcon_backend.execution.launch_check.check import check
 from garcon_backend.hook_sites import attention
 from garcon_backend.models.stages import StandIn
 from garcon_jupyter.errors import NotTheReference

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from garcon_backend.execution.rounding import rounded_otherwise
+from garcon_backend.execution.launch_check.rounding import rounded_otherwise
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Layers that are cut over ranks, held against the same layers whole.
 
-A part of the check at launch (:mod:`garcon_backend.execution.launch_check`), for tensor parallelism.
+A part of the check at launch (:mod:`garcon_backend.execution.launch_check.check`), for tensor parallelism.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from garcon_backend.execution.check_readings import ALONE, Readings
-from garcon_backend.execution.first_difference import Difference, Trace, first_difference
+from garcon_backend.execution.launch_check.first_difference import (
+    Difference,
+    Trace,
+    first_difference,
+)
+from garcon_backend.execution.launch_check.readings import ALONE, Readings
 from garcon_backend.models.first_layers import first_of_each_kind, load_first_layers
 from garcon_backend.models.pipeline_parallel import find_layers
 from garcon_backend.models.sharding import module_layout

@@ -13,6 +13,7 @@ from transformers import GenerationMixin, logging
 
 from garcon_backend.execution.generation import generate, left_padded
 from garcon_backend.execution.inputs import Inputs
+from garcon_backend.execution.launch_check.idle_cores import threads_of_idle_cores
 from garcon_backend.execution.passes import Passes
 from garcon_backend.models.own_implementation import by_own_implementation, short_windows, window_of
 from garcon_backend.models.sharding import shared_logits
@@ -111,8 +112,9 @@ class Readings:
     def served(self, reading: str) -> list[Tensor] | None:
         """What the model is served as; None on ranks that do not answer."""
         if reading == ALONE:
-            return self._forward(self.passes.batch(wire.Batch(self.texts.ids[:1])))
-        with self.windows():
+            with threads_of_idle_cores():
+                return self._forward(self.passes.batch(wire.Batch(self.texts.ids[:1])))
+        with self.windows(), threads_of_idle_cores():
             if reading == PADDED:
                 return self._forward(self._left(PADDED))
             return self._continued()
@@ -163,7 +165,7 @@ class Readings:
             return self._own_padded() if reading == PADDED else self._own_continued()
 
     def _own(self, **told: Any) -> Tensor:
-        with by_own_implementation(self.model):
+        with by_own_implementation(self.model), threads_of_idle_cores():
             logits: Tensor = self.model(use_cache=False, **told).logits
         return logits
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from garcon_backend.execution.launch_check import Checked
+from garcon_backend.execution.launch_check.check import Checked
 
 FILE = "check.json"
 """Its name in the directory of a server."""

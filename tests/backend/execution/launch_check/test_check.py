@@ -14,8 +14,8 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_backend.execution import inputs
-from garcon_backend.execution.check_readings import SESSION, Readings
-from garcon_backend.execution.launch_check import check
+from garcon_backend.execution.launch_check.check import check
+from garcon_backend.execution.launch_check.readings import SESSION, Readings
 from garcon_backend.hook_sites import attention
 from garcon_backend.in_process import open_here
 from garcon_backend.models.families import FAMILIES
@@ -25,7 +25,7 @@ from garcon_jupyter.display.server_card import server_card
 from tests import checkpoints
 from tests.backend import architectures
 from tests.backend.bare_rank import BareRank
-from tests.backend.execution.launch_check_run import check_all, check_stages
+from tests.backend.execution.launch_check.check_run import check_all, check_stages
 from tests.backend.ranks import run_on_ranks
 
 LONG = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from garcon_backend.execution.known_check import FILE, known_check, remember_check
-from garcon_backend.execution.launch_check import Checked
+from garcon_backend.execution.launch_check.check import Checked
+from garcon_backend.execution.launch_check.known_check import FILE, known_check, remember_check
 
 EQUAL = Checked("equal", "equal to its own implementation", 0.7)
 
