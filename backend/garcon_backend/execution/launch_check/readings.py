@@ -19,8 +19,8 @@ from garcon_backend.models.own_implementation import by_own_implementation, shor
 from garcon_backend.models.sharding import shared_logits
 from garcon_jupyter.wire import requests as wire
 
-LENGTH = 8
-"""Tokens of the longer text, where no window asks for more."""
+LENGTH, LENGTH_IN_HALF_PRECISION = 6, 8
+"""Tokens of the longer text, where no window asks for more. In half precision what few tokens show is lost in rounding."""
 
 LONGEST = 48
 """Tokens of the longest window that a text is made long enough for."""
@@ -56,7 +56,7 @@ class Texts:
     def of(cls, model: Any, sizes: Mapping[str, int]) -> Texts:
         """Texts that a model reads, of its usual tokens: none that has a meaning of its own."""
         window = window_of(model)
-        length = window + 4 if 0 < window <= LONGEST else LENGTH
+        length = window + 4 if 0 < window <= LONGEST else _length(model)
         length = max(2, min(length, sizes.get("P", 1 << 62) - 2))
         vocabulary = sizes.get("V") or model.get_input_embeddings().num_embeddings
         special = _special(model.config)
@@ -66,6 +66,11 @@ class Texts:
         mask = torch.ones_like(ids, dtype=torch.bool)
         mask[1, length - max(1, length // 3) :] = False
         return cls(ids, mask)
+
+
+def _length(model: Any) -> int:
+    wide = next(p.dtype for p in model.parameters() if p.is_floating_point()).itemsize >= 4
+    return LENGTH if wide else LENGTH_IN_HALF_PRECISION
 
 
 def _special(config: Any) -> set[int]:
