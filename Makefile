@@ -51,7 +51,7 @@ test: lint types
 	@sh tests/system.sh
 	@command -v npm >/dev/null && $(MAKE) --no-print-directory $(TYPESCRIPT) || \
 	  echo "Without TypeScript: the tests leave out the types of the widgets' JavaScript."
-	$(BIN)/python -m pytest --durations=25
+	sh tests/all.sh $(BIN)/python
 
 lint: $(READY_FOR_TESTS)
 	$(BIN)/ruff check .

@@ -41,6 +41,11 @@ _started: list[str] = []
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="only tests that run in this process")
     parser.addoption(
+        "--only",
+        choices=("in-process", "processes"),
+        help="tests that run in this process, of all architectures; or those that start others, or wait",
+    )
+    parser.addoption(
         "--part",
         metavar="K/N",
         type=_part,
@@ -64,19 +69,25 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Folders of which nothing would be left; to import their tests takes time."""
     here = Path(__file__).parent
     whole = collection_path.parent == here and collection_path.name in WHOLE_FOLDERS
-    return True if whole and config.getoption("--quick") else None
+    left_out = config.getoption("--quick") or config.getoption("--only") == "in-process"
+    return True if whole and left_out else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--quick"):
+    chosen = list(items)
+    if only := config.getoption("--only"):
+        chosen = [item for item in items if takes_seconds(item) is (only == "processes")]
+    elif config.getoption("--quick"):
         kept = [item for item in items if not (takes_seconds(item) or is_one_of_many(item))]
         chosen = in_part(sample(kept), config.getoption("--part") or (1, 1))
-        config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
-        items[:] = chosen
+    config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
+    items[:] = chosen
 
 
 def takes_seconds(item: pytest.Item) -> bool:
     """Whether a test says that it starts processes or waits, or uses a fixture behind which there is a process."""
+    if item.path.relative_to(Path(__file__).parent).parts[0] in WHOLE_FOLDERS:
+        return True
     fixtures: list[str] = getattr(item, "fixturenames", [])
     says = any(item.get_closest_marker(word) for word in ("processes", "lasting"))
     return says or bool(STARTING.intersection(fixtures))
