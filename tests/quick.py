@@ -29,6 +29,19 @@ EVENTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.sys
 WHOLE_FOLDERS = ("behaviour", "browser")
 """Folders in which every test is of processes: not even collected."""
 
+TIMED = (
+    *(
+        "connection/",
+        "server_extension/",
+        "servers/",
+        "client/test_resuming",
+        "widgets/test_worker",
+    ),
+    *(f"backend/{room}/" for room in ("kernel", "lockstep", "process", "save_contexts", "runs")),
+    *("backend/supervision/", "user_code/test_own_modules"),
+)
+"""Where tests are of sockets, threads and clocks: in this process, and yet not beside others at a low priority."""
+
 UNLIKE = {"llama", "gpt2", "mixtral"}
 """Architectures that a quick run looks at: rotary and learned positions, dense and experts; all others in `make test`."""
 
@@ -43,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--only",
         choices=("in-process", "processes"),
-        help="tests that run in this process, of all architectures; or those that start others, or wait",
+        help="tests that run in this process, of all architectures; or those that start others, wait, or judge by a clock",
     )
     parser.addoption(
         "--part",
@@ -76,7 +89,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     chosen = list(items)
     if only := config.getoption("--only"):
-        chosen = [item for item in items if takes_seconds(item) is (only == "processes")]
+        chosen = [item for item in items if needs_the_cores(item) is (only == "processes")]
     elif config.getoption("--quick"):
         kept = [item for item in items if not (takes_seconds(item) or is_one_of_many(item))]
         chosen = in_part(sample(kept), config.getoption("--part") or (1, 1))
@@ -91,6 +104,12 @@ def takes_seconds(item: pytest.Item) -> bool:
     fixtures: list[str] = getattr(item, "fixturenames", [])
     says = any(item.get_closest_marker(word) for word in ("processes", "lasting"))
     return says or bool(STARTING.intersection(fixtures))
+
+
+def needs_the_cores(item: pytest.Item) -> bool:
+    """Whether a test cannot run at a low priority, beside others: it takes seconds, or what it judges by is a clock."""
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    return takes_seconds(item) or path.startswith(TIMED)
 
 
 def is_one_of_many(item: pytest.Item) -> bool:
