@@ -184,7 +184,7 @@ def _limits(rmodel: Client, own: End, others: Sequence[End]) -> list[str]:
     for at in (f"layers.{end.address.layer}.mlp" for end in both if end.units == "neuron"):
         if any(f"{at}.{norm}.weight" in parameters for norm in ("post_norm", "neuron_norm")):
             found[
-                "what neurons write passes a norm: its gain is folded in, and what it divides by left out"
+                "what neurons write passes a norm: its gain is folded in, and what it divides by is left out"
             ] = None
         if f"{at}.up_proj.bias" in parameters:
             found["biases are left out"] = None

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.experiments.connectivity.folding import (
     check_one_stream,
+    has_point,
     reading,
     takes_the_mean,
     weight,
@@ -113,7 +114,7 @@ def _place(rmodel: Client, address: Address) -> tuple[int, int]:
     """When in the forward: an MLP after the attention of its layer, where there is a stream between them."""
     if address.layer is None:
         return (-1, 0) if address.template == "embed.out" else (rmodel.catalog.n_layers, 0)
-    middle = address.layer in rmodel.catalog.layers.get(_MIDDLE, ())
+    middle = has_point(rmodel.catalog, _MIDDLE, address.layer)
     return address.layer, int(middle and ".mlp." in address.template)
 
 
@@ -196,8 +197,8 @@ def _read_by_neurons(linear: bool) -> Read:
 
 def _norm_before_mlp(catalog: Catalog, layer: int) -> str:
     """The MLP's own, or that of attention where both read one."""
-    own = layer in catalog.layers.get("layers.{i}.mlp.norm.out", ())
-    side_by_side = layer not in catalog.layers.get(_MIDDLE, ())
+    own = has_point(catalog, "layers.{i}.mlp.norm.out", layer)
+    side_by_side = not has_point(catalog, _MIDDLE, layer)
     return f"layers.{layer}.attn.norm" if side_by_side and not own else f"layers.{layer}.mlp.norm"
 
 

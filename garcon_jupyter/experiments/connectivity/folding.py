@@ -30,6 +30,11 @@ _OTHER_STREAMS = {
 """Points of models whose parts do not write into one residual stream that later parts read, and why that is so."""
 
 
+def has_point(catalog: Catalog, template: str, layer: int) -> bool:
+    """Whether a layer has a point of the table."""
+    return layer in catalog.layers.get(template, ()) and template not in catalog.refused
+
+
 def check_one_stream(catalog: Catalog) -> None:
     """Refuse models whose parts do not add to one residual stream: products of weights would not say what reads what.
 
@@ -37,7 +42,7 @@ def check_one_stream(catalog: Catalog) -> None:
         PointUnavailable: says why.
     """
     for template, why in _OTHER_STREAMS.items():
-        if catalog.layers.get(template):
+        if any(has_point(catalog, template, layer) for layer in range(catalog.n_layers)):
             raise PointUnavailable(
                 f"Connections of this model are not products of its weights: {why}.",
                 f"rmodel.probe_points[{template.replace('{i}', '*')!r}] shows it on a text.",

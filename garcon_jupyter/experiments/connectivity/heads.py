@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.experiments.connectivity.folding import (
     check_one_stream,
+    has_point,
     reading,
     takes_the_mean,
     weight,
@@ -69,8 +70,8 @@ def heads_of(rmodel: Client, layer: int) -> LayerHeads:
     q, k, v, o = (_projection(rmodel, f"{at}.{name}_proj") for name in "qkvo")
     size = len(q) // heads
     groups = len(k) // size
-    queries = reading(rmodel, _normed(rmodel, q, f"{at}.q_norm", heads), f"{at}.norm")
-    keys = reading(rmodel, _normed(rmodel, k, f"{at}.k_norm", groups), f"{at}.norm")
+    queries = reading(rmodel, _normed(rmodel, q, layer, "q", heads), f"{at}.norm")
+    keys = reading(rmodel, _normed(rmodel, k, layer, "k", groups), f"{at}.norm")
     values = reading(rmodel, v, f"{at}.norm")
     if (gain := weight(rmodel, f"{at}.z_norm.weight")) is not None:
         o = o * gain
@@ -94,19 +95,21 @@ def _projection(rmodel: Client, name: str) -> Tensor:
     return rmodel.get_parameter(name).float()
 
 
-def _normed(rmodel: Client, matrix: Tensor, norm: str, heads: int) -> Tensor:
-    """A projection [heads·d, D] to queries or keys with the gain of their own norm, which goes over each head or all of them.
+def _normed(rmodel: Client, matrix: Tensor, layer: int, name: str, heads: int) -> Tensor:
+    """A projection [heads·d, D] to queries or keys, with the norm of their own where there is one: over each head, or all of them.
 
     A model whose other norms take the mean away takes it away here as well, of each head.
     """
-    if (gain := weight(rmodel, f"{norm}.weight")) is None:
+    catalog, attn = rmodel.catalog, f"layers.{layer}.attn"
+    norm = f"{attn}.{name}_norm"
+    if not has_point(catalog, f"layers.{{i}}.attn.{name}_normed", layer):
         return matrix
     by_head = matrix.view(heads, -1, matrix.shape[1])
-    if takes_the_mean(rmodel.catalog, f"{norm.rpartition('.')[0]}.norm"):
+    if takes_the_mean(catalog, f"{attn}.norm"):
         by_head = by_head - by_head.mean(1, keepdim=True)
-    spread = gain.flatten()
-    spread = spread.repeat(heads) if len(spread) == by_head.shape[1] else spread
-    return by_head.flatten(0, 1) * spread[:, None]
+    if (gain := weight(rmodel, f"{norm}.weight")) is not None:  # [d], or [heads·d]
+        by_head = by_head * gain.view(-1, by_head.shape[1], 1)
+    return by_head.flatten(0, 1)
 
 
 # -- of which layers, and how far ----------------------------------------------------------------
@@ -132,16 +135,16 @@ def layers_of_heads(rmodel: Client) -> tuple[list[int], list[str]]:
     for layer in sorted({*why} - {*layers}):
         left_out.setdefault(why[layer], []).append(layer)
     return layers, [
-        f"layers {', '.join(map(str, of))} are left out: {reason}"
+        f"layer{'s' * (len(of) > 1)} {', '.join(map(str, of))}: left out, {reason}"
         for reason, of in left_out.items()
     ]
 
 
 def _why_not(catalog: Catalog, layer: int) -> str:
     """Why the heads of a layer cannot be read from weights; "" where they can."""
-    if layer not in catalog.layers.get(Z, ()):
+    if not has_point(catalog, Z, layer):
         return catalog.refused.get(Z, "nothing attends there")
-    if layer in catalog.layers.get(_JOINT, ()):
+    if has_point(catalog, _JOINT, layer):
         return "attention reads the token's embedding beside the stream"
     has = {name for name in "qkvo" if f"layers.{layer}.attn.{name}_proj" in catalog.parameters}
     if f"layers.{layer}.attn.kv_a_proj" in catalog.parameters:
@@ -163,7 +166,7 @@ def _limits(catalog: Catalog, layer: int) -> Iterator[str]:
     at = f"layers.{layer}.attn"
 
     def has(point: str) -> bool:
-        return layer in catalog.layers.get(f"layers.{{i}}.attn.{point}", ())
+        return has_point(catalog, f"layers.{{i}}.attn.{point}", layer)
 
     def told(
         point: str, word: str
@@ -177,9 +180,11 @@ def _limits(catalog: Catalog, layer: int) -> Iterator[str]:
     elif "pos_embed.out" in catalog.refused:
         yield f"positions are left out: {catalog.refused.get('layers.{i}.attn.q_rot', 'they are not in the stream')}"
     if has("q_normed"):
-        yield "queries and keys pass a norm of their own: its gain is folded in, and what it divides by left out"
+        known = f"{at}.q_norm.weight" in catalog.parameters
+        gain = "its gain is folded in" if known else "it has no gain that is known"
+        yield f"queries and keys pass a norm of their own: {gain}, and what it divides by is left out"
     if any(f"{at}.{norm}.weight" in catalog.parameters for norm in ("post_norm", "z_norm")):
-        yield "what heads write passes a norm: its gain is folded in, and what it divides by left out"
+        yield "what heads write passes a norm: its gain is folded in, and what it divides by is left out"
     if has("gate"):
         yield "a gate multiplies what heads write: it is taken for open"
     if told("v", "v_norm"):
