@@ -54,9 +54,9 @@ def connections(
             point, the other may be a pattern, of which only what is before (or behind) it counts.
 
     Returns:
-        Values [unit, rank], the strongest by size first, NaN where there are fewer than k. ``more`` has, like the values, the ``layer``
-        (−1 of tokens) and the ``partner``, and by unit the ``share``: the sum of squares of the k over that of all. The names of partners that
-        are tokens are in ``facts["names"]``.
+        Values [unit, rank], the strongest by size first, NaN where there are fewer than k. ``more`` has, like the values, the ``partner`` (−1
+        for none) and its ``layer``, which tokens have not, and by unit the ``share``: the sum of squares of the k over that of all. The names
+        of partners that are tokens are in ``facts["names"]``.
 
     Raises:
         UnknownPoint, PointUnavailable: there is no such point, or its weights do not say what it reads or writes; says why.
@@ -75,7 +75,9 @@ def connections(
         "per": per,
         "limits": _limits(rmodel, own, others),
     }
+    of_layers = {"layer": layers}
     if others[0].units == "token":
+        of_layers = {}
         numbers = [number for number in partners.flatten().tolist() if number >= 0]
         words = decoder(rmodel, numbers)
         facts["names"] = {"partner": {str(number): word for number, word in words.items()}}
@@ -86,7 +88,7 @@ def connections(
         {own.units: units, "rank": tuple(range(1, values.shape[1] + 1))},
         f"{says}, up to what norms divide by",
         facts,
-        {"layer": layers, "partner": partners, "share": share},
+        {**of_layers, "partner": partners, "share": share},
     )
 
 
