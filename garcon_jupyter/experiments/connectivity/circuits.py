@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.clean_passes import decoder
 from garcon_jupyter.experiments.connectivity.ends import token_directions, unembedding
+from garcon_jupyter.experiments.connectivity.factored_matrix import FactoredMatrix
 from garcon_jupyter.experiments.connectivity.heads import heads_of, layers_of_heads, limits
-from garcon_jupyter.experiments.connectivity.low_rank import LowRank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +48,8 @@ class HeadCircuits:
     layer: int
     head: int
     key_value_head: int
-    qk: LowRank
-    ov: LowRank
+    qk: FactoredMatrix
+    ov: FactoredMatrix
     limits: tuple[str, ...]
     _rmodel: Client = field(repr=False)
 
@@ -127,8 +127,8 @@ def head_circuits(rmodel: Client, layer: int, head: int) -> HeadCircuits:
         layer,
         head,
         shared,
-        LowRank(found.queries[head].T, found.keys[shared]),
-        LowRank(found.outputs[head], found.values[shared]),
+        FactoredMatrix(found.queries[head].T, found.keys[shared]),
+        FactoredMatrix(found.outputs[head], found.values[shared]),
         tuple(limits(rmodel.catalog, [layer])),
         rmodel,
     )

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from garcon_jupyter.connection import progress
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.experiments.connectivity.factored_matrix import root
 from garcon_jupyter.experiments.connectivity.folding import width_read
 from garcon_jupyter.experiments.connectivity.heads import (
     LayerHeads,
@@ -42,7 +43,6 @@ from garcon_jupyter.experiments.connectivity.heads import (
     layers_of_heads,
     limits,
 )
-from garcon_jupyter.experiments.connectivity.low_rank import root
 from garcon_jupyter.experiments.result import ExperimentResult
 
 if TYPE_CHECKING:

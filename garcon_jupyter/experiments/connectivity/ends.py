@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.errors import BadRequest, PointUnavailable
+from garcon_jupyter.experiments.connectivity.factored_matrix import root
 from garcon_jupyter.experiments.connectivity.folding import (
     check_one_stream,
     has_point,
@@ -32,7 +33,6 @@ from garcon_jupyter.experiments.connectivity.folding import (
     writing,
 )
 from garcon_jupyter.experiments.connectivity.heads import LayerHeads, heads_of, layers_of_heads
-from garcon_jupyter.experiments.connectivity.low_rank import root
 from garcon_jupyter.points import Address, Catalog
 
 if TYPE_CHECKING:

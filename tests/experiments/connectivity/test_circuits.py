@@ -9,17 +9,17 @@ import torch
 
 import garcon_jupyter as garcon
 from garcon_jupyter import experiments
-from garcon_jupyter.experiments.connectivity.low_rank import LowRank, root
+from garcon_jupyter.experiments.connectivity.factored_matrix import FactoredMatrix, root
 from tests.experiments.connectivity.conftest import Connect, PlainHeads
 
 
 @pytest.fixture
-def factors() -> LowRank:
+def factors() -> FactoredMatrix:
     draw = torch.Generator().manual_seed(0)
-    return LowRank(torch.randn(7, 3, generator=draw), torch.randn(3, 5, generator=draw))
+    return FactoredMatrix(torch.randn(7, 3, generator=draw), torch.randn(3, 5, generator=draw))
 
 
-def test_two_factors_are_their_product(factors: LowRank) -> None:
+def test_two_factors_are_their_product(factors: FactoredMatrix) -> None:
     dense = factors.dense()
     assert factors.shape == dense.shape == (7, 5) and factors.rank == 3
     assert repr(factors) == "<7 × 5 of rank 3>"
@@ -28,11 +28,11 @@ def test_two_factors_are_their_product(factors: LowRank) -> None:
     vectors = torch.randn(5, 2)
     assert torch.allclose(factors @ vectors, dense @ vectors, atol=1e-5)
     both = factors @ factors.T
-    assert isinstance(both, LowRank) and both.rank == 3
+    assert isinstance(both, FactoredMatrix) and both.rank == 3
     assert torch.allclose(both.dense(), dense @ dense.T, atol=1e-4)
 
 
-def test_singular_and_eigenvalues(factors: LowRank) -> None:
+def test_singular_and_eigenvalues(factors: FactoredMatrix) -> None:
     u, s, v = factors.svd()
     assert torch.allclose(u * s @ v.T, factors.dense(), atol=1e-5)
     assert torch.allclose(s, torch.linalg.svdvals(factors.dense())[:3], atol=1e-5)
@@ -112,7 +112,7 @@ def test_a_head_that_copies(rmodel: garcon.RemoteModel) -> None:
     reads = (unembed - unembed.mean(0)) * rmodel.get_parameter("final_norm.weight")
     basis = torch.linalg.qr(torch.randn(48, 8, generator=torch.Generator().manual_seed(0)))[0]
     for sign in (1.0, -1.0):
-        copies = LowRank(sign * (reads.T @ (alone @ basis)), basis.T)
+        copies = FactoredMatrix(sign * (reads.T @ (alone @ basis)), basis.T)
         assert replace(found, ov=copies).copying() == pytest.approx(sign, abs=1e-3)
 
 

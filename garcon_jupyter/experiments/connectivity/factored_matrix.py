@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank:
+class FactoredMatrix:
     """The product of two factors, ``left @ right``, which is not carried out.
 
     Attributes:
@@ -34,20 +34,20 @@ class LowRank:
         return self.left.shape[1]
 
     @property
-    def T(self) -> LowRank:
+    def T(self) -> FactoredMatrix:
         """Transposed."""
-        return LowRank(self.right.T, self.left.T)
+        return FactoredMatrix(self.right.T, self.left.T)
 
     @overload
     def __matmul__(self, other: Tensor) -> Tensor: ...
     @overload
-    def __matmul__(self, other: LowRank) -> LowRank: ...
-    def __matmul__(self, other: Tensor | LowRank) -> Tensor | LowRank:
+    def __matmul__(self, other: FactoredMatrix) -> FactoredMatrix: ...
+    def __matmul__(self, other: Tensor | FactoredMatrix) -> Tensor | FactoredMatrix:
         """With a vector [n], a matrix [n, k], or another of its kind, whose product is again one."""
-        if not isinstance(other, LowRank):
+        if not isinstance(other, FactoredMatrix):
             return self.left @ (self.right @ other)
         middle = self.right @ other.left
-        return LowRank(self.left @ middle, other.right)
+        return FactoredMatrix(self.left @ middle, other.right)
 
     def norm(self) -> float:
         """Frobenius norm."""
