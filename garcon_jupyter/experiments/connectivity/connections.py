@@ -75,25 +75,20 @@ def connections(
         "per": per,
         "limits": _limits(rmodel, own, others),
     }
-    of_layers = {"layer": layers}
+    more = {"layer": layers, "partner": partners, "share": share}
     if others[0].units == "token":
-        of_layers = {}
-        numbers = [number for number in partners.flatten().tolist() if number >= 0]
-        words = decoder(rmodel, numbers)
+        del more["layer"]
+        words = decoder(rmodel, [n for n in partners.flatten().tolist() if n >= 0])
         facts["names"] = {"partner": {str(number): word for number, word in words.items()}}
-    says = f"what {_plural(others[0] if per == 'reader' else own)} write that {_plural(own if per == 'reader' else others[0])} read"
+    writer, reader = (others[0], own) if per == "reader" else (own, others[0])
     return ExperimentResult(
         "connections",
         values,
         {own.units: units, "rank": tuple(range(1, values.shape[1] + 1))},
-        f"{says}, up to what norms divide by",
+        f"what {writer.units}s write that {reader.units}s read, up to what norms divide by",
         facts,
-        {**of_layers, "partner": partners, "share": share},
+        more,
     )
-
-
-def _plural(end: End) -> str:
-    return f"{end.units}s"
 
 
 def _sides(rmodel: Client, writers: str, readers: str, per: Side, k: int) -> tuple[End, list[End]]:

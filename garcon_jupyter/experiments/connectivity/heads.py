@@ -100,14 +100,13 @@ def _normed(rmodel: Client, matrix: Tensor, layer: int, name: str, heads: int) -
 
     A model whose other norms take the mean away takes it away here as well, of each head.
     """
-    catalog, attn = rmodel.catalog, f"layers.{layer}.attn"
-    norm = f"{attn}.{name}_norm"
-    if not has_point(catalog, f"layers.{{i}}.attn.{name}_normed", layer):
+    if not has_point(rmodel.catalog, f"layers.{{i}}.attn.{name}_normed", layer):
         return matrix
+    at = f"layers.{layer}.attn"
     by_head = matrix.view(heads, -1, matrix.shape[1])
-    if takes_the_mean(catalog, f"{attn}.norm"):
+    if takes_the_mean(rmodel.catalog, f"{at}.norm"):
         by_head = by_head - by_head.mean(1, keepdim=True)
-    if (gain := weight(rmodel, f"{norm}.weight")) is not None:  # [d], or [heads·d]
+    if (gain := weight(rmodel, f"{at}.{name}_norm.weight")) is not None:  # [d], or [heads·d]
         by_head = by_head * gain.view(-1, by_head.shape[1], 1)
     return by_head.flatten(0, 1)
 
@@ -146,10 +145,10 @@ def _why_not(catalog: Catalog, layer: int) -> str:
         return catalog.refused.get(Z, "nothing attends there")
     if has_point(catalog, _JOINT, layer):
         return "attention reads the token's embedding beside the stream"
-    has = {name for name in "qkvo" if f"layers.{layer}.attn.{name}_proj" in catalog.parameters}
-    if f"layers.{layer}.attn.kv_a_proj" in catalog.parameters:
+    at = f"layers.{layer}.attn"
+    if f"{at}.kv_a_proj" in catalog.parameters:
         return "latent attention compresses keys and values through a norm of their own"
-    missing = [name for name in "qkvo" if name not in has]
+    missing = [name for name in "qkvo" if f"{at}.{name}_proj" not in catalog.parameters]
     return f"there is no {missing[0]}_proj of its own" if missing else ""
 
 
@@ -168,9 +167,8 @@ def _limits(catalog: Catalog, layer: int) -> Iterator[str]:
     def has(point: str) -> bool:
         return has_point(catalog, f"layers.{{i}}.attn.{point}", layer)
 
-    def told(
-        point: str, word: str
-    ) -> bool:  # in words for people: where they change, a limit is not told
+    def told(point: str, word: str) -> bool:
+        # Places are words for people: where these change, a limit is not told, and no number is another.
         return word in catalog.places.get(f"layers.{{i}}.attn.{point}", "")
 
     if any(f"{at}.{x}_proj.bias" in catalog.parameters for x in "qkvo"):
