@@ -14,6 +14,7 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 ``attention``     the attention of all layers, of which one is opened
 ``lens``          the logit lens, which fills from the last layer down
 ``patching``      sweeps of activation patching, which fill as they run
+``experiments``   any result of an experiment
 ``live``          a text and sliders on a served model
 ``neuron``        the dashboard of a unit
 ``tokens``        a text, coloured by how surprising each token was

@@ -19,6 +19,7 @@ from garcon_jupyter.client.recordings import Handle, Recording, Recordings
 from garcon_jupyter.client.run import Run
 
 ATLAS = "garcon_jupyter.atlas.files"
+EXPERIMENT = "garcon_jupyter.experiments.result.ExperimentResult"
 
 
 def _later(module: str, function: str) -> Callable[..., Any]:
@@ -40,6 +41,9 @@ def register() -> None:
     display_hooks.register(Recording, html=_later("html", "recording"))
     display_hooks.register(Handle, html=_later("html", "handle"))
     display_hooks.register(Look, show=_later("points", "show_look"))
+    display_hooks.register(
+        EXPERIMENT, show=_later("experiments", "show"), html=_later("experiments", "html")
+    )
     display_hooks.register(Run, show=_later("run", "run_picture"))
     display_hooks.register(
         f"{ATLAS}.Record", show=_later("atlas", "show"), probe_cell=_later("atlas", "probe_cell")

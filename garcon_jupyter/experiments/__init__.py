@@ -17,6 +17,7 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``patching``       sweeps of activation patching
 ``live_edits``     edits of a model while one types
 ``neurons``        a unit's values on some texts
+``connectivity``   what a model's parts can tell each other, from its weights alone
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {
+    "composition": "connectivity.composition",
+    "connections": "connectivity.connections",
+    "head_circuits": "connectivity.circuits",
+}
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 
 _OTHERS = {"ExperimentResult": "result", "load": "result"}

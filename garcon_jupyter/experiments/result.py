@@ -115,6 +115,8 @@ class ExperimentResult:
     def to_frame(self) -> pd.DataFrame:
         """A table with a column for each axis and one, ``value``, for the numbers; a row for each number that there is.
 
+        What is in ``more`` and has the same shape has a column as well, and so have names that ``facts["names"]`` gives its numbers.
+
         Raises:
             BadRequest: pandas is not installed.
         """
@@ -125,8 +127,17 @@ class ExperimentResult:
                 "A table is made with pandas, which is not installed.", "pip install pandas."
             ) from None
         index = pd.MultiIndex.from_product(list(self.axes.values()), names=list(self.axes))
-        numbers = pd.DataFrame({"value": self.values.detach().flatten().numpy()}, index=index)
-        return numbers.dropna().reset_index()
+        columns = {"value": self.values, **self.beside()}
+        flat = {name: tensor.detach().flatten().numpy() for name, tensor in columns.items()}
+        table = pd.DataFrame(flat, index=index).dropna(subset="value").reset_index()
+        for name, words in self.facts.get("names", {}).items():
+            table[f"{name} name"] = [words.get(str(number), "") for number in table[name]]
+        return table
+
+    def beside(self) -> dict[str, Tensor]:
+        """What is in ``more`` for each number: of the same shape as the values."""
+        same = {name: v for name, v in self.more.items() if v.shape == self.values.shape}
+        return same if self.axes else {}
 
     # -- on disk -----------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ Not here: anything that plain Python cannot do as well.
 ``garcon``      ``%garcon WORD …``, and the two cell magics
 ``probe``       ``%%probe``: a cell becomes a probe, is attached, and may run at once
 ``arguments``   words, options and their help
+``parser``      what reads the words of a line
+``experiments`` the experiments as words
 ``cells``       the body of a cell as a function
 ``scopes``      which names a body reads and assigns
 ``completion``  tab completion

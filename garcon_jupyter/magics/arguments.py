@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from garcon_jupyter.client.probes import MERGE_RULES
 from garcon_jupyter.display.whereabouts import WHY
 from garcon_jupyter.errors import BadRequest, UnknownName
+from garcon_jupyter.magics.experiments import EXPERIMENTS
+from garcon_jupyter.magics.parser import Parser
 from garcon_jupyter.servers.option_forms import add_certify_options, add_launch_options
 
 _QUOTED = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
@@ -77,40 +78,6 @@ def check_expanded(points: Sequence[str]) -> None:
 
 
 # -- parsers -------------------------------------------------------------------------------------
-
-
-class HelpShown(Exception):
-    """The help was asked for, and shown."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are the notebook's, and which ends nothing."""
-
-    def __init__(self, prog: str, description: str, **options: Any) -> None:
-        super().__init__(
-            prog,
-            description=description,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            **options,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the words, with the usage in a line, where argparse would end the kernel.
-
-        Raises:
-            BadRequest: always.
-        """
-        usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
-        raise BadRequest(f"{self.prog}: {message}.", f"Usage: {usage}")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Leave the command after its help was shown, where argparse would end the kernel.
-
-        Raises:
-            HelpShown: always.
-        """
-        raise HelpShown
 
 
 def _launch() -> Parser:
@@ -359,6 +326,7 @@ PARSERS: dict[str, Parser] = {
         _result(),
         _cancel(),
         _clear(),
+        *(word.parser for word in EXPERIMENTS),
         _logs(),
         _use(),
         _help(),

@@ -19,8 +19,9 @@ from IPython.core.completer import (
 )
 
 from garcon_jupyter.client.probes import MERGE_RULES
-from garcon_jupyter.magics.arguments import PARSERS, PROBE, Parser
+from garcon_jupyter.magics.arguments import PARSERS, PROBE
 from garcon_jupyter.magics.current import Current
+from garcon_jupyter.magics.parser import Parser
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.model_files.embedded import EMBEDDED
 from garcon_jupyter.points import MODULE_PREFIX, Catalog, is_pattern, pattern_regex
@@ -87,6 +88,8 @@ def _candidates(
         if option.choices:
             return "value", list(option.choices)
         kind = _OPTIONS.get(option.dest, "nothing")
+    elif not before and (choices := _choices(parser)):
+        return "value", choices
     return kind, _SOURCES[kind](current, fragment)
 
 
@@ -98,6 +101,12 @@ def _open_option(parser: Parser, before: list[str]) -> argparse.Action | None:
             takes_more = action.nargs == "+" or (action.nargs is None and back == 0)
             return action if takes_more else None
     return None
+
+
+def _choices(parser: Parser) -> list[str]:
+    """What the first word may be, where there are few that it may be."""
+    first = next((a for a in parser._actions if not a.option_strings), None)
+    return list(first.choices) if first and first.choices else []
 
 
 # -- sources of names ----------------------------------------------------------------------------

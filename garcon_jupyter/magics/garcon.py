@@ -14,9 +14,10 @@ from garcon_jupyter.display import certificate, listings
 from garcon_jupyter.display.whereabouts import whereabouts
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.magics import arguments
-from garcon_jupyter.magics.arguments import HelpShown
 from garcon_jupyter.magics.cells import Cell, parse
 from garcon_jupyter.magics.current import Current
+from garcon_jupyter.magics.experiments import EXPERIMENTS
+from garcon_jupyter.magics.parser import HelpShown
 from garcon_jupyter.magics.probe import ProbeCell
 from garcon_jupyter.model import VARIABLE
 from garcon_jupyter.servers import control, registry
@@ -241,6 +242,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "result": _result,
     "cancel": _cancel,
     "clear": _clear,
+    **{experiment.word: experiment for experiment in EXPERIMENTS},
     "logs": _logs,
     "use": _use,
     "help": _help,

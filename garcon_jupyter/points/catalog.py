@@ -44,6 +44,8 @@ class Catalog:
             an index chooses, ``linear``, ``mamba``, ``conv``; ``mlp`` and ``moe`` where nothing does), and ``+moe`` where
             experts are in place of its MLP; empty where no family says it.
         places: for each template that the model has, where in its modules the value is and how it is computed, in words.
+        centred: the norms that take the mean away (LayerNorm; RMSNorm does not), by what the templates of their points begin
+            with, such as ``layers.{i}.attn.norm``.
     """
 
     sizes: dict[str, int]
@@ -55,6 +57,7 @@ class Catalog:
     parameters: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     places: dict[str, str] = field(default_factory=dict)
+    centred: tuple[str, ...] = ()
 
     @property
     def mapped(self) -> bool:

@@ -235,6 +235,7 @@ def merged(catalogs: list[Catalog]) -> Catalog:
         tuple(sorted({name for c in catalogs for name in c.parameters}, key=parameter_order)),
         _kinds_of(catalogs),
         {template: place for c in catalogs for template, place in c.places.items()},
+        first.centred,
     )
 
 

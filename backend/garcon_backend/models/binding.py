@@ -17,6 +17,7 @@ from garcon_backend.hook_sites.sites import (
     Inside,
     Output,
 )
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.family import Family, Reading, Weight, standard_sizes
 from garcon_jupyter.model_files.multimodal import text_config
 from garcon_jupyter.points import MODULE_PREFIX, PARAMETERS, POINTS, Address, Catalog, fill
@@ -121,7 +122,8 @@ def bind(model: nn.Module, family: Family | None, config: Any = None) -> BoundFa
     kinds = _kinds(family.mixers(config), layers.get(ROUTED, ()))
     places = {t: place for t, place in _places(family, config).items() if t not in refused}
     catalog = Catalog(
-        *(sizes, n_layers, n_experts, layers, refused, modules, parameters, kinds, places)
+        *(sizes, n_layers, n_experts, layers, refused, modules, parameters, kinds, places),
+        centred=_centred(family),
     )
     return BoundFamily(model, family, catalog)
 
@@ -176,6 +178,16 @@ def _places(family: Family, config: Any) -> dict[str, str]:
             said.append(f"{note[0].upper()}{note[1:]}")
         places[template] = ". ".join(said)
     return places
+
+
+def _centred(family: Family) -> tuple[str, ...]:
+    """The norms that take the mean away, by what the names of their points begin with."""
+    scales = {t: site for t, site in family.points.items() if t.endswith(".scale")}
+    return tuple(
+        template.removesuffix(".scale")
+        for template, site in scales.items()
+        if isinstance(site, Inside) and site.steps in norms.CENTRED
+    )
 
 
 def _has(model: nn.Module, site: HookSite, layer: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from garcon_backend.hook_sites.sites import Pass, Visitor, visited
+from garcon_backend.hook_sites.sites import Pass, StagedForward, Visitor, visited
 
 
 def _eps(module: Any) -> float:
@@ -107,3 +107,9 @@ def _layer_norm(
     out, bias = normalized * gain, getattr(module, "bias", None)
     shifted: Tensor = out if bias is None else out + bias
     return shifted.to(x.dtype)
+
+
+CENTRED: frozenset[StagedForward] = frozenset(
+    {layer_norm, layer_norm_of_flat, layer_norm_1p, bare_layer_norm}
+)
+"""Norms that take the mean away before they divide: what a direction writes along all ones, they do not read."""

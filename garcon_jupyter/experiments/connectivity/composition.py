@@ -1,0 +1,207 @@
+"""Composition: how much each head reads of what each earlier head writes, from the weights alone.
+
+composition(rmodel, "K").strongest(5)     # which heads' keys read which heads' output
+
+By Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits". A head reads the stream three times. It *asks* and is
+*asked* by its QK circuit, ``QK = W_Qᵀ·W_K`` [D, D], and what it moves goes through its OV circuit, ``OV = W_O·W_V`` [D, D]. An earlier
+head writes by its own OV. So there are three compositions with it:
+
+    K: ‖QK·OV‖ / (‖QK‖·‖OV‖)      Q: ‖QKᵀ·OV‖ / (‖QK‖·‖OV‖)      V: ‖OV₂·OV₁‖ / (‖OV₂‖·‖OV₁‖)
+
+all by Frobenius norms. It is 1 only where both have one direction alone and it is the same; of two heads with the same d directions, all
+alike strong, it is 1/√d.
+
+**Chance.** Of two matrices that have nothing to do with each other the score is not 0. Turn the writer by a random rotation of the
+D-dimensional stream: the square of the score is 1/D in the mean, exactly, whatever the singular values of the two (the mean over
+rotations of a matrix is its trace / D times the identity). So chance is 1/√D, 0.0417 for D = 576. The variance of the square is
+
+    2·(p − 1/D)·(q − 1/D) / ((D − 1)·(D + 2)),     p = tr((BᵀB)²), q = tr((AAᵀ)²), of reader B and writer A at unit norm,
+
+since symmetric matrices without trace, of which there are (D − 1)·(D + 2)/2 dimensions, are turned into each other by rotations and no
+part of them into itself (Schur's lemma). It says by how many standard deviations a score is above chance. Trained heads share a few
+strong directions of the stream, so a typical pair is above it by a few; only the tail says something.
+
+**How.** No D × D matrix is made. With ``G = W_V·W_Vᵀ`` [d, d] and R·Rᵀ = G, ``‖X·W_O·W_V‖ = ‖X·W_O·R‖``; on the reader's side,
+``‖W_Qᵀ·P‖² = ⟨W_Q·W_Qᵀ, P·Pᵀ⟩``. What is left is ``P = W_K·(W_O·R)`` [d, d_v] of each pair, or of each key/value head, where these are shared.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from garcon_jupyter.connection import progress
+from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.experiments.connectivity.factored_matrix import root
+from garcon_jupyter.experiments.connectivity.folding import width_read
+from garcon_jupyter.experiments.connectivity.heads import (
+    LayerHeads,
+    heads_of,
+    layers_of_heads,
+    limits,
+)
+from garcon_jupyter.experiments.result import ExperimentResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from garcon_jupyter.client.client import Client
+
+Kind = Literal["Q", "K", "V"]
+
+KEPT = 2**30
+"""Bytes of writers that are kept at a time. Where they are more, each reader is read again for each part of them."""
+
+
+def composition(rmodel: Client, kind: Kind = "K") -> ExperimentResult:
+    """How much each head reads of what each earlier head writes, from the weights alone (Elhage et al. 2021).
+
+    Args:
+        kind: with which of the three ways a head reads: its keys, its queries, or its values.
+
+    Returns:
+        Values [writer layer, writer head, reader layer, reader head], NaN where the reader does not come later. ``more`` has
+        ``chance``, the score of a writer that is turned at random (one number, 1/√D), and ``deviations``, like the values: by how many
+        standard deviations of chance the square of each score lies above the square of chance. ``facts["limits"]`` says what weights
+        do not tell. The norms that heads read through are folded in; biases and positions are left out.
+
+    Raises:
+        BadRequest: there is no such kind.
+        PointUnavailable: the model has no heads that can be read from weights, or they are packed; says why.
+    """
+    import torch
+
+    if kind not in get_args(Kind):
+        raise BadRequest(
+            f"There is no composition {kind!r}.",
+            "'Q', 'K' and 'V' are those with a head's queries, keys and values.",
+        )
+    layers, left_out = layers_of_heads(rmodel)
+    width, heads = width_read(rmodel), rmodel.catalog.sizes["H"]
+    values = torch.full((len(layers), heads, len(layers), heads), math.nan)
+    deviations = values.clone()
+    for (at, writer), (to, reader) in _pairs(rmodel, kind, layers):
+        scores, above = reader.scores(writer, width)
+        values[at, :, to], deviations[at, :, to] = scores.T, above.T
+    numbers = tuple(range(heads))
+    return ExperimentResult(
+        "composition",
+        values,
+        {
+            "writer layer": tuple(layers),
+            "writer head": numbers,
+            "reader layer": tuple(layers),
+            "reader head": numbers,
+        },
+        f"{kind}-composition of two heads; {1 / math.sqrt(width):.4f} is chance, 1 the most",
+        {
+            "kind": kind,
+            "model": rmodel.facts["name"],
+            "limits": [*left_out, *limits(rmodel.catalog, layers)],
+        },
+        {"chance": torch.tensor(1 / math.sqrt(width)), "deviations": deviations},
+    )
+
+
+def _pairs(
+    rmodel: Client, kind: Kind, layers: Sequence[int]
+) -> Iterator[tuple[tuple[int, Writers], tuple[int, Readers]]]:
+    """Each layer that writes with each later one that reads, and their places among the layers."""
+    line, since, done = None, time.monotonic(), 0
+    pairs = len(layers) * (len(layers) - 1) // 2
+    for part in _parts(rmodel, layers):
+        kept = {at: Writers.of(heads_of(rmodel, layers[at])) for at in part}
+        for to in range(part[0] + 1, len(layers)):
+            reader = Readers.of(kind, heads_of(rmodel, layers[to]))
+            for at in (at for at in part if at < to):
+                yield (at, kept[at]), (to, reader)
+                done += 1
+            if time.monotonic() - since > progress.MOMENT:
+                line = line or progress.Line()
+                line.show(f"{kind}-composition {progress.bar(done / pairs)}")
+    if line:
+        line.end(f"{kind}-composition in {progress.duration(time.monotonic() - since)}")
+
+
+def _parts(rmodel: Client, layers: Sequence[int]) -> list[range]:
+    """The places of layers that write, in parts of which what they write is kept at once."""
+    outputs = rmodel.catalog.sizes["D"] * rmodel.catalog.sizes["H"] * _value_size(rmodel)
+    each = max(1, KEPT // (4 * outputs))
+    last = len(layers) - 1
+    return [range(first, min(first + each, last)) for first in range(0, last, each)]
+
+
+def _value_size(rmodel: Client) -> int:
+    sizes = rmodel.catalog.sizes
+    return sizes.get("d_v") or sizes.get("d") or sizes["D"] // sizes["H"]
+
+
+# -- one layer -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Writers:
+    """What the heads of a layer write.
+
+    Attributes:
+        directions: float32 [D, H, d_v], ``W_O·R`` of each head at unit Frobenius norm.
+        purity: float32 [H], tr((AAᵀ)²): 1 where a head writes one direction, 1/r where r alike.
+    """
+
+    directions: Tensor
+    purity: Tensor
+
+    @classmethod
+    def of(cls, heads: LayerHeads) -> Writers:
+        """Those of a layer."""
+        values = heads.by_head(root(heads.values @ heads.values.mT))
+        written = heads.outputs @ values
+        written = written / written.flatten(1).norm(dim=1)[:, None, None]
+        purity = (written.mT @ written).square().sum((1, 2))
+        return cls(written.permute(1, 0, 2).contiguous(), purity)
+
+
+@dataclass(frozen=True, eq=False)
+class Readers:
+    """What the heads of a layer read, one of the three ways.
+
+    Attributes:
+        near: float32 [G, d, D], what stands at the stream: keys or values of K heads, or queries of H.
+        far: float32 [H, d, d], the Gram matrix of what stands behind it, such that ⟨far, near·nearᵀ⟩ is 1.
+        purity: float32 [H], as of :class:`Writers`.
+    """
+
+    near: Tensor
+    far: Tensor
+    purity: Tensor
+
+    @classmethod
+    def of(cls, kind: Kind, heads: LayerHeads) -> Readers:
+        """Those of a layer."""
+        if kind == "K":
+            near, far = heads.keys, heads.queries @ heads.queries.mT
+        elif kind == "Q":
+            near, far = heads.queries, heads.by_head(heads.keys @ heads.keys.mT)
+        else:
+            near, far = heads.values, heads.outputs.mT @ heads.outputs
+        gram = (near @ near.mT).repeat_interleave(len(far) // len(near), 0)
+        far = far / (far * gram).sum((1, 2))[:, None, None]
+        both = far @ gram
+        return cls(near, far, (both * both.mT).sum((1, 2)))
+
+    def scores(self, writers: Writers, width: int) -> tuple[Tensor, Tensor]:
+        """The score of each pair, and by how many standard deviations of chance it is above it, [reader head, writer head]."""
+        groups, size, _ = self.near.shape
+        width_of_stream, heads, _ = writers.directions.shape
+        read = self.near.flatten(0, 1) @ writers.directions.view(width_of_stream, -1)
+        read = read.view(groups, size, heads, -1).transpose(1, 2)
+        squares = (read @ read.mT).flatten(2)  # [G, writer head, d·d]
+        far = self.far.view(groups, -1, size * size)
+        square = (far @ squares.mT).flatten(0, 1).clamp_min(0)
+        spread = (self.purity - 1 / width).clamp_min(0)[:, None]
+        spread = spread * (writers.purity - 1 / width).clamp_min(0)
+        deviation = (2 * spread / ((width - 1) * (width + 2))).sqrt()
+        return square.sqrt(), (square - 1 / width) / deviation
