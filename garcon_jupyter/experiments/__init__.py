@@ -14,7 +14,8 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``token_metrics``  how surprising each token of a text was
 ``attention``      attention of a whole model, a layer or a glance at a time
 ``lens``           the logit lens
-``patching``       sweeps of activation patching
+``activation_patching``  activation patching, exact, cell by cell
+``patching``       the sweep of a picture that fills
 ``live_edits``     edits of a model while one types
 ``neurons``        a unit's values on some texts
 """
@@ -24,7 +25,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {"patch": "activation_patching.patch"}
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 
 _OTHERS = {"ExperimentResult": "result", "load": "result"}

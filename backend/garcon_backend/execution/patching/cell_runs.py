@@ -1,0 +1,160 @@
+"""The forwards of a request for patches, and the metric of their logits.
+
+The runs themselves are the first rows of the batch that their cells join, so that what cells are given lies beside them, and
+nothing is kept from one request to the next. Replicas share out the cells; each has the runs for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from garcon_backend.distributed.collectives import Layout
+from garcon_backend.distributed.gather_group import GatherGroup
+from garcon_backend.execution.inputs import Inputs
+from garcon_backend.execution.passes import Passes, logits_of
+from garcon_backend.execution.patching.cells import Cell, patches_by_point
+from garcon_backend.execution.patching.climbing import CannotClimb, Climb
+from garcon_backend.execution.patching.patched_pass import KeptPass, OwnPass, PatchedPass
+from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.points import Address
+from garcon_jupyter.wire import requests as wire
+
+Metric = Callable[[Tensor], Any]
+"""Logits [row, p, V] to a number for each row."""
+
+ALONE = "each cell has a forward of its own"
+
+
+class CellRuns:
+    """Runs the cells of one request.
+
+    Args:
+        inputs: the runs.
+        cells, points: as the request says them.
+        metric: the caller's own; None for the difference of the answers' logits.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        request: wire.Patch,
+        inputs: Inputs,
+        cells: Sequence[Cell],
+        points: Sequence[Address],
+        metric: Metric | None,
+    ) -> None:
+        self._passes, self._rank, self._request = passes, passes.rank, request
+        self._inputs, self._points, self._metric = inputs, points, metric
+        self._cells = cells
+        self._runs, replicas = len(inputs.ids), passes.rank.mesh.degrees.dp
+        # In the order in which they join. Replicas have equally many; the last ones may run one again.
+        order = sorted(range(len(cells)), key=lambda number: cells[number].begins)
+        order += order[-1:] * (-len(order) % replicas)
+        self._shares = [order[replica::replicas] for replica in range(replicas)]
+
+    def run(self) -> wire.PatchedMetrics | None:
+        """Run them; the answer on the rank that has the logits of all.
+
+        Raises:
+            UserFailure: the metric raised.
+            BadRequest: it gave no number for each row.
+        """
+        mine = [self._cells[number] for number in self._shares[self._rank.mesh.replica]]
+        with torch.no_grad():
+            if self._request.exact:
+                logits, whole = self._one_by_one(mine), ALONE
+            else:
+                logits, whole = self._together(mine)
+        if not self._rank.mesh.last_stage:
+            return None
+        rows = self._runs + len(mine)
+        mesh = self._rank.mesh
+        every = GatherGroup(mesh.tp, mesh.replicas, rows * mesh.degrees.dp)
+        all_logits = every.gather(logits, Layout())
+        return None if all_logits is None else self._answer(all_logits, rows, whole)
+
+    # -- forwards ----------------------------------------------------------------------------
+
+    def _together(self, cells: Sequence[Cell]) -> tuple[Tensor, str]:
+        """The logits of runs and cells, [row, p, V], in one forward; and why it did not climb, if so."""
+        joining = [(cell.begins, cell.run) for cell in cells]
+        try:
+            climb = Climb(self._rank.model, self._runs, joining)
+            return self._forward(cells, climb), ""
+        except CannotClimb as error:
+            return self._forward(cells, None), str(error)
+
+    def _forward(self, cells: Sequence[Cell], climb: Climb | None) -> Tensor:
+        rows = self._rows([*range(self._runs), *(cell.run for cell in cells)])
+        numbered = enumerate(cells, self._runs)
+        patches = patches_by_point(numbered, self._request.sources)
+        probed = PatchedPass(self._rank, len(rows.ids), self._points, patches)
+        if climb is None:
+            return self._read(probed, rows)
+        with climb.installed(probed):
+            return self._read(probed, rows)
+
+    def _one_by_one(self, cells: Sequence[Cell]) -> Tensor:
+        """The same as a loop of forwards has it."""
+        logits, kept = [], []
+        for run in range(self._runs):
+            keeping = KeptPass(self._rank, 1, self._points)
+            logits.append(self._read(keeping, self._rows([run])))
+            kept.append(keeping.kept)
+        values = {name: torch.cat([one[name] for one in kept]) for name in kept[0]}
+        for cell in cells:
+            logits.append(self._alone(cell, values))
+        return torch.cat(logits)
+
+    def _alone(self, cell: Cell, values: Mapping[str, Tensor]) -> Tensor:
+        patches = patches_by_point([(0, cell)], self._request.sources)
+        probed = PatchedPass(self._rank, 1, self._points, patches, values)
+        return self._read(probed, self._rows([cell.run]))
+
+    def _rows(self, runs: Sequence[int]) -> Inputs:
+        return Inputs(self._inputs.ids[runs], None, self._inputs.positions[runs])
+
+    def _read(self, probed: OwnPass, rows: Inputs) -> Tensor:
+        keep: Any = 0 if self._metric else rows.last.unique()
+        with self._passes.installed(probed):
+            output = self._passes.read(probed, rows, keep)
+            probed.check_visited()
+        logits = logits_of(output)
+        return logits if self._metric else logits[:, -1:]
+
+    # -- the metric --------------------------------------------------------------------------
+
+    def _answer(self, logits: Tensor, rows: int, whole: str) -> wire.PatchedMetrics:
+        """The metric of runs and cells, in the order of the request; on the rank that has all logits."""
+        metrics = self._measured(logits).split(rows)
+        cells = torch.empty(len(self._cells))
+        for share, part in zip(self._shares, metrics, strict=True):
+            cells[share] = part[self._runs :]
+        return wire.PatchedMetrics(metrics[0][: self._runs].clone(), cells, whole)
+
+    def _measured(self, logits: Tensor) -> Tensor:
+        if self._metric is None:
+            return self._difference(logits)
+        found = self._passes.user(self._request.seed, self._metric, "the metric", logits)
+        try:
+            numbers = torch.as_tensor(found).detach().float().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            numbers = torch.empty(0, 0)
+        if numbers.shape != (len(logits),):
+            gave = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise BadRequest(
+                f"The metric gave {gave} for {len(logits)} rows of logits, not one number for each row.",
+                "Return a tensor [row], such as logits[:, -1, 5].",
+            )
+        return numbers
+
+    def _difference(self, logits: Tensor) -> Tensor:
+        shares = [[self._cells[number].run for number in share] for share in self._shares]
+        runs = [run for share in shares for run in (*range(self._runs), *share)]
+        answers = torch.as_tensor(self._request.answers).to(logits.device)[runs]
+        chosen = logits[:, -1].gather(1, answers).float()
+        return (chosen[:, 0] - chosen[:, 1]).cpu()

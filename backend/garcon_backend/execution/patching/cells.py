@@ -1,0 +1,148 @@
+"""The cells of a request, checked: which run each is patched in, where, and from which layer on it is another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from garcon_backend.models.binding import BoundFamily
+from garcon_jupyter.errors import BadRequest, PointUnavailable
+from garcon_jupyter.points import MODULE_PREFIX, Address, PointSpec
+from garcon_jupyter.wire import requests as wire
+
+ALL = -1
+"""In a place: all of that dimension."""
+
+Place = tuple[int, ...]
+"""An index along each dimension of a value but its first, which is that of rows; :data:`ALL` for all of it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run in which some places of some points are given other values.
+
+    Attributes:
+        run: which.
+        begins: the first layer that can put out something else than in that run.
+        patches: the points and places, by names.
+    """
+
+    run: int
+    begins: int
+    patches: tuple[tuple[str, Place], ...]
+
+
+@dataclass(frozen=True)
+class RowPatch:
+    """A place of a row that is given what other rows have there, of several the mean."""
+
+    row: int
+    sources: tuple[int, ...]
+    place: Place
+
+
+def checked(request: wire.Patch, bound: BoundFamily) -> tuple[list[Cell], list[Address]]:
+    """The cells of a request, and its points.
+
+    Raises:
+        UnknownPoint, PointUnavailable: the model has no such point, or it cannot be patched by rows.
+        BadRequest: the request makes no sense.
+    """
+    points = [_point(bound, name) for name in request.points]
+    runs = len(request.runs)
+    patches = _integers(request.patches) if request.cells else []
+    if not all(0 <= run < runs for run in (*request.cells, *_flat(request.sources))):
+        raise _senseless("a cell is of a run that there is not")
+    if len(request.sources) != runs or not all(request.sources):
+        raise _senseless(f"there are {runs} runs, and sources of {len(request.sources)}")
+    of_cell: list[list[tuple[int, Place]]] = [[] for _ in request.cells]
+    for cell, point, *place in patches:
+        if not (0 <= cell < len(of_cell) and 0 <= point < len(points)) or min(place) < ALL:
+            raise _senseless("a patch is of a cell or a point that there is not")
+        of_cell[cell].append((point, tuple(place)))
+    if not all(of_cell):
+        raise _senseless("a cell has no patch")
+    begins = [layer_of(bound, address) for address in points]
+    cells = [
+        Cell(
+            run,
+            min(begins[point] for point, _ in mine),
+            tuple((points[point].name, place) for point, place in mine),
+        )
+        for run, mine in zip(request.cells, of_cell, strict=True)
+    ]
+    return cells, points
+
+
+def layer_of(bound: BoundFamily, address: Address) -> int:
+    """The first layer whose output a change at a point can reach; 0 where that is not known."""
+    if address.layer is not None:
+        return address.layer
+    if bound.family is None:
+        return 0
+    if address.name.startswith(MODULE_PREFIX):
+        inside = address.name.removeprefix(f"{MODULE_PREFIX}{bound.family.layers}.")
+        number = inside.partition(".")[0]
+        return int(number) if inside != address.name and number.isdigit() else 0
+    return bound.catalog.n_layers - 1 if address.name.startswith("final_norm") else 0
+
+
+def patches_by_point(
+    rows: Iterable[tuple[int, Cell]], sources: Sequence[tuple[int, ...]]
+) -> dict[str, list[RowPatch]]:
+    """What is done at each point.
+
+    Args:
+        rows: cells, each with its row in the batch.
+        sources: of each run, those whose values its cells are given.
+    """
+    found: dict[str, list[RowPatch]] = {}
+    for row, cell in rows:
+        for point, place in cell.patches:
+            found.setdefault(point, []).append(RowPatch(row, sources[cell.run], place))
+    return found
+
+
+def _point(bound: BoundFamily, name: str) -> Address:
+    address = bound.catalog.point(name)
+    if address.expert is not None or address.name in ("logits", "pos_embed.out"):
+        raise PointUnavailable(f"{name} cannot be patched: {_why(address)}.", _OTHERS)
+    return address
+
+
+def _why(address: Address) -> str:
+    if address.name == "logits":
+        return "the metric reads the logits, and nothing comes after them"
+    if address.expert is not None:
+        return "its rows are the tokens that an expert is given, which differ from run to run"
+    assert isinstance(address.spec, PointSpec)
+    return "positions are the same in all runs"
+
+
+_OTHERS = "Patch a point that each token has for itself, such as layers.*.resid_pre."
+
+
+def _integers(patches: Any) -> list[list[int]]:
+    """The rows of a table of integers, of which the first two columns say cell and point."""
+    try:
+        table = torch.as_tensor(patches)
+    except (TypeError, ValueError, RuntimeError):
+        raise _senseless("its patches are no table") from None
+    if table.is_floating_point() or table.dim() != 2 or table.shape[1] < 3:
+        raise _senseless(f"its patches are a table of {list(table.shape)}")
+    rows: list[list[int]] = table.tolist()
+    return rows
+
+
+def _flat(sources: Iterable[Iterable[int]]) -> Iterator[int]:
+    for several in sources:
+        yield from several
+
+
+def _senseless(what: str) -> BadRequest:
+    return BadRequest(
+        f"A request for patches makes no sense: {what}.", "Use the same version on both sides."
+    )
