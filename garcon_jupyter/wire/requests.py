@@ -241,21 +241,21 @@ class Drop(Request):
 class Patch(AdaptedRequest):
     """Run cells of activation patching together; answer with :class:`PatchedMetrics`.
 
-    A *run* is a text as it is. A *cell* is a run in which some places of some points are given another run's values.
+    A *cell* is one of the texts, in which some places of some points are given the values of another.
 
     Attributes:
-        runs: int64 [n, p], the tokens of the runs, which are of one length.
-        sources: of each run, those whose values its cells are given: of several their mean.
-        cells: of each cell, the run that it is patched in.
+        texts: int64 [n, p], their tokens; all are of one length.
+        sources: of each text, those whose values its cells are given: of several their mean.
+        cells: of each cell, the text that it is patched in.
         points: names of the points.
         patches: int64 [m, 2 + d]: which cell, which of the points, and the place: an index along each dimension of the
             point's value but the first, −1 for all of it. Points have d such dimensions at most.
-        answers: int64 [n, 2], for each run two tokens: the metric is the first one's logit, less the second's.
+        answers: int64 [n, 2], for each text two tokens: the metric is the first one's logit, less the second's.
         metric: a function of the logits [row, p, V] instead, which gives a number for each row.
-        exact: each run and each cell in a whole forward of its own, as a loop of forwards would do it.
+        exact: each text and each cell in a whole forward of its own, as a loop of forwards would do it.
     """
 
-    runs: Any = None
+    texts: Any = None
     sources: tuple[tuple[int, ...], ...] = ()
     cells: tuple[int, ...] = ()
     points: tuple[str, ...] = ()
@@ -271,12 +271,12 @@ class PatchedMetrics:
     """What a request for cells of activation patching answers.
 
     Attributes:
-        runs: float32 [n], the metric of each run.
+        texts: float32 [n], the metric of each text as it is.
         cells: float32 [c], that of each cell.
         whole: why cells were run from the first layer on; "" where each began at its own.
     """
 
-    runs: Any
+    texts: Any
     cells: Any
     whole: str = ""
 

@@ -36,7 +36,7 @@ _DIMS = 3
 
 
 @dataclass(frozen=True)
-class Shape:
+class PointShape:
     """What the dimensions of a point's value are.
 
     Attributes:
@@ -52,7 +52,7 @@ class Shape:
     shared: bool = False
 
     @classmethod
-    def of(cls, rmodel: Client, address: Address) -> Shape:
+    def of(cls, rmodel: Client, address: Address) -> PointShape:
         """The shape of a point whose rows are runs.
 
         Raises:
@@ -127,7 +127,7 @@ _UNPATCHED = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One cell.
 
     Attributes:
@@ -159,7 +159,7 @@ class Grid:
     points: tuple[tuple[Address, ...], ...]
     by: tuple[str, ...]
     axes: dict[str, tuple[Label, ...]]
-    shapes: dict[str, Shape]
+    shapes: dict[str, PointShape]
 
     @classmethod
     def of(
@@ -185,7 +185,7 @@ class Grid:
             )
         selected = tuple(tuple(rmodel.catalog.select(pattern)) for pattern in patterns)
         every = [address for several in selected for address in several]
-        shapes = {address.name: Shape.of(rmodel, address) for address in every}
+        shapes = {address.name: PointShape.of(rmodel, address) for address in every}
         labels: dict[str, tuple[Label, ...]] = {} if len(patterns) == 1 else {"point": patterns}
         for axis in axes:
             labels[axis] = _labels(axis, every, shapes, length, units)
@@ -196,7 +196,7 @@ class Grid:
         """Names of all points, in order; cells have their numbers."""
         return [address.name for several in self.points for address in several]
 
-    def cells(self, length: int) -> Iterator[Cell]:
+    def cells(self, length: int) -> Iterator[GridCell]:
         """The cells of texts of so many tokens."""
         first = itertools.accumulate((len(several) for several in self.points), initial=0)
         for number, (several, start) in enumerate(zip(self.points, first, strict=False)):
@@ -216,7 +216,7 @@ class Grid:
                 where = at if len(self.patterns) == 1 else (number, *at)
                 places = tuple((point, self._place(address, chosen)) for point, address in mine)
                 layer = min(address.layer or 0 for _, address in mine)
-                yield Cell(where, places, layer, position)
+                yield GridCell(where, places, layer, position)
 
     def _place(self, address: Address, chosen: dict[str, Any]) -> tuple[int, ...]:
         shape = self.shapes[address.name]
@@ -253,7 +253,7 @@ def _checked_axes(by: Any, units: Sequence[int] | None) -> tuple[str, ...]:
 def _labels(
     axis: str,
     points: Sequence[Address],
-    shapes: dict[str, Shape],
+    shapes: dict[str, PointShape],
     length: int,
     units: Sequence[int] | None,
 ) -> tuple[Label, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.experiments.activation_patching.grid import Cell, Grid
+from garcon_jupyter.experiments.activation_patching.grid import Grid, GridCell
 from garcon_jupyter.experiments.activation_patching.pairs import Pairs, Side
 from garcon_jupyter.wire import requests as wire
 
@@ -25,7 +25,7 @@ class CellOfPair:
     """A cell, and the pair whose run it is patched in."""
 
     pair: int
-    cell: Cell
+    cell: GridCell
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class CellRequests:
         sides, request = self._request([one.pair for one in part], run)
         answer: wire.PatchedMetrics = self.rmodel._run(request)
         self.whole = self.whole or answer.whole
-        metrics = dict(zip(sides, answer.runs.tolist(), strict=True))
+        metrics = dict(zip(sides, answer.texts.tolist(), strict=True))
         for pair in {one.pair for one in part}:
             self._note_ends(pair, metrics[pair, False], metrics[pair, True])
         values = iter(answer.cells.tolist())
@@ -180,7 +180,7 @@ class CellRequests:
         ]
         answers = self.answers
         return sides, wire.Patch(
-            runs=torch.tensor([self.pairs.tokens(side) for side in sides]),
+            texts=torch.tensor([self.pairs.tokens(side) for side in sides]),
             sources=tuple(self._sources_of(side, number) for side in sides),
             cells=tuple(number[one.pair, not self.denoise] for one in cells),
             points=tuple(names[point] for point in used),

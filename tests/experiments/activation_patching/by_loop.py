@@ -48,6 +48,13 @@ class Loop:
 
     def __init__(self, plain: Plain, answers: Sequence[int]) -> None:
         self.plain, self.answers = plain, answers
+        self._ends: dict[tuple[int, ...], float] = {}
+
+    def end(self, ids: Sequence[int]) -> float:
+        """The metric of a run as it is."""
+        if tuple(ids) not in self._ends:
+            self._ends[tuple(ids)] = self.metric(ids)
+        return self._ends[tuple(ids)]
 
     def metric(self, ids: Sequence[int]) -> float:
         logits = self.plain.logits([[*ids]])[0, -1].double()
@@ -89,7 +96,7 @@ class Loop:
         return self.scaled(self.patched(run, given), clean, corrupted)
 
     def scaled(self, metric: float, clean: Sequence[int], corrupted: Sequence[int]) -> float:
-        low, high = self.metric(corrupted), self.metric(clean)
+        low, high = self.end(corrupted), self.end(clean)
         return (metric - low) / (high - low)
 
 

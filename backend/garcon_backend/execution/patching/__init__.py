@@ -1,4 +1,4 @@
-"""Activation patching: runs in which some places are given another run's values, many of them in one forward.
+"""Activation patching: texts in which some places are given the values of others, many of them in one forward.
 
 Not here: which cells a sweep has, and what their numbers mean (the notebook's ``experiments``).
 

@@ -1,7 +1,7 @@
 """The forwards of a request for patches, and the metric of their logits.
 
-The runs themselves are the first rows of the batch that their cells join, so that what cells are given lies beside them, and
-nothing is kept from one request to the next. Replicas share out the cells; each has the runs for itself.
+The texts themselves are the first rows of the batch that their cells join, so that what cells are given lies beside them, and
+nothing is kept from one request to the next. Replicas share out the cells; each has the texts for itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from garcon_backend.distributed.collectives import Layout
 from garcon_backend.distributed.gather_group import GatherGroup
 from garcon_backend.execution.inputs import Inputs
 from garcon_backend.execution.passes import Passes, logits_of
-from garcon_backend.execution.patching.cells import Cell, patches_by_point
+from garcon_backend.execution.patching.cells import PatchedCell, patches_by_point
 from garcon_backend.execution.patching.climbing import CannotClimb, Climb
 from garcon_backend.execution.patching.patched_pass import KeptPass, OwnPass, PatchedPass
 from garcon_jupyter.errors import BadRequest
@@ -33,7 +33,7 @@ class CellRuns:
     """Runs the cells of one request.
 
     Args:
-        inputs: the runs.
+        inputs: the texts.
         cells, points: as the request says them.
         metric: the caller's own; None for the difference of the answers' logits.
     """
@@ -43,14 +43,14 @@ class CellRuns:
         passes: Passes,
         request: wire.Patch,
         inputs: Inputs,
-        cells: Sequence[Cell],
+        cells: Sequence[PatchedCell],
         points: Sequence[Address],
         metric: Metric | None,
     ) -> None:
         self._passes, self._rank, self._request = passes, passes.rank, request
         self._inputs, self._points, self._metric = inputs, points, metric
         self._cells = cells
-        self._runs, replicas = len(inputs.ids), passes.rank.mesh.degrees.dp
+        self._texts, replicas = len(inputs.ids), passes.rank.mesh.degrees.dp
         # In the order in which they join. Replicas have equally many; the last ones may run one again.
         order = sorted(range(len(cells)), key=lambda number: cells[number].begins)
         order += order[-1:] * (-len(order) % replicas)
@@ -71,7 +71,7 @@ class CellRuns:
                 logits, whole = self._together(mine)
         if not self._rank.mesh.last_stage:
             return None
-        rows = self._runs + len(mine)
+        rows = self._texts + len(mine)
         mesh = self._rank.mesh
         every = GatherGroup(mesh.tp, mesh.replicas, rows * mesh.degrees.dp)
         all_logits = every.gather(logits, Layout())
@@ -79,18 +79,18 @@ class CellRuns:
 
     # -- forwards ----------------------------------------------------------------------------
 
-    def _together(self, cells: Sequence[Cell]) -> tuple[Tensor, str]:
-        """The logits of runs and cells, [row, p, V], in one forward; and why it did not climb, if so."""
-        joining = [(cell.begins, cell.run) for cell in cells]
+    def _together(self, cells: Sequence[PatchedCell]) -> tuple[Tensor, str]:
+        """The logits of texts and cells, [row, p, V], in one forward; and why it did not climb, if so."""
+        joining = [(cell.begins, cell.text) for cell in cells]
         try:
-            climb = Climb(self._rank.model, self._runs, joining)
+            climb = Climb(self._rank.model, self._texts, joining)
             return self._forward(cells, climb), ""
         except CannotClimb as error:
             return self._forward(cells, None), str(error)
 
-    def _forward(self, cells: Sequence[Cell], climb: Climb | None) -> Tensor:
-        rows = self._rows([*range(self._runs), *(cell.run for cell in cells)])
-        numbered = enumerate(cells, self._runs)
+    def _forward(self, cells: Sequence[PatchedCell], climb: Climb | None) -> Tensor:
+        rows = self._rows([*range(self._texts), *(cell.text for cell in cells)])
+        numbered = enumerate(cells, self._texts)
         patches = patches_by_point(numbered, self._request.sources)
         probed = PatchedPass(self._rank, len(rows.ids), self._points, patches)
         if climb is None:
@@ -98,25 +98,25 @@ class CellRuns:
         with climb.installed(probed):
             return self._read(probed, rows)
 
-    def _one_by_one(self, cells: Sequence[Cell]) -> Tensor:
+    def _one_by_one(self, cells: Sequence[PatchedCell]) -> Tensor:
         """The same as a loop of forwards has it."""
         logits, kept = [], []
-        for run in range(self._runs):
+        for text in range(self._texts):
             keeping = KeptPass(self._rank, 1, self._points)
-            logits.append(self._read(keeping, self._rows([run])))
+            logits.append(self._read(keeping, self._rows([text])))
             kept.append(keeping.kept)
         values = {name: torch.cat([one[name] for one in kept]) for name in kept[0]}
         for cell in cells:
             logits.append(self._alone(cell, values))
         return torch.cat(logits)
 
-    def _alone(self, cell: Cell, values: Mapping[str, Tensor]) -> Tensor:
+    def _alone(self, cell: PatchedCell, values: Mapping[str, Tensor]) -> Tensor:
         patches = patches_by_point([(0, cell)], self._request.sources)
         probed = PatchedPass(self._rank, 1, self._points, patches, values)
-        return self._read(probed, self._rows([cell.run]))
+        return self._read(probed, self._rows([cell.text]))
 
-    def _rows(self, runs: Sequence[int]) -> Inputs:
-        return Inputs(self._inputs.ids[runs], None, self._inputs.positions[runs])
+    def _rows(self, texts: Sequence[int]) -> Inputs:
+        return Inputs(self._inputs.ids[texts], None, self._inputs.positions[texts])
 
     def _read(self, probed: OwnPass, rows: Inputs) -> Tensor:
         keep: Any = 0 if self._metric else rows.last.unique()
@@ -129,12 +129,12 @@ class CellRuns:
     # -- the metric --------------------------------------------------------------------------
 
     def _answer(self, logits: Tensor, rows: int, whole: str) -> wire.PatchedMetrics:
-        """The metric of runs and cells, in the order of the request; on the rank that has all logits."""
+        """The metric of texts and cells, in the order of the request; on the rank that has all logits."""
         metrics = self._measured(logits).split(rows)
         cells = torch.empty(len(self._cells))
         for share, part in zip(self._shares, metrics, strict=True):
-            cells[share] = part[self._runs :]
-        return wire.PatchedMetrics(metrics[0][: self._runs].clone(), cells, whole)
+            cells[share] = part[self._texts :]
+        return wire.PatchedMetrics(metrics[0][: self._texts].clone(), cells, whole)
 
     def _measured(self, logits: Tensor) -> Tensor:
         if self._metric is None:
@@ -153,8 +153,8 @@ class CellRuns:
         return numbers
 
     def _difference(self, logits: Tensor) -> Tensor:
-        shares = [[self._cells[number].run for number in share] for share in self._shares]
-        runs = [run for share in shares for run in (*range(self._runs), *share)]
-        answers = torch.as_tensor(self._request.answers).to(logits.device)[runs]
+        shares = [[self._cells[number].text for number in share] for share in self._shares]
+        texts = [text for share in shares for text in (*range(self._texts), *share)]
+        answers = torch.as_tensor(self._request.answers).to(logits.device)[texts]
         chosen = logits[:, -1].gather(1, answers).float()
         return (chosen[:, 0] - chosen[:, 1]).cpu()

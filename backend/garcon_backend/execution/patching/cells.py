@@ -1,4 +1,4 @@
-"""The cells of a request, checked: which run each is patched in, where, and from which layer on it is another."""
+"""The cells of a request, checked: which text each is patched in, where, and from which layer on."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Place = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A run in which some places of some points are given other values.
+class PatchedCell:
+    """A text in which some places of some points are given other values.
 
     Attributes:
-        run: which.
-        begins: the first layer that can put out something else than in that run.
+        text: which, by its number.
+        begins: the first layer that can put out something else than without.
         patches: the points and places, by names.
     """
 
-    run: int
+    text: int
     begins: int
     patches: tuple[tuple[str, Place], ...]
 
@@ -44,7 +44,7 @@ class RowPatch:
     place: Place
 
 
-def checked(request: wire.Patch, bound: BoundFamily) -> tuple[list[Cell], list[Address]]:
+def checked(request: wire.Patch, bound: BoundFamily) -> tuple[list[PatchedCell], list[Address]]:
     """The cells of a request, and its points.
 
     Raises:
@@ -52,12 +52,12 @@ def checked(request: wire.Patch, bound: BoundFamily) -> tuple[list[Cell], list[A
         BadRequest: the request makes no sense.
     """
     points = [_point(bound, name) for name in request.points]
-    runs = len(request.runs)
+    texts = len(request.texts)
     patches = _integers(request.patches) if request.cells else []
-    if not all(0 <= run < runs for run in (*request.cells, *_flat(request.sources))):
-        raise _senseless("a cell is of a run that there is not")
-    if len(request.sources) != runs or not all(request.sources):
-        raise _senseless(f"there are {runs} runs, and sources of {len(request.sources)}")
+    if not all(0 <= text < texts for text in (*request.cells, *_flat(request.sources))):
+        raise _senseless("a cell is of a text that there is not")
+    if len(request.sources) != texts or not all(request.sources):
+        raise _senseless(f"there are {texts} texts, and sources of {len(request.sources)}")
     of_cell: list[list[tuple[int, Place]]] = [[] for _ in request.cells]
     for cell, point, *place in patches:
         if not (0 <= cell < len(of_cell) and 0 <= point < len(points)) or min(place) < ALL:
@@ -67,12 +67,12 @@ def checked(request: wire.Patch, bound: BoundFamily) -> tuple[list[Cell], list[A
         raise _senseless("a cell has no patch")
     begins = [layer_of(bound, address) for address in points]
     cells = [
-        Cell(
-            run,
+        PatchedCell(
+            text,
             min(begins[point] for point, _ in mine),
             tuple((points[point].name, place) for point, place in mine),
         )
-        for run, mine in zip(request.cells, of_cell, strict=True)
+        for text, mine in zip(request.cells, of_cell, strict=True)
     ]
     return cells, points
 
@@ -91,18 +91,18 @@ def layer_of(bound: BoundFamily, address: Address) -> int:
 
 
 def patches_by_point(
-    rows: Iterable[tuple[int, Cell]], sources: Sequence[tuple[int, ...]]
+    rows: Iterable[tuple[int, PatchedCell]], sources: Sequence[tuple[int, ...]]
 ) -> dict[str, list[RowPatch]]:
     """What is done at each point.
 
     Args:
         rows: cells, each with its row in the batch.
-        sources: of each run, those whose values its cells are given.
+        sources: of each text, those whose values its cells are given.
     """
     found: dict[str, list[RowPatch]] = {}
     for row, cell in rows:
         for point, place in cell.patches:
-            found.setdefault(point, []).append(RowPatch(row, sources[cell.run], place))
+            found.setdefault(point, []).append(RowPatch(row, sources[cell.text], place))
     return found
 
 
@@ -117,9 +117,9 @@ def _why(address: Address) -> str:
     if address.name == "logits":
         return "the metric reads the logits, and nothing comes after them"
     if address.expert is not None:
-        return "its rows are the tokens that an expert is given, which differ from run to run"
+        return "its rows are the tokens that an expert is given, which differ from text to text"
     assert isinstance(address.spec, PointSpec)
-    return "positions are the same in all runs"
+    return "positions are the same in all texts"
 
 
 _OTHERS = "Patch a point that each token has for itself, such as layers.*.resid_pre."

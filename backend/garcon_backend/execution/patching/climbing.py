@@ -1,7 +1,7 @@
 """A batch that climbs the layers, and that cells join on the way.
 
-A cell is the run that it is patched in, up to the layer of its first patch. So it needs no layers before: there it takes the
-run's row of the residual stream, which climbs in the same batch. A sweep over all layers costs about half of what whole forwards
+A cell is the text that it is patched in, up to the layer of its first patch. So it needs no layers before: there it takes the
+text's row of the residual stream, which climbs in the same batch. A sweep over all layers costs about half of what whole forwards
 cost, and one of late layers next to nothing; nothing is stored, and nothing is computed twice.
 
 The model runs its own forward, with masks, rotary positions, final norm and unembedding as they are. It is called with
@@ -49,18 +49,18 @@ class Climb:
 
     Args:
         model: or this rank's part of it.
-        runs: rows that are there from the first layer on.
+        texts: rows that are there from the first layer on.
         joining: of each further row the layer at which it joins, in ascending order, and the row that it goes on from.
 
     Raises:
         CannotClimb: the model is not one whose batch may grow.
     """
 
-    def __init__(self, model: nn.Module, runs: int, joining: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, model: nn.Module, texts: int, joining: Sequence[tuple[int, int]]) -> None:
         self._layers = _layers_of(model)
         stage = stage_of(model)
         self._sends_at = stage.layers.stop if stage else -1
-        self._runs, self._rows = runs, runs + len(joining)
+        self._texts, self._rows = texts, texts + len(joining)
         self._joins_at = [layer for layer, _ in joining]
         self._goes_on_from = [row for _, row in joining]
         own = next((layer for layer in self._layers if not isinstance(layer, StandIn)), None)
@@ -68,7 +68,7 @@ class Climb:
 
     def rows_at(self, layer: int) -> int:
         """Rows that a layer reads."""
-        return self._runs + bisect_right(self._joins_at, layer)
+        return self._texts + bisect_right(self._joins_at, layer)
 
     @contextmanager
     def installed(self, probed: ProbedPass) -> Iterator[None]:
@@ -113,7 +113,7 @@ class Climb:
         probed.batch = (rows, probed.batch[1])
         if layer == 0:  # all are there already, and may have been patched before
             return stream[:rows]
-        new = self._goes_on_from[len(stream) - self._runs : rows - self._runs]
+        new = self._goes_on_from[len(stream) - self._texts : rows - self._texts]
         return torch.cat([stream, stream[new]]) if new else stream
 
     def _cut(self, name: str, value: Any, rows: int) -> Any:

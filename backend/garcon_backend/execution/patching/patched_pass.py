@@ -44,7 +44,7 @@ class OwnPass(ProbedPass):
             return self._at(point, x)
         self.fail(
             PointUnavailable(
-                f"{point.address.name} cannot be patched: it has {len(x)} rows, not one for each of {self.batch[0]} runs.",
+                f"{point.address.name} cannot be patched: it has {len(x)} rows, not one for each of {self.batch[0]} texts.",
                 "Patch a point that each token has for itself, such as layers.*.resid_pre.",
             )
         )
@@ -89,7 +89,7 @@ class PatchedPass(OwnPass):
 
     Args:
         patches: of each point, what is patched there.
-        kept: of each point, the values [run, …] that patches take; None where the first rows of the batch are the runs.
+        kept: of each point, the values [text, …] that patches take; None where the first rows of the batch are the texts.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from garcon_jupyter.wire import requests as wire
 
 
 class PatchHandler(RequestHandler[wire.Patch]):
-    """The leader of the last stage answers with a number for each run and each cell."""
+    """The leader of the last stage answers with a number for each text and each cell."""
 
     kind = wire.Patch
 
@@ -22,7 +22,7 @@ class PatchHandler(RequestHandler[wire.Patch]):
     def prepare(self) -> None:
         request, rank = self.request, self.rank
         rank.adapters.check(request.adapter)
-        inputs = self.tools.passes.batch(wire.Batch(request.runs))
+        inputs = self.tools.passes.batch(wire.Batch(request.texts))
         cells, points = checked(request, rank.bound)
         self._check_memory(inputs, len(cells))
         metric = None if request.metric is None else self.tools.code.load(request.metric)
@@ -32,8 +32,8 @@ class PatchHandler(RequestHandler[wire.Patch]):
 
     def _check_memory(self, inputs: Inputs, cells: int) -> None:
         """Refuse a batch that does not fit, before any of it is run."""
-        runs, length = inputs.ids.shape
-        rows = inputs.ids[:1].expand(runs + cells, length)
+        texts, length = inputs.ids.shape
+        rows = inputs.ids[:1].expand(texts + cells, length)
         probes = tuple(wire.ProbeSpec(name, wire.Code(b"", "", "")) for name in self.request.points)
         logits = "all" if self.request.metric else "last"
         try:
@@ -45,12 +45,12 @@ class PatchHandler(RequestHandler[wire.Patch]):
                 f"{cells} cells of {length} tokens: {error.problem}", "Give a smaller tokens=."
             ) from None
 
-    def _check_answers(self, runs: int) -> None:
+    def _check_answers(self, texts: int) -> None:
         vocabulary = self.rank.bound.catalog.sizes.get("V", 1 << 62)
         try:
             answers = torch.as_tensor(self.request.answers)
             right = (
-                answers.shape == (runs, 2)
+                answers.shape == (texts, 2)
                 and int(answers.min()) >= 0
                 and int(answers.max()) < vocabulary
             )
@@ -58,7 +58,7 @@ class PatchHandler(RequestHandler[wire.Patch]):
             right = False
         if not right:
             raise BadRequest(
-                "A request for patches has no metric, and no two answers for each run.",
+                "A request for patches has no metric, and no two answers for each text.",
                 "Give two token ids for each, or a metric.",
             )
 
