@@ -1,6 +1,6 @@
 """Sweeps of activation patching beside a loop of forwards, each with a plain hook for its cell, as one writes it by hand.
 
-All in one process on one thread, by its CPU time. The loop is run for every tenth cell, drawn evenly, and what it takes counts for
+All in one process on one thread, by its CPU time. The loop is run for every fifteenth cell, drawn evenly, and what it takes counts for
 all; the numbers of these cells must be those of the sweep. What the request itself costs is measured against the same forwards,
 called without client, messages, sessions and turns.
 """
@@ -29,7 +29,7 @@ from garcon_jupyter.experiments.activation_patching.requests import CellRequests
 CLEAN = "When John and Mary went to the shops, John gave the bag to"
 CORRUPTED = "When John and Mary went to the shops, Mary gave the bag to"
 ANSWERS = (" Mary", " John")
-EVERY = 10
+EVERY = 15
 """One cell of so many is run in the loop."""
 
 ROUNDS = 5
