@@ -248,8 +248,9 @@ class Patch(AdaptedRequest):
         sources: of each text, those whose values its cells are given: of several their mean.
         cells: of each cell, the text that it is patched in.
         points: names of the points.
-        patches: int64 [m, 2 + d]: which cell, which of the points, and the place: an index along each dimension of the
-            point's value but the first, −1 for all of it. Points have d such dimensions at most.
+        patches: int64 [m, 3 + d]: which cell; which of the points; whose values, −1 for the sources of its text, else the number of
+            a text, or, counted on, of a cell before it; and the place: an index along each dimension of the point's value but the
+            first, −1 for all of it. Points have d such dimensions at most.
         answers: int64 [n, 2], for each text two tokens: the metric is the first one's logit, less the second's.
         metric: a function of the logits [row, p, V] instead, which gives a number for each row.
         exact: each text and each cell in a whole forward of its own, as a loop of forwards would do it.

@@ -7,6 +7,7 @@ of the server as any number of forwards would.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,6 +19,21 @@ from garcon_jupyter.wire import requests as wire
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
+
+
+SOURCES, ITS_TEXT, ROW_BEFORE = -1, -2, -3
+"""Whose values a place is given: those of the sources of its pair, of the text that is patched, or of the row before."""
+
+Patch = tuple[str, int, tuple[int, ...]]
+"""A point, whose values, and the place."""
+
+Rows = Callable[[Grid, GridCell], list[list[Patch]]]
+"""The rows of a batch that a cell takes, each with its patches; the metric is that of the last."""
+
+
+def one_row(grid: Grid, cell: GridCell) -> list[list[Patch]]:
+    """A cell whose places are given the values of its sources, in a row."""
+    return [[(grid.names[point], SOURCES, place) for point, place in cell.places]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class CellRequests:
         sources: of each pair, the runs whose values its patched run is given.
         answers: of each pair; None where there is a metric.
         looks_back: whether what the model computes at a position depends on no later one.
+        rows: what rows a cell takes.
         ends: of each pair that was run, the metric of the corrupted and of the clean run.
         skipped: cells that were not run, as they change nothing.
         whole: why cells were run from the first layer on; "" where each began at its own.
@@ -73,6 +90,7 @@ class CellRequests:
     exact: bool
     seed: int
     looks_back: bool
+    rows: Rows = one_row
     ends: dict[int, tuple[float, float]] = field(default_factory=dict)
     skipped: int = 0
     whole: str = ""
@@ -109,7 +127,7 @@ class CellRequests:
         part: list[CellOfPair] = []
         for one in todo:
             needed = {(one.pair, True), (one.pair, False), *self.sources[one.pair]}
-            more = 0 if self._changes_nothing(one) else 1
+            more = 0 if self._changes_nothing(one) else len(self.rows(self.grid, one.cell))
             other = lengths[one.pair] != lengths[todo[0].pair]
             if part and (other or rows + more + len(runs | needed) > most):
                 break
@@ -135,7 +153,9 @@ class CellRequests:
         metrics = dict(zip(sides, answer.texts.tolist(), strict=True))
         for pair in {one.pair for one in part}:
             self._note_ends(pair, metrics[pair, False], metrics[pair, True])
-        values = iter(answer.cells.tolist())
+        last = [len(self.rows(self.grid, one.cell)) for one in run]
+        ends = [end - 1 for end in itertools.accumulate(last)]
+        values = iter(answer.cells[ends].tolist())
         return [
             Measured(
                 one,
@@ -170,20 +190,23 @@ class CellRequests:
             needed |= dict.fromkeys([(pair, True), (pair, False), *self.sources[pair]])
         sides = list(needed)
         number = {side: index for index, side in enumerate(sides)}
-        names = self.grid.names
-        used = sorted({point for one in cells for point, _ in one.cell.places})
-        point_number = {point: index for index, point in enumerate(used)}
-        patches = [
-            (index, point_number[point], *place)
-            for index, one in enumerate(cells)
-            for point, place in one.cell.places
-        ]
+        texts: list[int] = []
+        points: dict[str, int] = {}
+        patches: list[tuple[int, ...]] = []
+        for one in cells:
+            text = number[one.pair, not self.denoise]
+            for row in self.rows(self.grid, one.cell):
+                whose = {SOURCES: SOURCES, ITS_TEXT: text, ROW_BEFORE: len(sides) + len(texts) - 1}
+                for point, source, place in row:
+                    at = points.setdefault(point, len(points))
+                    patches.append((len(texts), at, whose[source], *place))
+                texts.append(text)
         answers = self.answers
         return sides, wire.Patch(
             texts=torch.tensor([self.pairs.tokens(side) for side in sides]),
             sources=tuple(self._sources_of(side, number) for side in sides),
-            cells=tuple(number[one.pair, not self.denoise] for one in cells),
-            points=tuple(names[point] for point in used),
+            cells=tuple(texts),
+            points=tuple(points),
             patches=torch.tensor(patches) if patches else None,
             answers=None if answers is None else torch.tensor([answers[pair] for pair, _ in sides]),
             metric=self.metric,

@@ -16,7 +16,7 @@ from garcon_backend.distributed.collectives import Layout
 from garcon_backend.distributed.gather_group import GatherGroup
 from garcon_backend.execution.inputs import Inputs
 from garcon_backend.execution.passes import Passes, logits_of
-from garcon_backend.execution.patching.cells import PatchedCell, patches_by_point
+from garcon_backend.execution.patching.cells import PatchedCell, patches_by_point, together
 from garcon_backend.execution.patching.climbing import CannotClimb, Climb
 from garcon_backend.execution.patching.patched_pass import KeptPass, OwnPass, PatchedPass
 from garcon_jupyter.errors import BadRequest
@@ -51,10 +51,11 @@ class CellRuns:
         self._inputs, self._points, self._metric = inputs, points, metric
         self._cells = cells
         self._texts, replicas = len(inputs.ids), passes.rank.mesh.degrees.dp
-        # In the order in which they join. Replicas have equally many; the last ones may run one again.
-        order = sorted(range(len(cells)), key=lambda number: cells[number].begins)
-        order += order[-1:] * (-len(order) % replicas)
-        self._shares = [order[replica::replicas] for replica in range(replicas)]
+        groups = together(cells)
+        self._shares = [
+            _share(groups[replica::replicas]) for replica in range(replicas)
+        ]  # each in the order in which they join
+        self._most = max(map(len, self._shares))
 
     def run(self) -> wire.PatchedMetrics | None:
         """Run them; the answer on the rank that has the logits of all.
@@ -63,7 +64,11 @@ class CellRuns:
             UserFailure: the metric raised.
             BadRequest: it gave no number for each row.
         """
-        mine = [self._cells[number] for number in self._shares[self._rank.mesh.replica]]
+        mine = self._shares[self._rank.mesh.replica]
+        mine = [
+            *mine,
+            *[_filler(mine)] * (self._most - len(mine)),
+        ]  # replicas read equally many rows
         with torch.no_grad():
             if self._request.exact:
                 logits, whole = self._one_by_one(mine), ALONE
@@ -133,7 +138,8 @@ class CellRuns:
         metrics = self._measured(logits).split(rows)
         cells = torch.empty(len(self._cells))
         for share, part in zip(self._shares, metrics, strict=True):
-            cells[share] = part[self._texts :]
+            places = [cell.number - self._texts for cell in share]
+            cells[places] = part[self._texts : self._texts + len(share)]
         return wire.PatchedMetrics(metrics[0][: self._texts].clone(), cells, whole)
 
     def _measured(self, logits: Tensor) -> Tensor:
@@ -153,8 +159,20 @@ class CellRuns:
         return numbers
 
     def _difference(self, logits: Tensor) -> Tensor:
-        shares = [[self._cells[number].text for number in share] for share in self._shares]
-        texts = [text for share in shares for text in (*range(self._texts), *share)]
+        texts: list[int] = []
+        for share in self._shares:
+            texts += [*range(self._texts), *(cell.text for cell in share)]
+            texts += [0] * (self._most - len(share))
         answers = torch.as_tensor(self._request.answers).to(logits.device)[texts]
         chosen = logits[:, -1].gather(1, answers).float()
         return (chosen[:, 0] - chosen[:, 1]).cpu()
+
+
+def _share(groups: Sequence[Sequence[PatchedCell]]) -> list[PatchedCell]:
+    """The cells of some groups, in the order in which they join."""
+    return sorted((cell for group in groups for cell in group), key=lambda cell: cell.begins)
+
+
+def _filler(before: Sequence[PatchedCell]) -> PatchedCell:
+    """A row that only fills up: a text as it is, joined last."""
+    return PatchedCell(-1, 0, before[-1].begins if before else 0, ())

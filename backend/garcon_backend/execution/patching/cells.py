@@ -20,19 +20,35 @@ Place = tuple[int, ...]
 """An index along each dimension of a value but its first, which is that of rows; :data:`ALL` for all of it."""
 
 
+SOURCES = -1
+"""Whose values a place is given: those of the sources of the cell's text. Else it is the number of a text, and after
+texts come cells."""
+
+
 @dataclass(frozen=True)
+class PlacePatch:
+    """A place of a cell that is given other values: at which point, whose, and where in its value."""
+
+    point: str
+    source: int
+    place: Place
+
+
+@dataclass
 class PatchedCell:
     """A text in which some places of some points are given other values.
 
     Attributes:
+        number: of it, where texts are counted, and then cells.
         text: which, by its number.
         begins: the first layer that can put out something else than without.
-        patches: the points and places, by names.
+        patches: its places.
     """
 
+    number: int
     text: int
     begins: int
-    patches: tuple[tuple[str, Place], ...]
+    patches: tuple[PlacePatch, ...]
 
 
 @dataclass(frozen=True)
@@ -58,23 +74,42 @@ def checked(request: wire.Patch, bound: BoundFamily) -> tuple[list[PatchedCell],
         raise _senseless("a cell is of a text that there is not")
     if len(request.sources) != texts or not all(request.sources):
         raise _senseless(f"there are {texts} texts, and sources of {len(request.sources)}")
-    of_cell: list[list[tuple[int, Place]]] = [[] for _ in request.cells]
-    for cell, point, *place in patches:
+    of_cell: list[list[PlacePatch]] = [[] for _ in request.cells]
+    for cell, point, source, *place in patches:
         if not (0 <= cell < len(of_cell) and 0 <= point < len(points)) or min(place) < ALL:
             raise _senseless("a patch is of a cell or a point that there is not")
-        of_cell[cell].append((point, tuple(place)))
+        if not SOURCES <= source < texts + (0 if request.exact else cell):
+            raise _senseless("a cell is given values of what does not come before it")
+        of_cell[cell].append(PlacePatch(points[point].name, source, tuple(place)))
     if not all(of_cell):
         raise _senseless("a cell has no patch")
-    begins = [layer_of(bound, address) for address in points]
+    layers = {address.name: layer_of(bound, address) for address in points}
     cells = [
-        PatchedCell(
-            text,
-            min(begins[point] for point, _ in mine),
-            tuple((points[point].name, place) for point, place in mine),
-        )
-        for text, mine in zip(request.cells, of_cell, strict=True)
+        PatchedCell(number, text, min(layers[patch.point] for patch in mine), tuple(mine))
+        for number, (text, mine) in enumerate(zip(request.cells, of_cell, strict=True), texts)
     ]
+    for one in reversed(cells):  # what gives a value is there when it is taken
+        for patch in one.patches:
+            if patch.source >= texts:
+                giver = cells[patch.source - texts]
+                giver.begins = min(giver.begins, layers[patch.point])
     return cells, points
+
+
+def together(cells: Sequence[PatchedCell]) -> list[list[PatchedCell]]:
+    """Cells in groups, of which none is given values of another group's; those first that begin first."""
+    group: dict[int, list[PatchedCell]] = {}
+    for cell in cells:
+        mine = [cell]
+        for patch in cell.patches:
+            theirs = group.get(patch.source, mine)
+            if theirs is not mine:
+                theirs += mine
+                group |= {one.number: theirs for one in mine}
+                mine = theirs
+        group[cell.number] = mine
+    distinct = {id(several): several for several in group.values()}
+    return sorted(distinct.values(), key=lambda several: min(one.begins for one in several))
 
 
 def layer_of(bound: BoundFamily, address: Address) -> int:
@@ -97,12 +132,16 @@ def patches_by_point(
 
     Args:
         rows: cells, each with its row in the batch.
-        sources: of each text, those whose values its cells are given.
+        sources: of each text, those whose values its cells are given; texts are the first rows.
     """
     found: dict[str, list[RowPatch]] = {}
-    for row, cell in rows:
-        for point, place in cell.patches:
-            found.setdefault(point, []).append(RowPatch(row, sources[cell.text], place))
+    numbered = list(rows)
+    row_of = {cell.number: row for row, cell in numbered}
+    for row, cell in numbered:
+        for patch in cell.patches:
+            one = (row_of.get(patch.source, patch.source),)
+            given = sources[cell.text] if patch.source == SOURCES else one
+            found.setdefault(patch.point, []).append(RowPatch(row, given, patch.place))
     return found
 
 
@@ -126,12 +165,12 @@ _OTHERS = "Patch a point that each token has for itself, such as layers.*.resid_
 
 
 def _integers(patches: Any) -> list[list[int]]:
-    """The rows of a table of integers, of which the first two columns say cell and point."""
+    """The rows of a table of integers, of which the first columns say cell, point and source."""
     try:
         table = torch.as_tensor(patches)
     except (TypeError, ValueError, RuntimeError):
         raise _senseless("its patches are no table") from None
-    if table.is_floating_point() or table.dim() != 2 or table.shape[1] < 3:
+    if table.is_floating_point() or table.dim() != 2 or table.shape[1] < 4:
         raise _senseless(f"its patches are a table of {list(table.shape)}")
     rows: list[list[int]] = table.tolist()
     return rows

@@ -50,7 +50,9 @@ def request(exact: bool = False, few: int | None = None) -> wire.Patch:
         sources=((0,), (0,)),
         cells=(1,) * len(cells),
         points=tuple(points),
-        patches=torch.tensor([[cell, point, *place] for cell, (point, place) in enumerate(cells)]),
+        patches=torch.tensor(
+            [[cell, point, -1, *place] for cell, (point, place) in enumerate(cells)]
+        ),
         answers=torch.tensor([[17, 23]] * 2),
         exact=exact,
     )
@@ -59,7 +61,7 @@ def request(exact: bool = False, few: int | None = None) -> wire.Patch:
 def nowhere() -> wire.Patch:
     """A request with a head that there is not, of which ranks know in the middle of the pass."""
     wrong = request(few=3)
-    wrong.patches = torch.tensor([[cell, 3, -1, HEADS, -1] for cell in range(3)])
+    wrong.patches = torch.tensor([[cell, 3, -1, -1, HEADS, -1] for cell in range(3)])
     return wrong
 
 

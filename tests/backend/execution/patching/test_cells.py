@@ -17,7 +17,7 @@ RIGHT: dict[str, Any] = {
     "sources": ((0,), (0,)),
     "cells": (1,),
     "points": ("layers.1.resid_pre",),
-    "patches": torch.tensor([[0, 0, 1, -1, -1]]),
+    "patches": torch.tensor([[0, 0, -1, 1, -1, -1]]),
     "answers": torch.tensor([[4, 5], [4, 5]]),
 }
 
@@ -32,12 +32,18 @@ WRONG: dict[str, dict[str, Any]] = {
     "too few sources": {"sources": ((0,),)},
     "patches of words": {"patches": "x"},
     "no patches": {"patches": None},
-    "patches without a place": {"patches": torch.tensor([[0, 0]])},
-    "patches that are no integers": {"patches": torch.ones(1, 5)},
+    "patches without a place": {"patches": torch.tensor([[0, 0, -1]])},
+    "patches that are no integers": {"patches": torch.ones(1, 6)},
     "a cell without a patch": {"cells": (1, 1)},
-    "a cell that there is not": {"patches": torch.tensor([[3, 0, 1, -1, -1]])},
-    "a point that there is not": {"patches": torch.tensor([[0, 1, 1, -1, -1]])},
-    "a place before the first": {"patches": torch.tensor([[0, 0, -2, -1, -1]])},
+    "a cell that there is not": {"patches": torch.tensor([[3, 0, -1, 1, -1, -1]])},
+    "a point that there is not": {"patches": torch.tensor([[0, 1, -1, 1, -1, -1]])},
+    "a place before the first": {"patches": torch.tensor([[0, 0, -1, -2, -1, -1]])},
+    "values of itself": {"patches": torch.tensor([[0, 0, 2, 1, -1, -1]])},
+    "values of a cell, one by one": {
+        "patches": torch.tensor([[0, 0, -1, 1, -1, -1], [1, 0, 2, 1, -1, -1]]),
+        "cells": (1, 1),
+        "exact": True,
+    },
     "a point of no model": {"points": ("layers.1.nothing",)},
     "a point of experts' tokens": {"points": ("layers.1.mlp.experts.0.post_activation",)},
     "the logits": {"points": ("logits",)},
@@ -62,7 +68,7 @@ def test_what_makes_no_sense_is_refused_before_it_runs(ours: BareRank, wrong: st
 
 @pytest.mark.parametrize("place", [(3, -1, -1), (-1, 48, -1), (-1, -1, 0)])
 def test_a_place_that_there_is_not(ours: BareRank, place: tuple[int, ...]) -> None:
-    patches = torch.tensor([[0, 0, *place]])
+    patches = torch.tensor([[0, 0, -1, *place]])
     with pytest.raises(Exception, match="no place") as caught:
         ours.run(wire.Patch("test", **{**RIGHT, "patches": patches}))
     assert isinstance(getattr(caught.value, "error", None), BadRequest)

@@ -63,7 +63,7 @@ def test_cells_are_those_by_hand(case: Case) -> None:
         sources=((0,), (0,)),
         cells=(1,) * len(points),
         points=tuple(points),
-        patches=torch.tensor([[row, row, POSITION, -1, -1] for row in range(len(points))]),
+        patches=torch.tensor([[row, row, -1, POSITION, -1, -1] for row in range(len(points))]),
         answers=torch.tensor([answers] * 2),
     )
     found = case.ours.run(request)
@@ -91,7 +91,7 @@ def test_what_has_no_row_for_each_run_is_refused(tmp_path: Path) -> None:
         sources=((0,), (0,)),
         cells=(1,),
         points=("module:transformer.wpe.output",),
-        patches=torch.tensor([[0, 0, POSITION, -1, -1]]),
+        patches=torch.tensor([[0, 0, -1, POSITION, -1, -1]]),
         answers=torch.tensor([[5, 6]] * 2),
     )
     with pytest.raises(UserFailure, match="has 1 rows, not one for each of 3 texts"):
