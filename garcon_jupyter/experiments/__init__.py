@@ -25,7 +25,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-EXPERIMENTS: dict[str, str] = {"patch": "activation_patching.patch"}
+EXPERIMENTS: dict[str, str] = {
+    "patch": "activation_patching.patch",
+    "path_patch": "activation_patching.path_patch",
+}
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 
 _OTHERS = {"ExperimentResult": "result", "load": "result"}

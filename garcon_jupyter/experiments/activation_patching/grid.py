@@ -6,6 +6,7 @@ point's shape means is in the table of points; here it is said which axis goes a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -191,7 +192,7 @@ class Grid:
             labels[axis] = _labels(axis, every, shapes, length, units)
         return cls(patterns, selected, axes, labels, shapes)
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         """Names of all points, in order; cells have their numbers."""
         return [address.name for several in self.points for address in several]

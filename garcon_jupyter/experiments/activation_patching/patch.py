@@ -11,13 +11,11 @@ the answer changes tells what passes through that place.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.client import shipping
 from garcon_jupyter.client.function_checks import check_call
-from garcon_jupyter.connection.progress import MOMENT, Line, bar, duration
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.activation_patching.grid import Grid
 from garcon_jupyter.experiments.activation_patching.pairs import (
@@ -26,7 +24,8 @@ from garcon_jupyter.experiments.activation_patching.pairs import (
     Replace,
     answers_of,
 )
-from garcon_jupyter.experiments.activation_patching.requests import CellRequests, Measured
+from garcon_jupyter.experiments.activation_patching.requests import CellRequests
+from garcon_jupyter.experiments.activation_patching.results import laid_out, measured
 from garcon_jupyter.experiments.result import ExperimentResult
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 TOKENS = 4096
 """Tokens of one request at most."""
-
-SAYS = "share of the clean run's metric: 0 as corrupted, 1 as clean"
 
 
 def patch(
@@ -106,7 +103,7 @@ def patch(
         DoesNotFit: a request does not fit into the server's memory; says what would.
     """
     pairs = Pairs.of(rmodel, clean, corrupted)
-    _check(replace, tokens, metric, answers)
+    check(replace, tokens, metric, answers)
     denoise = replace == "patch" if denoise is None else bool(denoise)
     grid = Grid.of(rmodel, points, by, max(pairs.lengths), units)
     requests = CellRequests(
@@ -121,19 +118,16 @@ def patch(
         seed,
         looks_back=rmodel.catalog.mapped,
     )
-    shown = _Progress(len(requests.cells())) if progress else None
-    found: list[Measured] = []
-    for part in requests.run(lambda length: tokens // length):
-        found += part
-        if shown:
-            shown.at(len(found))
-    if shown:
-        shown.end()
     about = {"replace": replace, "denoise": denoise, "exact": exact, "tokens": tokens, "seed": seed}
-    return _result(requests, found, about)
+    return laid_out("patch", requests, measured(requests, tokens, progress), about)
 
 
-def _check(replace: str, tokens: Any, metric: Any, answers: Any) -> None:
+def check(replace: str, tokens: Any, metric: Any, answers: Any) -> None:
+    """Refuse options that make no sense.
+
+    Raises:
+        BadRequest, BadProbe: says which.
+    """
     if replace not in REPLACE:
         raise BadRequest(f"There is no replace={replace!r}.", f"There are {', '.join(REPLACE)}.")
     if not isinstance(tokens, int) or tokens < 1:
@@ -145,55 +139,3 @@ def _check(replace: str, tokens: Any, metric: Any, answers: Any) -> None:
                 "Leave one out.",
             )
         check_call(metric, "metric", "logits")
-
-
-def _result(
-    requests: CellRequests, found: Sequence[Measured], about: dict[str, Any]
-) -> ExperimentResult:
-    """The numbers of all cells, laid out."""
-    import torch
-
-    pairs, grid = requests.pairs, requests.grid
-    shape = (len(pairs), *(len(labels) for labels in grid.axes.values()))
-    values, metrics = torch.full((2, *shape), torch.nan)
-    for one in found:
-        at = (one.where.pair, *one.where.cell.at)
-        values[at], metrics[at] = one.share, one.metric
-    ends = torch.tensor([requests.ends[pair] for pair in range(len(pairs))])
-    more = {"metric": metrics, "corrupted": ends[:, 0], "clean": ends[:, 1]}
-    axes: dict[str, Any] = {"pair": range(len(pairs)), **grid.axes}
-    if len(pairs) == 1:
-        values, more = values[0], {name: value[0] for name, value in more.items()}
-        del axes["pair"]
-    facts = {
-        "model": requests.rmodel.facts["model"]["architecture"],
-        "points": list(grid.patterns),
-        "clean": [list(text) for text in pairs.clean],
-        "corrupted": [list(text) for text in pairs.corrupted],
-        "answers": [[*two] for two in requests.answers or ()],
-        "metric": requests.metric.name if requests.metric else "difference of the answers' logits",
-        **about,
-        "forwards": f"whole: {requests.whole}" if requests.whole else "from each cell's layer on",
-        "cells that change nothing": requests.skipped,
-    }
-    return ExperimentResult("patch", values, axes, SAYS, facts, more)
-
-
-class _Progress:
-    """A line that says how many cells are done, where that takes more than a moment."""
-
-    def __init__(self, cells: int) -> None:
-        self._cells, self._since = cells, time.monotonic()
-        self._line: Line | None = None
-
-    def at(self, done: int) -> None:
-        took = time.monotonic() - self._since
-        if took < MOMENT or done == self._cells:
-            return
-        self._line = self._line or Line()
-        left = duration(took / done * (self._cells - done))
-        self._line.show(f"{done:,} of {self._cells:,} cells {bar(done / self._cells)} {left} left")
-
-    def end(self) -> None:
-        if self._line:
-            self._line.end(f"{self._cells:,} cells in {duration(time.monotonic() - self._since)}")

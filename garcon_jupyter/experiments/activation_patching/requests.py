@@ -28,7 +28,7 @@ Patch = tuple[str, int, tuple[int, ...]]
 """A point, whose values, and the place."""
 
 Rows = Callable[[Grid, GridCell], list[list[Patch]]]
-"""The rows of a batch that a cell takes, each with its patches; the metric is that of the last."""
+"""The rows of a batch that a cell takes, each with its patches; the metric is that of the last. None where there is no such cell."""
 
 
 def one_row(grid: Grid, cell: GridCell) -> list[list[Patch]]:
@@ -103,6 +103,7 @@ class CellRequests:
             CellOfPair(pair, cell)
             for pair in order
             for cell in sorted(self.grid.cells(lengths[pair]), key=lambda cell: cell.layer)
+            if self.rows(self.grid, cell)
         ]
 
     def run(self, most: Callable[[int], int]) -> Iterator[list[Measured]]:
