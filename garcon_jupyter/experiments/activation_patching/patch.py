@@ -63,7 +63,7 @@ def patch(
     run that it is patched in, so that no layer before is computed for it. Where a model's layers hand on more than that stream
     (Gemma 3n and 4, Zamba 2), cells are rows of whole forwards. Both are numerically one run for each cell, but for the rounding
     of batches of another size: in float32 within 1e-4; in bfloat16 a cell is as far off as two forwards of another batch
-    size are from one another, up to some hundredths. Cells at positions before all that differs between the texts change nothing, and are not run.
+    size are from one another. Cells at positions before all that differs between the texts change nothing, and are not run.
 
     A sweep is one request as long as it has no more than `tokens` tokens, and else as many as it takes: between them other
     clients of the server take their turns, and each carries the unpatched runs along, so that the server keeps nothing.

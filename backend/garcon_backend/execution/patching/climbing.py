@@ -157,7 +157,8 @@ def _check(stream: str, given: Mapping[str, Any], rows: int) -> None:
         if name == stream:
             known = value.dim() == 3 and len(value) == rows
         elif name in BY_ROW:
-            known = all(_is_by_row(one, BY_ROW[name], rows) for one in _flat(value))
+            length = given[stream].shape[1]
+            known = all(_is_by_row(name, one, rows, length) for one in _flat(value))
         else:
             known = name in FOR_ALL_ROWS or isinstance(value, (bool, int, float, str, type(None)))
         if not known:
@@ -166,12 +167,16 @@ def _check(stream: str, given: Mapping[str, Any], rows: int) -> None:
             )
 
 
-def _is_by_row(value: Any, dims: int, rows: int) -> bool:
+def _is_by_row(name: str, value: Any, rows: int, length: int) -> bool:
     if value is None:
         return True
-    if not isinstance(value, Tensor) or value.dim() < dims:
+    if not isinstance(value, Tensor) or value.dim() < BY_ROW[name]:
         return False
-    return len(value) == 1 or len(value) % rows == 0
+    if name == "alibi":  # heads of a row may lie one after the other
+        return len(value) % rows == 0
+    if name == "position_embeddings" and value.shape[1] != length:
+        return False
+    return len(value) in (1, rows)
 
 
 def _flat(value: Any) -> Iterator[Any]:
