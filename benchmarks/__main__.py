@@ -29,6 +29,7 @@ GROUPS = (
     "sharded",
     "growth",
     "certificate",
+    "patching",
     "atlas",
 )
 

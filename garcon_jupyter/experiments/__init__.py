@@ -14,7 +14,8 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``token_metrics``  how surprising each token of a text was
 ``attention``      attention of a whole model, a layer or a glance at a time
 ``lens``           the logit lens
-``patching``       sweeps of activation patching
+``activation_patching``  activation patching, exact, cell by cell
+``patching``       the sweep of a picture that fills
 ``live_edits``     edits of a model while one types
 ``neurons``        a unit's values on some texts
 ``connectivity``   what a model's parts can tell each other, from its weights alone
@@ -29,6 +30,8 @@ EXPERIMENTS: dict[str, str] = {
     "composition": "connectivity.composition",
     "connections": "connectivity.connections",
     "head_circuits": "connectivity.circuits",
+    "patch": "activation_patching.patch",
+    "path_patch": "activation_patching.path_patch",
 }
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 

@@ -1,4 +1,6 @@
-"""Sweeps of activation patching: every cell of layer × position, or of layer × head, run once.
+"""The sweep of a picture that fills: every cell of layer × position, or of layer × head, run once.
+
+A script has :mod:`garcon_jupyter.experiments.activation_patching`, which is several times as quick and takes more axes.
 
 The corrupted text stands in a batch once for each cell, and each row is given its own cell of the clean
 recording, which never leaves the server. Cells of several layers share a forward (each layer's probe

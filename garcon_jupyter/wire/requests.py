@@ -238,6 +238,51 @@ class Drop(Request):
 
 
 @dataclass
+class Patch(AdaptedRequest):
+    """Run cells of activation patching together; answer with :class:`PatchedMetrics`.
+
+    A *cell* is one of the texts, in which some places of some points are given the values of another.
+
+    Attributes:
+        texts: int64 [n, p], their tokens; all are of one length.
+        sources: of each text, those whose values its cells are given: of several their mean.
+        cells: of each cell, the text that it is patched in.
+        points: names of the points.
+        patches: int64 [m, 3 + d]: which cell; which of the points; whose values, −1 for the sources of its text, else the number of
+            a text, or, counted on, of a cell before it; and the place: an index along each dimension of the point's value but the
+            first, −1 for all of it. Points have d such dimensions at most.
+        answers: int64 [n, 2], for each text two tokens: the metric is the first one's logit, less the second's.
+        metric: a function of the logits [row, p, V] instead, which gives a number for each row.
+        exact: each text and each cell in a whole forward of its own, as a loop of forwards would do it.
+    """
+
+    texts: Any = None
+    sources: tuple[tuple[int, ...], ...] = ()
+    cells: tuple[int, ...] = ()
+    points: tuple[str, ...] = ()
+    patches: Any = None
+    answers: Any = None
+    metric: Code | None = None
+    exact: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PatchedMetrics:
+    """What a request for cells of activation patching answers.
+
+    Attributes:
+        texts: float32 [n], the metric of each text as it is.
+        cells: float32 [c], that of each cell.
+        whole: why cells were run from the first layer on; "" where each began at its own.
+    """
+
+    texts: Any
+    cells: Any
+    whole: str = ""
+
+
+@dataclass
 class GetParameter(AdaptedRequest):
     """Answer with a parameter, [out, in], cut by `index` on the server."""
 
@@ -270,6 +315,7 @@ REQUESTS: dict[str, type[Request]] = {
         Forward,
         Backward,
         Generate,
+        Patch,
         Snapshot,
         Fetch,
         Clear,

@@ -15,6 +15,7 @@ Not here: that other ranks do the same (``lockstep``), and who asked (``kernel``
 ``generation_options``  what is asked of a generation, by the caller and by the checkpoint
 ``token_choice``        the caller's own code in a generation; where a text ended
 ``row_chunks``          a forward over more rows than fit at once
+``patching``            runs in which places are given other values
 ``admission``           whether a pass will fit
 ``recorder_admission``  whether what recorders will keep has room
 ``parameters``          weights by name

@@ -97,13 +97,23 @@ class Passes:
         probed.comes_from(request.batch)
         probed.special = self.special.clone()
         probed.add(probes, wanted)
+        with self.installed(probed):
+            yield probed
+
+    @contextmanager
+    def installed(self, probed: ProbedPass) -> Iterator[None]:
+        """A pass whose points are known, installed while this lasts.
+
+        Raises:
+            UserFailure: afterwards, if user code failed.
+        """
         try:
             with (
                 noted(self.rank.model, probed.edits),
                 kept(self.rank.mesh.device),
                 probed.installed(),
             ):
-                yield probed
+                yield
             # What comes next may be a collective, so all ranks stop where one must.
             if self.rank.mesh.everyone.any(
                 probed.failure is not None or self.rank.interrupts.stop.skipping
@@ -131,7 +141,12 @@ class Passes:
         elif self.rank.mesh.everyone.any(self.rank.interrupts.cancelled):
             raise Cancelled
 
-    def _model(self, probed: ProbedPass, inputs: Inputs, keep: Any = 0) -> Any:
+    def read(self, probed: ProbedPass, inputs: Inputs, keep: Any = 0) -> Any:
+        """What the model puts out for a batch.
+
+        Args:
+            keep: positions whose logits are computed, where the model can compute some; 0 for all.
+        """
         self.agree_to_go_on(probed)
         self.rank.interrupts.phase = "forward"
         shape = (probed.gather_group.local, inputs.ids.shape[1])
@@ -167,10 +182,10 @@ class Passes:
         if self._computes_some_logits and request.logits in ("last", "none") and not looked_at:
             keep = last = inputs.last.unique()
         with self.open(request, inputs, probes) as probed, torch.no_grad():
-            output = self._model(probed, inputs, keep)
+            output = self.read(probed, inputs, keep)
         if request.logits == "none" or not self.rank.mesh.last_stage:
             return None
-        logits = probed.gather_group.gather(_logits(output), Layout())
+        logits = probed.gather_group.gather(logits_of(output), Layout())
         if logits is None:
             return None
         if request.logits == "last":
@@ -232,7 +247,7 @@ class Passes:
                 self.open(request, inputs, probes, values, grad=True) as probed,
                 torch.enable_grad(),
             ):
-                logits = _logits(self._model(probed, inputs))
+                logits = logits_of(self.read(probed, inputs))
                 value, gradient = self._loss(probed, loss, logits, values)
                 if probed.failure is None or self.rank.mesh.world > 1:
                     self._backward_through(probed, logits, gradient)
@@ -322,7 +337,7 @@ def _checked_scalar(value: Any) -> Tensor:
     return value
 
 
-def _logits(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
     """The logits of a model's output; a plain module's output is its own."""
     if isinstance(output, Tensor):
         return output

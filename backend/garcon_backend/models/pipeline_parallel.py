@@ -113,16 +113,25 @@ def _check_boundaries(model: nn.Module, layers: Sequence[nn.Module]) -> None:
     Raises:
         BadDegrees: it is one.
     """
+    if more := beside_the_stream(model, layers):
+        raise BadDegrees(
+            f"{type(model).__name__} cannot be cut into stages: its layers are given "
+            f"{' and '.join(more)} beside the residual stream.",
+            "Launch it with pp=1.",
+        )
+
+
+def beside_the_stream(model: nn.Module, layers: Sequence[nn.Module]) -> list[str]:
+    """What layers are given beside the residual stream and what can be made of the tokens alone, by name."""
     config = text_config(getattr(model, "config", None))
     none = {name for name, said in NONE_WITHOUT.items() if not getattr(config, said, True)}
-    for layer in layers:
-        more = set(inspect.signature(type(layer).forward).parameters) - SAME_ON_EVERY_STAGE - none
-        if more:
-            raise BadDegrees(
-                f"{type(model).__name__} cannot be cut into stages: its layers are given "
-                f"{' and '.join(sorted(more))} beside the residual stream.",
-                "Launch it with pp=1.",
-            )
+    given = {
+        name
+        for layer in layers
+        if not isinstance(layer, StandIn)
+        for name in inspect.signature(type(layer).forward).parameters
+    }
+    return sorted(given - SAME_ON_EVERY_STAGE - none)
 
 
 class _PutOut(Exception):

@@ -5,6 +5,7 @@ Not here: what a pass is (``passes``, ``generation``), and how ranks come to run
 ``handler``        what a handler is: who calls which of its methods, and when
 ``probed``         what requests have in common that run the model with probes
 ``forward`` ``backward`` ``generate``  passes
+``patch``          cells of activation patching
 ``snapshot`` ``fetch`` ``clear``       recordings
 ``checkpoint`` ``restore`` ``drop``    recordings, as runs and sessions need it
 ``get_parameter``  a weight by name

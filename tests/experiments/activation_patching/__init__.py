@@ -1,0 +1,1 @@
+"""Tests of the room ``experiments.activation_patching``."""
