@@ -64,7 +64,99 @@ def _composition() -> Parser:
     return parser
 
 
+def _pair(parser: Parser) -> None:
+    """Two texts, and what is measured of them."""
+    parser.add_argument("clean", metavar="CLEAN", help="a text, in quotes")
+    parser.add_argument("corrupted", metavar="CORRUPTED", help="one of equally many tokens")
+    parser.add_argument(
+        "--answers",
+        metavar=("A", "B"),
+        nargs=2,
+        help='the token that answers each, as in " Mary" " John" (default: what the model predicts)',
+    )
+
+
+def _axes(parser: Parser, default: str) -> None:
+    parser.add_argument(
+        "--by",
+        type=_names,
+        default=_names(default),
+        metavar="AXES",
+        help=f"axes of cells: layer, position, head, kv_head (default: {default})",
+    )
+    parser.add_argument(
+        "--noise", action="store_true", help="patch the clean run with the corrupted"
+    )
+
+
+def _patch() -> Parser:
+    parser = Parser(
+        "%garcon patch",
+        "Patch every cell of a sweep, one at a time, and show how much of the answer it changes.",
+        epilog="In Python: found = rmodel.experiments.patch(CLEAN, CORRUPTED, POINTS, by=AXES, …)",
+    )
+    _pair(parser)
+    parser.add_argument("points", metavar="POINTS", help="a pattern, such as layers.*.attn.z")
+    _axes(parser, "layer,position")
+    parser.add_argument("--exact", action="store_true", help="a whole forward for each cell")
+    return parser
+
+
+def _path_patch() -> Parser:
+    parser = Parser(
+        "%garcon path-patch",
+        "Patch what each sender tells a receiver directly, all between held at what it adds.",
+        epilog="In Python: found = rmodel.experiments.path_patch(CLEAN, CORRUPTED, SENDERS, RECEIVER, …)",
+    )
+    _pair(parser)
+    parser.add_argument("senders", metavar="SENDERS", help="a pattern, such as layers.*.attn.z")
+    parser.add_argument(
+        "--to",
+        default="logits",
+        type=_receiver,
+        metavar="POINT[:HEADS]",
+        help="such as layers.23.attn.v:1 or layers.20.mlp.in (default: logits)",
+    )
+    _axes(parser, "layer,head")
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _receiver(text: str) -> str | dict[str, list[int]]:
+    point, colon, heads = text.partition(":")
+    return {point: [int(head) for head in heads.split(",")]} if colon else point
+
+
+def _run_patch(model: RemoteModel, given: argparse.Namespace) -> Any:
+    return model.experiments.patch(
+        given.clean,
+        given.corrupted,
+        given.points,
+        by=given.by,
+        answers=given.answers,
+        denoise=not given.noise,
+        exact=given.exact,
+    )
+
+
+def _run_path_patch(model: RemoteModel, given: argparse.Namespace) -> Any:
+    return model.experiments.path_patch(
+        given.clean,
+        given.corrupted,
+        given.senders,
+        given.to,
+        by=given.by,
+        answers=given.answers,
+        denoise=not given.noise,
+    )
+
+
 EXPERIMENTS: tuple[ExperimentWord, ...] = (
+    ExperimentWord(_patch(), _run_patch),
+    ExperimentWord(_path_patch(), _run_path_patch),
     ExperimentWord(_composition(), lambda model, given: model.experiments.composition(given.kind)),
 )
 """All of them, in the order of their help."""

@@ -22,3 +22,41 @@ def test_composition(connected: Notebook) -> None:
 def test_its_few_choices_are_completed(connected: Notebook) -> None:
     assert connected.completions("%garcon comp") == ["composition"]
     assert connected.completions("%garcon composition ") == ["Q", "K", "V"]
+
+
+PAIR = '"Hello, world" "Hello, waiter"'
+
+
+def test_patch(connected: Notebook) -> None:
+    shown = connected.run(
+        f'%garcon patch {PAIR} layers.*.attn.z --by layer,head --answers "a" "b" --noise'
+    )
+    assert "GridWidget patch: " in shown
+    expected = connected["rmodel"].experiments.patch(
+        "Hello, world",
+        "Hello, waiter",
+        "layers.*.attn.z",
+        by=("layer", "head"),
+        answers=("a", "b"),
+        denoise=False,
+    )
+    assert torch.equal(connected["found"].values, expected.values)
+    assert "no head" in connected.fails(f"%garcon patch {PAIR} embed.out --by head", BadRequest)
+
+
+def test_path_patch(connected: Notebook) -> None:
+    connected.run(f"%garcon path-patch {PAIR} layers.*.attn.z --to layers.3.attn.v:0 --answers a b")
+    expected = connected["rmodel"].experiments.path_patch(
+        "Hello, world",
+        "Hello, waiter",
+        "layers.*.attn.z",
+        {"layers.3.attn.v": [0]},
+        answers=("a", "b"),
+    )
+    found = connected["found"]
+    assert found.experiment == "path_patch"
+    assert torch.equal(found.values.nan_to_num(7.0), expected.values.nan_to_num(7.0))
+    told = connected.fails(
+        f"%garcon path-patch {PAIR} layers.*.attn.z --to embed.out:a", BadRequest
+    )
+    assert "argument --to: invalid" in told
