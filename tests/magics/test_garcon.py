@@ -103,15 +103,20 @@ def test_use_is_an_assignment(connected_served: Notebook, llama_server: garcon.S
     assert "tiny" in connected_served.fails("%garcon use tinny", UnknownServer)
 
 
+NEEDED = {"patch": "a b embed.out", "path-patch": "a b embed.out"}
+"""Arguments that words cannot do without."""
+
+
 @pytest.mark.parametrize("word", sorted(set(PARSERS) - WITHOUT_A_MODEL))
 def test_no_model_is_said_with_what_to_do(
     notebook: Notebook, llama_server: garcon.Server, word: str
 ) -> None:
-    shown = notebook.fails(f"%garcon {word}", BadRequest)
+    line = f"%garcon {word} {NEEDED.get(word, '')}"
+    shown = notebook.fails(line, BadRequest)
     assert "There is no model: rmodel is not set.\n%garcon launch smollm2 launches" in shown
     assert "%garcon connect NAME connects to one that runs (" in shown and "tiny" in shown
     notebook["rmodel"] = 3
-    assert "rmodel is a int, not a connection" in notebook.fails(f"%garcon {word}", BadRequest)
+    assert "rmodel is a int, not a connection" in notebook.fails(line, BadRequest)
 
 
 def test_errors_are_two_sentences_and_no_stack(notebook: Notebook) -> None:
@@ -119,7 +124,7 @@ def test_errors_are_two_sentences_and_no_stack(notebook: Notebook) -> None:
         "UnknownServer: There is no running server 'nobody'.\n"
     )
     assert notebook.fails("%garcon lanch x", UnknownName) == (
-        "UnknownName: There is no command 'lanch'.\nDid you mean launch or cancel? %garcon help lists them.\n"
+        "UnknownName: There is no command 'lanch'.\nDid you mean launch or patch or cancel? %garcon help lists them.\n"
     )
     assert "Usage: %garcon stop" in notebook.fails("%garcon stop --now", BadRequest)
 
