@@ -13,6 +13,7 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``target_tokens``  the tokens that a picture is asked to follow
 ``token_metrics``  how surprising each token of a text was
 ``attention``      attention of a whole model, a layer or a glance at a time
+``attribution``    what each part would restore, by gradients
 ``lens``           the logit lens
 ``patching``       sweeps of activation patching
 ``live_edits``     edits of a model while one types
@@ -24,7 +25,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {
+    "attribute": "attribution.nodes",
+}
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 
 _OTHERS = {"ExperimentResult": "result", "load": "result"}
