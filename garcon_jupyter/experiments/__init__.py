@@ -14,6 +14,7 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``token_metrics``  how surprising each token of a text was
 ``attention``      attention of a whole model, a layer or a glance at a time
 ``attribution``    what each part would restore, by gradients
+``reading``        what parts write and heads attend to, without patching
 ``lens``           the logit lens
 ``patching``       sweeps of activation patching
 ``live_edits``     edits of a model while one types
@@ -27,6 +28,8 @@ from typing import Any
 
 EXPERIMENTS: dict[str, str] = {
     "attribute": "attribution.nodes",
+    "direct_logit_attribution": "reading.direct_logits",
+    "head_scores": "reading.head_scores",
 }
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 

@@ -121,6 +121,7 @@ def attribute(
     found = _attributed(rmodel, pair, cells, method, steps)
     values = found.cells / (found.high - found.low)
     facts = {
+        "model": rmodel.facts["name"],
         **pair.facts(),
         "points": pattern,
         "method": method,
@@ -229,6 +230,8 @@ def _limits(rmodel: Client, method: Method) -> list[str]:
         limits = ["what cells of a layer do together is shared out among them"]
     if method == "integrated" and "layers.{i}.per_layer.gate" not in rmodel.catalog.refused:
         limits.append("embeddings of tokens for each layer are the corrupted text's throughout")
+    if "layers.{i}.mlp.router.logits" not in rmodel.catalog.refused:
+        limits.append("where another expert is chosen the metric jumps, which no gradient sees")
     return limits
 
 
