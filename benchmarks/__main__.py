@@ -30,6 +30,7 @@ GROUPS = (
     "growth",
     "certificate",
     "atlas",
+    "attribution",
 )
 
 

@@ -109,7 +109,7 @@ def attribute(
     Examples:
         >>> clean = "When John and Mary went to the shops, John gave the bag to"
         >>> corrupted = "When John and Mary went to the shops, Mary gave the bag to"
-        >>> found = attribute(rmodel, clean, corrupted, answers=(" Mary", " John"), check=20)
+        >>> found = experiments.attribute(rmodel, clean, corrupted, answers=(" Mary", " John"), check=20)
         >>> found.strongest(2)
         [({'layer': 23, 'head': 3}, ...), ({'layer': ..., 'head': ...}, ...)]
     """

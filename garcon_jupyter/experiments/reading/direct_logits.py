@@ -85,7 +85,7 @@ def direct_logit_attribution(
 
     Examples:
         >>> text = "When John and Mary went to the shops, John gave the bag to"
-        >>> found = direct_logit_attribution(rmodel, text, answers=(" Mary", " John"), by="head")
+        >>> found = experiments.direct_logit_attribution(rmodel, text, answers=(" Mary", " John"), by="head")
         >>> found.strongest(1)
         [({'layer': 23, 'head': 3}, ...)]
         >>> bool(abs(found.more["total"] - found.facts["difference"]) < 1e-4)

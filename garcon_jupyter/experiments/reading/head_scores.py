@@ -84,7 +84,7 @@ def head_scores(
         BadRequest: numbers that make no such text, or a vocabulary too small for one.
 
     Examples:
-        >>> found = head_scores(rmodel)
+        >>> found = experiments.head_scores(rmodel)
         >>> induction = found.at(score="induction")
         >>> induction.shape
         torch.Size([30, 9])
