@@ -28,6 +28,7 @@ from typing import Any
 
 EXPERIMENTS: dict[str, str] = {
     "attribute": "attribution.nodes",
+    "attribute_edges": "attribution.edges",
     "direct_logit_attribution": "reading.direct_logits",
     "head_scores": "reading.head_scores",
 }

@@ -7,6 +7,7 @@ can patch a sample of its cells.
 Not here: exact patching as an experiment of its own, and what parts write to the logits without any run (``reading``).
 
 ``nodes``      attribution of values: heads, positions, neurons
+``edges``      attribution of what travels from writers to readers of the residual stream
 ``text_pair``  a clean and a corrupted text, and the metric between them
 ``cells``      what of a point is one cell: axes, and sums over what is left
 ``gradients``  passes that leave value differences times gradients

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reading:
+class GradientReading:
     """What is made of differences and gradients at some points.
 
     Attributes:
@@ -41,7 +41,7 @@ def weigh(
     rmodel: Client,
     pair: TextPair,
     rows: int,
-    readings: Sequence[Reading],
+    readings: Sequence[GradientReading],
     edits: Mapping[str, Path],
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """One forward and one backward.
@@ -123,7 +123,7 @@ def _keep_difference(number: int) -> Callable[[Any, Any], None]:
     return keep_difference
 
 
-def _multiply(number: int, reading: Reading) -> Callable[[Any, Any], None]:
+def _multiply(number: int, reading: GradientReading) -> Callable[[Any, Any], None]:
     """A gradient probe that leaves the difference times the gradient, reduced, and lets go of the difference."""
     kept, left = f"difference_{number}", f"cells_{number}"
     rows, weights, reduce = list(reading.path.rows), list(reading.path.weights), reading.reduce

@@ -16,7 +16,7 @@ from garcon_jupyter.connection.background import Pace
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.attribution.cells import Cells
 from garcon_jupyter.experiments.attribution.exact import patched, sample
-from garcon_jupyter.experiments.attribution.gradients import Reading, weigh
+from garcon_jupyter.experiments.attribution.gradients import GradientReading, weigh
 from garcon_jupyter.experiments.attribution.paths import Path, gauss_legendre, midpoints
 from garcon_jupyter.experiments.attribution.text_pair import (
     CLEAN,
@@ -144,7 +144,7 @@ class _Piece:
     """A pass: how many rows it has beside the pair, what is set in them, and what is read."""
 
     rows: int
-    readings: tuple[Reading, ...]
+    readings: tuple[GradientReading, ...]
     edits: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -176,7 +176,7 @@ def _pieces(
 ) -> Iterator[_Piece]:
     """The passes that a method takes."""
     if method in _AS_THEY_ARE:
-        yield _Piece(0, (Reading(cells.points, _AS_THEY_ARE[method], cells.summing()),))
+        yield _Piece(0, (GradientReading(cells.points, _AS_THEY_ARE[method], cells.summing()),))
     elif method == "integrated":
         yield from _over_inputs(rmodel, pair, cells, steps)
     else:
@@ -188,7 +188,10 @@ def _over_inputs(rmodel: Client, pair: TextPair, cells: Cells, steps: int) -> It
     entry = _input_of(rmodel)
     for part in _paced(midpoints(steps), pair.ids.shape[1]):
         path = Path.between(len(pair.ids), part)
-        readings = Reading(cells.points, path, cells.summing()), Reading((entry,), path, _whole)
+        readings = (
+            GradientReading(cells.points, path, cells.summing()),
+            GradientReading((entry,), path, _whole),
+        )
         yield _Piece(len(part), readings, {entry: path})
 
 
@@ -200,7 +203,7 @@ def _over_layers(pair: TextPair, cells: Cells, steps: int) -> Iterator[_Piece]:
             point: Path.between(len(pair.ids) + number * steps, nodes)
             for number, point in enumerate(part)
         }
-        readings = tuple(Reading((point,), path, summing) for point, path in paths.items())
+        readings = tuple(GradientReading((point,), path, summing) for point, path in paths.items())
         yield _Piece(steps * len(part), readings, paths)
 
 

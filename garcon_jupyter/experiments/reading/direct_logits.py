@@ -18,7 +18,7 @@ from garcon_jupyter.experiments.reading.within_parts import (
     ATTENTION,
     MLP,
     Half,
-    Writer,
+    LogitWriter,
     by_head,
     by_neuron,
     by_source,
@@ -190,7 +190,9 @@ def _check(rmodel: Client, tokens: Tokens, by: By, position: int) -> None:
         need(rmodel, f"An attribution by {by}", point, half.out)
 
 
-def _check_within(name: str, by: str, writer: Writer, numbers: Tensor, tolerance: float) -> None:
+def _check_within(
+    name: str, by: str, writer: LogitWriter, numbers: Tensor, tolerance: float
+) -> None:
     """The parts of a half and its biases must be what it writes."""
     error = abs(float(numbers.sum()) + writer.constant - writer.whole)
     if error > tolerance * (float(numbers.abs().sum()) + abs(writer.whole)):

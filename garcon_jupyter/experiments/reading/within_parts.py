@@ -49,7 +49,7 @@ MLP = Half("mlp", "layers.{i}.mlp.out", "layers.{i}.mlp.post_norm", "layers.{i}.
 
 
 @dataclass(frozen=True)
-class Writer:
+class LogitWriter:
     """A half of one layer, as it writes to the logits at a place.
 
     Attributes:
@@ -72,7 +72,7 @@ def writers(
     parts: list[Part],
     direction: Tensor,
     tolerance: float,
-) -> list[Writer]:
+) -> list[LogitWriter]:
     """The halves of those layers that have one.
 
     Args:
@@ -97,7 +97,7 @@ def writers(
 
 def _writer(
     rmodel: Client, half: Half, part: Part, out: Tensor, direction: Tensor, tolerance: float
-) -> Writer:
+) -> LogitWriter:
     """One half: by which gain and which denominator its output enters the stream is found out on the values."""
     import torch
 
@@ -122,14 +122,16 @@ def _writer(
         towards = direction * gain * scale
         towards = towards - towards.mean() if centred else towards
         constant = shift @ direction + (0.0 if bias is None else bias @ towards)
-        return Writer(layer, towards, float(constant), float(part.vector @ direction))
+        return LogitWriter(layer, towards, float(constant), float(part.vector @ direction))
     raise BadRequest(
         f"What {half.kind} adds to the stream in layer {layer} is no multiple and no norm of what it puts out.",
         'Its parts cannot be told apart; by="component" tells of it as a whole.',
     )
 
 
-def by_head(rmodel: Client, tokens: Tokens, position: int, found: list[Writer]) -> list[Tensor]:
+def by_head(
+    rmodel: Client, tokens: Tokens, position: int, found: list[LogitWriter]
+) -> list[Tensor]:
     """What each head writes, [head] for each layer."""
 
     def dot(direction: Tensor) -> Callable[[Any, Any], None]:
@@ -143,7 +145,9 @@ def by_head(rmodel: Client, tokens: Tokens, position: int, found: list[Writer]) 
     return _written(rmodel, tokens, probes)
 
 
-def by_neuron(rmodel: Client, tokens: Tokens, position: int, found: list[Writer]) -> list[Tensor]:
+def by_neuron(
+    rmodel: Client, tokens: Tokens, position: int, found: list[LogitWriter]
+) -> list[Tensor]:
     """What each neuron writes, [neuron] for each layer."""
 
     def dot(direction: Tensor, weight: str) -> Callable[[Any, Any], None]:
@@ -166,7 +170,9 @@ def by_neuron(rmodel: Client, tokens: Tokens, position: int, found: list[Writer]
     return _written(rmodel, tokens, probes, params)
 
 
-def by_source(rmodel: Client, tokens: Tokens, position: int, found: list[Writer]) -> list[Tensor]:
+def by_source(
+    rmodel: Client, tokens: Tokens, position: int, found: list[LogitWriter]
+) -> list[Tensor]:
     """What all heads of a layer bring from each position, [position] for each layer: pattern × value × output projection."""
 
     def weights(save_ctx: Any, tensor: Any) -> None:
