@@ -31,6 +31,7 @@ GROUPS = (
     "certificate",
     "patching",
     "atlas",
+    "attribution",
 )
 
 

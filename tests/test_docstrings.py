@@ -15,7 +15,7 @@ import torch
 
 import garcon_backend
 import garcon_jupyter as garcon
-from garcon_jupyter import recorders
+from garcon_jupyter import experiments, recorders
 
 WITH_EXAMPLES: dict[str, Any] = {
     "launch": garcon.launch,
@@ -24,6 +24,7 @@ WITH_EXAMPLES: dict[str, Any] = {
     "forward": garcon.RemoteModel.forward,
     "recordings": garcon.RemoteModel.recordings,
     "TopK": recorders.TopK,
+    **{name: getattr(experiments, name) for name in experiments.EXPERIMENTS},
 }
 
 OPTIONS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL | doctest.REPORT_ONLY_FIRST_FAILURE
@@ -39,7 +40,8 @@ def tried(docstring: str, name: str, names: dict[str, Any]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_an_example_shows_what_it_says(name: str, smollm2_served: garcon.RemoteModel) -> None:
-    names = {"__name__": "__main__", "garcon": garcon, "torch": torch, "recorders": recorders}
+    rooms = {"experiments": experiments, "recorders": recorders}
+    names = {"__name__": "__main__", "garcon": garcon, "torch": torch, **rooms}
     docstring = inspect.getdoc(WITH_EXAMPLES[name]) or ""
     lines, wrong = tried(docstring, name, {**names, "rmodel": smollm2_served})
     assert wrong == "" and lines >= 3

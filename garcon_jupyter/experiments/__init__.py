@@ -13,6 +13,8 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``target_tokens``  the tokens that a picture is asked to follow
 ``token_metrics``  how surprising each token of a text was
 ``attention``      attention of a whole model, a layer or a glance at a time
+``attribution``    what each part would restore, by gradients
+``reading``        what parts write and heads attend to, without patching
 ``lens``           the logit lens
 ``activation_patching``  activation patching, exact, cell by cell
 ``patching``       the sweep of a picture that fills
@@ -32,6 +34,10 @@ EXPERIMENTS: dict[str, str] = {
     "head_circuits": "connectivity.circuits",
     "patch": "activation_patching.patch",
     "path_patch": "activation_patching.path_patch",
+    "attribute": "attribution.nodes",
+    "attribute_edges": "attribution.edges",
+    "direct_logit_attribution": "reading.direct_logits",
+    "head_scores": "reading.head_scores",
 }
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 
