@@ -121,6 +121,77 @@ def _path_patch() -> Parser:
     return parser
 
 
+def _attribute() -> Parser:
+    parser = Parser(
+        "%garcon attribute",
+        "Show what each cell would restore of the clean answer, by gradients: all cells in two passes.",
+        epilog="In Python: found = rmodel.experiments.attribute(CLEAN, CORRUPTED, POINTS, by=AXES, …)",
+    )
+    _pair(parser)
+    parser.add_argument("points", metavar="POINTS", help="a pattern, such as layers.*.attn.z")
+    parser.add_argument(
+        "--by",
+        type=_names,
+        default=("layer", "head"),
+        metavar="AXES",
+        help="axes of cells: layer, position, head, unit (default: layer,head)",
+    )
+    parser.add_argument(
+        "--method",
+        default="corrupted",
+        choices=("corrupted", "clean", "mean", "integrated", "layer"),
+        help="where the gradient is taken (default: corrupted)",
+    )
+    parser.add_argument(
+        "--check", type=int, default=0, metavar="N", help="patch so many cells exactly beside it"
+    )
+    return parser
+
+
+def _attribute_edges() -> Parser:
+    parser = Parser(
+        "%garcon attribute-edges",
+        "Show what each edge from a writer to a reader would restore of the clean answer, by gradients.",
+        epilog="In Python: found = rmodel.experiments.attribute_edges(CLEAN, CORRUPTED, …)",
+    )
+    _pair(parser)
+    return parser
+
+
+def _direct_logit_attribution() -> Parser:
+    parser = Parser(
+        "%garcon direct-logit-attribution",
+        "Show what each part of the model writes to a difference of logits, by its direct way.",
+        epilog="In Python: found = rmodel.experiments.direct_logit_attribution(TEXT, answers=…, by=…)",
+    )
+    parser.add_argument("text", metavar="TEXT", help="in quotes")
+    parser.add_argument(
+        "--answers",
+        metavar=("A", "B"),
+        nargs=2,
+        help="the tokens whose difference is told (default: the two likeliest)",
+    )
+    parser.add_argument(
+        "--by",
+        default="component",
+        choices=("component", "layer", "head", "neuron", "position"),
+        help="what a part is (default: component)",
+    )
+    return parser
+
+
+def _head_scores() -> Parser:
+    parser = Parser(
+        "%garcon head-scores",
+        "Show how much each head attends to the token before, to earlier copies, and to what followed them.",
+        epilog="In Python: found = rmodel.experiments.head_scores(rows=N)",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=8, metavar="N", help="texts that repeat (default: 8)"
+    )
+    return parser
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
@@ -154,9 +225,35 @@ def _run_path_patch(model: RemoteModel, given: argparse.Namespace) -> Any:
     )
 
 
+def _run_attribute(model: RemoteModel, given: argparse.Namespace) -> Any:
+    return model.experiments.attribute(
+        given.clean,
+        given.corrupted,
+        given.points,
+        by=given.by,
+        answers=given.answers,
+        method=given.method,
+        check=given.check,
+    )
+
+
+def _run_attribute_edges(model: RemoteModel, given: argparse.Namespace) -> Any:
+    return model.experiments.attribute_edges(given.clean, given.corrupted, answers=given.answers)
+
+
+def _run_direct_logit_attribution(model: RemoteModel, given: argparse.Namespace) -> Any:
+    return model.experiments.direct_logit_attribution(
+        given.text, answers=given.answers, by=given.by
+    )
+
+
 EXPERIMENTS: tuple[ExperimentWord, ...] = (
     ExperimentWord(_patch(), _run_patch),
     ExperimentWord(_path_patch(), _run_path_patch),
+    ExperimentWord(_attribute(), _run_attribute),
+    ExperimentWord(_attribute_edges(), _run_attribute_edges),
+    ExperimentWord(_direct_logit_attribution(), _run_direct_logit_attribution),
+    ExperimentWord(_head_scores(), lambda model, given: model.experiments.head_scores(given.rows)),
     ExperimentWord(_composition(), lambda model, given: model.experiments.composition(given.kind)),
 )
 """All of them, in the order of their help."""

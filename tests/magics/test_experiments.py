@@ -60,3 +60,23 @@ def test_path_patch(connected: Notebook) -> None:
         f"%garcon path-patch {PAIR} layers.*.attn.z --to embed.out:a", BadRequest
     )
     assert "argument --to: invalid" in told
+
+
+def test_attribution(connected: Notebook) -> None:
+    connected.run(f"%garcon attribute {PAIR} layers.*.attn.z --answers a b --method mean --check 3")
+    found = connected["found"]
+    assert found.experiment == "attribute" and list(found.axes) == ["layer", "head"]
+    assert found.facts["method"] == "mean" and int(found.more["exact"].isfinite().sum()) == 3
+    connected.run(f"%garcon attribute-edges {PAIR} --answers a b")
+    assert connected["found"].experiment == "attribute_edges"
+
+
+def test_reading(connected: Notebook) -> None:
+    line = '%garcon direct-logit-attribution "Hello, world" --answers a b --by head'
+    assert "GridWidget direct_logit_attribution: " in connected.run(line)
+    expected = connected["rmodel"].experiments.direct_logit_attribution(
+        "Hello, world", answers=("a", "b"), by="head"
+    )
+    assert torch.equal(connected["found"].values, expected.values)
+    connected.run("%garcon head-scores --rows 2")
+    assert list(connected["found"].axes) == ["score", "layer", "head"]

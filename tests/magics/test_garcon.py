@@ -103,7 +103,11 @@ def test_use_is_an_assignment(connected_served: Notebook, llama_server: garcon.S
     assert "tiny" in connected_served.fails("%garcon use tinny", UnknownServer)
 
 
-NEEDED = {"patch": "a b embed.out", "path-patch": "a b embed.out"}
+NEEDED = {
+    **dict.fromkeys(("patch", "path-patch", "attribute"), "a b embed.out"),
+    "attribute-edges": "a b",
+    "direct-logit-attribution": "a",
+}
 """Arguments that words cannot do without."""
 
 
