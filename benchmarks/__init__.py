@@ -8,5 +8,5 @@
 ``painting``  how soon each picture is on the screen of a real browser, which has a table of its own
 
 Each other module is one group of rows: ``request``, ``reads``, ``backups``, ``fetching``, ``notebook``,
-``launching``, ``sharded``, ``growth``, ``attribution``. A row prints what was measured, its target, and whether it was met.
+``launching``, ``sharded``, ``growth``, ``certificate``, ``atlas``, ``experiments`` (``patching``, ``attribution``). A row prints what was measured, its target, and whether it was met.
 """

@@ -29,9 +29,8 @@ GROUPS = (
     "sharded",
     "growth",
     "certificate",
-    "patching",
     "atlas",
-    "attribution",
+    "experiments",
 )
 
 

@@ -15,7 +15,6 @@ from benchmarks.harness import Differs, Row, Side, interleaved
 from benchmarks.servers import smollm2
 from garcon_backend.in_process import open_here
 from garcon_jupyter import experiments
-from garcon_jupyter.experiments.patching import Sweep
 
 NAMES = ("Mary", "Tom", "Anna", "James", "Kate", "Paul", "Sarah", "David")
 
@@ -32,13 +31,12 @@ def rows(folder: Path) -> Iterator[Row]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model = garcon.connect(open_here(smollm2(), name="bench-attribution"))
-    points = [address.name for address in model.catalog.select(POINTS)]
     try:
 
         def swept(pair: Pair) -> Any:
             clean, corrupted, answers = pair
-            sweep = Sweep.of(model, clean, corrupted, answers)
-            return torch.stack([values for _, values in sweep.run(points)])
+            by = ("layer", "head")
+            return experiments.patch(model, clean, corrupted, POINTS, by, answers=answers).values
 
         def attributed(pair: Pair) -> Any:
             clean, corrupted, answers = pair
