@@ -101,6 +101,15 @@ def patch(
             corrupted run have the same metric, or the metric gives no number for each row.
         UnknownPoint, PointUnavailable: the model has no such point, or it is none of runs.
         DoesNotFit: a request does not fit into the server's memory; says what would.
+
+    Examples:
+        >>> clean = "When John and Mary went to the shops, John gave the bag to"
+        >>> corrupted = "When John and Mary went to the shops, Mary gave the bag to"
+        >>> found = experiments.patch(
+        ...     rmodel, clean, corrupted, "layers.23.attn.z", by="head", answers=(" Mary", " John")
+        ... )
+        >>> found.strongest(1)
+        [({'head': 3}, 0.73...)]
     """
     pairs = Pairs.of(rmodel, clean, corrupted)
     check(replace, tokens, metric, answers)

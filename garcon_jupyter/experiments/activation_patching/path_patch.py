@@ -71,6 +71,17 @@ def path_patch(
     Raises:
         BadRequest, UnknownPoint, PointUnavailable, DoesNotFit: as :func:`patch`; also where `by` has no "layer", or there is no such
             head; or the model's layers do not add to one residual stream.
+
+    Examples:
+        What head 23.3 says to the logits directly, and not by way of later layers:
+
+        >>> clean = "When John and Mary went to the shops, John gave the bag to"
+        >>> corrupted = "When John and Mary went to the shops, Mary gave the bag to"
+        >>> found = experiments.path_patch(
+        ...     rmodel, clean, corrupted, "layers.23.attn.z", answers=(" Mary", " John")
+        ... )
+        >>> found.strongest(1)
+        [({'layer': 23, 'head': 3}, 0.57...)]
     """
     pairs = Pairs.of(rmodel, clean, corrupted)
     check("patch", tokens, metric, answers)

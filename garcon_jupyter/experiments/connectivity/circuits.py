@@ -111,6 +111,13 @@ def head_circuits(rmodel: Client, layer: int, head: int) -> HeadCircuits:
     Raises:
         BadRequest: there is no such layer or head.
         PointUnavailable: the heads of this layer cannot be read from weights; says why.
+
+    Examples:
+        >>> circuits = experiments.head_circuits(rmodel, 16, 0)
+        >>> circuits.ov
+        <576 × 576 of rank 64>
+        >>> circuits.limits
+        ('rotary positions are left out: queries and keys are those of equal positions',)
     """
     heads = rmodel.catalog.sizes.get("H", 0)
     layers, left_out = layers_of_heads(rmodel)

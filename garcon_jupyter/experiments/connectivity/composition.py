@@ -71,6 +71,14 @@ def composition(rmodel: Client, kind: Kind = "K") -> ExperimentResult:
     Raises:
         BadRequest: there is no such kind.
         PointUnavailable: the model has no heads that can be read from weights, or they are packed; says why.
+
+    Examples:
+        The previous-token head 16.0 is read by an induction head of the layer after it more than by all others there.
+
+        >>> found = experiments.composition(rmodel, "K")
+        >>> read = found.at(**{"writer layer": 16, "writer head": 0, "reader layer": 17})
+        >>> read.argmax().item(), round(read.max().item(), 3), round(found.more["chance"].item(), 3)
+        (3, 0.168, 0.042)
     """
     import torch
 

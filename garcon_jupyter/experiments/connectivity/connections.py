@@ -62,6 +62,15 @@ def connections(
         UnknownPoint, PointUnavailable: there is no such point, or its weights do not say what it reads or writes; says why.
         BadRequest: a point does not write, or does not read; several points where one is needed; no unit of that number; nothing
             of the other side is before (or behind) it.
+
+    Examples:
+        >>> found = experiments.connections(
+        ...     rmodel, "layers.0.mlp.post_activation", "layers.1.mlp.pre_activation", k=2, unit=5
+        ... )
+        >>> found.more["partner"].tolist()
+        [[101, 131]]
+        >>> round(found.more["share"].item(), 3)
+        0.016
     """
     own, others = _sides(rmodel, writers, readers, per, k)
     directions = own.directions(rmodel)

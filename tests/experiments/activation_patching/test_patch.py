@@ -207,7 +207,7 @@ def test_each_pair_has_its_answers(rmodel: garcon.RemoteModel) -> None:
 
 
 MANY = [[0, 40, 41, 42, 99], [0, 9, 50, 60, 70], [0, 200, 12, 90, 3]]
-OTHERS = [[0, 40, 77, 42, 99], [0, 9, 51, 60, 71], [0, 201, 12, 91, 3]]
+OTHERS = [[0, 40, 77, 42, 99], [0, 9, 51, 60, 75], [0, 201, 12, 91, 3]]
 
 
 def test_the_mean_of_other_runs(rmodel: garcon.RemoteModel, loop: Loop) -> None:
@@ -283,7 +283,7 @@ def test_it_is_a_method_and_is_saved(rmodel: garcon.RemoteModel, tmp_path: Path)
     again = experiments.load(found.save(tmp_path / "patch.npz"))
     assert torch.equal(again.values, found.values) and again.facts == found.facts
     assert torch.equal(again.more["clean"], found.more["clean"])
-    assert list(again.to_frame().columns) == ["layer", "position", "value"]
+    assert list(again.to_frame().columns) == ["layer", "position", "value", "metric"]
 
 
 def raises(logits: Tensor) -> Tensor:
