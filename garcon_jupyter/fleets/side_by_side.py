@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent import futures
 from typing import TypeVar
 
 from garcon_jupyter.connection import called_off
+from garcon_jupyter.connection.deferred_interrupts import Patience
 from garcon_jupyter.errors import Interrupted
 
 T = TypeVar("T")
+
+TICK = 0.05
+"""Seconds between two looks for an interrupt."""
 
 
 def side_by_side(
@@ -44,28 +48,34 @@ def side_by_side(
             called_off.check()
             return each()
 
-    try:
+    patience = (
+        Patience()
+    )  # an interrupt in the midst of handing out work would leave a thread that nobody tells
+    with patience:
         # In a copy of this thread's context, by which a notebook knows to which cell a print belongs.
         begun = {
             label: pool.submit(contextvars.copy_context().run, heeding, each)
             for label, each in work.items()
         }
         try:
-            futures.wait(begun.values())
+            _attend(begun.values(), patience)
         except KeyboardInterrupt:
             event.set()
-            futures.wait(begun.values())
+            _attend(begun.values(), patience)
             raise Interrupted(
                 f"You interrupted it, and so all that {len(work)} members were doing.",
                 "Each of them is intact, and takes the next request.",
             ) from None
-    except BaseException:
-        event.set()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     found: dict[str, T | BaseException] = {}
     for label, future in begun.items():
         error = future.exception()
         found[label] = future.result() if error is None else error
     return found
+
+
+def _attend(begun: Collection[futures.Future[T]], patience: Patience) -> None:
+    """Wait until all have ended; an interrupt lands between two looks."""
+    while futures.wait(begun, timeout=TICK).not_done:
+        patience.wait(lambda milliseconds: None, 0)
