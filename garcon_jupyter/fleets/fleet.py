@@ -171,7 +171,7 @@ class Fleet:
         Args:
             data, probes: as for :meth:`RemoteModel.run`.
             on_error: as for :meth:`map`. Where all members fail, the first one's error is raised.
-            options: as for :meth:`RemoteModel.run`. Each member's checkpoints lie in a directory of its label.
+            options: as for :meth:`RemoteModel.run`. Each member's checkpoints lie in a directory named as its server.
 
         Returns:
             The runs, by label.
@@ -197,7 +197,10 @@ class Fleet:
             self._each(
                 {
                     label: partial(
-                        model.run, shared, given, **{"show": False, **_own(label, options)}
+                        model.run,
+                        shared,
+                        given,
+                        **{"show": False, **_own(model.server.name, options)},
                     )
                     for label, model in self._models.items()
                 },
@@ -317,10 +320,10 @@ def _some(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _own(label: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a run, with checkpoints in a directory of the member's own."""
+def _own(server: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a run, with checkpoints in a directory of the member's own, named as its server is."""
     places = {w: options[w] for w in ("checkpoint", "resume") if options.get(w) is not None}
-    return {**options, **{word: Path(place) / label for word, place in places.items()}}
+    return {**options, **{word: Path(place) / server for word, place in places.items()}}
 
 
 def _is_text(tokens: Any) -> bool:

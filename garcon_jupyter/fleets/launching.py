@@ -18,7 +18,8 @@ from garcon_jupyter.fleets.fleet import Fleet, check_on_error, raise_first
 from garcon_jupyter.fleets.side_by_side import side_by_side
 from garcon_jupyter.model_files import snapshots
 from garcon_jupyter.model_files.snapshots import ModelDirectory
-from garcon_jupyter.servers import fleet_files, placement, registry
+from garcon_jupyter.servers import fleet_files, limits, placement, registry
+from garcon_jupyter.servers.option_checks import check_words
 from garcon_jupyter.servers.options import HostsOptions, LaunchOptions
 from garcon_jupyter.servers.server import Progress, Server
 from garcon_jupyter.servers.settings import DEGREES, Settings
@@ -63,11 +64,16 @@ def fleet(
     _check_options(options, jobs)
     servers = _servers(models, name)
     fleet_name = name or _automatic(models)
+    if (dtype := _dtype(options)) is not None:
+        options["dtype"] = dtype
+    for label, path in models.items():
+        check_words(path, {"name": servers[label], **options})
+    limits.taken(options)
     found = {
         label: snapshots.resolve(path, progress, False, bool(options.get("trust_remote_code")))
         for label, path in models.items()
     }
-    likeness.check(found, _dtype(options))
+    likeness.check(found, dtype)
     options = cast(LaunchOptions, {**options, **_limits(found, servers, options)})
     fleet_files.write(fleet_name, servers)
     launched = _launched(found, servers, jobs, progress, options)

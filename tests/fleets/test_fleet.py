@@ -110,7 +110,7 @@ def test_a_run_over_the_same_data(fleet: garcon.Fleet, tmp_path: Path) -> None:
     assert [run.status.state for run in runs.values()] == ["done"] * 3, runs
     totals = fleet.stack(OUT, "total")
     assert torch.equal(totals[0], totals[2]) and not close(totals[0], totals[1])
-    assert {each.name for each in tmp_path.iterdir()} == {"step0", "step 1", "again"}
+    assert {each.name for each in tmp_path.iterdir()} == {"toy.step0", "toy.step-1", "toy.again"}
 
 
 def test_wrong_requests_are_raised_once(fleet: garcon.Fleet) -> None:

@@ -37,11 +37,18 @@ def nothing_starts() -> Any:
         ({"a": "path"}, {"on_error": "ignore"}, "There is no on_error='ignore'"),
         ({"a": "path"}, {"loader": "a:b"}, "compares configurations"),
         ({"a": "path"}, {"nnodes": 2}, "one host"),
+        ({"a": "path"}, {"idle_timeout": "soon"}, "is no duration"),
+        ({"a": 7}, {}, "7"),
     ],
 )
 def test_words_that_make_no_sense(models: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(garcon.BadRequest, match=said):
         garcon.fleet(models, **{"name": "refused", "progress": quiet, **options})
+
+
+def test_an_option_that_there_is_not(series: dict[str, Path]) -> None:
+    with pytest.raises(garcon.UnknownName, match="idle_timeout"):
+        garcon.fleet(series, "refused", progress=quiet, idle_timout="1h")  # type: ignore[call-arg]
 
 
 def test_a_path_without_a_model(series: dict[str, Path], tmp_path: Path) -> None:
