@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from garcon_jupyter.client.shipping import ship
     from garcon_jupyter.client.tokens import Generated, Tokens
     from garcon_jupyter.errors import *  # noqa: F403 - for type checkers: garcon.UnknownPoint
+    from garcon_jupyter.fleets.fleet import Fleet
+    from garcon_jupyter.fleets.launching import fleet
     from garcon_jupyter.model import RemoteModel
     from garcon_jupyter.servers.registry import servers
     from garcon_jupyter.servers.server import Server
@@ -52,6 +54,7 @@ _ROOMS = ("errors", "experiments", "recorders", "widgets")
 
 _HOMES = {
     "Atlas": "atlas",
+    "Fleet": "fleets.fleet",
     "Generated": "client.tokens",
     "Handle": "client.recordings",
     "Probe": "client.probes",
@@ -66,6 +69,7 @@ _HOMES = {
     "Values": "widgets.values",
     "connect": "api",
     "easy_garcon": "api",
+    "fleet": "fleets.launching",
     "launch": "api",
     "launch_and_connect": "api",
     "merge_atlases": "atlas",
@@ -132,6 +136,7 @@ def unload_ipython_extension(shell: Any) -> None:
 __all__ = [
     *ERRORS,
     "Atlas",
+    "Fleet",
     "Generated",
     "Handle",
     "Probe",
@@ -146,6 +151,7 @@ __all__ = [
     "Values",
     "connect",
     "easy_garcon",
+    "fleet",
     "launch",
     "launch_and_connect",
     "merge_atlases",

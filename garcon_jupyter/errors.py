@@ -193,6 +193,10 @@ class BadDegrees(GarconError, ValueError):
     """Degrees of parallelism that do not divide the model or exceed the devices."""
 
 
+class ModelsDiffer(GarconError, ValueError):
+    """Checkpoints that shall be compared differ in more than their weights: in what, member by member."""
+
+
 class ServerMismatch(GarconError):
     """A server of this name runs with another model, degrees, dtype or loader."""
 

@@ -15,7 +15,7 @@ from garcon_jupyter.display import listings
 from garcon_jupyter.display.whereabouts import WHY, whereabouts
 from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.points import Catalog, is_pattern, parse_point
-from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers import control, fleet_files, registry
 from garcon_jupyter.servers.option_forms import (
     add_certify_options,
     add_launch_options,
@@ -81,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("name", metavar="NAME")
     logs.add_argument("-n", dest="lines", type=int, default=40, help="last lines (default: 40)")
     logs.add_argument("-f", dest="follow", action="store_true", help="go on until it ends")
-    stop = command("stop", _stop, "end a server")
-    stop.add_argument("name", metavar="NAME")
+    stop = command("stop", _stop, "end a server, or all members of a fleet")
+    stop.add_argument("name", metavar="NAME", help="of a server, else of a fleet")
     stop.add_argument("--force", action="store_true", help="even while others use it, or it hangs")
     points = command("points", _points, "list the probe points of a model, with shapes")
     points.add_argument(
@@ -119,7 +119,7 @@ def launched(path: str, given: argparse.Namespace) -> int:
 
 
 def _list(given: argparse.Namespace) -> int:
-    print(listings.servers(registry.servers()))
+    print(listings.servers(registry.servers(), fleet_files.fleets()))
     return 0
 
 
@@ -159,8 +159,8 @@ def _follow(server: Server) -> None:
 
 
 def _stop(given: argparse.Namespace) -> int:
-    control.stop(registry.find(given.name), given.force)
-    print(f"{given.name} has ended.")
+    for server in fleet_files.stopped(given.name, given.force):
+        print(f"{server.name} has ended.", flush=True)
     return 0
 
 

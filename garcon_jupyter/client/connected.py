@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from garcon_jupyter.client import preload
 from garcon_jupyter.client.probe_cache import Installing
-from garcon_jupyter.connection import background, prints
+from garcon_jupyter.connection import background, called_off, prints
 from garcon_jupyter.connection.connection import Connection, Endpoint
 from garcon_jupyter.connection.lines import Lines
 from garcon_jupyter.errors import BadRequest, CannotTravel, ProbesUnknown
@@ -80,6 +80,7 @@ class Connected:
         show: prints.Show = prints.plain,
         into: memoryview | None = None,
     ) -> Any:
+        called_off.check()
         self._follow()
         request.session = self.session
         request.released = self._take_released()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.client import display_hooks
-from garcon_jupyter.connection import prints, progress
+from garcon_jupyter.connection import called_off, prints, progress
 from garcon_jupyter.errors import BadData, Interrupted, ServerRestarted
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.failures import revive
@@ -79,7 +79,7 @@ class Run:
         """
         line = progress.Line() if show else None
         try:
-            self._follow(line)
+            self._follow(line, called_off.check)
         except KeyboardInterrupt:
             self.cancel()
             self._follow(line)
@@ -104,8 +104,11 @@ class Run:
         """
         return display_hooks.drawn(self, "show", draw)
 
-    def _follow(self, line: progress.Line | None) -> None:
+    def _follow(
+        self, line: progress.Line | None, at_each_look: Callable[[], None] = lambda: None
+    ) -> None:
         while True:
+            at_each_look()
             status = self.poll()
             if line:
                 for rank, stream, text in status.printed:

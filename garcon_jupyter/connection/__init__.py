@@ -13,6 +13,7 @@ Not here: which servers there are (``servers``), and what is asked of them (``cl
 ``lines``                the line of cells, and one beside it
 ``background``           work that stands behind what persons run
 ``data_line``            the line for large values, where there is no shared memory
+``called_off``           work on other threads that an interrupt stops
 ``deferred_interrupts``  an interrupt that waits until a message is whole
 ``prints``               what code prints on the server, shown here
 ``progress``             one line that changes while something long goes on

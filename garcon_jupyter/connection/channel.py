@@ -15,7 +15,7 @@ from typing import Any
 
 import zmq
 
-from garcon_jupyter.connection import liveness, prints
+from garcon_jupyter.connection import called_off, liveness, prints
 from garcon_jupyter.connection.liveness import TICK, WatchedSockets
 from garcon_jupyter.connection.pending import LONG, PendingReply
 from garcon_jupyter.connection.route import Route
@@ -249,6 +249,8 @@ class Channel(WatchedSockets):
         poller.register(self._pulse.socket, zmq.POLLIN)
         self._pulse.heard()
         while True:
+            if not waiting.cancelled:
+                called_off.check()
             ready = dict(self._patience.wait(poller.poll, int(TICK * 1000)))
             if ready:
                 self._pulse.heard()

@@ -23,6 +23,7 @@ from garcon_jupyter.points import (
     PointSpec,
     parse_parameter,
 )
+from garcon_jupyter.servers.fleet_files import FleetFile
 from garcon_jupyter.servers.server import Server, log_file, unchecked, why_gone
 
 if TYPE_CHECKING:
@@ -78,22 +79,32 @@ def model_line(facts: dict[str, Any]) -> str:
     return f"{model['architecture']}, {parameters}, {model['dtype']}, {degrees(facts)} on {device}"
 
 
-def servers(found: Sequence[Server]) -> str:
-    """Running servers, one a line."""
+def servers(found: Sequence[Server], fleets: Sequence[FleetFile] = ()) -> str:
+    """Running servers, one a line; those of a fleet below it, in its order."""
     if not found:
         return "No server runs. Launch one: garcon launch smollm2, or %garcon launch in a notebook."
-    return columns(
-        [("NAME", "MODEL", "CUT", "PID", "PATH")]
-        + [
-            (
-                server.name,
-                " ".join(filter(None, (*_kind(server.facts["model"]), unchecked(server.facts)))),
-                degrees(server.facts),
-                "starts anew" if server.facts.get("restarting") else str(server.facts["pid"]),
-                server.facts["path"],
-            )
-            for server in found
-        ]
+    blocks: dict[str, list[tuple[str, ...]]] = {}
+    members: set[str] = set()
+    for fleet in fleets:
+        if living := fleet.living(found):
+            members |= {server.name for server in living}
+            counted = f"fleet, {len(living)} of {len(fleet.members)} run"
+            blocks[fleet.name] = [(fleet.name, counted, "", "", "")]
+            blocks[fleet.name] += [_server_row(server, INDENT) for server in living]
+    for server in found:
+        if server.name not in members:  # a server may have the name of a fleet
+            blocks.setdefault(server.name, []).insert(0, _server_row(server))
+    rows = [row for _, block in sorted(blocks.items()) for row in block]
+    return columns([("NAME", "MODEL", "CUT", "PID", "PATH"), *rows])
+
+
+def _server_row(server: Server, indent: str = "") -> tuple[str, ...]:
+    return (
+        indent + server.name,
+        " ".join(filter(None, (*_kind(server.facts["model"]), unchecked(server.facts)))),
+        degrees(server.facts),
+        "starts anew" if server.facts.get("restarting") else str(server.facts["pid"]),
+        server.facts["path"],
     )
 
 

@@ -143,7 +143,8 @@ def _keep_alive() -> Parser:
 
 
 def _stop() -> Parser:
-    parser = Parser("%garcon stop", "End a server.", epilog="In Python: rmodel.shutdown(force=…)")
+    in_python = "In Python: rmodel.shutdown(force=…), fleet.stop(force=…)"
+    parser = Parser("%garcon stop", "End a server, or those of a fleet.", epilog=in_python)
     parser.add_argument("name", metavar="NAME", nargs="?", help="default: the current model's")
     parser.add_argument("--force", action="store_true", help="even if others use it, or it hangs")
     return parser

@@ -25,7 +25,7 @@ from garcon_jupyter.magics.parser import Parser
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.model_files.embedded import EMBEDDED
 from garcon_jupyter.points import MODULE_PREFIX, Catalog, is_pattern, pattern_regex
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import fleet_files, registry
 
 IDENTIFIER = "garcon"
 FEW = 200
@@ -166,6 +166,12 @@ def _servers(current: Current, fragment: str) -> Iterable[str]:
     return [server.name for server in registry.servers()]
 
 
+def _stoppable(current: Current, fragment: str) -> Iterable[str]:
+    running = registry.servers()
+    fleets = [fleet.name for fleet in fleet_files.fleets() if fleet.living(running)]
+    return [*fleets, *(server.name for server in running)]
+
+
 def _models(current: Current, fragment: str) -> Iterable[str]:
     variables = current.variables.items()
     mine = [n for n, v in variables if isinstance(v, RemoteModel) and not n.startswith("_")]
@@ -190,6 +196,7 @@ _SOURCES: dict[str, Source] = {
     "parameter": _parameters,
     "attached probe": _attached,
     "server": _servers,
+    "server or fleet": _stoppable,
     "model": _models,
     "text": _texts,
     "merge rule": lambda current, fragment: MERGE_RULES,
@@ -205,7 +212,7 @@ _POSITIONAL = {
     "status": "server",
     "sessions": "server",
     "keep-alive": "server",
-    "stop": "server",
+    "stop": "server or fleet",
     "logs": "server",
     "points": "probe point",
     "params": "parameter",

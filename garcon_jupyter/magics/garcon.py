@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
 from garcon_jupyter import api
 from garcon_jupyter.client import resuming
+from garcon_jupyter.connection.connection import Endpoint
 from garcon_jupyter.display import certificate, listings
 from garcon_jupyter.display.whereabouts import whereabouts
 from garcon_jupyter.errors import BadRequest
@@ -20,7 +21,7 @@ from garcon_jupyter.magics.experiments import EXPERIMENTS
 from garcon_jupyter.magics.parser import HelpShown
 from garcon_jupyter.magics.probe import ProbeCell
 from garcon_jupyter.model import VARIABLE
-from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers import control, fleet_files, registry
 from garcon_jupyter.servers.option_forms import launch_options
 from garcon_jupyter.servers.server import Server
 
@@ -132,7 +133,7 @@ def _connect_to(current: Current, server: Server, session: str | None) -> None:
 
 
 def _list(current: Current, given: argparse.Namespace) -> None:
-    print(listings.servers(registry.servers()))
+    print(listings.servers(registry.servers(), fleet_files.fleets()))
 
 
 def _status(current: Current, given: argparse.Namespace) -> None:
@@ -153,10 +154,14 @@ def _keep_alive(current: Current, given: argparse.Namespace) -> None:
 
 
 def _stop(current: Current, given: argparse.Namespace) -> None:
-    server = registry.find(given.name) if given.name else current.model().server
-    control.stop(server, given.force)
-    current.hang_up(server)
-    print(f"{server.name} has ended.")
+    if given.name:
+        ended: Iterable[Endpoint] = fleet_files.stopped(given.name, given.force)
+    else:
+        control.stop(current.model().server, given.force)
+        ended = [current.model().server]
+    for server in ended:
+        current.hang_up(server)
+        print(f"{server.name} has ended.")
 
 
 def _points(current: Current, given: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ Not here: what a server is asked (``client``).
 
 ``server``             one server, and where what belongs to it lies
 ``registry``           which servers run, by their files
+``fleet_files``        which of them belong to a fleet, by its file
 ``control``            what can be asked of one without a session, and its end
 ``settings``           what a server is launched with
 ``launching``          starting one, and waiting until it is ready

@@ -24,6 +24,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from garcon_jupyter.connection import called_off
 from garcon_jupyter.errors import (
     BadDegrees,
     BadRequest,
@@ -166,6 +167,7 @@ class _Start:
         latest = time.monotonic() + LAUNCH_TIME
         try:
             while time.monotonic() < latest:
+                called_off.check()
                 next(relay)
                 if file.exists():
                     return find(self.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ def plan(settings: Settings) -> Placement:
 def device_of(settings: Settings) -> str:
     """The kind of device that a model is put on."""
     return settings.device or ("cuda" if _gpu_bytes() else "cpu")
+
+
+def gpu_memory(settings: Settings) -> int:
+    """Bytes for weights on the GPUs that a model is put on; each server counts its GPUs from the first."""
+    ranks = math.prod(plan(settings).degrees.values())
+    return int(USABLE * sum(_gpu_bytes()[:ranks]))
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import torch
 import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest, UnknownName, UnknownParameter, UnknownPoint, UnknownServer
 from garcon_jupyter.magics.arguments import PARSERS
+from tests.conftest import quiet
 from tests.magics.conftest import Notebook
 
 WITHOUT_A_MODEL = {"launch", "connect", "list", "use", "help"}
@@ -101,6 +102,19 @@ def test_use_is_an_assignment(connected_served: Notebook, llama_server: garcon.S
     connected_served["mine"] = 3
     assert "no open connection" in connected_served.fails("%garcon use mine", BadRequest)
     assert "tiny" in connected_served.fails("%garcon use tinny", UnknownServer)
+
+
+@pytest.mark.processes
+def test_a_fleet_is_listed_and_stopped_by_its_name(notebook: Notebook, llama_path: Path) -> None:
+    garcon.fleet({"a step": llama_path}, "few", progress=quiet)
+    rows = notebook.run("%garcon list").splitlines()
+    at = next(n for n, row in enumerate(rows) if row.startswith("few "))
+    assert "fleet, 1 of 1 run" in rows[at] and rows[at + 1].startswith("  few.a-step ")
+    assert {"few", "few.a-step"} <= set(notebook.completions("%garcon stop few"))
+    notebook.run("%garcon connect few.a-step")
+    assert notebook.run("%garcon stop few") == "few.a-step has ended.\n"
+    assert notebook["rmodel"].closed
+    assert "few" in notebook.fails("%garcon stop few", UnknownServer)
 
 
 NEEDED = {

@@ -1,0 +1,109 @@
+"""Which servers belong to a fleet, by its file: ``NAME.fleet`` in the registry directory (0600).
+
+A server is a server, and knows nothing of its fleet. So a fleet is a file beside theirs, and no fact that each of them is
+launched with: a name with a dot in it makes no fleet, the order of the labels is kept, members that did not come
+up are known too, and one that was launched again by hand is a member again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from garcon_jupyter.errors import GarconError, UnknownServer
+from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers.server import Server, registry_directory
+from garcon_jupyter.wire.private_files import write_private
+
+SUFFIX = ".fleet"
+
+
+@dataclass(frozen=True)
+class FleetFile:
+    """A fleet as its file tells.
+
+    Attributes:
+        name: of the fleet.
+        members: names of its servers by label, in order.
+    """
+
+    name: str
+    members: Mapping[str, str]
+
+    def living(self, running: Sequence[Server]) -> list[Server]:
+        """Those of the running servers that are its members, in its order."""
+        by_name = {server.name: server for server in running}
+        return [by_name[name] for name in self.members.values() if name in by_name]
+
+
+def fleets() -> list[FleetFile]:
+    """The fleets of this user on this host, by name; also those of which no member runs."""
+    files = sorted(registry_directory().glob(f"*{SUFFIX}"))
+    return [found for file in files if (found := read(file.name.removesuffix(SUFFIX)))]
+
+
+def read(name: str) -> FleetFile | None:
+    """The fleet of a name; None where there is none."""
+    if not re.fullmatch(r"[\w.@+-]+", name):
+        return None
+    try:
+        return FleetFile(name, json.loads(_file(name).read_text(encoding="utf-8"))["members"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(name: str, members: Mapping[str, str]) -> None:
+    """Keep which servers are members of a fleet.
+
+    Former members that still run stay members, behind: whoever stops the fleet means them, too.
+    """
+    former = read(name)
+    running = {server.name for server in former.living(registry.servers())} if former else set()
+    left = {
+        label: server
+        for label, server in (former.members if former else {}).items()
+        if server in running and server not in members.values() and label not in members
+    }
+    write_private(_file(name), {"name": name, "members": {**members, **left}})
+
+
+def stopped(name: str, force: bool = False) -> Iterator[Server]:
+    """End the server of a name or, where there is none, all members of the fleet of that name; each when it has ended.
+
+    One that cannot be ended keeps none of the others from it.
+
+    Raises:
+        UnknownServer: neither a server nor a member of such a fleet runs.
+        BadRequest, ServerGone: as of :func:`~garcon_jupyter.servers.control.stop`, when all others have ended.
+    """
+    failures: list[GarconError] = []
+    for server in _meant(name):
+        try:
+            control.stop(server, force)
+        except GarconError as error:
+            failures.append(error)
+            continue
+        yield server
+    if failures:
+        raise failures[0]
+    if (fleet := read(name)) and not fleet.living(registry.servers()):
+        _file(name).unlink(missing_ok=True)
+
+
+def _meant(name: str) -> list[Server]:
+    """The server of a name, else the living members of the fleet of that name."""
+    try:
+        return [registry.find(name)]
+    except UnknownServer:
+        fleet = read(name)
+        living = fleet.living(registry.servers()) if fleet else []
+        if not living:
+            raise
+        return living
+
+
+def _file(name: str) -> Path:
+    return registry_directory() / f"{name}{SUFFIX}"
