@@ -16,7 +16,7 @@ from garcon_jupyter.connection import called_off, prints, progress
 from garcon_jupyter.errors import BadData, Interrupted, ServerRestarted
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire.failures import revive
-from garcon_jupyter.wire.runs import Data, RunStatus
+from garcon_jupyter.wire.runs import BEGINNING, Data, RunStatus
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
@@ -200,7 +200,7 @@ def ask(rmodel: Client, verb: str, question: Any = None, **content: Any) -> Any:
     try:
         reply = rmodel._channel.ask(protocol.RUN, told, buffers)
     except ServerRestarted:
-        if verb in ("start", "resume_from"):  # it may have begun
+        if verb in BEGINNING:  # it may have begun
             raise
         return ask(rmodel, verb, question, **content)
     return transport.unpack(reply, reply["buffers"])

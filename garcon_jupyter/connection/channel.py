@@ -20,14 +20,14 @@ from garcon_jupyter.connection.liveness import TICK, WatchedSockets
 from garcon_jupyter.connection.pending import LONG, PendingReply
 from garcon_jupyter.connection.route import Route
 from garcon_jupyter.errors import BadRequest, Interrupted
-from garcon_jupyter.wire import protocol, transport
+from garcon_jupyter.wire import protocol, runs, transport
 from garcon_jupyter.wire.failures import checked
 
 AGAIN = 4.0
 """Seconds after which a question that was not answered is asked again."""
 
 ASKED_ONCE = (protocol.HELLO, protocol.TOKENIZE)
-"""Questions that are not: one would open another session, the other may be work that takes so long."""
+"""Questions that are not, as those that begin a run: one would open another session, the other may be work that takes so long."""
 
 
 class Channel(WatchedSockets):
@@ -106,7 +106,7 @@ class Channel(WatchedSockets):
         asked: set[str] = set()
         end = time.monotonic() + liveness.ANSWER_TIME
         while (left := end - time.monotonic()) > 0:
-            if not asked or kind not in ASKED_ONCE:
+            if not asked or not _once(kind, content):
                 asked.add(self._send(self._control, kind, content, buffers))
             reply = self._await_reply(self._control, asked, min(AGAIN, left))
             if reply is not None:
@@ -306,3 +306,8 @@ class Channel(WatchedSockets):
         with contextlib.suppress(zmq.Again):
             while True:
                 self._iopub.recv_multipart(zmq.NOBLOCK)
+
+
+def _once(kind: str, content: dict[str, Any]) -> bool:
+    """Whether a question is asked once."""
+    return kind in ASKED_ONCE or (kind == protocol.RUN and content.get("verb") in runs.BEGINNING)

@@ -14,6 +14,9 @@ from garcon_jupyter.wire.requests import ProbeSpec
 VERBS = ("start", "resume_from", "list", "poll", "pause", "resume", "cancel")
 """What can be asked about runs."""
 
+BEGINNING = ("start", "resume_from")
+"""Those of them that are asked once, whatever comes of it: each begins a run."""
+
 OVER = ("done", "cancelled", "failed")
 """States in which a run does nothing more by itself."""
 

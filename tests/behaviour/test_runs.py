@@ -18,6 +18,7 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_jupyter import recorders
 from garcon_jupyter.client.run import ask
+from garcon_jupyter.connection import channel
 from garcon_jupyter.recorders import State, alone, seen
 from garcon_jupyter.servers import control
 from tests.conftest import quiet
@@ -314,6 +315,18 @@ def test_what_probes_print_is_shown(
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------
+
+
+def test_a_run_whose_data_take_long_is_begun_once(
+    rmodel: garcon.RemoteModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked again where no answer comes are questions, and no work."""
+    monkeypatch.setattr(channel, "AGAIN", 0.05)
+    before = len(rmodel.runs())
+    probe = rmodel.probe_points["layers.0.mlp.out"].probe(recorders.Moments())
+    data = torch.ones(60_000, 16, dtype=torch.long)
+    run = rmodel.run(data, [probe], most_tokens=1000, show=False)
+    assert run.status.state == "done" and len(rmodel.runs()) == before + 1
 
 
 def test_a_bad_row_is_named_and_what_was_finished_is_kept(
