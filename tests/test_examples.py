@@ -118,7 +118,7 @@ def test_the_page_loads_nothing(page: str) -> None:
     assert not re.findall(r"//[\w.]*(?:cdn|unpkg|jsdelivr)", page)
 
 
-@pytest.mark.parametrize("name", [*demo.NOTEBOOKS, "atlas.ipynb"])
+@pytest.mark.parametrize("name", [*demo.NOTEBOOKS, "atlas.ipynb", "circuits.ipynb"])
 def test_committed_notebooks_show_a_whole_run(name: str) -> None:
     path = demo.HERE / name
     assert path.stat().st_size < 500_000
@@ -168,6 +168,34 @@ def test_the_atlas_notebook_runs_on_a_little_of_its_text(tmp_path: Path) -> None
 def _printed(notebook: NotebookNode, source: str) -> list[str]:
     (cell,) = [cell for cell in notebook.cells if source in cell.source]
     return [line.strip() for line in cell.outputs[0].text.splitlines()]
+
+
+# -- circuits ------------------------------------------------------------------------------------
+
+CIRCUIT = """
+import json
+with open("FILE", "w") as file:
+    json.dump({"patched": patched.strongest(1), "logits": to_logits.strongest(1), "values": values.strongest(1),
+      "check": attributed.facts["check"], "kept": mean.tolist(), "edges": max(into, key=into.get)}, file)
+"""
+"""A last cell that keeps what the notebook on circuits found."""
+
+
+def test_the_notebook_on_circuits_finds_what_it_says(tmp_path: Path) -> None:
+    notebook = demo.HERE / "circuits.ipynb"
+    cells = nbformat.read(notebook, as_version=4).cells
+    code = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    assert len([line for line in code if line.strip()]) < 50
+    demo.run(notebook, more=[CIRCUIT.replace("FILE", str(tmp_path / "found.json"))])
+    found = json.loads((tmp_path / "found.json").read_text())
+    for name, share in (("patched", 0.740), ("logits", 0.572)):
+        ((place, value),) = found[name]
+        assert place == {"layer": 23, "head": 3} and value == pytest.approx(share, abs=1e-3)
+    assert found["values"][0][0] == {"position": 9, "kv_head": 1}
+    assert found["check"]["pearson"] > 0.95 and found["edges"] == "mlp 0"
+    (none, one, *_, whole), (empty, drawn, *_) = found["kept"]
+    assert none == pytest.approx(0, abs=1e-3) == empty and whole == pytest.approx(1, abs=1e-3)
+    assert one > 0.6 and abs(drawn) < 0.05
 
 
 # -- the article ---------------------------------------------------------------------------------

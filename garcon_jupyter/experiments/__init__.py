@@ -34,6 +34,7 @@ EXPERIMENTS: dict[str, str] = {
     "head_circuits": "connectivity.circuits",
     "patch": "activation_patching.patch",
     "path_patch": "activation_patching.path_patch",
+    "faithfulness": "activation_patching.faithfulness",
     "attribute": "attribution.nodes",
     "attribute_edges": "attribution.edges",
     "direct_logit_attribution": "reading.direct_logits",

@@ -12,7 +12,7 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.points import Address, PointSpec
@@ -142,6 +142,25 @@ class GridCell:
     places: tuple[tuple[int, tuple[int, ...]], ...]
     layer: int
     position: int | None
+
+
+class CellLayout(Protocol):
+    """Cells, and the axes that their numbers are laid out on."""
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The points, as they were selected."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all points, in order; cells have their numbers."""
+
+    @property
+    def axes(self) -> dict[str, tuple[Label, ...]]:
+        """Each axis with its labels."""
+
+    def cells(self, length: int) -> Iterator[GridCell]:
+        """The cells of texts of so many tokens."""
 
 
 @dataclass(frozen=True)

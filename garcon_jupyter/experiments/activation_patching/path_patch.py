@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.client import shipping
 from garcon_jupyter.errors import BadRequest, PointUnavailable
-from garcon_jupyter.experiments.activation_patching.grid import ALL, Grid, GridCell, PointShape
+from garcon_jupyter.experiments.activation_patching.grid import (
+    ALL,
+    CellLayout,
+    Grid,
+    GridCell,
+    PointShape,
+)
 from garcon_jupyter.experiments.activation_patching.pairs import Pairs, answers_of
 from garcon_jupyter.experiments.activation_patching.patch import TOKENS, check
 from garcon_jupyter.experiments.activation_patching.requests import (
@@ -162,7 +168,7 @@ class Paths:
             )
         return cls(tuple(places.items()), order, adding, told)
 
-    def rows(self, grid: Grid, cell: GridCell) -> list[list[Patch]]:
+    def rows(self, grid: CellLayout, cell: GridCell) -> list[list[Patch]]:
         """The rows of a sender's cell; none where no receiver comes after it."""
         senders = [(grid.names[point], place) for point, place in cell.places]
         last = max(self.order[name] for name, _ in senders)

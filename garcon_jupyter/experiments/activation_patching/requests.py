@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.experiments.activation_patching.grid import Grid, GridCell
+from garcon_jupyter.experiments.activation_patching.grid import CellLayout, GridCell
 from garcon_jupyter.experiments.activation_patching.pairs import Pairs, Side
 from garcon_jupyter.wire import requests as wire
 
@@ -27,11 +27,11 @@ SOURCES, ITS_TEXT, ROW_BEFORE = -1, -2, -3
 Patch = tuple[str, int, tuple[int, ...]]
 """A point, whose values, and the place."""
 
-Rows = Callable[[Grid, GridCell], list[list[Patch]]]
+Rows = Callable[[CellLayout, GridCell], list[list[Patch]]]
 """The rows of a batch that a cell takes, each with its patches; the metric is that of the last. None where there is no such cell."""
 
 
-def one_row(grid: Grid, cell: GridCell) -> list[list[Patch]]:
+def one_row(grid: CellLayout, cell: GridCell) -> list[list[Patch]]:
     """A cell whose places are given the values of its sources, in a row."""
     return [[(grid.names[point], SOURCES, place) for point, place in cell.places]]
 
@@ -82,7 +82,7 @@ class CellRequests:
 
     rmodel: Client
     pairs: Pairs
-    grid: Grid
+    grid: CellLayout
     denoise: bool
     sources: Sequence[Sequence[Side]]
     answers: Sequence[tuple[int, int]] | None
@@ -138,7 +138,9 @@ class CellRequests:
         return part
 
     def _changes_nothing(self, one: CellOfPair) -> bool:
-        """Whether a cell lies before all that differs, where a model that looks back has computed the same."""
+        """Whether a cell has no places, or lies before all that differs, where a model that looks back has computed the same."""
+        if not one.cell.places:
+            return True
         position = one.cell.position
         if position is None or not self.looks_back:
             return False
