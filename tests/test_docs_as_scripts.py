@@ -19,6 +19,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 import garcon_jupyter as garcon
+from garcon_jupyter.servers import fleet_files, registry
 from tests.conftest import quiet
 from tests.test_coming_from import snippets
 from tests.test_docs import PAGES, README, RUN_ELSEWHERE, blocks
@@ -128,6 +129,16 @@ def warm() -> garcon.Server:
     return garcon.launch("smollm2", progress=quiet)
 
 
+@pytest.fixture
+def no_fleet_stays() -> Iterator[None]:
+    """A fleet's name means the checkpoints of one directory, and each script has its own."""
+    yield
+    for fleet in fleet_files.fleets():
+        if fleet.living(registry.servers()):
+            list(fleet_files.stopped(fleet.name, force=True))
+
+
+@pytest.mark.usefixtures("no_fleet_stays")
 @pytest.mark.parametrize("cells", BLOCKS)
 def test_a_block_is_a_script_of_its_own(
     cells: list[str], warm: garcon.Server, tmp_path: Path
