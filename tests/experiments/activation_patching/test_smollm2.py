@@ -12,6 +12,8 @@ from tests.conftest import quiet
 from tests.experiments.activation_patching.by_loop import Loop, close
 from tests.oracle import Plain
 
+pytestmark = pytest.mark.lasting
+
 CLEAN = "When John and Mary went to the shops, John gave the bag to"
 CORRUPTED = "When John and Mary went to the shops, Mary gave the bag to"
 ANSWERS = (" Mary", " John")

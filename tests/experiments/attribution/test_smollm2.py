@@ -15,6 +15,8 @@ from tests.conftest import quiet
 from tests.experiments.attribution.by_hand import LlamaByHand
 from tests.oracle import Plain
 
+pytestmark = pytest.mark.lasting
+
 CLEAN = "When John and Mary went to the shops, John gave the bag to"
 CORRUPTED = "When John and Mary went to the shops, Mary gave the bag to"
 ANSWERS = (" Mary", " John")
