@@ -1,7 +1,7 @@
-"""Run the benchmarks: ``make bench``, or ``python -m benchmarks [--quick] [GROUP …]``.
+"""Run the benchmarks: ``make bench``, or ``python -m benchmarks [--quick] [--write] [GROUP …]``.
 
-All of them take a quarter of an hour, and write ``docs/performance.md`` after each group; some groups alone only
-print. With ``--quick`` everything is done but a few times, which shows that it runs and not how fast.
+All of them take half an hour, and each group writes its part of ``docs/performance.md`` when it is done; groups that
+are named only print, unless ``--write`` says otherwise. With ``--quick`` everything is done but a few times, which shows that it runs and not how fast.
 ``--against REV`` compares how servers start with another revision, in turns, and prints nothing else.
 """
 
@@ -18,26 +18,13 @@ from pathlib import Path
 
 from benchmarks import harness, launching, report
 from benchmarks.harness import Row, machine
-
-GROUPS = (
-    "request",
-    "reads",
-    "backups",
-    "fetching",
-    "notebook",
-    "launching",
-    "sharded",
-    "growth",
-    "certificate",
-    "atlas",
-    "experiments",
-)
+from benchmarks.report import GROUPS
 
 
 def main(chosen: list[str]) -> int:
     """Run groups of rows; the exit code says whether all of them could be measured."""
-    quick = "--quick" in chosen
-    chosen = [word for word in chosen if word != "--quick"]
+    quick, write = "--quick" in chosen, "--write" in chosen
+    chosen = [word for word in chosen if word not in ("--quick", "--write")]
     revision = None
     if "--against" in chosen:
         place = chosen.index("--against")
@@ -58,15 +45,15 @@ def main(chosen: list[str]) -> int:
             for row in launching.against(revision, folder):
                 _tell(row)
             return 0
-        return _run(chosen or list(GROUPS), folder, whole=not chosen and not quick)
+        return _run(chosen or list(GROUPS), folder, write=(write or not chosen) and not quick)
 
 
-def _run(groups: list[str], folder: Path, whole: bool) -> int:
-    on, began, failed = machine(), time.monotonic(), 0
-    print(on, flush=True)
-    rows: list[Row] = []
+def _run(groups: list[str], folder: Path, write: bool) -> int:
+    failed = 0
     for group in groups:
-        start = time.monotonic()
+        start, on = time.monotonic(), machine()
+        print(on, flush=True)
+        rows: list[Row] = []
         try:
             for row in importlib.import_module(f"benchmarks.{group}").rows(folder):
                 rows.append(row)
@@ -78,9 +65,9 @@ def _run(groups: list[str], folder: Path, whole: bool) -> int:
                 Row(f"group `{group}`", f"could not be measured: {_line(error)}", met=False)
             )
         print(f"({group}: {time.monotonic() - start:.0f} s)", flush=True)
-        if whole:  # after each group, for a later one may take the machine down
-            report.write(rows, on, time.monotonic() - began)
-    if whole:
+        if write:  # after each group, for a later one may take the machine down
+            report.write(group, rows, on)
+    if write:
         print(f"Written to {report.PAGE} and {report.PICTURE}.")
     return 1 if failed else 0
 

@@ -5,29 +5,62 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "images" / "performance.svg"
-RESULTS = ROOT / "build" / "benchmarks.json"
+RESULTS = ROOT / "benchmarks" / "results.json"
+"""What each group last came to: its machine and rows. Page and picture are made of it, so that a group can be measured alone."""
 BEGIN, END = "<!-- table: made by make bench -->", "<!-- end of table -->"
+
+GROUPS = (
+    "request",
+    "reads",
+    "backups",
+    "fetching",
+    "notebook",
+    "launching",
+    "sharded",
+    "growth",
+    "certificate",
+    "atlas",
+    "experiments",
+)
+"""Groups of rows, as modules of this folder and in the order of the page."""
 
 _BAR, _LEFT, _WIDTH = 22, 430, 900
 _MET, _MISSED, _INK = "#2a7f62", "#c2483d", "#444"
 
 
-def write(rows: Sequence[Row], machine: str, seconds: float) -> None:
-    """Put the results into the page, the picture and a file of numbers."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine, "rows": [r.as_dict() for r in rows]}))
-    table = f"Measured in {seconds / 60:.0f} minutes on {machine}.\n\n{markdown(rows)}"
-    put(BEGIN, END, table)
+def write(group: str, rows: Sequence[Row], machine: str) -> None:
+    """Put what a group came to in the place of what it came to before, in the results, the page and the picture."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results[group] = {"machine": machine, "rows": [row.as_dict() for row in rows]}
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    put(BEGIN, END, page(results))
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    PICTURE.write_text(picture(rows))
+    PICTURE.write_text(picture(rows_of(results)))
+
+
+def rows_of(results: Mapping[str, Any]) -> list[Row]:
+    """The rows of all groups, in the order of the page."""
+    told = [results[name]["rows"] for name in GROUPS if name in results]
+    return [Row(**row) for rows in told for row in rows]
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """A table for each group, below on which machine it was measured."""
+    tables = []
+    for name in GROUPS:
+        if (told := results.get(name)) is not None:
+            rows = [Row(**row) for row in told["rows"]]
+            tables.append(f"**`{name}`**, on {told['machine']}:\n\n{markdown(rows)}")
+    return "\n\n".join(tables)
 
 
 def put(begin: str, end: str, table: str) -> None:

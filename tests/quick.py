@@ -62,7 +62,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--part",
         metavar="K/N",
         type=_part,
-        help="with --quick: of the files with tests every N-th from the K-th on, for N such processes at once",
+        default=(1, 1),
+        help="of the files with such tests every N-th from the K-th on, for N such processes at once",
     )
 
 
@@ -92,7 +93,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if needs_the_cores(item) is (only == "processes")]
     elif config.getoption("--quick"):
         kept = [item for item in items if not (takes_seconds(item) or is_one_of_many(item))]
-        chosen = in_part(sample(kept), config.getoption("--part") or (1, 1))
+        chosen = sample(kept)
+    chosen = in_part(chosen, config.getoption("--part"))
     config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
     items[:] = chosen
 
