@@ -22,19 +22,27 @@ MOST = 6
 """Layers that are read at most, though there were more kinds."""
 
 
-def first_of_each_kind(model: nn.Module) -> int:
-    """How many of the first layers that a stage holds have one of each kind among them."""
+KINDS = ("layer_type", "attention_type", "sliding_window", "is_sliding", "use_rope")
+"""What modules of layers are told apart by in transformers, where their classes are the same."""
+
+
+def first_of_each_kind(model: nn.Module, most: int = MOST) -> int:
+    """How many of the first layers that a stage holds have one of each kind among them; so many at most."""
     holder, name = find_layers(model)
     seen: set[tuple[str, ...]] = set()
     count = 1
     for index, layer in enumerate(getattr(holder, name)):
-        if isinstance(layer, StandIn) or index == MOST:
+        if isinstance(layer, StandIn) or index == most:
             break
-        inside = tuple(f"{path} {type(module).__name__}" for path, module in layer.named_modules())
-        kind = (str(getattr(layer, "layer_type", "")), *inside)
+        kind = tuple(f"{path} {_kind(module)}" for path, module in layer.named_modules())
         count = count if kind in seen else index + 1
         seen.add(kind)
     return count
+
+
+def _kind(module: nn.Module) -> str:
+    told = [f"{word}={vars(module)[word]}" for word in KINDS if word in vars(module)]
+    return " ".join([type(module).__name__, *told])
 
 
 def needed_bytes(directory: Path, dtype: torch.dtype, count: int, layers: str) -> int:

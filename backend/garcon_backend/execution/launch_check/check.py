@@ -1,10 +1,10 @@
 """The check at launch: a short text through the served model, and through the model's own implementation.
 
-Two texts of a few tokens are read before the server says that it is ready. The longer is read alone; the shorter
-is read padded on the left; and both in a batch are continued by a token, with the cache that generations have, and the
-token is read. The same texts, with that token, are read by transformers' eager implementation of the same class in
-the same module (:mod:`garcon_backend.models.own_implementation`): whole, without a cache and without a mask, as the
-shorter is followed by tokens that it cannot see. The logits must be equal but for rounding, which is measured of the
+Two texts of a few tokens are read before the server says that it is ready. The longer is read alone; both are read in a
+batch, padded on the left, through the first layers of each kind (:mod:`garcon_backend.execution.launch_check.early_exit`); and the longer, behind padding,
+is continued by a token, with the cache that generations have, and the token is read. The same texts, with that token, are read by
+transformers' eager implementation of the same class in the same module (:mod:`garcon_backend.models.own_implementation`): whole,
+without a cache and without a mask, as the shorter is followed by tokens that it cannot see. The logits must be equal but for rounding, which is measured of the
 model where its routers let it count for much (:mod:`garcon_backend.execution.launch_check.rounding`). Windows that are
 longer than a text of some fifty tokens are shortened on both sides while padded texts are read, so that these pass them.
 
@@ -20,7 +20,7 @@ otherwise; what crosses from stage to stage of a pipeline; and that the files ho
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,12 +131,19 @@ class _Comparison:
         """What it comes to when nothing is wrong."""
         with self.cut.watching():
             served = {ALONE: self._served(ALONE)}
-        served |= {reading: self._served(reading) for reading in READINGS if reading != ALONE}
+        served[CONTINUED] = self._served(CONTINUED)
+        stream = self.readings.padded_stream()
         try:
             wanted = self.readings.wanted()
         except Exception as error:  # noqa: BLE001 - a class without it, whatever it raises
             return Checked("none", f"not compared: it cannot be run eagerly ({_short(error)})")
-        off = {reading: self._off(served[reading], wanted[reading]) for reading in READINGS}
+        if self._stream_is_off(stream):
+            served[PADDED] = self._served(PADDED)
+        off = {
+            reading: self._off(served[reading], wanted[reading])
+            for reading in READINGS
+            if reading in served
+        }
         for reading, far in off.items():
             if self.everyone.any(far > self.tolerance):
                 off[reading] = self._like_for_like(reading, served[reading], wanted[reading])
@@ -177,19 +184,28 @@ class _Comparison:
             return error
         return None
 
+    def _stream_is_off(self, stream: list[Tensor] | None) -> bool:
+        """Whether a padded batch must be read whole: behind the first layers it is not what it should be, or not known."""
+        wanted = self.readings.wanted_stream
+        off = float("inf")
+        if stream is not None and wanted is not None:
+            off = self._furthest(stream, wanted)
+        return self.everyone.any(off > self.tolerance)
+
     def _off(self, found: list[Tensor] | None, wanted: list[Tensor]) -> float:
-        """How far the furthest row is off, on the rank that answers; −1 elsewhere.
+        """How far the logits of the furthest row are off, on the rank that answers; −1 elsewhere."""
+        if found is None:
+            return -1.0
+        return self._furthest(map(_centred, found), map(_centred, wanted))
+
+    def _furthest(self, found: Iterable[Tensor], wanted: Iterable[Tensor]) -> float:
+        """How far the furthest row [p, n] is off.
 
         In half precision a token near the border between two experts may go to the other one, so there most of
         the positions tell, and not the furthest.
         """
-        if found is None:
-            return -1.0
         exact = self.tolerance <= TOLERANCES[torch.float32]
-        apart = [
-            distance(_centred(row), _centred(other))
-            for row, other in zip(found, wanted, strict=True)
-        ]
+        apart = [distance(row, other) for row, other in zip(found, wanted, strict=True)]
         return max(float(row.max() if exact else row.median()) for row in apart)
 
     def _like_for_like(

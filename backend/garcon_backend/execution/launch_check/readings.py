@@ -13,6 +13,7 @@ from transformers import GenerationMixin, logging
 
 from garcon_backend.execution.generation import generate, left_padded
 from garcon_backend.execution.inputs import Inputs
+from garcon_backend.execution.launch_check.early_exit import EarlyExit
 from garcon_backend.execution.launch_check.idle_cores import threads_of_idle_cores
 from garcon_backend.execution.passes import Passes
 from garcon_backend.models.own_implementation import by_own_implementation, short_windows, window_of
@@ -27,8 +28,11 @@ LONGEST = 48
 
 SESSION = "the check at launch"
 
+BEHIND = 2
+"""Places of padding that the text which is continued stands behind."""
+
 ALONE, PADDED, CONTINUED = READINGS = ("read", "read beside padding", "continue")
-"""What is done with the texts: the longer is read alone; the shorter is read, padded on the left; both are
+"""What is done with the texts: the longer is read alone; both are read in a batch, padded on the left; the longer, behind padding, is
 continued by a token, which is read with what was kept of the text."""
 
 _OPTIONS: dict[str, Any] = {
@@ -57,7 +61,7 @@ class Texts:
         """Texts that a model reads, of its usual tokens: none that has a meaning of its own."""
         window = window_of(model)
         length = window + 4 if 0 < window <= LONGEST else _length(model)
-        length = max(2, min(length, sizes.get("P", 1 << 62) - 2))
+        length = max(2, min(length, sizes.get("P", 1 << 62) - BEHIND - 2))
         vocabulary = sizes.get("V") or model.get_input_embeddings().num_embeddings
         special = _special(model.config)
         usual = [number for number in range(min(vocabulary, 4096)) if number not in special]
@@ -88,6 +92,11 @@ class Readings:
 
     A reading is a list of logits: of each row those of its real tokens, [p, V], or, of one that is continued,
     those that its two new tokens are chosen by, [2, V].
+
+    Attributes:
+        tokens: that the text was continued by, [1].
+        early: where a padded batch need not be read further; None where it must be read whole.
+        wanted_stream: what its own implementation has there, of each row, [p, D]; once it has read.
     """
 
     def __init__(self, passes: Passes) -> None:
@@ -95,6 +104,9 @@ class Readings:
         self.texts = Texts.of(self.model, passes.rank.bound.catalog.sizes)
         self.shortened = window_of(self.model) > self.texts.ids.shape[1]
         self.tokens: Tensor | None = None
+        degrees = self.mesh.degrees
+        self.early = EarlyExit.of(self.model) if degrees.pp == degrees.dp == 1 else None
+        self.wanted_stream: list[Tensor] | None = None
 
     def windows(self) -> AbstractContextManager[None]:
         """While this lasts windows are passed by the texts."""
@@ -102,15 +114,21 @@ class Readings:
 
     def _left(self, reading: str) -> Inputs:
         """The texts of a reading, padded on the left."""
-        moved = left_padded(self.passes.batch(wire.Batch(self.texts.ids, self.texts.mask)))
+        ids, mask = self.texts.ids, self.texts.mask
+        if reading == CONTINUED:
+            behind = torch.zeros(1, BEHIND, dtype=torch.bool)
+            ids, mask = torch.cat([ids[:1], ids[1:, :BEHIND]], 1), torch.cat([mask[:1], behind], 1)
+        moved = left_padded(self.passes.batch(wire.Batch(ids, mask)))
         assert moved.mask is not None
-        first = 1 if reading == PADDED else 0
-        return self.passes.batch(wire.Batch(moved.ids[first:], moved.mask[first:]))
+        return self.passes.batch(wire.Batch(moved.ids, moved.mask))  # as it comes from a user
 
     def real(self, reading: str) -> Tensor:
         """Which places of a reading's texts are no padding, [b, p]."""
-        mask = self.texts.mask
-        return mask[:1] if reading == ALONE else mask[reading == PADDED :].flip(1)
+        if reading == ALONE:
+            return self.texts.mask[:1]
+        mask = self._left(reading).mask
+        assert mask is not None
+        return mask.cpu()
 
     # -- as it is served -------------------------------------------------------------------------
 
@@ -125,9 +143,26 @@ class Readings:
             return self._continued()
 
     def _forward(self, inputs: Inputs) -> list[Tensor] | None:
-        """The logits of one text, without its padding."""
+        """The logits of texts, without their padding."""
         logits = self.passes.forward(wire.Forward(SESSION), inputs, (), None)
-        return None if logits is None else [_without_padding(logits[0], inputs)]
+        return None if logits is None else _without_padding(logits, inputs)
+
+    def padded_stream(self) -> list[Tensor] | None:
+        """The stream of a padded batch behind the first layers of each kind, as it is served: of each row, [p, D].
+
+        None where it is to be read whole: there is no such place, the model is cut, the pass fails, or the stream
+        has other places than the tokens.
+        """
+        if self.early is None:
+            return None
+        inputs = self._left(PADDED)
+        try:
+            with self.windows(), threads_of_idle_cores(), self.early.entering(stop=True) as seen:
+                self.passes.forward(wire.Forward(SESSION, logits="none"), inputs, (), None)
+        except Exception:  # noqa: BLE001 - whatever it is, it is told where the batch is read whole
+            return None
+        told = seen and seen[0].shape[:2] == inputs.ids.shape
+        return _without_padding(seen[0], inputs) if told else None
 
     def _continued(self) -> list[Tensor] | None:
         request = wire.Generate(SESSION, options=_OPTIONS)
@@ -140,7 +175,7 @@ class Readings:
         """What the rank that answers has, on every rank."""
         degrees = self.mesh.degrees
         answers = (degrees.pp - 1) * degrees.dp * degrees.tp
-        like = torch.zeros(2, dtype=torch.long, device=self.mesh.device)
+        like = torch.zeros(1, dtype=torch.long, device=self.mesh.device)
         return self.mesh.everyone.broadcast(like if tokens is None else tokens, answers)
 
     # -- by its own implementation ---------------------------------------------------------------
@@ -151,16 +186,21 @@ class Readings:
         ids, ends = self.texts.ids.to(self.mesh.device), self.texts.lengths
         longer = torch.cat([ids, ids[:, :1]], 1)
         if self.tokens is not None:
-            longer[torch.arange(2), ends] = self.tokens
-        with self.windows():
+            longer[0, -1] = self.tokens[0]
+        with self.windows(), self._noting_stream() as seen:
             both = self._own(input_ids=longer)
+        self.wanted_stream = (
+            [row[:end] for row, end in zip(seen[0], ends, strict=True)] if seen else None
+        )
         first = self._own(input_ids=ids[:1])[0] if self.shortened else both[0, :-1]
-        rows = list(zip(both, ends, strict=True))
         return {
             ALONE: [first],
-            PADDED: [both[1, : ends[1]]],
-            CONTINUED: [row[end - 1 : end + 1] for row, end in rows],
+            PADDED: [row[:end] for row, end in zip(both, ends, strict=True)],
+            CONTINUED: [both[0, -2:]],
         }
+
+    def _noting_stream(self) -> AbstractContextManager[list[Tensor]]:
+        return nullcontext([]) if self.early is None else self.early.entering(stop=False)
 
     def own(self, reading: str) -> list[Tensor]:
         """One reading just as transformers does it: with padding where there is some, and with its own cache."""
@@ -180,7 +220,7 @@ class Readings:
         told = {"input_ids": inputs.ids, "attention_mask": inputs.mask.long()}
         if self.passes.takes_positions:  # else it counts them by itself
             told["position_ids"] = (inputs.mask.cumsum(1) - 1).clamp(min=0)
-        return [_without_padding(self._own(**told)[0], inputs)]
+        return _without_padding(self._own(**told), inputs)
 
     def _own_continued(self) -> list[Tensor]:
         """Over the same tokens, where some were chosen already."""
@@ -210,6 +250,8 @@ def _silently() -> Iterator[None]:
         logging.set_verbosity(former)
 
 
-def _without_padding(logits: Tensor, inputs: Inputs) -> Tensor:
-    """Those of the real tokens of the only text, [p, V]."""
-    return logits if inputs.mask is None else logits[inputs.mask[0]]
+def _without_padding(values: Tensor, inputs: Inputs) -> list[Tensor]:
+    """Those of the real tokens of each text, [p, V] or [p, D]."""
+    if inputs.mask is None:
+        return list(values)
+    return [row[real] for row, real in zip(values, inputs.mask, strict=True)]
