@@ -91,6 +91,36 @@ class Amount:
         return f"{self._doing} {sized(done)} of {sized(self._total)}"
 
 
+class Count:
+    """How many of some things are done; shown only where it takes more than a moment.
+
+    Args:
+        total: how many there are.
+        what: what they are, such as "cells".
+    """
+
+    def __init__(self, total: int, what: str) -> None:
+        self._total, self._what = total, what
+        self._since = time.monotonic()
+        self._line: Line | None = None
+
+    def at(self, done: int) -> None:
+        """So many are done."""
+        took = time.monotonic() - self._since
+        if took < MOMENT or done == self._total:
+            return
+        self._line = self._line or Line()
+        left = duration(took / done * (self._total - done))
+        part = bar(done / self._total)
+        self._line.show(f"{done:,} of {self._total:,} {self._what} {part} {left} left")
+
+    def end(self) -> None:
+        """All are done."""
+        if self._line:
+            took = duration(time.monotonic() - self._since)
+            self._line.end(f"{self._total:,} {self._what} in {took}")
+
+
 def _in_a_notebook() -> bool:
     shell = imported.shell()
     return shell is not None and hasattr(shell, "kernel")

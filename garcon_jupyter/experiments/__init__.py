@@ -20,6 +20,8 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``patching``       the sweep of a picture that fills
 ``live_edits``     edits of a model while one types
 ``neurons``        a unit's values on some texts
+``directions``     linear probes, and directions that are added, taken out and read off
+``layer_views``    a whole layer: its principal components, and maps of tokens or units
 ``connectivity``   what a model's parts can tell each other, from its weights alone
 """
 
@@ -39,10 +41,17 @@ EXPERIMENTS: dict[str, str] = {
     "attribute_edges": "attribution.edges",
     "direct_logit_attribution": "reading.direct_logits",
     "head_scores": "reading.head_scores",
+    "linear_probe": "directions.linear_probe",
+    "kept_directions": "directions.direction",
 }
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 
-_OTHERS = {"ExperimentResult": "result", "load": "result"}
+_OTHERS = {
+    "ExperimentResult": "result",
+    "load": "result",
+    "Direction": "directions.direction",
+    "attached": "directions.direction",
+}
 
 
 def __getattr__(name: str) -> Any:

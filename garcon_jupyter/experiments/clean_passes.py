@@ -16,6 +16,7 @@ from garcon_jupyter.errors import BadRequest, PointUnavailable
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
+    from garcon_jupyter.client.probes import Probe
 
 _NUMBERS = itertools.count()
 
@@ -31,6 +32,20 @@ def contexts(rmodel: Client, what: str) -> Iterator[str]:
         yield name
     finally:
         rmodel.clear_recordings(name=name)
+
+
+def stream(rmodel: Client, data: Any, probes: list[Probe], **plan: Any) -> None:
+    """Stream data past probes, as :meth:`garcon_jupyter.RemoteModel.run` does, which stands above this room.
+
+    Raises:
+        BadRequest: this client has no runs.
+    """
+    run = getattr(rmodel, "run", None)
+    if run is None:
+        raise BadRequest(
+            f"A {type(rmodel).__name__} cannot stream data.", "Use garcon.connect(name)."
+        )
+    run(data, probes, **plan)
 
 
 def keep(save_ctx: Any, tensor: Any) -> None:

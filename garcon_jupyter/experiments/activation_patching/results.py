@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.connection.progress import MOMENT, Line, bar, duration
+from garcon_jupyter.connection.progress import Count
 from garcon_jupyter.experiments.result import ExperimentResult
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def measured(requests: CellRequests, tokens: int, progress: bool) -> list[Measur
         tokens: of one request at most.
         progress: show how far it is, where it takes more than a moment.
     """
-    shown = _Progress(len(requests.cells())) if progress else None
+    shown = Count(len(requests.cells()), "cells") if progress else None
     found: list[Measured] = []
     for part in requests.run(lambda length: tokens // length):
         found += part
@@ -67,23 +66,3 @@ def laid_out(
         "cells that change nothing": requests.skipped,
     }
     return ExperimentResult(experiment, values, axes, SAYS, facts, more)
-
-
-class _Progress:
-    """A line that says how many cells are done, where that takes more than a moment."""
-
-    def __init__(self, cells: int) -> None:
-        self._cells, self._since = cells, time.monotonic()
-        self._line: Line | None = None
-
-    def at(self, done: int) -> None:
-        took = time.monotonic() - self._since
-        if took < MOMENT or done == self._cells:
-            return
-        self._line = self._line or Line()
-        left = duration(took / done * (self._cells - done))
-        self._line.show(f"{done:,} of {self._cells:,} cells {bar(done / self._cells)} {left} left")
-
-    def end(self) -> None:
-        if self._line:
-            self._line.end(f"{self._cells:,} cells in {duration(time.monotonic() - self._since)}")
