@@ -20,6 +20,7 @@ from garcon_jupyter.client.run import Run
 
 ATLAS = "garcon_jupyter.atlas.files"
 EXPERIMENT = "garcon_jupyter.experiments.result.ExperimentResult"
+DIRECTION = "garcon_jupyter.experiments.directions.direction.Direction"
 
 
 def _later(module: str, function: str) -> Callable[..., Any]:
@@ -44,6 +45,7 @@ def register() -> None:
     display_hooks.register(
         EXPERIMENT, show=_later("experiments", "show"), html=_later("experiments", "html")
     )
+    display_hooks.register(DIRECTION, show=_later("directions", "show"))
     display_hooks.register(Run, show=_later("run", "run_picture"))
     display_hooks.register(
         f"{ATLAS}.Record", show=_later("atlas", "show"), probe_cell=_later("atlas", "probe_cell")

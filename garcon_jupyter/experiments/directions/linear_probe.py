@@ -120,10 +120,13 @@ def linear_probe(
         recorder = Picked(positions, len(tokens))
         chosen = [rmodel.probe_points[each.name].probe(recorder, name=name) for each in addresses]
         stream(rmodel, tokens, chosen, batch_tokens=batch_tokens, packed=False, show=progress)
-        told = _fits(rmodel, [each.name for each in addresses], name, plan, progress)
+        names = [each.name for each in addresses]
+        told = _fits(rmodel, names, name, plan, progress)
+    widths = {str([len(one["vector"])]): each for one, each in zip(told, names, strict=True)}
+    _one_width(points, widths)  # of modules nobody knew them before
     facts = {
         "model": rmodel.facts["name"],
-        "points": [each.name for each in addresses],
+        "points": names,
         "method": method,
         "labels": list(kinds.kinds),
         "positions": positions,
@@ -178,9 +181,7 @@ def _addresses(rmodel: Client, points: str) -> list[Address]:
     """
     addresses = rmodel.probe_points[points].addresses
     widths = {str(rmodel.catalog.shape(each)[2:]): each.name for each in addresses}
-    if len(widths) > 1:
-        told = ", ".join(f"{name} {shape}" for shape, name in list(widths.items())[:3])
-        raise BadRequest(f"{points!r} selects points of several widths: {told}.", "Ask one by one.")
+    _one_width(points, widths)
     if any(each.expert is not None for each in addresses):
         raise BadRequest(
             f"{points!r} has the tokens that are routed to an expert alone.",
@@ -189,12 +190,20 @@ def _addresses(rmodel: Client, points: str) -> list[Address]:
     return addresses
 
 
+def _one_width(points: str, widths: dict[str, str]) -> None:
+    """Refuse points of several widths, each with the name of one."""
+    if len(widths) > 1:
+        told = ", ".join(f"{name} {shape}" for shape, name in list(widths.items())[:3])
+        raise BadRequest(f"{points!r} selects points of several widths: {told}.", "Ask one by one.")
+
+
 def _fits(
     rmodel: Client, points: list[str], name: str, plan: Plan, progress: bool
 ) -> list[dict[str, Any]]:
     """Fits at each point, where its vectors are: one short request for each, between which others have their turn."""
 
     def fit(save_ctx: Any, tensor: Any) -> None:
+        import numpy as np
         import torch
 
         state = save_ctx.picked
@@ -202,7 +211,10 @@ def _fits(
         save_ctx.told = {"finite": bool(torch.isfinite(state.vectors).all())}
         if save_ctx.told["finite"]:
             told = found(vectors, documents, plan)
-            save_ctx.told = {"finite": True, **{n: torch.tensor(v) for n, v in told.items()}}
+            save_ctx.told = {
+                "finite": True,
+                **{n: torch.as_tensor(np.asarray(v)) for n, v in told.items()},
+            }
         del save_ctx.picked
 
     line = Count(len(points), "points") if progress else None
