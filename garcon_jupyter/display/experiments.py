@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,9 @@ TOLD = 6
 
 ROWS = 12
 """Rows of the table."""
+
+_OWN = {"layout": "layer_views"}
+"""Experiments whose picture is no heatmap, and the module beside this one that has a function of their name."""
 
 
 # -- the table -----------------------------------------------------------------------------------
@@ -77,7 +81,14 @@ def _named(names: Mapping[str, str], number: float) -> str:
 # -- the picture ---------------------------------------------------------------------------------
 
 
-def show(found: ExperimentResult) -> GridWidget:
+def show(found: ExperimentResult) -> Any:
+    """The picture that an experiment has of its own, or heatmaps of two axes."""
+    if (module := _OWN.get(found.experiment)) is not None:
+        return getattr(import_module(f"{__package__}.{module}"), found.experiment)(found)
+    return heatmaps(found)
+
+
+def heatmaps(found: ExperimentResult) -> GridWidget:
     """Heatmaps of two of its axes; a selected cell tells what stands behind it."""
     from garcon_jupyter.widgets import GridWidget
 

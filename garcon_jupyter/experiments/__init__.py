@@ -43,6 +43,8 @@ EXPERIMENTS: dict[str, str] = {
     "head_scores": "reading.head_scores",
     "linear_probe": "directions.linear_probe",
     "kept_directions": "directions.direction",
+    "pca": "layer_views.pca",
+    "layout": "layer_views.layout",
 }
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 

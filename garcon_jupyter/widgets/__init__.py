@@ -37,6 +37,7 @@ Not here: servers, models, and what a value means.
 ``run``               how far a run is
 ``sharding``          which rank holds what
 ``distribution``      a histogram of any array
+``dots``              dots on a map, each with a text
 ``figure``            a plotly figure that leaves a still picture
 ``overview``          all heads of all layers at a glance
 ``still``             the still pictures
