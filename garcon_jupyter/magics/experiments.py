@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.magics.parser import Parser
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class ExperimentWord:
 
     Attributes:
         parser: its word, its arguments and their help.
-        run: calls it.
+        run: calls it; what was given has the notebook's variables as ``variables``.
     """
 
     parser: Parser
@@ -41,6 +42,7 @@ class ExperimentWord:
         """Run it on the current model, show what it found, and put it into the variable ``found``."""
         from IPython.display import display
 
+        given.variables = current.variables
         found = self.run(current.model(), given)
         current.variables[VARIABLE] = found
         display(found.show())
@@ -192,6 +194,94 @@ def _head_scores() -> Parser:
     return parser
 
 
+def _data(parser: Parser, what: str = "texts") -> None:
+    parser.add_argument("point", metavar="POINT", help="such as layers.12.resid_post")
+    parser.add_argument("data", metavar="DATA", help=f"a variable with {what}, or a file's path")
+    parser.add_argument(
+        "--massive", action="store_true", help="with the tokens of a norm above 5 times the median"
+    )
+
+
+def _linear_probe() -> Parser:
+    parser = Parser(
+        "%garcon linear-probe",
+        "Show how well a linear classifier reads a label off each point, held-out texts apart.",
+        epilog="In Python: found = rmodel.experiments.linear_probe(POINTS, TEXTS, LABELS, …)",
+    )
+    parser.add_argument("points", metavar="POINTS", help="a pattern, such as layers.*.resid_post")
+    parser.add_argument("texts", metavar="TEXTS", help="a variable with texts or tokens")
+    parser.add_argument("labels", metavar="LABELS", help="a variable with a label for each")
+    parser.add_argument(
+        "--method",
+        default="logistic",
+        choices=("logistic", "difference_of_means"),
+        help="logistic (with scikit-learn) or difference_of_means (default: logistic)",
+    )
+    parser.add_argument(
+        "--positions",
+        default="last",
+        metavar="WHICH",
+        help="what stands for a text: last, mean, all or a number (default: last)",
+    )
+    return parser
+
+
+def _pca() -> Parser:
+    parser = Parser(
+        "%garcon pca",
+        "Show the principal components of a point, and name its massive tokens.",
+        epilog="In Python: found = rmodel.experiments.pca(POINT, DATA, …)",
+    )
+    _data(parser)
+    return parser
+
+
+def _layout() -> Parser:
+    parser = Parser(
+        "%garcon layout",
+        "Show a map of tokens, or of units, on which like ones lie near each other.",
+        epilog="In Python: found = rmodel.experiments.layout(POINT, DATA, of=…, method=…)",
+    )
+    _data(parser)
+    parser.add_argument("--of", default="tokens", choices=("tokens", "units"), help="what a dot is")
+    parser.add_argument(
+        "--method", default="pca", choices=("pca", "tsne", "umap"), help="(default: pca)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    return parser
+
+
+def _variable(given: argparse.Namespace, name: str) -> Any:
+    """What a variable of the notebook holds."""
+    if name not in given.variables:
+        raise BadRequest(f"There is no variable {name}.", f"Set it in a cell: {name} = […].")
+    return given.variables[name]
+
+
+def _run_linear_probe(model: RemoteModel, given: argparse.Namespace) -> Any:
+    number = given.positions.lstrip("-").isdigit()
+    return model.experiments.linear_probe(
+        given.points,
+        _variable(given, given.texts),
+        _variable(given, given.labels),
+        method=given.method,
+        positions=int(given.positions) if number else given.positions,
+    )
+
+
+def _of_data(given: argparse.Namespace) -> dict[str, Any]:
+    """Point, data and treatment of massive tokens, as the functions take them."""
+    data = given.variables.get(given.data, given.data)
+    massive = "include" if given.massive else "exclude"
+    return {"point": given.point, "data": data, "massive": massive}
+
+
+def _run_layout(model: RemoteModel, given: argparse.Namespace) -> Any:
+    return model.experiments.layout(
+        **_of_data(given), of=given.of, method=given.method, seed=given.seed
+    )
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
@@ -254,6 +344,9 @@ EXPERIMENTS: tuple[ExperimentWord, ...] = (
     ExperimentWord(_attribute_edges(), _run_attribute_edges),
     ExperimentWord(_direct_logit_attribution(), _run_direct_logit_attribution),
     ExperimentWord(_head_scores(), lambda model, given: model.experiments.head_scores(given.rows)),
+    ExperimentWord(_linear_probe(), _run_linear_probe),
+    ExperimentWord(_pca(), lambda model, given: model.experiments.pca(**_of_data(given))),
+    ExperimentWord(_layout(), _run_layout),
     ExperimentWord(_composition(), lambda model, given: model.experiments.composition(given.kind)),
 )
 """All of them, in the order of their help."""

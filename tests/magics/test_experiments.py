@@ -80,3 +80,19 @@ def test_reading(connected: Notebook) -> None:
     assert torch.equal(connected["found"].values, expected.values)
     connected.run("%garcon head-scores --rows 2")
     assert list(connected["found"].axes) == ["score", "layer", "head"]
+
+
+def test_directions_and_views_of_a_layer(connected: Notebook) -> None:
+    connected["texts"] = [f"Hello, {word} world" for word in ("a", "b", "c", "d")]
+    connected["kinds"] = [0, 1, 0, 1]
+    line = "%garcon linear-probe layers.*.resid_post texts kinds --method difference_of_means"
+    assert "GridWidget linear_probe: " in connected.run(f"{line} --positions -2")
+    expected = connected["rmodel"].experiments.linear_probe(
+        "layers.*.resid_post", connected["texts"], [0, 1, 0, 1], "difference_of_means", -2
+    )
+    assert torch.equal(connected["found"].values, expected.values)
+    assert "no variable sorts" in connected.fails(line.replace("kinds", "sorts"), BadRequest)
+    assert "GridWidget pca: " in connected.run("%garcon pca layers.1.resid_post texts")
+    connected.run("%garcon layout layers.1.resid_post texts --of units --massive")
+    found = connected["found"]
+    assert found.facts["of"] == "units" and found.facts["massive tokens are"] == "on the map"

@@ -30,9 +30,9 @@ def trustworthiness(rows: Tensor, dots: Tensor, neighbours: int) -> float:
         one = torch.arange(len(here), device=unit.device)
         far = 1 - unit[here] @ unit.T
         far[one, here] = -torch.inf  # itself comes first
-        ranks = far.argsort(1, stable=True).argsort(1)
+        ranks = far.argsort(dim=1, stable=True).argsort(1)
         apart = torch.cdist(dots[here], dots)
         apart[one, here] = torch.inf
-        near = apart.argsort(1, stable=True)[:, :neighbours]
+        near = apart.argsort(dim=1, stable=True)[:, :neighbours]
         worse += int((ranks.gather(1, near) - neighbours).clamp(min=0).sum())
     return 1 - 2 * worse / (n * neighbours * (2 * n - 3 * neighbours - 1))
