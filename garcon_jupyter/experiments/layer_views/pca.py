@@ -16,7 +16,7 @@ from garcon_jupyter.experiments.clean_passes import contexts, stream
 from garcon_jupyter.experiments.layer_views import principal
 from garcon_jupyter.experiments.layer_views.apart import Apart
 from garcon_jupyter.experiments.layer_views.massive import Treatment, border, check_treatment, named
-from garcon_jupyter.experiments.result import ExperimentResult
+from garcon_jupyter.experiments.result import ExperimentResult, Label
 from garcon_jupyter.recorders.observing import offsets_of
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def pca(
     told = _recorded(rmodel, point, data, components, massive, batch_tokens, packed, progress)
     shares = told["variances"] / told["variances"].sum(1, keepdim=True)
     count = len(told["components"])
-    axes = {"tokens": WAYS, "component": tuple(range(count))}
+    axes: dict[str, tuple[Label, ...]] = {"tokens": WAYS, "component": tuple(range(count))}
     offsets = offsets_of(told["places"])
     facts = {
         "model": rmodel.facts["name"],

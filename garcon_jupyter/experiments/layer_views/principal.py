@@ -37,4 +37,5 @@ def scores(rows: Tensor, k: int) -> Tensor:
     vectors = (centred.T @ left).T
     at = vectors.abs().argmax(1, keepdim=True)
     flips = torch.where(vectors.gather(1, at) < 0, -1.0, 1.0)
-    return left * lengths * flips.T
+    found: Tensor = left * lengths * flips.T
+    return found

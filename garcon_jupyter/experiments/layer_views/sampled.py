@@ -82,7 +82,7 @@ class Sampled(Recorder[SampledState]):
             seen.places[best],
             windows,
         )
-        return fresh if state is None else self.add(state, fresh)
+        return fresh.kept(self.k) if state is None else self.add(state, fresh)
 
     def add(self, one: SampledState, other: SampledState) -> SampledState:
         """The k highest lots of both."""
