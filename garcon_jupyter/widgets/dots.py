@@ -5,6 +5,7 @@ plotly takes longer to import than all else here together, so this module is imp
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Sequence
 from typing import Any, Self
@@ -106,7 +107,7 @@ def dots(
         x=where[:, 0],
         y=where[:, 1],
         mode="markers",
-        text=[labels.written(text) for text in texts],
+        text=[html.escape(labels.written(text), quote=False) for text in texts],
         customdata=list(names),
         marker={"color": _fills(shades, count), "size": 5, "opacity": 0.7},
         hovertemplate="<b>%{customdata}</b><br>%{text}<extra></extra>",
