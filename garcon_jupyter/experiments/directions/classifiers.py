@@ -36,7 +36,7 @@ class Classifier:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """What is fitted.
 
     Attributes:
@@ -58,7 +58,7 @@ class Plan:
     shuffled_held: Mask
 
 
-def found(vectors: Vectors, documents: NDArray[np.int64], plan: Plan) -> dict[str, Any]:
+def found(vectors: Vectors, documents: NDArray[np.int64], plan: FitPlan) -> dict[str, Any]:
     """What is told of one point: accuracies and a vector.
 
     Args:
@@ -86,7 +86,7 @@ def found(vectors: Vectors, documents: NDArray[np.int64], plan: Plan) -> dict[st
     return {**scores, "vector": fitted(vectors, second, plan).weights, "means": means}
 
 
-def fitted(vectors: Vectors, second: Mask, plan: Plan) -> Classifier:
+def fitted(vectors: Vectors, second: Mask, plan: FitPlan) -> Classifier:
     """A classifier of vectors by their labels."""
     kinds: dict[str, Callable[..., Classifier]] = {
         "difference_of_means": _difference_of_means,
@@ -95,14 +95,14 @@ def fitted(vectors: Vectors, second: Mask, plan: Plan) -> Classifier:
     return kinds[plan.method](vectors, second, plan)
 
 
-def _difference_of_means(vectors: Vectors, second: Mask, plan: Plan) -> Classifier:
+def _difference_of_means(vectors: Vectors, second: Mask, plan: FitPlan) -> Classifier:
     """w = μ₂ − μ₁, and half way between them the border."""
     first, other = vectors[~second].mean(0), vectors[second].mean(0)
     weights = other - first
     return Classifier(weights, -float(weights @ (first + other)) / 2)
 
 
-def _logistic(vectors: Vectors, second: Mask, plan: Plan) -> Classifier:
+def _logistic(vectors: Vectors, second: Mask, plan: FitPlan) -> Classifier:
     """Logistic regression on standardised vectors, with its weights in units of the vectors as they are."""
     from sklearn.linear_model import LogisticRegression
 

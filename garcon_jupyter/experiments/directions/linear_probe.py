@@ -19,7 +19,7 @@ from garcon_jupyter.experiments.clean_passes import contexts, stream
 from garcon_jupyter.experiments.directions.classifiers import (
     METHODS,
     Method,
-    Plan,
+    FitPlan,
     found,
     has_scikit_learn,
 )
@@ -115,7 +115,9 @@ def linear_probe(
             'pip install "garcon-jupyter[probes]" there, or ask for method="difference_of_means".',
         )
     held, shuffled, shuffled_held = kinds.splits(splits, held_out, seed)
-    plan = Plan(method, float(inverse_penalty), 2000, kinds.second, held, shuffled, shuffled_held)
+    plan = FitPlan(
+        method, float(inverse_penalty), 2000, kinds.second, held, shuffled, shuffled_held
+    )
     with contexts(rmodel, "linear probe") as name:
         recorder = Picked(positions, len(tokens))
         chosen = [rmodel.probe_points[each.name].probe(recorder, name=name) for each in addresses]
@@ -198,7 +200,7 @@ def _one_width(points: str, widths: dict[str, str]) -> None:
 
 
 def _fits(
-    rmodel: Client, points: list[str], name: str, plan: Plan, progress: bool
+    rmodel: Client, points: list[str], name: str, plan: FitPlan, progress: bool
 ) -> list[dict[str, Any]]:
     """Fits at each point, where its vectors are: one short request for each, between which others have their turn."""
 

@@ -130,7 +130,7 @@ def test_a_label_that_is_nowhere_is_not_found() -> None:
     kinds = labels.labelled([bool(k) for k in draw.integers(0, 2, 60)], 60)
     vectors[:, 0] += 8 * kinds.second
     held, shuffled, shuffled_held = kinds.splits(20, 0.25, 0)
-    plan = classifiers.Plan(
+    plan = classifiers.FitPlan(
         "difference_of_means", 1.0, 100, kinds.second, held, shuffled, shuffled_held
     )
     told = classifiers.found(vectors, np.arange(60), plan)
