@@ -18,8 +18,8 @@ from garcon_jupyter.errors import BadRequest, MissingModule
 from garcon_jupyter.experiments.clean_passes import contexts, stream
 from garcon_jupyter.experiments.directions.classifiers import (
     METHODS,
-    Method,
     FitPlan,
+    Method,
     found,
     has_scikit_learn,
 )
