@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import metadata
+from difflib import get_close_matches
+from importlib import import_module, metadata
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,6 +19,10 @@ Method = Literal["pca", "tsne", "umap"]
 
 NEEDS = {"tsne": ("openTSNE", "openTSNE", "tsne"), "umap": ("umap", "umap-learn", "umap")}
 """Of a method: the module, the package and the extra that has it."""
+
+
+OWN = ("random_state", "n_jobs", "n_components", "self")
+"""Options that a map has its own values of, so that a seed gives the same."""
 
 
 def check_method(method: str) -> None:
@@ -39,6 +45,26 @@ def check_method(method: str) -> None:
             )
 
 
+def check_options(method: str, options: dict[str, Any]) -> None:
+    """Refuse options that the package of a method does not take, or that are given otherwise.
+
+    Raises:
+        BadRequest: names them, and the nearest that there are.
+    """
+    takes = () if method == "pca" or not options else _options_of(method)
+    for word in options:
+        if word not in takes or word in OWN:
+            near = get_close_matches(word, takes, 3) or takes[:3]
+            remedy = f"It takes {', '.join(near)}, among others." if near else "Leave it out."
+            raise BadRequest(f"{method} does not take {word}.", remedy)
+
+
+def _options_of(method: str) -> tuple[str, ...]:
+    module, _, _ = NEEDS[method]
+    maker = getattr(import_module(module), method.upper())
+    return tuple(word for word in signature(maker).parameters if word not in OWN)
+
+
 def made_with(method: str) -> str:
     """The package of a method, with its release."""
     if method not in NEEDS:
@@ -47,20 +73,9 @@ def made_with(method: str) -> str:
 
 
 def placed(scores: Dots, method: str, seed: int, options: dict[str, Any]) -> Dots:
-    """Dots [n, 2] of principal scores [n, k].
-
-    Raises:
-        BadRequest: options that the method does not take.
-    """
+    """Dots [n, 2] of principal scores [n, k]."""
     make: dict[str, Callable[..., Dots]] = {"pca": _pca, "tsne": _tsne, "umap": _umap}
-    try:
-        return np.asarray(make[method](scores, seed, **options), dtype=np.float64)
-    except TypeError as error:
-        if not options:
-            raise
-        raise BadRequest(
-            f"{method} does not take {', '.join(options)}: {error}.", "Leave it out."
-        ) from None
+    return np.asarray(make[method](scores, seed, **options), dtype=np.float64)
 
 
 def _pca(scores: Dots, seed: int) -> Dots:

@@ -17,6 +17,7 @@ from garcon_jupyter.experiments.layer_views import principal
 from garcon_jupyter.experiments.layer_views.embedding import (
     Method,
     check_method,
+    check_options,
     made_with,
     placed,
 )
@@ -104,6 +105,7 @@ def layout(
     """
     _check(of, massive, tokens, neighbours)
     check_method(method)
+    check_options(method, options)
     with contexts(rmodel, "layout") as name:
         where = rmodel.probe_points[point]
         recorder = where.probe(Sampled(tokens, seed), name=name)
