@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.connection.background import Filling
 from garcon_jupyter.experiments.clean_passes import decoder, one_text, whole_pieces
-from garcon_jupyter.experiments.lens import LayerReadouts, Target, read_by_layers
+from garcon_jupyter.experiments.lenses.readouts import LayerReadouts, Target, read_by_layers
 from garcon_jupyter.widgets import LensWidget, Readouts
 
 if TYPE_CHECKING:

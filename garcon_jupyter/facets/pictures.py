@@ -11,7 +11,7 @@ from garcon_jupyter.errors import BadRequest
 
 if TYPE_CHECKING:
     from garcon_jupyter.display.points import Shown
-    from garcon_jupyter.experiments.lens import Target
+    from garcon_jupyter.experiments.lenses.readouts import Target
     from garcon_jupyter.widgets import (
         AttentionWidget,
         Edit,

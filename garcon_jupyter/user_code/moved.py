@@ -26,6 +26,7 @@ MOVED = {
     "garcon_jupyter.connection_file": "garcon_jupyter.connection.connection_file",
     "garcon_jupyter.easy": "garcon_jupyter.client.look",
     "garcon_jupyter.encoding": "garcon_jupyter.client.encoding",
+    "garcon_jupyter.experiments.lens": "garcon_jupyter.experiments.lenses.readouts",
     "garcon_jupyter.hosts": "garcon_jupyter.servers.hosts",
     "garcon_jupyter.limits": "garcon_jupyter.servers.limits",
     "garcon_jupyter.options": "garcon_jupyter.servers.options",

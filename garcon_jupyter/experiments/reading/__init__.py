@@ -1,7 +1,7 @@
 """Reading without patching: what parts of a model write to the logits, and what its heads attend to, from plain passes.
 
 Not here: what would happen if a part were another (``attribution``, :mod:`garcon_jupyter.experiments.patching`), and the logit
-lens (:mod:`garcon_jupyter.experiments.lens`).
+lens (:mod:`garcon_jupyter.experiments.lenses`).
 
 ``direct_logits``  direct logit attribution: a logit difference as the sum of what parts write
 ``readout``        the final norm and the unembedding as one direction at one place

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from garcon_jupyter.client.tokens import Tokens
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.clean_passes import contexts
-from garcon_jupyter.experiments.lens import final_norm
+from garcon_jupyter.experiments.lenses.unembedding import final_norm
 from garcon_jupyter.experiments.reading.stream_parts import fetched
 
 if TYPE_CHECKING:

@@ -14,17 +14,17 @@ from torch import Tensor
 import garcon_jupyter as garcon
 from garcon_jupyter import BadRequest, widgets
 from garcon_jupyter.connection import background
-from garcon_jupyter.experiments.lens import (
+from garcon_jupyter.experiments.lenses.readouts import (
     CHUNK,
     STATISTICS,
     TOGETHER,
     _chunks,
     _first,
     _spans,
-    final_norm,
     read_by_layers,
     read_layers,
 )
+from garcon_jupyter.experiments.lenses.unembedding import final_norm
 from garcon_jupyter.servers import control
 from tests import checkpoints, oracle
 from tests.conftest import quiet
@@ -74,7 +74,7 @@ def test_what_is_read_is_what_the_picture_shows() -> None:
 
 
 def test_layers_come_from_the_last_one_down_and_long_ones_in_parts() -> None:
-    every = _chunks(3, 150)
+    every = _chunks(range(3), 150)
     assert [layer for layer, _ in every] == [2, 2, 2, 1, 1, 1, 0, 0, 0]
     assert [(span.start, span.stop) for _, span in every[:3]] == [(0, 64), (64, 128), (128, 150)]
     # What is read together of a layer is read as one.

@@ -1,4 +1,4 @@
-"""The logit lens, computed beside the model: of every layer a few numbers per position travel.
+"""A lens read beside the model: of every layer a few numbers per position travel.
 
 One forward of the text leaves two things on the server: the residual stream after each layer, and the model's
 own prediction. Layers are read a group at a time, each where its stream lies, with a forward of a single
@@ -10,10 +10,9 @@ token to carry the readers there; so a picture can begin with the last layers an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,17 @@ from garcon_jupyter.connection.background import Pace
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.clean_passes import (
     contexts,
-    keep,
     keep_prediction,
     keep_stream,
     need,
     one_text,
+)
+from garcon_jupyter.experiments.lenses.lens import LOGIT, LayerMap, Lens
+from garcon_jupyter.experiments.lenses.unembedding import (
+    Norm,
+    final_norm,
+    parameters,
+    unembedded,
 )
 from garcon_jupyter.experiments.target_tokens import one_token_each
 
@@ -89,44 +94,13 @@ class LayerReadouts:
         )
 
 
-@dataclass(frozen=True)
-class Norm:
-    """The final norm, as what it does to two vectors tells it: LayerNorm or RMSNorm, and its epsilon."""
-
-    centred: bool
-    epsilon: float
-
-
-_NORMS: WeakKeyDictionary[Client, Norm] = WeakKeyDictionary()
-
-
-def final_norm(rmodel: Client) -> Norm:
-    """What the final norm is, found out by a forward of one token.
-
-    The last residual stream is replaced by zeros in one row and by ones in another. What the norm divides
-    zeros by is the root of its epsilon; of ones a LayerNorm divides by the same, an RMSNorm by about 1.
-    """
-    if rmodel not in _NORMS:
-
-        def replace(save_ctx: Any, tensor: Any) -> None:
-            tensor[0], tensor[1] = 0.0, 1.0
-
-        last = rmodel.probe_points[f"layers.{rmodel.catalog.n_layers - 1}.resid_post"]
-        scale = rmodel.probe_points["final_norm.scale"]
-        with contexts(rmodel, "norm") as name:
-            probes = [last.probe(replace, name=name), scale.probe(keep, name=name, read_only=True)]
-            rmodel.forward([[0], [0]], probes=probes, logits="none")
-            zeros, ones = rmodel.recordings()[scale.name, name].tensor.double().flatten().tolist()
-        _NORMS[rmodel] = Norm(centred=ones < 0.5, epsilon=zeros**2)
-    return _NORMS[rmodel]
-
-
 def read_layers(
     rmodel: Client,
     text: Any,
     target: Target = "last",
     choices: int = 5,
     answer: str | int | None = None,
+    lens: Lens = LOGIT,
 ) -> LayerReadouts:
     """What every layer would predict of one text.
 
@@ -136,11 +110,12 @@ def read_layers(
             or "next", the token that follows in the text (at the last position, what the model predicts).
         choices: how many likely tokens are kept of each prediction.
         answer: a token, as text or id, that probability and rank are told of instead, everywhere.
+        lens: by which layers are read; those that it has no map of are not.
 
     Raises:
-        BadRequest: several texts; an answer of several tokens; a model whose logits are more than final norm and unembedding.
+        BadRequest: a lens of another model; several texts; an answer of several tokens; a model whose logits are more than final norm and unembedding.
     """
-    *_, readouts = read_by_layers(rmodel, one_text(rmodel, text), target, choices, answer)
+    *_, readouts = read_by_layers(rmodel, one_text(rmodel, text), target, choices, answer, lens)
     return readouts
 
 
@@ -150,6 +125,7 @@ def read_by_layers(
     target: Target,
     choices: int = 5,
     answer: str | int | None = None,
+    lens: Lens = LOGIT,
 ) -> Generator[LayerReadouts, None, None]:
     """As :func:`read_layers`, a few layers after the other, from the last one down, or as much of one as the model
     does in a moment.
@@ -157,27 +133,30 @@ def read_by_layers(
     Yields:
         The readouts so far, always the same arrays with more of them filled.
     """
+    lens.check(rmodel)
     need(rmodel, "The lens", "layers.{i}.resid_post", "final_norm.scale", "logits")
     norm = final_norm(rmodel)
     following = _told_of(rmodel, tokens, target, answer)
     points = [address.name for address in rmodel.catalog.select("layers.*.resid_post")]
     readouts = LayerReadouts.missing(len(points), tokens, choices)
     with contexts(rmodel, "lens") as name:
-        probes = rmodel.probe_points["layers.*.resid_post"].probes(
-            keep_stream, name=name, read_only=True
-        )
+        layers = [layer for layer in range(len(points)) if lens.reads(layer, len(points) - 1)]
+        probes = [
+            rmodel.probe_points[points[layer]].probe(keep_stream, name=name, read_only=True)
+            for layer in layers
+        ]
         own = rmodel.probe_points["logits"].probe(keep_prediction, name=name, read_only=True)
         rmodel.forward(tokens, probes=[*probes, own], logits="none")
         prediction = rmodel.recordings(fetch=False)["logits", name]
         readouts.answers[:] = prediction.handle("best").fetch()
         readouts.answers[: len(following)] = following
-        todo = _chunks(len(points), tokens.shape[1])
+        todo = _chunks(layers, tokens.shape[1])
         pace = Pace(_first(tokens.shape[1]), TOGETHER // CHUNK)
         while todo:
             part, todo = todo[: pace.size], todo[pace.size :]
             with pace.piece(len(part)):
                 found = _read(
-                    rmodel, points, name, _spans(part), norm, following, choices, prediction
+                    rmodel, points, name, _spans(part), norm, following, choices, prediction, lens
                 )
             for (layer, span), (statistics, ids, probabilities) in found:
                 readouts.statistics[layer, span] = statistics
@@ -198,11 +177,11 @@ Span = tuple[int, slice]
 """A layer, and some of its positions."""
 
 
-def _chunks(layers: int, positions: int) -> list[Span]:
+def _chunks(layers: Sequence[int], positions: int) -> list[Span]:
     """All that is to be read, from the last layer down."""
     return [
         (layer, slice(start, min(start + CHUNK, positions)))
-        for layer in reversed(range(layers))
+        for layer in sorted(layers, reverse=True)
         for start in range(0, positions, CHUNK)
     ]
 
@@ -232,13 +211,13 @@ def _read(
     following: list[int],
     choices: int,
     prediction: Recording,
+    lens: Lens,
 ) -> list[tuple[Span, list[Any]]]:
     """Statistics, ids and probabilities of positions of layers whose streams the server keeps."""
-    params = ["final_norm.weight", "final_norm.bias", "unembed.weight", "unembed.bias"]
-    params = [parameter for parameter in params if parameter in rmodel.catalog.parameters]
+    params = parameters(rmodel)
     probes = [
         rmodel.probe_points[points[layer]].probe(
-            _reader(norm, following, choices, span),
+            _reader(norm, following, choices, span, lens.at(layer)),
             name=name,
             read_only=True,
             params=params,
@@ -256,19 +235,18 @@ def _read(
 
 
 def _reader(
-    norm: Norm, following: list[int], choices: int, span: slice
+    norm: Norm, following: list[int], choices: int, span: slice, layer_map: LayerMap | None
 ) -> Callable[[Any, Any], None]:
     """A probe that reads positions of the kept residual stream [p, D] of its layer as if it were the last.
 
     What passes it is a token that nobody asked for, which only brings it to the layer's rank.
     """
-    centred, epsilon, step = norm.centred, norm.epsilon, CHUNK
+    step = CHUNK
 
     def read(save_ctx: Any, tensor: Any) -> None:
         import torch
 
         params, stream, last = save_ctx.params, save_ctx.stream, save_ctx.source.logs
-        unembed = params["unembed.weight"]
         answers = save_ctx.source.best
         if following:
             answers[: len(following)] = torch.tensor(following)
@@ -276,16 +254,9 @@ def _reader(
         for start in range(span.start, span.stop, step):
             end = min(start + step, span.stop)
             x = stream[start:end].float()
-            if centred:
-                x = x - x.mean(-1, keepdim=True)
-            x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
-            x = x * params["final_norm.weight"].float()
-            if "final_norm.bias" in params:
-                x = x + params["final_norm.bias"].float()
-            # The large matrix first: on a CPU that is twice as fast for few positions.
-            logits = (unembed @ x.to(unembed.dtype).T).T.float().contiguous()
-            if "unembed.bias" in params:
-                logits = logits + params["unembed.bias"].float()
+            if layer_map is not None:
+                x = layer_map(x)
+            logits = unembedded(x, norm, params)
             final = last[start:end].to(logits.device)
             of_answer = logits.gather(1, answers[start:end, None].to(logits.device))
             best = logits.topk(choices, -1)
