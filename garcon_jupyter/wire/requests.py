@@ -283,6 +283,30 @@ class PatchedMetrics:
 
 
 @dataclass
+class Jacobian(AdaptedRequest):
+    """Rows of the Jacobian of one point's stream by those of others; answer with float32 [source, row, D].
+
+    A row is the gradient of one dimension of the target, summed over positions, at a source, averaged over the same positions.
+
+    Attributes:
+        batch: one text.
+        target: the point whose stream is differentiated.
+        sources: the points that it is differentiated by, in the order of the layers.
+        positions: first and last, less one, of those that count.
+        dims: first and last, less one, of the target's dimensions that are rows.
+        rows: copies of the text that are read together, each for a dimension of its own.
+    """
+
+    batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
+    target: str = ""
+    sources: tuple[str, ...] = ()
+    positions: tuple[int, int] = (0, 0)
+    dims: tuple[int, int] = (0, 0)
+    rows: int = 1
+    seed: int = 0
+
+
+@dataclass
 class GetParameter(AdaptedRequest):
     """Answer with a parameter, [out, in], cut by `index` on the server."""
 
@@ -316,6 +340,7 @@ REQUESTS: dict[str, type[Request]] = {
         Backward,
         Generate,
         Patch,
+        Jacobian,
         Snapshot,
         Fetch,
         Clear,

@@ -109,13 +109,14 @@ class Admission:
         mine = -(-rows // self.mesh.degrees.dp)
         if isinstance(request, wire.Generate):
             return self._of_generation(request, rows, mine, length)
-        backward = isinstance(request, wire.Backward)
+        backward = isinstance(request, (wire.Backward, wire.Jacobian))
         tokens = mine * length * self.itemsize
         width = 4 * self.sizes["D"] + 3 * self.sizes["M"] // self.mesh.degrees.tp
         activations = Need("activations", tokens * width * (self.layers if backward else 1))
         logits = self._logits(request, rows, length) * (2 if backward else 1)
         found = [activations, Need("logits", logits, _SMALLER)]
-        if any(spec.point.endswith((".attn.scores", ".attn.pattern")) for spec in request.probes):
+        probes = () if isinstance(request, wire.Jacobian) else request.probes
+        if any(spec.point.endswith((".attn.scores", ".attn.pattern")) for spec in probes):
             heads = -(-self.sizes["H"] // self.mesh.degrees.tp)
             scores = 2 * mine * heads * length * length * self.itemsize
             found.append(Need("attention scores", scores))
@@ -124,6 +125,8 @@ class Admission:
     def _logits(self, request: Any, rows: int, length: int) -> int:
         if not self.mesh.last_stage:
             return 0
+        if isinstance(request, wire.Jacobian):  # the model makes those of the last position by the way
+            return rows * self.sizes["V"] * self.itemsize
         whole = not isinstance(request, wire.Forward) or request.logits not in ("last", "none")
         probed = any(spec.point == "logits" for spec in request.probes)
         positions = length if whole or probed else 1

@@ -251,6 +251,32 @@ def backward_through(mesh: Mesh, model: nn.Module, logits: Tensor, gradient: Ten
         _add_tied_gradients(model, mesh)
 
 
+def backward_again(
+    model: nn.Module, value: Tensor | None, gradient: Tensor | None, last: bool
+) -> None:
+    """A backward from a value in the midst of a forward over all stages, perhaps the first of several; every rank calls it.
+
+    Args:
+        model: whose forward has just run, in grad mode, on every rank.
+        value: where it begins; None on the ranks of other stages.
+        gradient: there.
+        last: of those through this forward.
+    """
+    outputs: list[Tensor] = []
+    gradients: list[Tensor] = []
+    if value is not None and value.requires_grad:
+        assert gradient is not None
+        outputs, gradients = [value], [gradient]
+    stage = stage_of(model)
+    if stage is not None:
+        outputs += [token for token, _ in stage.tokens]
+        gradients += [torch.full_like(token, worth) for token, worth in stage.tokens]
+        if last:
+            stage.tokens.clear()
+    if outputs:
+        torch.autograd.backward(outputs, gradients, retain_graph=not last)
+
+
 def _add_tied_gradients(model: Any, mesh: Mesh) -> None:
     """Give the first and the last stage the sum of both their gradients of a tied embedding."""
     if not (mesh.first_stage or mesh.last_stage):

@@ -23,7 +23,11 @@ from garcon_backend.distributed.mesh import Mesh
 from garcon_backend.libraries.torch_internals import StridedShard
 from garcon_backend.libraries.transformers_internals import DistributedConfig, without_mesh
 from garcon_backend.models import pipeline_parallel
-from garcon_backend.models.pipeline_parallel import backward_through, shared_logits
+from garcon_backend.models.pipeline_parallel import (
+    backward_again,
+    backward_through,
+    shared_logits,
+)
 from garcon_backend.models.stages import StandIn, split_layers
 from garcon_backend.models.tensor_parallel import (
     LEFT_OUT,
@@ -380,6 +384,7 @@ def gather_parameter(tensor: Tensor, mesh: Mesh, like: Tensor | None = None) -> 
 
 __all__ = [
     "StandIn",
+    "backward_again",
     "backward_through",
     "gather_parameter",
     "layouts",
