@@ -1,4 +1,4 @@
-"""The picture of the logit lens: it fills from the last layer down."""
+"""The picture of a lens: it fills from the last layer down."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.connection.background import Filling
 from garcon_jupyter.experiments.clean_passes import decoder, one_text, whole_pieces
+from garcon_jupyter.experiments.lenses.lens import LOGIT, Lens
 from garcon_jupyter.experiments.lenses.readouts import LayerReadouts, Target, read_by_layers
 from garcon_jupyter.widgets import LensWidget, Readouts
 
@@ -19,6 +20,7 @@ def lens_picture(
     target: Target = "last",
     statistic: str = "top probability",
     answer: str | int | None = None,
+    lens: Lens = LOGIT,
 ) -> LensWidget:
     """Layer × position of what every layer would predict; it fills from the last layer down."""
     tokens = one_text(rmodel, text)
@@ -29,9 +31,9 @@ def lens_picture(
         words.update(decoder(rmodel, new))
         return Readouts(found.statistics, found.ids, found.probabilities, found.answers)
 
-    growing = read_by_layers(rmodel, tokens, target, answer=answer)
+    growing = read_by_layers(rmodel, tokens, target, answer=answer, lens=lens)
     first = named(next(growing))
     strings = whole_pieces(rmodel, tokens)
-    widget = LensWidget(first, strings, words.__getitem__, statistic=statistic)
+    widget = LensWidget(first, strings, words.__getitem__, title=lens.kind, statistic=statistic)
     widget.later("layers", Filling(growing, lambda found: widget.fill(named(found))))
     return widget

@@ -3,7 +3,7 @@
 Each runs clean passes and sends only what is drawn, a few numbers for each cell. None runs the probes that you
 attached, and none leaves anything in your recordings.
 
-They need no notebook and no widgets: ``lens.read_layers(rmodel, text)`` gives arrays to a script. Those that users call by
+They need no notebook and no widgets: ``lenses.readouts.read_layers(rmodel, text)`` gives arrays to a script. Those that users call by
 name are declared in :data:`EXPERIMENTS`: ``experiments.patch(rmodel, …)``, or ``rmodel.experiments.patch(…)``.
 
 Not here: pictures (``widgets``), and how they are filled (``display``).
@@ -15,7 +15,7 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``attention``      attention of a whole model, a layer or a glance at a time
 ``attribution``    what each part would restore, by gradients
 ``reading``        what parts write and heads attend to, without patching
-``lens``           the logit lens
+``lenses``         what every layer would predict: logit, tuned and Jacobian lenses
 ``activation_patching``  activation patching, exact, cell by cell
 ``patching``       the sweep of a picture that fills
 ``live_edits``     edits of a model while one types
@@ -45,6 +45,10 @@ EXPERIMENTS: dict[str, str] = {
     "kept_directions": "directions.direction",
     "pca": "layer_views.pca",
     "layout": "layer_views.layout",
+    "read_lens": "lenses.read_lens",
+    "load_lens": "lenses.load_lens",
+    "fit_jacobian_lens": "lenses.jacobian_fit",
+    "train_tuned_lens": "lenses.tuned_training",
 }
 """Name of an experiment → the module of this room that has a function of that name, whose first argument is a model."""
 
@@ -53,6 +57,8 @@ _OTHERS = {
     "load": "result",
     "Direction": "directions.direction",
     "attached": "directions.direction",
+    "JacobianLens": "lenses.jacobian_lens",
+    "TunedLens": "lenses.tuned_lens",
 }
 
 

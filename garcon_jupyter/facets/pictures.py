@@ -11,6 +11,7 @@ from garcon_jupyter.errors import BadRequest
 
 if TYPE_CHECKING:
     from garcon_jupyter.display.points import Shown
+    from garcon_jupyter.experiments.lenses.lens import Lens
     from garcon_jupyter.experiments.lenses.readouts import Target
     from garcon_jupyter.widgets import (
         AttentionWidget,
@@ -92,8 +93,9 @@ class Pictures(Client):
         target: Target = "last",
         statistic: str = "top probability",
         answer: str | int | None = None,
+        lens: Lens | None = None,
     ) -> LensWidget:
-        """The logit lens: layer × position of what every layer would predict.
+        """A lens: layer × position of what every layer would predict.
 
         Args:
             text: one text or its tokens.
@@ -101,13 +103,16 @@ class Pictures(Client):
                 predicts in the end, or "next", what follows in the text.
             statistic: which is shown first; see :data:`garcon_jupyter.widgets.lens.STATISTICS`.
             answer: a token, as text (" Mary", with its space) or id, that they tell of instead, at every position.
+            lens: a tuned or a Jacobian lens, of ``rmodel.experiments.load_lens(path)``, by which the layers that it has are read; by
+                default the logit lens.
 
         Raises:
-            BadRequest: an answer of several tokens; the model's logits are more than its final norm and unembedding.
+            BadRequest: a lens of another model; an answer of several tokens; the model's logits are more than its final norm and unembedding.
         """
         from garcon_jupyter.display.lens import lens_picture
+        from garcon_jupyter.experiments.lenses.lens import LOGIT
 
-        return lens_picture(self, text, target, statistic, answer)
+        return lens_picture(self, text, target, statistic, answer, LOGIT if lens is None else lens)
 
     def show_attention(
         self, text: Any, layer: int | None = None, hide_first: bool = False

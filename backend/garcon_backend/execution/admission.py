@@ -125,7 +125,9 @@ class Admission:
     def _logits(self, request: Any, rows: int, length: int) -> int:
         if not self.mesh.last_stage:
             return 0
-        if isinstance(request, wire.Jacobian):  # the model makes those of the last position by the way
+        if isinstance(
+            request, wire.Jacobian
+        ):  # the model makes those of the last position by the way
             return rows * self.sizes["V"] * self.itemsize
         whole = not isinstance(request, wire.Forward) or request.logits not in ("last", "none")
         probed = any(spec.point == "logits" for spec in request.probes)

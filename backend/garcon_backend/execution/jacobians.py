@@ -35,9 +35,7 @@ class DifferentiablePass(OwnPass):
         gradients: of the last backward, by source, of those that this stage has.
     """
 
-    def __init__(
-        self, rank: Rank, rows: int, target: Address, sources: Sequence[Address]
-    ) -> None:
+    def __init__(self, rank: Rank, rows: int, target: Address, sources: Sequence[Address]) -> None:
         super().__init__(rank, rows, [*sources, target])
         self._target, self._sources = target.name, {address.name for address in sources}
         self._first = sources[0].name
@@ -92,7 +90,7 @@ class JacobianRows:
 
     def run(self) -> Tensor | None:
         """All of them, float32 [source, row, D], on the rank that answers."""
-        mine = torch.cat([part for part in self._batches()], 1)[:, : self._each]
+        mine = torch.cat(list(self._batches()), 1)[:, : self._each]
         mesh = self._rank.mesh
         every = GatherGroup(mesh.tp, mesh.replicas, self._each * mesh.degrees.dp)
         joined = every.gather(mine.movedim(1, 0).contiguous(), Layout())
@@ -127,9 +125,7 @@ class JacobianRows:
                 seed[copy, begin:end, min(dim + copy, seed.shape[-1] - 1)] = 1
         backward_again(self._rank.model, probed.value, seed, last)
         width = self._rank.bound.catalog.sizes["D"]
-        rows = torch.zeros(
-            len(self._sources), self._copies, width, device=self._rank.mesh.device
-        )
+        rows = torch.zeros(len(self._sources), self._copies, width, device=self._rank.mesh.device)
         for number, address in enumerate(self._sources):
             if (gradient := probed.gradients.get(address.name)) is not None:
                 rows[number] = gradient[:, begin:end].float().mean(1)

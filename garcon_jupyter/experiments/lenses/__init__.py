@@ -9,6 +9,7 @@ Not here: pictures (``widgets.lens``, filled by ``display.lens``), and what part
 ``unembedding``     the final norm and the unembedding, on the server
 ``readouts``        a text read layer by layer, as arrays that fill
 ``read_lens``       the same as a result of an experiment
+``files``           files of torch, read without running code
 ``texts``           texts as rows of tokens, and how far a fit is
 ``tuned_lens``      tuned lenses, and their files
 ``tuned_training``  how they are trained on the server

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.experiments.lenses.files import read_pt
 from garcon_jupyter.experiments.lenses.lens import LayerMap, Lens, known_map
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ class JacobianLens(Lens):
         Raises:
             BadRequest: it cannot be read, or its keys contradict one another; names the key.
         """
-        return _from_pt(Path(path)) if Path(path).suffix != ".safetensors" else _from_own(Path(path))
+        return (
+            _from_pt(Path(path)) if Path(path).suffix != ".safetensors" else _from_own(Path(path))
+        )
 
 
 def merge_jacobian_lenses(lenses: Sequence[JacobianLens]) -> JacobianLens:
@@ -195,28 +198,3 @@ def _from_pt(path: Path) -> JacobianLens:
     if "target_layer" in content:
         facts["target_layer"] = content["target_layer"]
     return JacobianLens.of(known, int(count), facts)
-
-
-def read_pt(path: Path) -> dict[Any, Any]:
-    """What torch's reader that runs no code finds in a file.
-
-    Raises:
-        BadRequest: it cannot be read so, or is no dictionary.
-    """
-    import pickle
-
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise BadRequest(f"{path} cannot be read: {error.strerror or error}.", _A_FILE) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        said = str(error).partition("\n")[0]
-        raise BadRequest(f"{path} cannot be read without running code: {said}.", _A_FILE) from None
-    if not isinstance(content, dict):
-        raise BadRequest(f"{path} holds a {type(content).__name__}, no dictionary.", _A_FILE)
-    return content
-
-
-_A_FILE = "Give a file that torch.save wrote of tensors and plain values."
