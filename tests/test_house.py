@@ -197,7 +197,7 @@ def test_a_rank_holds_nothing_of_the_notebooks_half() -> None:
 
 @pytest.mark.processes
 def test_experiments_need_no_widgets() -> None:
-    names = "attention, lens, live_edits, neurons, patching, token_metrics"
+    names = "attention, live_edits, neurons, patching, read_lens, token_metrics"
     held = loaded(f"from garcon_jupyter.experiments import {names}")
     assert "client" in held and not {"widgets", "display", "facets"} & held
 

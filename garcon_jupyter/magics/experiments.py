@@ -194,6 +194,24 @@ def _head_scores() -> Parser:
     return parser
 
 
+def _read_lens() -> Parser:
+    parser = Parser(
+        "%garcon read-lens",
+        "Show what every layer would predict of a text, by the logit lens or one of a file.",
+        epilog="In Python: found = rmodel.experiments.read_lens(TEXT, rmodel.experiments.load_lens(PATH))",
+    )
+    parser.add_argument("text", metavar="TEXT", help="in quotes")
+    parser.add_argument(
+        "--lens",
+        metavar="PATH",
+        help="a tuned or Jacobian lens: a directory, .safetensors or .pt (default: the logit lens)",
+    )
+    parser.add_argument(
+        "--answer", metavar="TOKEN", help='whose probability and rank are told, as in " Mary"'
+    )
+    return parser
+
+
 def _data(parser: Parser, what: str = "texts") -> None:
     parser.add_argument("point", metavar="POINT", help="such as layers.12.resid_post")
     parser.add_argument("data", metavar="DATA", help=f"a variable with {what}, or a file's path")
@@ -337,6 +355,11 @@ def _run_direct_logit_attribution(model: RemoteModel, given: argparse.Namespace)
     )
 
 
+def _run_read_lens(model: RemoteModel, given: argparse.Namespace) -> Any:
+    lens = None if given.lens is None else model.experiments.load_lens(given.lens)
+    return model.experiments.read_lens(given.text, lens, answer=given.answer)
+
+
 EXPERIMENTS: tuple[ExperimentWord, ...] = (
     ExperimentWord(_patch(), _run_patch),
     ExperimentWord(_path_patch(), _run_path_patch),
@@ -347,6 +370,7 @@ EXPERIMENTS: tuple[ExperimentWord, ...] = (
     ExperimentWord(_linear_probe(), _run_linear_probe),
     ExperimentWord(_pca(), lambda model, given: model.experiments.pca(**_of_data(given))),
     ExperimentWord(_layout(), _run_layout),
+    ExperimentWord(_read_lens(), _run_read_lens),
     ExperimentWord(_composition(), lambda model, given: model.experiments.composition(given.kind)),
 )
 """All of them, in the order of their help."""

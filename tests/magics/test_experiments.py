@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from garcon_jupyter import experiments
@@ -96,3 +98,15 @@ def test_directions_and_views_of_a_layer(connected: Notebook) -> None:
     connected.run("%garcon layout layers.1.resid_post texts --of units --massive")
     found = connected["found"]
     assert found.facts["of"] == "units" and found.facts["massive tokens are"] == "on the map"
+
+
+def test_lenses(connected: Notebook, tmp_path: Path) -> None:
+    rmodel = connected["rmodel"]
+    lens = rmodel.experiments.fit_jacobian_lens("Hello, world", 2, skip=1)
+    path = lens.save(tmp_path / "lens.safetensors")
+    shown = connected.run(f'%garcon read-lens "Hello, world" --lens {path} --answer a')
+    assert "GridWidget read_lens: " in shown
+    expected = rmodel.experiments.read_lens("Hello, world", lens, answer="a")
+    assert torch.equal(connected["found"].values.nan_to_num(), expected.values.nan_to_num())
+    connected.run('%garcon read-lens "Hello, world"')
+    assert connected["found"].facts["lens"] == "logit lens"

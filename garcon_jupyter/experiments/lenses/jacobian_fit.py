@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
 
 BACKWARDS = 16
-"""Backwards of a request at least, beside which its forward costs little."""
+"""Backwards through all layers that a request takes at least as long as: beside so many its forward costs little."""
 
 
 def fit_jacobian_lens(
@@ -39,8 +39,8 @@ def fit_jacobian_lens(
         J[l] = 1/|V| · Σ over t in V, u in V: ∂ h[L, u] / ∂ h[l, t]
 
     and the lens is its mean over texts; it reads a layer as unembed(norm(J[l] · h[l])). Each row of J is the gradient of one dimension
-    of the last stream, so a text takes one backward for every `tokens` / length dimensions; their forward is run once for
-    16 of them or more, and its graph begins at the earliest layer that is asked for. What comes back is the matrix.
+    of the last stream, so a text takes one backward for every `tokens` / length dimensions. They share a forward, 16 of them or
+    more, and its graph begins at the earliest layer that is asked for. What comes back is the matrix.
 
     A request is a part of one text, and between two of them other clients of the server take their turn. Replicas share out the
     rows of a text, and over ranks and stages the numbers are those of one process. An interrupt ends the fit: what
@@ -121,6 +121,7 @@ class _Fit:
         self._skip, self._tokens, self._progress = skip, tokens, progress
         self._width = rmodel.catalog.sizes["D"]
         self._pace = Pace(1, self._width)
+        self._least = BACKWARDS * (last + 1) // (last - layers[0])
 
     def over(self, rows: Sequence[Sequence[int]]) -> dict[int, Tensor]:
         """The mean over texts, or over those that were done when an interrupt came.
@@ -148,7 +149,7 @@ class _Fit:
 
         copies, parts, start = max(1, self._tokens // len(row)), [], 0
         while start < self._width:
-            stop = min(start + max(self._pace.size, BACKWARDS * copies), self._width)
+            stop = min(start + max(self._pace.size, self._least * copies), self._width)
             with self._pace.piece(stop - start):
                 parts.append(self._rows(row, copies, start, stop))
             start = stop
