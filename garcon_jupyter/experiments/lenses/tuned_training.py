@@ -247,7 +247,8 @@ class _Training:
         """Something of all translators."""
         recordings = self._rmodel.recordings(fetch=False)
         handles = [recordings[point, self._name].handle(part) for point in self._points.values()]
-        return list(self._rmodel.fetch(*handles))
+        fetched = self._rmodel.fetch(*handles)
+        return [fetched] if len(handles) == 1 else list(fetched)
 
 
 def _keep_streams(save_ctx: Any, tensor: Any) -> None:
