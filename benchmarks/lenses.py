@@ -22,7 +22,7 @@ MOST = 1.1
 LENGTH, SKIP, COPIES = 8, 1, 8
 
 
-def rows(folder: Path) -> Iterator[Row]:
+def rows(folder: Path, rounds: int = 2) -> Iterator[Row]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     here = open_here(smollm2(), name="bench-lenses")
@@ -42,7 +42,7 @@ def rows(folder: Path) -> Iterator[Row]:
         times = interleaved(
             {"lens": cpu(fitted), "bare": cpu(bare)},
             lambda: torch.randint(100, 40_000, (1, LENGTH), generator=drawn),
-            rounds=2,
+            rounds=rounds,
             agree=_agree,
             warm=0,
         )

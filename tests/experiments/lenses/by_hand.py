@@ -37,7 +37,7 @@ def jacobian(model: Any, row: Tensor, layer: int, skip: int) -> Tensor:
                 hook.remove()
         return caught[0][0]
 
-    whole: Tensor = torch.autograd.functional.jacobian(last, streams[layer + 1])[:, :, 0]  # type: ignore[no-untyped-call]
+    whole: Tensor = torch.autograd.functional.jacobian(last, streams[layer + 1])[:, :, 0]
     counted = slice(skip, len(row) - 1)
     return whole[counted][:, :, counted].sum(0).mean(1)
 

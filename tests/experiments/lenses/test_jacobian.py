@@ -53,7 +53,9 @@ def test_it_is_the_mean_of_torchs_own(either: garcon.RemoteModel, truth: dict[in
 
 def test_halves_merge_to_the_whole(rmodel: garcon.RemoteModel) -> None:
     def fitted(rows: Tensor, **more: Any) -> JacobianLens:
-        return experiments.fit_jacobian_lens(rmodel, rows, [0, 2], skip=SKIP, tokens=512, **more)
+        options: dict[str, Any] = {"skip": SKIP, "tokens": 512, **more}
+        lens: JacobianLens = experiments.fit_jacobian_lens(rmodel, rows, [0, 2], **options)
+        return lens
 
     whole, one, other = fitted(ROWS), fitted(ROWS[:1]), fitted(ROWS[1:])
     for merged in (
