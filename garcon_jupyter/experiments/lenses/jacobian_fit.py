@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from garcon_jupyter.client.client import Client
 
-BACKWARDS = 16
+BACKWARDS = 24
 """Backwards through all layers that a request takes at least as long as: beside so many its forward costs little."""
 
 
@@ -39,7 +39,7 @@ def fit_jacobian_lens(
         J[l] = 1/|V| · Σ over t in V, u in V: ∂ h[L, u] / ∂ h[l, t]
 
     and the lens is its mean over texts; it reads a layer as unembed(norm(J[l] · h[l])). Each row of J is the gradient of one dimension
-    of the last stream, so a text takes one backward for every `tokens` / length dimensions. They share a forward, 16 of them or
+    of the last stream, so a text takes one backward for every `tokens` / length dimensions. They share a forward, 24 of them or
     more, and its graph begins at the earliest layer that is asked for. What comes back is the matrix.
 
     A request is a part of one text, and between two of them other clients of the server take their turn. Replicas share out the
