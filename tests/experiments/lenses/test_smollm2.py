@@ -1,4 +1,4 @@
-"""Lenses of a real model: what is fitted to a few sentences is nearer to the prediction of others than the logit lens."""
+"""Lenses of a real model: in layer 20, what is fitted to a few sentences is nearer to the prediction of others than the logit lens."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ def divergence(rmodel: garcon.RemoteModel, lens: Lens | None, layers: list[int])
 
 
 def test_a_jacobian_lens_is_nearer_than_the_logit_lens(smollm2: garcon.RemoteModel) -> None:
-    lens = experiments.fit_jacobian_lens(smollm2, FITTED[:2], 24, skip=1, tokens=96)
-    logit, jacobian = (divergence(smollm2, one, [24]) for one in (None, lens))
-    print("logit", logit, "jacobian", jacobian)
+    lens = experiments.fit_jacobian_lens(smollm2, FITTED[:2], 20, skip=1, tokens=96)
+    logit, jacobian = (divergence(smollm2, one, [20]) for one in (None, lens))
     assert bool((jacobian < logit).all())
 
 
@@ -42,5 +41,4 @@ def test_a_tuned_lens_is_nearer_than_the_logit_lens(smollm2: garcon.RemoteModel)
     options: dict[str, Any] = {"steps": 12, "tokens_per_step": 32, "length": 16, "batch_tokens": 64}
     lens = experiments.train_tuned_lens(smollm2, FITTED, [20], **options)
     logit, tuned = (divergence(smollm2, one, [20]) for one in (None, lens))
-    print("logit", logit, "tuned", tuned)
     assert bool((tuned < logit).all())
