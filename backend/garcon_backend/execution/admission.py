@@ -124,7 +124,8 @@ class Admission:
     def _logits(self, request: Any, rows: int, length: int) -> int:
         if not self.mesh.last_stage:
             return 0
-        whole = not isinstance(request, wire.Forward) or request.logits not in ("last", "none")
+        some = isinstance(request, (wire.Forward, wire.Backward))
+        whole = not some or request.logits not in ("last", "none")
         probed = any(spec.point == "logits" for spec in request.probes)
         positions = length if whole or probed else 1
         return rows * positions * self.sizes["V"] * self.itemsize

@@ -65,7 +65,13 @@ def test_keys_and_values_have_a_cell_for_each_of_their_own_heads(
 ) -> None:
     """Queries, keys and values are linear in what attention reads, so what they carry adds up to what it carries."""
     by = ("layer", "position", "head")
-    parts = {x: attributed(rmodel, points=f"layers.*.attn.{x}", by=by).values for x in "qkv"}
+    shared = ("layer", "position", "kv_head")
+    parts = {
+        x: attributed(rmodel, points=f"layers.*.attn.{x}", by=by if x == "q" else shared).values
+        for x in "qkv"
+    }
+    with pytest.raises(BadRequest, match="one of its is no head"):
+        attributed(rmodel, points="layers.*.attn.k", by=by)
     sizes = rmodel.catalog.sizes
     assert [parts[x].shape[2] for x in "qkv"] == [sizes["H"], sizes["K"], sizes["K"]]
     entering = attributed(rmodel, points="layers.*.attn.in", by=("layer", "position")).values
@@ -149,12 +155,18 @@ def test_mistakes_are_told(rmodel: garcon.RemoteModel) -> None:
         experiments.attribute(rmodel, CLEAN, CLEAN, answers=ANSWERS)
     with pytest.raises(BadRequest, match="Both answers are token 17"):
         attributed(rmodel, answers=(17, 17))
-    with pytest.raises(BadRequest, match="are not two"):
+    with pytest.raises(BadRequest, match="not two tokens for 1 pairs"):
         attributed(rmodel, answers=(17,))
-    with pytest.raises(BadRequest, match="no axis 'head'.*layer, position, unit"):
+    with pytest.raises(BadRequest, match=r"\[b, p, D\]: no head"):
         attributed(rmodel, points="layers.*.resid_pre")
     with pytest.raises(BadRequest, match="would add up layers"):
         attributed(rmodel, by=("head",))
+    with pytest.raises(BadRequest, match="no axis 'neuron'.*It has layer, position, head, unit"):
+        attributed(rmodel, by=("layer", "neuron"))
+    with pytest.raises(BadRequest, match="units of all heads"):
+        attributed(rmodel, by=("layer", "unit"))
+    with pytest.raises(BadRequest, match="an axis twice"):
+        attributed(rmodel, by=("layer", "head", "head"))
     with pytest.raises(BadRequest, match="2 kinds"):
         attributed(rmodel, points="layers.*.attn.{q,k}")
     with pytest.raises(BadRequest, match="no method 'exact'.*integrated"):
@@ -178,7 +190,7 @@ def test_metrics_that_are_none_are_told(rmodel: garcon.RemoteModel) -> None:
     for words, metric in metrics.items():
         with pytest.raises(BadRequest, match=words):
             attributed(rmodel, answers=None, metric=metric)
-    with pytest.raises(BadRequest, match="both were given"):
+    with pytest.raises(BadRequest, match="Leave one out"):
         attributed(rmodel, metric=lambda logits: logits[:, -1, 3])
     assert len(rmodel.recordings()) == 0
     assert attributed(rmodel).values.any()
