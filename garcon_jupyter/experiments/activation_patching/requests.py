@@ -118,7 +118,7 @@ class CellRequests:
             length = self.pairs.lengths[todo[0].pair]
             part = self._first(todo, most(length))
             todo = todo[len(part) :]
-            yield self._measured(part)
+            yield self.measured(part)
 
     def _first(self, todo: Sequence[CellOfPair], most: int) -> list[CellOfPair]:
         """The cells of the next request: of one length, and one at least."""
@@ -147,7 +147,12 @@ class CellRequests:
         run = (one.pair, not self.denoise)
         return position < self.pairs.first_difference(run, self.sources[one.pair])
 
-    def _measured(self, part: Sequence[CellOfPair]) -> list[Measured]:
+    def measured(self, part: Sequence[CellOfPair]) -> list[Measured]:
+        """Run some cells of one length in a request; what came of each.
+
+        Raises:
+            BadRequest: as :meth:`run`.
+        """
         run = [one for one in part if not self._changes_nothing(one)]
         self.skipped += len(part) - len(run)
         sides, request = self._request([one.pair for one in part], run)
