@@ -119,10 +119,8 @@ def everything(model: garcon.RemoteModel) -> dict[str, Tensor]:
 
 def attributed(model: garcon.RemoteModel) -> dict[str, Tensor]:
     """Attribution of two pairs by gradients, with what is patched beside it."""
-    clean, corrupted = (
-        [[0, 40, 41, 42, 99], [0, 12, 13, 14]],
-        [[0, 40, 77, 42, 99], [0, 12, 80, 14]],
-    )
+    clean = [[0, 40, 41, 42, 99], [0, 12, 13, 14, 15]]
+    corrupted = [[0, 40, 77, 42, 99], [0, 12, 80, 14, 15]]
     answers = (17, 23)
     nodes = {
         method: model.experiments.attribute(
