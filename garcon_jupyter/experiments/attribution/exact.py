@@ -56,8 +56,8 @@ def sample(values: Tensor, count: int, seed: int) -> list[Place]:
     import torch
 
     flat = values.detach().flatten().abs()
-    order = flat.nan_to_num(nan=-1.0).argsort(descending=True, stable=True)
-    order = order[: int((~flat.isnan()).sum())].tolist()
+    by_size = flat.nan_to_num(nan=-1.0).argsort(descending=True, stable=True)
+    order: list[int] = by_size[: int((~flat.isnan()).sum())].tolist()
     strongest = order[: -(-count // 2)]
     drawn = random.Random(seed).sample(
         order[len(strongest) :], min(count, len(order)) - len(strongest)

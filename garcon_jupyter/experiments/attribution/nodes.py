@@ -203,8 +203,8 @@ def _attributed(
         if method == "integrated":
             of_input[mine] += sum(found.pop().values())
         total = got.setdefault(piece.batch.numbers, {})
-        for numbers in found:
-            for point, number in numbers.items():
+        for reading in found:
+            for point, number in reading.items():
                 total[point] = total[point] + number if point in total else number
     for numbers, total in got.items():
         values[[*numbers]] = cells.gather(total)
