@@ -44,7 +44,9 @@ def sweep(ids: Any, answers: Any, kind: str, cells: Any) -> Any:
     start = time.process_time()
     with torch.no_grad():
         _, cache = held["model"].run_with_cache(clean)
-        found = function(held["model"], corrupted, cache, metric_of(answers), index_df=table)
+        # Its axes, which would be all cells, give way to the table.
+        some = {"index_axis_names": None, "index_df": table}
+        found = function(held["model"], corrupted, cache, metric_of(answers), **some)
     return Took((time.process_time() - start, found))
 
 

@@ -98,7 +98,7 @@ def attribute(
             values that several heads share have no "head" but a "kv_head".
         answers: a token (its text or id) of the clean and one of the corrupted text, or a list of two for each pair, whose difference of
             logits at the last position is the metric; by default what the model itself predicts after each.
-        metric: logits [row, p, V] to [row], differentiable, instead of that. All positions are unembedded for it, which costs about a quarter more.
+        metric: logits [row, p, V] to [row], differentiable, instead of that. All positions are unembedded for it.
         steps: of the last two methods, runs between the two: at the middles of equal steps over inputs, at Gauss and Legendre's nodes at a layer.
         check: so many cells are patched exactly as well, the same of all pairs: half of them the strongest, the others drawn.
         seed: of that draw.
