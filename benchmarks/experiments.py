@@ -1,4 +1,4 @@
-"""Experiments: patching beside a loop of forwards, attribution beside patching, lenses beside bare backwards, and composition from the weights."""
+"""Experiments: patching beside loops and TransformerLens, attribution beside patching, lenses beside bare backwards, and composition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import garcon_jupyter as garcon
-from benchmarks import attribution, lenses, patching
+from benchmarks import attribution, lens_patching, lenses, patching
 from benchmarks.harness import Row, told
 from benchmarks.servers import smollm2
 from garcon_backend.in_process import open_here
@@ -21,6 +21,7 @@ FORWARDS = 400
 def rows(folder: Path) -> Iterator[Row]:
     yield from patching.rows(folder)
     yield from attribution.rows(folder)
+    yield from lens_patching.rows(folder)
     yield from lenses.rows(folder)
     yield _composition()
 

@@ -23,6 +23,7 @@ from benchmarks.servers import smollm2
 from garcon_backend.in_process import ModelHere, open_here
 from garcon_jupyter import experiments
 from garcon_jupyter.experiments.activation_patching.grid import Grid
+from garcon_jupyter.experiments.activation_patching.measures import Measure
 from garcon_jupyter.experiments.activation_patching.pairs import Pairs
 from garcon_jupyter.experiments.activation_patching.requests import CellRequests
 
@@ -154,10 +155,8 @@ def _overhead(model: garcon.RemoteModel, here: ModelHere) -> Row:
     executor = here._serving._context.lockstep.executor
     pairs = Pairs.of(model, CLEAN, CORRUPTED)
     grid = Grid.of(model, points, by, pairs.lengths[0], None)
-    answers = [tuple(int(model.encode(answer).ids[0, 0]) for answer in ANSWERS)]
-    sweep = CellRequests(
-        model, pairs, grid, True, [[(0, True)]], answers, None, False, 0, looks_back=True
-    )
+    measure = Measure.of(model, pairs, ANSWERS, None)
+    sweep = CellRequests(model, pairs, grid, True, [[(0, True)]], measure)
     _, request = sweep._request(
         [0], [one for one in sweep.cells() if not sweep._changes_nothing(one)]
     )

@@ -136,6 +136,9 @@ class PassClient(TokenizerClient):
         parameters: Sequence[str] = (),
         seed: int | None = None,
         adapter: str | None = None,
+        *,
+        logits: str = "all",
+        each_row: bool = False,
     ) -> Any:
         """Run forward, a loss, and backward; gradient probes see the gradients.
 
@@ -149,12 +152,17 @@ class PassClient(TokenizerClient):
             seed: as for :meth:`forward`.
             adapter: as for :meth:`forward`. Gradients of parameters are those of the model's own, beside which it
                 stands, and of those that it has whole.
+            logits: what the loss is given: "all" [b, p, V], or "last" [b, 1, V], of each row's last real token. No others are
+                computed then, where the model can do so, unless a probe sees them.
+            each_row: the loss is a number for each row, [b]; gradients are of their sum.
 
         Returns:
-            The loss, a scalar tensor; with `parameters`, (loss, {name: gradient}). A parameter upstream
+            The loss, a scalar tensor, or [b] of each row; with `parameters`, (loss, {name: gradient}). A parameter upstream
             of a value that a probe detached gets zeros, or is missing where no gradient reached it.
         """
         tokens = self._tokens(tokens)
+        if logits not in ("all", "last"):
+            raise BadRequest(f"A loss is given no logits {logits!r}.", 'Use "all" or "last".')
         names = [a.name for v in as_names(values, "values") for a in self.catalog.select(v)]
         wanted = as_names(parameters, "parameters")
         for name in wanted:
@@ -169,6 +177,8 @@ class PassClient(TokenizerClient):
                 parameters=wanted,
                 seed=_seed(seed),
                 adapter=self._adapter(adapter),
+                logits=logits,
+                each_row=bool(each_row),
             ),
             tokens,
         )

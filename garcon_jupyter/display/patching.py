@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from garcon_jupyter.connection.background import Filling, answering
+from garcon_jupyter.experiments.activation_patching.measures import Metric
 from garcon_jupyter.experiments.clean_passes import decoder, need, whole_pieces
-from garcon_jupyter.experiments.patching import POINTS, Metric, Sweep
+from garcon_jupyter.experiments.patching import POINTS, Sweep
 from garcon_jupyter.widgets import PatchingWidget, Sheet
 from garcon_jupyter.widgets.labels import label
 

@@ -11,6 +11,7 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``result``         what an experiment found: numbers with named axes
 ``clean_passes``   passes whose recordings are nobody else's business
 ``target_tokens``  the tokens that a picture is asked to follow
+``point_shapes``   what the dimensions of a point's value are
 ``token_metrics``  how surprising each token of a text was
 ``attention``      attention of a whole model, a layer or a glance at a time
 ``attribution``    what each part would restore, by gradients

@@ -1,11 +1,8 @@
-"""The sweep of a picture that fills: every cell of layer × position, or of layer × head, run once.
+"""The sweep of a picture that fills: every cell of layer × position, or of layer × head, patched once.
 
-A script has :mod:`garcon_jupyter.experiments.activation_patching`, which is several times as quick and takes more axes.
-
-The corrupted text stands in a batch once for each cell, and each row is given its own cell of the clean
-recording, which never leaves the server. Cells of several layers share a forward (each layer's probe
-changes its own rows), so a sweep costs far fewer passes than it has cells, and the picture fills from the
-first layer on. How many share one is measured: a forward takes a moment, so that others wait no longer.
+A script has :mod:`garcon_jupyter.experiments.activation_patching`, by whose requests this is run, and which takes more axes. Here they are
+small: as many cells as the model does in a moment, so that the picture fills from the first layer on, others wait no longer than that, and
+an interrupt ends it between two of them. Nothing is kept on the server.
 
     sweep = Sweep.of(rmodel, clean, corrupted)
     dict(sweep.run(["layers.0.resid_pre", "layers.1.resid_pre"]))     # point to [cell], 0 as corrupted, 1 as clean
@@ -13,31 +10,27 @@ first layer on. How many share one is measured: a forward takes a moment, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.client.recordings import Recording
 from garcon_jupyter.client.tokens import Tokens
 from garcon_jupyter.connection.background import Pace
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.experiments.clean_passes import (
-    contexts,
-    keep,
-    one_text,
-)
-from garcon_jupyter.experiments.target_tokens import one_token_each
+from garcon_jupyter.experiments.activation_patching.grid import ALL, GridCell
+from garcon_jupyter.experiments.activation_patching.measures import Measure, Metric
+from garcon_jupyter.experiments.activation_patching.pairs import Pairs
+from garcon_jupyter.experiments.activation_patching.requests import CellRequests
+from garcon_jupyter.experiments.clean_passes import contexts, one_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from garcon_jupyter.client.client import Client
-
-Metric = Callable[[Any], Any]
-"""logits [cell, p, V] to one number for each cell, [cell]; runs on the server."""
+    from garcon_jupyter.experiments.result import Label
 
 TOKENS = 4096
-"""Tokens of one forward of a sweep at most: what bounds its logits on the server."""
+"""Tokens of one request of a sweep at most: what bounds its memory on the server."""
 
 FIRST_TOKENS = 256
 """Tokens of the first one, before it is known how long that takes."""
@@ -54,18 +47,17 @@ class Sweep:
 
     Attributes:
         clean, corrupted: texts of equally many tokens.
-        metric: of the logits; by default the logit of the clean answer less that of the corrupted.
-        answers: the two token ids of the default metric.
+        pairs: the same, as they are patched.
+        measure: of the logits; by default the logit of the clean answer less that of the corrupted.
         extremes: the metric of the corrupted and of the clean run: 0 and 1 of the picture.
     """
 
     rmodel: Client
     clean: Tokens
     corrupted: Tokens
-    metric: Metric
-    answers: tuple[int, int] | None = None
+    pairs: Pairs
+    measure: Measure
     extremes: tuple[float, float] = (0.0, 1.0)
-    _recordings: dict[str, Recording] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         first, most = (max(1, tokens // self.clean.shape[1]) for tokens in (FIRST_TOKENS, TOKENS))
@@ -86,32 +78,29 @@ class Sweep:
             clean, corrupted: texts of equally many tokens.
             answers: a token (its text or id) for the clean and one for the corrupted text; by default
                 what the model itself predicts after each.
-            metric: logits [cell, p, V] to [cell], instead of the difference of the answers' logits.
+            metric: logits [row, p, V] to [row], instead of the difference of the answers' logits.
 
         Raises:
             BadRequest: unequal lengths; an answer of several tokens; both texts give the same number.
         """
         first, second = one_text(rmodel, clean), one_text(rmodel, corrupted)
-        if first.shape != second.shape:
-            raise BadRequest(
-                f"The texts have {first.shape[1]} and {second.shape[1]} tokens.",
-                "Patching needs equally many, so that positions correspond.",
-            )
-        chosen: tuple[int, int] | None = None
-        if metric is None:
-            chosen = _answers(rmodel, first, second, answers)
-            metric = _difference(*chosen)
-        sweep = cls(rmodel, first, second, metric, chosen)
-        low, high = (
-            float(rmodel.forward(tokens, probes=[], logits=metric)[0]) for tokens in (second, first)
-        )
+        pairs = Pairs.of(rmodel, first, second)
+        sweep = cls(rmodel, first, second, pairs, Measure.of(rmodel, pairs, answers, metric))
+        both = [pairs.clean[0], pairs.corrupted[0]]
+        measured = sweep.measure.of_rows([0, 0])
+        high, low = rmodel.forward(both, probes=[], logits=lambda logits: measured(logits).tolist())
         if low == high:
             raise BadRequest(
                 f"The metric is {low:.4g} on both texts: there is nothing to restore.",
                 "Choose other answers, or texts that the model answers differently.",
             )
-        sweep.extremes = low, high
+        sweep.extremes = float(low), float(high)
         return sweep
+
+    @property
+    def answers(self) -> tuple[int, int] | None:
+        """The two token ids of the default metric."""
+        return None if self.measure.answers is None else self.measure.answers[0]
 
     def run(self, points: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """The sweep over the cells of each point: (point, [cell]), 0 as corrupted and 1 as clean.
@@ -128,14 +117,18 @@ class Sweep:
                     yield point, torch.tensor(found[point])
 
     def pieces(self, points: Sequence[str]) -> Iterator[list[tuple[Cell, float]]]:
-        """As :meth:`run`, as many cells at a time as the model does in a moment, in order."""
-        cells = [(point, number) for point in points for number in range(self.cells(point))]
-        low, high = self.extremes
-        while cells:
-            part, cells = cells[: self._pace.size], cells[self._pace.size :]
+        """As :meth:`run`, as many cells at a time as the model does in a moment, layer by layer."""
+        requests = CellRequests(
+            self.rmodel, self.pairs, _Cells(self, points), True, [[(0, True)]], self.measure
+        )
+        todo = requests.cells()
+        while todo:
+            part, todo = todo[: self._pace.size], todo[self._pace.size :]
             with self._pace.piece(len(part)):
-                values = (self._run(points, part, self.metric).float() - low) / (high - low)
-            yield list(zip(part, values.tolist(), strict=True))
+                found = requests.measured(part)
+            yield [
+                ((points[one.where.cell.at[0]], one.where.cell.at[1]), one.share) for one in found
+            ]
 
     def cell(self, point: str, number: int) -> tuple[float, list[tuple[int, float, float]]]:
         """One cell run again: its value, and the last position's likeliest tokens.
@@ -143,15 +136,20 @@ class Sweep:
         Returns:
             (value, [(token id, probability with the patch, probability without), …]).
         """
-        metric = self.metric
+        rmodel, metric = self.rmodel, self.measure.of_rows([0, 0, 0])
+        place = self.place(point, number)
 
         def told(logits: Any) -> Any:
-            last = logits[:, -1].float().softmax(-1)
-            best = last[0].topk(8)
-            return metric(logits)[0], best.indices.cpu(), last[:, best.indices].cpu()
+            patched = logits[[1, 2], -1].float().softmax(-1)
+            best = patched[0].topk(8)
+            return metric(logits)[1].item(), best.indices.cpu(), patched[:, best.indices].cpu()
 
-        # Row 0 is patched; row 1, which has no cell, is the corrupted text as it is.
-        value, ids, chances = self._run([point], [(point, number)], told, unpatched=1)
+        clean, corrupted = self.pairs.clean[0], self.pairs.corrupted[0]
+        with contexts(rmodel, "patch") as name:
+            probe = rmodel.probe_points[point].probe(_patch(place), name=name)
+            value, ids, chances = rmodel.forward(
+                [clean, corrupted, corrupted], probes=[probe], logits=told
+            )
         low, high = self.extremes
         share = (float(value) - low) / (high - low)
         return share, list(zip(ids.tolist(), *chances.tolist(), strict=True))
@@ -167,68 +165,44 @@ class Sweep:
         dims = spec.dims if spec else ()
         return len(dims) > 2 and dims[2] in ("H", "K")
 
-    def _run(
-        self,
-        points: Sequence[str],
-        cells: Sequence[Cell],
-        logits: Callable[[Any], Any],
-        unpatched: int = 0,
-    ) -> Any:
-        """A forward in which row i has cell i of the clean run, and the last rows have none."""
-        rmodel = self.rmodel
-        clean = self._clean(points)
-        with contexts(rmodel, "patch") as name:
-            probes = [
-                rmodel.probe_points[point].probe(
-                    _patch([(row, at) for row, (of, at) in enumerate(cells) if of == point], heads),
-                    name=name,
-                    source=clean[point],
-                )
-                for point, heads in {of: self.by_head(of) for of, _ in cells}.items()
-            ]
-            batch = self.corrupted.ids.repeat(len(cells) + unpatched, 1)
-            return rmodel.forward(batch, probes=probes, logits=logits)
-
-    def _clean(self, points: Sequence[str]) -> Mapping[str, Recording]:
-        """The clean run's recordings of points, all that are missing made in one forward."""
-        missing = [point for point in points if point not in self._recordings]
-        if missing:
-            with contexts(self.rmodel, "clean") as name:
-                made = self.rmodel.probe_points
-                probes = [made[p].probe(keep, name=name, read_only=True) for p in missing]
-                self.rmodel.forward(self.clean, probes=probes, logits="none")
-                recordings = self.rmodel.recordings(fetch=False)
-                self._recordings |= {point: recordings[point, name] for point in missing}
-        return self._recordings
+    def place(self, point: str, number: int) -> tuple[int, ...]:
+        """Where a cell is in a row's value: a head everywhere, or a position."""
+        return (ALL, number, ALL) if self.by_head(point) else (number, ALL, ALL)
 
 
-def _patch(rows: list[tuple[int, int]], heads: bool) -> Callable[[Any, Any], None]:
-    """A probe that gives each row its own cell of the source: a head everywhere, or a position."""
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of some points, as they are requested."""
+
+    sweep: Sweep
+    points: Sequence[str]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return tuple(self.points)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.points)
+
+    @property
+    def axes(self) -> dict[str, tuple[Label, ...]]:
+        return {"point": self.patterns, "cell": ()}
+
+    def cells(self, length: int) -> Iterator[GridCell]:
+        for at, point in enumerate(self.points):
+            layer = self.sweep.rmodel.catalog.point(point).layer or 0
+            heads = self.sweep.by_head(point)
+            for number in range(self.sweep.cells(point)):
+                places = ((at, self.sweep.place(point, number)),)
+                yield GridCell((at, number), places, layer, None if heads else number)
+
+
+def _patch(place: tuple[int, ...]) -> Callable[[Any, Any], None]:
+    """A probe that gives row 1 a cell of row 0, the clean run."""
 
     def patch(save_ctx: Any, tensor: Any) -> None:
-        clean = save_ctx.source.tensor[0]
-        for row, cell in rows:
-            if heads:
-                tensor[row, :, cell] = clean[:, cell]
-            else:
-                tensor[row, cell] = clean[cell]
+        index = tuple(slice(None) if at < 0 else at for at in place)[: tensor.dim() - 1]
+        tensor[(1, *index)] = tensor[(0, *index)].clone()
 
     return patch
-
-
-def _difference(clean: int, corrupted: int) -> Metric:
-    def difference(logits: Any) -> Any:
-        return (logits[:, -1, clean] - logits[:, -1, corrupted]).float().cpu()
-
-    return difference
-
-
-def _answers(
-    rmodel: Client, clean: Tokens, corrupted: Tokens, answers: tuple[Any, Any] | None
-) -> tuple[int, int]:
-    """Two token ids: as given, or what the model predicts after each text."""
-    if answers is None:
-        best = [rmodel.forward(t, probes=[], logits="last")[0].argmax() for t in (clean, corrupted)]
-        return int(best[0]), int(best[1])
-    first, second = one_token_each(rmodel, answers, after=clean)
-    return first, second

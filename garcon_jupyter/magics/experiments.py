@@ -136,18 +136,22 @@ def _attribute() -> Parser:
         type=_names,
         default=("layer", "head"),
         metavar="AXES",
-        help="axes of cells: layer, position, head, unit (default: layer,head)",
+        help="axes of cells: layer, position, head, kv_head, unit (default: layer,head)",
     )
+    _gradients(parser, "corrupted", "clean", "mean", "integrated", "layer")
+    return parser
+
+
+def _gradients(parser: Parser, *methods: str) -> None:
     parser.add_argument(
         "--method",
-        default="corrupted",
-        choices=("corrupted", "clean", "mean", "integrated", "layer"),
-        help="where the gradient is taken (default: corrupted)",
+        default=methods[0],
+        choices=methods,
+        help=f"where the gradient is taken (default: {methods[0]})",
     )
     parser.add_argument(
-        "--check", type=int, default=0, metavar="N", help="patch so many cells exactly beside it"
+        "--check", type=int, default=0, metavar="N", help="patch so many of them exactly beside it"
     )
-    return parser
 
 
 def _attribute_edges() -> Parser:
@@ -157,6 +161,7 @@ def _attribute_edges() -> Parser:
         epilog="In Python: found = rmodel.experiments.attribute_edges(CLEAN, CORRUPTED, …)",
     )
     _pair(parser)
+    _gradients(parser, "corrupted", "clean", "mean", "integrated")
     return parser
 
 
@@ -346,7 +351,13 @@ def _run_attribute(model: RemoteModel, given: argparse.Namespace) -> Any:
 
 
 def _run_attribute_edges(model: RemoteModel, given: argparse.Namespace) -> Any:
-    return model.experiments.attribute_edges(given.clean, given.corrupted, answers=given.answers)
+    return model.experiments.attribute_edges(
+        given.clean,
+        given.corrupted,
+        answers=given.answers,
+        method=given.method,
+        check=given.check,
+    )
 
 
 def _run_direct_logit_attribution(model: RemoteModel, given: argparse.Namespace) -> Any:

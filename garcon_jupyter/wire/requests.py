@@ -127,6 +127,8 @@ class Backward(AdaptedRequest):
 
     Attributes:
         loss: ``loss(logits)``, or ``loss(logits, values)`` where `values` were asked for.
+        logits: what the loss is given: "all" [b, p, V], or "last" [b, 1, V], those of each row's last real token.
+        each_row: the loss is a number for each row, [b], which are answered; gradients are of their sum.
         values: points whose values, on the graph, the loss is given.
         parameters: parameters whose gradients are answered, by the names of the table.
     """
@@ -138,6 +140,8 @@ class Backward(AdaptedRequest):
     values: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     seed: int = 0
+    logits: str = "all"
+    each_row: bool = False
 
 
 @dataclass

@@ -39,6 +39,11 @@ def square(logits):
     return (logits[0, -1] ** 2).sum()
 
 
+def last_squares(logits):
+    assert logits.shape[1] == 1
+    return logits[:, 0].pow(2).sum(-1)
+
+
 def far(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape:
         return float("inf")
@@ -80,6 +85,12 @@ def everything(model: garcon.RemoteModel) -> dict[str, Tensor]:
     found["last"] = model.forward(tokens, probes=[], logits="last")
     names = probed(model)
     parameters = ["layers.0.attn.q_proj", "layers.1.mlp.down_proj", "embed.weight"]
+    rows, gradients = model.backward(
+        tokens, last_squares, probes=[], parameters=parameters, logits="last", each_row=True
+    )
+    found["each row's loss"] = rows
+    found |= {f"last gradient of {p}": g for p, g in gradients.items()}
+    found |= attributed(model)
     for name in names:
         point = model.probe_points[name]
         seen = [point.probe(save), point.probe(edit)]
@@ -104,6 +115,26 @@ def everything(model: garcon.RemoteModel) -> dict[str, Tensor]:
         tokens, max_new_tokens=6, probes=edits
     ).ids.float()
     return found
+
+
+def attributed(model: garcon.RemoteModel) -> dict[str, Tensor]:
+    """Attribution of two pairs by gradients, with what is patched beside it."""
+    clean = [[0, 40, 41, 42, 99], [0, 12, 13, 14, 15]]
+    corrupted = [[0, 40, 77, 42, 99], [0, 12, 80, 14, 15]]
+    answers = (17, 23)
+    nodes = {
+        method: model.experiments.attribute(
+            clean, corrupted, answers=answers, method=method, steps=2, check=3
+        )
+        for method in ("corrupted", "mean", "integrated", "layer")
+    }
+    edges = model.experiments.attribute_edges(clean, corrupted, answers, method="mean", check=3)
+    found = {f"nodes, {method}": one.values for method, one in nodes.items()}
+    found["nodes patched"] = nodes["mean"].more["exact"].nan_to_num()
+    return found | {
+        "edges": edges.values.nan_to_num(),
+        "edges patched": edges.more["exact"].nan_to_num(),
+    }
 
 
 @pytest.fixture(scope="module")

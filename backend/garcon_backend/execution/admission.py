@@ -125,11 +125,10 @@ class Admission:
     def _logits(self, request: Any, rows: int, length: int) -> int:
         if not self.mesh.last_stage:
             return 0
-        if isinstance(
-            request, wire.Jacobian
-        ):  # the model makes those of the last position by the way
+        some = isinstance(request, (wire.Forward, wire.Backward))
+        if isinstance(request, wire.Jacobian):  # those of the last position are made by the way
             return rows * self.sizes["V"] * self.itemsize
-        whole = not isinstance(request, wire.Forward) or request.logits not in ("last", "none")
+        whole = not some or request.logits not in ("last", "none")
         probed = any(spec.point == "logits" for spec in request.probes)
         positions = length if whole or probed else 1
         return rows * positions * self.sizes["V"] * self.itemsize

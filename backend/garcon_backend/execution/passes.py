@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -177,10 +178,7 @@ class Passes:
         reduce: Callable[..., Any] | None,
     ) -> Any:
         """Logits as the request asked for them, on the rank that answers."""
-        keep: Any = 0
-        looked_at = any(p.address.name == "logits" for p in probes)
-        if self._computes_some_logits and request.logits in ("last", "none") and not looked_at:
-            keep = last = inputs.last.unique()
+        keep = self._kept(request, inputs, probes)
         with self.open(request, inputs, probes) as probed, torch.no_grad():
             output = self.read(probed, inputs, keep)
         if request.logits == "none" or not self.rank.mesh.last_stage:
@@ -189,11 +187,19 @@ class Passes:
         if logits is None:
             return None
         if request.logits == "last":
-            where = inputs.last if isinstance(keep, int) else torch.searchsorted(last, inputs.last)
-            return logits[torch.arange(len(logits), device=logits.device), where]
+            return _last(logits, inputs, keep)
         if reduce is None:
             return logits
         return self.user(request.seed, reduce, "the logits function", logits)
+
+    def _kept(
+        self, request: wire.Forward | wire.Backward, inputs: Inputs, probes: Sequence[LoadedProbe]
+    ) -> Any:
+        """Positions whose logits are computed, as :meth:`read` takes them: those that are asked for, unless a probe sees them."""
+        looked_at = any(p.address.name == "logits" for p in probes)
+        if self._computes_some_logits and request.logits in ("last", "none") and not looked_at:
+            return inputs.last.unique()
+        return 0
 
     def forward_in_chunks(
         self,
@@ -247,8 +253,10 @@ class Passes:
                 self.open(request, inputs, probes, values, grad=True) as probed,
                 torch.enable_grad(),
             ):
-                logits = logits_of(self.read(probed, inputs))
-                value, gradient = self._loss(probed, loss, logits, values)
+                keep = self._kept(request, inputs, probes)
+                logits = logits_of(self.read(probed, inputs, keep))
+                shown = partial(_shown, request, inputs, keep)
+                value, gradient = self._loss(probed, loss, logits, values, shown, request.each_row)
                 if probed.failure is None or self.rank.mesh.world > 1:
                     self._backward_through(probed, logits, gradient)
             gradients = parameters.gradients(request.parameters)
@@ -260,11 +268,17 @@ class Passes:
         loss: Callable[..., Any],
         logits: Tensor,
         values: Sequence[Address],
+        shown: Callable[[Tensor], Tensor],
+        each_row: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
         """The loss, and its gradient at the logits; user code on the leader of the last stage.
 
         Values travel there as leaves, and their gradients back, so that those of other stages are as
         good as its own.
+
+        Args:
+            shown: of the logits that were computed, those that the loss is given.
+            each_row: the loss is a number for each row.
         """
         leaves = []
         for address in values:
@@ -274,7 +288,9 @@ class Passes:
         whole = probed.gather_group.gather(logits, Layout()) if self.rank.mesh.last_stage else None
         if whole is not None:
             leaf = whole.clone().requires_grad_()
-            value = self._scalar(probed, loss, leaf, [leaves] if values else [])
+            given = [shown(leaf), *([leaves] if values else [])]
+            value = self._measured(probed, loss, given, each_row)
+            leaf.grad = None if value is None else leaf.grad
             gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         for address, leaf_value in zip(values, leaves, strict=True):
             mine = leaf_value.grad if self.answers and leaf_value is not None else None
@@ -284,19 +300,19 @@ class Passes:
                 torch.autograd.backward(own, asked, retain_graph=True)
         return value, gradient
 
-    def _scalar(
-        self, probed: ProbedPass, loss: Callable[..., Any], leaf: Tensor, extra: list[Any]
+    def _measured(
+        self, probed: ProbedPass, loss: Callable[..., Any], given: list[Any], each_row: bool
     ) -> Tensor | None:
         """The loss, after its own backward; None where it failed and other ranks must go on."""
         try:
-            value = _checked_scalar(self.user(probed.seed, loss, "the loss function", leaf, *extra))
-            self.user(probed.seed, value.backward, "the loss function")
+            found = self.user(probed.seed, loss, "the loss function", *given)
+            value = _checked_rows(found, len(given[0])) if each_row else _checked_scalar(found)
+            self.user(probed.seed, value.sum().backward, "the loss function")
         except (UserFailure, BadRequest, Cancelled) as error:
             if self.rank.mesh.world == 1:
                 raise
             where = getattr(error, "where", "the loss function")
             probed.failure = probed.failure or UserFailure(getattr(error, "error", error), where)
-            leaf.grad = None
             return None
         return value.detach()
 
@@ -329,12 +345,37 @@ def _checked_scalar(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise BadRequest(f"The loss is {shape}, not a scalar.", "Return one number, e.g. .mean().")
+    return _on_graph(value)
+
+
+def _checked_rows(value: Any, rows: int) -> Tensor:
+    if not isinstance(value, Tensor) or value.shape != (rows,):
+        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise BadRequest(
+            f"The function of the logits gives {shape} for {rows} rows, not one number for each row.",
+            "Return a tensor [row], such as logits[:, -1, 5].",
+        )
+    return _on_graph(value)
+
+
+def _on_graph(value: Tensor) -> Tensor:
     if not value.requires_grad:
         raise BadRequest(
             "The loss does not depend on the logits or the values.",
             "Compute it from the arguments, without .item() or .detach().",
         )
     return value
+
+
+def _last(logits: Tensor, inputs: Inputs, keep: Any) -> Tensor:
+    """The logits of each row's last real token, [b, V], of those that were computed."""
+    where = inputs.last if isinstance(keep, int) else torch.searchsorted(keep, inputs.last)
+    return logits[torch.arange(len(logits), device=logits.device), where]
+
+
+def _shown(request: wire.Backward, inputs: Inputs, keep: Any, logits: Tensor) -> Tensor:
+    """What the loss is given of the logits that were computed."""
+    return logits if request.logits == "all" else _last(logits, inputs, keep)[:, None]
 
 
 def logits_of(output: Any) -> Tensor:

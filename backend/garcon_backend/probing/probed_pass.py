@@ -354,7 +354,9 @@ class ProbedPass(UserCalls):
             with torch.no_grad():
                 asked, edited = self.ask(visit.point, visit.point.backward, total)
             whole = inward = asked.detach() if direct is None else asked.detach() - direct
-        if visit.enter is not None and visit.y is not None:
+        # Where no probe changed the value and the loss asked nothing of it, no graph lies between: the gradient goes on as it is.
+        between = visit.changed or visit.joint
+        if between and visit.enter is not None and visit.y is not None:
             try:
                 if visit.y.requires_grad:
                     torch.autograd.backward(visit.y, whole, retain_graph=True)

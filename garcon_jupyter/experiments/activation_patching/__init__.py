@@ -6,6 +6,7 @@ Not here: the forwards (the server's ``execution.patching``), and the picture th
 ``path_patch``  what a sender tells a receiver directly, through the residual stream alone
 ``faithfulness``  what a circuit keeps by itself, all outside of it ablated
 ``pairs``       prompt pairs: their tokens, where they differ, what each is given
+``measures``    what is measured of each run
 ``grid``        the cells, by the axes that they are laid out on
 ``requests``    cells cut into requests, and what came of each
 ``results``     all cells run, and laid out

@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.client import shipping
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.activation_patching.grid import Grid, GridCell
-from garcon_jupyter.experiments.activation_patching.pairs import Pairs, Replace, answers_of
-from garcon_jupyter.experiments.activation_patching.patch import TOKENS, check
-from garcon_jupyter.experiments.activation_patching.requests import CellRequests
-from garcon_jupyter.experiments.activation_patching.results import laid_out, measured
+from garcon_jupyter.experiments.activation_patching.measures import Measure
+from garcon_jupyter.experiments.activation_patching.pairs import Pairs, Replace
+from garcon_jupyter.experiments.activation_patching.results import (
+    TOKENS,
+    check_options,
+    swept,
+)
 from garcon_jupyter.experiments.result import ExperimentResult
 
 if TYPE_CHECKING:
@@ -87,28 +89,23 @@ def faithfulness(
         True
     """
     pairs = Pairs.of(rmodel, clean, corrupted)
-    check(replace, tokens, metric, answers)
+    check_options(replace, tokens)
     circuits = Circuits.of(rmodel, found, max(pairs.lengths), sizes, threshold, seed)
-    requests = CellRequests(
-        rmodel,
-        pairs,
-        circuits,
-        False,
-        pairs.sources(False, replace, seed),
-        None if metric else answers_of(rmodel, pairs, answers),
-        shipping.pack(metric, "metric") if metric else None,
-        exact=False,
-        seed=seed,
-        looks_back=rmodel.catalog.mapped,
-    )
     about = {
         "replace": replace,
         "order of": found.experiment,
         "circuit": circuits.told(),
-        "tokens": tokens,
         "seed": seed,
     }
-    return laid_out("faithfulness", requests, measured(requests, tokens, progress), about)
+    return swept(
+        "faithfulness",
+        *(rmodel, pairs, circuits, Measure.of(rmodel, pairs, answers, metric), about),
+        denoise=False,
+        replace=replace,
+        tokens=tokens,
+        seed=seed,
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True)

@@ -14,25 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.client import shipping
-from garcon_jupyter.client.function_checks import check_call
-from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.activation_patching.grid import Grid
-from garcon_jupyter.experiments.activation_patching.pairs import (
-    REPLACE,
-    Pairs,
-    Replace,
-    answers_of,
+from garcon_jupyter.experiments.activation_patching.measures import Measure
+from garcon_jupyter.experiments.activation_patching.pairs import Pairs, Replace
+from garcon_jupyter.experiments.activation_patching.results import (
+    TOKENS,
+    check_options,
+    swept,
 )
-from garcon_jupyter.experiments.activation_patching.requests import CellRequests
-from garcon_jupyter.experiments.activation_patching.results import laid_out, measured
 from garcon_jupyter.experiments.result import ExperimentResult
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
-
-TOKENS = 4096
-"""Tokens of one request at most."""
 
 
 def patch(
@@ -112,39 +105,20 @@ def patch(
         [({'head': 3}, 0.73...)]
     """
     pairs = Pairs.of(rmodel, clean, corrupted)
-    check(replace, tokens, metric, answers)
+    check_options(replace, tokens)
     denoise = replace == "patch" if denoise is None else bool(denoise)
     grid = Grid.of(rmodel, points, by, max(pairs.lengths), units)
-    requests = CellRequests(
-        rmodel,
-        pairs,
-        grid,
-        denoise,
-        pairs.sources(denoise, replace, seed),
-        None if metric else answers_of(rmodel, pairs, answers),
-        shipping.pack(metric, "metric") if metric else None,
-        exact,
-        seed,
-        looks_back=rmodel.catalog.mapped,
+    measure = Measure.of(rmodel, pairs, answers, metric)
+    options: dict[str, Any] = {
+        "denoise": denoise,
+        "replace": replace,
+        "exact": exact,
+        "seed": seed,
+    }
+    return swept(
+        "patch",
+        *(rmodel, pairs, grid, measure, options),
+        **options,
+        tokens=tokens,
+        progress=progress,
     )
-    about = {"replace": replace, "denoise": denoise, "exact": exact, "tokens": tokens, "seed": seed}
-    return laid_out("patch", requests, measured(requests, tokens, progress), about)
-
-
-def check(replace: str, tokens: Any, metric: Any, answers: Any) -> None:
-    """Refuse options that make no sense.
-
-    Raises:
-        BadRequest, BadProbe: says which.
-    """
-    if replace not in REPLACE:
-        raise BadRequest(f"There is no replace={replace!r}.", f"There are {', '.join(REPLACE)}.")
-    if not isinstance(tokens, int) or tokens < 1:
-        raise BadRequest(f"tokens={tokens!r} is no number of tokens.", "Give at least 1.")
-    if metric is not None:
-        if answers is not None:
-            raise BadRequest(
-                "There are answers and a metric, and only one of them can be measured.",
-                "Leave one out.",
-            )
-        check_call(metric, "metric", "logits")

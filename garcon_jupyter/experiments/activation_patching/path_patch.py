@@ -13,25 +13,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.client import shipping
 from garcon_jupyter.errors import BadRequest, PointUnavailable
 from garcon_jupyter.experiments.activation_patching.grid import (
     ALL,
     CellLayout,
     Grid,
     GridCell,
-    PointShape,
 )
-from garcon_jupyter.experiments.activation_patching.pairs import Pairs, answers_of
-from garcon_jupyter.experiments.activation_patching.patch import TOKENS, check
+from garcon_jupyter.experiments.activation_patching.measures import Measure
+from garcon_jupyter.experiments.activation_patching.pairs import Pairs
 from garcon_jupyter.experiments.activation_patching.requests import (
     ITS_TEXT,
     ROW_BEFORE,
     SOURCES,
-    CellRequests,
     Patch,
 )
-from garcon_jupyter.experiments.activation_patching.results import laid_out, measured
+from garcon_jupyter.experiments.activation_patching.results import (
+    TOKENS,
+    check_options,
+    swept,
+)
+from garcon_jupyter.experiments.point_shapes import PointShape
 from garcon_jupyter.points import Address
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def path_patch(
         [({'layer': 23, 'head': 3}, 0.57...)]
     """
     pairs = Pairs.of(rmodel, clean, corrupted)
-    check("patch", tokens, metric, answers)
+    check_options("patch", tokens)
     grid = Grid.of(rmodel, senders, by, max(pairs.lengths), units)
     if "layer" not in grid.by:
         raise BadRequest(
@@ -98,26 +100,20 @@ def path_patch(
             'Let "layer" be one of by.',
         )
     paths = Paths.of(rmodel, receivers)
-    requests = CellRequests(
-        rmodel,
-        pairs,
-        grid,
-        bool(denoise),
-        pairs.sources(bool(denoise), "patch", 0),
-        None if metric else answers_of(rmodel, pairs, answers),
-        shipping.pack(metric, "metric") if metric else None,
-        exact=False,
-        seed=0,
-        looks_back=rmodel.catalog.mapped,
-        rows=paths.rows,
-    )
-    if not requests.cells():
+    if not any(paths.rows(grid, cell) for cell in grid.cells(max(pairs.lengths))):
         raise BadRequest(
             f"No receiver of {', '.join(paths.told)} comes after a sender of {', '.join(grid.patterns)}.",
             "Give receivers of later layers.",
         )
-    about = {"receivers": paths.told, "denoise": bool(denoise), "tokens": tokens}
-    return laid_out("path_patch", requests, measured(requests, tokens, progress), about)
+    return swept(
+        "path_patch",
+        *(rmodel, pairs, grid, Measure.of(rmodel, pairs, answers, metric)),
+        {"receivers": paths.told, "denoise": bool(denoise)},
+        denoise=bool(denoise),
+        rows=paths.rows,
+        tokens=tokens,
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.activation_patching.grid import CellLayout, GridCell
+from garcon_jupyter.experiments.activation_patching.measures import Measure
 from garcon_jupyter.experiments.activation_patching.pairs import Pairs, Side
 from garcon_jupyter.wire import requests as wire
 
@@ -72,8 +73,7 @@ class CellRequests:
         pairs, grid: what they are of.
         denoise: whether the corrupted runs are patched; else the clean ones.
         sources: of each pair, the runs whose values its patched run is given.
-        answers: of each pair; None where there is a metric.
-        looks_back: whether what the model computes at a position depends on no later one.
+        measure: what is measured of each run.
         rows: what rows a cell takes.
         ends: of each pair that was run, the metric of the corrupted and of the clean run.
         skipped: cells that were not run, as they change nothing.
@@ -85,11 +85,9 @@ class CellRequests:
     grid: CellLayout
     denoise: bool
     sources: Sequence[Sequence[Side]]
-    answers: Sequence[tuple[int, int]] | None
-    metric: wire.Code | None
-    exact: bool
-    seed: int
-    looks_back: bool
+    measure: Measure
+    exact: bool = False
+    seed: int = 0
     rows: Rows = one_row
     ends: dict[int, tuple[float, float]] = field(default_factory=dict)
     skipped: int = 0
@@ -120,7 +118,7 @@ class CellRequests:
             length = self.pairs.lengths[todo[0].pair]
             part = self._first(todo, most(length))
             todo = todo[len(part) :]
-            yield self._measured(part)
+            yield self.measured(part)
 
     def _first(self, todo: Sequence[CellOfPair], most: int) -> list[CellOfPair]:
         """The cells of the next request: of one length, and one at least."""
@@ -142,12 +140,19 @@ class CellRequests:
         if not one.cell.places:
             return True
         position = one.cell.position
-        if position is None or not self.looks_back:
+        if (
+            position is None or not self.rmodel.catalog.mapped
+        ):  # of others it is not known that they look back only
             return False
         run = (one.pair, not self.denoise)
         return position < self.pairs.first_difference(run, self.sources[one.pair])
 
-    def _measured(self, part: Sequence[CellOfPair]) -> list[Measured]:
+    def measured(self, part: Sequence[CellOfPair]) -> list[Measured]:
+        """Run some cells of one length in a request; what came of each.
+
+        Raises:
+            BadRequest: as :meth:`run`.
+        """
         run = [one for one in part if not self._changes_nothing(one)]
         self.skipped += len(part) - len(run)
         sides, request = self._request([one.pair for one in part], run)
@@ -204,7 +209,7 @@ class CellRequests:
                     at = points.setdefault(point, len(points))
                     patches.append((len(texts), at, whose[source], *place))
                 texts.append(text)
-        answers = self.answers
+        answers = self.measure.answers
         return sides, wire.Patch(
             texts=torch.tensor([self.pairs.tokens(side) for side in sides]),
             sources=tuple(self._sources_of(side, number) for side in sides),
@@ -212,7 +217,7 @@ class CellRequests:
             points=tuple(points),
             patches=torch.tensor(patches) if patches else None,
             answers=None if answers is None else torch.tensor([answers[pair] for pair, _ in sides]),
-            metric=self.metric,
+            metric=self.measure.code,
             exact=self.exact,
             seed=self.seed,
             adapter=self.rmodel.adapter,

@@ -1,29 +1,30 @@
 """What of a point is one cell: the axes that are kept, and which numbers of a value belong to a place along them.
 
-cells = Cells.of(rmodel.catalog, "layers.*.attn.z", ("layer", "head"), positions=14)
+cells = Cells.of(rmodel, "layers.*.attn.z", ("layer", "head"), positions=14)
 cells.axes                     # {"layer": (0, 1, …), "head": (0, 1, …)}
-cells.index((4, 2))            # ("layers.4.attn.z", (slice(None), 2, slice(None)))
+cells.place((4, 2))            # (4, (-1, 2, -1)): the point, and where in a row's value
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.points import Catalog, PointSpec
+from garcon_jupyter.experiments.activation_patching.grid import ALL, GridCell
+from garcon_jupyter.experiments.point_shapes import LETTERS, PointShape
+from garcon_jupyter.points import Address, PointSpec
 
-LAYER = "layer"
+if TYPE_CHECKING:
+    from torch import Tensor
 
-WORDS = {
-    **dict.fromkeys(("p", "p_q"), "position"),
-    "p_k": "key",
-    **dict.fromkeys(("H", "K", "R", "G"), "head"),
-    "A": "stream",
-}
-"""Letter of a shape → what an axis of it is called; all others but 1 are units."""
+    from garcon_jupyter.client.client import Client
+
+LAYER, UNIT = "layer", "unit"
+
+BY_POSITION = ("position", "key")
+"""Axes that are as long as a text."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +32,32 @@ class Cells:
     """The cells of points of one kind.
 
     Attributes:
+        pattern: by which they were selected.
         points: their names, by layer.
-        words: what each dimension of a value is called, without that of the batch; "" where it is summed in any case.
+        dims: of a row's value, how many dimensions it has.
+        along: for each axis but "layer" the dimension of a row's value that it goes along.
         axes: the name of each axis, in order, with its places.
     """
 
+    pattern: str
     points: tuple[str, ...]
-    words: tuple[str, ...]
+    dims: int
+    along: dict[str, int]
     axes: dict[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, catalog: Catalog, pattern: str, by: Sequence[str], positions: int) -> Cells:
+    def of(cls, rmodel: Client, pattern: str, by: Sequence[str], positions: int) -> Cells:
         """The cells of the points that a pattern selects.
 
         Args:
-            by: the axes that are kept: "layer", and of a value's own "position", "head", "unit" (of attention scores "key").
-            positions: tokens of a text.
+            by: the axes that are kept: "layer", and of a value's own "position", "head", "kv_head", "unit" (of attention scores "key").
+            positions: tokens of the longest text.
 
         Raises:
             UnknownPoint, PointUnavailable: the model has no such point.
             BadRequest: the points are not of one kind, have no gradient or none of these axes.
         """
-        addresses = catalog.select(pattern)
+        addresses = rmodel.catalog.select(pattern)
         kinds = list(dict.fromkeys(address.template for address in addresses))
         if len(kinds) > 1:
             raise BadRequest(
@@ -65,72 +70,101 @@ class Cells:
                 f"{addresses[0].name} has no value of each row and position with a gradient.",
                 "Choose points such as layers.*.attn.z, layers.*.resid_pre or layers.*.mlp.post_activation.",
             )
-        words = tuple("" if d == "1" else WORDS.get(d, "unit") for d in spec.dims[1:])
-        layered = addresses[0].layer is not None
-        chosen = _axes_of(by, words, layered, several=len(addresses) > 1, of=pattern)
-        shape = catalog.shape(addresses[0])[1:]
-        sizes = [side if isinstance(side, int) else positions for side in shape]
-        axes = {word: tuple(range(sizes[words.index(word)])) for word in chosen if word != LAYER}
-        if LAYER in chosen:
-            axes[LAYER] = tuple(address.layer or 0 for address in addresses)
-        return cls(
-            tuple(address.name for address in addresses),
-            words,
-            {word: axes[word] for word in chosen},
-        )
+        shape = PointShape.of(rmodel, addresses[0])
+        chosen = (by,) if isinstance(by, str) else tuple(by)
+        along = _dims_of(chosen, shape, addresses, pattern)
+        axes: dict[str, tuple[int, ...]] = {}
+        for axis in chosen:
+            if axis == LAYER:
+                axes[LAYER] = tuple(address.layer or 0 for address in addresses)
+            else:
+                size = shape.sizes[along[axis] + 1]
+                axes[axis] = tuple(range(positions if size is None else size))
+        return cls(pattern, tuple(a.name for a in addresses), len(shape.dims) - 1, along, axes)
+
+    # -- as they are patched -----------------------------------------------------------------
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """How many places there are along each axis."""
-        return tuple(map(len, self.axes.values()))
+    def patterns(self) -> tuple[str, ...]:
+        """The points, as they were selected."""
+        return (self.pattern,)
 
-    def places(self) -> list[tuple[int, ...]]:
-        """Every cell, by its place along each axis."""
-        return list(itertools.product(*map(range, self.shape)))
+    @property
+    def names(self) -> list[str]:
+        """Names of all points, in order; cells have their numbers."""
+        return [*self.points]
 
-    def index(self, place: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
-        """A cell's point, and which numbers of a row's value there it is."""
-        at = dict(zip(self.axes, place, strict=True))
-        index = (at.get(word, slice(None)) for word in self.words)
-        return self.points[at.get(LAYER, 0)], tuple(index)
+    def cell(self, at: tuple[int, ...]) -> GridCell:
+        """A cell, by its place along each axis."""
+        labels = dict(zip(self.axes, at, strict=True))
+        point = labels.pop(LAYER, 0)
+        place = [ALL] * max(self.dims, 3)
+        for axis, index in labels.items():
+            place[self.along[axis]] = index
+        layer = self.axes.get(LAYER, (0,) * len(self.points))[point]
+        return GridCell(at, ((point, tuple(place)),), layer, labels.get("position"))
 
-    def gather(self, found: dict[str, Any]) -> Any:
-        """Numbers of each point, as :meth:`summing` leaves them, along the axes."""
+    # -- as they are added up ----------------------------------------------------------------
+
+    def summing(self) -> Callable[[Any], Any]:
+        """A function that sums pairs' numbers [pair, …] over what is no axis; it goes to the server."""
+        order = [1 + self.along[axis] for axis in self.axes if axis != LAYER]
+        summed = [dim for dim in range(1, 1 + self.dims) if dim not in order]
+        left = [dim for dim in range(1, 1 + self.dims) if dim in order]
+        onto = [0, *(1 + left.index(dim) for dim in order)]
+
+        def onto_cells(numbers: Any) -> Any:
+            return (numbers.sum(summed) if summed else numbers).permute(onto)
+
+        return onto_cells
+
+    def gather(self, found: dict[str, Tensor]) -> Tensor:
+        """Numbers [pair, …] of each point, as :meth:`summing` leaves them, along the axes; NaN where texts have no such position."""
         import torch
 
         each = [found[point] for point in self.points]
         if LAYER not in self.axes:
-            return each[0]
-        return torch.stack(each, dim=list(self.axes).index(LAYER))
-
-    def summing(self) -> Callable[[Any], Any]:
-        """A function that sums one row's numbers over what is no axis; it goes to the server."""
-        own = [word for word in self.axes if word != LAYER]
-        summed = [at for at, word in enumerate(self.words) if word not in own]
-        left = [word for word in self.words if word in own]
-        order = [left.index(word) for word in own]
-
-        def onto_cells(numbers: Any) -> Any:
-            return (numbers.sum(summed) if summed else numbers).permute(order)
-
-        return onto_cells
+            values = each[0]
+        else:
+            values = torch.stack(each, dim=1 + list(self.axes).index(LAYER))
+        whole = values.new_full((len(values), *map(len, self.axes.values())), float("nan"))
+        whole[tuple(slice(size) for size in values.shape)] = values
+        return whole
 
 
-def _axes_of(
-    by: Sequence[str], words: Sequence[str], layered: bool, several: bool, of: str
-) -> list[str]:
-    """The axes that were asked for, checked."""
-    chosen = [by] if isinstance(by, str) else list(by)
-    there = [*([LAYER] if layered else []), *filter(None, words)]
-    unknown = [word for word in chosen if word not in there]
+def _dims_of(
+    chosen: tuple[str, ...], shape: PointShape, addresses: Sequence[Address], pattern: str
+) -> dict[str, int]:
+    """For each axis but "layer" the dimension of a row's value that it goes along; checked."""
+    layered, units = addresses[0].layer is not None, shape.of_units()
+    heads = [axis for axis in ("head", "kv_head") if any(d in LETTERS[axis] for d in shape.dims)]
+    there = [LAYER] if layered else []
+    there += [axis for axis in LETTERS if any(d in LETTERS[axis] for d in shape.dims)]
+    there += [UNIT] if units else []
+    unknown = [
+        axis
+        for axis in chosen
+        if axis not in (LAYER, UNIT, *LETTERS) or (axis == LAYER and not layered)
+    ]
+    unknown += [UNIT] if UNIT in chosen and not units else []
     if unknown or len(set(chosen)) != len(chosen):
         raise BadRequest(
-            f"by={tuple(chosen)!r} of {of}: {'an axis twice' if not unknown else f'there is no axis {unknown[0]!r}'}.",
+            f"by={chosen!r} of {pattern}: {f'there is no axis {unknown[0]!r}' if unknown else 'an axis twice'}.",
             f"It has {', '.join(there)}.",
         )
-    if several and LAYER not in chosen:
+    if len(addresses) > 1 and LAYER not in chosen:
         raise BadRequest(
-            f"by={tuple(chosen)!r} would add up layers.",
+            f"by={chosen!r} would add up layers.",
             f"Give 'layer' as well, such as by={(LAYER, *chosen)!r}, or a point of one layer.",
         )
-    return chosen
+    if UNIT in chosen and heads and not {"head", "kv_head"} & {*chosen}:
+        raise BadRequest(
+            f"by={chosen!r} would add up the units of all heads, which have nothing in common but their numbers.",
+            f"Give {heads[0]!r} as well.",
+        )
+    along = {axis: shape.along(axis) for axis in chosen if axis not in (LAYER, UNIT)}
+    if UNIT in chosen:
+        along[UNIT] = units[0]
+    if len(set(along.values())) < len(along):
+        raise BadRequest(f"by={chosen!r} says twice which head.", "Leave one of them out.")
+    return {axis: dim - 1 for axis, dim in along.items()}

@@ -1,83 +1,117 @@
-"""Cells patched, one run each: what an attribution is held against."""
+"""A sample of what is attributed, patched exactly beside it: how far gradients are off."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from garcon_jupyter.connection.background import Pace
-from garcon_jupyter.experiments.attribution.cells import Cells
-from garcon_jupyter.experiments.attribution.text_pair import TextPair
-from garcon_jupyter.experiments.clean_passes import contexts
+from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.experiments.activation_patching.grid import GridCell
+from garcon_jupyter.experiments.activation_patching.measures import Measure
+from garcon_jupyter.experiments.activation_patching.pairs import Pairs
+from garcon_jupyter.experiments.activation_patching.requests import CellRequests, Rows, one_row
+from garcon_jupyter.experiments.activation_patching.results import TOKENS, measured
+from garcon_jupyter.experiments.attribution.cells import BY_POSITION
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from garcon_jupyter.client.client import Client
+    from garcon_jupyter.experiments.result import Label
 
 Place = tuple[int, ...]
 
-TOKENS = 4096
-"""Tokens of one forward at most: what bounds its logits on the server."""
 
-FIRST_TOKENS = 256
-"""Tokens of the first one, before it is known how long that takes."""
+@dataclass(frozen=True)
+class SampledCells:
+    """Some cells, to be patched.
+
+    Attributes:
+        patterns: of their points.
+        names: of these, as cells number them.
+        sampled: the cells.
+        axes: of all cells that they are of.
+    """
+
+    patterns: tuple[str, ...]
+    names: list[str]
+    sampled: Sequence[GridCell]
+    axes: dict[str, tuple[Label, ...]]
+
+    def cells(self, length: int) -> Iterator[GridCell]:
+        """Those of texts of so many tokens."""
+        for cell in self.sampled:
+            at = dict(zip(self.axes, cell.at, strict=True))
+            if all(at.get(axis, -1) < length for axis in BY_POSITION):
+                yield cell
 
 
 def sample(values: Tensor, count: int, seed: int) -> list[Place]:
-    """Places of so many cells: half of them the strongest by size, the others drawn from the rest.
+    """Places of so many cells: half of them the strongest by size, the others drawn from the rest. Where there is no number is no cell.
 
     Most cells of a model are near zero; a sample of those alone would say nothing of the ones that are read.
     """
-    order = values.detach().flatten().abs().argsort(descending=True, stable=True).tolist()
+    import torch
+
+    flat = values.detach().flatten().abs()
+    by_size = flat.nan_to_num(nan=-1.0).argsort(descending=True, stable=True)
+    order: list[int] = by_size[: int((~flat.isnan()).sum())].tolist()
     strongest = order[: -(-count // 2)]
     drawn = random.Random(seed).sample(
         order[len(strongest) :], min(count, len(order)) - len(strongest)
     )
-    strides = [values.stride(dim) for dim in range(values.dim())]
-    sides = list(zip(strides, values.shape, strict=True))
-    return [
-        tuple(flat // stride % size for stride, size in sides)
-        for flat in sorted([*strongest, *drawn])
-    ]
+    places = torch.unravel_index(torch.tensor(sorted([*strongest, *drawn])), values.shape)
+    return [tuple(place) for place in torch.stack(places, 1).tolist()]
 
 
-def patched(rmodel: Client, pair: TextPair, cells: Cells, places: Sequence[Place]) -> list[float]:
-    """The metric of the corrupted run with one cell of the clean one, for each of some cells."""
-    first, most = (max(1, tokens // pair.ids.shape[1]) for tokens in (FIRST_TOKENS, TOKENS))
-    pace, todo, found = Pace(first, most), list(places), []
-    while todo:
-        part, todo = todo[: pace.size], todo[pace.size :]
-        with pace.piece(len(part)):
-            found += _run(rmodel, pair, cells, part)
-    return found
+def patched(
+    rmodel: Client,
+    pairs: Pairs,
+    measure: Measure,
+    cells: SampledCells,
+    like: Tensor,
+    rows: Rows = one_row,
+) -> Tensor:
+    """What patching these cells gives, [pair, …] as shares; NaN for all others.
+
+    Args:
+        like: of this shape.
+        rows: what rows a cell takes.
+    """
+    import torch
+
+    sources = pairs.sources(True, "patch", 0)
+    requests = CellRequests(rmodel, pairs, cells, True, sources, measure, rows=rows)
+    exact = torch.full(like.shape, float("nan"), dtype=like.dtype)
+    for one in measured(requests, TOKENS, progress=False):
+        exact[(one.where.pair, *one.where.cell.at)] = one.share
+    return exact
 
 
-def _run(rmodel: Client, pair: TextPair, cells: Cells, places: Sequence[Place]) -> list[float]:
-    """One forward of the pair, and of a row for each cell."""
-    metric = pair.metric
-    at: dict[str, list[tuple[int, tuple[Any, ...]]]] = {}
-    for row, place in enumerate(places, start=len(pair.ids)):
-        point, index = cells.index(place)
-        at.setdefault(point, []).append((row, index))
-    with contexts(rmodel, "patch") as name:
-        probes = [
-            rmodel.probe_points[point].probe(_patch(rows), name=name) for point, rows in at.items()
-        ]
-        measured = rmodel.forward(
-            pair.batch(len(places)), probes=probes, logits=lambda logits: metric(logits).cpu()
-        )
-    values: list[float] = measured[len(pair.ids) :].tolist()
-    return values
+def apart(values: Tensor, exact: Tensor) -> Mapping[str, float | int]:
+    """How far values are from exact ones, where there are some."""
+    import torch
+
+    seen = ~exact.isnan()
+    mine, theirs = values[seen].double(), exact[seen].double()
+    error = mine - theirs
+    found: dict[str, float | int] = {"cells": int(seen.sum())}
+    if len(mine) > 1:
+        found["pearson"] = float(torch.corrcoef(torch.stack([mine, theirs]))[0, 1])
+    return found | {
+        "largest error": float(error.abs().max()),
+        "relative error": float(error.norm() / theirs.norm()),
+    }
 
 
-def _patch(rows: Sequence[tuple[int, tuple[Any, ...]]]) -> Callable[[Any, Any], None]:
-    """A probe that gives each row its own cell of row 0, the clean run."""
+def check_numbers(**numbers: tuple[int, int]) -> None:
+    """Refuse what is no number of things, by name: the number, and the least that it may be.
 
-    def patch(save_ctx: Any, tensor: Any) -> None:
-        clean = tensor[0].clone()
-        for row, index in rows:
-            tensor[(row, *index)] = clean[index]
-
-    return patch
+    Raises:
+        BadRequest: says which.
+    """
+    for word, (number, least) in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise BadRequest(f"{word}={number!r} is no number of them.", f"Give at least {least}.")

@@ -1,8 +1,8 @@
 """Passes that leave value differences times gradients: one forward and one backward, of which only cells travel.
 
-A batch begins with the clean and the corrupted text. At a point a probe keeps how the two differ until the backward pass comes
+A batch has the clean and the corrupted texts of some pairs. At a point a probe keeps how the two differ until the backward pass comes
 by, and multiplies it there with the gradient at the rows of a *path*. Rows of one batch know nothing of each other, so the loss is
-the sum of the metric over all rows, and each row's gradient is its own.
+the sum of the metric over all rows, and each row's gradient is its own. Only the logits that the metric reads are computed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.client.probes import Probe
+from garcon_jupyter.experiments.activation_patching.measures import Measure
+from garcon_jupyter.experiments.attribution.pair_batches import CLEAN, CORRUPTED, PairBatch
 from garcon_jupyter.experiments.attribution.paths import Path
-from garcon_jupyter.experiments.attribution.text_pair import TextPair
 from garcon_jupyter.experiments.clean_passes import contexts
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class GradientReading:
 
     Attributes:
         points: names of points of one kind.
-        path: rows whose gradients are averaged.
-        reduce: of (clean − corrupted) × gradient, a row's value, to what travels; runs on the server.
+        path: roles whose gradients are averaged.
+        reduce: of (clean − corrupted) × gradient, [pair, …], to what travels; runs on the server.
     """
 
     points: tuple[str, ...]
@@ -39,43 +40,43 @@ class GradientReading:
 
 def weigh(
     rmodel: Client,
-    pair: TextPair,
-    rows: int,
+    batch: PairBatch,
+    measure: Measure,
     readings: Sequence[GradientReading],
     edits: Mapping[str, Path],
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """One forward and one backward.
 
     Args:
-        rows: of the corrupted text, after the pair.
         edits: for each point the rows that are given values between corrupted and clean there.
 
     Returns:
-        The metric of the clean and the corrupted run, [2]; and for each reading, by point, what it makes of
+        The metric of each row; and for each reading, by point, what it makes of
         Σ (clean − corrupted) × gradient, in units of the metric.
     """
-    metric, made = pair.metric, rmodel.probe_points
-
-    def loss(logits: Any) -> Any:
-        return metric(logits).sum()
-
+    made, roles = rmodel.probe_points, batch.roles
     with contexts(rmodel, "attribution") as name:
-        probes = [made["logits"].probe(_measure(metric), name=name, read_only=True)]
-        probes += [made[point].probe(_set_rows(path), name=name) for point, path in edits.items()]
+        probes = [
+            made[point].probe(between(path, roles), name=name) for point, path in edits.items()
+        ]
         for number, reading in enumerate(readings):
             entry = made[reading.points[0]]
-            keep = entry.probe(_keep_difference(number), name=name, read_only=True)
-            multiply = entry.probe(_multiply(number, reading), grad=True, name=name, read_only=True)
+            keep = entry.probe(_keep_difference(number, roles), name=name, read_only=True)
+            multiply = entry.probe(
+                _multiply(number, roles, reading), grad=True, name=name, read_only=True
+            )
             probes += [*_at(reading.points, keep), *_at(reading.points, multiply)]
-        rmodel.backward(pair.batch(rows), loss, probes=probes)
+        measured = rmodel.backward(
+            batch.ids(), batch.metric(measure), probes=probes, logits=measure.reads, each_row=True
+        )
         recordings = rmodel.recordings(fetch=False)
         handles = [
             recordings[point, name].handle(f"cells_{number}")
             for number, reading in enumerate(readings)
             for point in reading.points
         ]
-        measured, *fetched = rmodel.fetch(recordings["logits", name].handle("measured"), *handles)
-    found = iter(fetched)
+        fetched = rmodel.fetch(*handles)
+    found = iter(fetched if len(handles) > 1 else [fetched])
     return measured, [{point: next(found) for point in reading.points} for reading in readings]
 
 
@@ -84,55 +85,47 @@ def _at(points: Sequence[str], probe: Probe) -> list[Probe]:
     return [Probe(replace(probe.spec, point=point)) for point in points]
 
 
-def _measure(metric: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
-    """A probe for the logits that keeps the metric of the pair."""
-
-    def measure(save_ctx: Any, tensor: Any) -> None:
-        save_ctx.measured = metric(tensor.detach()[:2]).double().cpu()
-
-    return measure
-
-
-def _set_rows(path: Path) -> Callable[[Any, Any], Any]:
+def between(path: Path, roles: int) -> Callable[[Any, Any], Any]:
     """A probe that sets the rows of a path; no gradient goes on from there, as each value is given."""
     shares = list(zip(path.rows, path.shares, strict=True))
 
     def set_rows(save_ctx: Any, tensor: Any) -> Any:
         import torch
 
-        clean, corrupted = tensor[0].detach(), tensor[1].detach()
-        new = tensor.clone()
+        new = tensor.unflatten(0, (roles, -1)).clone()
+        clean, corrupted = new[CLEAN].detach(), new[CORRUPTED].detach()
         for row, share in shares:
             new[row] = torch.lerp(corrupted, clean, share)
-        return new
+        return new.flatten(0, 1)
 
     return set_rows
 
 
-def _keep_difference(number: int) -> Callable[[Any, Any], None]:
-    """A probe that keeps how the clean value differs from the corrupted one until the gradient comes."""
+def _keep_difference(number: int, roles: int) -> Callable[[Any, Any], None]:
+    """A probe that keeps how the clean values differ from the corrupted ones until the gradient comes."""
     kept = f"difference_{number}"
 
     def keep_difference(save_ctx: Any, tensor: Any) -> None:
         import torch
 
-        clean, corrupted = tensor[0].detach(), tensor[1].detach()
+        each = tensor.detach().unflatten(0, (roles, -1))
+        clean, corrupted = each[CLEAN], each[CORRUPTED]
         # What is masked in both runs is −∞ in both.
         setattr(save_ctx, kept, torch.where(clean == corrupted, 0, clean - corrupted))
 
     return keep_difference
 
 
-def _multiply(number: int, reading: GradientReading) -> Callable[[Any, Any], None]:
+def _multiply(number: int, roles: int, reading: GradientReading) -> Callable[[Any, Any], None]:
     """A gradient probe that leaves the difference times the gradient, reduced, and lets go of the difference."""
     kept, left = f"difference_{number}", f"cells_{number}"
     rows, weights, reduce = list(reading.path.rows), list(reading.path.weights), reading.reduce
 
     def multiply(save_ctx: Any, tensor: Any) -> None:
-        import torch
-
-        each = torch.tensor(weights, device=tensor.device)
-        gradient = torch.tensordot(each, tensor[rows].float(), 1)
+        each = tensor.unflatten(0, (roles, -1))
+        gradient = sum(
+            each[row].float() * weight for row, weight in zip(rows, weights, strict=True)
+        )
         setattr(save_ctx, left, reduce(getattr(save_ctx, kept).float() * gradient).cpu())
         delattr(save_ctx, kept)
 

@@ -8,22 +8,35 @@ found.facts["check"]           # how far it is from patching 20 of the cells
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from garcon_jupyter.client.probes import ProbePoint
 from garcon_jupyter.connection.background import Pace
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.experiments.activation_patching.measures import Measure, Metric
+from garcon_jupyter.experiments.activation_patching.pairs import Pairs
 from garcon_jupyter.experiments.attribution.cells import Cells
-from garcon_jupyter.experiments.attribution.exact import patched, sample
+from garcon_jupyter.experiments.attribution.exact import (
+    SampledCells,
+    apart,
+    check_numbers,
+    patched,
+    sample,
+)
 from garcon_jupyter.experiments.attribution.gradients import GradientReading, weigh
-from garcon_jupyter.experiments.attribution.paths import Path, gauss_legendre, midpoints
-from garcon_jupyter.experiments.attribution.text_pair import (
-    CLEAN,
-    CORRUPTED,
-    Metric,
-    TextPair,
-    ends,
+from garcon_jupyter.experiments.attribution.pair_batches import (
+    ENDS,
+    PairBatch,
+    by_length,
+    told,
+)
+from garcon_jupyter.experiments.attribution.paths import (
+    AS_THEY_ARE,
+    Path,
+    entry_of,
+    gauss_legendre,
+    midpoints,
 )
 from garcon_jupyter.experiments.clean_passes import need
 from garcon_jupyter.experiments.result import ExperimentResult
@@ -43,13 +56,6 @@ TOKENS = 1024
 FIRST_TOKENS = 256
 """Tokens of the first one, before it is known how long that takes."""
 
-_AS_THEY_ARE = {
-    "corrupted": Path((CORRUPTED,), (1.0,)),
-    "clean": Path((CLEAN,), (1.0,)),
-    "mean": Path((CLEAN, CORRUPTED), (0.5, 0.5)),
-}
-"""Methods that need no run but the two."""
-
 
 def attribute(
     rmodel: Client,
@@ -57,7 +63,7 @@ def attribute(
     corrupted: Any,
     points: str | ProbePoint = "layers.*.attn.z",
     by: Sequence[str] = ("layer", "head"),
-    answers: Sequence[Any] | None = None,
+    answers: Any = None,
     metric: Metric | None = None,
     method: Method = "corrupted",
     steps: int = 5,
@@ -85,26 +91,30 @@ def attribute(
       cells a layer, forward and backward: worth it where a layer has many cells, such as neurons.
 
     Args:
-        clean, corrupted: texts of equally many tokens.
+        clean, corrupted: texts, or tokens; or lists of them, which are attributed two by two. Two of a pair have equally many tokens;
+            pairs may be of different lengths, and are never padded. Pairs of one length share passes.
         points: a pattern of points of one kind, such as ``"layers.*.attn.z"`` or ``"layers.8-15.mlp.post_activation"``.
         by: the axes: ("layer", "head"), ("layer", "position"), ("layer", "position", "head"), ("layer", "unit"), …; keys and
-            values have one cell for each key/value head.
-        answers: a token (its text or id) of the clean and one of the corrupted text, whose difference of logits at the last position
-            is the metric; by default what the model itself predicts after each.
-        metric: logits [row, p, V] to [row], differentiable, instead of that.
+            values that several heads share have no "head" but a "kv_head".
+        answers: a token (its text or id) of the clean and one of the corrupted text, or a list of two for each pair, whose difference of
+            logits at the last position is the metric; by default what the model itself predicts after each.
+        metric: logits [row, p, V] to [row], differentiable, instead of that. All positions are unembedded for it.
         steps: of the last two methods, runs between the two: at the middles of equal steps over inputs, at Gauss and Legendre's nodes at a layer.
-        check: so many cells are patched exactly as well: half of them the strongest, the others drawn.
+        check: so many cells are patched exactly as well, the same of all pairs: half of them the strongest, the others drawn.
         seed: of that draw.
 
     Returns:
-        ``values`` by the axes. ``facts["ends"]`` is the metric of the corrupted and of the clean run; with `check`, ``more["exact"]``
+        ``values`` by the axes, before them "pair" where there are several pairs; NaN where a text has no such position. ``more`` has
+        ``corrupted`` and ``clean``, the metric of the ends of each pair, and so has ``facts["ends"]``; with `check`, ``more["exact"]``
         has the patched values of those cells (others NaN) and ``facts["check"]`` Pearson's correlation with them, the largest error,
         and the error relative to their size.
 
     Raises:
         UnknownPoint, PointUnavailable: the model has no such point.
-        BadRequest: unequal lengths; axes that the point has not; a metric that gives no number for each row; nothing to restore;
+        BadRequest: unequal lengths, or as many texts of one kind as of the other there are not; axes that the point has not; a metric that gives no number for each row; nothing to restore;
             a method or numbers that are none.
+        BadProbe: the metric cannot be called with logits.
+        DoesNotFit: a pair does not fit into the server's memory; before anything has run.
 
     Examples:
         >>> clean = "When John and Mary went to the shops, John gave the bag to"
@@ -114,101 +124,147 @@ def attribute(
         [({'layer': 23, 'head': 3}, ...), ({'layer': ..., 'head': ...}, ...)]
     """
     pattern = points.name if isinstance(points, ProbePoint) else points
-    _check_numbers(method, steps, check)
+    _check(method, steps, check)
     need(rmodel, "An attribution", "logits")
-    pair = TextPair.of(rmodel, clean, corrupted, answers, metric)
-    cells = Cells.of(rmodel.catalog, pattern, by, pair.ids.shape[1])
-    found = _attributed(rmodel, pair, cells, method, steps)
-    values = found.cells / (found.high - found.low)
+    pairs = Pairs.of(rmodel, clean, corrupted)
+    cells = Cells.of(rmodel, pattern, by, max(pairs.lengths))
+    measure = Measure.of(rmodel, pairs, answers, metric)
+    found = _attributed(rmodel, pairs, measure, cells, method, steps)
+    alone = len(pairs) == 1
     facts = {
-        "model": rmodel.facts["name"],
-        **pair.facts(),
+        **told(rmodel, pairs, measure),
         "points": pattern,
         "method": method,
-        "ends": [found.low, found.high],
+        "ends": found.ends[0] if alone else found.ends,
         "limits": _limits(rmodel, method),
     }
     if method in ("integrated", "layer"):
         facts["steps"] = steps
-    if found.of_input is not None:
-        facts["input"] = found.of_input / (found.high - found.low)
-    more = {}
+    if found.of_input:
+        facts["input"] = found.of_input[0] if alone else found.of_input
+    values = found.values
+    more = found.more()
     if check:
-        exact = _patched(rmodel, pair, cells, sample(values, check, seed), found)
-        more["exact"], facts["check"] = exact, _apart(values, exact)
-    return ExperimentResult("attribute", values, cells.axes, SAYS, facts, more)
+        places = sample(values.nanmean(0), check, seed)
+        chosen = SampledCells(
+            cells.patterns, cells.names, [cells.cell(at) for at in places], {**cells.axes}
+        )
+        more["exact"] = patched(rmodel, pairs, measure, chosen, values)
+        facts["check"] = apart(values, more["exact"])
+    axes: dict[str, Any] = {"pair": range(len(pairs)), **cells.axes}
+    if alone:
+        values, more = values[0], {name: value[0] for name, value in more.items()}
+        del axes["pair"]
+    return ExperimentResult("attribute", values, axes, SAYS, facts, more)
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A pass: how many rows it has beside the pair, what is set in them, and what is read."""
+    """A pass: what it reads beside the texts as they are, what is set in them, and what is read."""
 
-    rows: int
+    batch: PairBatch
     readings: tuple[GradientReading, ...]
     edits: Mapping[str, Path] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Found:
-    """What gradients say, in units of the metric: of each cell, and, along a path of inputs, of the input as a whole."""
+    """What gradients say.
 
-    low: float
-    high: float
-    cells: Tensor
-    of_input: float | None
+    Attributes:
+        values: of each pair's cells, as shares of its ends.
+        ends: of each pair the metric of the corrupted and of the clean run.
+        of_input: of each pair, along a path of inputs, the share of the input as a whole.
+    """
+
+    values: Tensor
+    ends: list[list[float]]
+    of_input: list[float]
+
+    def more(self) -> dict[str, Tensor]:
+        import torch
+
+        ends = torch.tensor(self.ends)
+        return {"corrupted": ends[:, 0], "clean": ends[:, 1]}
 
 
-def _attributed(rmodel: Client, pair: TextPair, cells: Cells, method: Method, steps: int) -> _Found:
-    total: dict[str, Any] = {}
-    of_input = None
-    for piece in _pieces(rmodel, pair, cells, method, steps):
-        measured, found = weigh(rmodel, pair, piece.rows, piece.readings, piece.edits)
-        low, high = ends(measured)
+def _attributed(
+    rmodel: Client, pairs: Pairs, measure: Measure, cells: Cells, method: Method, steps: int
+) -> _Found:
+    import torch
+
+    values = torch.zeros(len(pairs), *map(len, cells.axes.values()))
+    ends, of_input = torch.zeros(len(pairs), 2, dtype=torch.double), torch.zeros(len(pairs))
+    got: dict[tuple[int, ...], dict[str, Tensor]] = {}
+    for piece in _pieces(rmodel, pairs, cells, method, steps):
+        measured, found = weigh(rmodel, piece.batch, measure, piece.readings, piece.edits)
+        mine = [*piece.batch.numbers]
+        ends[mine] = torch.stack(piece.batch.ends(measured), 1)
         if method == "integrated":
-            of_input = (of_input or 0.0) + sum(float(number) for number in found.pop().values())
-        for numbers in found:
-            total |= {point: total.get(point, 0) + number for point, number in numbers.items()}
-    return _Found(low, high, cells.gather(total), of_input)
+            of_input[mine] += sum(found.pop().values())
+        total = got.setdefault(piece.batch.numbers, {})
+        for reading in found:
+            for point, number in reading.items():
+                total[point] = total[point] + number if point in total else number
+    for numbers, total in got.items():
+        values[[*numbers]] = cells.gather(total)
+    wide = (ends[:, 1] - ends[:, 0]).float()
+    values = values / wide.view(-1, *[1] * len(cells.axes))
+    return _Found(
+        values, ends.tolist(), (of_input / wide).tolist() if method == "integrated" else []
+    )
 
 
 def _pieces(
-    rmodel: Client, pair: TextPair, cells: Cells, method: Method, steps: int
+    rmodel: Client, pairs: Pairs, cells: Cells, method: Method, steps: int
 ) -> Iterator[_Piece]:
-    """The passes that a method takes."""
-    if method in _AS_THEY_ARE:
-        yield _Piece(0, (GradientReading(cells.points, _AS_THEY_ARE[method], cells.summing()),))
-    elif method == "integrated":
-        yield from _over_inputs(rmodel, pair, cells, steps)
-    else:
-        yield from _over_layers(pair, cells, steps)
+    """The passes that a method takes: pairs of one length together, as many as the model does in a moment."""
+    for numbers in by_length(pairs):
+        length = pairs.lengths[numbers[0]]
+        if method in AS_THEY_ARE:
+            reading = GradientReading(cells.points, AS_THEY_ARE[method], cells.summing())
+            for some in _paced(numbers, ENDS * length):
+                yield _Piece(PairBatch(pairs, tuple(some)), (reading,))
+        elif method == "integrated":
+            for some in _groups(numbers, (ENDS + steps) * length):
+                yield from _over_inputs(rmodel, PairBatch(pairs, some), cells, steps)
+        else:
+            for some in _groups(numbers, (ENDS + steps) * length):
+                yield from _over_layers(PairBatch(pairs, some), cells, steps)
 
 
-def _over_inputs(rmodel: Client, pair: TextPair, cells: Cells, steps: int) -> Iterator[_Piece]:
+def _over_inputs(rmodel: Client, batch: PairBatch, cells: Cells, steps: int) -> Iterator[_Piece]:
     """Passes whose rows have embeddings between the two texts'; every point is read in each, and the input as a whole."""
-    entry = _input_of(rmodel)
-    for part in _paced(midpoints(steps), pair.ids.shape[1]):
-        path = Path.between(len(pair.ids), part)
+    entry = entry_of(rmodel)
+    for part in _paced(midpoints(steps), batch.length * len(batch.numbers)):
+        path = Path.between(ENDS, part)
         readings = (
             GradientReading(cells.points, path, cells.summing()),
             GradientReading((entry,), path, _whole),
         )
-        yield _Piece(len(part), readings, {entry: path})
+        yield _Piece(replace(batch, between=len(part)), readings, {entry: path})
 
 
-def _over_layers(pair: TextPair, cells: Cells, steps: int) -> Iterator[_Piece]:
+def _over_layers(batch: PairBatch, cells: Cells, steps: int) -> Iterator[_Piece]:
     """Passes of some layers each, with as many rows for each as there are steps."""
     nodes, summing = gauss_legendre(steps), cells.summing()
-    for part in _paced(cells.points, steps * pair.ids.shape[1]):
+    for part in _paced(cells.points, steps * batch.length * len(batch.numbers)):
         paths = {
-            point: Path.between(len(pair.ids) + number * steps, nodes)
-            for number, point in enumerate(part)
+            point: Path.between(ENDS + number * steps, nodes) for number, point in enumerate(part)
         }
         readings = tuple(GradientReading((point,), path, summing) for point, path in paths.items())
-        yield _Piece(steps * len(part), readings, paths)
+        yield _Piece(replace(batch, between=steps * len(part)), readings, paths)
 
 
 def _whole(numbers: Any) -> Any:
-    return numbers.sum()
+    return numbers.flatten(1).sum(1)
+
+
+def _groups(numbers: Sequence[int], tokens: int) -> Iterator[tuple[int, ...]]:
+    """Some pairs at a time, each of so many tokens."""
+    size = max(1, TOKENS // tokens)
+    for start in range(0, len(numbers), size):
+        yield tuple(numbers[start : start + size])
 
 
 def _paced(things: Sequence[Any], tokens: int) -> Iterator[Any]:
@@ -219,11 +275,6 @@ def _paced(things: Sequence[Any], tokens: int) -> Iterator[Any]:
         part, things = things[: pace.size], things[pace.size :]
         with pace.piece(len(part)):
             yield part
-
-
-def _input_of(rmodel: Client) -> str:
-    """The point at which a text enters the model."""
-    return "layers.0.resid_pre" if "embed.out" in rmodel.catalog.refused else "embed.out"
 
 
 def _limits(rmodel: Client, method: Method) -> list[str]:
@@ -238,43 +289,9 @@ def _limits(rmodel: Client, method: Method) -> list[str]:
     return limits
 
 
-def _patched(
-    rmodel: Client,
-    pair: TextPair,
-    cells: Cells,
-    places: list[tuple[int, ...]],
-    found: _Found,
-) -> Tensor:
-    """Exact values of some cells, as shares; NaN for all others."""
-    import torch
-
-    exact = torch.full(cells.shape, float("nan"))
-    for place, number in zip(places, patched(rmodel, pair, cells, places), strict=True):
-        exact[place] = (number - found.low) / (found.high - found.low)
-    return exact
-
-
-def _apart(values: Tensor, exact: Tensor) -> dict[str, float | int]:
-    """How far values are from exact ones, where there are some."""
-    import torch
-
-    seen = ~exact.isnan()
-    mine, theirs = values[seen].double(), exact[seen].double()
-    error = mine - theirs
-    told: dict[str, float | int] = {"cells": int(seen.sum())}
-    if len(mine) > 1:
-        told["pearson"] = float(torch.corrcoef(torch.stack([mine, theirs]))[0, 1])
-    return told | {
-        "largest error": float(error.abs().max()),
-        "relative error": float(error.norm() / theirs.norm()),
-    }
-
-
-def _check_numbers(method: str, steps: int, check: int) -> None:
+def _check(method: str, steps: int, check: int) -> None:
     if method not in get_args(Method):
         raise BadRequest(
             f"There is no method {method!r}.", f"There are {', '.join(get_args(Method))}."
         )
-    for word, number, least in (("steps", steps, 1), ("check", check, 0)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise BadRequest(f"{word}={number!r} is no number of them.", f"Give at least {least}.")
+    check_numbers(steps=(steps, 1), check=(check, 0))

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
+
+from garcon_jupyter.experiments.attribution.pair_batches import CLEAN, CORRUPTED
+
+if TYPE_CHECKING:
+    from garcon_jupyter.client.client import Client
 
 
 @dataclass(frozen=True)
 class Path:
-    """Rows of a batch at which gradients are taken.
+    """Rows of each pair at which gradients are taken.
 
     Attributes:
-        rows: their numbers.
+        rows: their roles in a batch of pairs.
         weights: of their gradients; they add up to one.
         shares: how much of the clean value each of them is given where a probe sets it (0 is the corrupted value);
             empty where the rows are runs as they are.
@@ -26,6 +32,19 @@ class Path:
         """Rows from number `first` on, one for each (share, weight)."""
         shares, weights = zip(*nodes, strict=True)
         return cls(tuple(range(first, first + len(nodes))), weights, shares)
+
+
+AS_THEY_ARE = {
+    "corrupted": Path((CORRUPTED,), (1.0,)),
+    "clean": Path((CLEAN,), (1.0,)),
+    "mean": Path((CLEAN, CORRUPTED), (0.5, 0.5)),
+}
+"""Methods that need no run but the two."""
+
+
+def entry_of(rmodel: Client) -> str:
+    """The point at which a text enters the model."""
+    return "layers.0.resid_pre" if "embed.out" in rmodel.catalog.refused else "embed.out"
 
 
 def midpoints(steps: int) -> tuple[tuple[float, float], ...]:

@@ -121,6 +121,31 @@ def test_a_loss_and_gradients_of_all_stages_are_one_answer(model: BareRank) -> N
         model.run(wire.Backward("b", batch=wire.Batch(IDS)))
 
 
+def test_a_loss_of_the_last_logits_has_the_gradients_of_one_of_all(model: BareRank) -> None:
+    """Of rows padded on either side; and no others are computed."""
+    mask = torch.tensor([[True, True, False], [False, True, True]])
+
+    def last(logits: torch.Tensor) -> torch.Tensor:
+        assert logits.shape[:2] == (2, 1)
+        return logits[:, -1, 5] ** 2
+
+    def of_all(logits: torch.Tensor) -> torch.Tensor:
+        return (logits[[0, 1], [1, 2], 5] ** 2).sum()
+
+    def run(loss: Any, **options: Any) -> Any:
+        one = wire.Backward("b", batch=wire.Batch(IDS, mask), parameters=(NAME,), **options)
+        one.loss = code(loss, loss.__name__)
+        return model.run(one)
+
+    (rows, mine), (whole, theirs) = run(last, logits="last", each_row=True), run(of_all)
+    assert rows.shape == (2,) and torch.allclose(rows.sum(), whole)
+    assert torch.allclose(mine[NAME], theirs[NAME], atol=1e-6) and theirs[NAME].any()
+    with pytest.raises(BadRequest, match="not one number for each row"):
+        run(of_all, each_row=True)
+    with pytest.raises(BadRequest, match="no logits 'none'"):
+        run(last, logits="none")
+
+
 def test_a_weight_that_travels_by_and_by_has_memory_of_its_own(model: BareRank) -> None:
     request = wire.GetParameter("p", name=NAME, index=slice(0, 2))
     handler = model.executor.handler(request)

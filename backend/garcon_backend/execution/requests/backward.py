@@ -25,6 +25,10 @@ class BackwardHandler(ProbedRequestHandler[wire.Backward]):
         request, catalog = self.request, self.rank.bound.catalog
         if request.loss is None:
             raise BadRequest("backward needs a loss function.", "loss_fn(logits) returns a scalar.")
+        if request.logits not in ("all", "last"):
+            raise BadRequest(
+                f"A loss is given no logits {request.logits!r}.", 'Use "all" or "last".'
+            )
         self.batch = self.tools.passes.batch(request.batch)
         self.admit_probes()
         self.loss = self.tools.code.load(request.loss)
