@@ -17,8 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-KINDS = ("token", "crosscoder", "cross-layer", "context", "pursuit")
-
 
 @dataclass(frozen=True)
 class InputNorm:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from garcon_jupyter.dictionaries.form import STANDARD_EPS, Activation, Form, InputNorm
+from garcon_jupyter.dictionaries.form import STANDARD_EPS, Form, InputNorm
 
 
 def formula(form: Form, d_in: int | str) -> str:
-    """What a dictionary computes, such as ``f = relu((x - b_dec) W_enc + b_enc);  y = f W_dec + b_dec``.
+    """What a dictionary computes, such as ``f = relu(pre), pre = (x - b_dec) W_enc + b_enc;  y = f W_dec + b_dec``.
+
+    ``[ ]`` is 1 where what is in it holds, and 0 elsewhere.
 
     Args:
         form: of the dictionary.
@@ -16,62 +18,66 @@ def formula(form: Form, d_in: int | str) -> str:
         return _in_context(form, d_in)
     if form.kind == "pursuit":
         return _pursuit(form, d_in)
-    return f"f = {_latents(form, d_in)};  y = {_output(form)}"
+    return f"f = {_latents(form)}, pre = {_pre(form, d_in)};  y = {_output(form, d_in)}"
 
 
-def _read(norm: InputNorm, d_in: int | str) -> str:
+def _read(norm: InputNorm, d_in: int | str, x: str) -> str:
     match norm.kind:
         case "scale":
-            numbers = {f"{scale:.6g}" for scale in norm.scale}
-            return f"x·{numbers.pop()}" if len(numbers) == 1 else "x_i·s_i"
+            return f"{x}·{_number(norm)}"
         case "length":
-            return f"x·√{d_in}/|x|"
+            return f"{x}·√{d_in}/|{x}|"
         case "standard":
-            return f"(x - mean)/(std + {STANDARD_EPS:g})"
-    return "x"
+            return f"({x} - mean)/(std + {STANDARD_EPS:g})"
+    return x
+
+
+def _number(norm: InputNorm) -> str:
+    """The factor of a norm, or its name where each point has its own."""
+    return f"{norm.scale[0]:.6g}" if len(norm.scale) == 1 else "s_i"
 
 
 def _z(form: Form, d_in: int | str) -> str:
-    read = _read(form.norm_in, d_in)
-    return f"({read} - b_dec)" if form.subtracts_bias else f"({read})" if " " in read else read
+    read = _read(form.norm_in, d_in, "x_i" if form.kind in ("crosscoder", "cross-layer") else "x")
+    if form.subtracts_bias:
+        return f"({read} - b_dec)"
+    return f"({read})" if " " in read else read
 
 
-def _latents(form: Form, d_in: int | str) -> str:
+def _pre(form: Form, d_in: int | str) -> str:
     z = _z(form, d_in)
     if form.gated:
-        return f"relu(e^r·({z} W_enc) + b_mag) where {z} W_enc + b_gate > 0"
+        return f"e^r·({z} W_enc) + b_mag"
     pre = f"{z} W_enc + b_enc"
     if form.kind == "crosscoder":
         pre = f"Σ_i ({z} W_enc_i + b_enc_i)"
     if form.kind == "cross-layer":
-        pre = f"{z}_i W_enc_i + b_enc_i"
-    if form.glu:
-        pre = f"({pre})·sigmoid({z} W_glu + b_glu)"
-    if not form.decoder_norms:
-        return _passed(form.activation, pre)
-    norms = "‖W_dec‖"
-    passed = _passed(form.activation, f"({pre})·{norms}")
-    return passed if form.decoder_norms == "latents" else f"{passed}/{norms}"
+        pre = f"{z} W_enc_i + b_enc_i"
+    return f"({pre})·sigmoid({z} W_glu + b_glu)" if form.glu else pre
 
 
-def _passed(activation: Activation, pre: str) -> str:
+def _latents(form: Form) -> str:
+    activation = form.activation
+    compared = "pre·‖W_dec‖" if form.decoder_norms else "pre"
+    value = compared if form.decoder_norms == "latents" else "pre"
+    value = f"relu({value})" if activation.rectified else value
+    if form.gated:
+        return f"{value}·[e^-r·(pre - b_mag) + b_gate > 0]"
     match activation.kind:
         case "relu":
-            return f"relu({pre})"
+            return value
         case "jumprelu":
-            kept = f"relu({pre})" if activation.rectified else f"({pre})"
-            return f"{kept} where it is > θ"
+            return f"{value}·[{compared} > θ]"
         case "topk":
-            of = ", of all layers" if activation.joint else ""
-            largest = f"{activation.k} largest{of} of {pre}"
-            return f"relu({largest})" if activation.rectified else largest
+            of = " of all layers" if activation.joint else ""
+            return f"{value}·[{compared} is of the {activation.k} largest{of}]"
         case "abstopk":
-            return f"{activation.k} of largest magnitude of {pre}"
+            return f"{value}·[|{compared}| is of the {activation.k} largest]"
         case "groupmax":
-            return f"relu(largest of each of {activation.k} groups of {pre})"
+            return f"{value}·[{compared} is the largest of its group, of {activation.k}]"
 
 
-def _output(form: Form) -> str:
+def _output(form: Form, d_in: int | str) -> str:
     latents = "f/‖W_dec‖" if form.decoder_norms == "latents" else "f"
     y = f"{latents} W_dec"
     if form.kind == "crosscoder":
@@ -79,35 +85,36 @@ def _output(form: Form) -> str:
     if form.kind == "cross-layer":
         y = "Σ_{j≤i} f_j W_dec_{j→i}"
     y += " + b_dec" * form.output_bias
-    back = _back(form.norm_out, y)
-    return back + (" + x W_skip" if form.skip else "")
+    return _back(form.norm_out, y, d_in) + (" + x W_skip" if form.skip else "")
 
 
-def _back(norm: InputNorm, y: str) -> str:
+def _back(norm: InputNorm, y: str, d_in: int | str) -> str:
     match norm.kind:
         case "scale":
-            numbers = {f"{scale:.6g}" for scale in norm.scale}
-            return f"({y})/{numbers.pop()}" if len(numbers) == 1 else f"({y})/s_i"
+            return f"({y})/{_number(norm)}"
         case "length":
-            return f"({y})·|x|/√D"
+            return f"({y})·|x|/√{d_in}"
         case "standard":
             return f"({y})·std + mean"
     return y
 
 
 def _in_context(form: Form, d_in: int | str) -> str:
-    chosen = f"{form.activation.k} largest of " if form.activation.kind == "topk" else ""
+    largest = (
+        f"·[pre is of the {form.activation.k} largest]" if form.activation.kind == "topk" else ""
+    )
     encoder = "W_decᵀ" if form.tied else "W_enc"
-    y = "(f + predicted) W_dec" + " + b_dec" * form.output_bias
+    y = "(f + g) W_dec" + " + b_dec" * form.output_bias
     return (
-        f"f = relu({chosen}(z - predicted W_dec)/(4·{d_in}) {encoder}), z = {_z(form, d_in)}, predicted from earlier tokens by "
-        f"attention;  y = {_back(form.norm_out, y)}"
+        f"f = relu(pre){largest}, pre = ({_z(form, d_in)} - g W_dec) {encoder}/(4·{d_in}), "
+        f"g predicted from earlier tokens by attention;  y = {_back(form.norm_out, y, d_in)}"
     )
 
 
 def _pursuit(form: Form, d_in: int | str) -> str:
     steps = int(form.options["steps"])
+    y = "f W_dec" + " + b_dec" * form.output_bias
     return (
         f"f = up to {steps} steps of matching pursuit of {_z(form, d_in)} over the rows of W_dec;  "
-        f"y = {_back(form.norm_out, 'f W_dec' + ' + b_dec' * form.output_bias)}"
+        f"y = {_back(form.norm_out, y, d_in)}"
     )

@@ -88,6 +88,8 @@ def saelens(root: Path) -> Iterator[Made]:
         if hasattr(sae, "threshold"):
             with torch.no_grad():
                 sae.threshold.copy_(draw(F, scale=0.6))  # negative ones too
+        if name.startswith("saelens-temporal"):
+            _lean_on_context(sae)
         sae.save_model(root / name)
         read = SAE.load_from_disk(root / name)
         x = inputs() if x is None else x
@@ -182,6 +184,16 @@ def saelens(root: Path) -> Iterator[Made]:
     )
     yield from saelens_trained(root)
     yield from saelens_before_6(root)
+
+
+def _lean_on_context(sae: Any) -> None:
+    """Weights with which what earlier tokens predict is not the same for all: it divides latents by 4D, and biases are large."""
+    with torch.no_grad():
+        for name, parameter in sae.named_parameters():
+            if name in ("W_dec", "W_enc"):
+                parameter *= 8
+            elif name.startswith("attn_layers"):
+                parameter *= 0 if name.endswith("bias") else 4
 
 
 def saelens_trained(root: Path) -> Iterator[Made]:

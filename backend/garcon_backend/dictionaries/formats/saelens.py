@@ -87,7 +87,8 @@ def read(files: Files) -> Plan:
     name_out = (
         metadata.get("hf_hook_name_out") or metadata.get("hook_name_out") if transcoder else name_in
     )
-    heads = config.get("reshape_activations", "none", ("none", "hook_z")) == "hook_z"
+    reads, writes = place(name_in), place(name_out)
+    reshaped = config.get("reshape_activations", "none", ("none", "hook_z")) == "hook_z"
     description = Description(
         path=str(files.path),
         format="SAELens",
@@ -96,12 +97,12 @@ def read(files: Files) -> Plan:
         d_in=contents.size("D"),
         d_out=contents.size("O"),
         latents=contents.size("F"),
-        reads=(place(name_in),),
-        writes=(place(name_out),),
+        reads=(reads,),
+        writes=(writes,),
         dtype=weights["decoder"].stored.dtype,
         nbytes=contents.nbytes,
         model=metadata.get("model_name") or "",
-        heads=heads,
+        heads=reshaped or any(point.endswith(".attn.z") for point in reads.points),
         notes=_notes(kind, form, metadata),
     )
     return Plan(description, weights)
