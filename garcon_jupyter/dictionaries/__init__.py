@@ -10,7 +10,7 @@ Not here: reading its files and computing with it, which the server does.
 ``fetching``     a path, or the files of a hub id
 """
 
-from garcon_jupyter.dictionaries.description import Description, Place, check_belongs
+from garcon_jupyter.dictionaries.description import Description, NamedPoint, check_belongs
 from garcon_jupyter.dictionaries.form import Activation, Form, InputNorm
 from garcon_jupyter.dictionaries.formula import formula
 from garcon_jupyter.dictionaries.places import point_of
@@ -20,7 +20,7 @@ __all__ = [
     "Description",
     "Form",
     "InputNorm",
-    "Place",
+    "NamedPoint",
     "check_belongs",
     "formula",
     "point_of",

@@ -12,7 +12,7 @@ from garcon_jupyter.points import Catalog
 
 
 @dataclass(frozen=True)
-class Place:
+class NamedPoint:
     """A point as a file names it.
 
     Attributes:
@@ -77,8 +77,8 @@ class Description:
     d_in: int
     d_out: int
     latents: int
-    reads: tuple[Place, ...]
-    writes: tuple[Place, ...]
+    reads: tuple[NamedPoint, ...]
+    writes: tuple[NamedPoint, ...]
     dtype: str
     nbytes: int
     model: str = ""

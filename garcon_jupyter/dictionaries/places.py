@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from garcon_jupyter.dictionaries.description import Place
+from garcon_jupyter.dictionaries.description import NamedPoint
 from garcon_jupyter.dictionaries.hook_names import HOOK_NAMES, REFUSED
 from garcon_jupyter.errors import UnclearPoint
 from garcon_jupyter.points import parse_point
@@ -23,10 +23,10 @@ _EXAMPLES = (
 )
 
 
-def place(named: str | None) -> Place:
+def place(named: str | None) -> NamedPoint:
     """The place that a name of any of these libraries means."""
     named = named or ""
-    return Place(named, _points(named))
+    return NamedPoint(named, _points(named))
 
 
 def point_of(named: str) -> str:
@@ -39,7 +39,7 @@ def point_of(named: str) -> str:
     """
     points = _points(named)
     if points:
-        return Place(named, points).point
+        return NamedPoint(named, points).point
     for pattern, what in REFUSED.items():
         if found := re.fullmatch(pattern, named):
             raise UnclearPoint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from garcon_jupyter.dictionaries import Place, point_of
+from garcon_jupyter.dictionaries import NamedPoint, point_of
 from garcon_jupyter.errors import UnclearPoint
 from garcon_jupyter.points import parse_point
 
@@ -76,4 +76,4 @@ def test_an_unknown_name_names_the_nearest() -> None:
 
 def test_no_name_at_all() -> None:
     with pytest.raises(UnclearPoint, match="no point is named"):
-        _ = Place("").point
+        _ = NamedPoint("").point

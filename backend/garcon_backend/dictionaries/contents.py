@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from garcon_backend.dictionaries.files import AGAIN, Files, StoredArray
-from garcon_backend.dictionaries.plan import Weight
+from garcon_backend.dictionaries.plan import StoredWeight
 from garcon_jupyter.errors import NotADictionary
 
 _MISSING: Any = object()
@@ -111,7 +111,7 @@ class Contents:
         axes: str,
         wanted: str = "",
         function: Callable[[Tensor], Tensor] | None = None,
-    ) -> Weight:
+    ) -> StoredWeight:
         """A tensor that must be there.
 
         Args:
@@ -137,9 +137,9 @@ class Contents:
         for letter, size in zip(axes, stored.shape, strict=True):
             if letter != "?":  # an axis of this tensor alone
                 self.agree(letter, size, f"{key} {list(stored.shape)}")
-        return Weight(stored, axes, wanted or axes, function)
+        return StoredWeight(stored, axes, wanted or axes, function)
 
-    def optional(self, key: str, axes: str, wanted: str = "") -> dict[str, Weight]:
+    def optional(self, key: str, axes: str, wanted: str = "") -> dict[str, StoredWeight]:
         """A tensor that may be missing, as keyword of the same name."""
         return {key: self.weight(key, axes, wanted)} if key in self.tensors else {}
 

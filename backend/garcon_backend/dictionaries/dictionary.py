@@ -42,7 +42,7 @@ class Dictionary:
 
     Args:
         description: of it.
-        tensors: by the names of the form (:class:`garcon_backend.dictionaries.plan.Plan`), of the latents that it holds.
+        tensors: by the names of the form (:class:`garcon_backend.dictionaries.plan.ReadingPlan`), of the latents that it holds.
         latents: those that it holds, of all.
     """
 

@@ -58,7 +58,8 @@ class InContext(Dictionary):
             return functional.linear(value, self.tensors[name], self.tensors.get(f"{name}_bias"))
 
         def split(value: Tensor) -> Tensor:
-            return value.unflatten(-1, (heads, -1)).transpose(-2, -3)
+            by_head: Tensor = value.unflatten(-1, (heads, -1))
+            return by_head.transpose(-2, -3)
 
         q, k, v = (
             split(projected("q", seen)),

@@ -14,7 +14,7 @@ from garcon_jupyter.errors import NotADictionary
 
 
 @dataclass(frozen=True)
-class Weight:
+class StoredWeight:
     """A tensor of the form, in the order of axes that the form has.
 
     Attributes:
@@ -55,7 +55,7 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadingPlan:
     """What a file holds: a description, and where each tensor is.
 
     Attributes:
@@ -70,6 +70,6 @@ class Plan:
     """
 
     description: Description
-    weights: dict[str, Weight] = field(default_factory=dict)
-    lists: dict[str, tuple[Weight, ...]] = field(default_factory=dict)
+    weights: dict[str, StoredWeight] = field(default_factory=dict)
+    lists: dict[str, tuple[StoredWeight, ...]] = field(default_factory=dict)
     constants: dict[str, float] = field(default_factory=dict)

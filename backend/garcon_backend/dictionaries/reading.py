@@ -13,7 +13,7 @@ from garcon_backend.dictionaries.files import SUFFIXES, Files
 from garcon_backend.dictionaries.formats import FORMATS, Format
 from garcon_backend.dictionaries.in_context import InContext
 from garcon_backend.dictionaries.one_by_one import Pursuit
-from garcon_backend.dictionaries.plan import Plan
+from garcon_backend.dictionaries.plan import ReadingPlan
 from garcon_backend.dictionaries.several_points import Crosscoder, CrossLayer
 from garcon_jupyter.dictionaries import Description
 from garcon_jupyter.errors import BadRequest, NotADictionary
@@ -32,7 +32,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     return plan(path).description
 
 
-def plan(path: str | os.PathLike[str]) -> Plan:
+def plan(path: str | os.PathLike[str]) -> ReadingPlan:
     """As :func:`describe`, with where each tensor is."""
     files = Files(_existing(Path(path).expanduser()))
     return format_of(files).read(files)
@@ -69,7 +69,9 @@ def load(
     return made(plan(path), latents, dtype)
 
 
-def made(of: Plan, latents: range | None = None, dtype: torch.dtype = torch.float32) -> Dictionary:
+def made(
+    of: ReadingPlan, latents: range | None = None, dtype: torch.dtype = torch.float32
+) -> Dictionary:
     """The dictionary of a plan."""
     description = of.description
     latents = range(description.latents) if latents is None else latents

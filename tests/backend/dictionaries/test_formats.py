@@ -93,13 +93,13 @@ def test_files_of_a_part_are_read_alone(monkeypatch: pytest.MonkeyPatch) -> None
     from garcon_backend.dictionaries import plan
 
     read: list[tuple[str, slice]] = []
-    original = plan.Weight.read
+    original = plan.StoredWeight.read
 
-    def noted(self: plan.Weight, latents: slice, dtype: torch.dtype) -> torch.Tensor:
+    def noted(self: plan.StoredWeight, latents: slice, dtype: torch.dtype) -> torch.Tensor:
         read.append((self.stored.key, latents))
         return original(self, latents, dtype)
 
-    monkeypatch.setattr(plan.Weight, "read", noted)
+    monkeypatch.setattr(plan.StoredWeight, "read", noted)
     path = expected("saelens-jumprelu").path
     describe(path)
     assert not read

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from garcon_backend.dictionaries import Dictionary, norms, reading, selection
-from garcon_backend.dictionaries.plan import Plan
+from garcon_backend.dictionaries.plan import ReadingPlan
 from garcon_jupyter import RemoteModel
 from garcon_jupyter.dictionaries import Activation, Form, InputNorm, point_of
 from tests.backend.dictionaries.test_formats import CLOSE, off
@@ -25,11 +25,11 @@ SEEN = 1e-2
 OPENAI = "openai-topk/v5_32k/layer_3/resid_post_mlp"
 TRACED = "circuit_tracer-jumprelu/layer_3.safetensors"
 
-Change = Callable[[Plan], Plan]
+Change = Callable[[ReadingPlan], ReadingPlan]
 
 
 def form(**changed: Any) -> Change:
-    def change(plan: Plan) -> Plan:
+    def change(plan: ReadingPlan) -> ReadingPlan:
         description = plan.description
         return replace(
             plan, description=replace(description, form=replace(description.form, **changed))
@@ -60,7 +60,7 @@ class Mistake:
     change: Change
 
 
-def _threshold_of_top_k(plan: Plan) -> Plan:
+def _threshold_of_top_k(plan: ReadingPlan) -> ReadingPlan:
     return replace(form(activation=Activation("jumprelu"))(plan), constants={"threshold": 0.75})
 
 

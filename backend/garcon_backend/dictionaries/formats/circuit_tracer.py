@@ -12,8 +12,8 @@ from dataclasses import replace
 from garcon_backend.dictionaries.contents import Contents
 from garcon_backend.dictionaries.files import AGAIN, Files, StoredArray
 from garcon_backend.dictionaries.formats.format import Format
-from garcon_backend.dictionaries.plan import Plan, Weight
-from garcon_jupyter.dictionaries import Activation, Description, Form, Place
+from garcon_backend.dictionaries.plan import ReadingPlan, StoredWeight
+from garcon_jupyter.dictionaries import Activation, Description, Form, NamedPoint
 from garcon_jupyter.dictionaries.places import place
 from garcon_jupyter.errors import NotADictionary
 
@@ -37,7 +37,7 @@ def recognises(files: Files) -> bool:
     return bool(named) and {"W_enc", "W_dec", "b_enc", "b_dec"} <= files.tensors(named[0]).keys()
 
 
-def read(files: Files) -> Plan:
+def read(files: Files) -> ReadingPlan:
     """What the files hold."""
     if any(map(_ENCODER.fullmatch, files.names)):
         return _cross_layer(files)
@@ -66,10 +66,12 @@ def read(files: Files) -> Plan:
         form = replace(form, skip=True)
     contents.finish()
     layers = range(int(found[1]), int(found[1]) + 1)
-    return Plan(_described(files, contents, kind, form, layers, weights["decoder"].stored), weights)
+    return ReadingPlan(
+        _described(files, contents, kind, form, layers, weights["decoder"].stored), weights
+    )
 
 
-def _cross_layer(files: Files) -> Plan:
+def _cross_layer(files: Files) -> ReadingPlan:
     numbers = sorted(int(found[1]) for name in files.names if (found := _ENCODER.fullmatch(name)))
     layers = range(numbers[-1] + 1)
     lacking = [f"W_enc_{i}.safetensors" for i in layers if i not in numbers]
@@ -85,7 +87,7 @@ def _cross_layer(files: Files) -> Plan:
     contents = Contents(files, tensors)
     jump = "threshold_0" in tensors
     kind = "cross-layer transcoder" + ", jumprelu" * jump
-    lists: dict[str, tuple[Weight, ...]] = {
+    lists: dict[str, tuple[StoredWeight, ...]] = {
         "encoder": tuple(contents.weight(f"W_enc_{i}", "FD") for i in layers),
         "encoder_bias": tuple(contents.weight(f"b_enc_{i}", "F") for i in layers),
         "output_bias": tuple(contents.weight(f"b_dec_{i}", "O") for i in layers),
@@ -102,7 +104,7 @@ def _cross_layer(files: Files) -> Plan:
     contents.finish()
     form = KINDS[kind]
     description = _described(files, contents, kind, form, layers, lists["encoder"][0].stored)
-    return Plan(description, {}, lists)
+    return ReadingPlan(description, {}, lists)
 
 
 def _described(
@@ -110,10 +112,10 @@ def _described(
 ) -> Description:
     config = files.lines("config.yaml")
 
-    def at(key: str) -> tuple[Place, ...]:
+    def at(key: str) -> tuple[NamedPoint, ...]:
         named = config.get(key, "")
         if not named:
-            return tuple(Place("") for _ in layers)
+            return tuple(NamedPoint("") for _ in layers)
         return tuple(place(f"blocks.{layer}.{named}") for layer in layers)
 
     return Description(

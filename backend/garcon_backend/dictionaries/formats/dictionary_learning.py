@@ -12,8 +12,8 @@ from typing import Any
 from garcon_backend.dictionaries.contents import Contents, Options
 from garcon_backend.dictionaries.files import Files
 from garcon_backend.dictionaries.formats.format import Format
-from garcon_backend.dictionaries.plan import Plan, Weight
-from garcon_jupyter.dictionaries import Activation, Description, Form, Place
+from garcon_backend.dictionaries.plan import ReadingPlan, StoredWeight
+from garcon_jupyter.dictionaries import Activation, Description, Form, NamedPoint
 from garcon_jupyter.dictionaries.places import place
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
@@ -81,7 +81,7 @@ def recognises(files: Files) -> bool:
     return WEIGHTS in files
 
 
-def read(files: Files) -> Plan:
+def read(files: Files) -> ReadingPlan:
     """What the files hold."""
     trainer = Options(Options(files.json(CONFIG), CONFIG).get("trainer"), f"trainer of {CONFIG}")
     contents = Contents(files, files.tensors(WEIGHTS))
@@ -90,7 +90,7 @@ def read(files: Files) -> Plan:
     contents.agree("O", trainer.count("activation_dim"), f"activation_dim of {CONFIG}")
     contents.agree("F", trainer.count("dict_size"), f"dict_size of {CONFIG}")
     form = KINDS[kind]
-    weights: dict[str, Weight] = {
+    weights: dict[str, StoredWeight] = {
         name: contents.weight(*where) for name, where in _TENSORS[kind].items()
     }
     if kind == "AutoEncoderTopK":
@@ -122,7 +122,7 @@ def read(files: Files) -> Plan:
         model=trainer.get("lm_name", ""),
         notes=tuple(notes),
     )
-    return Plan(description, weights)
+    return ReadingPlan(description, weights)
 
 
 _NOTES = {
@@ -136,7 +136,7 @@ _NOTES = {
 }
 
 
-def _places(trainer: Options, buffer: dict[str, Any]) -> Place:
+def _places(trainer: Options, buffer: dict[str, Any]) -> NamedPoint:
     """The submodule that was read, whose name is free text; where it says no layer, the layer beside it is taken."""
     named = str(trainer.get("submodule_name", "") or "")
     layer, side = trainer.get("layer", None), buffer.get("io", "out")
@@ -147,10 +147,10 @@ def _places(trainer: Options, buffer: dict[str, Any]) -> Place:
         point = found.points[0]
         if side == "in":
             point = point.replace("resid_post", "resid_pre").replace(".out", ".in")
-        return Place(named, (point,))
+        return NamedPoint(named, (point,))
     if named or layer is None:
-        return Place(named)
-    return Place(
+        return NamedPoint(named)
+    return NamedPoint(
         f"the {side}put of a module of layer {layer}",
         tuple(f"layers.{layer}.{name}" for name in ("resid_post", "mlp.out", "attn.out")),
     )

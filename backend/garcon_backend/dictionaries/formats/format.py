@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from garcon_backend.dictionaries.files import Files
-from garcon_backend.dictionaries.plan import Plan
+from garcon_backend.dictionaries.plan import ReadingPlan
 from garcon_jupyter.dictionaries import Form
 
 
@@ -29,5 +29,5 @@ class Format:
     files: str
     kinds: dict[str, Form]
     recognises: Callable[[Files], bool]
-    read: Callable[[Files], Plan]
+    read: Callable[[Files], ReadingPlan]
     refused: dict[str, str]

@@ -15,8 +15,8 @@ from dataclasses import replace
 from garcon_backend.dictionaries.contents import Contents, Options
 from garcon_backend.dictionaries.files import AGAIN, Files
 from garcon_backend.dictionaries.formats.format import Format
-from garcon_backend.dictionaries.plan import Plan, Weight
-from garcon_jupyter.dictionaries import Activation, Description, Form, InputNorm, Place
+from garcon_backend.dictionaries.plan import ReadingPlan, StoredWeight
+from garcon_jupyter.dictionaries import Activation, Description, Form, InputNorm, NamedPoint
 from garcon_jupyter.dictionaries.places import place
 from garcon_jupyter.errors import NotADictionary
 
@@ -47,7 +47,7 @@ def recognises(files: Files) -> bool:
     return bool(named) and files.tensors(named[0]).keys() >= {"w_enc", "w_dec"}
 
 
-def read(files: Files) -> Plan:
+def read(files: Files) -> ReadingPlan:
     """What the files hold."""
     if named := files.matching(".npz"):
         return _first(files, named[0])
@@ -57,7 +57,7 @@ def read(files: Files) -> Plan:
     return _second(files, named[0])
 
 
-def _first(files: Files, name: str) -> Plan:
+def _first(files: Files, name: str) -> ReadingPlan:
     contents = Contents(files, files.tensors(name))
     w = "W_" if "W_enc" in contents.tensors else "w_"
     weights = _weights(contents, w)
@@ -77,20 +77,20 @@ def _first(files: Files, name: str) -> Plan:
         notes = ["Trained on the embedding before it is multiplied by √D."]
     description = _description(files, contents, kind, form, (reads,), (writes,), weights["decoder"])
     heads = site == "att"
-    return Plan(
+    return ReadingPlan(
         replace(description, heads=heads, notes=tuple(notes), model=_model_of(where)), weights
     )
 
 
-def _places_of_path(where: str, site: str, layer: str) -> tuple[Place, Place]:
+def _places_of_path(where: str, site: str, layer: str) -> tuple[NamedPoint, NamedPoint]:
     if not layer:
-        return Place(where), Place(where)
+        return NamedPoint(where), NamedPoint(where)
     if site == "transcoder":
         return place(f"blocks.{layer}.ln2.hook_normalized"), place(f"blocks.{layer}.hook_mlp_out")
     if site:
         at = place(_SITES[site].format(i=layer))
         return at, at
-    at = Place(
+    at = NamedPoint(
         f"layer {layer}",
         tuple(point for each in _SITES.values() for point in place(each.format(i=layer)).points),
     )
@@ -102,7 +102,7 @@ def _model_of(where: str) -> str:
     return f"google/gemma-2-{found[1].removesuffix('-pt')}" if found else ""
 
 
-def _second(files: Files, name: str) -> Plan:
+def _second(files: Files, name: str) -> ReadingPlan:
     config = Options(files.json(CONFIG), CONFIG)
     config.get("architecture", among=("jump_relu",))
     contents = Contents(files, files.tensors(name))
@@ -123,10 +123,10 @@ def _second(files: Files, name: str) -> Plan:
     writes = place(config.get("hf_hook_point_out", None) or reads.named)
     described = _description(files, contents, kind, form, (reads,), (writes,), weights["decoder"])
     heads = bool(reads.points) and reads.points[0].endswith("attn.z")
-    return Plan(replace(described, heads=heads, model=config.get("model_name", "")), weights)
+    return ReadingPlan(replace(described, heads=heads, model=config.get("model_name", "")), weights)
 
 
-def _cross_layer(files: Files) -> Plan:
+def _cross_layer(files: Files) -> ReadingPlan:
     found = {int(match[1]): name for name in files.names if (match := _LAYER_FILE.fullmatch(name))}
     layers = range(max(found, default=-1) + 1)
     if lacking := [f"params_layer_{i}.safetensors" for i in layers if i not in found] or (
@@ -152,10 +152,14 @@ def _cross_layer(files: Files) -> Plan:
         files, contents[0], "2, cross-layer transcoder", form, reads, writes, lists["encoder"][0]
     )
     nbytes = sum(each.nbytes for each in contents)
-    return Plan(replace(described, nbytes=nbytes, model=config.get("model_name", "")), {}, lists)
+    return ReadingPlan(
+        replace(described, nbytes=nbytes, model=config.get("model_name", "")), {}, lists
+    )
 
 
-def _weights(contents: Contents, w: str, decoder: str = "FO", layers: int = 0) -> dict[str, Weight]:
+def _weights(
+    contents: Contents, w: str, decoder: str = "FO", layers: int = 0
+) -> dict[str, StoredWeight]:
     if layers:
         contents.agree("i", layers, "the number of files")
     return {
@@ -172,9 +176,9 @@ def _description(
     contents: Contents,
     kind: str,
     form: Form,
-    reads: tuple[Place, ...],
-    writes: tuple[Place, ...],
-    weight: Weight,
+    reads: tuple[NamedPoint, ...],
+    writes: tuple[NamedPoint, ...],
+    weight: StoredWeight,
 ) -> Description:
     return Description(
         path=str(files.path),

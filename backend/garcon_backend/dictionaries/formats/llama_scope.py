@@ -17,7 +17,7 @@ import torch
 from garcon_backend.dictionaries.contents import Contents, Options
 from garcon_backend.dictionaries.files import Files
 from garcon_backend.dictionaries.formats.format import Format
-from garcon_backend.dictionaries.plan import Plan, Weight
+from garcon_backend.dictionaries.plan import ReadingPlan, StoredWeight
 from garcon_jupyter.dictionaries import Activation, Description, Form, InputNorm
 from garcon_jupyter.dictionaries.places import place
 from garcon_jupyter.errors import NotADictionary
@@ -48,7 +48,7 @@ def recognises(files: Files) -> bool:
     return any(name in files for name in WEIGHTS) or files.single or bool(files.matching(".dcp"))
 
 
-def read(files: Files) -> Plan:
+def read(files: Files) -> ReadingPlan:
     """What the files hold."""
     config = Options(files.json(CONFIG), CONFIG)
     kind = config.get("sae_type")
@@ -89,7 +89,7 @@ def read(files: Files) -> Plan:
         nbytes=contents.nbytes,
         notes=_notes(form),
     )
-    return Plan(description, weights, lists)
+    return ReadingPlan(description, weights, lists)
 
 
 def _hooks(kind: str, config: Options) -> tuple[list[str], list[str]]:
@@ -170,7 +170,7 @@ def _scales(contents: Contents, config: Options, hooks: list[str]) -> tuple[floa
     return tuple(scales) if len(set(scales)) > 1 else (scales[0],)
 
 
-def _weights(contents: Contents, form: Form, kind: str) -> dict[str, Weight]:
+def _weights(contents: Contents, form: Form, kind: str) -> dict[str, StoredWeight]:
     i = "i" if kind == "crosscoder" else ""
     found = {
         "encoder": contents.weight("W_E", f"{i}DF", f"{i}FD"),
@@ -187,7 +187,7 @@ def _weights(contents: Contents, form: Form, kind: str) -> dict[str, Weight]:
     return found | _threshold(contents, form, "F")
 
 
-def _threshold(contents: Contents, form: Form, axes: str) -> dict[str, Weight]:
+def _threshold(contents: Contents, form: Form, axes: str) -> dict[str, StoredWeight]:
     if form.activation.kind != "jumprelu":
         return {}
     key = "activation_function.log_jumprelu_threshold"
@@ -196,7 +196,7 @@ def _threshold(contents: Contents, form: Form, axes: str) -> dict[str, Weight]:
 
 def _cross_layer(
     contents: Contents, form: Form, n: int
-) -> tuple[dict[str, Weight], dict[str, tuple[Weight, ...]]]:
+) -> tuple[dict[str, StoredWeight], dict[str, tuple[StoredWeight, ...]]]:
     weights = {
         "encoder": contents.weight("W_E", "iDF", "iFD"),
         "encoder_bias": contents.weight("b_E", "iF"),

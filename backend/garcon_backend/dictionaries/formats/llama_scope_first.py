@@ -11,7 +11,7 @@ from dataclasses import replace
 from garcon_backend.dictionaries.contents import Contents, Options
 from garcon_backend.dictionaries.files import Files
 from garcon_backend.dictionaries.formats.format import Format
-from garcon_backend.dictionaries.plan import Plan
+from garcon_backend.dictionaries.plan import ReadingPlan
 from garcon_jupyter.dictionaries import Activation, Description, Form, InputNorm
 from garcon_jupyter.dictionaries.places import place
 from garcon_jupyter.errors import NotADictionary
@@ -34,7 +34,7 @@ def recognises(files: Files) -> bool:
     return CONFIG in files and any(name in files for name in WEIGHTS)
 
 
-def read(files: Files) -> Plan:
+def read(files: Files) -> ReadingPlan:
     """What the files hold."""
     config = Options(files.json(CONFIG), CONFIG)
     contents = Contents(files, files.tensors(next(name for name in WEIGHTS if name in files)))
@@ -98,7 +98,7 @@ def read(files: Files) -> Plan:
         notes=("Its threshold is read in units of activations as they are, as SAELens reads it.",)
         * bool(constants),
     )
-    return Plan(description, weights, constants=constants)
+    return ReadingPlan(description, weights, constants=constants)
 
 
 FORMAT = Format(

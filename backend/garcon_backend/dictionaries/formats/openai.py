@@ -13,8 +13,8 @@ from typing import Any
 from garcon_backend.dictionaries.contents import Contents, Options
 from garcon_backend.dictionaries.files import Files
 from garcon_backend.dictionaries.formats.format import Format
-from garcon_backend.dictionaries.plan import Plan
-from garcon_jupyter.dictionaries import Activation, Description, Form, InputNorm, Place
+from garcon_backend.dictionaries.plan import ReadingPlan
+from garcon_jupyter.dictionaries import Activation, Description, Form, InputNorm, NamedPoint
 from garcon_jupyter.dictionaries.places import place
 
 KINDS: dict[str, Form] = {
@@ -37,7 +37,7 @@ def recognises(files: Files) -> bool:
     )
 
 
-def read(files: Files) -> Plan:
+def read(files: Files) -> ReadingPlan:
     """What the file holds."""
     name = next(name for name in files.matching(".pt") if "pre_bias" in files.tensors(name))
     contents = Contents(files, files.tensors(name))
@@ -86,14 +86,14 @@ def read(files: Files) -> Plan:
         )
         * (kind == "TopK"),
     )
-    return Plan(description, weights)
+    return ReadingPlan(description, weights)
 
 
-def _place(where: str) -> Place:
+def _place(where: str) -> NamedPoint:
     layer, location = re.search(r"layer_?(\d+)", where), re.search(_LOCATIONS, where)
     if layer and location:
         return place(f"{location[0]}@{layer[1]}")
-    return Place("")
+    return NamedPoint("")
 
 
 FORMAT = Format(

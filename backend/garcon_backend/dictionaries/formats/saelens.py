@@ -12,7 +12,7 @@ from typing import Any
 from garcon_backend.dictionaries.contents import Contents, Options
 from garcon_backend.dictionaries.files import Files
 from garcon_backend.dictionaries.formats.format import Format
-from garcon_backend.dictionaries.plan import Plan, Weight
+from garcon_backend.dictionaries.plan import ReadingPlan, StoredWeight
 from garcon_jupyter.dictionaries import Activation, Description, Form, InputNorm
 from garcon_jupyter.dictionaries.places import place
 from garcon_jupyter.errors import NotADictionary
@@ -63,7 +63,7 @@ def recognises(files: Files) -> bool:
     return WEIGHTS in files and CONFIG in files
 
 
-def read(files: Files) -> Plan:
+def read(files: Files) -> ReadingPlan:
     """What the files hold."""
     config = Options(_modern(files.json(CONFIG)), CONFIG)
     contents = Contents(files, files.tensors(WEIGHTS))
@@ -105,7 +105,7 @@ def read(files: Files) -> Plan:
         heads=reshaped or any(point.endswith(".attn.z") for point in reads.points),
         notes=_notes(kind, form, metadata),
     )
-    return Plan(description, weights)
+    return ReadingPlan(description, weights)
 
 
 def _modern(config: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _temporal(form: Form, config: Options) -> Form:
     return replace(form, tied=tied, activation=activation, options=options, output_bias=bias)
 
 
-def _weights(contents: Contents, form: Form, kind: str) -> dict[str, Weight]:
+def _weights(contents: Contents, form: Form, kind: str) -> dict[str, StoredWeight]:
     found = {
         "decoder": contents.weight("W_dec", "FO"),
         "output_bias": contents.weight("b_dec", "O"),
@@ -226,7 +226,7 @@ def _weights(contents: Contents, form: Form, kind: str) -> dict[str, Weight]:
     return found
 
 
-def _attention(contents: Contents, layers: int) -> dict[str, Weight]:
+def _attention(contents: Contents, layers: int) -> dict[str, StoredWeight]:
     found = {}
     for layer in range(layers):
         for part, name in {"q": "q_target", "k": "k_ctx", "v": "v_ctx", "out": "c_proj"}.items():

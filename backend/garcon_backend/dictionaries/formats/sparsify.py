@@ -11,7 +11,7 @@ from dataclasses import replace
 from garcon_backend.dictionaries.contents import Contents, Options
 from garcon_backend.dictionaries.files import AGAIN, Files
 from garcon_backend.dictionaries.formats.format import Format
-from garcon_backend.dictionaries.plan import Plan
+from garcon_backend.dictionaries.plan import ReadingPlan
 from garcon_jupyter.dictionaries import Activation, Description, Form
 from garcon_jupyter.dictionaries.places import place
 from garcon_jupyter.errors import NotADictionary
@@ -31,7 +31,7 @@ def recognises(files: Files) -> bool:
     return WEIGHTS in files
 
 
-def read(files: Files) -> Plan:
+def read(files: Files) -> ReadingPlan:
     """What the files hold."""
     config = Options(files.json(CONFIG), CONFIG)
     contents = Contents(files, files.tensors(WEIGHTS))
@@ -73,7 +73,7 @@ def read(files: Files) -> Plan:
         nbytes=contents.nbytes,
         notes=("The library's decode leaves out the skip, which its forward adds.",) * skip,
     )
-    return Plan(description, weights)
+    return ReadingPlan(description, weights)
 
 
 FORMAT = Format(
