@@ -9,7 +9,7 @@
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -q torch==2.13.0 transformers==4.57.3 pydantic transformer-lens==2.16.1 einops
+"$work/venv/bin/pip" install -q torch==2.13.0 transformers==4.57.3 pydantic
 "$work/venv/bin/pip" install -q --no-deps circuit-tracer==0.5.0
 "$work/venv/bin/python" - <<'PY'
 import tempfile
