@@ -1,6 +1,6 @@
 """Writes ``docs/probe_points.md`` from the table of points and the family files, the rooms of
-``docs/architecture.md`` from what each room says of itself, and the options of ``docs/api/launch.md`` from their
-declaration.
+``docs/architecture.md`` from what each room says of itself, the options of ``docs/api/launch.md`` from their
+declaration, and the formats of ``docs/dictionaries.md`` from their table.
 
     python -m docs.generate
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs import families, rooms
+from docs import families, formats, rooms
 from docs.tables import table
 from garcon_jupyter.points import PARAMETERS, POINTS, ParameterSpec, PointSpec
 from garcon_jupyter.servers.options import Option, grouped
@@ -25,6 +25,12 @@ ROOMS = (
 LAUNCH = Path(__file__).parent / "api" / "launch.md"
 OPTIONS = (
     "<!-- options: made by docs/generate.py from garcon_jupyter/servers/options.py; do not edit -->\n",
+    "<!-- end -->\n",
+)
+
+DICTIONARIES = Path(__file__).with_name("dictionaries.md")
+FORMATS = (
+    "<!-- formats: made by docs/generate.py from backend/garcon_backend/dictionaries/formats; do not edit -->\n",
     "<!-- end -->\n",
 )
 
@@ -169,8 +175,16 @@ def launch(text: str) -> str:
     return between(OPTIONS, text, options())
 
 
+def dictionaries(text: str) -> str:
+    """``dictionaries.md`` with the formats as they are now."""
+    return between(FORMATS, text, formats.section())
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    for file, made in ((ARCHITECTURE, architecture), (LAUNCH, launch)):
+    made_of = ((ARCHITECTURE, architecture), (LAUNCH, launch), (DICTIONARIES, dictionaries))
+    for file, made in made_of:
         file.write_text(made(file.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"wrote {PAGE}, the rooms of {ARCHITECTURE} and the options of {LAUNCH}")
+    print(
+        f"wrote {PAGE}, the rooms of {ARCHITECTURE}, the options of {LAUNCH}, the formats of {DICTIONARIES}"
+    )

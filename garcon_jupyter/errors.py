@@ -169,6 +169,18 @@ class NotAnAdapter(GarconError, ValueError):
     """A path that holds no adapter which this model can run with, and why."""
 
 
+class NotADictionary(GarconError, ValueError):
+    """Files that hold no dictionary which can be read as it was meant, with the key that is wrong or missing."""
+
+
+class WrongDictionary(GarconError, ValueError):
+    """A dictionary that was made for activations which this model does not have."""
+
+
+class UnclearPoint(UnknownName):
+    """A name of another library that may mean several points, or none, with those that it may mean."""
+
+
 class NotTheReference(GarconError, ValueError):
     """A model that, as it would be served, does not compute what its own implementation computes."""
 

@@ -46,6 +46,12 @@ def test_the_options_of_a_launch_are_what_their_declaration_makes() -> None:
     assert generate.launch(text.replace("`--tp N`", "`--tensor N`")) == text
 
 
+def test_the_formats_of_dictionaries_are_what_their_table_makes() -> None:
+    text = generate.DICTIONARIES.read_text(encoding="utf-8")
+    assert text == generate.dictionaries(text), "run `make docs`"
+    assert generate.dictionaries(text.replace("`BatchTopKSAE`", "`BatchTopK`")) == text
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):

@@ -28,6 +28,7 @@ SHARED = {
     "imported",
     "libraries",
     "model_files",
+    "dictionaries",
     "points",
     "recorders",
     "user_code",
