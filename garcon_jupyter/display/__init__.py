@@ -18,6 +18,7 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 ``live``          a text and sliders on a served model
 ``neuron``        the dashboard of a unit
 ``tokens``        a text, coloured by how surprising each token was
+``connectome``    the connections of a unit, as links
 ``atlas``         a unit of an atlas, and the page on which one is picked
 ``run``           how far a run is
 ``sharding``      which rank holds what
