@@ -13,6 +13,8 @@ from garcon_jupyter.client.recordings import Recordings
 from garcon_jupyter.client.run import Run, as_data
 from garcon_jupyter.client.tokens import Tokens, as_tokens
 from garcon_jupyter.errors import BadRequest, ModelsDiffer, UnknownName
+from garcon_jupyter.fleets.in_turn import SharedServer
+from garcon_jupyter.fleets.labels import name_of
 from garcon_jupyter.fleets.side_by_side import side_by_side
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.points import is_pattern
@@ -20,6 +22,8 @@ from garcon_jupyter.servers import fleet_files
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from garcon_jupyter.atlas import Atlas
 
 T = TypeVar("T")
 
@@ -31,10 +35,12 @@ _OF_TOKENS = (".npy", ".safetensors")
 
 
 class Fleet:
-    """Checkpoints of one architecture, each with a server and a session of its own; :func:`garcon_jupyter.fleet` makes one.
+    """Checkpoints of one architecture, each with a session of its own; :func:`garcon_jupyter.fleet` makes one.
 
-    What is asked of all is asked at once, of each on a thread. Answers come by label in the order of the fleet. What
-    fails at one member leaves the others' answers: its exception stands in its place, or is raised when all have ended.
+    Each has a server, and what is asked of all is asked at once, of each on a thread. Or the fleet is held *in turn*: one
+    server has the weights of one member at a time, and is asked for one after the other. Answers come by label in the order
+    of the fleet. What fails at one member leaves the others' answers: its exception stands in its place, or is raised when
+    all have ended.
 
     Attributes:
         name: of the fleet; `garcon list` and `garcon stop` know it.
@@ -45,13 +51,18 @@ class Fleet:
     def __init__(
         self,
         name: str,
-        members: Mapping[str, RemoteModel | BaseException],
+        members: Mapping[str, RemoteModel | BaseException] | SharedServer,
         one_tokenizer: bool,
     ) -> None:
         self.name, self.labels = name, tuple(members)
-        models = members.items()
-        self.errors = {label: one for label, one in models if isinstance(one, BaseException)}
-        self._models = {label: one for label, one in models if isinstance(one, RemoteModel)}
+        self.errors: dict[str, BaseException] = {}
+        self._models: Mapping[str, RemoteModel]
+        if isinstance(members, SharedServer):
+            self._models = members
+        else:
+            models = members.items()
+            self.errors = {label: one for label, one in models if isinstance(one, BaseException)}
+            self._models = {label: one for label, one in models if isinstance(one, RemoteModel)}
         self._one_tokenizer = one_tokenizer
 
     # -- members ---------------------------------------------------------------------------------
@@ -75,20 +86,36 @@ class Fleet:
         return list(self.labels)
 
     def __repr__(self) -> str:
-        rows = [
-            f"  {label}: {type(self.errors[label]).__name__}: {self.errors[label]}"
-            if label in self.errors
-            else f"  {label}: {self._models[label]!r}"
-            for label in self.labels
-        ]
-        return f"<fleet {self.name} of {len(self)}>\n" + "\n".join(rows)
+        if isinstance(self._models, SharedServer):
+            rows = [f"  {label}: {path}" for label, path in self._models.paths.items()]
+            held = f", in turn on the server {self._models.server.name}"
+        else:
+            held, rows = "", [f"  {label}: {self._told(label)}" for label in self.labels]
+        return f"<fleet {self.name} of {len(self)}{held}>\n" + "\n".join(rows)
+
+    def _told(self, label: str) -> str:
+        error = self.errors.get(label)
+        return f"{type(error).__name__}: {error}" if error else repr(self._models[label])
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether one server has the weights of one member at a time."""
+        return isinstance(self._models, SharedServer)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The labels of the members whose weights are in memory, as the server of a fleet in turn says."""
+        if not isinstance(self._models, SharedServer):
+            return tuple(self._models)
+        found = self._models.loaded()
+        return () if found is None else (found,)
 
     # -- the same to all -------------------------------------------------------------------------
 
     def map(
         self, function: Callable[[RemoteModel], T], on_error: str = "keep"
     ) -> dict[str, T | BaseException]:
-        """Call a function with the model of each member, all at once on threads of this process.
+        """Call a function with the model of each member, all at once on threads of this process; in turn, one after the other.
 
         Args:
             function: ``function(rmodel) -> value``. It runs here, and asks its own server; what it changes beside
@@ -103,9 +130,7 @@ class Fleet:
             Interrupted: you interrupted it; the requests of all members were stopped, and each can be used.
         """
         check_on_error(on_error)
-        return self._each(
-            {label: partial(function, m) for label, m in self._models.items()}, on_error
-        )
+        return self._each(lambda label, model: function(model), on_error)
 
     def encode(self, text: Any, **options: Any) -> Tokens:
         """Text to tokens, once for all, by the tokenizer of the first member that runs.
@@ -150,11 +175,7 @@ class Fleet:
         given = None if probes is None else list(probes)
         seed = secrets.randbits(31) if seed is None else seed
         found = self._each(
-            {
-                label: partial(model.forward, read, given, seed=seed, **options)
-                for label, model in self._models.items()
-            },
-            on_error,
+            lambda label, model: model.forward(read, given, seed=seed, **options), on_error
         )
         return _some(found)
 
@@ -171,7 +192,7 @@ class Fleet:
         Args:
             data, probes: as for :meth:`RemoteModel.run`.
             on_error: as for :meth:`map`. Where all members fail, the first one's error is raised.
-            options: as for :meth:`RemoteModel.run`. Each member's checkpoints lie in a directory named as its server.
+            options: as for :meth:`RemoteModel.run`. Each member's checkpoints lie in a directory of its own, ``NAME.LABEL``.
 
         Returns:
             The runs, by label.
@@ -182,31 +203,70 @@ class Fleet:
             Interrupted: every member's run was cancelled; what they recorded is there.
         """
         check_on_error(on_error)
-        shared = data
-        if not isinstance(data, (str, Path)):
-            how = {word: options.pop(word) for word in ("field", "documents") if word in options}
-            shared = as_data(data, **how)
-        if isinstance(data, (str, Path)):
-            text = Path(data).suffix not in _OF_TOKENS
-        else:
-            text = bool(shared.texts)
-        if text:
-            self._check_tokenizers()
+        shared = self._shared_data(data, options)
         given = list(probes)
-        return _some(
-            self._each(
-                {
-                    label: partial(
-                        model.run,
-                        shared,
-                        given,
-                        **{"show": False, **_own(model.server.name, options)},
-                    )
-                    for label, model in self._models.items()
-                },
-                on_error,
-            )
-        )
+
+        def ran(label: str, model: RemoteModel) -> Run:
+            mine = _own(self._directory(label), options)
+            return model.run(shared, given, **{"show": False, **mine})
+
+        return _some(self._each(ran, on_error))
+
+    def atlas(
+        self,
+        points: str | list[str],
+        data: Any,
+        path: str | Path,
+        *,
+        on_error: str = "keep",
+        **options: Any,
+    ) -> dict[str, Atlas | BaseException]:
+        """An atlas of each member, from the same batches, with the same places sampled.
+
+        Args:
+            points, data: as for :meth:`RemoteModel.atlas`.
+            path: a directory, in which each atlas has one of its own, named after its label.
+            on_error: as for :meth:`map`. Where all members fail, the first one's error is raised.
+            options: as for :meth:`RemoteModel.atlas`.
+
+        Returns:
+            The atlases, by label.
+
+        Raises:
+            BadData: this is no data; nothing has run.
+            ModelsDiffer: the data is text, and tokenizers differ.
+            Interrupted: as of :meth:`run`.
+        """
+        check_on_error(on_error)
+        shared = self._shared_data(data, options)
+
+        def made(label: str, model: RemoteModel) -> Atlas:
+            where = Path(path) / self._directory(label).removeprefix(f"{self.name}.")
+            mine = _own(self._directory(label), options)
+            return model.atlas(points, shared, where, **{"show": False, **mine})
+
+        return _some(self._each(made, on_error))
+
+    def _shared_data(self, data: Any, options: dict[str, Any]) -> Any:
+        """Data that all read: what can be read but once is read here.
+
+        Raises:
+            BadData: it is none.
+            ModelsDiffer: it is text, and tokenizers differ.
+        """
+        if isinstance(data, (str, Path)):
+            if Path(data).suffix not in _OF_TOKENS:
+                self._check_tokenizers()
+            return data
+        how = {word: options.pop(word) for word in ("field", "documents") if word in options}
+        shared = as_data(data, **how)
+        if shared.texts:
+            self._check_tokenizers()
+        return shared
+
+    def _directory(self, label: str) -> str:
+        """What a member's own directories are called."""
+        return f"{self.name}.{name_of(label)}"
 
     # -- what was recorded -----------------------------------------------------------------------
 
@@ -266,23 +326,33 @@ class Fleet:
 
     def close(self) -> None:
         """Hang up; the servers, and the sessions on them, stay."""
+        if isinstance(self._models, SharedServer):
+            self._models.close()
+            return
         for model in self._models.values():
             model.close()
 
     # -- within ----------------------------------------------------------------------------------
 
     def _each(
-        self, work: Mapping[str, Callable[[], T]], on_error: str
+        self, ask: Callable[[str, RemoteModel], T], on_error: str
     ) -> dict[str, T | BaseException]:
-        """The outcome of work on each member that runs, and in their places the errors of those that do not."""
-        done = side_by_side(work)
+        """The outcome of asking each member that runs, and in their places the errors of those that do not."""
+        labels, at_once = [*self._models], None
+        if isinstance(self._models, SharedServer):
+            labels, at_once = self._models.in_order(labels), 1
+
+        def asked(label: str) -> T:
+            return ask(label, self._models[label])
+
+        done = side_by_side({label: partial(asked, label) for label in labels}, at_once)
         found = {label: done.get(label, self.errors.get(label)) for label in self.labels}
         if on_error == "raise":
             raise_first(found)
         return found  # type: ignore[return-value]
 
     def _first(self) -> RemoteModel:
-        return next(iter(self._models.values()))
+        return self._models[next(iter(self._models))]
 
     def _check_tokenizers(self) -> None:
         if not self._one_tokenizer:
@@ -320,10 +390,10 @@ def _some(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _own(server: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a run, with checkpoints in a directory of the member's own, named as its server is."""
+def _own(directory: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a run, with checkpoints in a directory of the member's own."""
     places = {w: options[w] for w in ("checkpoint", "resume") if options.get(w) is not None}
-    return {**options, **{word: Path(place) / server for word, place in places.items()}}
+    return {**options, **{word: Path(place) / directory for word, place in places.items()}}
 
 
 def _is_text(tokens: Any) -> bool:
