@@ -17,6 +17,7 @@ from typing import Any
 
 from garcon_jupyter.client import resuming
 from garcon_jupyter.connection import prints
+from garcon_jupyter.errors import GarconError
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.servers.server import Server
 from garcon_jupyter.wire import requests as wire
@@ -125,7 +126,9 @@ class SharedServer(Mapping[str, RemoteModel]):
 
     def in_order(self, labels: list[str]) -> list[str]:
         """Labels so that the one whose weights are loaded comes first, which spares an exchange."""
-        first = self.loaded() if labels else None
+        first = None
+        with contextlib.suppress(GarconError):  # each member will say why it cannot be asked
+            first = self.loaded()
         return sorted(labels, key=lambda label: label != first)
 
     def close(self) -> None:

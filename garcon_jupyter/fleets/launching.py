@@ -15,7 +15,8 @@ from typing import Any, Unpack, cast
 from garcon_jupyter import api
 from garcon_jupyter.errors import BadRequest, GarconError, Interrupted
 from garcon_jupyter.fleets import budget, labels, likeness
-from garcon_jupyter.fleets.fleet import Fleet, check_on_error, raise_first
+from garcon_jupyter.fleets.asking import check_on_error, raise_first
+from garcon_jupyter.fleets.fleet import Fleet
 from garcon_jupyter.fleets.in_turn import SharedServer
 from garcon_jupyter.fleets.side_by_side import side_by_side
 from garcon_jupyter.model_files import snapshots
