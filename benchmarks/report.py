@@ -30,6 +30,7 @@ GROUPS = (
     "certificate",
     "atlas",
     "experiments",
+    "fleets",
 )
 """Groups of rows, as modules of this folder and in the order of the page."""
 

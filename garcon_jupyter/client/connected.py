@@ -7,6 +7,7 @@ import dataclasses
 import os
 import weakref
 from collections import Counter
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -87,10 +88,19 @@ class Connected:
         if not background.is_behind():  # what a picture asks for leaves nothing behind
             self.requests += 1
         try:
-            return self._send(request, show, into)
+            with self._computing(request):
+                return self._send(request, show, into)
         except BaseException:
             self._released += request.released  # nobody may have been told of them
             raise
+
+    def _computing(self, request: wire.Request | None = None) -> AbstractContextManager[None]:
+        """Entered around what asks the model to compute. Here nothing; a member of a fleet in turn has its weights loaded.
+
+        Args:
+            request: None for a run over data.
+        """
+        return contextlib.nullcontext()
 
     def _take_released(self) -> tuple[int, ...]:
         """The snapshots that nobody holds any more, each for one request to tell of, whichever thread sends it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,8 +198,10 @@ def ask(rmodel: Client, verb: str, question: Any = None, **content: Any) -> Any:
     rmodel._follow()
     packed, buffers = transport.pack(question)
     told = {"verb": verb, "session": rmodel.session, **content, **packed}
+    computes = verb in BEGINNING or verb == "resume"
     try:
-        reply = rmodel._channel.ask(protocol.RUN, told, buffers)
+        with rmodel._computing() if computes else nullcontext():
+            reply = rmodel._channel.ask(protocol.RUN, told, buffers)
     except ServerRestarted:
         if verb in BEGINNING:  # it may have begun
             raise

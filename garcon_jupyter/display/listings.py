@@ -88,7 +88,12 @@ def servers(found: Sequence[Server], fleets: Sequence[FleetFile] = ()) -> str:
     for fleet in fleets:
         if living := fleet.living(found):
             members |= {server.name for server in living}
-            counted = f"fleet, {len(living)} of {len(fleet.members)} run"
+            count = len(fleet.members)
+            counted = (
+                f"fleet, {count} in turn"
+                if fleet.in_turn
+                else f"fleet, {len(living)} of {count} run"
+            )
             blocks[fleet.name] = [(fleet.name, counted, "", "", "")]
             blocks[fleet.name] += [_server_row(server, INDENT) for server in living]
     for server in found:
@@ -118,6 +123,7 @@ def status(server: Endpoint, told: dict[str, Any]) -> str:
     rows = [
         ("model", model_line(server.facts)),
         ("path", server.facts["path"]),
+        *([("weights", told["weights"])] if _exchanged(server, told) else []),
         ("running", _work(told["running"]) if told["running"] else "nothing"),
         ("waiting", "; ".join(map(_work, told["waiting"])) or "nothing"),
         *(("check", said) for said in _check(server.facts["model"])),
@@ -136,6 +142,11 @@ def status(server: Endpoint, told: dict[str, Any]) -> str:
     several = len({rank.get("host") for rank in told["ranks"]}) > 1
     rows += [(f"rank {rank['rank']}", _rank(rank, several)) for rank in told["ranks"]]
     return f"{server.name}\n" + _indented(columns(rows))
+
+
+def _exchanged(server: Endpoint, told: dict[str, Any]) -> bool:
+    """Whether a server has other weights than it was launched with."""
+    return told.get("weights") not in (None, server.facts["path"])
 
 
 def _check(model: dict[str, Any]) -> list[str]:

@@ -55,6 +55,25 @@ def check(members: Mapping[str, Settings], free: int | None = None) -> int:
     return there - total
 
 
+def check_in_turn(settings: Settings, free: int | None = None) -> None:
+    """Refuse a fleet in turn where two models do not fit: while weights are exchanged, both are in memory.
+
+    Args:
+        settings: how its server is to be launched.
+        free: bytes that there are; None to ask the host, or its GPUs.
+
+    Raises:
+        DoesNotFit: with the numbers.
+    """
+    needed = 2 * _needed(settings)
+    there = _free(settings) if free is None else free
+    if needed > there:
+        raise DoesNotFit(
+            f"To exchange weights, two models are in memory at once: {sized(needed)}, and {sized(there)} are free.",
+            'Take a narrower dtype="bfloat16", or launch the members one by one.',
+        )
+
+
 def share(left: int, members: int) -> dict[str, int]:
     """The limits of each member, so that the requests of all fit beside each other: as options of a launch.
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.client.probes import Probe
 from garcon_jupyter.client.recordings import Recordings
-from garcon_jupyter.client.run import Run, as_data
-from garcon_jupyter.client.tokens import Tokens, as_tokens
-from garcon_jupyter.errors import BadRequest, ModelsDiffer, UnknownName
-from garcon_jupyter.fleets.side_by_side import side_by_side
+from garcon_jupyter.client.tokens import as_tokens
+from garcon_jupyter.errors import BadRequest, GarconError, UnknownName
+from garcon_jupyter.fleets import picture
+from garcon_jupyter.fleets.asking import AskingAll, is_text, some
+from garcon_jupyter.fleets.in_turn import SharedServer
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.points import is_pattern
 from garcon_jupyter.servers import fleet_files
@@ -21,20 +19,16 @@ from garcon_jupyter.servers import fleet_files
 if TYPE_CHECKING:
     from torch import Tensor
 
-T = TypeVar("T")
-
-ON_ERROR = ("keep", "raise")
-"""What becomes of a member's error: it stands in its place, or it is raised when all others have ended."""
-
-_OF_TOKENS = (".npy", ".safetensors")
-"""Files that hold tokens, so that no tokenizer reads them."""
+    from garcon_jupyter.widgets import MembersWidget
 
 
-class Fleet:
-    """Checkpoints of one architecture, each with a server and a session of its own; :func:`garcon_jupyter.fleet` makes one.
+class Fleet(AskingAll):
+    """Checkpoints of one architecture, each with a session of its own; :func:`garcon_jupyter.fleet` makes one.
 
-    What is asked of all is asked at once, of each on a thread. Answers come by label in the order of the fleet. What
-    fails at one member leaves the others' answers: its exception stands in its place, or is raised when all have ended.
+    Each has a server, and what is asked of all is asked at once, of each on a thread. Or the fleet is held *in turn*: one
+    server has the weights of one member at a time, and is asked for one after the other. Answers come by label in the order
+    of the fleet. What fails at one member leaves the others' answers: its exception stands in its place, or is raised when
+    all have ended.
 
     Attributes:
         name: of the fleet; `garcon list` and `garcon stop` know it.
@@ -42,171 +36,30 @@ class Fleet:
         errors: of the members that did not come up, by label.
     """
 
-    def __init__(
-        self,
-        name: str,
-        members: Mapping[str, RemoteModel | BaseException],
-        one_tokenizer: bool,
-    ) -> None:
-        self.name, self.labels = name, tuple(members)
-        models = members.items()
-        self.errors = {label: one for label, one in models if isinstance(one, BaseException)}
-        self._models = {label: one for label, one in models if isinstance(one, RemoteModel)}
-        self._one_tokenizer = one_tokenizer
-
-    # -- members ---------------------------------------------------------------------------------
-
-    def __getitem__(self, label: str) -> RemoteModel:
-        if label in self.errors:
-            raise self.errors[label]
-        if label not in self._models:
-            raise UnknownName.among(
-                f"member of {self.name}", label, self.labels, f"It has {', '.join(self.labels)}."
-            )
-        return self._models[label]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.labels)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def _ipython_key_completions_(self) -> list[str]:
-        return list(self.labels)
-
     def __repr__(self) -> str:
-        rows = [
-            f"  {label}: {type(self.errors[label]).__name__}: {self.errors[label]}"
-            if label in self.errors
-            else f"  {label}: {self._models[label]!r}"
-            for label in self.labels
-        ]
-        return f"<fleet {self.name} of {len(self)}>\n" + "\n".join(rows)
-
-    # -- the same to all -------------------------------------------------------------------------
-
-    def map(
-        self, function: Callable[[RemoteModel], T], on_error: str = "keep"
-    ) -> dict[str, T | BaseException]:
-        """Call a function with the model of each member, all at once on threads of this process.
-
-        Args:
-            function: ``function(rmodel) -> value``. It runs here, and asks its own server; what it changes beside
-                that, it changes on several threads at once.
-            on_error: "keep" puts the exception of a member that failed into its place; "raise" raises the first
-                when all members have ended.
-
-        Returns:
-            What it returned, by label, in the order of the fleet.
-
-        Raises:
-            Interrupted: you interrupted it; the requests of all members were stopped, and each can be used.
-        """
-        check_on_error(on_error)
-        return self._each(
-            {label: partial(function, m) for label, m in self._models.items()}, on_error
-        )
-
-    def encode(self, text: Any, **options: Any) -> Tokens:
-        """Text to tokens, once for all, by the tokenizer of the first member that runs.
-
-        Args:
-            text, options: as for :meth:`RemoteModel.encode`.
-
-        Raises:
-            ModelsDiffer: the members' tokenizers differ.
-        """
-        self._check_tokenizers()
-        return self._first().encode(text, **options)
-
-    def forward(
-        self,
-        tokens: Any,
-        probes: Iterable[Probe] | None = None,
-        *,
-        seed: int | None = None,
-        on_error: str = "keep",
-        **options: Any,
-    ) -> dict[str, Any]:
-        """Run the same tokens through every member.
-
-        Args:
-            tokens: as for :meth:`RemoteModel.forward`. A text is encoded once, and travels as tokens.
-            probes: for all; None for those that are attached to each member.
-            seed: of the randomness inside probes; None draws one for all.
-            on_error: as for :meth:`map`. Where all members fail, the first one's error is raised.
-            options: ``logits``, ``batch_tokens``, ``adapter``, as for :meth:`RemoteModel.forward`.
-
-        Returns:
-            The logits as asked for, by label.
-
-        Raises:
-            BadTokens: these are no tokens; nothing has run.
-            ModelsDiffer: a text was given, and tokenizers differ.
-            Interrupted: as of :meth:`map`.
-        """
-        check_on_error(on_error)
-        read = self.encode(tokens) if _is_text(tokens) else as_tokens(tokens)
-        given = None if probes is None else list(probes)
-        seed = secrets.randbits(31) if seed is None else seed
-        found = self._each(
-            {
-                label: partial(model.forward, read, given, seed=seed, **options)
-                for label, model in self._models.items()
-            },
-            on_error,
-        )
-        return _some(found)
-
-    def run(
-        self,
-        data: Any,
-        probes: Iterable[Probe] = (),
-        *,
-        on_error: str = "keep",
-        **options: Any,
-    ) -> dict[str, Run | BaseException]:
-        """Stream the same data past probes on every member: the same batches, the same seed.
-
-        Args:
-            data, probes: as for :meth:`RemoteModel.run`.
-            on_error: as for :meth:`map`. Where all members fail, the first one's error is raised.
-            options: as for :meth:`RemoteModel.run`. Each member's checkpoints lie in a directory named as its server.
-
-        Returns:
-            The runs, by label.
-
-        Raises:
-            BadData: this is no data; nothing has run.
-            ModelsDiffer: the data is text, and tokenizers differ.
-            Interrupted: every member's run was cancelled; what they recorded is there.
-        """
-        check_on_error(on_error)
-        shared = data
-        if not isinstance(data, (str, Path)):
-            how = {word: options.pop(word) for word in ("field", "documents") if word in options}
-            shared = as_data(data, **how)
-        if isinstance(data, (str, Path)):
-            text = Path(data).suffix not in _OF_TOKENS
+        if isinstance(self._models, SharedServer):
+            rows = [f"  {label}: {path}" for label, path in self._models.paths.items()]
+            held = f", in turn on the server {self._models.server.name}"
         else:
-            text = bool(shared.texts)
-        if text:
-            self._check_tokenizers()
-        given = list(probes)
-        return _some(
-            self._each(
-                {
-                    label: partial(
-                        model.run,
-                        shared,
-                        given,
-                        **{"show": False, **_own(model.server.name, options)},
-                    )
-                    for label, model in self._models.items()
-                },
-                on_error,
-            )
-        )
+            held, rows = "", [f"  {label}: {self._told(label)}" for label in self.labels]
+        return f"<fleet {self.name} of {len(self)}{held}>\n" + "\n".join(rows)
+
+    def _told(self, label: str) -> str:
+        error = self.errors.get(label)
+        return f"{type(error).__name__}: {error}" if error else repr(self._models[label])
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether one server has the weights of one member at a time."""
+        return isinstance(self._models, SharedServer)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The labels of the members whose weights are in memory, as the server of a fleet in turn says."""
+        if not isinstance(self._models, SharedServer):
+            return tuple(self._models)
+        found = self._models.loaded()
+        return () if found is None else (found,)
 
     # -- what was recorded -----------------------------------------------------------------------
 
@@ -252,6 +105,57 @@ class Fleet:
             )
         return torch.stack(list(values.values()))  # type: ignore[arg-type]
 
+    def show(
+        self,
+        what: str | Mapping[str, Any],
+        text: Any = None,
+        *,
+        reference: str | None = None,
+        units: int | None = picture.UNITS,
+        rows: str | None = None,
+        columns: str | None = None,
+        title: str = "",
+    ) -> MembersWidget:
+        """A picture with a column for each member, one scale of colour, and the selected value over all members as a line.
+
+        The line stands over steps where all labels name one ("step512"), on a logarithmic axis. A member that failed says so
+        in its column.
+
+        Args:
+            what: name of a point, of which `text` is shown; attention has a sheet for each head, and of a point with units of
+                heads each head's norm is shown. Or numbers of your own by label, [row, column] or results with two axes, as
+                :meth:`map` returns them, errors included.
+            text: one text or its tokens.
+            reference: a label, whose values are taken away from all.
+            units: how many units are shown at most: those with the strongest values in any member. None for all.
+            rows, columns: what the axes of numbers are.
+            title: what is shown.
+
+        Raises:
+            UnknownPoint: no such point.
+            UnknownName: a label that there is not.
+            BadRequest: it is nothing that can be drawn.
+            Interrupted: as of :meth:`map`.
+        """
+        named = [*([] if reference is None else [reference])]
+        named += [] if isinstance(what, str) else [*what]
+        for label in named:
+            if label not in self.labels:
+                raise UnknownName.among(f"member of {self.name}", label, self.labels)
+        if not isinstance(what, str):
+            ordered = {label: what[label] for label in self.labels if label in what}
+            return picture.of_numbers(some(ordered), rows, columns, title, reference)
+        if text is None:
+            raise BadRequest(f"{what} is shown of a text, and there is none.", "Give text=.")
+        first = self._first()
+        point = first.catalog.point(what)
+        tokens = self.encode(text) if is_text(text) else as_tokens(text)
+        found = self._each(lambda _, model: picture.of_point(model, point, tokens), "keep")
+        words = [str(each) for each in tokens.tolist()[0]]
+        with contextlib.suppress(GarconError):  # a model without a tokenizer
+            words = first.token_strings(tokens)[0]
+        return picture.drawn(some(found), point, words, title or what, reference, units)
+
     # -- the end ---------------------------------------------------------------------------------
 
     def stop(self, force: bool = False) -> None:
@@ -266,66 +170,8 @@ class Fleet:
 
     def close(self) -> None:
         """Hang up; the servers, and the sessions on them, stay."""
+        if isinstance(self._models, SharedServer):
+            self._models.close()
+            return
         for model in self._models.values():
             model.close()
-
-    # -- within ----------------------------------------------------------------------------------
-
-    def _each(
-        self, work: Mapping[str, Callable[[], T]], on_error: str
-    ) -> dict[str, T | BaseException]:
-        """The outcome of work on each member that runs, and in their places the errors of those that do not."""
-        done = side_by_side(work)
-        found = {label: done.get(label, self.errors.get(label)) for label in self.labels}
-        if on_error == "raise":
-            raise_first(found)
-        return found  # type: ignore[return-value]
-
-    def _first(self) -> RemoteModel:
-        return next(iter(self._models.values()))
-
-    def _check_tokenizers(self) -> None:
-        if not self._one_tokenizer:
-            raise ModelsDiffer(
-                f"The tokenizers of {self.name} differ, so that a text would not be the same tokens for all.",
-                "Give token ids; fleet[label].encode(text) gives those of a member.",
-            )
-
-
-def raise_first(found: Mapping[str, Any]) -> None:
-    """Raise the first error among the outcomes of members, with its label."""
-    for label, one in found.items():
-        if isinstance(one, BaseException):
-            one.add_note(f"This is of member {label!r}.")
-            raise one
-
-
-def check_on_error(on_error: str) -> None:
-    """Refuse what is no way to treat errors.
-
-    Raises:
-        BadRequest: it is none.
-    """
-    if on_error not in ON_ERROR:
-        raise BadRequest(f"There is no on_error={on_error!r}.", f"Use {' or '.join(ON_ERROR)}.")
-
-
-def _some(found: dict[str, Any]) -> dict[str, Any]:
-    """The outcomes, of which one at least is no error.
-
-    Where all have failed nothing is lost by raising, and what one mistake has caused is told once.
-    """
-    if all(isinstance(one, BaseException) for one in found.values()):
-        raise_first(found)
-    return found
-
-
-def _own(server: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a run, with checkpoints in a directory of the member's own, named as its server is."""
-    places = {w: options[w] for w in ("checkpoint", "resume") if options.get(w) is not None}
-    return {**options, **{word: Path(place) / server for word, place in places.items()}}
-
-
-def _is_text(tokens: Any) -> bool:
-    some = isinstance(tokens, (list, tuple)) and tokens
-    return isinstance(tokens, str) or bool(some and isinstance(tokens[0], str))

@@ -13,24 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from garcon_jupyter.errors import ModelsDiffer
-from garcon_jupyter.model_files import weights
+from garcon_jupyter.model_files import likeness
 from garcon_jupyter.model_files.snapshots import ModelDirectory
-
-_SAYS_NOTHING = {
-    "_name_or_path",
-    "_commit_hash",
-    "_attn_implementation_autoset",
-    "initializer_range",
-    "task_specific_params",
-    "transformers_version",
-    "use_cache",
-}
-"""Entries of a configuration that change no forward pass of given tokens."""
-
-_ENDINGS = ("_token_id", "dropout", "pdrop", "_dropout_prob")
-"""How further such entries end: special tokens, and what is done in training only."""
-
-_DTYPE = ("dtype", "torch_dtype")
 
 SHOWN = 8
 """Differences that an error names."""
@@ -60,45 +44,35 @@ def check(members: Mapping[str, ModelDirectory], dtype: str | None = None) -> No
         )
 
 
+def check_exchangeable(members: Mapping[str, ModelDirectory], one_tokenizer: bool) -> None:
+    """Refuse models whose weights cannot take each other's place in one server.
+
+    Args:
+        members: the checkpoints by label, which :func:`check` has passed.
+        one_tokenizer: whether they encode text alike: the server has one.
+
+    Raises:
+        ModelsDiffer: tokenizers differ, or tensors that one has and another has not.
+    """
+    (first, one), *others = members.items()
+    found = [] if one_tokenizer else ["their tokenizers differ"]
+    for label, another in others:
+        for said, other in likeness.in_tensors(another.path, one.path):
+            found.append(f"{label} has {said}, {first} {other}")
+    if found:
+        raise ModelsDiffer(
+            f"Their weights cannot be exchanged in one server: {'; '.join(found[:SHOWN])}.",
+            "Leave out alive=1, so that each has a server.",
+        )
+
+
 def _differences(
     one: ModelDirectory, other: ModelDirectory, dtype: str | None
 ) -> list[tuple[str, str]]:
     """What `one` has, and `other` in its place."""
-    mine, yours = _told(one.config, dtype), _told(other.config, dtype)
-    found = [
-        (f"{key}={mine.get(key)!r}", repr(yours.get(key)))
-        for key in sorted({*mine, *yours})
-        if mine.get(key) != yours.get(key)
-    ]
-    if not found:  # else shapes say the same again
-        shapes, theirs = _shapes(one.path), _shapes(other.path)
-        both = sorted(shapes.keys() & theirs.keys())
-        found = [
-            (f"{name} {list(shapes[name])}", str(list(theirs[name])))
-            for name in both
-            if shapes[name] != theirs[name]
-        ]
-    return found
-
-
-def _told(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
-    """What a configuration says of the forward pass, by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= {f"{key}.{inner}": v for inner, v in _told(value, dtype).items()}
-        elif key in _DTYPE:
-            if not dtype:
-                found["dtype"] = value
-        elif value is not None and key not in _SAYS_NOTHING and not key.endswith(_ENDINGS):
-            found[key] = value
-    return found
-
-
-def _shapes(directory: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a checkpoint's tensors, from the headers of its files."""
-    files = weights.weight_files(directory)
-    return {each.name: each.shape for file in files for each in weights.stored_tensors(file)}
+    found = likeness.in_configuration(one.config, other.config, dtype)
+    # Else shapes say the same again. Names may differ: libraries have stored one model in several ways.
+    return found or likeness.in_tensors(one.path, other.path, names=False)
 
 
 # -- tokenizers ----------------------------------------------------------------------------------

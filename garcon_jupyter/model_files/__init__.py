@@ -5,6 +5,7 @@ Not here: loading a model, which the server does.
 ``snapshots``      paths, names of a hub, files of GGUF
 ``embedded``       models that come with Garçon
 ``weights``        what weight files say, unread
+``likeness``       in what two checkpoints differ besides their numbers
 ``quantised``      what packed weights need
 ``own_code``       checkpoints that bring code of their own
 ``adapters``       what a directory of an adapter may ask for

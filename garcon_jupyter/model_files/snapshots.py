@@ -23,6 +23,7 @@ import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +75,7 @@ def resolve(
     progress: Progress = print,
     architecture: bool = True,
     trust_remote_code: bool = False,
+    revision: str | None = None,
 ) -> ModelDirectory:
     """The model that `path` means: an embedded name, a directory, or a hub id.
 
@@ -83,6 +85,7 @@ def resolve(
         architecture: whether to ask transformers for its architecture, which takes seconds where it is not
             imported; else :func:`check_architecture` is called later.
         trust_remote_code: whether code that the checkpoint brings may run; from a hub it is fetched only then.
+        revision: of a hub id: a branch, a tag or a commit; None for the main branch.
 
     Raises:
         NotAModel: it is none of these, or holds no model that can be served.
@@ -90,6 +93,8 @@ def resolve(
     """
     word = os.fspath(path).strip()
     try:
+        if revision is not None:
+            return _of_revision(word, revision, progress, architecture, trust_remote_code)
         return _resolve(word, progress, architecture, trust_remote_code)
     except GarconError:
         raise
@@ -111,6 +116,19 @@ def _resolve(
     if _HUB_ID.fullmatch(word) and not os.path.lexists(where) and where.suffix != ".gguf":
         return _from_hub(word, progress, architecture, trust_remote_code)
     raise _no_directory(word, where)
+
+
+def _of_revision(
+    word: str, revision: str, progress: Progress, architecture: bool, trust_remote_code: bool
+) -> ModelDirectory:
+    """A revision of a hub id, and of nothing else."""
+    where = Path(word).expanduser()
+    if word.lower() in EMBEDDED or os.path.lexists(where) or not _HUB_ID.fullmatch(word):
+        raise NotAModel(
+            f"{word!r} is no hub id, and has no revision {revision!r}.",
+            "Revisions are of hub ids, such as EleutherAI/pythia-70m; give directories by label.",
+        )
+    return _from_hub(word, progress, architecture, trust_remote_code, revision)
 
 
 def weight_bytes(snapshot: ModelDirectory) -> int:
@@ -297,14 +315,18 @@ def _nearest(where: Path) -> list[str]:
 
 
 def _from_hub(
-    repository: str, progress: Progress, architecture: bool, trust_remote_code: bool
+    repository: str,
+    progress: Progress,
+    architecture: bool,
+    trust_remote_code: bool,
+    revision: str | None = None,
 ) -> ModelDirectory:
     """The snapshot of a hub id: the copy in the hub's local cache, else fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        cached = Path(snapshot_download(repository, local_files_only=True))
+        cached = Path(snapshot_download(repository, revision=revision, local_files_only=True))
         return _checked(cached, "hub", architecture, trust_remote_code)
     except (LocalEntryNotFoundError, NotAModel):
         pass  # none of it is here, or a part: the hub may have the rest
@@ -313,7 +335,7 @@ def _from_hub(
             f"{repository!r} is no directory here and cannot be a hub id.", _WHAT_WORKS
         ) from error
     fetched = _download(
-        repository, progress, trust_remote_code
+        repository, progress, trust_remote_code, revision
     )  # what the cache has, where there is no network
     try:
         return _checked(fetched, "hub", architecture, trust_remote_code)
@@ -324,26 +346,40 @@ def _from_hub(
         ) from error
 
 
-def _download(repository: str, progress: Progress, trust_remote_code: bool) -> Path:
+def _download(
+    repository: str, progress: Progress, trust_remote_code: bool, revision: str | None = None
+) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    named = repository if revision is None else f"{repository} at {revision}"
     if why := _offline():
         try:  # a part of it may be here, and says more than that the rest is not
-            return Path(snapshot_download(repository, local_files_only=True))
+            return Path(snapshot_download(repository, revision=revision, local_files_only=True))
         except OSError as error:
-            raise _not_asked(repository, why) from error
-    progress(f"Asking the Hugging Face hub for {repository}.")
+            raise _not_asked(repository, why, revision) from error
+    progress(f"Asking the Hugging Face hub for {named}.")
     try:
         wanted = [*_HUB_FILES, "*.py"] if trust_remote_code else _HUB_FILES
-        fetched = snapshot_download(repository, allow_patterns=wanted, ignore_patterns="*/*")
+        asked = partial(snapshot_download, repository, revision=revision, ignore_patterns="*/*")
+        fetched = asked(allow_patterns=wanted)
         if not any(Path(fetched).glob("*.safetensors")):  # older than these, or none at all
-            snapshot_download(repository, allow_patterns=_HUB_PICKLES, ignore_patterns="*/*")
+            asked(allow_patterns=_HUB_PICKLES)
         return Path(fetched)
     except GatedRepoError as error:
         raise FetchFailed(
             f"The hub gives {repository} only to those who accepted its licence.",
             f"Accept it at https://huggingface.co/{repository} and run `hf auth login`.",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise NotAModel(
+            f"The hub's {repository} has no revision {revision!r}.",
+            "Give a branch, a tag or a commit that its page lists.",
         ) from error
     except RepositoryNotFoundError as error:
         raise NotAModel(
@@ -370,9 +406,14 @@ def _offline() -> str:
     return f"{next((name for name in names if os.environ.get(name)), names[0])} is set"
 
 
-def _not_asked(repository: str, why: str) -> GarconError:
+def _not_asked(repository: str, why: str, revision: str | None = None) -> GarconError:
     """The error for what may be a hub id, where the hub must not be asked."""
     not_asked = f"The hub was not asked, as {why}; without that it is."
+    if revision is not None:
+        return FetchFailed(
+            f"The hub's local cache has no revision {revision!r} of {repository!r}.",
+            f"{not_asked} Or give directories by label.",
+        )
     if "/" not in repository:  # as likely a name that was mistyped
         return NotAModel(
             f"There is no {repository}.", f"{_did_you_mean(repository)}{not_asked} {_WHAT_WORKS}"

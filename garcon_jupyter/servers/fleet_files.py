@@ -27,7 +27,7 @@ class FleetFile:
 
     Attributes:
         name: of the fleet.
-        members: names of its servers by label, in order.
+        members: names of its servers by label, in order; the same for all where they are on one in turn.
     """
 
     name: str
@@ -36,7 +36,13 @@ class FleetFile:
     def living(self, running: Sequence[Server]) -> list[Server]:
         """Those of the running servers that are its members, in its order."""
         by_name = {server.name: server for server in running}
-        return [by_name[name] for name in self.members.values() if name in by_name]
+        names = dict.fromkeys(self.members.values())
+        return [by_name[name] for name in names if name in by_name]
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether all members are on one server, one at a time."""
+        return len(self.members) > 1 and len(set(self.members.values())) == 1
 
 
 def fleets() -> list[FleetFile]:

@@ -14,6 +14,7 @@ numbers with named axes, ``picture.wait().values``.
 The parts can be used alone, each with plain arrays: :class:`TokensWidget` (a text coloured by a value
 per token), :class:`ActivationsWidget` (tokens × units), :class:`AttentionWidget` (query × key tokens of
 every head), :class:`LensWidget` (what every layer would predict), :class:`PatchingWidget` (a sweep),
+:class:`MembersWidget` (several models side by side),
 :class:`NeuronWidget` (one unit's dashboard), :class:`LiveWidget` (text and sliders),
 :class:`ServerCard`, :class:`RunWidget` (how far a run is), :class:`ShardingPicture` (which rank holds what) and :func:`distribution` (a
 plotly histogram). :func:`link` lets several select one token; :func:`static_html` is the still picture.
@@ -29,6 +30,7 @@ Not here: servers, models, and what a value means.
 ``tokens``            a text as it was written, coloured by any value per token
 ``grid``              named rows and columns
 ``sheet``             one heatmap of a grid
+``members``           the same of several models side by side, and one value over all of them
 ``lens``              what each layer would predict
 ``patching``          where in the model the difference between two texts lives
 ``neuron``            the dashboard of one unit
@@ -42,6 +44,7 @@ Not here: servers, models, and what a value means.
 ``overview``          all heads of all layers at a glance
 ``still``             the still pictures
 ``still_grid``        that of a grid
+``still_members``     that of several models
 ``still_neuron``      that of a neuron
 ``still_text``        that of a text
 ``svg``               the few marks a still picture is made of
@@ -66,6 +69,7 @@ from garcon_jupyter.widgets.distribution import distribution
 from garcon_jupyter.widgets.grid import GridWidget
 from garcon_jupyter.widgets.lens import LensWidget, Readouts
 from garcon_jupyter.widgets.live import Edit, LiveWidget, Outcome
+from garcon_jupyter.widgets.members import MembersWidget
 from garcon_jupyter.widgets.neuron import NeuronWidget
 from garcon_jupyter.widgets.neuron import record as neuron_record
 from garcon_jupyter.widgets.patching import PatchingWidget
@@ -86,6 +90,7 @@ __all__ = [
     "GridWidget",
     "LensWidget",
     "LiveWidget",
+    "MembersWidget",
     "NeuronWidget",
     "Outcome",
     "PatchingWidget",

@@ -115,6 +115,24 @@ export interface Grid extends Picture {
   top_probabilities: Bytes;
 }
 
+/** members.py */
+export interface Members extends Picture {
+  labels: string[];
+  errors: string[];
+  places: number[];
+  ticks: string[];
+  axis: string;
+  rows: string[];
+  columns: string[];
+  sheets: string[];
+  names: string[];
+  numbers: Bytes;
+  limit: number;
+  sheet: number;
+  selected_row: number;
+  selected_column: number;
+}
+
 /** tokens.py */
 export interface Tokens extends Picture {
   pieces: string[];

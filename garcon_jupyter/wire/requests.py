@@ -331,6 +331,20 @@ class ReadWeights(AdaptedRequest):
 
 
 @dataclass
+class ExchangeWeights(Request):
+    """Have the model compute with the weights of another checkpoint of its architecture; answer with
+    ``{"path", "exchanged"}``, the latter False where they were loaded already.
+
+    Attributes:
+        path: directory of the checkpoint, on the server's hosts.
+        sharing: sessions whose clients know of it. While another one is connected, it is refused.
+    """
+
+    path: str = ""
+    sharing: tuple[str, ...] = ()
+
+
+@dataclass
 class KeepCertificate(Request):
     """Keep a certificate with the model, and answer with the one that is kept; None where none is.
 
@@ -365,6 +379,7 @@ REQUESTS: dict[str, type[Request]] = {
         Restore,
         GetParameter,
         ReadWeights,
+        ExchangeWeights,
         KeepCertificate,
         RunOnRanks,
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import garcon_jupyter as garcon
 from garcon_jupyter.servers import fleet_files
@@ -39,6 +42,10 @@ def nothing_starts() -> Any:
         ({"a": "path"}, {"nnodes": 2}, "one host"),
         ({"a": "path"}, {"idle_timeout": "soon"}, "is no duration"),
         ({"a": 7}, {}, "7"),
+        ({"a": "path"}, {"alive": 2}, "alive=2 is no way"),
+        ({"a": "path"}, {"alive": True}, "alive=True is no way"),
+        ({"a": "path"}, {"alive": 1, "launcher": "slurm"}, "not by Slurm"),
+        ({"a": "path"}, {"alive": 1, "adapter": "some"}, "exchanges them"),
     ],
 )
 def test_words_that_make_no_sense(models: Any, options: dict[str, Any], said: str) -> None:
@@ -60,6 +67,27 @@ def test_a_member_of_another_shape(series: dict[str, Path], tmp_path: Path) -> N
     wide = checkpoints.make("llama", tmp_path / "wide", intermediate_size=44)
     with pytest.raises(garcon.ModelsDiffer, match="wide has intermediate_size=44, step0 "):
         garcon.fleet({**series, "wide": wide}, "refused", progress=quiet)
+
+
+def test_what_cannot_be_exchanged_is_refused(series: dict[str, Path], tmp_path: Path) -> None:
+    """Other names of tensors, and another tokenizer: a server each would do."""
+    more, spoken = tmp_path / "more", tmp_path / "spoken"
+    for path in (more, spoken):
+        shutil.copytree(series["step0"], path)
+    tensors = load_file(more / "model.safetensors")
+    save_file({**tensors, "more": tensors["model.norm.weight"] + 1}, more / "model.safetensors")
+    (spoken / "tokenizer.json").write_text("{}")
+    with pytest.raises(garcon.ModelsDiffer, match=r"more has more \[\d+\], step0 none"):
+        garcon.fleet({**series, "more": more}, "refused", alive=1, progress=quiet)
+    with pytest.raises(garcon.ModelsDiffer, match="tokenizers differ"):
+        garcon.fleet({**series, "spoken": spoken}, "refused", alive=1, progress=quiet)
+
+
+def test_its_signature_names_the_options_of_a_launch() -> None:
+    mine = inspect.signature(garcon.fleet).parameters
+    theirs = inspect.signature(garcon.launch).parameters
+    assert {*theirs} - {"path"} <= {*mine} and mine["tp"] == theirs["tp"]
+    assert "degree of tensor parallelism" in (garcon.fleet.__doc__ or "")
 
 
 def test_more_than_there_is_memory_for(llama_path: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ WIDGETS = {
     "card": widgets.ServerCard,
     "grid": widgets.GridWidget,
     "live": widgets.LiveWidget,
+    "members": widgets.MembersWidget,
     "neuron": widgets.NeuronWidget,
     "run": widgets.RunWidget,
     "tokens": widgets.TokensWidget,

@@ -14,6 +14,7 @@ from garcon_jupyter.widgets import (
     AttentionWidget,
     LensWidget,
     LiveWidget,
+    MembersWidget,
     NeuronWidget,
     Outcome,
     PatchingWidget,
@@ -73,6 +74,16 @@ PICTURES: dict[str, tuple[Any, tuple[str, ...], Any]] = {
         lambda: AttentionWidget(PATTERN, [WORDS]),
         ("head", "query", "key"),
         PATTERN[0],
+    ),
+    "members": (
+        lambda: MembersWidget({"step1": SWEEP, "step2": -SWEEP}, row_name="layer"),
+        ("member", "layer", "column"),
+        np.stack([SWEEP, -SWEEP]),
+    ),
+    "members with sheets": (
+        lambda: MembersWidget({"a": PATTERN[0]}, sheet_name="head", row_name="query"),
+        ("member", "head", "query", "column"),
+        PATTERN,
     ),
     "attention of several texts": (
         lambda: AttentionWidget(np.repeat(PATTERN, 2, 0)),

@@ -21,10 +21,11 @@ from garcon_backend.execution.launch_check import check as launch_check
 from garcon_backend.execution.launch_check.check import Checked
 from garcon_backend.execution.launch_check.known_check import known_check, remember_check
 from garcon_backend.hook_sites import attention
-from garcon_backend.models import fit, loading, sharding
+from garcon_backend.models import current_weights, fit, loading, sharding
 from garcon_backend.models.account import account_of
 from garcon_backend.models.adapters import Adapters
 from garcon_backend.models.config import read_config
+from garcon_backend.models.current_weights import CurrentWeights
 from garcon_backend.models.family import Family
 from garcon_backend.models.family_files import check_places, read_family
 from garcon_backend.probing.rank import Rank
@@ -80,7 +81,10 @@ def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
     model, tokenizer = _load_model(spec, mesh, progress, family)
     adapters = Adapters.load(spec.adapters, model, mesh, progress)
     mapped = not spec.loader
-    rank = Rank.around(model, mesh, tokenizer, mapped, adapters=adapters, family=family)
+    weights = None if spec.loader else _weights(spec, family)
+    rank = Rank.around(
+        model, mesh, tokenizer, mapped, adapters=adapters, family=family, weights=weights
+    )
     if family and mesh.degrees.pp == 1:
         check_places(rank.bound)
     if mesh.world > 1:
@@ -101,19 +105,35 @@ def _load_model(
         return loading.load_with(spec.loader, spec.model, mesh, spec.dtype)
     for line in releases.untested():
         progress(f"{line}; going on")
-    directory = Path(spec.model)
+    directory = _checkpoint(spec)
     fit.check_degrees(read_config(directory, spec.trust_remote_code), spec.degrees)
     fit.check_fits(directory, spec.dtype, spec.degrees, mesh.device)
     trusted = spec.trust_remote_code
     model = loading.load(directory, mesh, spec.dtype, progress, trusted, family)
-    return model, loading.load_tokenizer(directory, progress, spec.trust_remote_code)
+    return model, loading.load_tokenizer(spec.model, progress, spec.trust_remote_code)
+
+
+def _checkpoint(spec: LaunchSpec) -> Path:
+    """What is loaded: the model of the launch; after a loss, what its weights had been exchanged for."""
+    noted = current_weights.noted(_note(spec)) if epoch() and not spec.loader else None
+    return noted or Path(spec.model)
+
+
+def _weights(spec: LaunchSpec, family: Family | None) -> CurrentWeights:
+    """What this rank knows of its weights; one rank of each host puts an exchange down."""
+    note = _note(spec) if os.environ.get("LOCAL_RANK", "0") == "0" else None
+    return CurrentWeights(_checkpoint(spec), spec.dtype, spec.trust_remote_code, family, note)
+
+
+def _note(spec: LaunchSpec) -> Path:
+    return spec.directory / current_weights.NOTE
 
 
 def _check(spec: LaunchSpec, rank: Rank, progress: Callable[[str], None]) -> Checked:
     """Hold the model against its own implementation, unless it is asked not to, or it was done before a rank was lost."""
     if spec.loader:
         return launch_check.OWN_MODULE
-    model = Path(spec.model)
+    model = _checkpoint(spec)
     known = known_check(spec.directory, model) if epoch() and rank.mesh.rank == 0 else None
     if rank.mesh.everyone.any(known is not None):
         return known or launch_check.ELSEWHERE

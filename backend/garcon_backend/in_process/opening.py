@@ -22,6 +22,7 @@ from garcon_backend.in_process.connection import InProcessConnection
 from garcon_backend.in_process.serving import Serving
 from garcon_backend.models import loading
 from garcon_backend.models.adapters import Adapters
+from garcon_backend.models.current_weights import CurrentWeights
 from garcon_backend.models.family_files import check_places, read_family
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
@@ -114,7 +115,12 @@ def open_here(
         tokenizer, path = loading.load_tokenizer(directory, progress, trusted), str(directory)
     mesh = Mesh.solo(device)
     adapters = Adapters.load(named(adapter), model, mesh, progress)
-    rank = Rank.around(model, mesh, tokenizer, attended=True, adapters=adapters, family=own)
+    weights = None
+    if not isinstance(source, nn.Module):
+        weights = CurrentWeights(Path(path), dtype, trust_remote_code, own)
+    rank = Rank.around(
+        *(model, mesh, tokenizer), attended=True, adapters=adapters, family=own, weights=weights
+    )
     if own:
         check_places(rank.bound)
     checked = launch_check.OWN_MODULE

@@ -91,7 +91,7 @@ class Serving:
         self._runs = Runs(lockstep, tokenizer, sizes, checkpoints, self._turns.put)
         places = QueuePlaces(self._turns, context.user, lambda item, content: None)
         self._control = ControlHandlers(context, self._runs, places, self._take_out, self._end)
-        self._answering = Answering(context)
+        self._answering = Answering(context, self._runs)
         self._lock = threading.RLock()
         loaded.executor.rank.output.to(self._emit)
 

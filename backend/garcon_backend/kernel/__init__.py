@@ -9,6 +9,7 @@ Not here: how a request is run (``lockstep``, ``execution``).
 ``messages``      messages read and sent
 ``kernel``        requests in their turn
 ``answering``     a request as it came, and its answer as it goes
+``exchanging``    whether the model's weights may be exchanged now
 ``control``       short questions, answered while the model runs
 ``sessions``      whose save contexts a request touches, and who is there
 ``forgetting``    sessions whose clients are gone for good, and what they recorded

@@ -13,10 +13,12 @@ from typing import Any
 from garcon_backend.execution.requests.handler import RequestHandler
 from garcon_backend.kernel.context import KernelContext
 from garcon_backend.kernel.control import Content, typed
+from garcon_backend.kernel.exchanging import check_undisturbed
 from garcon_backend.kernel.messages import unpacked
 from garcon_backend.kernel.probe_cache import ProbeCache
 from garcon_backend.lockstep.outcome import RequestFailed
 from garcon_backend.lockstep.turns import Queued
+from garcon_backend.runs.server_runs import Runs
 from garcon_jupyter.errors import BadRequest, CannotTravel
 from garcon_jupyter.wire import transport
 from garcon_jupyter.wire.checking import check
@@ -29,10 +31,11 @@ class Answering:
 
     Args:
         context: what they are answered with.
+        runs: those of the server.
     """
 
-    def __init__(self, context: KernelContext) -> None:
-        self._context = context
+    def __init__(self, context: KernelContext, runs: Runs) -> None:
+        self._context, self._runs = context, runs
         self._probe_cache = ProbeCache()
 
     def answer(
@@ -66,6 +69,7 @@ class Answering:
             raise BadRequest("This is no request of an open session.", "Connect first.")
         check(request, type(request), type(request).__name__.lower())
         sessions.seen(request.session)
+        check_undisturbed(self._context, self._runs, request)
         self._probe_cache.fill(request)
         handler = lockstep.executor.handler(request)
         handler.admit(self._shared(parent))

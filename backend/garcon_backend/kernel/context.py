@@ -57,6 +57,12 @@ class KernelContext:
         return self.lockstep.executor.rank.contexts.certificate
 
     @property
+    def weights(self) -> str | None:
+        """Directory of the checkpoint whose weights are loaded; None of a module of the user's own."""
+        weights = self.lockstep.executor.rank.weights
+        return None if weights is None else str(weights.directory)
+
+    @property
     def running(self) -> Queued | None:
         """The request whose turn it is."""
         return self.turns.running

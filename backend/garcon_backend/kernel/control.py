@@ -103,7 +103,7 @@ class ControlHandlers:
             "session": session.name,
             "resumed": resumed,
             "lasting": session.named,
-            "facts": self._context.facts,
+            "facts": {**self._context.facts, "weights": self._context.weights},
             **packed,
             "buffers": buffers,
         }
@@ -169,6 +169,7 @@ class ControlHandlers:
             "idle_left": clock.left,
             "idle_warning": clock.warning,
             "certificate": _of_certificate(self._context.certificate),
+            "weights": self._context.weights,
             "ranks": [_with_memory(rank) for rank in self._context.facts["ranks"]],
         }
 

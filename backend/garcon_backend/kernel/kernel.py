@@ -74,7 +74,6 @@ class GarconKernel(IPythonKernel):
         for name in self.served.lockstep.recorded.sessions():  # of before a rank was lost
             self.sessions.found(name)
         self.messages = Messages(self.session)
-        self._answering = Answering(self.served)
         self.places = QueuePlaces(self.turns, self.served.user, self._tell_place)
         self._looking = False
         timeout = self.served.clock.timeout
@@ -87,6 +86,7 @@ class GarconKernel(IPythonKernel):
             self.served.checkpoints,
             self._queue,
         )
+        self._answering = Answering(self.served, self.runs)
         self.control = ControlHandlers(
             self.served, self.runs, self.places, self._take_out, self._stop
         )

@@ -15,6 +15,8 @@ Not here: hooks, requests, and what user code does with a value.
 ``rotary``              rotary positions that depend on how long a text is
 ``shared_keys``         layers that read the keys and values of an earlier one
 ``adapters``            LoRA adapters, on for the length of a request
+``current_weights``     which checkpoint is loaded, as launched or exchanged since
+``weight_exchange``     the parameters of one checkpoint in place of another's
 ``account``             what became of a checkpoint's weights
 ``family``              what a family file declares
 ``family_notes``        what a reader of values should know, from a configuration

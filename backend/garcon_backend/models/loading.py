@@ -46,6 +46,7 @@ def load(
     progress: Callable[[str], None] = lambda line: None,
     trust_remote_code: bool = False,
     family: Family | None = None,
+    as_in: nn.Module | None = None,
 ) -> nn.Module:
     """Load this rank's part of a causal language model.
 
@@ -56,6 +57,8 @@ def load(
         progress: is told in a line what is going on.
         trust_remote_code: whether code that the checkpoint brings may run.
         family: where its points are, where it is not the one that its architecture has here.
+        as_in: a model of the same configuration that was loaded onto this mesh: the ranks then read each by itself, and meet
+            in no collective.
 
     Returns:
         The model on the mesh's device, in evaluation mode, no parameter requiring a gradient.
@@ -96,7 +99,7 @@ def load(
         account.keep(model, account.Account.of(model, found))
         model.to(mesh.device)
     else:
-        model = sharding.load_sharded(model_class, directory, mesh, options)
+        model = sharding.load_sharded(model_class, directory, mesh, options, as_in)
         if mesh.rank == 0:  # who tells of the whole
             account.keep(model, account.of_cut_model(model_class, directory, config))
     if quantised.is_unpacked(config.to_dict()):

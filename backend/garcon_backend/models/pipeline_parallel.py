@@ -194,11 +194,15 @@ def _with_parameters(holder: nn.Module) -> list[str]:
     return [n for n, child in holder.named_children() if next(child.parameters(), None) is not None]
 
 
-def settle(model: Any, mesh: Mesh) -> None:
+def settle(model: Any, mesh: Mesh, as_in: nn.Module | None = None) -> None:
     """After loading: take away the embedding that the last stage kept to unembed with.
 
     A checkpoint may have two weights where its configuration says one; transformers then ties nothing, which only the last
-    stage sees.
+    stage sees, and tells the others.
+
+    Args:
+        as_in: a model of the same configuration that is settled: whether its embeddings are tied holds on the other stages,
+            which then are told nothing.
     """
     stage = stage_of(model)
     assert stage is not None
@@ -206,8 +210,13 @@ def settle(model: Any, mesh: Mesh) -> None:
         one = mesh.last_stage and model.get_output_embeddings().weight is getattr(
             model.get_input_embeddings(), "weight", None
         )
-        told = torch.tensor([int(one)], device=mesh.device)
-        stage.tied = bool(mesh.pipeline.broadcast(told, mesh.degrees.pp - 1).item())
+        if as_in is None:
+            told = torch.tensor([int(one)], device=mesh.device)
+            stage.tied = bool(mesh.pipeline.broadcast(told, mesh.degrees.pp - 1).item())
+        else:
+            settled = stage_of(as_in)
+            assert settled is not None
+            stage.tied = one if mesh.last_stage else settled.tied
         model.config.tie_word_embeddings = stage.tied
     if mesh.last_stage and not mesh.first_stage:
         kept = model.get_input_embeddings()

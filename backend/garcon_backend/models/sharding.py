@@ -53,7 +53,11 @@ from garcon_jupyter.wire.launch_spec import Degrees
 
 
 def load_sharded(
-    model_class: Any, directory: Path, mesh: Mesh, options: dict[str, Any]
+    model_class: Any,
+    directory: Path,
+    mesh: Mesh,
+    options: dict[str, Any],
+    as_in: nn.Module | None = None,
 ) -> nn.Module:
     """Load this rank's part of a model.
 
@@ -62,6 +66,7 @@ def load_sharded(
         directory: of the checkpoint.
         mesh: of more than one rank; every one of them calls this.
         options: of ``from_pretrained``, among them the configuration.
+        as_in: a model of the same configuration that is loaded so; with it the ranks say nothing to each other.
 
     Raises:
         BadDegrees: the model has no plan that it can be cut by.
@@ -78,7 +83,7 @@ def load_sharded(
     without_mesh(model)
     _make_plain(model, mesh)
     if mesh.degrees.pp > 1:
-        pipeline_parallel.settle(model, mesh)
+        pipeline_parallel.settle(model, mesh, as_in)
     part: nn.Module = model
     return part
 

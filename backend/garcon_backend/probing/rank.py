@@ -19,6 +19,7 @@ from garcon_backend.models import sharding
 from garcon_backend.models.adapters import Adapters
 from garcon_backend.models.binding import BoundFamily, bind
 from garcon_backend.models.config import brings_its_code
+from garcon_backend.models.current_weights import CurrentWeights
 from garcon_backend.models.families import family_of
 from garcon_backend.models.family import Family
 from garcon_backend.process import memory
@@ -43,6 +44,7 @@ class Rank:
         contexts: what probes have saved on it.
         tokenizer: of the model, or None.
         adapters: that requests may name.
+        weights: the checkpoint that the model is of; None of a module of the user's own.
     """
 
     mesh: Mesh
@@ -54,6 +56,7 @@ class Rank:
     contexts: Contexts = field(default_factory=Contexts)
     tokenizer: Any | None = None
     adapters: Adapters = field(default_factory=Adapters)
+    weights: CurrentWeights | None = None
 
     def user_code(self, seed: int | None = None) -> AbstractContextManager[None]:
         """While this is entered, code of the user's runs; see :func:`garcon_backend.process.user_code.user_code`."""
@@ -90,6 +93,7 @@ class Rank:
         attended: bool = False,
         family: Family | None = None,
         adapters: Adapters | None = None,
+        weights: CurrentWeights | None = None,
     ) -> Rank:
         """A rank around a model that is in memory; alone, unless a mesh is given.
 
@@ -97,6 +101,7 @@ class Rank:
             mapped: whether to look for the points of its architecture; else it has those of its modules alone.
             family: where its points are, where it is not the one that its architecture has here.
             attended: whether a person sits at this process, to stop a request and to be asked by its code.
+            weights: the checkpoint that it was loaded from.
         """
         mesh = mesh or Mesh.solo()
         config = getattr(model, "config", None)
@@ -111,4 +116,5 @@ class Rank:
             UserOutput(attended),
             tokenizer=tokenizer,
             adapters=adapters or Adapters(),
+            weights=weights,
         )

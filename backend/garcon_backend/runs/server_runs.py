@@ -49,6 +49,7 @@ class Runs:
         self._parameters = sum(p.numel() for p in rank.model.parameters())
         self._replicas = rank.mesh.degrees.dp
         self._runs: dict[str, DataRun] = {}
+        self._read_by: dict[str, Path | None] = {}
         self._numbers = itertools.count(1)
         self.lock = threading.RLock()
 
@@ -134,9 +135,26 @@ class Runs:
         return self._begin(run)
 
     def _begin(self, run: DataRun) -> DataRun:
-        self._runs[run.id] = run
+        self._runs[run.id], self._read_by[run.id] = run, self._weights()
         self._queue(run)
         return run
+
+    def _weights(self) -> Path | None:
+        weights = self.lockstep.executor.rank.weights
+        return None if weights is None else weights.directory
+
+    def _check_weights(self, run: DataRun) -> None:
+        """Refuse to go on with other weights than a run began with.
+
+        Raises:
+            BadRequest: they have been exchanged meanwhile.
+        """
+        began, now = self._read_by[run.id], self._weights()
+        if began != now:
+            raise BadRequest(
+                f"{run.id} began with the weights in {began}, and those in {now} are loaded.",
+                "Ask the member of the fleet that began it.",
+            )
 
     def _queue(self, run: DataRun) -> None:
         run.state, run.wanted = "running", ""
@@ -156,6 +174,7 @@ class Runs:
         if run.state == "running":
             run.wanted = ""
         elif run.state in ("paused", "failed", "cancelled"):
+            self._check_weights(run)
             run.mend()
             self._queue(run)
         else:
@@ -186,6 +205,11 @@ class Runs:
         """How many runs of a session there are that have not come to their end."""
         with self.lock:
             return sum(run.state not in ("done", "cancelled") for run in self._of(session).values())
+
+    def going(self) -> list[DataRun]:
+        """The runs that go on, of all sessions."""
+        with self.lock:
+            return [run for run in self._runs.values() if run.state == "running"]
 
     def active(self, session: str) -> bool:
         """Whether a run of a session goes on."""

@@ -10,6 +10,7 @@ Not here: what a pass is (``passes``, ``generation``), and how ranks come to run
 ``checkpoint`` ``restore`` ``drop``    recordings, as runs and sessions need it
 ``get_parameter``  a weight by name
 ``read_weights``   a function of the weights, on every rank
+``exchange_weights``  those of another checkpoint in place of all
 ``keep_certificate``  what is known of the correctness of the model's points
 ``run_on_ranks``   code on every rank
 
