@@ -273,6 +273,7 @@ class Fuzzer:
         wrong += [requests.Snapshot(number="x"), requests.Clear(points=5), requests.GetParameter(5)]
         wrong += [requests.Patch(texts=batch.ids) for batch in batches]
         wrong += [requests.Jacobian(batch=batch, target="layers.1.resid_post") for batch in batches]
+        wrong += [requests.ReadWeights(function=code) for code in (None, 5, code)]
         wrong += [requests.Fetch(wanted=((1, 2),)), requests.Generate(good, options={"no": 1})]
         wrong += [requests.Snapshot(released="many"), requests.Forward(batch=good, logits=5)]
         for request in wrong:

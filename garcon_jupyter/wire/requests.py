@@ -319,6 +319,18 @@ class GetParameter(AdaptedRequest):
 
 
 @dataclass
+class ReadWeights(AdaptedRequest):
+    """Call a function of the weights on every rank; answer with what it returned on each, in their order.
+
+    Attributes:
+        function: its argument has the model's ``catalog``, ``get_parameter(name, index=None)``, which gives a parameter [out, in] whole on
+            every rank, and ``rank`` of ``world``, by which ranks divide the work. All ranks ask for the same parameters in the same order.
+    """
+
+    function: Code | None = None
+
+
+@dataclass
 class KeepCertificate(Request):
     """Keep a certificate with the model, and answer with the one that is kept; None where none is.
 
@@ -352,6 +364,7 @@ REQUESTS: dict[str, type[Request]] = {
         Checkpoint,
         Restore,
         GetParameter,
+        ReadWeights,
         KeepCertificate,
         RunOnRanks,
     )

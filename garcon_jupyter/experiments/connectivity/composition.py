@@ -21,7 +21,7 @@ since symmetric matrices without trace, of which there are (D − 1)·(D + 2)/2 
 part of them into itself (Schur's lemma). It says by how many standard deviations a score is above chance. Trained heads share a few
 strong directions of the stream, so a typical pair is above it by a few; only the tail says something.
 
-**How.** No D × D matrix is made. With ``G = W_V·W_Vᵀ`` [d, d] and R·Rᵀ = G, ``‖X·W_O·W_V‖ = ‖X·W_O·R‖``; on the reader's side,
+**How.** On the server, a block of layers at a time, each rank some of the readers. No D × D matrix is made. With ``G = W_V·W_Vᵀ`` [d, d] and R·Rᵀ = G, ``‖X·W_O·W_V‖ = ‖X·W_O·R‖``; on the reader's side,
 ``‖W_Qᵀ·P‖² = ⟨W_Q·W_Qᵀ, P·Pᵀ⟩``. What is left is ``P = W_K·(W_O·R)`` [d, d_v] of each pair, or of each key/value head, where these are shared.
 """
 
@@ -43,6 +43,7 @@ from garcon_jupyter.experiments.connectivity.heads import (
     layers_of_heads,
     limits,
 )
+from garcon_jupyter.experiments.connectivity.weights import RankWeights, at_the_weights
 from garcon_jupyter.experiments.result import ExperimentResult
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["Q", "K", "V"]
 
-KEPT = 2**30
-"""Bytes of writers that are kept at a time. Where they are more, each reader is read again for each part of them."""
+LAYERS_AT_ONCE = 6
+"""Layers that write, and layers that read, in one request. What the writers write is kept meanwhile."""
 
 
 def composition(rmodel: Client, kind: Kind = "K") -> ExperimentResult:
@@ -91,9 +92,11 @@ def composition(rmodel: Client, kind: Kind = "K") -> ExperimentResult:
     width, heads = width_read(rmodel), rmodel.catalog.sizes["H"]
     values = torch.full((len(layers), heads, len(layers), heads), math.nan)
     deviations = values.clone()
-    for (at, writer), (to, reader) in _pairs(rmodel, kind, layers):
-        scores, above = reader.scores(writer, width)
-        values[at, :, to], deviations[at, :, to] = scores.T, above.T
+    for block in _blocks(kind, layers):
+        for scores, above in at_the_weights(rmodel, block):
+            part = (slice(*block.writers), slice(None), slice(*block.readers))
+            values[part] = torch.where(scores.isnan(), values[part], scores)
+            deviations[part] = torch.where(above.isnan(), deviations[part], above)
     numbers = tuple(range(heads))
     return ExperimentResult(
         "composition",
@@ -114,37 +117,60 @@ def composition(rmodel: Client, kind: Kind = "K") -> ExperimentResult:
     )
 
 
-def _pairs(
-    rmodel: Client, kind: Kind, layers: Sequence[int]
-) -> Iterator[tuple[tuple[int, Writers], tuple[int, Readers]]]:
-    """Each layer that writes with each later one that reads, and their places among the layers."""
-    line, since, done = None, time.monotonic(), 0
-    pairs = len(layers) * (len(layers) - 1) // 2
-    for part in _parts(rmodel, layers):
-        kept = {at: Writers.of(heads_of(rmodel, layers[at])) for at in part}
-        for to in range(part[0] + 1, len(layers)):
-            reader = Readers.of(kind, heads_of(rmodel, layers[to]))
-            for at in (at for at in part if at < to):
-                yield (at, kept[at]), (to, reader)
-                done += 1
-            if time.monotonic() - since > progress.MOMENT:
-                line = line or progress.Line()
-                line.show(f"{kind}-composition {progress.bar(done / pairs)}")
+@dataclass(frozen=True)
+class ScoresOfBlock:
+    """The scores of some layers that write with some that read, as a function of the weights.
+
+    Attributes:
+        kind: of composition.
+        layers: those that have heads.
+        writers, readers: from which on, and up to which, among these.
+    """
+
+    kind: Kind
+    layers: tuple[int, ...]
+    writers: tuple[int, int]
+    readers: tuple[int, int]
+
+    def __call__(self, weights: RankWeights) -> tuple[Tensor, Tensor]:
+        """Scores and deviations [writer layer, writer head, reader layer, reader head] of the readers that are this rank's, and of
+        later layers; NaN elsewhere."""
+        import torch
+
+        heads, width = weights.catalog.sizes["H"], width_read(weights)
+        written = range(*self.writers)
+        shape = (len(written), heads, self.readers[1] - self.readers[0], heads)
+        values = torch.full(shape, math.nan)
+        deviations = values.clone()
+        kept = [Writers.of(heads_of(weights, self.layers[at])) for at in written]
+        for place, to in enumerate(range(*self.readers)):
+            if to <= written[0]:
+                continue
+            found = heads_of(weights, self.layers[to])
+            if to % weights.world != weights.rank:
+                continue
+            reader = Readers.of(self.kind, found)
+            for index, at in enumerate(written):
+                if at < to:
+                    scores, above = reader.scores(kept[index], width)
+                    values[index, :, place] = scores.T.cpu()
+                    deviations[index, :, place] = above.T.cpu()
+        return values, deviations
+
+
+def _blocks(kind: Kind, layers: Sequence[int]) -> Iterator[ScoresOfBlock]:
+    """All pairs of layers in blocks, and a line that says how far they are."""
+    step, last = LAYERS_AT_ONCE, len(layers)
+    parts = [(first, min(first + step, last)) for first in range(0, last, step)]
+    both = [(w, r) for w in parts for r in parts if w[0] < r[1] - 1]
+    line, since = None, time.monotonic()
+    for done, (writers, readers) in enumerate(both):
+        yield ScoresOfBlock(kind, tuple(layers), writers, readers)
+        if time.monotonic() - since > progress.MOMENT:
+            line = line or progress.Line()
+            line.show(f"{kind}-composition {progress.bar((done + 1) / len(both))}")
     if line:
         line.end(f"{kind}-composition in {progress.duration(time.monotonic() - since)}")
-
-
-def _parts(rmodel: Client, layers: Sequence[int]) -> list[range]:
-    """The places of layers that write, in parts of which what they write is kept at once."""
-    outputs = rmodel.catalog.sizes["D"] * rmodel.catalog.sizes["H"] * _value_size(rmodel)
-    each = max(1, KEPT // (4 * outputs))
-    last = len(layers) - 1
-    return [range(first, min(first + each, last)) for first in range(0, last, each)]
-
-
-def _value_size(rmodel: Client) -> int:
-    sizes = rmodel.catalog.sizes
-    return sizes.get("d_v") or sizes.get("d") or sizes["D"] // sizes["H"]
 
 
 # -- one layer -----------------------------------------------------------------------------------

@@ -38,11 +38,11 @@ from garcon_jupyter.points import Address, Catalog
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.client.client import Client
+    from garcon_jupyter.experiments.connectivity.weights import Weights
 
 _MIDDLE = "layers.{i}.resid_mid"
 
-Read = Callable[["Client", int], "Tensor"]
+Read = Callable[["Weights", int], "Tensor"]
 """From a model and a layer, float32 [units, width, D]: the directions of each unit; a width of 1 where it has one."""
 
 
@@ -62,13 +62,13 @@ class End:
     units: str
     read: Read
 
-    def directions(self, rmodel: Client) -> Tensor:
+    def directions(self, weights: Weights) -> Tensor:
         """float32 [units, width, D]: the directions of each unit; a width of 1 where it has one."""
         layer = -1 if self.address.layer is None else self.address.layer
-        return self.read(rmodel, layer)
+        return self.read(weights, layer)
 
 
-def ends(rmodel: Client, pattern: str, side: str) -> list[End]:
+def ends(weights: Weights, pattern: str, side: str) -> list[End]:
     """The ends that a name or pattern selects, in the order of the forward.
 
     Args:
@@ -79,10 +79,10 @@ def ends(rmodel: Client, pattern: str, side: str) -> list[End]:
         BadRequest: what it selects does not write, or does not read.
         PointUnavailable: its weights do not say what it reads or writes; says why.
     """
-    check_one_stream(rmodel.catalog)
+    check_one_stream(weights.catalog)
     table = WRITERS if side == "writers" else READERS
     found = []
-    for address in rmodel.catalog.select(pattern):
+    for address in weights.catalog.select(pattern):
         if (kind := table.get(address.template)) is None:
             others = ", ".join(table)
             raise BadRequest(
@@ -91,16 +91,16 @@ def ends(rmodel: Client, pattern: str, side: str) -> list[End]:
             )
         units, read = kind
         if units == "neuron" and address.layer is not None:
-            _check_neurons(rmodel.catalog, address.layer)
-        found.append(End(address, _place(rmodel, address), units, read))
-    return _with_weights(rmodel, found)
+            _check_neurons(weights.catalog, address.layer)
+        found.append(End(address, _place(weights, address), units, read))
+    return _with_weights(weights, found)
 
 
-def _with_weights(rmodel: Client, found: list[End]) -> list[End]:
+def _with_weights(weights: Weights, found: list[End]) -> list[End]:
     """Of ends that are heads, those whose weights say what they are; all others as they are."""
     if not any(end.units == "head" for end in found):
         return found
-    layers, left_out = layers_of_heads(rmodel)
+    layers, left_out = layers_of_heads(weights)
     kept = [end for end in found if end.units != "head" or end.address.layer in layers]
     if not kept:
         raise PointUnavailable(
@@ -110,50 +110,50 @@ def _with_weights(rmodel: Client, found: list[End]) -> list[End]:
     return kept
 
 
-def _place(rmodel: Client, address: Address) -> tuple[int, int]:
+def _place(weights: Weights, address: Address) -> tuple[int, int]:
     """When in the forward: an MLP after the attention of its layer, where there is a stream between them."""
     if address.layer is None:
-        return (-1, 0) if address.template == "embed.out" else (rmodel.catalog.n_layers, 0)
-    middle = has_point(rmodel.catalog, _MIDDLE, address.layer)
+        return (-1, 0) if address.template == "embed.out" else (weights.catalog.n_layers, 0)
+    middle = has_point(weights.catalog, _MIDDLE, address.layer)
     return address.layer, int(middle and ".mlp." in address.template)
 
 
 # -- tokens --------------------------------------------------------------------------------------
 
 
-def embedding(rmodel: Client, ids: Sequence[int] | None = None) -> Tensor:
+def embedding(weights: Weights, ids: Sequence[int] | None = None) -> Tensor:
     """The embeddings of tokens as they enter the stream, [V, D]; where a norm stands behind them, through it.
 
     Args:
         ids: only of these.
     """
-    found = rmodel.get_parameter("embed.weight", None if ids is None else list(ids)).float()
-    if (gain := weight(rmodel, "embed.norm.weight")) is not None:
-        if "embed.norm.bias" in rmodel.catalog.parameters:
+    found = weights.get_parameter("embed.weight", None if ids is None else list(ids)).float()
+    if (gain := weight(weights, "embed.norm.weight")) is not None:
+        if "embed.norm.bias" in weights.catalog.parameters:
             found = found - found.mean(1, keepdim=True)
         found = found / found.square().mean(1, keepdim=True).sqrt() * gain
     return found
 
 
-def token_directions(rmodel: Client, ids: Sequence[int] | None = None) -> Tensor:
+def token_directions(weights: Weights, ids: Sequence[int] | None = None) -> Tensor:
     """Streams that hold one token each, as a norm leaves them but for its gain: [V, D], of length √D."""
-    found = embedding(rmodel, ids)
-    if takes_the_mean(rmodel.catalog, "final_norm"):
+    found = embedding(weights, ids)
+    if takes_the_mean(weights.catalog, "final_norm"):
         found = found - found.mean(1, keepdim=True)
     return found / found.square().mean(1, keepdim=True).sqrt()
 
 
-def unembedding(rmodel: Client) -> Tensor:
+def unembedding(weights: Weights) -> Tensor:
     """What each token's logit reads of the stream, [V, D]: the final norm folded in, the mean over all tokens taken away."""
-    found = rmodel.get_parameter("unembed.weight").float()
-    return reading(rmodel, found - found.mean(0), "final_norm")
+    found = weights.get_parameter("unembed.weight").float()
+    return reading(weights, found - found.mean(0), "final_norm")
 
 
 # -- heads ---------------------------------------------------------------------------------------
 
 
-def _written_by_heads(rmodel: Client, layer: int) -> Tensor:
-    heads = heads_of(rmodel, layer)
+def _written_by_heads(weights: Weights, layer: int) -> Tensor:
+    heads = heads_of(weights, layer)
     values = heads.by_head(root(heads.values @ heads.values.mT))
     return (heads.outputs @ values).mT
 
@@ -171,26 +171,26 @@ def _read_by_values(heads: LayerHeads) -> Tensor:
 
 
 def _of_heads(read: Callable[[LayerHeads], Tensor]) -> Read:
-    return lambda rmodel, layer: read(heads_of(rmodel, layer))
+    return lambda weights, layer: read(heads_of(weights, layer))
 
 
 # -- neurons -------------------------------------------------------------------------------------
 
 
-def _written_by_neurons(rmodel: Client, layer: int) -> Tensor:
+def _written_by_neurons(weights: Weights, layer: int) -> Tensor:
     at = f"layers.{layer}.mlp"
-    down = rmodel.get_parameter(f"{at}.down_proj").float()
-    if (gain := weight(rmodel, f"{at}.neuron_norm.weight")) is not None:
+    down = weights.get_parameter(f"{at}.down_proj").float()
+    if (gain := weight(weights, f"{at}.neuron_norm.weight")) is not None:
         down = down * gain
-    return writing(rmodel, down, f"{at}.post_norm").T[:, None]
+    return writing(weights, down, f"{at}.post_norm").T[:, None]
 
 
 def _read_by_neurons(linear: bool) -> Read:
-    def read(rmodel: Client, layer: int) -> Tensor:
-        at, parameters = f"layers.{layer}.mlp", rmodel.catalog.parameters
+    def read(weights: Weights, layer: int) -> Tensor:
+        at, parameters = f"layers.{layer}.mlp", weights.catalog.parameters
         gate = "gate_proj" if f"{at}.gate_proj" in parameters else "up_proj"
-        rows = rmodel.get_parameter(f"{at}.{'up_proj' if linear else gate}").float()
-        return reading(rmodel, rows, _norm_before_mlp(rmodel.catalog, layer))[:, None]
+        rows = weights.get_parameter(f"{at}.{'up_proj' if linear else gate}").float()
+        return reading(weights, rows, _norm_before_mlp(weights.catalog, layer))[:, None]
 
     return read
 
@@ -220,7 +220,7 @@ def _check_neurons(catalog: Catalog, layer: int) -> None:
 # -- the table -----------------------------------------------------------------------------------
 
 WRITERS: dict[str, tuple[str, Read]] = {
-    "embed.out": ("token", lambda rmodel, _: embedding(rmodel)[:, None]),
+    "embed.out": ("token", lambda weights, _: embedding(weights)[:, None]),
     "layers.{i}.attn.z": ("head", _written_by_heads),
     "layers.{i}.mlp.post_activation": ("neuron", _written_by_neurons),
 }
@@ -232,6 +232,6 @@ READERS: dict[str, tuple[str, Read]] = {
     "layers.{i}.attn.v": ("head", _of_heads(_read_by_values)),
     "layers.{i}.mlp.pre_activation": ("neuron", _read_by_neurons(linear=False)),
     "layers.{i}.mlp.pre_linear": ("neuron", _read_by_neurons(linear=True)),
-    "logits": ("token", lambda rmodel, _: unembedding(rmodel)[:, None]),
+    "logits": ("token", lambda weights, _: unembedding(weights)[:, None]),
 }
 """Of each point that reads: what its units are, and their directions."""

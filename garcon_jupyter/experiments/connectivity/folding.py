@@ -19,7 +19,7 @@ from garcon_jupyter.points import parse_point
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.client.client import Client
+    from garcon_jupyter.experiments.connectivity.weights import Weights
     from garcon_jupyter.points import Catalog
 
 
@@ -49,11 +49,11 @@ def check_one_stream(catalog: Catalog) -> None:
             )
 
 
-def weight(rmodel: Client, name: str) -> Tensor | None:
+def weight(weights: Weights, name: str) -> Tensor | None:
     """A parameter in float32, [out, in]; None where the model has none of this name. It is read, never changed in place."""
-    if name not in rmodel.catalog.parameters:
+    if name not in weights.catalog.parameters:
         return None
-    return rmodel.get_parameter(name).float()
+    return weights.get_parameter(name).float()
 
 
 def takes_the_mean(catalog: Catalog, norm: str) -> bool:
@@ -66,29 +66,29 @@ def takes_the_mean(catalog: Catalog, norm: str) -> bool:
     return address is not None and address.template.removesuffix(".scale") in catalog.centred
 
 
-def reading(rmodel: Client, matrix: Tensor, norm: str) -> Tensor:
+def reading(weights: Weights, matrix: Tensor, norm: str) -> Tensor:
     """A matrix [out, D] that reads the stream through a norm: ``W·diag(g)·C``."""
-    if (gain := weight(rmodel, f"{norm}.weight")) is not None:
+    if (gain := weight(weights, f"{norm}.weight")) is not None:
         matrix = matrix * gain
-    if takes_the_mean(rmodel.catalog, norm):
+    if takes_the_mean(weights.catalog, norm):
         matrix = matrix - matrix.mean(-1, keepdim=True)
     return matrix
 
 
-def writing(rmodel: Client, matrix: Tensor, norm: str) -> Tensor:
+def writing(weights: Weights, matrix: Tensor, norm: str) -> Tensor:
     """A matrix [D, in] that writes into the stream, through a norm of its own where it has one: ``diag(g)·W``.
 
     Where all that reads the stream takes the mean away, so is it taken away here: no reader sees it, and it would count in the
     matrix's norm.
     """
-    if (gain := weight(rmodel, f"{norm}.weight")) is not None:
+    if (gain := weight(weights, f"{norm}.weight")) is not None:
         matrix = matrix * gain[:, None]
-    if takes_the_mean(rmodel.catalog, "final_norm"):
+    if takes_the_mean(weights.catalog, "final_norm"):
         matrix = matrix - matrix.mean(0, keepdim=True)
     return matrix
 
 
-def width_read(rmodel: Client) -> int:
+def width_read(weights: Weights) -> int:
     """Dimensions of the stream in which directions differ for who reads it: D, or D − 1 where the mean is taken away."""
-    width = rmodel.catalog.sizes["D"]
-    return width - 1 if takes_the_mean(rmodel.catalog, "final_norm") else width
+    width = weights.catalog.sizes["D"]
+    return width - 1 if takes_the_mean(weights.catalog, "final_norm") else width

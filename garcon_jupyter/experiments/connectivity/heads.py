@@ -24,7 +24,7 @@ from garcon_jupyter.points import Catalog
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.client.client import Client
+    from garcon_jupyter.experiments.connectivity.weights import Weights
 
 Z = "layers.{i}.attn.z"
 _JOINT = "layers.{i}.attn.joint"
@@ -58,7 +58,7 @@ class LayerHeads:
         return shared.repeat_interleave(self.group, 0)
 
 
-def heads_of(rmodel: Client, layer: int) -> LayerHeads:
+def heads_of(weights: Weights, layer: int) -> LayerHeads:
     """The heads of a layer that :func:`layers_of_heads` names.
 
     Raises:
@@ -66,16 +66,16 @@ def heads_of(rmodel: Client, layer: int) -> LayerHeads:
         BadRequest: its projections are not those of H heads.
     """
     at = f"layers.{layer}.attn"
-    heads = rmodel.catalog.sizes["H"]
-    q, k, v, o = (_projection(rmodel, f"{at}.{name}_proj") for name in "qkvo")
+    heads = weights.catalog.sizes["H"]
+    q, k, v, o = (_projection(weights, f"{at}.{name}_proj") for name in "qkvo")
     size = len(q) // heads
     groups = len(k) // size
-    queries = reading(rmodel, _normed(rmodel, q, layer, "q", heads), f"{at}.norm")
-    keys = reading(rmodel, _normed(rmodel, k, layer, "k", groups), f"{at}.norm")
-    values = reading(rmodel, v, f"{at}.norm")
-    if (gain := weight(rmodel, f"{at}.z_norm.weight")) is not None:
+    queries = reading(weights, _normed(weights, q, layer, "q", heads), f"{at}.norm")
+    keys = reading(weights, _normed(weights, k, layer, "k", groups), f"{at}.norm")
+    values = reading(weights, v, f"{at}.norm")
+    if (gain := weight(weights, f"{at}.z_norm.weight")) is not None:
         o = o * gain
-    outputs = writing(rmodel, o, f"{at}.post_norm")
+    outputs = writing(weights, o, f"{at}.post_norm")
     width = len(o)
     if heads % groups or len(v) % groups or o.shape[1] != heads * (len(v) // groups):
         raise BadRequest(
@@ -91,22 +91,22 @@ def heads_of(rmodel: Client, layer: int) -> LayerHeads:
     )
 
 
-def _projection(rmodel: Client, name: str) -> Tensor:
-    return rmodel.get_parameter(name).float()
+def _projection(weights: Weights, name: str) -> Tensor:
+    return weights.get_parameter(name).float()
 
 
-def _normed(rmodel: Client, matrix: Tensor, layer: int, name: str, heads: int) -> Tensor:
+def _normed(weights: Weights, matrix: Tensor, layer: int, name: str, heads: int) -> Tensor:
     """A projection [heads·d, D] to queries or keys, with the norm of their own where there is one: over each head, or all of them.
 
     A model whose other norms take the mean away takes it away here as well, of each head.
     """
-    if not has_point(rmodel.catalog, f"layers.{{i}}.attn.{name}_normed", layer):
+    if not has_point(weights.catalog, f"layers.{{i}}.attn.{name}_normed", layer):
         return matrix
     at = f"layers.{layer}.attn"
     by_head = matrix.view(heads, -1, matrix.shape[1])
-    if takes_the_mean(rmodel.catalog, f"{at}.norm"):
+    if takes_the_mean(weights.catalog, f"{at}.norm"):
         by_head = by_head - by_head.mean(1, keepdim=True)
-    if (gain := weight(rmodel, f"{at}.{name}_norm.weight")) is not None:  # [d], or [heads·d]
+    if (gain := weight(weights, f"{at}.{name}_norm.weight")) is not None:  # [d], or [heads·d]
         by_head = by_head * gain.view(-1, by_head.shape[1], 1)
     return by_head.flatten(0, 1)
 
@@ -114,13 +114,13 @@ def _normed(rmodel: Client, matrix: Tensor, layer: int, name: str, heads: int) -
 # -- of which layers, and how far ----------------------------------------------------------------
 
 
-def layers_of_heads(rmodel: Client) -> tuple[list[int], list[str]]:
+def layers_of_heads(weights: Weights) -> tuple[list[int], list[str]]:
     """The layers whose heads can be read from weights, and why the others cannot.
 
     Raises:
         PointUnavailable: there is none; says why.
     """
-    catalog = rmodel.catalog
+    catalog = weights.catalog
     check_one_stream(catalog)
     why = {layer: _why_not(catalog, layer) for layer in range(catalog.n_layers)}
     layers = [layer for layer, reason in why.items() if not reason]

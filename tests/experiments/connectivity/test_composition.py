@@ -64,12 +64,12 @@ def test_there_are_numbers_where_the_reader_comes_later(rmodel: garcon.RemoteMod
     assert len(found.to_frame()) == 6 * 6 * 6
 
 
-def test_writers_that_do_not_fit_at_once_give_the_same(
+def test_in_smaller_blocks_it_is_the_same(
     rmodel: garcon.RemoteModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = experiments.composition(rmodel, "K").values.nan_to_num()
-    for kept in (1, 2 * 4 * 48 * 96):  # one layer at a time, and two
-        monkeypatch.setattr(module, "KEPT", kept)
+    for layers in (1, 2, 3):
+        monkeypatch.setattr(module, "LAYERS_AT_ONCE", layers)
         assert torch.equal(experiments.composition(rmodel, "K").values.nan_to_num(), at_once)
 
 
