@@ -12,14 +12,17 @@ that it can write along a direction, or read of it, so that it has no sign.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.clean_passes import decoder
 from garcon_jupyter.experiments.connectivity.ends import End, ends
 from garcon_jupyter.experiments.connectivity.heads import limits
+from garcon_jupyter.experiments.connectivity.strongest import Strongest, products, share_of
+from garcon_jupyter.experiments.connectivity.weights import RankWeights, at_the_weights
 from garcon_jupyter.experiments.result import ExperimentResult
 
 if TYPE_CHECKING:
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
 
 Side = Literal["reader", "writer"]
-
-_AT_ONCE = 2**24
-"""Products at a time: 64 MiB of float32."""
 
 
 def connections(
@@ -72,11 +72,18 @@ def connections(
         >>> round(found.more["share"].item(), 3)
         0.016
     """
+    import torch
+
     own, others = _sides(rmodel, writers, readers, per, k)
-    directions = own.directions(rmodel)
-    units = _units(own, len(directions), unit)
-    values, layers, partners, squares = _strongest(rmodel, directions[list(units)], others, k)
-    share = values.nan_to_num().square().sum(1) / squares
+    wanted = None if unit is None else tuple(map(int, [unit] if isinstance(unit, int) else unit))
+    ask = StrongestPartners(own.address.name, [end.address.name for end in others], per, k, wanted)
+    parts = at_the_weights(rmodel, ask)
+    values, numbers = (
+        torch.cat([getattr(p.found, of) for p in parts]) for of in ("values", "partners")
+    )
+    share = torch.cat([part.found.share for part in parts]).float()
+    units = tuple(number for part in parts for number in part.units)
+    layers, partners = _places(numbers, others, parts[0].sizes)
     facts = {
         "model": rmodel.facts["name"],
         "writers": writers,
@@ -127,59 +134,85 @@ def _sides(rmodel: Client, writers: str, readers: str, per: Side, k: int) -> tup
     return own, kept
 
 
-def _units(own: End, there: int, wanted: int | Sequence[int] | None) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class FoundPartners:
+    """What one rank found.
+
+    Attributes:
+        units: the units that were its own.
+        found: their partners, numbered over all points of the other side.
+        sizes: how many units each of these points has.
+    """
+
+    units: tuple[int, ...]
+    found: Strongest
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StrongestPartners:
+    """The strongest partners of units of one point, as a function of the weights.
+
+    Attributes:
+        own: the point.
+        others: points of the other side.
+        per: which side the units are of.
+        k: how many partners.
+        units: which units; None for all.
+    """
+
+    own: str
+    others: Sequence[str]
+    per: Side
+    k: int
+    units: tuple[int, ...] | None
+
+    def __call__(self, weights: RankWeights) -> FoundPartners:
+        """Of the units that are this rank's.
+
+        Raises:
+            BadRequest: there is no unit of that number.
+        """
+        mine, other = ("readers", "writers") if self.per == "reader" else ("writers", "readers")
+        own = ends(weights, self.own, mine)[0]
+        directions = own.directions(weights)
+        units = _units(own, len(directions), self.units)
+        units = units[share_of(weights.rank, weights.world, len(units))]
+        directions = directions[list(units)]
+        found, sizes = Strongest.none(len(units), self.k, directions), [0]
+        for name in self.others:
+            partners = ends(weights, name, other)[0].directions(weights)
+            for part, numbers in products(directions, partners):
+                found.add(part, numbers, sum(sizes))
+            sizes.append(len(partners))
+        return FoundPartners(units, found.cpu(), tuple(sizes[1:]))
+
+
+def _units(own: End, there: int, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
     """The numbers of the units that are asked for."""
     if wanted is None:
         return tuple(range(there))
-    units = tuple(map(int, [wanted] if isinstance(wanted, int) else wanted))
-    for number in units:
+    for number in wanted:
         if not 0 <= number < there:
             raise BadRequest(
                 f"{own.address.name} has no {own.units} {number}.",
                 f"It has 0 to {there - 1}.",
             )
-    if not units:
+    if not wanted:
         raise BadRequest("There is no unit.", "Give at least one, or None for all.")
-    return units
+    return wanted
 
 
-def _strongest(
-    rmodel: Client, own: Tensor, others: Sequence[End], k: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of units [n, width, D] the k strongest partners: values, layers and numbers [n, k], and the sum of all squares [n]."""
+def _places(numbers: Tensor, others: Sequence[End], sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The layer, and the number in its point, of partners that are numbered over all points; −1 where there is none."""
     import torch
 
-    values = torch.full((len(own), k), math.nan)
-    layers = torch.full((len(own), k), -1)
-    partners = layers.clone()
-    squares = torch.zeros(len(own), dtype=torch.float64)
-    for end in others:
-        layer = -1 if end.address.layer is None else end.address.layer
-        for part, found in _products(own, end.directions(rmodel)):
-            squares[part] += found.double().square().sum(1)
-            numbers = torch.arange(found.shape[1]).expand_as(found)
-            together = torch.cat([values[part], found], 1)
-            best = together.abs().nan_to_num(nan=-1.0).topk(k, 1).indices
-            values[part] = together.gather(1, best)
-            partners[part] = torch.cat([partners[part], numbers], 1).gather(1, best)
-            here = torch.full_like(numbers, layer)
-            layers[part] = torch.cat([layers[part], here], 1).gather(1, best)
-    return values, layers, partners, squares.float()
-
-
-def _products(own: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Connections [rows, partner] of some rows at a time, and which rows: products, or lengths where a side has several directions."""
-    flat = others.flatten(0, 1)
-    step = max(1, _AT_ONCE // (len(flat) * own.shape[1]))
-    for first in range(0, len(own), step):
-        part = slice(first, first + step)
-        rows = own[part]
-        found = rows.flatten(0, 1) @ flat.T
-        if own.shape[1] == others.shape[1] == 1:
-            yield part, found
-            continue
-        found = found.view(len(rows), own.shape[1], len(others), others.shape[1])
-        yield part, found.square().sum((1, 3)).sqrt()
+    starts = torch.tensor([0, *itertools.accumulate(sizes)])
+    at = torch.bucketize(numbers, starts, right=True) - 1
+    layers = [-1 if end.address.layer is None else end.address.layer for end in others]
+    there = numbers >= 0
+    of_point = torch.tensor(layers)[at.clamp_min(0)]
+    return of_point.where(there, -1), (numbers - starts[at.clamp_min(0)]).where(there, -1)
 
 
 def _limits(rmodel: Client, own: End, others: Sequence[End]) -> list[str]:

@@ -91,8 +91,9 @@ def ends(weights: Weights, pattern: str, side: str) -> list[End]:
             )
         units, read = kind
         if units == "neuron" and address.layer is not None:
-            _check_neurons(weights.catalog, address.layer)
-        found.append(End(address, _place(weights, address), units, read))
+            check_neurons(weights.catalog, address.layer)
+        place = place_of(weights.catalog, address.template, address.layer)
+        found.append(End(address, place, units, read))
     return _with_weights(weights, found)
 
 
@@ -110,12 +111,11 @@ def _with_weights(weights: Weights, found: list[End]) -> list[End]:
     return kept
 
 
-def _place(weights: Weights, address: Address) -> tuple[int, int]:
+def place_of(catalog: Catalog, template: str, layer: int | None) -> tuple[int, int]:
     """When in the forward: an MLP after the attention of its layer, where there is a stream between them."""
-    if address.layer is None:
-        return (-1, 0) if address.template == "embed.out" else (weights.catalog.n_layers, 0)
-    middle = has_point(weights.catalog, _MIDDLE, address.layer)
-    return address.layer, int(middle and ".mlp." in address.template)
+    if layer is None:
+        return (-1, 0) if template == "embed.out" else (catalog.n_layers, 0)
+    return layer, int(has_point(catalog, _MIDDLE, layer) and ".mlp." in template)
 
 
 # -- tokens --------------------------------------------------------------------------------------
@@ -152,8 +152,8 @@ def unembedding(weights: Weights) -> Tensor:
 # -- heads ---------------------------------------------------------------------------------------
 
 
-def _written_by_heads(weights: Weights, layer: int) -> Tensor:
-    heads = heads_of(weights, layer)
+def heads_write(heads: LayerHeads) -> Tensor:
+    """All that each head can write, [H, d_v, D]."""
     values = heads.by_head(root(heads.values @ heads.values.mT))
     return (heads.outputs @ values).mT
 
@@ -168,6 +168,10 @@ def _read_by_keys(heads: LayerHeads) -> Tensor:
 
 def _read_by_values(heads: LayerHeads) -> Tensor:
     return root(heads.outputs.mT @ heads.outputs).mT @ heads.by_head(heads.values)
+
+
+HEADS_READ = {"q": _read_by_queries, "k": _read_by_keys, "v": _read_by_values}
+"""All that each head can read, [H, d, D], of each of its three ways."""
 
 
 def _of_heads(read: Callable[[LayerHeads], Tensor]) -> Read:
@@ -202,7 +206,7 @@ def _norm_before_mlp(catalog: Catalog, layer: int) -> str:
     return f"layers.{layer}.attn.norm" if side_by_side and not own else f"layers.{layer}.mlp.norm"
 
 
-def _check_neurons(catalog: Catalog, layer: int) -> None:
+def check_neurons(catalog: Catalog, layer: int) -> None:
     """Refuse an MLP whose weights are not its own, or not all there is.
 
     Raises:
@@ -221,15 +225,15 @@ def _check_neurons(catalog: Catalog, layer: int) -> None:
 
 WRITERS: dict[str, tuple[str, Read]] = {
     "embed.out": ("token", lambda weights, _: embedding(weights)[:, None]),
-    "layers.{i}.attn.z": ("head", _written_by_heads),
+    "layers.{i}.attn.z": ("head", _of_heads(heads_write)),
     "layers.{i}.mlp.post_activation": ("neuron", _written_by_neurons),
 }
 """Of each point that writes: what its units are, and their directions."""
 
 READERS: dict[str, tuple[str, Read]] = {
-    "layers.{i}.attn.q": ("head", _of_heads(_read_by_queries)),
-    "layers.{i}.attn.k": ("head", _of_heads(_read_by_keys)),
-    "layers.{i}.attn.v": ("head", _of_heads(_read_by_values)),
+    "layers.{i}.attn.q": ("head", _of_heads(HEADS_READ["q"])),
+    "layers.{i}.attn.k": ("head", _of_heads(HEADS_READ["k"])),
+    "layers.{i}.attn.v": ("head", _of_heads(HEADS_READ["v"])),
     "layers.{i}.mlp.pre_activation": ("neuron", _read_by_neurons(linear=False)),
     "layers.{i}.mlp.pre_linear": ("neuron", _read_by_neurons(linear=True)),
     "logits": ("token", lambda weights, _: unembedding(weights)[:, None]),

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_jupyter import experiments
-from garcon_jupyter.experiments.connectivity import connections as module
+from garcon_jupyter.experiments.connectivity import ends as module
+from garcon_jupyter.experiments.connectivity import strongest as products
 from garcon_jupyter.experiments.result import ExperimentResult
 from tests.experiments.connectivity.conftest import Connect, PlainHeads
 
@@ -73,7 +74,7 @@ def test_a_few_products_at_a_time_are_the_same(
         return experiments.connections(rmodel, "embed.out", READ.format(3), k=4).values
 
     whole = found()
-    monkeypatch.setattr(module, "_AT_ONCE", 3 * 263)
+    monkeypatch.setattr(products, "_AT_ONCE", 3 * 263)
     assert torch.allclose(found(), whole, atol=1e-6)
 
 
