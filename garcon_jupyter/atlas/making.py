@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from garcon_jupyter import recorders
+from garcon_jupyter.array_files import prepare
 from garcon_jupyter.atlas.correlations import CORRELATED, SUMS, across
-from garcon_jupyter.atlas.files import Atlas, open_atlas
+from garcon_jupyter.atlas.files import INDEX, Atlas, open_atlas
 from garcon_jupyter.atlas.logits import to_the_logits
 from garcon_jupyter.atlas.merging import columns, put_sketches, widened
-from garcon_jupyter.atlas.writing import prepare, writing
+from garcon_jupyter.atlas.writing import writing
 from garcon_jupyter.client.recordings import Recording
 from garcon_jupyter.errors import BadData
 from garcon_jupyter.wire.tokenizer_messages import Strings
@@ -226,5 +227,5 @@ def make(
     patterns = [points] if isinstance(points, str) else list(points)
     names = [a.name for pattern in patterns for a in model.probe_points[pattern].addresses]
     making = Making(model, names, path, wanted)
-    prepare(making.path)
+    prepare(making.path, INDEX)
     return making.write(run(data, making.probes()))

@@ -29,7 +29,7 @@ from torch import Tensor
 from garcon_jupyter import recorders
 from garcon_jupyter.atlas.correlations import CORRELATED, across
 from garcon_jupyter.atlas.files import NOWHERE, Atlas, open_atlas
-from garcon_jupyter.atlas.writing import Writer, prepare, writing
+from garcon_jupyter.atlas.writing import Writer, writing
 from garcon_jupyter.errors import BadData
 from garcon_jupyter.recorders import Covariance, CovarianceState, Examples, Moments, MomentsState
 from garcon_jupyter.recorders.examples import WORST, lot, score_of, sortable
@@ -50,7 +50,7 @@ def merge(atlases: Sequence[Atlas | str | Path], path: str | Path) -> Atlas:
     target = Path(path).expanduser()
     if any(target.resolve() == one.path.resolve() for one in parts):
         raise BadData(f"{target} is one of those to merge.", "Give a new directory.")
-    prepare(target)
+    prepare(target, INDEX)
     with writing(target, parts[0].units, "the atlases to merge are as they were") as files:
         for point in parts[0].points:
             for what, rows in _arrays(parts, point):

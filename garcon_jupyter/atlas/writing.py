@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from garcon_jupyter.array_files import create
 from garcon_jupyter.atlas.files import FORMAT, INDEX, VOCABULARY
 from garcon_jupyter.errors import BadData
 
@@ -80,32 +80,3 @@ def writing(path: Path, units: Mapping[str, int], otherwise: str) -> Iterator[Wr
             f"The atlas in {path} could not be written: {error.strerror or error}.",
             f"Make room; {otherwise}.",
         ) from None
-
-
-def prepare(path: Path) -> None:
-    """See that a directory can be written.
-
-    Raises:
-        BadData: it holds something else, or cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()) and not (path / INDEX).exists():
-            raise BadData(f"{path} holds something else.", "Give a new directory.")
-        (path / INDEX).unlink(missing_ok=True)
-    except OSError as error:
-        raise BadData(f"{path} cannot be written: {error}.", "Give another.") from None
-
-
-def create(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-    """A mapped array whose room on the disk is taken at once: a disk that fills under a mapping kills the
-    process, and here it is an error.
-
-    Raises:
-        OSError: there is no room.
-    """
-    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
-    with file.open("r+b") as stream:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-    return array

@@ -33,6 +33,7 @@ from typing import Any
 
 EXPERIMENTS: dict[str, str] = {
     "composition": "connectivity.composition",
+    "connectome": "connectivity.connectome.making",
     "connections": "connectivity.connections",
     "head_circuits": "connectivity.circuits",
     "patch": "activation_patching.patch",
