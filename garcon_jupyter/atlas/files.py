@@ -189,9 +189,14 @@ class Record:
         pairs = zip(self.array(name), self.array(f"{name}_values"), strict=True)
         return [(self._atlas.text(int(token)), float(value)) for token, value in pairs]
 
-    def show(self, rmodel: Client | None = None, text: str = "") -> Any:
-        """Its dashboard; with a model, also on texts of your own."""
-        return display_hooks.drawn(self, "show", rmodel, text)
+    def show(self, rmodel: Client | None = None, text: str = "", connectome: Any = None) -> Any:
+        """Its dashboard; with a model, also on texts of your own.
+
+        Args:
+            connectome: whose connections are shown with it (``garcon.open_connectome``); by default that of the same model
+                which lies beside the atlas, in the same folder, if there is one.
+        """
+        return display_hooks.drawn(self, "show", rmodel, text, connectome)
 
     def probe_cell(self, text: str = "") -> str:
         """A ``%%probe`` cell on this unit, which runs on a text of yours; in a notebook it is put below.
@@ -322,9 +327,13 @@ class Atlas:
         real = tokens >= 0
         return self.texts(tokens[real].tolist())[int(real[:before].sum())].strip()
 
-    def browse(self, rmodel: Client | None = None) -> Any:
-        """A page to pick units on, by number or by token; with a model, also to try texts of your own."""
-        return display_hooks.drawn(self, "browse", rmodel)
+    def browse(self, rmodel: Client | None = None, connectome: Any = None) -> Any:
+        """A page to pick units on, by number or by token; with a model, also to try texts of your own.
+
+        Args:
+            connectome: as of :meth:`Record.show`; its connections lead from unit to unit.
+        """
+        return display_hooks.drawn(self, "browse", rmodel, connectome)
 
     def at(self, row: int) -> Record:
         """The unit of a row of the arrays."""

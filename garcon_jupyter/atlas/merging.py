@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter import recorders
+from garcon_jupyter.array_files import prepare
 from garcon_jupyter.atlas.correlations import CORRELATED, across
-from garcon_jupyter.atlas.files import NOWHERE, Atlas, open_atlas
+from garcon_jupyter.atlas.files import INDEX, NOWHERE, Atlas, open_atlas
 from garcon_jupyter.atlas.writing import Writer, writing
 from garcon_jupyter.errors import BadData
 from garcon_jupyter.recorders import Covariance, CovarianceState, Examples, Moments, MomentsState

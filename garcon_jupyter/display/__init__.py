@@ -20,6 +20,7 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 ``tokens``        a text, coloured by how surprising each token was
 ``directions``    a text, coloured by how far it lies along a direction
 ``layer_views``   maps of tokens or units
+``connectome``    the connections of a unit, as links
 ``atlas``         a unit of an atlas, and the page on which one is picked
 ``run``           how far a run is
 ``sharding``      which rank holds what

@@ -5,16 +5,22 @@ Both come from the files alone. Where a model is given, a text of one's own is r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import imported
 from garcon_jupyter.atlas.files import Atlas, Example, Record
-from garcon_jupyter.display.neuron import neuron_picture
+from garcon_jupyter.display.connectome import connections_of, key_of, unit_of
+from garcon_jupyter.display.connectome import page as connections_page
+from garcon_jupyter.display.neuron import runner
 from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.experiments.connectivity.connectome.files import connectome_beside
 from garcon_jupyter.widgets import NeuronWidget
+from garcon_jupyter.widgets.neuron import Page
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
+    from garcon_jupyter.experiments.connectivity.connectome.files import Connectome
 
 FOUND = 50
 """Units that a search shows."""
@@ -62,18 +68,55 @@ def _shown(example: Example) -> dict[str, Any]:
     return {"tokens": example.tokens, "values": example.values}
 
 
-def show(record: Record, rmodel: Client | None = None, text: str = "") -> NeuronWidget:
-    """The dashboard of a unit.
+def show(
+    record: Record,
+    rmodel: Client | None = None,
+    text: str = "",
+    connectome: Connectome | None = None,
+) -> NeuronWidget:
+    """The dashboard of a unit. Its connections are links to the pages of other units.
 
     Args:
         rmodel: the model, for texts of one's own.
         text: the one that is tried first.
+        connectome: of the model; by default the one that lies beside the atlas, if any.
     """
-    made = dashboard(record)
-    if rmodel is None:
-        return NeuronWidget(made)
-    _refuse_transformed(record, "Show it without a model: record.show().")
-    return neuron_picture(rmodel, record.point, record.unit, [], text, made)
+    if rmodel is not None:
+        _refuse_transformed(record, "Show it without a model: record.show().")
+    pages = _Pages(record._atlas, rmodel, _connectome(record._atlas, connectome))
+    made, run = pages.page(record.point, record.unit)
+    key = key_of(record.point, record.unit)
+    name = "" if rmodel is None else f"{record.point} · unit {record.unit}"
+    opened = None if pages.connectome is None else pages.open
+    return NeuronWidget(made, run, text, name, key, opened)
+
+
+def _connectome(atlas: Atlas, given: Connectome | None) -> Connectome | None:
+    """The one that is given, or else lies beside; none for units that a function makes, which no weights tell of."""
+    if given is not None or atlas.index.get("of"):
+        return given
+    return connectome_beside(atlas.path, atlas.index["model"])
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """The pages of all units that an atlas or a connectome knows."""
+
+    atlas: Atlas
+    rmodel: Client | None
+    connectome: Connectome | None
+
+    def open(self, key: str) -> Page:
+        return self.page(*unit_of(key))
+
+    def page(self, point: str, unit: int) -> Page:
+        connectome = self.connectome
+        if connectome is not None and point not in self.atlas.units:
+            return connections_page(connectome, point, unit), None
+        made = dashboard(self.atlas[point, unit])
+        if connectome is not None and connectome.has(point, unit):
+            made["connections"] = connections_of(connectome, point, unit)
+        return made, None if self.rmodel is None else runner(self.rmodel, point, unit)
 
 
 def _refuse_transformed(record: Record, remedy: str) -> None:
@@ -103,11 +146,12 @@ def probe_cell(record: Record, text: str = "") -> str:
     return source
 
 
-def browse(atlas: Atlas, rmodel: Client | None = None) -> Any:
+def browse(atlas: Atlas, rmodel: Client | None = None, connectome: Connectome | None = None) -> Any:
     """A page of an atlas: a point and a unit to choose, a token to search for, and the dashboard.
 
     Args:
         rmodel: the model, for texts of one's own.
+        connectome: as of :func:`show`.
     """
     import ipywidgets
 
@@ -116,14 +160,34 @@ def browse(atlas: Atlas, rmodel: Client | None = None) -> Any:
     token = ipywidgets.Text(description="token", placeholder="its largest values are at …")
     found = ipywidgets.Dropdown(options=[("", None)], description="found")
     place = ipywidgets.Output()
+    shown: list[NeuronWidget] = []
+    beside = _connectome(atlas, connectome)
 
     def draw(change: Any = None) -> None:
         unit.max = atlas.units[point.value] - 1
+        if shown and shown[0].key == key_of(point.value, unit.value):
+            return  # a link led there
         place.clear_output(wait=True)
         with place:
             from IPython.display import display
 
-            display(show(atlas[point.value, unit.value], rmodel))
+            shown[:] = [show(atlas[point.value, unit.value], rmodel, connectome=beside)]
+            shown[0].observe(follow, "key")
+            display(shown[0])
+
+    def follow(change: Any) -> None:
+        """What is chosen above is what a link has led to, where the atlas has it."""
+        name, number = unit_of(change["new"])
+        if name in atlas.units:
+            choose(name, number)
+
+    def choose(name: str, number: int) -> None:
+        point.unobserve(draw, "value")
+        point.value = name
+        unit.max = max(unit.max, number)
+        point.observe(draw, "value")
+        unit.value = number
+        draw()
 
     def search(change: Any) -> None:
         records = atlas.search(token.value) if token.value.strip() else []
@@ -132,7 +196,7 @@ def browse(atlas: Atlas, rmodel: Client | None = None) -> Any:
 
     def pick(change: Any) -> None:
         if change["new"] is not None:
-            point.value, unit.value = change["new"]
+            choose(*change["new"])
 
     point.observe(draw, "value")
     unit.observe(draw, "value")

@@ -9,6 +9,7 @@ from garcon_jupyter.connection.background import answering
 from garcon_jupyter.experiments.clean_passes import one_text
 from garcon_jupyter.experiments.neurons import check_unit, unit_on_texts, values_of_unit
 from garcon_jupyter.widgets import NeuronWidget, neuron_record
+from garcon_jupyter.widgets.neuron import Try
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
@@ -23,6 +24,16 @@ def neuron_picture(
     record: Mapping[str, Any] | None = None,
 ) -> NeuronWidget:
     """The dashboard of one unit; `record` of an atlas, else one made of `texts`."""
+    made = record if record is not None else _record(rmodel, point, unit, texts)
+    return NeuronWidget(made, runner(rmodel, point, unit), text, f"{point} · unit {unit}")
+
+
+def runner(rmodel: Client, point: str, unit: int) -> Try:
+    """What runs a text, and gives its tokens and the unit's value at each.
+
+    Raises:
+        UnknownName, BadRequest: the model has no such unit.
+    """
     check_unit(rmodel, point, unit)
 
     def run(own: str) -> tuple[Sequence[str], Any]:
@@ -30,8 +41,8 @@ def neuron_picture(
         values, _ = values_of_unit(rmodel, point, unit, tokens)
         return rmodel.token_strings(tokens)[0], values[0]
 
-    made = record if record is not None else _record(rmodel, point, unit, texts)
-    return NeuronWidget(made, answering(run), text, f"{point} · unit {unit}")
+    found: Try = answering(run)
+    return found
 
 
 def _record(rmodel: Client, point: str, unit: int, texts: Any) -> dict[str, Any]:

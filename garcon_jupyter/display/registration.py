@@ -19,6 +19,7 @@ from garcon_jupyter.client.recordings import Handle, Recording, Recordings
 from garcon_jupyter.client.run import Run
 
 ATLAS = "garcon_jupyter.atlas.files"
+CONNECTOME = "garcon_jupyter.experiments.connectivity.connectome.files.Connectome"
 EXPERIMENT = "garcon_jupyter.experiments.result.ExperimentResult"
 DIRECTION = "garcon_jupyter.experiments.directions.direction.Direction"
 
@@ -46,6 +47,7 @@ def register() -> None:
         EXPERIMENT, show=_later("experiments", "show"), html=_later("experiments", "html")
     )
     display_hooks.register(DIRECTION, show=_later("directions", "show"))
+    display_hooks.register(CONNECTOME, show=_later("connectome", "show"))
     display_hooks.register(Run, show=_later("run", "run_picture"))
     display_hooks.register(
         f"{ATLAS}.Record", show=_later("atlas", "show"), probe_cell=_later("atlas", "probe_cell")

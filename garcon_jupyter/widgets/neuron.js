@@ -8,7 +8,7 @@ import { behindText, element, inkOf, number, pixels, redrawn, sized, tip, token 
 /** @typedef {ReturnType<typeof layout>} Page */
 
 /** @type {(keyof import("./traits").Neuron)[]} */
-const TRAITS = ["title", "record", "tried", "text", "busy", "trouble"];
+const TRAITS = ["title", "record", "tried", "text", "can_try", "behind", "busy", "trouble"];
 
 /** @param {import("./traits").Place<import("./traits").Neuron>} place */
 function render({ model, el }) {
@@ -21,6 +21,12 @@ function render({ model, el }) {
     model.set("text", page.text.value);
     clearTimeout(local.later);
     local.later = setTimeout(() => model.save_changes(), 250);
+  });
+  page.root.addEventListener("click", (event) => {
+    const link = event.target instanceof Element ? event.target.closest("[data-unit]") : null;
+    if (!link) return;
+    model.set("wanted", link.getAttribute("data-unit") ?? "");
+    model.save_changes();
   });
   page.root.addEventListener("pointermove", (event) => {
     const piece = event.target instanceof Element ? event.target.closest(".garcon-piece") : null;
@@ -50,6 +56,8 @@ function layout(model) {
   const text = element("input", { type: "text", placeholder: "a text of your own", "aria-label": "a text of your own", spellcheck: "false" });
   const tried = element("div");
   const examples = element("div");
+  const connections = element("div", { class: "garcon-columns garcon-connections" });
+  const behind = element("button", { class: "garcon-unit", type: "button" });
   /**
    * @param {string} name
    * @param {HTMLElement} node
@@ -59,12 +67,14 @@ function layout(model) {
   const root = element(
     "div",
     { class: "garcon garcon-live garcon-neuron", "data-lm-suppress-shortcuts": "true" },
-    element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, title, subtitle)),
+    element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, title, subtitle), behind),
     element("div", { class: "garcon-columns" }, columns.histogram, columns.up, columns.down, columns.others),
-    ...(model.get("can_try") ? [text, tried] : []),
+    text,
+    tried,
+    connections,
     examples,
   );
-  return { root, title, subtitle, histogram, up, down, others, text, tried, examples, columns, tip: tip(root) };
+  return { root, title, subtitle, histogram, up, down, others, text, tried, examples, connections, behind, columns, tip: tip(root) };
 }
 
 /**
@@ -76,7 +86,11 @@ function draw(model, page, colours) {
   const record = model.get("record");
   const largest = record.largest || 1;
   page.title.textContent = model.get("title");
-  page.subtitle.textContent = [...(record.fires ? [record.fires] : []), `largest value ${number(record.largest ?? 0, 4)}`].join(" · ");
+  page.subtitle.textContent = [...(record.fires ? [record.fires] : []), ...(record.largest === undefined ? [] : [`largest value ${number(record.largest, 4)}`])].join(" · ");
+  page.behind.style.display = model.get("behind") ? "" : "none";
+  page.behind.textContent = `← ${model.get("behind")}`;
+  page.behind.setAttribute("data-unit", model.get("behind"));
+  page.text.style.display = model.get("can_try") ? "" : "none";
   drawHistogram(page, record.histogram);
   /** @type {["up" | "down" | "others", import("./traits").Effects | undefined, boolean][]} */
   const columns = [["up", record.up, false], ["down", record.down, true], ["others", record.correlated, false]];
@@ -91,6 +105,7 @@ function draw(model, page, colours) {
     const { tokens, values } = model.get("tried");
     if (tokens && values) page.tried.append(line({ tokens, values }, colours, largest));
   }
+  page.connections.replaceChildren(...(record.connections ?? []).map((kind) => connected(kind, model.get("can_open"))));
   page.examples.replaceChildren();
   /**
    * @param {string} title
@@ -143,6 +158,23 @@ function effects(rows, minus) {
     full.style.width = `${(Math.abs(value) / most) * 100}%`;
     return element("div", { class: "garcon-effect" }, token(word), element("div", { class: `garcon-bar${minus || value < 0 ? " garcon-minus" : ""}` }, full), element("b", {}, number(value, 3)));
   });
+}
+
+/**
+ * Connections of one kind; a partner that has a page is a link to it.
+ *
+ * @param {import("./traits").Connections} kind
+ * @param {boolean} links
+ */
+function connected(kind, links) {
+  const most = Math.max(...kind.rows.map(([, value]) => Math.abs(value)), 1e-9);
+  const rows = kind.rows.map(([word, value, to]) => {
+    const full = element("i");
+    full.style.width = `${(Math.abs(value) / most) * 100}%`;
+    const name = to && links ? element("button", { class: "garcon-unit", type: "button", "data-unit": to, title: to, "aria-label": to }, word) : to ? element("span", { title: to }, word) : token(word);
+    return element("div", { class: "garcon-effect" }, name, element("div", { class: `garcon-bar${value < 0 ? " garcon-minus" : ""}` }, full), element("b", {}, number(value, 3)));
+  });
+  return element("div", {}, element("h4", {}, kind.name, element("span", {}, ` · ${kind.said}`)), element("div", { class: "garcon-effects" }, ...rows));
 }
 
 /**

@@ -23,6 +23,9 @@ from garcon_jupyter.widgets.values import Values
 Try = Callable[[str], tuple[Sequence[str], Any]]
 """A text to its token strings and the neuron's value at each."""
 
+Page = tuple[Mapping[str, Any], Try | None]
+"""The record of a unit, and what runs a text of one's own for it."""
+
 BINS = 40
 
 
@@ -31,14 +34,20 @@ class NeuronWidget(Picture):
 
     Args:
         record: see :func:`record` for its entries; all but "name" may be missing. An example is
-            ``{"tokens": [strings], "values": [token]}``.
+            ``{"tokens": [strings], "values": [token]}``. It may have "connections" with other units: a list of kinds, each
+            ``{"name": …, "said": how much of all they are, "rows": [[partner, value, the partner's key or ""]]}``.
         try_text: runs a text through the model; None where there is no model.
         text: the text that is tried first.
         title: what is shown; by default the record's name.
+        key: by which connections of other units name this one.
+        open_page: gives the page of a unit by its key; then connections are links to the pages of their partners.
 
     Attributes:
         text: the text that is tried; set by the user or by you.
         tried: the example that became of it.
+        key: of the unit that is shown.
+        wanted: the key of one that is to be shown; set by the user's click or by you.
+        behind: the key of the one that was shown before; "" where it is the first.
 
     Raises:
         BadRequest: an example has another number of values than of tokens.
@@ -51,6 +60,10 @@ class NeuronWidget(Picture):
     text = traitlets.Unicode().tag(sync=True)
     tried = traitlets.Dict().tag(sync=True)
     can_try = traitlets.Bool(False).tag(sync=True)
+    key = traitlets.Unicode().tag(sync=True)
+    wanted = traitlets.Unicode().tag(sync=True)
+    behind = traitlets.Unicode().tag(sync=True)
+    can_open = traitlets.Bool(False).tag(sync=True)
 
     def __init__(
         self,
@@ -58,14 +71,19 @@ class NeuronWidget(Picture):
         try_text: Try | None = None,
         text: str = "",
         title: str = "",
+        key: str = "",
+        open_page: Callable[[str], Page] | None = None,
     ) -> None:
-        self._try = try_text
+        self._try, self._open_page, self._trail = try_text, open_page, [key]
         super().__init__(
             title=title or str(record.get("name", "neuron")),
             record=_written(record),
             can_try=try_text is not None,
+            key=key,
+            can_open=open_page is not None,
         )
         self.observe(self._ask, "text")
+        self.observe(self._turn, "wanted")
         self.text = text
 
     def _ask(self, _change: Any) -> None:
@@ -79,6 +97,30 @@ class NeuronWidget(Picture):
             self.tried = _example({"tokens": tokens, "values": values})
 
         self.later("text", task)
+
+    def _turn(self, _change: Any) -> None:
+        """Show the page of another unit in place of this one's."""
+        wanted = self.wanted
+        if not wanted or self._open_page is None:
+            return
+        open_page = self._open_page
+
+        def task() -> None:
+            try:
+                record, self._try = open_page(wanted)
+                if wanted in self._trail:
+                    del self._trail[self._trail.index(wanted) + 1 :]
+                else:
+                    self._trail.append(wanted)
+                with self.hold_trait_notifications():
+                    self.record, self.title = _written(record), str(record.get("name", wanted))
+                    self.key, self.tried, self.can_try = wanted, {}, self._try is not None
+                    self.behind = self._trail[-2] if len(self._trail) > 1 else ""
+                self._ask(None)
+            finally:
+                self.wanted = ""
+
+        self.later("page", task)
 
     @property
     def values(self) -> Values:
@@ -191,9 +233,14 @@ def _written(record: Mapping[str, Any]) -> dict[str, Any]:
     ]
     for side in ("up", "down"):
         whole[side] = [[labels.label(str(w)), float(v)] for w, v in record.get(side, ())]
+    whole["connections"] = [
+        {**part, "rows": [[labels.label(str(w)), float(v), str(to)] for w, v, to in part["rows"]]}
+        for part in record.get("connections", ())
+    ]
     whole["correlated"] = [[str(w), float(v)] for w, v in record.get("correlated", ())]
     found = [max(e["values"], default=0.0) for e in whole["top"]]
-    whole.setdefault("largest", max(found, default=0.0))
+    if found or density is not None:
+        whole.setdefault("largest", max(found, default=0.0))
     return whole
 
 

@@ -16,7 +16,8 @@ _MARGIN, _CELL, _LINE = 18.0, 7.2, 22.0
 
 def neuron(record: Mapping[str, Any], title: str) -> str:
     """A record as HTML that loads nothing."""
-    largest = f"largest value {numbers.number(record.get('largest', 0.0), 4)}"
+    known = record.get("largest")
+    largest = "" if known is None else f"largest value {numbers.number(known, 4)}"
     caption = " · ".join(filter(None, (record.get("fires"), largest)))
     marks = [
         svg.text(_MARGIN, 28, svg.shorten(title, 90), 15, bold=True),
@@ -25,10 +26,18 @@ def neuron(record: Mapping[str, Any], title: str) -> str:
         *_logits("raises", record.get("up", ()), 300, 66, 255),
         *_logits("lowers", record.get("down", ()), 590, 66, 1),
     ]
-    y = 190.0
+    shown = any(record.get(part) for part in ("histogram", "up", "down"))
+    y = 190.0 if shown or not record.get("connections") else 66.0
     for example in list(record.get("top", ()))[:8]:
         marks += _example(example, record.get("largest") or 1.0, y)
         y += _LINE + 4
+    kinds = record.get("connections", ())
+    for first in range(0, len(kinds), 3):
+        for x, kind in zip((_MARGIN, 300, 590), kinds[first : first + 3], strict=False):
+            rows = [(word, value) for word, value, _ in kind["rows"]]
+            said = svg.shorten(f"{kind['name']} · {kind['said']}", 44)
+            marks += _logits(said, rows, x, y + 18, 255, 1)
+        y += 18 + 16.0 * (1 + max(len(kind["rows"][:6]) for kind in kinds[first : first + 3]))
     return svg.figure(svg.document(marks, y + 10), title, caption)
 
 
@@ -49,7 +58,10 @@ def _histogram(
     return marks
 
 
-def _logits(word: str, rows: Any, x: float, y: float, code: int) -> list[str]:
+def _logits(
+    word: str, rows: Any, x: float, y: float, code: int, minus: int | None = None
+) -> list[str]:
+    """Words with bars of one colour; of negative numbers in the other, where one is given."""
     if not rows:
         return []
     marks = [svg.text(x, y, word, 11, colour=svg.SOFT)]
@@ -57,9 +69,15 @@ def _logits(word: str, rows: Any, x: float, y: float, code: int) -> list[str]:
     for number, (token, value) in enumerate(list(rows)[:6]):
         line = y + 16.0 * (number + 1)
         marks.append(svg.text(x, line, svg.shorten(token, 14), 11, code=True))
-        marks.append(svg.bar(x + 110, line - 8, 110 * abs(value) / most, 9, code))
+        marks.append(
+            svg.bar(x + 110, line - 8, 110 * abs(value) / most, 9, _one(code, minus, value))
+        )
         marks.append(svg.text(x + 228, line, numbers.number(value), 10.5, colour=svg.SOFT))
     return marks
+
+
+def _one(code: int, minus: int | None, value: float) -> int:
+    return code if minus is None or value >= 0 else minus
 
 
 def _example(example: Mapping[str, Any], largest: float, y: float) -> list[str]:

@@ -137,6 +137,13 @@ export interface Example {
 /** Words or units with a number: what a neuron does to a logit, what it fires with. */
 export type Effects = [string, number][];
 
+/** Connections of one kind: partners, how strong, and the key of each partner's page, "" where it has none. */
+export interface Connections {
+  name: string;
+  said: string;
+  rows: [string, number, string][];
+}
+
 /** A record of a neuron, as neuron.record; all but the name may be missing. */
 export interface NeuronRecord {
   fires?: string;
@@ -147,6 +154,7 @@ export interface NeuronRecord {
   up?: Effects;
   down?: Effects;
   correlated?: Effects;
+  connections?: Connections[];
 }
 
 /** neuron.py */
@@ -155,6 +163,10 @@ export interface Neuron extends Picture {
   text: string;
   tried: Partial<Example>;
   can_try: boolean;
+  key: string;
+  wanted: string;
+  behind: string;
+  can_open: boolean;
 }
 
 /** A change of the model, as live.Edit. */

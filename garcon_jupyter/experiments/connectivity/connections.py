@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.experiments.clean_passes import decoder
-from garcon_jupyter.experiments.connectivity.ends import End, ends
+from garcon_jupyter.experiments.connectivity.ends import End, ends, limits_of_neurons
 from garcon_jupyter.experiments.connectivity.heads import limits
 from garcon_jupyter.experiments.connectivity.strongest import Strongest, products, share_of
 from garcon_jupyter.experiments.connectivity.weights import RankWeights, at_the_weights
@@ -217,14 +217,9 @@ def _places(numbers: Tensor, others: Sequence[End], sizes: Sequence[int]) -> tup
 
 def _limits(rmodel: Client, own: End, others: Sequence[End]) -> list[str]:
     """What the weights of these ends do not say."""
-    both, parameters = (own, *others), rmodel.catalog.parameters
-    heads = [end.address.layer for end in both if end.units == "head"]
-    found = dict.fromkeys(limits(rmodel.catalog, (i for i in heads if i is not None)))
-    for at in (f"layers.{end.address.layer}.mlp" for end in both if end.units == "neuron"):
-        if any(f"{at}.{norm}.weight" in parameters for norm in ("post_norm", "neuron_norm")):
-            found[
-                "what neurons write passes a norm: its gain is folded in, and what it divides by is left out"
-            ] = None
-        if f"{at}.up_proj.bias" in parameters:
-            found["biases are left out"] = None
-    return list(found)
+    layers: dict[str, list[int]] = {"head": [], "neuron": [], "token": []}
+    for end in (own, *others):
+        if end.address.layer is not None:
+            layers[end.units].append(end.address.layer)
+    found = [*limits(rmodel.catalog, layers["head"])]
+    return [*dict.fromkeys([*found, *limits_of_neurons(rmodel.catalog, layers["neuron"])])]

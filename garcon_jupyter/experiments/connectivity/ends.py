@@ -18,7 +18,7 @@ Norms are folded in (:mod:`~garcon_jupyter.experiments.connectivity.folding`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -219,6 +219,21 @@ def check_neurons(catalog: Catalog, layer: int) -> None:
         f"Neurons of layer {layer} cannot be read from weights: there is no {at}.down_proj that is the layer's own.",
         "%garcon params lists the model's parameters.",
     )
+
+
+def limits_of_neurons(catalog: Catalog, layers: Iterable[int]) -> list[str]:
+    """What weights do not say of the neurons of some layers, a sentence each."""
+    found = dict[str, None]()
+    for at in (f"layers.{layer}.mlp" for layer in layers):
+        if any(
+            f"{at}.{norm}.weight" in catalog.parameters for norm in ("post_norm", "neuron_norm")
+        ):
+            found[
+                "what neurons write passes a norm: its gain is folded in, and what it divides by is left out"
+            ] = None
+        if f"{at}.up_proj.bias" in catalog.parameters:
+            found["biases are left out"] = None
+    return list(found)
 
 
 # -- the table -----------------------------------------------------------------------------------

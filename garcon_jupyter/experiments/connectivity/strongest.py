@@ -58,7 +58,7 @@ class Strongest:
         k = min(self.values.shape[1], found.shape[1])
         best = found.abs().topk(k, 1).indices
         values, partners = found.gather(1, best), (best + first).int()
-        squares = torch.linalg.vector_norm(found, dim=1, dtype=torch.float64).square()
+        squares = torch.linalg.vector_norm(found, dim=1).double().square()
         self._merge(units, values, partners, squares)
 
     def merge(self, other: Strongest, units: slice = slice(None)) -> None:

@@ -36,7 +36,7 @@ class ReadWeightsHandler(RequestHandler[wire.ReadWeights]):
                 return [self._function(weights)]
             except (GarconError, MemoryError, RuntimeError, OSError):
                 raise  # the model's, or the machine's
-            except Exception as error:  # the function's own
+            except Exception as error:  # noqa: BLE001 - code that came may raise anything
                 raise UserFailure(error, request.function.name) from None
 
     def combine(self, parts: Sequence[Any]) -> list[Any]:

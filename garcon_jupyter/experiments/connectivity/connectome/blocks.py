@@ -40,7 +40,9 @@ class PairsOfLayers:
     @property
     def name(self) -> str:
         """By which what it finds is kept."""
-        return f"layers_{self.writers[0]}-{self.writers[-1]}_to_{self.readers[0]}-{self.readers[-1]}"
+        return (
+            f"layers_{self.writers[0]}-{self.writers[-1]}_to_{self.readers[0]}-{self.readers[-1]}"
+        )
 
     @property
     def rows(self) -> Mapping[tuple[str, int], int]:
@@ -164,7 +166,9 @@ def _writing(
         yield "neurons", _directions(weights, WRITES["neurons"], layer, "writers")
 
 
-def _reading(weights: RankWeights, extent: Extent, layer: int) -> Iterator[tuple[str, slice, Tensor]]:
+def _reading(
+    weights: RankWeights, extent: Extent, layer: int
+) -> Iterator[tuple[str, slice, Tensor]]:
     """In which way units of a layer read, which of them are this rank's, and the directions of these [units, width, D]."""
 
     def mine(part: str, directions: Tensor) -> tuple[str, slice, Tensor]:

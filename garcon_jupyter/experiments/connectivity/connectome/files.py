@@ -245,7 +245,9 @@ class Connectome:
         return display_hooks.html(self.shares())
 
     def __repr__(self) -> str:
-        units = " and ".join(f"{sum(of.values()):,} {kind}" for kind, of in self.points.items() if of)
+        units = " and ".join(
+            f"{sum(of.values()):,} {kind}" for kind, of in self.points.items() if of
+        )
         return f"<connectome of {units}, the {self.k} strongest of {len(self.tables)} kinds: {self.path}>"
 
     # -- units ---------------------------------------------------------------------------------------

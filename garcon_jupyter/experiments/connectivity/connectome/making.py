@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from garcon_jupyter.amounts import sized
 from garcon_jupyter.array_files import prepare
 from garcon_jupyter.connection import progress
-from garcon_jupyter.errors import BadData
+from garcon_jupyter.errors import BadData, BadRequest
 from garcon_jupyter.experiments.connectivity.connectome.blocks import Block, blocks
 from garcon_jupyter.experiments.connectivity.connectome.files import (
     FORMAT,
@@ -24,6 +24,7 @@ from garcon_jupyter.experiments.connectivity.connectome.files import (
 )
 from garcon_jupyter.experiments.connectivity.connectome.pieces import Pieces, room_of
 from garcon_jupyter.experiments.connectivity.connectome.tables import WRITES, Extent, extent_of
+from garcon_jupyter.experiments.connectivity.ends import limits_of_neurons
 from garcon_jupyter.experiments.connectivity.heads import limits
 from garcon_jupyter.experiments.connectivity.weights import at_the_weights
 from garcon_jupyter.wire.tokenizer_messages import Strings
@@ -174,11 +175,7 @@ def _finish(rmodel: Client, path: Path, extent: Extent, made: dict[str, Any]) ->
     """Write the texts of the tokens, and last the index, which says that all is there."""
     for array in made.values():
         array.flush()
-    vocabulary: list[str] = []
-    if extent.tokens:
-        question = Strings([list(range(extent.tokens))], halves=True)
-        vocabulary = rmodel._ask_tokenizer(question)[0]
-    (path / VOCABULARY).write_text(json.dumps(vocabulary))
+    (path / VOCABULARY).write_text(json.dumps(_vocabulary(rmodel, extent.tokens)))
     points = {
         kind: {WRITES[kind].format(i=layer): units for layer, units in of.items()}
         for kind, of in extent.units.items()
@@ -191,9 +188,26 @@ def _finish(rmodel: Client, path: Path, extent: Extent, made: dict[str, Any]) ->
         "points": points,
         "tokens": extent.tokens,
         "tables": list(extent.tables),
-        "limits": [*extent.left_out, *limits(rmodel.catalog, extent.units["heads"])],
+        "limits": [*extent.left_out, *_limits(rmodel, extent)],
         "arrays": {name: [str(array.dtype), list(array.shape)] for name, array in made.items()},
     }
     beside = path / f".{INDEX}"
     beside.write_text(json.dumps(index, indent=1))
     beside.replace(path / INDEX)
+
+
+def _limits(rmodel: Client, extent: Extent) -> list[str]:
+    """What the weights of these units do not say."""
+    heads = limits(rmodel.catalog, extent.units["heads"])
+    return [*dict.fromkeys([*heads, *limits_of_neurons(rmodel.catalog, extent.units["neurons"])])]
+
+
+def _vocabulary(rmodel: Client, tokens: int) -> list[str]:
+    """The texts of all tokens; none where the model came without a tokenizer."""
+    if not tokens:
+        return []
+    try:
+        found: list[str] = rmodel._ask_tokenizer(Strings([list(range(tokens))], halves=True))[0]
+    except BadRequest:
+        return []
+    return found

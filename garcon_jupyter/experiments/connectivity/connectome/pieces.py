@@ -81,7 +81,9 @@ class Pieces:
                 for (table, layer), units in block.rows.items():
                     start = first[TABLES[table].units][layer]
                     rows = slice(start, start + units)
-                    whole = Strongest(*(torch.from_numpy(made[f"{table}_{n}"][rows]) for n in ARRAYS))
+                    whole = Strongest(
+                        *(torch.from_numpy(made[f"{table}_{n}"][rows]) for n in ARRAYS)
+                    )
                     more = (torch.from_numpy(piece[f"{table}.{layer}.{n}"]) for n in ARRAYS)
                     whole.merge(Strongest(*more))
         return made
@@ -96,4 +98,6 @@ class Pieces:
 
 def room_of(blocks: Iterable[Block], extent: Extent) -> int:
     """Bytes that the pieces of some blocks take."""
-    return sum(extent.bytes_of(table, units) for b in blocks for (table, _), units in b.rows.items())
+    return sum(
+        extent.bytes_of(table, units) for b in blocks for (table, _), units in b.rows.items()
+    )

@@ -57,14 +57,20 @@ class Table:
     @property
     def name(self) -> str:
         """Such as ``gate_from_heads`` or ``neurons_to_v``."""
-        return f"{self.part}_from_{self.partners}" if self.inputs else f"{self.units}_to_{self.part}"
+        return (
+            f"{self.part}_from_{self.partners}" if self.inputs else f"{self.units}_to_{self.part}"
+        )
 
     @property
     def says(self) -> str:
         """In words: "gate reads heads", "read by values of heads"."""
         if self.inputs:
             return f"{SAID[self.part]} reads {self.partners}"
-        return "raises tokens" if self.part == "logits" else f"read by {SAID[self.part]} of {self.partners}"
+        return (
+            "raises tokens"
+            if self.part == "logits"
+            else f"read by {SAID[self.part]} of {self.partners}"
+        )
 
 
 def _all_tables() -> Iterable[Table]:
@@ -159,7 +165,7 @@ def extent_of(rmodel: Client, k: int, layers: Iterable[int] | None, tokens: bool
             "%garcon params lists the model's parameters.",
         )
     units = {
-        "heads": {layer: catalog.sizes["H"] for layer in heads},
+        "heads": dict.fromkeys(heads, catalog.sizes["H"]),
         "neurons": {layer: _neurons(rmodel, layer) for layer in neurons},
     }
     vocabulary = catalog.sizes.get("V", 0) if tokens and neurons else 0
