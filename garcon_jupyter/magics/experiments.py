@@ -66,6 +66,30 @@ def _composition() -> Parser:
     return parser
 
 
+def _connectome() -> Parser:
+    parser = Parser(
+        "%garcon connectome",
+        "Write the strongest connections of every neuron and head, from the weights alone, into a directory,\n"
+        "and show how much of all connections they are. What was interrupted goes on.",
+        epilog="In Python: found = rmodel.experiments.connectome(PATH, k=K, layers=LAYERS, tokens=True)",
+    )
+    parser.add_argument("path", metavar="PATH", help="the directory")
+    parser.add_argument(
+        "--k",
+        type=int,
+        default=8,
+        metavar="K",
+        help="connections of each unit of each kind (default: 8)",
+    )
+    parser.add_argument(
+        "--layers", type=_numbers, metavar="LAYERS", help="such as 0,1,2 (default: all)"
+    )
+    parser.add_argument(
+        "--no-tokens", action="store_true", help="without tokens, which take longest"
+    )
+    return parser
+
+
 def _pair(parser: Parser) -> None:
     """Two texts, and what is measured of them."""
     parser.add_argument("clean", metavar="CLEAN", help="a text, in quotes")
@@ -309,6 +333,10 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
 def _receiver(text: str) -> str | dict[str, list[int]]:
     point, colon, heads = text.partition(":")
     return {point: [int(head) for head in heads.split(",")]} if colon else point
@@ -350,6 +378,12 @@ def _run_attribute(model: RemoteModel, given: argparse.Namespace) -> Any:
     )
 
 
+def _run_connectome(model: RemoteModel, given: argparse.Namespace) -> Any:
+    return model.experiments.connectome(
+        given.path, k=given.k, layers=given.layers, tokens=not given.no_tokens
+    )
+
+
 def _run_attribute_edges(model: RemoteModel, given: argparse.Namespace) -> Any:
     return model.experiments.attribute_edges(
         given.clean,
@@ -383,5 +417,6 @@ EXPERIMENTS: tuple[ExperimentWord, ...] = (
     ExperimentWord(_layout(), _run_layout),
     ExperimentWord(_read_lens(), _run_read_lens),
     ExperimentWord(_composition(), lambda model, given: model.experiments.composition(given.kind)),
+    ExperimentWord(_connectome(), _run_connectome),
 )
 """All of them, in the order of their help."""

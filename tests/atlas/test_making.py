@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -17,8 +18,14 @@ from torch import Tensor
 
 import garcon_jupyter as garcon
 from garcon_backend.in_process import ModelHere
+from garcon_jupyter import experiments
 from garcon_jupyter.atlas import exports, making
 from garcon_jupyter.atlas.writing import writing
+from garcon_jupyter.display import atlas as display_atlas
+from garcon_jupyter.experiments.connectivity.connectome.files import Connectome
+from garcon_jupyter.experiments.connectivity.connectome.tables import TABLES
+from garcon_jupyter.widgets import NeuronWidget
+from tests.widgets.conftest import _read_svg as read_svg
 
 POINTS = ["layers.0.mlp.post_activation", "layers.2.mlp.post_activation"]
 ROWS = np.random.default_rng(3).integers(3, 263, size=(24, 14))
@@ -295,6 +302,74 @@ def test_a_page_to_pick_units_on(atlas: garcon.Atlas) -> None:
     if wanted:
         found.value = wanted[0]
         assert (point.value, unit.value) == wanted[0]
+
+
+@pytest.fixture(scope="module")
+def connectome(model: garcon.RemoteModel, atlas: garcon.Atlas) -> Iterator[Connectome]:
+    """Of the same model, beside the atlas while it lasts."""
+    path = atlas.path.parent / "tiny.connectome"
+    yield experiments.connectome(model, path, k=4)
+    shutil.rmtree(path)
+
+
+def test_connections_lead_from_page_to_page(atlas: garcon.Atlas, connectome: Connectome) -> None:
+    """From a unit to one that it reads, to a head that the atlas has not, and back."""
+    record = atlas[POINTS[1], 17]
+    widget = record.show()
+    unit = connectome.unit(POINTS[1], 17)
+    kinds = {kind["name"]: kind for kind in widget.record["connections"]}
+    assert [*kinds] == [TABLES[table].says for table in unit.tables]
+    best = unit.strongest("gate_from_neurons")[0]
+    row = kinds["gate reads neurons"]["rows"][0]
+    layer = best.point.split(".")[1]
+    assert row == [f"L{layer} N{best.unit}", pytest.approx(best.value), f"{best.point} {best.unit}"]
+    token = kinds["raises tokens"]["rows"][0]
+    assert token[2] == "" and unit.strongest("neurons_to_logits")[0].name.strip() in token[0]
+    still = read_svg(widget.still())
+    assert "gate reads neurons · " in still and f"L{layer} N{best.unit}" in still
+
+    widget.wanted = f"{POINTS[0]} 5"
+    widget.wait()
+    assert widget.key == f"{POINTS[0]} 5" and widget.behind == f"{POINTS[1]} 17"
+    assert widget.record["top"][0]["values"] == atlas[POINTS[0], 5].examples[0].values
+    widget.wanted = "layers.1.attn.z 2"
+    widget.wait()
+    assert widget.title == "layers.1.attn.z · head 2" and "top" in widget.record
+    assert not widget.record["top"] and widget.record["connections"]
+    widget.wanted = f"{POINTS[1]} 17"
+    widget.wait()
+    assert widget.behind == "" and widget.record["top"] == record.show().record["top"]
+    widget.wanted = "layers.1.attn.z 99"
+    with pytest.raises(garcon.UnknownName, match="no unit 99"):
+        widget.wait()
+    widget.close()
+
+
+def test_the_page_follows_its_links(atlas: garcon.Atlas, connectome: Connectome) -> None:
+    shown: list[Any] = []
+    page = atlas.browse(connectome=connectome)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            display_atlas, "NeuronWidget", lambda *a: shown.append(NeuronWidget(*a)) or shown[-1]
+        )
+        (point, unit), _ = (row.children for row in page.children[:2])
+        unit.value = 7
+        shown[-1].wanted = f"{POINTS[1]} 3"
+        shown[-1].wait()
+        assert (point.value, unit.value) == (POINTS[1], 3) and len(shown) == 1
+        shown[-1].wanted = "layers.1.attn.z 2"  # of which the atlas has no page
+        shown[-1].wait()
+        assert (point.value, unit.value) == (POINTS[1], 3) and len(shown) == 1
+
+
+def test_a_connectome_shows_its_units_without_an_atlas(connectome: Connectome) -> None:
+    widget = connectome.show("layers.2.attn.q", 3)
+    assert widget.title == "layers.2.attn.z · head 3" and widget.key == "layers.2.attn.z 3"
+    assert "read by gate of neurons" in read_svg(widget.still())
+    widget.wanted = widget.record["connections"][0]["rows"][0][2]
+    widget.wait()
+    assert widget.behind == "layers.2.attn.z 3"
+    assert connectome.show().title.startswith("connectome: share")
 
 
 def test_more_slots_than_tokens(model: garcon.RemoteModel, tmp_path: Path) -> None:

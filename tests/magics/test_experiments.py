@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from garcon_jupyter import experiments
-from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.errors import BadData, BadRequest
 from tests.magics.conftest import Notebook
 
 
@@ -24,6 +24,19 @@ def test_composition(connected: Notebook) -> None:
 def test_its_few_choices_are_completed(connected: Notebook) -> None:
     assert connected.completions("%garcon comp") == ["composition"]
     assert connected.completions("%garcon composition ") == ["Q", "K", "V"]
+
+
+def test_connectome(connected: Notebook, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.connectome"
+    shown = connected.run(f"%garcon connectome {path} --k 3 --layers 1,2 --no-tokens")
+    assert "GridWidget connectome: share of the sum of squares that the 3 strongest are" in shown
+    found = connected["found"]
+    assert found.path == path and [*found.points["neurons"]] == [
+        f"layers.{layer}.mlp.post_activation" for layer in (1, 2)
+    ]
+    assert "gate_from_tokens" not in found.tables
+    told = connected.fails(f"%garcon connectome {tmp_path}", BadData)
+    assert "holds something else" in told
 
 
 PAIR = '"Hello, world" "Hello, waiter"'
