@@ -67,4 +67,4 @@ def test_over_stages(
         both = (experiments.composition(model, "V").values.nan_to_num() for model in (two, rmodel))
         assert torch.equal(*both)
     finally:
-        server.stop()
+        two.shutdown(force=True)
