@@ -1,8 +1,8 @@
 """Experiments: patching beside loops and TransformerLens, attribution beside patching, lenses beside bare backwards, and composition."""
+"""Experiments: patching beside a loop of forwards, attribution beside patching, and connectivity from the weights."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from garcon_backend.in_process import open_here
 
 FORWARDS = 400
 """As many forwards of 14 tokens may all compositions of a model's heads cost."""
+from benchmarks import attribution, connectivity, patching
+from benchmarks.harness import Row
 
 
 def rows(folder: Path) -> Iterator[Row]:
@@ -52,3 +54,4 @@ def _composition(rounds: int = 5) -> Row:
         ratio <= FORWARDS,
         ratio / FORWARDS,
     )
+    yield from connectivity.rows(folder)
