@@ -20,6 +20,7 @@ Not here: that other ranks do the same (``lockstep``), and who asked (``kernel``
 ``admission``           whether a pass will fit
 ``recorder_admission``  whether what recorders will keep has room
 ``parameters``          weights by name
+``whole_weights``       parameters whole on every rank, for functions of the weights
 ``stateless``           functions that cannot remember anything
 ``failing_module``      in which module of the model an error happened
 """

@@ -9,6 +9,7 @@ Not here: what a pass is (``passes``, ``generation``), and how ranks come to run
 ``snapshot`` ``fetch`` ``clear``       recordings
 ``checkpoint`` ``restore`` ``drop``    recordings, as runs and sessions need it
 ``get_parameter``  a weight by name
+``read_weights``   a function of the weights, on every rank
 ``keep_certificate``  what is known of the correctness of the model's points
 ``run_on_ranks``   code on every rank
 

@@ -200,7 +200,8 @@ def _layers_with_heads(rmodel: Client, chosen: tuple[int, ...]) -> tuple[list[in
 
 
 def _layers_with_neurons(catalog: Catalog, chosen: tuple[int, ...]) -> tuple[list[int], list[str]]:
-    found, without = [], []
+    found: list[int] = []
+    without: list[int] = []
     for layer in chosen:
         try:
             check_neurons(catalog, layer)
