@@ -11,7 +11,7 @@ from garcon_jupyter.points import parse_point
 from garcon_jupyter.widgets import NeuronWidget
 
 if TYPE_CHECKING:
-    from garcon_jupyter.experiments.connectivity.connectome.files import UnitConnection, Connectome
+    from garcon_jupyter.experiments.connectivity.connectome.files import Connectome, UnitConnection
 
 
 def key_of(point: str, unit: int) -> str:
