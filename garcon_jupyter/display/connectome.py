@@ -11,7 +11,7 @@ from garcon_jupyter.points import parse_point
 from garcon_jupyter.widgets import NeuronWidget
 
 if TYPE_CHECKING:
-    from garcon_jupyter.experiments.connectivity.connectome.files import Connection, Connectome
+    from garcon_jupyter.experiments.connectivity.connectome.files import Connectome, UnitConnection
 
 
 def key_of(point: str, unit: int) -> str:
@@ -44,7 +44,7 @@ def connections_of(connectome: Connectome, point: str, unit: int) -> list[dict[s
     ]
 
 
-def _row(one: Connection) -> tuple[str, float, str]:
+def _row(one: UnitConnection) -> tuple[str, float, str]:
     address = parse_point(one.point)
     if address is None or address.layer is None:
         return one.name, one.value, ""

@@ -22,7 +22,12 @@ import numpy as np
 
 from garcon_jupyter.client import display_hooks
 from garcon_jupyter.errors import BadData, BadRequest, UnknownName
-from garcon_jupyter.experiments.connectivity.connectome.tables import READS, TABLES, WRITES, Table
+from garcon_jupyter.experiments.connectivity.connectome.tables import (
+    READS,
+    TABLES,
+    WRITES,
+    ConnectionTable,
+)
 from garcon_jupyter.experiments.result import ExperimentResult
 from garcon_jupyter.points import parse_point
 from garcon_jupyter.wire.token_parts import plain
@@ -36,7 +41,7 @@ VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
-class Connection:
+class UnitConnection:
     """A connection of a unit.
 
     Attributes:
@@ -71,10 +76,10 @@ class UnitConnections:
 
     point: str
     unit: int
-    tables: dict[str, tuple[Connection, ...]]
+    tables: dict[str, tuple[UnitConnection, ...]]
     shares: dict[str, float]
 
-    def strongest(self, table: str) -> tuple[Connection, ...]:
+    def strongest(self, table: str) -> tuple[UnitConnection, ...]:
         """Those of a kind, the strongest by size first.
 
         Raises:
@@ -271,14 +276,14 @@ class Connectome:
                 return kind, name, self._first[kind][name] + int(unit)
         raise UnknownName.among("point", point, known, "It is not in this connectome.")
 
-    def _connection(self, table: str, partner: int, value: float) -> Connection:
-        of: Table = TABLES[table]
+    def _connection(self, table: str, partner: int, value: float) -> UnitConnection:
+        of: ConnectionTable = TABLES[table]
         if of.partners == "tokens":
             point = "embed.out" if of.inputs else "logits"
-            return Connection(table, point, partner, self._text(partner), value)
+            return UnitConnection(table, point, partner, self._text(partner), value)
         points, first = [*self.points[of.partners]], [*self._first[of.partners].values()]
         at = bisect_right(first, partner) - 1
-        return Connection(table, points[at], partner - first[at], "", value)
+        return UnitConnection(table, points[at], partner - first[at], "", value)
 
     def _text(self, token: int) -> str:
         """The text of a token; its number where the model came without a tokenizer."""

@@ -39,7 +39,7 @@ PER_CONNECTION, PER_UNIT = 8, 8
 
 
 @dataclass(frozen=True)
-class Table:
+class ConnectionTable:
     """The strongest connections of units with partners of one kind.
 
     Attributes:
@@ -73,16 +73,16 @@ class Table:
         )
 
 
-def _all_tables() -> Iterable[Table]:
+def _all_tables() -> Iterable[ConnectionTable]:
     for part, (units, _) in READS.items():
         if units == "neurons":
-            yield Table(units, "tokens", part, True)
+            yield ConnectionTable(units, "tokens", part, True)
         for partners in WRITES:
-            yield Table(units, partners, part, True)
+            yield ConnectionTable(units, partners, part, True)
     for units in WRITES:
         for part, (partners, _) in READS.items():
-            yield Table(units, partners, part, False)
-    yield Table("neurons", "tokens", "logits", False)
+            yield ConnectionTable(units, partners, part, False)
+    yield ConnectionTable("neurons", "tokens", "logits", False)
 
 
 TABLES = {table.name: table for table in _all_tables()}
