@@ -80,7 +80,7 @@ def connectome(
         >>> from tempfile import mkdtemp
         >>> found = experiments.connectome(rmodel, mkdtemp(), k=4, layers=[0, 1, 2], tokens=False)
         >>> found.unit("layers.1.mlp.post_activation", 17).strongest("gate_from_neurons")[0].partner
-        'layers.0.mlp.post_activation 1009'
+        'layers.0.mlp.post_activation 1146'
     """
     target = Path(path).expanduser()
     extent = extent_of(rmodel, k, layers, tokens)
