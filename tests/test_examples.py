@@ -118,7 +118,9 @@ def test_the_page_loads_nothing(page: str) -> None:
     assert not re.findall(r"//[\w.]*(?:cdn|unpkg|jsdelivr)", page)
 
 
-@pytest.mark.parametrize("name", [*demo.NOTEBOOKS, "atlas.ipynb", "circuits.ipynb"])
+@pytest.mark.parametrize(
+    "name", [*demo.NOTEBOOKS, "atlas.ipynb", "circuits.ipynb", "checkpoints.ipynb"]
+)
 def test_committed_notebooks_show_a_whole_run(name: str) -> None:
     path = demo.HERE / name
     assert path.stat().st_size < 500_000
@@ -196,6 +198,33 @@ def test_the_notebook_on_circuits_finds_what_it_says(tmp_path: Path) -> None:
     (none, one, *_, whole), (empty, drawn, *_) = found["kept"]
     assert none == pytest.approx(0, abs=1e-3) == empty and whole == pytest.approx(1, abs=1e-3)
     assert one > 0.6 and abs(drawn) < 0.05
+
+
+# -- checkpoints ---------------------------------------------------------------------------------
+
+FORMED = """
+import json
+with open("FILE", "w") as file:
+    json.dump({"place": [layer, head], "induction": table, "losses": losses, "found": [*scores]}, file)
+"""
+"""A last cell that keeps what the notebook on checkpoints found."""
+
+
+def test_the_notebook_on_checkpoints_shows_an_induction_head_form(tmp_path: Path) -> None:
+    notebook = nbformat.read(demo.HERE / "checkpoints.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "STEPS = (" in cell.source]
+    cell.source = cell.source.replace(", 450, 700)", ")")
+    (tmp_path / "examples").mkdir()
+    nbformat.write(notebook, tmp_path / "examples" / "checkpoints.ipynb")
+    kept = FORMED.replace("FILE", str(tmp_path / "found.json"))
+    demo.run(tmp_path / "examples" / "checkpoints.ipynb", more=[kept])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["found"] == [f"step{step}" for step in (*range(0, 301, 50), 350)]
+    assert found["place"][0] == 1 and found["induction"]["step0"] < 0.1
+    assert max(found["induction"][f"step{step}"] for step in (0, 50, 100)) < 0.1
+    assert (
+        found["induction"]["step350"] > 0.3 and found["losses"]["350"] < 2 < found["losses"]["150"]
+    )
 
 
 # -- the article ---------------------------------------------------------------------------------

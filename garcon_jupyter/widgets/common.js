@@ -133,7 +133,8 @@ export function percent(probability) {
  * @param {string} noun
  */
 export function plural(count, noun) {
-  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+  const many = noun.replace(/([^aeou])y$/, "$1ie") + "s";
+  return `${count.toLocaleString("en")} ${count === 1 ? noun : many}`;
 }
 
 /**

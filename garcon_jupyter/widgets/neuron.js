@@ -12,7 +12,7 @@ const TRAITS = ["title", "record", "tried", "text", "can_try", "behind", "busy",
 
 /** @param {import("./traits").Place<import("./traits").Neuron>} place */
 function render({ model, el }) {
-  const page = layout(model);
+  const page = layout();
   const colours = pixels(model.get("palette"));
   const local = { later: /** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined) };
   el.append(page.root);
@@ -41,12 +41,8 @@ function render({ model, el }) {
   };
 }
 
-/**
- * All elements, made once, but for the examples.
- *
- * @param {Model} model
- */
-function layout(model) {
+/** All elements, made once, but for the examples. */
+function layout() {
   const title = element("div", { class: "garcon-title" });
   const subtitle = element("div", { class: "garcon-subtitle" });
   const histogram = element("canvas", { role: "img" });

@@ -50,8 +50,9 @@ def percent(probability: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """``plural(1536, "neuron")`` is ``"1,536 neurons"``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """``plural(1536, "neuron")`` is ``"1,536 neurons"``; of "query" it makes "queries"."""
+    many = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeou" else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else many}"
 
 
 def ticks(limit: float, root: bool = False) -> list[tuple[float, str]]:

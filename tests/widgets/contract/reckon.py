@@ -169,7 +169,7 @@ def numbers() -> dict[str, Any]:
     chances = [0.0, 1.0, 0.5, 0.0005, 0.001, 0.00099, 0.0625, 0.003125, 0.9999, math.nan]
     chances += [single(draw.random()) for _ in range(40)]
     counts = [(0, "token"), (1, "token"), (2, "head"), (999, "unit"), (1000, "unit")]
-    counts += [(1536, "neuron"), (1234567, "row")]
+    counts += [(1536, "neuron"), (1234567, "row"), (1, "query"), (20, "query"), (20, "key")]
     scales = [(limit, root) for limit in (1.0, 0.25, 0.037, 12.5, 2048.0) for root in (True, False)]
     return {
         "figures": [
@@ -186,7 +186,8 @@ def _plural(count: int, noun: str) -> str:
     digits = str(count)
     head = len(digits) % 3 or 3
     groups = [digits[:head], *(digits[at : at + 3] for at in range(head, len(digits), 3))]
-    return f"{','.join(groups)} {noun}{'s' if count != 1 else ''}"
+    many = {"query": "queries"}.get(noun, f"{noun}s")
+    return f"{','.join(groups)} {noun if count == 1 else many}"
 
 
 def _ticks(limit: float, root: bool) -> list[Any]:
