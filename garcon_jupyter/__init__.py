@@ -28,10 +28,12 @@ from garcon_jupyter.errors import ERRORS
 from garcon_jupyter.user_code import moved
 
 if TYPE_CHECKING:
+    from garcon_jupyter import activation_stores as activation_stores
     from garcon_jupyter import errors as errors
     from garcon_jupyter import experiments as experiments
     from garcon_jupyter import recorders as recorders
     from garcon_jupyter import widgets as widgets
+    from garcon_jupyter.activation_stores import ActivationStore, StoredRows, open_store
     from garcon_jupyter.api import connect, easy_garcon, launch, launch_and_connect
     from garcon_jupyter.atlas import Atlas, merge_atlases, open_atlas
     from garcon_jupyter.client.probes import Probe, ProbePoint, ProbePoints
@@ -50,10 +52,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("errors", "experiments", "recorders", "widgets")
+_ROOMS = ("activation_stores", "errors", "experiments", "recorders", "widgets")
 """Rooms that users open themselves: ``garcon.recorders.TopK``."""
 
 _HOMES = {
+    "ActivationStore": "activation_stores",
     "Atlas": "atlas",
     "Fleet": "fleets.fleet",
     "Generated": "client.tokens",
@@ -66,6 +69,7 @@ _HOMES = {
     "RemoteModel": "model",
     "Server": "servers.server",
     "Session": "client.resuming",
+    "StoredRows": "activation_stores",
     "Tokens": "client.tokens",
     "Values": "widgets.values",
     "connect": "api",
@@ -76,6 +80,7 @@ _HOMES = {
     "merge_atlases": "atlas",
     "open_atlas": "atlas",
     "open_connectome": "experiments.connectivity.connectome.files",
+    "open_store": "activation_stores",
     "servers": "servers.registry",
     "sessions": "client.resuming",
     "ship": "client.shipping",
@@ -137,6 +142,7 @@ def unload_ipython_extension(shell: Any) -> None:
 
 __all__ = [
     *ERRORS,
+    "ActivationStore",
     "Atlas",
     "Fleet",
     "Generated",
@@ -149,6 +155,7 @@ __all__ = [
     "RemoteModel",
     "Server",
     "Session",
+    "StoredRows",
     "Tokens",
     "Values",
     "connect",
@@ -159,6 +166,7 @@ __all__ = [
     "merge_atlases",
     "open_atlas",
     "open_connectome",
+    "open_store",
     "servers",
     "sessions",
     "ship",

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 HALVES = {"garcon_jupyter": ROOT, "garcon_backend": ROOT / "backend"}
 
 SHARED = {
+    "activation_stores",
     "amounts",
     "errors",
     "imported",
