@@ -28,12 +28,11 @@ from garcon_jupyter.errors import ERRORS
 from garcon_jupyter.user_code import moved
 
 if TYPE_CHECKING:
-    from garcon_jupyter import activation_stores as activation_stores
     from garcon_jupyter import errors as errors
     from garcon_jupyter import experiments as experiments
     from garcon_jupyter import recorders as recorders
     from garcon_jupyter import widgets as widgets
-    from garcon_jupyter.activation_stores import ActivationStore, StoredRows, open_store
+    from garcon_jupyter.activation_stores import ActivationStore, open_store
     from garcon_jupyter.api import connect, easy_garcon, launch, launch_and_connect
     from garcon_jupyter.atlas import Atlas, merge_atlases, open_atlas
     from garcon_jupyter.client.probes import Probe, ProbePoint, ProbePoints
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("activation_stores", "errors", "experiments", "recorders", "widgets")
+_ROOMS = ("errors", "experiments", "recorders", "widgets")
 """Rooms that users open themselves: ``garcon.recorders.TopK``."""
 
 _HOMES = {
@@ -69,7 +68,6 @@ _HOMES = {
     "RemoteModel": "model",
     "Server": "servers.server",
     "Session": "client.resuming",
-    "StoredRows": "activation_stores",
     "Tokens": "client.tokens",
     "Values": "widgets.values",
     "connect": "api",
@@ -155,7 +153,6 @@ __all__ = [
     "RemoteModel",
     "Server",
     "Session",
-    "StoredRows",
     "Tokens",
     "Values",
     "connect",

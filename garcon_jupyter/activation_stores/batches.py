@@ -11,15 +11,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from garcon_jupyter.activation_stores.numbers import as_float32
 from garcon_jupyter.errors import BadRequest, MissingModule
-
-if TYPE_CHECKING:
-    from garcon_jupyter.activation_stores.store import ActivationStore
 
 KINDS = ("torch", "numpy", "arrow")
 
@@ -160,8 +157,13 @@ def ahead(make: Iterator[Any], depth: int) -> Iterator[Any]:
         stopped.set()
 
 
-def torch_dataset(store: ActivationStore, size: int, options: Mapping[str, Any]) -> Any:
-    """A ``torch.utils.data.IterableDataset`` of batches; the workers of a DataLoader share them."""
+def torch_dataset(batches: Callable[..., Iterator[StoredRows]], count: Callable[[], int]) -> Any:
+    """A ``torch.utils.data.IterableDataset`` of batches; the workers of a DataLoader share them.
+
+    Args:
+        batches: makes an iterator of them, of a share of all.
+        count: how many they are.
+    """
     import torch.utils.data as data
 
     class StoredBatches(data.IterableDataset):  # type: ignore[type-arg]
@@ -170,12 +172,12 @@ def torch_dataset(store: ActivationStore, size: int, options: Mapping[str, Any])
         def __iter__(self) -> Iterator[dict[str, Any]]:
             worker = data.get_worker_info()
             mine = (worker.id, worker.num_workers) if worker else (0, 1)
-            for rows in store.batches(size, **options, share=mine):
+            for rows in batches(share=mine):
                 found = rows.activations
                 named = found if isinstance(found, Mapping) else {"activations": found}
                 yield {**named, "place": rows.place, "token": rows.token}
 
         def __len__(self) -> int:
-            return store.batch_count(size, **options)
+            return count()
 
     return StoredBatches()

@@ -9,16 +9,13 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from garcon_jupyter.activation_stores.batches import as_numpy, needed
+from garcon_jupyter.activation_stores.point_rows import PointRows
 from garcon_jupyter.errors import BadData, BadRequest
-
-if TYPE_CHECKING:
-    from garcon_jupyter.activation_stores.point_rows import PointRows
-    from garcon_jupyter.activation_stores.store import ActivationStore
 
 _ROWS = 4096
 """Rows read at a time."""
@@ -27,21 +24,20 @@ _SHARD = 500 << 20
 """Bytes of an Arrow file."""
 
 
-def to_datasets(store: ActivationStore, path: str | Path, point: str | None = None) -> Path:
+def to_datasets(rows: PointRows, path: str | Path) -> Path:
     """Write the rows as a data set: columns ``activations`` [units], ``document``, ``offset`` and ``token``.
 
     ``datasets.load_from_disk(path)`` reads it.
 
     Args:
+        rows: of a point.
         path: a new directory.
-        point: of the store; where it has one, that.
 
     Raises:
         BadData: the directory holds something.
         MissingModule: ``datasets`` is not installed.
     """
     datasets = needed("datasets")
-    rows = store.point_rows(point)
     kind = _kind(rows.stored)
     features = datasets.Features(
         {
@@ -68,9 +64,7 @@ def to_datasets(store: ActivationStore, path: str | Path, point: str | None = No
     return _written(Path(path).expanduser(), features, tables(), rows)
 
 
-def to_saelens(
-    store: ActivationStore, path: str | Path, context: int, point: str | None = None
-) -> Path:
+def to_saelens(rows: PointRows, path: str | Path, context: int) -> Path:
     """Write the rows as SAELens 6 caches them: a column of the point's name, [context, units], and ``token_ids`` [context].
 
     ``LanguageModelSAERunnerConfig(use_cached_activations=True, cached_activations_path=path, context_size=context)`` trains
@@ -78,9 +72,9 @@ def to_saelens(
     uniform draw of tokens already.
 
     Args:
+        rows: of a point.
         path: a new directory.
         context: rows of a context.
-        point: of the store; where it has one, that.
 
     Raises:
         BadData: the directory holds something.
@@ -88,7 +82,6 @@ def to_saelens(
         MissingModule: ``datasets`` is not installed.
     """
     datasets = needed("datasets")
-    rows = store.point_rows(point)
     contexts = rows.rows // context if context > 0 else 0
     if not contexts:
         raise BadRequest(

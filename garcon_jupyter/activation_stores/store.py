@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,9 @@ class ActivationStore:
             size: rows of a batch.
             options: as for :meth:`batches`.
         """
-        return torch_dataset(self, size, options)
+        return torch_dataset(
+            partial(self.batches, size, **options), partial(self.batch_count, size, **options)
+        )
 
     # -- whole -----------------------------------------------------------------------------------
 
@@ -311,13 +314,13 @@ class ActivationStore:
         """Write the rows as a data set of Hugging Face's ``datasets``; see :mod:`garcon_jupyter.activation_stores.exports`."""
         from garcon_jupyter.activation_stores import exports
 
-        return exports.to_datasets(self, path, point)
+        return exports.to_datasets(self.point_rows(point), path)
 
     def to_saelens(self, path: str | Path, context: int, point: str | None = None) -> Path:
         """Write the rows as SAELens caches activations; see :mod:`garcon_jupyter.activation_stores.exports`."""
         from garcon_jupyter.activation_stores import exports
 
-        return exports.to_saelens(self, path, context, point)
+        return exports.to_saelens(self.point_rows(point), path, context)
 
     def close(self) -> None:
         """Let go of the files."""
