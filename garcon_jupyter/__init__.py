@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from garcon_jupyter.client.tokens import Generated, Tokens
     from garcon_jupyter.errors import *  # noqa: F403 - for type checkers: garcon.UnknownPoint
     from garcon_jupyter.experiments.connectivity.connectome.files import open_connectome
+    from garcon_jupyter.exchanges.shuffle import shuffle
     from garcon_jupyter.fleets.fleet import Fleet
     from garcon_jupyter.fleets.launching import fleet
     from garcon_jupyter.model import RemoteModel
@@ -82,6 +83,7 @@ _HOMES = {
     "servers": "servers.registry",
     "sessions": "client.resuming",
     "ship": "client.shipping",
+    "shuffle": "exchanges.shuffle",
 }
 """Where each public name is at home; the errors, whose names are :data:`ERRORS`, are all in one file."""
 
@@ -167,4 +169,5 @@ __all__ = [
     "servers",
     "sessions",
     "ship",
+    "shuffle",
 ]

@@ -192,17 +192,31 @@ class PointRows:
             at += 1
         return out
 
-    def read_group(self, group: RowGroup, at: int, out: Mapping[str, np.ndarray]) -> None:
-        """Rows of some files, from one on, into arrays of all units."""
+    def read_group(
+        self,
+        group: RowGroup,
+        at: int,
+        out: Mapping[str, np.ndarray],
+        sums: dict[str, dict[str, int]] | None = None,
+    ) -> None:
+        """Rows of some files, from one on, into arrays of all units.
+
+        Args:
+            sums: is given the CRC-32 of what was read, by file and column.
+        """
         for number, part in enumerate(group.parts):
             file = self.file(part)
             for name, array in out.items():
-                if name == "activations" and len(group.parts) > 1:
-                    some = np.empty((len(array), part.columns[1] - part.columns[0]), array.dtype)
-                    file.read(name, at, some)
-                    array[:, slice(*part.columns)] = some
-                elif number == 0 or name == "activations":
-                    file.read(name, at, array)
+                cut = name == "activations" and len(group.parts) > 1
+                if number and not cut:
+                    continue
+                width = part.columns[1] - part.columns[0]
+                read = np.empty((len(array), width), array.dtype) if cut else array
+                file.read(name, at, read)
+                if cut:
+                    array[:, slice(*part.columns)] = read
+                if sums is not None:
+                    sums.setdefault(part.name, {})[name] = zlib.crc32(bytes_of(read))
 
     def sums(self, part: FilePart) -> dict[str, int]:
         """CRC-32 of each column of a file as it is now."""
