@@ -200,7 +200,8 @@ def _tokens_of(data: Data, options: Mapping[str, Any]) -> int | None:
 
 def _model_said(model: Client) -> dict[str, Any]:
     facts = model.facts["model"]
-    return {name: facts[name] for name in ("name", "architecture", "dtype", "path") if name in facts}
+    said = {name: facts[name] for name in ("architecture", "dtype", "parameters")}
+    return {"path": model.facts["path"], **said}
 
 
 def _data_said(data: Data) -> dict[str, Any]:
