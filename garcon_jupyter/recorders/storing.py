@@ -190,9 +190,7 @@ class StoreRecorder(Recorder[StoredSoFar]):
         }
         stem = making.stem_of(here.point, part)
         stored, capacity = facts["stored"], facts["rows_of_a_file"]
-        state = StoredSoFar(
-            self.directory, stem, units, stored, capacity, about, WriterMark()
-        )
+        state = StoredSoFar(self.directory, stem, units, stored, capacity, about, WriterMark())
         return _at(state, _opened(state, None).mark)
 
 

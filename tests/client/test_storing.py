@@ -33,7 +33,9 @@ RESID, NEURONS, QUERIES = (
 DATA = [list(range(3, 10 + 3 * (n % 7))) for n in range(25)]
 """Rows of unequal length, so that batches are padded and replicas have unequally many."""
 
-PLACES = [document << 32 | offset for document, row in enumerate(DATA) for offset in range(len(row))]
+PLACES = [
+    document << 32 | offset for document, row in enumerate(DATA) for offset in range(len(row))
+]
 TOKENS = [token for row in DATA for token in row]
 
 OPTIONS: dict[str, Any] = {"batch_tokens": 70, "dtype": "float32", "show": False, "every": 0}
@@ -169,7 +171,10 @@ def test_a_killed_rank_and_a_killed_server_cost_no_row_and_double_none(
 
 
 def test_an_interrupt_leaves_what_the_same_call_goes_on_with(
-    rmodel: RemoteModel, expected: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rmodel: RemoteModel,
+    expected: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from garcon_jupyter.client import storing
 
@@ -206,7 +211,9 @@ def test_a_disk_without_room_is_refused_with_the_numbers(
     had = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: had._replace(free=50_000))
     tokens = len(TOKENS)
-    with pytest.raises(garcon.DoesNotFit, match=rf"{tokens} tokens of 204 bytes .* 48\.8 KiB are free"):
+    with pytest.raises(
+        garcon.DoesNotFit, match=rf"{tokens} tokens of 204 bytes .* 48\.8 KiB are free"
+    ):
         made(rmodel, RESID, tmp_path / "acts")
     assert not rmodel.runs()
 
@@ -225,7 +232,9 @@ def test_data_whose_length_shows_only_as_it_is_read_is_refused_then(
         rmodel.store(RESID, file, tmp_path / "acts", show=False, batch_tokens=256)
 
 
-def test_points_without_a_row_for_each_token_are_refused(rmodel: RemoteModel, tmp_path: Path) -> None:
+def test_points_without_a_row_for_each_token_are_refused(
+    rmodel: RemoteModel, tmp_path: Path
+) -> None:
     with pytest.raises(garcon.BadProbe, match=r"not one value for each token of the data"):
         made(rmodel, "layers.1.attn.pattern", tmp_path / "acts")
     assert not (tmp_path / "acts").exists()

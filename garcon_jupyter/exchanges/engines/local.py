@@ -28,7 +28,8 @@ _LOOK = 1.0
 
 class _Worker:
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "garcon_jupyter.exchanges.engines.worker"]
+        start = "from garcon_jupyter.exchanges.engines.worker import main; main()"
+        command = [sys.executable, "-c", start]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         self.process = subprocess.Popen(
             command,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-import sys
 from typing import IO, Any
 
 LENGTH = struct.Struct("<Q")
@@ -60,7 +59,3 @@ def _portable(error: BaseException) -> BaseException:
     except Exception:  # noqa: BLE001 - errors can be pickled, or not, in many ways
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-if __name__ == "__main__":
-    sys.exit(main())
