@@ -16,7 +16,7 @@ from typing import Any
 from garcon_jupyter.errors import BadData
 
 
-class Journal:
+class StoreJournal:
     """Lines of JSON, each behind a CRC-32 of itself.
 
     Args:

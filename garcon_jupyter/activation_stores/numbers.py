@@ -26,7 +26,7 @@ LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
 
 
 @dataclass(frozen=True)
-class Encoded:
+class StoredValues:
     """Rows as they are stored.
 
     Attributes:
@@ -55,7 +55,7 @@ def chosen(wanted: str | None, given: str) -> str:
     return stored
 
 
-def encoded(values: np.ndarray, given: str, stored: str, where: str = "the point") -> Encoded:
+def encoded(values: np.ndarray, given: str, stored: str, where: str = "the point") -> StoredValues:
     """Values as they are stored.
 
     Args:
@@ -68,10 +68,10 @@ def encoded(values: np.ndarray, given: str, stored: str, where: str = "the point
         BadData: a finite value would become infinite.
     """
     if given == stored:
-        return Encoded(np.ascontiguousarray(values, NUMBERS[stored][1]))
+        return StoredValues(np.ascontiguousarray(values, NUMBERS[stored][1]))
     exact = as_float32(values, given)
     if stored == "float32":
-        return Encoded(exact)
+        return StoredValues(exact)
     if stored == "int8":
         return _in_8_bits(exact, where)
     with np.errstate(over="ignore"):
@@ -84,7 +84,7 @@ def encoded(values: np.ndarray, given: str, stored: str, where: str = "the point
             f"{value:g} at {where} is beyond {stored}, whose largest number is {LARGEST[stored]:g}.",
             'Store it as dtype="float32", or "bfloat16", which has its range.',
         )
-    return Encoded(rounded, None, _lost(exact, back))
+    return StoredValues(rounded, None, _lost(exact, back))
 
 
 def as_float32(values: np.ndarray, dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
@@ -107,7 +107,7 @@ def to_bfloat16(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), quiet, rounded)
 
 
-def _in_8_bits(exact: np.ndarray, where: str) -> Encoded:
+def _in_8_bits(exact: np.ndarray, where: str) -> StoredValues:
     if not np.isfinite(exact).all():
         raise BadData(
             f"There are values at {where} that are not finite, which 8 bits cannot hold.",
@@ -116,7 +116,7 @@ def _in_8_bits(exact: np.ndarray, where: str) -> Encoded:
     scale = (np.abs(exact).max(1, initial=0) / 127).astype("<f4")
     safe = np.where(scale == 0, np.float32(1), scale)
     rows = np.rint(exact / safe[:, None]).clip(-127, 127).astype("i1")
-    return Encoded(rows, scale, _lost(exact, as_float32(rows, "int8", scale)))
+    return StoredValues(rows, scale, _lost(exact, as_float32(rows, "int8", scale)))
 
 
 def _lost(exact: np.ndarray, back: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from garcon_jupyter.activation_stores.journal import Journal, damaged
+from garcon_jupyter.activation_stores.journal import StoreJournal, damaged
 from garcon_jupyter.activation_stores.row_files import RowFile, RowLayout, bytes_of
 from garcon_jupyter.errors import BadData
 
@@ -88,7 +88,7 @@ class PointRows:
     def _grouped(self) -> list[RowGroup]:
         found: dict[tuple[str, int], list[tuple[FilePart, int, Any]]] = defaultdict(list)
         for journal in sorted(self.directory.glob("*.jsonl")):
-            lines = Journal(journal).read()
+            lines = StoreJournal(journal).read()
             if not lines or "writer" not in lines[0]:
                 raise damaged(journal, "its first line says nothing of who wrote it")
             about = lines[0]["writer"]

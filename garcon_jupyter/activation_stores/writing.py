@@ -91,7 +91,7 @@ class RowWriter:
         self._about, self._capacity = dict(about), capacity
         self._header = len(layout.header(capacity, self._told(0)))
         self._starts = layout.starts(capacity)
-        self._journal = journal.Journal(directory / f"{stem}.jsonl")
+        self._journal = journal.StoreJournal(directory / f"{stem}.jsonl")
         self._file = -1
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()

@@ -20,7 +20,7 @@ Not here: what a store is, and where its activations come from.
 
 from __future__ import annotations
 
-from garcon_jupyter.exchanges.planning import Passes, on_paper
+from garcon_jupyter.exchanges.planning import ExchangePlan, on_paper, reach
 from garcon_jupyter.exchanges.shuffle import shuffle
 
-__all__ = ["Passes", "on_paper", "shuffle"]
+__all__ = ["ExchangePlan", "on_paper", "reach", "shuffle"]

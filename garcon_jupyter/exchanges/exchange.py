@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from garcon_jupyter.activation_stores.journal import Journal
+from garcon_jupyter.activation_stores.journal import StoreJournal
 from garcon_jupyter.activation_stores.row_files import RowLayout
 from garcon_jupyter.exchanges.engines import TaskEngine
 from garcon_jupyter.exchanges.piles import PileFile
@@ -37,7 +37,7 @@ class ExchangePlace:
 
     directory: Path
     engine: TaskEngine
-    journal: Journal
+    journal: StoreJournal
     retries: int = 2
     told: Callable[[Mapping[str, Any]], None] = lambda line: None
 

@@ -34,7 +34,7 @@ _LEAST = 8 * BLOCK
 
 
 @dataclass(frozen=True)
-class Passes:
+class ExchangePlan:
     """How an exchange goes.
 
     Attributes:
@@ -100,7 +100,7 @@ class Passes:
     @property
     def room(self) -> int:
         """Bytes that must be free on the disk at most at a time, the result included."""
-        return self.nbytes + self.between * min(2, self.partitions)
+        return self.between + (self.between if self.partitions > 1 else self.nbytes)
 
     def __str__(self) -> str:
         passes = f"{self.partitions} pass{'es' if self.partitions > 1 else ''} and the last"
@@ -112,7 +112,7 @@ class Passes:
 
 def planned(
     rows: int, row_bytes: int, file_rows: int, memory: int, workers: int | None = None
-) -> Passes:
+) -> ExchangePlan:
     """How to exchange rows within a memory.
 
     Args:
@@ -142,8 +142,8 @@ def planned(
 
 def _passes(
     rows: int, row_bytes: int, file_rows: int, workers: int, held: int, segment: int
-) -> Passes:
-    """Passes of processes that hold so many rows.
+) -> ExchangePlan:
+    """ExchangePlan of processes that hold so many rows.
 
     Args:
         segment: bytes that a chunk should have of each range.
@@ -155,7 +155,7 @@ def _passes(
     while math.ceil(piles ** (1 / partitions) - 1e-9) > widest:
         partitions += 1
     branches = math.ceil(piles ** (1 / partitions) - 1e-9)
-    return Passes(
+    return ExchangePlan(
         rows, row_bytes, workers, held, file_rows, of_a_file, partitions, max(2, branches)
     )
 
@@ -163,11 +163,11 @@ def _passes(
 def on_paper(
     nbytes: float,
     row_bytes: int = 1164,
-    memory: float = 100e9,
-    file_bytes: float = 1e9,
+    memory: float = 1e9,
+    file_bytes: float = 256e6,
     workers: int = 1,
     segment: float = 1e6,
-) -> Passes:
+) -> ExchangePlan:
     """The passes of an exchange that nobody runs here.
 
     Args:
@@ -176,20 +176,31 @@ def on_paper(
         memory: bytes of one process.
         file_bytes: of a file of the result.
         workers: processes.
-        segment: bytes that a chunk should have of each range; the article's way writes files of 1 GB.
+        segment: bytes that a chunk should have of each range.
 
     Examples:
         >>> from garcon_jupyter.exchanges import on_paper
-        >>> on_paper(100e12, memory=1e9, file_bytes=256e6).partitions
-        2
-        >>> on_paper(10e12, memory=100e9, file_bytes=100e9, segment=1e9).partitions  # the article's example
-        1
+        >>> plan = on_paper(100e12, memory=1e9, workers=64)
+        >>> plan.partitions, plan.branches
+        (2, 626)
     """
     held = int(memory // (row_bytes + OF_A_NUMBER + BESIDE_A_ROW))
     rows = int(nbytes // row_bytes)
     # Of so many files a process reads no more than it holds, be they smaller.
     file_rows = max(8, int(min(file_bytes, memory) // row_bytes))
     return _passes(rows, row_bytes, file_rows, workers, held, int(segment))
+
+
+def reach(memory: float, branches: int, partitions: int) -> float:
+    """Bytes that so many partitions bring down to pieces which fit into a memory, each by so many branches.
+
+    The article's example has 100 GB of memory and a hundred files of 1 GB. It counts the last step, which is no partition, as a pass:
+
+    Examples:
+        >>> [f"{reach(100e9, 100, passes):.0e}" for passes in (0, 1, 2, 3)]
+        ['1e+11', '1e+13', '1e+15', '1e+17']
+    """
+    return memory * float(branches) ** partitions
 
 
 def bytes_said(amount: int | float | str) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 
 from garcon_jupyter.activation_stores import ActivationStore, journal, making, open_store
 from garcon_jupyter.activation_stores.checksums import combined
-from garcon_jupyter.activation_stores.journal import Journal
+from garcon_jupyter.activation_stores.journal import StoreJournal
 from garcon_jupyter.activation_stores.point_rows import PointRows, RowGroup, wrong_sum
 from garcon_jupyter.activation_stores.row_files import RowLayout
 from garcon_jupyter.activation_stores.writing import MANIFEST, sealed_line
@@ -28,7 +28,7 @@ from garcon_jupyter.exchanges import keys
 from garcon_jupyter.exchanges.engines import TaskEngine, engine_of
 from garcon_jupyter.exchanges.engines.local import HereEngine
 from garcon_jupyter.exchanges.exchange import ExchangePlace, exchange
-from garcon_jupyter.exchanges.planning import Passes, bytes_said, planned
+from garcon_jupyter.exchanges.planning import ExchangePlan, bytes_said, planned
 from garcon_jupyter.exchanges.tasks import FinishTask, PileRows, SeedKey, StoreRows, finish
 
 BETWEEN = ".between"
@@ -46,7 +46,7 @@ def shuffle(
     engine: str | TaskEngine = "local",
     workers: int | None = None,
     retries: int = 2,
-    passes: Passes | None = None,
+    plan: ExchangePlan | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ActivationStore:
     """Write the rows of a store in an order that is drawn uniformly from all, however large the store is.
@@ -64,7 +64,7 @@ def shuffle(
             cluster whose machines see both directories.
         workers: tasks at a time; None for as many as there are cores, up to 8, and fewer where memory is short.
         retries: how often a task is run again whose process died.
-        passes: how to go about it, in place of what `memory` makes of it.
+        plan: how to go about it, in place of what `memory` makes of it.
         progress: is told in a line how far it is.
 
     Returns:
@@ -92,9 +92,9 @@ def shuffle(
         try:
             for point in source.points:
                 rows = source.point_rows(point)
-                plan = _plan(source, rows, passes, bytes_said(memory), workers, between)
-                runner = runner or _runner(engine, workers, source, plan)
-                one = _PointShuffle(source, rows, directory, between, int(seed), plan)
+                own = _plan(source, rows, plan, bytes_said(memory), workers, between)
+                runner = runner or _runner(engine, workers, source, own)
+                one = _PointShuffle(source, rows, directory, between, int(seed), own)
                 one.run(runner, retries, progress or (lambda line: None))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -139,27 +139,27 @@ def _alone(directory: Path) -> Iterator[Path]:
 def _plan(
     source: ActivationStore,
     rows: PointRows,
-    passes: Passes | None,
+    given: ExchangePlan | None,
     memory: int,
     workers: int | None,
     between: Path,
-) -> Passes:
+) -> ExchangePlan:
     """The passes for a point: those with which it was begun, if their tasks fit into this memory too."""
     file_rows = int(source.facts["points"][rows.point]["rows_of_a_file"])
-    asked = passes or planned(rows.rows, rows.layout.row_bytes, file_rows, memory, workers)
-    lines = Journal(between / f"{making.stem_of(rows.point)}.jsonl").read()
+    asked = given or planned(rows.rows, rows.layout.row_bytes, file_rows, memory, workers)
+    lines = StoreJournal(between / f"{making.stem_of(rows.point)}.jsonl").read()
     if not lines:
         return asked
-    begun = Passes(**lines[0]["plan"])
+    begun = ExchangePlan(**lines[0]["plan"])
     if begun.chunk_rows <= asked.chunk_rows and begun.file_rows == asked.file_rows:
-        return Passes(**{**asdict(begun), "workers": asked.workers})
+        return ExchangePlan(**{**asdict(begun), "workers": asked.workers})
     shutil.rmtree(between)
     between.mkdir()
     return asked
 
 
 def _runner(
-    engine: str | TaskEngine, workers: int | None, source: ActivationStore, plan: Passes
+    engine: str | TaskEngine, workers: int | None, source: ActivationStore, plan: ExchangePlan
 ) -> TaskEngine:
     if engine == "local" and workers is None and source.nbytes < SMALL:
         return HereEngine()
@@ -183,16 +183,16 @@ class _PointShuffle:
     directory: Path
     between: Path
     seed: int
-    plan: Passes
+    plan: ExchangePlan
     seen: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     done: int = 0
 
     def run(self, engine: TaskEngine, retries: int, progress: Callable[[str], None]) -> None:
         stem = making.stem_of(self.rows.point)
-        final = Journal(self.directory / f"{stem}.jsonl")
+        final = StoreJournal(self.directory / f"{stem}.jsonl")
         if any("end" in line for line in final.read()):
             return
-        state = Journal(self.between / f"{stem}.jsonl")
+        state = StoreJournal(self.between / f"{stem}.jsonl")
         lines = state.read()
         state.cut(state.size)
         self._check_room(lines)
@@ -306,7 +306,7 @@ class _PointShuffle:
                         shutil.rmtree(self.between)
                         raise wrong_sum(self.source.path / name, column)
 
-    def _conclude(self, final: Journal, lines: Sequence[Mapping[str, Any]]) -> None:
+    def _conclude(self, final: StoreJournal, lines: Sequence[Mapping[str, Any]]) -> None:
         final.path.unlink(missing_ok=True)
         first = 0
         told: list[dict[str, Any]] = [{"writer": self._about()}]

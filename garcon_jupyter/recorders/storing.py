@@ -111,7 +111,7 @@ def _opened(state: StoredSoFar, mark: WriterMark | None) -> RowWriter:
     return writer
 
 
-class StoreRecorder(Recorder[StoredSoFar]):
+class StoreRecorder(Recorder[Any]):
     """The rows of a point, stored. ``rmodel.store(point, data, directory)`` makes these, and the run that they belong to.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from garcon_jupyter.activation_stores import ActivationStore, from_arrays
-from garcon_jupyter.exchanges import Passes
+from garcon_jupyter.exchanges import ExchangePlan
 
 ROWS = 2000
 
@@ -42,19 +42,19 @@ def source(tmp_path: Path) -> ActivationStore:
     return make(tmp_path / "acts")
 
 
-def passes_for(
+def plan_for(
     source: ActivationStore,
     chunk: int,
     piles: int = 1,
     partitions: int = 1,
     branches: int = 64,
     workers: int = 1,
-) -> Passes:
+) -> ExchangePlan:
     """How to go about a small store as if it were large."""
     facts = source.facts["points"]["p"]
     each = source.point_rows().layout.row_bytes
     rows = facts["rows_of_a_file"]
-    return Passes(source.rows, each, workers, chunk, rows, piles, partitions, branches)
+    return ExchangePlan(source.rows, each, workers, chunk, rows, piles, partitions, branches)
 
 
 def content(store: ActivationStore) -> dict[str, bytes]:

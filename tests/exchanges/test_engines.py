@@ -19,7 +19,7 @@ from garcon_jupyter.activation_stores import ActivationStore
 from garcon_jupyter.exchanges import shuffle
 from garcon_jupyter.exchanges.engines import ENGINES, TaskEngine, engine_of
 from garcon_jupyter.exchanges.engines.local import LocalEngine
-from tests.exchanges.conftest import content, passes_for
+from tests.exchanges.conftest import content, plan_for
 
 pytestmark = pytest.mark.processes
 
@@ -99,8 +99,8 @@ def test_the_order_is_the_same_under_every_engine(
     engine: TaskEngine, source: ActivationStore, tmp_path: Path
 ) -> None:
     expected = content(shuffle(source, tmp_path / "expected", seed=7))
-    plan = passes_for(source, 400, 2, workers=2)
-    assert content(shuffle(source, tmp_path / "mixed", 7, engine=engine, passes=plan)) == expected
+    plan = plan_for(source, 400, 2, workers=2)
+    assert content(shuffle(source, tmp_path / "mixed", 7, engine=engine, plan=plan)) == expected
 
 
 def test_a_task_that_always_dies_is_given_up() -> None:

@@ -21,7 +21,7 @@ import garcon_jupyter as garcon
 from garcon_jupyter.activation_stores import ActivationStore, from_arrays, open_store
 from garcon_jupyter.activation_stores.checksums import combined
 from garcon_jupyter.exchanges import keys, shuffle, tasks
-from tests.exchanges.conftest import ROWS, content, make, numbers_in, passes_for
+from tests.exchanges.conftest import ROWS, content, make, numbers_in, plan_for
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_the_bytes_do_not_depend_on_chunks_piles_and_passes(
     expected: dict[str, bytes],
     tmp_path: Path,
 ) -> None:
-    plan = passes_for(source, chunk, piles, partitions, branches)
-    mixed = shuffle(source, tmp_path / "mixed", seed=7, passes=plan, engine="local")
+    plan = plan_for(source, chunk, piles, partitions, branches)
+    mixed = shuffle(source, tmp_path / "mixed", seed=7, plan=plan, engine="local")
     assert content(mixed) == expected
 
 
@@ -65,8 +65,8 @@ def test_the_bytes_do_not_depend_on_chunks_piles_and_passes(
 def test_nor_on_the_number_of_processes(
     workers: int, source: ActivationStore, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    plan = passes_for(source, 200, 2, workers=workers)
-    mixed = shuffle(source, tmp_path / "mixed", seed=7, passes=plan, workers=workers)
+    plan = plan_for(source, 200, 2, workers=workers)
+    mixed = shuffle(source, tmp_path / "mixed", seed=7, plan=plan, workers=workers)
     assert content(mixed) == expected
 
 
@@ -125,10 +125,10 @@ class Dies:
 def test_it_goes_on_where_it_was_and_does_nothing_twice(
     partitions: int, source: ActivationStore, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    plan = passes_for(source, 300, 2, partitions, 4)
+    plan = plan_for(source, 300, 2, partitions, 4)
     for _ in range(100):
         try:
-            mixed = shuffle(source, tmp_path / "mixed", seed=7, passes=plan, engine=Dies(3))
+            mixed = shuffle(source, tmp_path / "mixed", seed=7, plan=plan, engine=Dies(3))
             break
         except KeyboardInterrupt:
             with pytest.raises(garcon.BadData, match="not complete"):
@@ -146,18 +146,18 @@ def test_another_memory_takes_the_passes_it_began_with_or_begins_anew(
     for first, second in ((200, 400), (400, 200)):
         target = tmp_path / f"mixed-{first}"
         with pytest.raises(KeyboardInterrupt):
-            shuffle(source, target, seed=7, passes=passes_for(source, first), engine=Dies(4))
-        mixed = shuffle(source, target, seed=7, passes=passes_for(source, second, 3))
+            shuffle(source, target, seed=7, plan=plan_for(source, first), engine=Dies(4))
+        mixed = shuffle(source, target, seed=7, plan=plan_for(source, second, 3))
         assert content(mixed) == expected
 
 
 RUN = """
 import sys
-from tests.exchanges.conftest import passes_for
+from tests.exchanges.conftest import plan_for
 from garcon_jupyter.activation_stores import open_store
 from garcon_jupyter.exchanges import shuffle
 source = open_store(sys.argv[1])
-shuffle(source, sys.argv[2], seed=7, passes=passes_for(source, 150, 2, 1, 64, 2), workers=2)
+shuffle(source, sys.argv[2], seed=7, plan=plan_for(source, 150, 2, 1, 64, 2), workers=2)
 print("done", flush=True)
 """
 
@@ -210,7 +210,7 @@ def _kill_all(pid: int) -> None:
 def begun(source: ActivationStore, target: Path, after: int = 12) -> list[Path]:
     """A shuffle that stopped after it had written all files between its passes, or most; those files."""
     with pytest.raises(KeyboardInterrupt):
-        shuffle(source, target, seed=7, passes=passes_for(source, 250, 2), engine=Dies(after))
+        shuffle(source, target, seed=7, plan=plan_for(source, 250, 2), engine=Dies(after))
     return sorted((target / ".between" / "p").glob("*.piles"))
 
 
@@ -231,7 +231,7 @@ def test_a_damaged_file_between_passes_is_named_and_nothing_made_of_it(
     else:
         one.write_bytes(other.read_bytes())
     with pytest.raises(garcon.BadData, match=one.name):
-        shuffle(source, tmp_path / "mixed", seed=7, passes=passes_for(source, 250, 2))
+        shuffle(source, tmp_path / "mixed", seed=7, plan=plan_for(source, 250, 2))
     with pytest.raises(garcon.BadData, match="not complete"):
         open_store(tmp_path / "mixed")
 
@@ -242,7 +242,7 @@ def test_a_byte_flipped_in_the_source_is_named(source: ActivationStore, tmp_path
     content[-77] ^= 16
     file.write_bytes(content)
     with pytest.raises(garcon.BadData, match=rf"{file.name}.*activations"):
-        shuffle(source, tmp_path / "mixed", seed=7, passes=passes_for(source, 50))
+        shuffle(source, tmp_path / "mixed", seed=7, plan=plan_for(source, 50))
     with pytest.raises(garcon.BadData, match="not complete"):
         open_store(tmp_path / "mixed")
     content[-77] ^= 16
@@ -298,10 +298,10 @@ def test_a_disk_that_fills_up_stops_it_and_it_goes_on_with_room(
                     raise OSError(errno.ENOSPC, "No space left on device")
                 yield function(item)
 
-    plan = passes_for(source, 400)
+    plan = plan_for(source, 400)
     with pytest.raises(garcon.DoesNotFit, match=r"full: No space left.*are free"):
-        shuffle(source, tmp_path / "mixed", seed=7, passes=plan, engine=Fills(after))
-    assert content(shuffle(source, tmp_path / "mixed", seed=7, passes=plan)) == expected
+        shuffle(source, tmp_path / "mixed", seed=7, plan=plan, engine=Fills(after))
+    assert content(shuffle(source, tmp_path / "mixed", seed=7, plan=plan)) == expected
 
 
 def test_a_write_that_fails_leaves_no_half_file(

@@ -39,7 +39,8 @@ class RayEngine:
         """What the function returns of each item, in any order."""
         ray = self._ray
         run = ray.remote(num_cpus=1, max_retries=retries)(function)
-        left, running = list(enumerate(items)), {}
+        left = list(enumerate(items))
+        running: dict[Any, int] = {}
         tries = dict.fromkeys(range(len(items)), 0)
         while left or running:
             while left and len(running) < self.workers:
