@@ -51,7 +51,7 @@ def by_dask(source: Path, target: Path) -> None:
     import dask.dataframe as dd
 
     frame = dd.read_parquet(source)
-    frame = frame.assign(pile=(frame["key"] >> 59) + 16).shuffle("pile", npartitions=32)
+    frame = frame.assign(pile=frame["key"] // (1 << 59) + 16).shuffle("pile", npartitions=32)
     frame.map_partitions(lambda part: part.sort_values("key")).to_parquet(target)
 
 

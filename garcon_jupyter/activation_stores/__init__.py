@@ -12,9 +12,10 @@ Not here: how activations come about, and how rows are put in another order.
 
 ``numbers``    how activations are stored: kept to the last bit, or told what is lost
 ``row_files``  a file of rows: safetensors whose size is known before they are
+``checksums``  the checksum of a whole from those of its parts
 ``journal``    lines that carry their own checksum, and files that are there whole or not at all
 ``writing``    rows appended to files, sealed, cut back and gone on with
-``point_rows`` the rows of a point, found in whatever files have them
+``point_rows``  the rows of a point, found in whatever files have them
 ``store``      a store, read by rows, slices, documents and batches
 ``batches``    rows as torch, NumPy and Arrow have them, and batches read ahead
 ``making``     the manifest, and a store made of arrays
