@@ -52,7 +52,9 @@ def by_dask(source: Path, target: Path) -> None:
 
     frame = dd.read_parquet(source)
     frame = frame.assign(pile=frame["key"] // (1 << 59) + 16).shuffle("pile", npartitions=32)
-    frame.map_partitions(lambda part: part.sort_values("key")).to_parquet(target)
+    ordered = frame.map_partitions(lambda part: part.sort_values("key"), meta=frame._meta)
+    kinds = {"key": pa.int64(), "row": pa.binary(), "pile": pa.int64()}
+    ordered.to_parquet(target, schema=pa.schema(kinds), write_index=False, compression=None)
 
 
 def timed(run: Callable[[Path, Path], None], source: Path, target: Path) -> tuple[float, int]:
