@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from garcon_jupyter.client.shipping import ship
     from garcon_jupyter.client.tokens import Generated, Tokens
     from garcon_jupyter.errors import *  # noqa: F403 - for type checkers: garcon.UnknownPoint
-    from garcon_jupyter.experiments.connectivity.connectome.files import open_connectome
     from garcon_jupyter.exchanges.shuffle import shuffle
+    from garcon_jupyter.experiments.connectivity.connectome.files import open_connectome
     from garcon_jupyter.fleets.fleet import Fleet
     from garcon_jupyter.fleets.launching import fleet
     from garcon_jupyter.model import RemoteModel
