@@ -82,9 +82,8 @@ def main(words: list[str]) -> None:
         print(f"{source}; cp {copied:.1f} s; load {os.getloadavg()[0]:.1f}", flush=True)
         took, most, _, _ = shuffled(source, folder / "mixed", "350MB")
         print(f"ours: {took:.1f} s ({took / copied:.1f} x), {sized(most)}", flush=True)
-        with LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
-            with Client(cluster):
-                took, most = timed(by_dask, folder / "parquet", folder / "dask")
+        with LocalCluster(2, threads_per_worker=1, dashboard_address=None) as one, Client(one):
+            took, most = timed(by_dask, folder / "parquet", folder / "dask")
         print(f"dask p2p: {took:.1f} s ({took / copied:.1f} x), {sized(most)}", flush=True)
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
         took, most = timed(by_ray, folder / "parquet", folder / "ray")
