@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from garcon_jupyter import experiments as experiments
     from garcon_jupyter import recorders as recorders
     from garcon_jupyter import widgets as widgets
+    from garcon_jupyter.activation_stores import ActivationStore, open_store
     from garcon_jupyter.api import connect, easy_garcon, launch, launch_and_connect
     from garcon_jupyter.atlas import Atlas, merge_atlases, open_atlas
     from garcon_jupyter.client.probes import Probe, ProbePoint, ProbePoints
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from garcon_jupyter.client.shipping import ship
     from garcon_jupyter.client.tokens import Generated, Tokens
     from garcon_jupyter.errors import *  # noqa: F403 - for type checkers: garcon.UnknownPoint
+    from garcon_jupyter.exchanges.shuffle import shuffle
     from garcon_jupyter.experiments.connectivity.connectome.files import open_connectome
     from garcon_jupyter.fleets.fleet import Fleet
     from garcon_jupyter.fleets.launching import fleet
@@ -54,6 +56,7 @@ _ROOMS = ("errors", "experiments", "recorders", "widgets")
 """Rooms that users open themselves: ``garcon.recorders.TopK``."""
 
 _HOMES = {
+    "ActivationStore": "activation_stores",
     "Atlas": "atlas",
     "Fleet": "fleets.fleet",
     "Generated": "client.tokens",
@@ -76,9 +79,11 @@ _HOMES = {
     "merge_atlases": "atlas",
     "open_atlas": "atlas",
     "open_connectome": "experiments.connectivity.connectome.files",
+    "open_store": "activation_stores",
     "servers": "servers.registry",
     "sessions": "client.resuming",
     "ship": "client.shipping",
+    "shuffle": "exchanges.shuffle",
 }
 """Where each public name is at home; the errors, whose names are :data:`ERRORS`, are all in one file."""
 
@@ -137,6 +142,7 @@ def unload_ipython_extension(shell: Any) -> None:
 
 __all__ = [
     *ERRORS,
+    "ActivationStore",
     "Atlas",
     "Fleet",
     "Generated",
@@ -159,7 +165,9 @@ __all__ = [
     "merge_atlases",
     "open_atlas",
     "open_connectome",
+    "open_store",
     "servers",
     "sessions",
     "ship",
+    "shuffle",
 ]

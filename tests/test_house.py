@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 HALVES = {"garcon_jupyter": ROOT, "garcon_backend": ROOT / "backend"}
 
 SHARED = {
+    "activation_stores",
     "amounts",
     "errors",
     "imported",
@@ -212,7 +213,7 @@ def test_the_package_alone_costs_nothing() -> None:
 def test_tab_shows_what_a_user_may_use() -> None:
     shown = {name for name in dir(garcon) if not name.startswith("_")}
     assert shown == set(garcon.__all__) | {"errors", "experiments", "recorders", "widgets"}
-    assert set(ERRORS) <= shown and len(shown - set(ERRORS)) < 30
+    assert set(ERRORS) <= shown and len(shown - set(ERRORS)) < 33
     for name in shown:
         assert getattr(garcon, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'difflib'"):

@@ -93,6 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     certify = command("certify", _certify, "hold a model's points against what must hold of them")
     certify.add_argument("name", metavar="NAME", help="of a server")
     add_certify_options(certify)
+    shuffle = command("shuffle", _shuffle, "put the rows of a store of activations in random order")
+    shuffle.add_argument("src", metavar="SRC", help="directory of a store")
+    shuffle.add_argument("dst", metavar="DST", help="a new one, or that of a shuffle cut short")
+    shuffle.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
+    shuffle.add_argument("--memory", default="1GB", help="for all processes (default: 1GB)")
+    shuffle.add_argument(
+        "--engine", default="local", help="what runs its tasks: local, ray, dask, ray:ADDRESS, …"
+    )
+    shuffle.add_argument("--workers", type=int, help="tasks at a time (default: the cores)")
     fetch = command("fetch", _fetch, "fetch an embedded model into the cache")
     fetch.add_argument("model", metavar="MODEL", help="smollm2 or gemma3-270m")
     command("doctor", _doctor, "check this machine, and say what to do")
@@ -213,6 +222,22 @@ def _catalog(server: Server) -> Catalog:
         return model.catalog
     finally:
         model.close()
+
+
+def _shuffle(given: argparse.Namespace) -> int:
+    from garcon_jupyter.exchanges import shuffle
+
+    mixed = shuffle(
+        given.src,
+        given.dst,
+        given.seed,
+        given.memory,
+        given.engine,
+        given.workers,
+        progress=say,
+    )
+    print(mixed)
+    return 0
 
 
 def _fetch(given: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from garcon_jupyter.client.run import Run, as_data, ask
 from garcon_jupyter.wire import runs as runs_wire
 
 if TYPE_CHECKING:
+    from garcon_jupyter.activation_stores import ActivationStore
     from garcon_jupyter.atlas import Atlas
     from garcon_jupyter.recorders import Transform
 
@@ -42,6 +43,7 @@ class DataRuns(Client):
         blocking: bool = True,
         show: bool = True,
         adapter: str | None = None,
+        conclude: bool = False,
     ) -> Run:
         """Stream data past probes, on the server.
 
@@ -75,6 +77,7 @@ class DataRuns(Client):
             blocking: wait for the end; else return at once.
             show: how far it is, while waiting.
             adapter: that is on; as for :meth:`forward`. A run that is resumed keeps its own.
+            conclude: tell what the probes keep when the data is over; :meth:`store` does.
 
         Returns:
             The run: poll, pause, resume, cancel, wait.
@@ -109,6 +112,7 @@ class DataRuns(Client):
                 None if checkpoint is None else _path(self, checkpoint),
                 every,
                 self._adapter(adapter),
+                conclude,
             )
             status = ask(self, "start", asked)
         run = Run(self, status)
@@ -168,6 +172,82 @@ class DataRuns(Client):
             making.Wanted(k, before, after, each, correlated, logits, mergeable, of, without),
             lambda data, probes: self.run(data, probes, **options),
         )
+
+    def store(
+        self,
+        points: str | Sequence[str],
+        data: Any,
+        directory: str | Path,
+        dtype: str | None = None,
+        every: float = 30.0,
+        file_bytes: int | None = None,
+        field: str = "",
+        documents: str = "line",
+        show: bool = True,
+        **options: Any,
+    ) -> ActivationStore | None:
+        """Store the activations of points, while data streams past: each rank writes what it has.
+
+        Called again after an interrupt, a lost rank or a server that was killed, it goes on from the last checkpoint: no row is twice
+        there, and none is lost. Of a store that is complete it opens what there is. Rows are in the order of the data, under any
+        tensor, pipeline and data parallelism; :func:`garcon_jupyter.shuffle` puts them in another.
+
+        Args:
+            points: of shape [b, p, …]: a name, a pattern, or several, whose rows are then read together.
+            data: as for :meth:`run`.
+            directory: a new one, on a disk that the server's hosts share.
+            dtype: "bfloat16", "float16", "float32", or "int8" with a scale for each row; None for the model's own 16 bits,
+                float32 as float16.
+            every: seconds between two checkpoints.
+            file_bytes: of a whole file; None for 256 MB.
+            field, documents: as for :meth:`run`.
+            show: how far it is, with bytes and time left.
+            options: as for :meth:`run`: batch_tokens, length, packed, most_tokens, seed, adapter, ….
+
+        Returns:
+            The store; None where the server is on another host: ``garcon.open_store`` opens it there.
+
+        Raises:
+            BadProbe: a point has no value for each token.
+            BadData: the directory has something else, or the data cannot be read.
+            DoesNotFit: the disk does not suffice, with the numbers: before it starts where that is known, else as soon as it is.
+            Interrupted: you interrupted it; the same call goes on.
+
+        Examples:
+            >>> import tempfile
+            >>> where = tempfile.mkdtemp() + "/acts"
+            >>> store = rmodel.store("layers.4.resid_post", ["Paris is large."], where, show=False)
+            >>> store[:2].activations.shape  # rows, units
+            torch.Size([2, 576])
+        """
+        from garcon_jupyter.activation_stores.row_files import FILE_BYTES
+        from garcon_jupyter.client import storing
+
+        storing.refuse_options(options)
+        told = _path(self, directory)
+        here = Path(told).expanduser() if self._channel.same_host else None
+        if isinstance(data, (str, Path)):
+            data = _path(self, data, must_exist=True)
+        asked = as_data(data, field, documents)
+        one = storing.Storing(
+            self, points, asked, told, here, dtype, options, file_bytes or FILE_BYTES
+        )
+        if (whole := one.whole) is not None:
+            return whole
+        checkpoints = f"{told}/{storing.CHECKPOINTS}"
+        if one.resumable:
+            run = self.run(resume=checkpoints, blocking=False)
+        else:
+            run = self.run(
+                asked,
+                one.probes(),
+                checkpoint=checkpoints,
+                every=every,
+                blocking=False,
+                conclude=True,
+                **options,
+            )
+        return one.wait(run, show)
 
     def runs(self) -> list[Run]:
         """The runs of this session, also those that an earlier notebook began."""

@@ -244,6 +244,21 @@ def _clear() -> Parser:
     return parser
 
 
+def _store() -> Parser:
+    parser = Parser(
+        "%garcon store",
+        "Store the activations of a point on disk while data streams past, and put the store into the\n"
+        "variable store. Given again it goes on.",
+        epilog="In Python: store = rmodel.store(POINT, DATA, DIR, …); mixed = garcon.shuffle(DIR, …)",
+    )
+    parser.add_argument("point", metavar="POINT", help="a name, or layers.*.resid_post")
+    parser.add_argument("data", metavar="DATA", help="a file on the server's host, or {variable}")
+    parser.add_argument("directory", metavar="DIR", help="a new directory")
+    parser.add_argument("--dtype", help="bfloat16, float16, float32 or int8 (default: 16 bits)")
+    parser.add_argument("--tokens", type=int, metavar="N", help="so many at most (default: all)")
+    return parser
+
+
 def _logs() -> Parser:
     parser = Parser("%garcon logs", "Show what a server wrote, even after it ended.")
     parser.add_argument("name", metavar="NAME", nargs="?", help="default: the current model's")
@@ -327,6 +342,7 @@ PARSERS: dict[str, Parser] = {
         _result(),
         _cancel(),
         _clear(),
+        _store(),
         *(word.parser for word in EXPERIMENTS),
         _logs(),
         _use(),

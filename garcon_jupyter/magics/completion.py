@@ -217,6 +217,7 @@ _POSITIONAL = {
     "points": "probe point",
     "params": "parameter",
     "clear": "probe point",
+    "store": "probe point",
     "use": "model",
     "help": "command",
 }

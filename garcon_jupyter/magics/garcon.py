@@ -210,6 +210,15 @@ def _clear(current: Current, given: argparse.Namespace) -> None:
     print(f"Recordings left: {len(model.recordings())}.")
 
 
+def _store(current: Current, given: argparse.Namespace) -> None:
+    model = current.model()
+    store = model.store(
+        given.point, given.data, given.directory, dtype=given.dtype, most_tokens=given.tokens
+    )
+    current.variables["store"] = store
+    print(store if store is not None else f"Stored in {given.directory}, on the server's host.")
+
+
 def _logs(current: Current, given: argparse.Namespace) -> None:
     name = given.name or current.model().server.name
     print(listings.log_tail(name, given.lines))
@@ -247,6 +256,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "result": _result,
     "cancel": _cancel,
     "clear": _clear,
+    "store": _store,
     **{experiment.word: experiment for experiment in EXPERIMENTS},
     "logs": _logs,
     "use": _use,

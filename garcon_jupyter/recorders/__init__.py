@@ -25,6 +25,7 @@ Not here: where their values come from, and where their states are kept.
 ``covariance``    covariance of units, of one point or of two
 ``sketch``        correlations of units of different points, at a memory that does not grow with their pairs
 ``tokens``        what every unit does at each token of the vocabulary
+``storing``       activations written to disk by the ranks that have them
 ``transform``     recording what a function makes of a point's tensor
 """
 

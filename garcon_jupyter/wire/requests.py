@@ -70,6 +70,7 @@ class Batch:
         documents: in a run, int64 [b, p], the document that each token is from.
         offsets: in a run, int64 [b, p], its place in that document.
         step: number of the batch in its run.
+        before: in a run, how many tokens came before these; None elsewhere.
     """
 
     ids: Any
@@ -77,6 +78,7 @@ class Batch:
     documents: Any = None
     offsets: Any = None
     step: int = 0
+    before: int | None = None
 
 
 @dataclass
@@ -236,6 +238,17 @@ class Restore(Request):
 
 
 @dataclass
+class Conclude(Request):
+    """Tell what contexts of the session hold that the run which it is of is over, where that wants to know.
+
+    Attributes:
+        contexts: (point, name of the probe) of each.
+    """
+
+    contexts: tuple[tuple[str, str | None], ...] = ()
+
+
+@dataclass
 class Drop(Request):
     """Forget the session whole, with its snapshots: what the server asks of its ranks when the client of a
     session is gone for good."""
@@ -377,6 +390,7 @@ REQUESTS: dict[str, type[Request]] = {
         Drop,
         Checkpoint,
         Restore,
+        Conclude,
         GetParameter,
         ReadWeights,
         ExchangeWeights,

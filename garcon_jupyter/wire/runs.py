@@ -78,6 +78,7 @@ class StartRun:
         checkpoint: directory for checkpoints; None for one in the server's own.
         every: seconds between two checkpoints; 0 for one after each batch.
         adapter: that is on in all of its passes; None for the base model.
+        conclude: whether what the probes keep is told when the data is over: stores of activations end so.
     """
 
     data: Data
@@ -88,6 +89,7 @@ class StartRun:
     checkpoint: str | None = None
     every: float = 30.0
     adapter: str | None = None
+    conclude: bool = False
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class ProbedPass(UserCalls):
     def comes_from(self, batch: Batch) -> None:
         """Say where in the data of a run the tokens are from."""
         device = self.rank.mesh.device
-        self.first_step = batch.step
+        self.first_step, self.before = batch.step, batch.before
         if batch.documents is not None:
             self.documents = torch.as_tensor(batch.documents).to(device)
             self.offsets = torch.as_tensor(batch.offsets).to(device)

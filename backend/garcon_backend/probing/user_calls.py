@@ -84,6 +84,7 @@ class UserCalls:
         self.rows = slice(None)
         self.documents: Tensor | None = None
         self.offsets: Tensor | None = None
+        self.before: int | None = None
         self.failure: UserFailure | None = None
         self.edits: list[str] = []  # "function at point", of those that changed a value
         self._calls: dict[str, int] = {}
@@ -187,6 +188,7 @@ class UserCalls:
             dim=layout.dim if layout.chunks > 1 else None,
             start=part * size if size else 0,
             stop=(part + 1) * size if size else None,
+            counts=self._counts(layout),
         )
         return SimpleNamespace(
             point=point.address.name,
@@ -206,6 +208,7 @@ class UserCalls:
             rows=self.rows if sharded else slice(None),
             document=own(self.documents),
             offset=own(self.offsets),
+            before=self.before,
             generator=generator(value.device, seed),
             shard=shard if sharded else None,
         )
@@ -229,14 +232,18 @@ class UserCalls:
 
     def _sharded(self, point: Point, probe: LoadedProbe, value: Tensor) -> Sharded:
         layout = point.layout
-        copies = layout.dup if layout.chunks > 1 else self.rank.mesh.tp.size
         return Sharded(
             probe.spec.merge,
             layout.dim - value.dim() if layout.dim >= 0 else layout.dim,
             value.dim(),
             self.rank.mesh.replica,
-            self.rank.mesh.tp_rank % copies == 0,
+            self._counts(layout),
         )
+
+    def _counts(self, layout: Layout) -> bool:
+        """Whether this rank's part counts: copies of a replicated value count once."""
+        copies = layout.dup if layout.chunks > 1 else self.rank.mesh.tp.size
+        return self.rank.mesh.tp_rank % copies == 0
 
 
 def _is_shared(new: Tensor | None) -> bool:

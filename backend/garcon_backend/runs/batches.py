@@ -164,14 +164,14 @@ class Batches:
         if not rows:
             return None
         tokens = sum(len(piece.ids) for row in rows for piece in row)
-        step = self._position.batches
+        step, before = self._position.batches, self._position.tokens
         self._position = replace(
             self._position,
             tokens=self._position.tokens + tokens,
             batches=step + 1,
             fraction=rows[-1][-1].span[1],
         )
-        return _batch(rows, step), tokens
+        return _batch(rows, step, before), tokens
 
     def _packed_rows(self) -> Iterator[list[Piece]]:
         for number in range(max(1, self._plan.batch_tokens // self.length)):
@@ -296,7 +296,7 @@ def _shortened(rows: list[list[Piece]], left: int) -> list[list[Piece]]:
     return kept
 
 
-def _batch(rows: list[list[Piece]], step: int) -> Batch:
+def _batch(rows: list[list[Piece]], step: int, before: int) -> Batch:
     width = max(sum(len(piece.ids) for piece in row) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
@@ -310,4 +310,4 @@ def _batch(rows: list[list[Piece]], step: int) -> Batch:
             mask[number, span] = True
             documents[number, span] = piece.document
             offsets[number, span] = torch.arange(piece.first, piece.first + len(piece.ids))
-    return Batch(ids, None if bool(mask.all()) else mask, documents, offsets, step)
+    return Batch(ids, None if bool(mask.all()) else mask, documents, offsets, step, before)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from garcon_jupyter.wire.requests import Batch
 
@@ -95,9 +96,12 @@ def _rows(batch: Batch, first: int, end: int) -> Batch:
     """Some rows of a batch; all of them are the batch itself."""
     if (first, end) == (0, len(batch.ids)):
         return batch
-    parts = {
+    parts: dict[str, Any] = {
         name: part[first:end]
         for name in ("ids", "mask", "documents", "offsets")
         if (part := getattr(batch, name)) is not None
     }
+    if batch.before is not None:
+        gone = batch.ids[:first].numel() if batch.mask is None else int(batch.mask[:first].sum())
+        parts["before"] = batch.before + gone
     return replace(batch, **parts)

@@ -112,6 +112,8 @@ class DataRun:
                 self._run_portion(lockstep)
                 self._torn = False
             self._seconds += time.monotonic() - began
+            if over and self.asked.conclude:
+                lockstep.run(self.id, wire.Conclude(self.session, contexts=self._contexts))
             if over:
                 self.state = "done"
             if not self._portions.left:

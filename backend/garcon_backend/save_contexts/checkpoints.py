@@ -29,7 +29,12 @@ def write(contexts: Contexts, rank: int, request: wire.Checkpoint) -> None:
     directory = Path(request.directory)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        put(directory / f"rank-{rank}", contexts.export(request.session, request.contexts))
+        held = contexts.export(request.session, request.contexts)
+        for values, _ in held.values():
+            for value in values.values():
+                if callable(settle := getattr(type(value), "settle", None)):
+                    settle(value)  # its own files, which the checkpoint counts on
+        put(directory / f"rank-{rank}", held)
     except OSError as error:
         raise unwritten(directory, error) from None
 

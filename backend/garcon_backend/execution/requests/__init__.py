@@ -7,7 +7,7 @@ Not here: what a pass is (``passes``, ``generation``), and how ranks come to run
 ``forward`` ``backward`` ``generate``  passes
 ``patch``          cells of activation patching
 ``snapshot`` ``fetch`` ``clear``       recordings
-``checkpoint`` ``restore`` ``drop``    recordings, as runs and sessions need it
+``checkpoint`` ``restore`` ``conclude`` ``drop``    recordings, as runs and sessions need it
 ``get_parameter``  a weight by name
 ``read_weights``   a function of the weights, on every rank
 ``exchange_weights``  those of another checkpoint in place of all
