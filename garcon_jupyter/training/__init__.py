@@ -30,6 +30,7 @@ Not here: what is asked of a model that a server holds (``experiments``), and re
 ``chunks``       outliers on disk
 ``writing``      a record, written
 ``records``      a record, opened
+``exports``      in the layouts that others read
 """
 
 from __future__ import annotations

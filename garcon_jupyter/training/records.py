@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.training import chunks
+from garcon_jupyter.training import chunks, exports
 from garcon_jupyter.training.chunks import Forms, Matrix, matrices_of
 from garcon_jupyter.training.files import JOURNAL, Line, lines_in, manifest_of, span_of
 from garcon_jupyter.training.outliers import Unit
@@ -300,6 +300,22 @@ class TrainingRecord:
         """Two-sided projections of the gradients of a step's data, float32 [data, units, k, k]."""
         line, k = self._line(step), self.manifest["projection"][0]
         return self._numbers(line, "projections.f4").reshape(len(line["data"]), -1, k, k)
+
+    def to_bergson(self, path: str | Path) -> list[tuple[int, int]]:
+        """Write the projections as an index of gradients that bergson reads: ``info.json`` and ``gradients.bin``.
+
+        Its rows are the data of all steps, one after the other, and its modules the weights. A query has to be projected
+        by the same matrices (:class:`garcon_jupyter.training.projections.Projections`), which are not bergson's own.
+
+        Returns:
+            (step, datum) of each row.
+
+        Raises:
+            BadRequest: there are no projections.
+        """
+        k = self.manifest["projection"][0]
+        exports.to_bergson(Path(path), self.units, k, map(self.projections, self.steps))
+        return [(step, datum) for step, line in self.steps.items() for datum in line["data"]]
 
     def gradient(self, step: int, datum: int, parameter: str) -> Array:
         """The whole gradient of a datum, where it was kept, in the parameter's shape."""
