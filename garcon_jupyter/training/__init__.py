@@ -29,8 +29,14 @@ Not here: what is asked of a model that a server holds (``experiments``), and re
 ``files``        streams and a journal
 ``chunks``       outliers on disk
 ``writing``      a record, written
-``records``      a record, opened
+``records``      a record on disk: journal, data, outliers
+``tables``       outliers as columns
 ``exports``      in the layouts that others read
+``neurons``      what a record knows of neurons and heads
+``notable``      the tokens of the data that moved them
+``ablation``     what they do to predictions
+``callbacks``    for trainers of transformers and Lightning
+``opened``       a record, opened: all of these
 """
 
 from __future__ import annotations
@@ -45,17 +51,31 @@ from garcon_jupyter.errors import BadRequest
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from garcon_jupyter.training.ablation import FlipTable as FlipTable
+    from garcon_jupyter.training.ablation import flips as flips
+    from garcon_jupyter.training.callbacks import for_lightning as for_lightning
+    from garcon_jupyter.training.callbacks import for_trainer as for_trainer
+    from garcon_jupyter.training.neurons import NeuronTable as NeuronTable
+    from garcon_jupyter.training.notable import NotableTable as NotableTable
+    from garcon_jupyter.training.notable import by_distinct_data as by_distinct_data
+    from garcon_jupyter.training.notable import by_frequency as by_frequency
+    from garcon_jupyter.training.opened import TrainingRecord as TrainingRecord
+    from garcon_jupyter.training.opened import open_record as open_record
     from garcon_jupyter.training.per_datum import PerDatum as PerDatum
     from garcon_jupyter.training.recording import TrainingRecorder
-    from garcon_jupyter.training.records import TrainingRecord as TrainingRecord
-    from garcon_jupyter.training.records import open_record as open_record
     from garcon_jupyter.training.steps import StepShares as StepShares
 
 _HOMES = {
+    "FlipTable": "ablation",
+    "NeuronTable": "neurons",
+    "NotableTable": "notable",
+    "flips": "ablation",
+    "for_lightning": "callbacks",
+    "for_trainer": "callbacks",
     "PerDatum": "per_datum",
     "StepShares": "steps",
-    "TrainingRecord": "records",
-    "open_record": "records",
+    "TrainingRecord": "opened",
+    "open_record": "opened",
 }
 
 
@@ -135,4 +155,16 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-__all__ = ["PerDatum", "StepShares", "TrainingRecord", "open_record", "record"]
+__all__ = [
+    "FlipTable",
+    "NeuronTable",
+    "NotableTable",
+    "PerDatum",
+    "StepShares",
+    "TrainingRecord",
+    "flips",
+    "for_lightning",
+    "for_trainer",
+    "open_record",
+    "record",
+]

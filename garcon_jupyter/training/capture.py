@@ -272,6 +272,11 @@ def refuse_what_hooks_do_not_see(model: Module) -> None:
         kind, shown = type(module).__name__, name or "the model"
         if kind == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
             raise BadRequest(f"{shown} is compiled: hooks do not see what runs in it.", plain)
+        if kind in ("DataParallel", "DistributedDataParallel"):
+            raise BadRequest(
+                f"{shown} spreads its data over several devices ({kind}).",
+                "Record on one; of several ranks, each can record the module within as what it is: its own data.",
+            )
         if "FSDP" in kind or "FullyShardedDataParallel" in kind:
             raise BadRequest(f"{shown} is sharded ({kind}).", plain)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

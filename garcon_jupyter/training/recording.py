@@ -13,11 +13,12 @@ import numpy as np
 from garcon_jupyter.errors import BadData, BadRequest, GarconError, UnknownParameter
 from garcon_jupyter.training.axes import hidden_axes, stream_width
 from garcon_jupyter.training.chunks import Forms, matrices_of
+from garcon_jupyter.training.neurons import NeuronTable
+from garcon_jupyter.training.opened import TrainingRecord, open_record
 from garcon_jupyter.training.outliers import Outliers, Unit, units_of
 from garcon_jupyter.training.per_datum import PerDatum
 from garcon_jupyter.training.projections import Projections
 from garcon_jupyter.training.reading import Reader
-from garcon_jupyter.training.records import TrainingRecord, open_record
 from garcon_jupyter.training.steps import BeforeStep, StepShares, kind_of
 from garcon_jupyter.training.writing import RecordWriter
 
@@ -57,6 +58,7 @@ class TrainingRecorder:
         self._shares: dict[str, StepShares] = {}
         self._stepped: set[str] = set()
         self._facts: dict[str, Any] = {}
+        self._lr: list[float] = []
         self._failed: GarconError | None = None
         self._handles: list[Any] = []
 
@@ -194,6 +196,10 @@ class TrainingRecorder:
         """(parameter, index, gradient) of a datum's outliers, the largest first: :meth:`TrainingRecord.outliers`."""
         return self.record.outliers(step, datum)
 
+    def neurons(self, pattern: str = "*", side: str = "hidden unit") -> NeuronTable:
+        """The neurons of some weights that have outliers so far: :meth:`TrainingRecord.neurons`."""
+        return self.record.neurons(pattern, side)
+
     # -- a batch -----------------------------------------------------------------------------
 
     def _largest(self, batch: PerDatum) -> list[Array]:
@@ -232,17 +238,15 @@ class TrainingRecorder:
         return [names[each] for group in groups for each in group["params"] if each in names]
 
     def _about_to_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if not self._pending or not (ours := self._ours(optimizer)):
+        """Keep what a step is worked out from. A closure may still run the backward, so that gradients are looked at after it."""
+        ours = set(self._ours(optimizer))
+        if not ours or self._failed is not None:
             return
-        self._facts |= _facts_of(optimizer)
-        factor, note = self._factor(ours)
-        self._facts["factor"] = factor
-        if note:
-            self._facts["note"] = note
+        self._lr = [float(group["lr"]) for group in optimizer.param_groups]
+        whole = ours & set(self._wanted_shares)
+        moved = ours & {u.parameter for u in self._units} if self._options["moves"] else set()
         try:
-            whole = [name for name in self._wanted_shares if name in ours]
-            moved = {u.parameter for u in self._units} if self._options["moves"] else set[str]()
-            for name in {*whole, *(moved & set(ours))}:
+            for name in whole | moved:
                 parameter = self._reader.parameters[name]
                 self._before[name] = BeforeStep(optimizer, parameter, name in whole)
         except BadRequest as error:
@@ -267,9 +271,14 @@ class TrainingRecorder:
         return factor, ""
 
     def _has_stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        if not self._pending:
+        ours = self._ours(optimizer)
+        if not self._pending or not ours:
             return
-        self._stepped |= set(self._ours(optimizer))
+        factor, note = self._factor(ours)
+        self._facts |= {"optimizer": _kind(optimizer), "lr": self._lr, "factor": factor}
+        if note:
+            self._facts["note"] = note
+        self._stepped |= set(ours)
         if {name for batch, _, _ in self._pending for name in batch.sites} <= self._stepped:
             self._commit()
 
@@ -370,13 +379,12 @@ class TrainingRecorder:
         )
 
 
-def _facts_of(optimizer: Optimizer) -> dict[str, Any]:
-    """What a step's line says of the optimizer."""
+def _kind(optimizer: Optimizer) -> str:
+    """What a step's line calls the optimizer."""
     try:
-        kind = kind_of(optimizer)
+        return kind_of(optimizer)
     except BadRequest:
-        kind = type(optimizer).__name__
-    return {"optimizer": kind, "lr": [float(group["lr"]) for group in optimizer.param_groups]}
+        return type(optimizer).__name__
 
 
 __all__ = ["TrainingRecorder", "Unit"]

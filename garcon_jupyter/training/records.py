@@ -1,63 +1,26 @@
-"""A record, opened: what moved which weight, by step, by datum, by neuron. Needs no model, and can be read while it is written."""
+"""A record on disk: its journal, the tokens of its data, and its outliers by step, by datum and by neuron."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.training import chunks, exports
+from garcon_jupyter.training import chunks
 from garcon_jupyter.training.chunks import Forms, Matrix, matrices_of
-from garcon_jupyter.training.files import JOURNAL, Line, lines_in, manifest_of, span_of
+from garcon_jupyter.training.files import JOURNAL, Line, lines_in, span_of
 from garcon_jupyter.training.outliers import Unit
+from garcon_jupyter.training.tables import SIDES, OutlierTable, joined
 from garcon_jupyter.training.writing import DATA
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Array = np.ndarray[Any, Any]
 
-SIDES = ("hidden unit", "residual channel")
-"""What a row or a column of a weight is."""
 
-
-@dataclass(frozen=True, eq=False)
-class OutlierTable:
-    """Some outliers of a record, each with where and when it was.
-
-    Attributes:
-        steps: int64.
-        data: ids, int64.
-        units: number of the weight in the record's ``units``, int64.
-        rows: int64.
-        columns: int64.
-        values: gradients, float32; before clipping.
-        moves: how far the datum moved the weight there; NaN where that was not recorded.
-    """
-
-    steps: Array
-    data: Array
-    units: Array
-    rows: Array
-    columns: Array
-    values: Array
-    moves: Array
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def where(self, kept: Array) -> OutlierTable:
-        """Some of them, by a mask or their numbers."""
-        return OutlierTable(*(each[kept] for each in vars(self).values()))
-
-
-class TrainingRecord:
-    """A record, opened.
+class StoredRecord:
+    """A record, opened: its journal, its data and its outliers.
 
     Attributes:
         path: its directory.
@@ -189,6 +152,19 @@ class TrainingRecord:
             raise UnknownName.among("recorded weight", unit, self.units)
         return self.matrices[self.units.index(unit)]
 
+    def axis(self, unit: str, side: str) -> int:
+        """The axis of a weight along which a side is: 0 for rows, 1 for columns.
+
+        Raises:
+            BadRequest: there is no such side.
+        """
+        if side not in SIDES:
+            raise BadRequest(
+                f"There is no side {side!r} of a weight.", f"There are {' and '.join(SIDES)}."
+            )
+        own = self.matrix(unit).axis
+        return own if side == SIDES[0] else 1 - own
+
     def select(self, patterns: str) -> list[str]:
         """Weights by a pattern, the name of a module, or the end of one: ``"layers.2.mlp"``.
 
@@ -217,7 +193,7 @@ class TrainingRecord:
             BadRequest: the weight has no such neuron, or no such side.
         """
         matrix = self.matrix(unit)
-        axis = _axis(matrix, side)
+        axis = self.axis(unit, side)
         size = (matrix.unit.rows, matrix.unit.columns)[axis]
         if not 0 <= neuron < size:
             raise BadRequest(f"{unit} has no {side} {neuron}.", f"It has {size}.")
@@ -268,133 +244,8 @@ class TrainingRecord:
         found = self._with_data(lines, entries["slot"].astype(np.int64), unit, row, column, entries)
         return found.where(order)
 
-    # -- other numbers -----------------------------------------------------------------------
-
-    def norms(self, step: int) -> dict[str, dict[int, float]]:
-        """The norm of the gradient of each parameter, by datum."""
-        line = self._line(step)
-        rows = self._numbers(line, "norms.f4").reshape(len(line["data"]), -1)
-        names = list(self.manifest["parameters"])
-        return {
-            name: dict(zip(line["data"], rows[:, at].tolist(), strict=True))
-            for at, name in enumerate(names)
-        }
-
-    def dots(self, step: int) -> Array:
-        """Dot products of the gradients of a step's data with each other, float32 [data, data].
-
-        Raises:
-            BadRequest: they were not recorded, or the step had several batches.
-        """
-        line = self._line(step)
-        found = self._numbers(line, "dots.f4")
-        size = len(line["data"])
-        if len(found) != size * size:
-            raise BadRequest(
-                f"Step {step} had several batches, whose data were not multiplied with each other.",
-                "Record with one batch a step.",
-            )
-        return found.reshape(size, size)
-
-    def projections(self, step: int) -> Array:
-        """Two-sided projections of the gradients of a step's data, float32 [data, units, k, k]."""
-        line, k = self._line(step), self.manifest["projection"][0]
-        return self._numbers(line, "projections.f4").reshape(len(line["data"]), -1, k, k)
-
-    def to_bergson(self, path: str | Path) -> list[tuple[int, int]]:
-        """Write the projections as an index of gradients that bergson reads: ``info.json`` and ``gradients.bin``.
-
-        Its rows are the data of all steps, one after the other, and its modules the weights. A query has to be projected
-        by the same matrices (:class:`garcon_jupyter.training.projections.Projections`), which are not bergson's own.
-
-        Returns:
-            (step, datum) of each row.
-
-        Raises:
-            BadRequest: there are no projections.
-        """
-        k = self.manifest["projection"][0]
-        exports.to_bergson(Path(path), self.units, k, map(self.projections, self.steps))
-        return [(step, datum) for step, line in self.steps.items() for datum in line["data"]]
-
-    def gradient(self, step: int, datum: int, parameter: str) -> Array:
-        """The whole gradient of a datum, where it was kept, in the parameter's shape."""
-        at, full = self._place(step, datum), self.manifest["full"]
-        if parameter not in full:
-            raise UnknownName.among("parameter kept in full", parameter, full)
-        found = self._numbers(self._line(step), f"full-{full.index(parameter)}.f4")
-        shape = self.manifest["parameters"][parameter]
-        whole: Array = found.reshape(-1, *shape)[at]
-        return whole
-
     def _numbers(self, line: Line, name: str) -> Array:
         if name not in line["streams"]:
             kind = name.partition(".")[0]
             raise BadRequest(f"{kind} were not recorded.", f"Ask for them: record(…, {kind}=…).")
         return np.frombuffer(span_of(self.path, name, line["streams"][name]), "<f4")
-
-    # -- over time ---------------------------------------------------------------------------
-
-    def timeline(self) -> pd.DataFrame:
-        """A row for each step: what the journal says, without the numbers' places."""
-        import pandas as pd
-
-        kept = ("step", "optimizer", "lr", "factor", "losses", "note", "data")
-        rows = [{key: line.get(key) for key in kept} for line in self.steps.values()]
-        return pd.DataFrame(rows, columns=list(kept))
-
-    def where(self) -> pd.DataFrame:
-        """How many outliers fell into each weight: a row for each chunk of steps, a column for each weight."""
-        import pandas as pd
-
-        size, rows = self.manifest["steps"], {}
-        for number in self.chunks:
-            counts = {m.unit.name: len(self._of_unit(number, m)) for m in self.matrices}
-            rows[number * size] = counts
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("from step")
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.steps)
-
-    def __repr__(self) -> str:
-        return (
-            f"<record of {len(self.steps):,} steps, {self.occurrences:,} data, the {self.manifest['k']:,} largest of "
-            f"{sum(m.unit.size for m in self.matrices):,} entries each: {self.path}>"
-        )
-
-
-def joined(tables: list[OutlierTable]) -> OutlierTable:
-    """Tables, one after the other."""
-    kinds: Mapping[str, Any] = {
-        "steps": np.int64,
-        "data": np.int64,
-        "units": np.int64,
-        "rows": np.int64,
-        "columns": np.int64,
-        "values": np.float32,
-        "moves": np.float32,
-    }
-    return OutlierTable(
-        **{
-            name: np.concatenate([np.empty(0, kind), *(getattr(each, name) for each in tables)])
-            for name, kind in kinds.items()
-        }
-    )
-
-
-def _axis(matrix: Matrix, side: str) -> int:
-    if side not in SIDES:
-        raise BadRequest(
-            f"There is no side {side!r} of a weight.", f"There are {' and '.join(SIDES)}."
-        )
-    return matrix.axis if side == SIDES[0] else 1 - matrix.axis
-
-
-def open_record(path: str | Path) -> TrainingRecord:
-    """A record from disk; needs no model.
-
-    Raises:
-        BadData: there is none, or of a newer format.
-    """
-    path = Path(path).expanduser()
-    return TrainingRecord(path, manifest_of(path))

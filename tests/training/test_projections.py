@@ -70,7 +70,7 @@ def test_a_directory_in_bergsons_layout(tmp_path: Path) -> None:
     assert rows == [(step, 4 * step + row) for step in range(2) for row in range(4)]
     told = json.loads((tmp_path / "b" / "info.json").read_text())
     assert told["num_grads"] == 8 and list(told["grad_sizes"].values()) == [16] * 14
-    assert list(told["grad_sizes"])[0] == "model.layers.0.self_attn.q_proj"
+    assert next(iter(told["grad_sizes"])) == "model.layers.0.self_attn.q_proj"
     # As bergson.data.load_gradients maps it.
     numbers = np.memmap(
         tmp_path / "b" / "gradients.bin", told["base_dtype"], "r", shape=(8, 14 * 16)
