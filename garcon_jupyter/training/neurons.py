@@ -101,7 +101,7 @@ def summarised(
         order = np.lexsort((table.data, table.steps, numbers))
         table, numbers = table.where(order), numbers[order]
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        for start, end in zip(starts, [*starts[1:], len(numbers)], strict=False):
             part = table.where(np.arange(start, end))
             found.append(_summary(unit, int(numbers[start]), part))
     found.sort(key=lambda each: (-each.data, -each.outliers))

@@ -163,7 +163,7 @@ def by_distinct_data(
         side: "hidden unit" or "residual channel".
         group: join so many neighbours into one, such as the dimensions of a head.
         at_least: how many different data must have moved a neuron.
-        false_discoveries: their share at most, among all tokens that are named.
+        false_discoveries: their share at most, among all tokens that are named; with 1 all tokens are.
         texts: of the tokens.
         shuffled: a seed, by which data exchange their tokens: a control, in which nothing is to be found.
 
@@ -178,7 +178,8 @@ def by_distinct_data(
     for (unit, neuron), rows in asked.items():
         found += _statistics(corpus, unit, neuron, rows, logs)
     found = _corrected(found, tests)
-    kept = [each for each in found if each.q <= false_discoveries and each.z > 0]
+    whole = false_discoveries >= 1
+    kept = [each for each in found if whole or (each.q <= false_discoveries and each.z > 0)]
     order = {key: number for number, key in enumerate(asked)}
     kept.sort(key=lambda each: (order[each.unit, each.neuron], each.p, -each.z))
     return NotableTable(side, kept, tests, texts or {})
