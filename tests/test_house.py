@@ -211,7 +211,13 @@ def test_the_package_alone_costs_nothing() -> None:
 
 def test_tab_shows_what_a_user_may_use() -> None:
     shown = {name for name in dir(garcon) if not name.startswith("_")}
-    assert shown == set(garcon.__all__) | {"errors", "experiments", "recorders", "widgets"}
+    assert shown == set(garcon.__all__) | {
+        "errors",
+        "experiments",
+        "recorders",
+        "training",
+        "widgets",
+    }
     assert set(ERRORS) <= shown and len(shown - set(ERRORS)) < 30
     for name in shown:
         assert getattr(garcon, name) is not None

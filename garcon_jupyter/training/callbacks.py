@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadData, BadRequest
 from garcon_jupyter.training.files import MANIFEST
+from garcon_jupyter.training.starting import record
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -31,8 +32,6 @@ class RecordingUnderTrainer:
 
     def begin(self, model: Module, step: int) -> None:
         """Begin to record, or go on where the trainer's checkpoint stands."""
-        from garcon_jupyter.training import record
-
         start = step if step or (self.path / MANIFEST).exists() else None
         recorder = record(model, self.path, **{"step": start, **self.options})
         self.recorder = recorder.__enter__()

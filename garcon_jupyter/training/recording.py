@@ -175,6 +175,10 @@ class TrainingRecorder:
                 self._facts.setdefault("losses", []).append(loss)
         return batch
 
+    def forget(self) -> None:
+        """Leave out what was named since the last step: nothing will be recorded of it."""
+        self._pending, self._facts, self.batch = [], {}, None
+
     def shares(self, parameter: str) -> StepShares:
         """The last step of a parameter, as the sum of the data's shares, what was carried, and decay.
 
