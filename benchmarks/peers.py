@@ -22,7 +22,7 @@ from benchmarks.harness import Side
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE.parent / "build" / "peers"
-PEERS = ("nnsight==0.8.1", "transformer-lens==4.3.0", "ipyparallel==9.2.0")
+PEERS = ("nnsight==0.8.1", "transformer-lens==4.3.0", "ipyparallel==9.2.0", "opacus==1.6.0")
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 PARTING = 10.0

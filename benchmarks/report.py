@@ -31,6 +31,7 @@ GROUPS = (
     "atlas",
     "experiments",
     "fleets",
+    "training",
 )
 """Groups of rows, as modules of this folder and in the order of the page."""
 

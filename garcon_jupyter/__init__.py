@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from garcon_jupyter import errors as errors
     from garcon_jupyter import experiments as experiments
     from garcon_jupyter import recorders as recorders
+    from garcon_jupyter import training as training
     from garcon_jupyter import widgets as widgets
     from garcon_jupyter.activation_stores import ActivationStore, open_store
     from garcon_jupyter.api import connect, easy_garcon, launch, launch_and_connect
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("errors", "experiments", "recorders", "widgets")
+_ROOMS = ("errors", "experiments", "recorders", "training", "widgets")
 """Rooms that users open themselves: ``garcon.recorders.TopK``."""
 
 _HOMES = {

@@ -212,8 +212,14 @@ def test_the_package_alone_costs_nothing() -> None:
 
 def test_tab_shows_what_a_user_may_use() -> None:
     shown = {name for name in dir(garcon) if not name.startswith("_")}
-    assert shown == set(garcon.__all__) | {"errors", "experiments", "recorders", "widgets"}
-    assert set(ERRORS) <= shown and len(shown - set(ERRORS)) < 33
+    assert shown == set(garcon.__all__) | {
+        "errors",
+        "experiments",
+        "recorders",
+        "training",
+        "widgets",
+    }
+    assert set(ERRORS) <= shown and len(shown - set(ERRORS)) < 34
     for name in shown:
         assert getattr(garcon, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'difflib'"):
