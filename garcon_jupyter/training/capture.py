@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Seen:
+class Passage:
     """A module in one forward pass, and the gradients that reached what it wrote.
 
     Attributes:
@@ -105,7 +105,7 @@ class Capture:
     def __init__(self, model: Module, rows_at: int = 0) -> None:
         refuse_what_hooks_do_not_see(model)
         self.model, self.rows_at = model, rows_at
-        self.seen: list[Seen] = []
+        self.seen: list[Passage] = []
         self.before_pass: list[Callable[[], None]] = []
         self.loss: float | None = None
         self._call: Call | None = None
@@ -135,7 +135,7 @@ class Capture:
         self._handles.clear()
         self.seen.clear()
 
-    def take(self) -> list[Seen]:
+    def take(self) -> list[Passage]:
         """What was seen since this was last asked for."""
         seen, self.seen = self.seen, []
         return seen
@@ -212,7 +212,7 @@ class Capture:
 
         assert self._call is not None
         device = outputs[0].device.type
-        seen = Seen(
+        seen = Passage(
             name,
             module,
             self._call,
@@ -227,7 +227,7 @@ class Capture:
         for number, each in enumerate(outputs):
             each.register_hook(self._reached(seen, number))
 
-    def _reached(self, seen: Seen, number: int) -> Callable[[Tensor], None]:
+    def _reached(self, seen: Passage, number: int) -> Callable[[Tensor], None]:
         def reached(gradient: Tensor) -> None:
             if all(each is None for each in seen.gradients):
                 self.seen.append(seen)

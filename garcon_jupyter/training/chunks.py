@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from garcon_jupyter.training.files import Files, Line, Span, replace, span_of
+from garcon_jupyter.training.files import Line, RecordFiles, Span, replace, span_of
 from garcon_jupyter.training.outliers import Unit
 
 Array = np.ndarray[Any, Any]
@@ -125,7 +125,7 @@ def in_order(places: Array, values: Array) -> Array:
     return np.lexsort((places, -np.abs(values)))
 
 
-def seal(files: Files, forms: Forms, number: int, lines: Sequence[Line]) -> Line:
+def seal(files: RecordFiles, forms: Forms, number: int, lines: Sequence[Line]) -> Line:
     """Write a complete chunk by neuron, from its open stream, and return the journal's line of it.
 
     Args:

@@ -47,7 +47,7 @@ def lines_in(file: Path) -> Iterator[tuple[Line, int]]:
         yield json.loads(text), at
 
 
-class Files:
+class RecordFiles:
     """Appends to the files of one record.
 
     Args:

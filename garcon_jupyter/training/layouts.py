@@ -92,7 +92,7 @@ class Call:
         return found[0]
 
 
-class Layout:
+class DataLayout:
     """The data of one batch.
 
     Attributes:
@@ -173,7 +173,7 @@ class Layout:
         return found
 
 
-def layout(ids: Any, call: Call) -> Layout:
+def layout(ids: Any, call: Call) -> DataLayout:
     """The layout that ids of shape [B] or [B, T] give a batch.
 
     Raises:
@@ -194,13 +194,13 @@ def layout(ids: Any, call: Call) -> Layout:
             )
         if min(data) < 0:
             raise BadData(f"{min(data)} is no id of a row.", whole)
-        return Layout(data, None)
+        return DataLayout(data, None)
     if given.dim() == 2 and tuple(given.shape) == (call.rows, call.positions):
         if not (given >= 0).any():
             raise BadData("No position belongs to a datum: all ids are negative.", whole)
         names, of = given.unique(return_inverse=True)
         below = int((names < 0).sum())
-        return Layout(names[below:].tolist(), (of - below).clamp(min=-1))
+        return DataLayout(names[below:].tolist(), (of - below).clamp(min=-1))
     raise BadData(
         f"Ids of shape {[*given.shape]} do not match a batch of {call.rows} rows of {call.positions} positions.",
         whole,

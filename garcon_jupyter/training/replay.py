@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from garcon_jupyter.training.capture import Capture, Seen
-    from garcon_jupyter.training.layouts import Layout
+    from garcon_jupyter.training.capture import Capture, Passage
+    from garcon_jupyter.training.layouts import DataLayout
 
 Gradients = dict[str, "Tensor"]
 """[data, *shape] for each parameter of a module."""
@@ -38,7 +38,7 @@ class Replay:
         self._capture = capture
         self._ways: dict[Module, int] = {}
 
-    def sites_of(self, seen: Seen, layout: Layout) -> dict[str, Site]:
+    def sites_of(self, seen: Passage, layout: DataLayout) -> dict[str, Site]:
         """The sites of a module, by the names of its parameters in it.
 
         Raises:
@@ -61,7 +61,7 @@ class Replay:
         )
 
     @staticmethod
-    def _tried(way: Any, seen: Seen, layout: Layout) -> Gradients | None:
+    def _tried(way: Any, seen: Passage, layout: DataLayout) -> Gradients | None:
         import torch
 
         device = seen.outputs[0].device.type
@@ -108,14 +108,14 @@ def _outputs(output: Any) -> list[Tensor]:
     return [each for each in _tensors(output) if each.requires_grad]
 
 
-def _cotangents(seen: Seen) -> list[Tensor]:
+def _cotangents(seen: Passage) -> list[Tensor]:
     import torch
 
     pairs = zip(seen.gradients, seen.outputs, strict=True)
     return [torch.zeros_like(out) if each is None else each for each, out in pairs]
 
 
-def _from_outside(seen: Seen, _: Layout) -> Gradients | None:
+def _from_outside(seen: Passage, _: DataLayout) -> Gradients | None:
     """Take from the gradient of each output what reached it by another: a router's logits, of which its weights are made.
 
     The hook of a tensor sees all of its gradient, and running the module again would count that part twice.
@@ -143,7 +143,7 @@ def _from_outside(seen: Seen, _: Layout) -> Gradients | None:
     return None
 
 
-def _sliced(value: Any, seen: Seen, index: Any) -> Any:
+def _sliced(value: Any, seen: Passage, index: Any) -> Any:
     """An argument for one row: what has the batch in its first dimension is cut, all else stays."""
     import torch
 
@@ -158,7 +158,7 @@ def _sliced(value: Any, seen: Seen, index: Any) -> Any:
     return value
 
 
-def _rows_at_once(seen: Seen, layout: Layout) -> Gradients | None:
+def _rows_at_once(seen: Passage, layout: DataLayout) -> Gradients | None:
     """For a module of one tensor: all rows by ``vmap``."""
     import torch
     from torch.func import functional_call, vjp, vmap
@@ -196,7 +196,7 @@ def _floating(output: Any) -> list[Tensor]:
     return list(_tensors(output))
 
 
-def _row_by_row(seen: Seen, layout: Layout) -> Gradients | None:
+def _row_by_row(seen: Passage, layout: DataLayout) -> Gradients | None:
     """Each row alone, in a pass of its own."""
     import torch
 
@@ -225,7 +225,7 @@ def _row_by_row(seen: Seen, layout: Layout) -> Gradients | None:
     return {name: torch.stack(each) for name, each in found.items()}
 
 
-def _datum_by_datum(seen: Seen, layout: Layout) -> Gradients | None:
+def _datum_by_datum(seen: Passage, layout: DataLayout) -> Gradients | None:
     """The whole batch, and the gradients of one datum at a time."""
     import torch
 
@@ -255,7 +255,7 @@ def _datum_by_datum(seen: Seen, layout: Layout) -> Gradients | None:
     return {name: torch.stack(each) for name, each in found.items()}
 
 
-def _vectors(tensor: Tensor, seen: Seen) -> int:
+def _vectors(tensor: Tensor, seen: Passage) -> int:
     """How many of an output's last dimensions are no place of the batch: all after rows and positions."""
     call = seen.call
     flat = tensor.shape[0] == call.rows * call.positions and tensor.shape[0] != call.rows

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from garcon_jupyter.training.capture import Seen
-    from garcon_jupyter.training.layouts import Layout
+    from garcon_jupyter.training.capture import Passage
+    from garcon_jupyter.training.layouts import DataLayout
 
 
 def kind_of(module: Module) -> str:
@@ -52,7 +52,7 @@ def refuse(module: Module, name: str) -> None:
             )
 
 
-def sites_of(seen: Seen, layout: Layout) -> dict[str, Site]:
+def sites_of(seen: Passage, layout: DataLayout) -> dict[str, Site]:
     """The sites of a module that has a rule, by the names of its parameters in it."""
     rule = kind_of(seen.module)
     if rule in ("linear", "conv1d"):
@@ -65,14 +65,14 @@ def sites_of(seen: Seen, layout: Layout) -> dict[str, Site]:
     return {name: site for name, site in found.items() if name in trained}
 
 
-def _gradient(seen: Seen) -> Tensor:
+def _gradient(seen: Passage) -> Tensor:
     (gradient,) = seen.gradients
     assert gradient is not None
     weight = seen.module.weight
     return gradient.to(weight.dtype)  # type: ignore[arg-type] # a parameter
 
 
-def _product(seen: Seen, layout: Layout, transposed: bool) -> dict[str, Site]:
+def _product(seen: Passage, layout: DataLayout, transposed: bool) -> dict[str, Site]:
     gradient = _gradient(seen)
     read = seen.read if seen.autocast is None else seen.read.to(seen.autocast)
     inputs = layout.gather(read.to(gradient.dtype), seen.call, 1, f"{seen.name}.input")
@@ -83,7 +83,7 @@ def _product(seen: Seen, layout: Layout, transposed: bool) -> dict[str, Site]:
     return found
 
 
-def _table(seen: Seen, layout: Layout) -> dict[str, Site]:
+def _table(seen: Passage, layout: DataLayout) -> dict[str, Site]:
     gradient, ids = _gradient(seen), seen.read
     if ids.shape != gradient.shape[:-1]:  # one row of positions for all rows
         ids = ids.expand(gradient.shape[:-1])
@@ -99,7 +99,7 @@ def _table(seen: Seen, layout: Layout) -> dict[str, Site]:
     }
 
 
-def _norm(seen: Seen, layout: Layout, rule: str) -> dict[str, Site]:
+def _norm(seen: Passage, layout: DataLayout, rule: str) -> dict[str, Site]:
     from torch.nn import functional
 
     module, gradient = seen.module, _gradient(seen)

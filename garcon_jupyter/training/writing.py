@@ -16,8 +16,8 @@ from garcon_jupyter.training.files import (
     FORMAT,
     JOURNAL,
     MANIFEST,
-    Files,
     Line,
+    RecordFiles,
     cut,
     line_of,
     lines_in,
@@ -52,7 +52,7 @@ class RecordWriter:
         self.manifest = {"format": FORMAT, **manifest, "steps": steps}
         self._lines: list[Line] = []
         self._known: dict[int, list[int]] = {}
-        self.files = Files(path)
+        self.files = RecordFiles(path)
         if (path / MANIFEST).exists():
             self._go_on(start)
         else:
