@@ -267,6 +267,7 @@ def refuse_what_hooks_do_not_see(model: Module) -> None:
     """
     from torch import nn
 
+    norms_of_batches = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     plain = "Record the plain model, with torch.compile and sharding left out."
     for name, module in model.named_modules():
         kind, shown = type(module).__name__, name or "the model"
@@ -279,7 +280,7 @@ def refuse_what_hooks_do_not_see(model: Module) -> None:
             )
         if "FSDP" in kind or "FullyShardedDataParallel" in kind:
             raise BadRequest(f"{shown} is sharded ({kind}).", plain)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, norms_of_batches):
             raise BadRequest(
                 f"{shown} ({kind}) mixes the data of a batch: a datum has no gradient of its own.",
                 "Use a norm of single positions, such as nn.LayerNorm.",
