@@ -59,7 +59,7 @@ def test_many_names_are_offered_part_by_part() -> None:
 
 
 def test_words_servers_and_parameters(connected_served: Notebook) -> None:
-    assert connected_served.completions("%garcon la") == ["launch"]
+    assert connected_served.completions("%garcon la") == ["launch", "layout"]
     assert connected_served.completions("%garcon help stat") == ["status"]
     assert connected_served.completions("%garcon stop tin") == [
         server.name for server in garcon.servers() if server.name.startswith("tin")

@@ -121,6 +121,11 @@ NEEDED = {
     **dict.fromkeys(("patch", "path-patch", "attribute"), "a b embed.out"),
     "attribute-edges": "a b",
     "direct-logit-attribution": "a",
+    "connectome": "here",
+    "read-lens": "a",
+    "store": "embed.out a here",
+    **dict.fromkeys(("layout", "pca"), "embed.out a"),
+    "linear-probe": "embed.out a b",
 }
 """Arguments that words cannot do without."""
 

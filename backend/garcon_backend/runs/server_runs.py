@@ -92,14 +92,26 @@ class Runs:
             Path(asked.checkpoint).expanduser() if asked.checkpoint else self._directory / id
         )
         run = self._made(id, session, asked, directory)
+        self._put_down(run, anew=True)
+        return self._begin(run)
+
+    def _put_down(self, run: DataRun, anew: bool = False) -> None:
+        """Write what a run was asked for into the directory of its checkpoints, and that it is there.
+
+        Args:
+            anew: forget a checkpoint of an earlier run there.
+
+        Raises:
+            BadData: the disk does not take it.
+        """
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (directory / POSITION).unlink(missing_ok=True)
-            checkpoints.put(directory / ASKED, (session, asked))
+            run.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if anew:
+                (run.directory / POSITION).unlink(missing_ok=True)
+            checkpoints.put(run.directory / ASKED, (run.session, run.asked))
             self._note(run)
         except OSError as error:
-            raise checkpoints.unwritten(directory, error) from None
-        return self._begin(run)
+            raise checkpoints.unwritten(run.directory, error) from None
 
     def _made(
         self, id: str, session: str, asked: StartRun, directory: Path, where: Where | None = None
@@ -169,6 +181,7 @@ class Runs:
             run.wanted = "cancelled"
         elif run.state == "paused":
             run.state = "cancelled"
+            self._forget_if_over(run)
 
     def _resume(self, run: DataRun) -> None:
         if run.state == "running":
@@ -176,6 +189,7 @@ class Runs:
         elif run.state in ("paused", "failed", "cancelled"):
             self._check_weights(run)
             run.mend()
+            self._put_down(run)
             self._queue(run)
         else:
             raise BadRequest(f"{run.id} is {run.state}.", "Begin another with rmodel.run().")
@@ -187,6 +201,7 @@ class Runs:
         with self.lock:
             if run.wanted:
                 run.state, run.wanted = run.wanted, ""
+                self._forget_if_over(run)
                 return
         goes_on = run.step(self.lockstep)
         with self.lock:
@@ -194,12 +209,17 @@ class Runs:
                 run.state, run.wanted = run.wanted, ""
             elif goes_on:
                 self._queue(run)
-            if run.state in ("done", "cancelled"):
-                checkpoints.remove(self._directory / run.id)
+            self._forget_if_over(run)
+
+    def _forget_if_over(self, run: DataRun) -> None:
+        """A run that is over must not come back when a rank is lost."""
+        if run.state in ("done", "cancelled"):
+            checkpoints.remove(self._directory / run.id)
 
     def cancel_waiting(self, run: DataRun) -> None:
         """A run that was taken out of the queue by hand."""
         run.state, run.wanted = "cancelled", ""
+        self._forget_if_over(run)
 
     def count(self, session: str) -> int:
         """How many runs of a session there are that have not come to their end."""
