@@ -97,7 +97,7 @@ def layout(
         >>> texts = ["The cat sat on the mat and the dog lay by the door", "Paris and Rome and Berlin are large old towns of Europe"]
         >>> found = experiments.layout(rmodel, "layers.6.resid_post", texts, packed=False, neighbours=3, progress=False)
         >>> found.axes["coordinate"], found.facts["massive tokens"]
-        (('x', 'y'), 2)
+        (('x', 'y'), 3)
         >>> found.facts["texts"][0]
         'The⟨ cat⟩ sat on the mat'
         >>> 0.5 < found.facts["trustworthiness"] <= 1
