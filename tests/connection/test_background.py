@@ -18,8 +18,8 @@ from garcon_jupyter.connection.background import MOMENT, Filling, Pace
 from garcon_jupyter.experiments import patching
 
 CLEAN, CORRUPTED = [[0, 40, 41, 42, 99]], [[0, 40, 77, 42, 99]]
-BY_POSITION, BY_HEAD = 4 * 5, 4 * 6
-"""Cells of the two sweeps: of four layers five positions, and six heads."""
+CHANGING, BY_HEAD = 4 * 3, 4 * 6
+"""Cells of the two sweeps that are computed: of four layers the positions from the first that differs on, and six heads."""
 
 
 # -- the parts, alone ----------------------------------------------------------------------------
@@ -129,9 +129,12 @@ def test_what_a_person_runs_goes_before_the_pieces_of_a_picture(
 def test_pieces_take_a_moment(rmodel: garcon.RemoteModel) -> None:
     asked(rmodel)
     widget = rmodel.patching(CLEAN, CORRUPTED, metric=slow).wait(60)
-    first, second, third, *rows = (int(piece.split()[-1]) for piece in asked(rmodel))
-    assert (first, second) == (1, 1)  # the two ends
-    assert third == BY_POSITION  # of whose time nothing was known
+    ends, *pieces = (int(piece.split()[-1]) for piece in asked(rmodel))
+    first, *rows = (
+        piece - ends for piece in pieces
+    )  # which each has the two ends beside its cells
+    assert ends == 2
+    assert first == CHANGING  # of whose time nothing was known
     assert sum(rows) == BY_HEAD and max(rows) * 0.03 <= MOMENT
     assert widget.values.axes == ("layer", "position")
 
@@ -181,7 +184,7 @@ def test_a_picture_ends_with_the_connection(llama_server: garcon.Server) -> None
 
 def test_what_failed_is_raised_by_who_waits(rmodel: garcon.RemoteModel) -> None:
     def fails(logits: Tensor) -> Tensor:
-        if len(logits) > 1:
+        if len(logits) > 2:  # more than the two ends
             raise ZeroDivisionError("in a sweep")
         return logits[:, -1, 17] - logits[:, -1, 23]
 
