@@ -189,8 +189,9 @@ class Readings:
             longer[0, -1] = self.tokens[0]
         with self.windows(), self._noting_stream() as seen:
             both = self._own(input_ids=longer)
+        told = seen and seen[0].shape[:2] == longer.shape  # some have the positions first
         self.wanted_stream = (
-            [row[:end] for row, end in zip(seen[0], ends, strict=True)] if seen else None
+            [row[:end] for row, end in zip(seen[0], ends, strict=True)] if told else None
         )
         first = self._own(input_ids=ids[:1])[0] if self.shortened else both[0, :-1]
         return {
