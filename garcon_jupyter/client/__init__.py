@@ -11,6 +11,7 @@ Not here: how anything looks (``display``, ``widgets``), and how bytes travel (`
 ``resuming``          which session is this notebook's own
 ``tokens``            what ``encode`` gives and the model reads
 ``encoding``          what ``encode`` and ``decode`` may be given
+``dictionaries``      dictionaries on the server: loaded, and gone through
 ``probes``            what the user composes: points, and probes on them
 ``function_checks``   what can be told of a function before it goes
 ``shipping``          functions on their way to the server

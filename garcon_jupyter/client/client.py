@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.client import display_hooks, out_buffers
-from garcon_jupyter.client.passes import PassClient
+from garcon_jupyter.client.dictionaries import DictionaryClient
 from garcon_jupyter.client.recordings import Handle, Recordings
 from garcon_jupyter.client.server_questions import ServerClient
 from garcon_jupyter.errors import BadRequest
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Client(PassClient, ServerClient):
+class Client(DictionaryClient, ServerClient):
     """A connection to a served model: tokens, passes, probes, and what they saved.
 
     A notebook has a :class:`~garcon_jupyter.RemoteModel`, which is one, and draws.

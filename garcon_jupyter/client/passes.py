@@ -36,9 +36,11 @@ class PassClient(TokenizerClient):
         last_tokens: what the last pass read.
         tokens_at: what the last pass read that had a probe on a point, by (point, name of the probe).
         adapter: that is on in passes that name none; None for the base model.
+        splices: the dictionaries that passes go through; see :meth:`garcon_jupyter.client.dictionaries.DictionaryClient.spliced`.
     """
 
     adapter: str | None = None
+    splices: tuple[wire.Splice, ...] = ()
 
     def __init__(
         self,
@@ -123,6 +125,7 @@ class PassClient(TokenizerClient):
                 seed=_seed(seed),
                 batch_tokens=batch_tokens,
                 adapter=self._adapter(adapter),
+                splices=self.splices,
             ),
             tokens,
         )
@@ -179,6 +182,7 @@ class PassClient(TokenizerClient):
                 adapter=self._adapter(adapter),
                 logits=logits,
                 each_row=bool(each_row),
+                splices=self.splices,
             ),
             tokens,
         )
@@ -226,6 +230,7 @@ class PassClient(TokenizerClient):
             options=options,
             seed=_seed(seed),
             adapter=self._adapter(adapter),
+            splices=self.splices,
         )
         return generated(self._run_pass(request, tokens))
 

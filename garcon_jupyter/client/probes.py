@@ -283,13 +283,14 @@ class ProbePoints(Mapping[str, ProbePoint]):
             return False
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        yield from self._names
+        yield from self._catalog.dictionary_names()
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._names) + len(self._catalog.dictionary_names())
 
     def _ipython_key_completions_(self) -> list[str]:
-        return self._names
+        return list(self)
 
     def __repr__(self) -> str:
         catalog = self._catalog

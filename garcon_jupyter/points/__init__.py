@@ -6,9 +6,11 @@ Not here: where a point is in a model (the server's families), and what a probe 
 ``parameters`` every parameter, declared once
 ``names``      the grammar of names: patterns, modules, the nearest names
 ``catalog``    what one model has of the table
+``dictionary_points``  points of dictionaries that a server has loaded
 """
 
 from garcon_jupyter.points.catalog import Catalog
+from garcon_jupyter.points.dictionary_points import DictionaryPoints
 from garcon_jupyter.points.names import (
     MODULE_PREFIX,
     MODULE_SIDES,
@@ -32,6 +34,7 @@ __all__ = [
     "POINTS",
     "Address",
     "Catalog",
+    "DictionaryPoints",
     "ParameterSpec",
     "PointSpec",
     "fill",

@@ -6,9 +6,10 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from garcon_jupyter.errors import PointUnavailable, UnknownParameter, UnknownPoint
+from garcon_jupyter.points.dictionary_points import DictionaryPoints, taken_apart
 from garcon_jupyter.points.names import (
     MODULE_PREFIX,
     MODULE_SIDES,
@@ -46,6 +47,7 @@ class Catalog:
         places: for each template that the model has, where in its modules the value is and how it is computed, in words.
         centred: the norms that take the mean away (LayerNorm; RMSNorm does not), by what the templates of their points begin
             with, such as ``layers.{i}.attn.norm``.
+        dictionaries: that are loaded beside the model, by name; they come and go.
     """
 
     sizes: dict[str, int]
@@ -58,6 +60,7 @@ class Catalog:
     kinds: tuple[str, ...] = ()
     places: dict[str, str] = field(default_factory=dict)
     centred: tuple[str, ...] = ()
+    dictionaries: dict[str, DictionaryPoints] = field(default_factory=dict)
 
     @property
     def mapped(self) -> bool:
@@ -91,6 +94,10 @@ class Catalog:
             if layer in self.layers.get(spec.template, ()):
                 names += self._fill_all(spec.template, layer)
         return names + [spec.template for spec in after]
+
+    def dictionary_names(self) -> list[str]:
+        """All points of the dictionaries that are loaded."""
+        return [name for each in self.dictionaries.values() for name in each.names()]
 
     def _fill_all(self, template: str, layer: int) -> list[str]:
         experts: Iterable[int | None] = range(self.n_experts) if "{e}" in template else (None,)
@@ -128,6 +135,8 @@ class Catalog:
             raise UnknownPoint.among(
                 "probe point", name, self.names() or [spec.template for spec in POINTS], remedy
             )
+        if address.dictionary:
+            return self._dictionary_point(address)
         if address.spec is None:
             self._check_module(name)
         elif address.template in self.refused:
@@ -138,6 +147,27 @@ class Catalog:
         elif address.layer is not None:
             self._check_layer(address)
         return address
+
+    def _dictionary_point(self, address: Address) -> Address:
+        """The address of a dictionary's point, with the sizes that the dictionary has."""
+        loaded, found = self.dictionaries.get(address.dictionary), taken_apart(address.name)
+        assert found is not None
+        if loaded is None:
+            others = ", ".join(self.dictionaries) or "none"
+            raise UnknownPoint(
+                f"No dictionary {address.dictionary!r} is loaded; those that are: {others}.",
+                "rmodel.dictionaries.load(PATH, name=…) loads one.",
+                self.dictionary_names(),
+            )
+        if address.name not in loaded.names():
+            raise UnknownPoint(
+                f"The dictionary {loaded.name!r} reads {loaded.reads}, not {found.host}.",
+                f"Its latents are {loaded.point()}.",
+                loaded.names(),
+            )
+        like = self.point(loaded.reads if found.part.of_latents else loaded.writes)
+        assert isinstance(like.spec, PointSpec)
+        return replace(address, spec=loaded.spec(found.part, like.spec))
 
     def _go_on(self, name: str) -> str:
         """What to name instead in a model that has points of its modules only."""
@@ -190,7 +220,8 @@ class Catalog:
         if not is_pattern(pattern) or self._is_module(pattern):
             return [self.point(pattern)]
         regex = pattern_regex(pattern)
-        sides = self.module_names() if pattern.startswith(MODULE_PREFIX) else self.names()
+        of_table = [*self.names(), *self.dictionary_names()]
+        sides = self.module_names() if pattern.startswith(MODULE_PREFIX) else of_table
         chosen = [self.point(name) for name in sides if regex.fullmatch(name)]
         if not chosen:
             # One concrete address of the pattern tells whether the point or the numbers are wrong.

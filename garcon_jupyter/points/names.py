@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from garcon_jupyter.errors import UnknownName
+from garcon_jupyter.points.dictionary_points import taken_apart
 from garcon_jupyter.points.parameters import PARAMETERS, ParameterSpec
 from garcon_jupyter.points.table import POINTS, PointSpec
 
@@ -31,12 +32,17 @@ _PARAMETER_REGEXES = [(template_regex(spec.template), spec) for spec in PARAMETE
 
 @dataclass(frozen=True)
 class Address:
-    """A point or parameter of one model: its name, its row of the table, its layer and expert."""
+    """A point or parameter of one model: its name, its row of the table, its layer and expert.
+
+    Attributes:
+        dictionary: the name of the dictionary whose value it is; "" of the model's own points.
+    """
 
     name: str
     spec: PointSpec | ParameterSpec | None
     layer: int | None = None
     expert: int | None = None
+    dictionary: str = ""
 
     @property
     def template(self) -> str:
@@ -55,7 +61,18 @@ def parse_point(name: str) -> Address | None:
         path = name[len(MODULE_PREFIX) :]
         stem, _, side = path.rpartition(".")
         return Address(name, None) if side in MODULE_SIDES and (stem or path) else None
-    return _parse(name, _POINT_REGEXES)
+    return _parse(name, _POINT_REGEXES) or _parse_dictionary_point(name)
+
+
+def _parse_dictionary_point(name: str) -> Address | None:
+    """As :func:`parse_point`; how many latents there are is not known by the name."""
+    found = taken_apart(name)
+    host = None if found is None else _parse(found.host, _POINT_REGEXES)
+    if found is None or host is None or not isinstance(host.spec, PointSpec):
+        return None
+    dims = (*host.spec.dims[:2], "F") if found.part.of_latents else host.spec.dims
+    spec = PointSpec(name, dims, "", found.part.what.format(name=found.name))
+    return Address(name, spec, host.layer, host.expert, found.name)
 
 
 def parse_parameter(name: str) -> Address | None:

@@ -16,7 +16,7 @@ from garcon_jupyter.errors import VersionMismatch
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port", "data_port")
 """The sockets of a server, as its connection file names them: Jupyter's own, and the one for data."""
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised whenever an old client and a new server would misunderstand each other."""
 
 REQUEST = "garcon_request"

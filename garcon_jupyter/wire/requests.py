@@ -81,6 +81,26 @@ class Batch:
     before: int | None = None
 
 
+SPLICE_ERRORS = ("live", "frozen", "none")
+"""What may become of what a dictionary's reconstruction lacks."""
+
+
+@dataclass(frozen=True)
+class Splice:
+    """How a pass goes on through a dictionary.
+
+    Attributes:
+        dictionary: its name on the server.
+        error: what its reconstruction lacks: "live", computed of the value; "frozen", a constant, on which no gradient depends;
+            "none", left out.
+        bypass: positions whose value goes past it, counted from 0 in each text.
+    """
+
+    dictionary: str
+    error: str = "live"
+    bypass: tuple[int, ...] = ()
+
+
 @dataclass
 class Request:
     """Base of all requests.
@@ -121,6 +141,7 @@ class Forward(AdaptedRequest):
     logits: str | Code = "all"
     seed: int = 0
     batch_tokens: int | str | None = None
+    splices: tuple[Splice, ...] = ()
 
 
 @dataclass
@@ -144,6 +165,7 @@ class Backward(AdaptedRequest):
     seed: int = 0
     logits: str = "all"
     each_row: bool = False
+    splices: tuple[Splice, ...] = ()
 
 
 @dataclass
@@ -155,6 +177,7 @@ class Generate(AdaptedRequest):
     probe_set: ProbeSet | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
+    splices: tuple[Splice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -358,6 +381,30 @@ class ExchangeWeights(Request):
 
 
 @dataclass
+class LoadDictionary(Request):
+    """Hold a dictionary beside the model, so that its latents are points; answer with its :class:`DictionaryPoints
+    <garcon_jupyter.points.dictionary_points.DictionaryPoints>` and its :class:`Description
+    <garcon_jupyter.dictionaries.description.Description>`. Where it is there already, it stays.
+
+    Attributes:
+        path: of its files, on the server's hosts.
+        name: by which its points are called; "" for one that is made of the path.
+        at: the point that it reads, or that and the one that it writes; () for those that its files name.
+    """
+
+    path: str = ""
+    name: str = ""
+    at: tuple[str, ...] = ()
+
+
+@dataclass
+class UnloadDictionary(Request):
+    """Let go of a dictionary; answer with its name."""
+
+    name: str = ""
+
+
+@dataclass
 class KeepCertificate(Request):
     """Keep a certificate with the model, and answer with the one that is kept; None where none is.
 
@@ -394,6 +441,8 @@ REQUESTS: dict[str, type[Request]] = {
         GetParameter,
         ReadWeights,
         ExchangeWeights,
+        LoadDictionary,
+        UnloadDictionary,
         KeepCertificate,
         RunOnRanks,
     )

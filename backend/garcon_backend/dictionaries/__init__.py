@@ -16,8 +16,19 @@ Not here: where a point is in a model, requests, and what user code does with a 
 ``in_context``        a dictionary that predicts a token's latents from earlier tokens
 """
 
-from garcon_backend.dictionaries.dictionary import Dictionary
-from garcon_backend.dictionaries.reading import describe, load
+from garcon_backend.dictionaries.dictionary import Candidates, Dictionary
+from garcon_backend.dictionaries.plan import ReadingPlan
+from garcon_backend.dictionaries.reading import cuts_into, describe, load, made, plan_of
 from garcon_backend.dictionaries.sparse import SparseLatents
 
-__all__ = ["Dictionary", "SparseLatents", "describe", "load"]
+__all__ = [
+    "Candidates",
+    "Dictionary",
+    "ReadingPlan",
+    "SparseLatents",
+    "cuts_into",
+    "describe",
+    "load",
+    "made",
+    "plan_of",
+]

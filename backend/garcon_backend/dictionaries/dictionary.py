@@ -146,6 +146,31 @@ class Dictionary:
         self._check_alone()
         return self._gated(self._pre(self._z(self._read(x))))
 
+    def activated(self, pre: Tensor) -> Tensor:
+        """The latents of pre-activations, as :meth:`pre_activation` gives them, [..., F].
+
+        Raises:
+            BadRequest: as :meth:`encode`.
+        """
+        self._check_alone()
+        return self._gated(pre)
+
+    def candidates_among(self, pre: Tensor) -> Candidates:
+        """As :meth:`candidates`, of pre-activations [..., F]."""
+        rows = pre.reshape(-1, pre.shape[-1])
+        scaled = rows if self.scale is None else rows * self.scale
+        values, places = selection.strongest(scaled, self.form.activation)
+        return Candidates(values, places + self.latents.start)
+
+    def passed(self, pre: Tensor, chosen: Candidates) -> Tensor:
+        """The latents of pre-activations [..., F] where it was settled which pass, among all parts.
+
+        As :meth:`own`, but on the autograd graph of the pre-activations.
+        """
+        on = self.own(chosen, pre.shape[:-1]) != 0
+        scaled = pre if self.scale is None else pre * self.scale
+        return scaled.where(on, torch.zeros((), dtype=pre.dtype, device=pre.device))
+
     def _gated(self, pre: Tensor, part: slice = slice(None)) -> Tensor:
         scale = None if self.scale is None else self.scale[..., part]
         threshold = None if self.threshold is None else self.threshold[..., part]
@@ -291,6 +316,16 @@ class Dictionary:
         y = written + self.tensors["output_bias"] if self.form.output_bias else written
         y = norms.scaling_back(x, self.form.norm_out)(y)
         return y + self._skipped(x) if self.form.skip and x is not None else y
+
+    def finished_change(self, change: Tensor, x: Tensor | None = None) -> Tensor:
+        """By how much the reconstruction changes where what all latents write changes by so much: bias and skip stay.
+
+        Args:
+            change: the sum over all parts.
+            x: as for :meth:`finished`.
+        """
+        x = None if x is None else self._read(x)
+        return norms.scaling_change(x, self.form.norm_out)(change)
 
     def _skipped(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.tensors["skip"])

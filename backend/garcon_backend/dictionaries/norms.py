@@ -42,6 +42,15 @@ def scaling_back(x: Tensor | None, norm: InputNorm) -> Callable[[Tensor], Tensor
     return lambda y: y * deviation + mean
 
 
+def scaling_change(x: Tensor | None, norm: InputNorm) -> Callable[[Tensor], Tensor]:
+    """As :func:`scaling_back`, of a change of what a dictionary writes: a mean that is added back stays as it is."""
+    if norm.kind != "standard":
+        return scaling_back(x, norm)
+    assert x is not None
+    _, deviation = _moments(x)
+    return lambda y: y * deviation
+
+
 def scales(norm: InputNorm, like: Tensor) -> Tensor:
     """The factors of a norm, one number or one for each input [inputs, 1]."""
     made = torch.tensor(norm.scale, dtype=like.dtype, device=like.device)

@@ -29,10 +29,10 @@ def describe(path: str | os.PathLike[str]) -> Description:
     Raises:
         NotADictionary: no format has such files, or they lack or contradict something, which is named.
     """
-    return plan(path).description
+    return plan_of(path).description
 
 
-def plan(path: str | os.PathLike[str]) -> ReadingPlan:
+def plan_of(path: str | os.PathLike[str]) -> ReadingPlan:
     """As :func:`describe`, with where each tensor is."""
     files = Files(_existing(Path(path).expanduser()))
     return format_of(files).read(files)
@@ -55,7 +55,7 @@ def load(
     latents: range | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Dictionary:
-    """The dictionary that a path holds.
+    """The dictionary that a path holds, on the CPU.
 
     Args:
         path: the directory or file.
@@ -66,13 +66,16 @@ def load(
         NotADictionary: no format has such files; or something in them is missing, contradicts itself, or is no number.
         BadRequest: it cannot be held in parts, or not in these.
     """
-    return made(plan(path), latents, dtype)
+    return made(plan_of(path), latents, dtype)
 
 
 def made(
-    of: ReadingPlan, latents: range | None = None, dtype: torch.dtype = torch.float32
+    of: ReadingPlan,
+    latents: range | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> Dictionary:
-    """The dictionary of a plan."""
+    """The dictionary of a plan; the rest as for :func:`load`."""
     description = of.description
     latents = range(description.latents) if latents is None else latents
     _check_part(description, latents)
@@ -88,7 +91,23 @@ def made(
             tensors[name] = torch.stack(found)
     if (threshold := tensors.get("threshold")) is not None and threshold.dim() == 0:
         tensors["threshold"] = threshold.expand(len(latents)).clone()
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     return _CLASSES[description.form.kind](description, tensors, latents)
+
+
+def cuts_into(description: Description, parts: int) -> bool:
+    """Whether a dictionary can be held in so many equal parts, each by a rank."""
+    form = description.form
+    whole_units = description.latents
+    if form.activation.kind == "groupmax":
+        whole_units = form.activation.k
+    return (
+        parts > 1
+        and whole_units % parts == 0
+        and form.kind == "token"
+        and not form.activation.joint
+        and not (form.competes and form.decoder_norms == "gate")
+    )
 
 
 def _by_target(name: str, found: list[Tensor]) -> dict[str, Tensor]:

@@ -251,6 +251,18 @@ class _AllGatherOverRanks(torch.autograd.Function):
         return gradient[..., start:stop].contiguous(), None, None
 
 
+class _PieceOfRank(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
+        ctx.total, ctx.ranks = x.shape[-1], ranks
+        start, stop = span(ctx.total, ranks.size, ranks.rank)
+        return x[..., start:stop].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return ctx.ranks.all_gather(gradient, ctx.total), None
+
+
 def sum_over_ranks(x: Tensor, ranks: Ranks) -> Tensor:
     """The sum of every rank's `x`, replicated; its gradient goes back to each term as it is."""
     return x if ranks.size == 1 else _SumOverRanks.apply(x, ranks)
@@ -264,6 +276,11 @@ def shared_by_ranks(x: Tensor, ranks: Ranks) -> Tensor:
 def all_gather_over_ranks(x: Tensor, total: int, ranks: Ranks) -> Tensor:
     """Pieces of the last dimension put together, replicated; each gets back its own gradient."""
     return x if ranks.size == 1 else _AllGatherOverRanks.apply(x, total, ranks)
+
+
+def piece_of_rank(x: Tensor, ranks: Ranks) -> Tensor:
+    """This rank's piece of the last dimension of a replicated `x`, whose gradient is put together of all pieces'."""
+    return x if ranks.size == 1 else _PieceOfRank.apply(x, ranks)
 
 
 class _SendOn(torch.autograd.Function):

@@ -93,6 +93,7 @@ class Passes:
             request.session,
             rows=len(inputs.ids),
             seed=request.seed,
+            splices=request.splices,
             **options,
         )
         probed.comes_from(request.batch)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from garcon_backend.execution.admission import NEGLIGIBLE, Need
-from garcon_backend.probing.probed_pass import site_here
+from garcon_backend.probing.point_places import layout_of, site_here
 from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.user_calls import LoadedProbe
 from garcon_backend.process import memory
@@ -72,5 +72,4 @@ class RecorderAdmission:
             return 0
         dims = self._rank.bound.catalog.shape(address)[1 if address.expert is not None else 2 :]
         units = math.prod(size for size in dims if isinstance(size, int))
-        split = address.spec.split if sharded else ""
-        return units // self._rank.layouts[split].chunks if split else units
+        return units // layout_of(self._rank, address).chunks if sharded else units

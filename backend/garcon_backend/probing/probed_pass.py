@@ -18,7 +18,7 @@ Invariants:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -28,29 +28,19 @@ from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import Layout, Ranks
 from garcon_backend.distributed.gather_group import GatherGroup
-from garcon_backend.hook_sites.sites import HookSite, LogitsOf
-from garcon_backend.models.sharding import StandIn, module_layout
+from garcon_backend.hook_sites.sites import Visitor
 from garcon_backend.probing.autograd import Enter, Graft, Visit, nodes_behind
 from garcon_backend.probing.called_modules import CalledModules
+from garcon_backend.probing.dictionary_visits import DictionaryVisits
+from garcon_backend.probing.point_places import layout_of, site_here
 from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.user_calls import LoadedProbe, Point, UserCalls, own
 from garcon_backend.process.user_code import UserFailure
 from garcon_backend.save_contexts.copies import memory_of
-from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address, PointSpec
-from garcon_jupyter.wire.requests import Batch
+from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address
+from garcon_jupyter.wire.requests import Batch, Splice
 
 _ORDER = {spec.template: number for number, spec in enumerate(POINTS)}
-
-
-def site_here(rank: Rank, address: Address) -> tuple[HookSite, nn.Module] | None:
-    """Where a point is visited on this rank, and the module that it is installed on; None where another stage has it."""
-    site, module = rank.bound.site(address)
-    if module is None or isinstance(module, StandIn):
-        return None
-    # The whole model puts out logits on every stage; those of the last one are real.
-    if isinstance(site, LogitsOf) and not rank.mesh.last_stage:
-        return None
-    return site, module
 
 
 class ProbedPass(UserCalls):
@@ -65,9 +55,11 @@ class ProbedPass(UserCalls):
         seed: int = 0,
         grad: bool = False,
         caching: bool = False,
+        splices: Sequence[Splice] = (),
     ) -> None:
         super().__init__(rank, session, seed)
         self.grad, self.caching = grad, caching
+        self.splices = {splice.dictionary: splice for splice in splices}
         self.sizes = rank.bound.catalog.sizes
         self.batch, self.copies = (0, 0), 1
         self.gather_group = GatherGroup(rank.mesh.tp, rank.mesh.replicas, rows)
@@ -96,26 +88,7 @@ class ProbedPass(UserCalls):
             self.offsets = torch.as_tensor(batch.offsets).to(device)
 
     def _point(self, address: Address) -> Point:
-        return self.points.setdefault(address.name, Point(address, self._layout(address)))
-
-    def _layout(self, address: Address) -> Layout:
-        spec = address.spec
-        if address.name.startswith(MODULE_PREFIX):
-            return self._module_layout(address.name)
-        split = spec.split if isinstance(spec, PointSpec) else ""
-        layout = self.rank.layouts[split]
-        if not split or layout.chunks == 1:
-            return layout
-        assert spec is not None
-        return replace(layout, dim=spec.dims.index(split))
-
-    def _module_layout(self, name: str) -> Layout:
-        path, _, side = name[len(MODULE_PREFIX) :].rpartition(".")
-        try:
-            self.rank.model.get_submodule(path)
-        except AttributeError:  # of another stage
-            return Layout()
-        return module_layout(self.rank.model, self.rank.mesh, path, side)
+        return self.points.setdefault(address.name, Point(address, layout_of(self.rank, address)))
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -123,15 +96,13 @@ class ProbedPass(UserCalls):
         removals = []
         modules = []
         try:
-            for name in sorted(self.points, key=self._order):
-                point = self.points[name]
-                if (found := site_here(self.rank, point.address)) is None:
+            for address, visit in self._visitors():
+                if (found := site_here(self.rank, address)) is None:
                     continue
                 site, module = found
-                visit = self._visitor(point)
-                removals.append(site.install(module, self, visit, point.address.expert))
-                if name.startswith(MODULE_PREFIX):
-                    modules.append(name)
+                removals.append(site.install(module, self, visit, address.expert))
+                if address.name.startswith(MODULE_PREFIX):
+                    modules.append(address.name)
             self.called = CalledModules(self.rank.model, modules)
             with self.called.watched():
                 yield
@@ -139,9 +110,40 @@ class ProbedPass(UserCalls):
             for remove in reversed(removals):
                 remove()
 
-    def _order(self, name: str) -> int:
-        # Hooks of one module run in the order of the table: `out` before `contribution`.
-        return _ORDER.get(self.points[name].address.template, 0)
+    def _visitors(self) -> list[tuple[Address, Visitor]]:
+        """What visits each point of the model: its own probes, then the dictionaries that read or write it.
+
+        Hooks of one module run in the order of the table: `out` before `contribution`.
+        """
+        visitors: dict[str, list[Visitor]] = {}
+        for name, point in self.points.items():
+            if not point.address.dictionary:
+                visitors.setdefault(name, []).append(self._visitor(point))
+        for dictionary in self._dictionaries():
+            for name, visit in dictionary.visitors():
+                visitors.setdefault(name, []).append(visit)
+        catalog = self.rank.bound.catalog
+        addresses = [
+            self.points[name].address if name in self.points else catalog.point(name)
+            for name in visitors
+        ]
+        addresses.sort(key=lambda address: _ORDER.get(address.template, 0))
+        return [(address, _one_after_the_other(visitors[address.name])) for address in addresses]
+
+    def _dictionaries(self) -> Iterator[DictionaryVisits]:
+        """The dictionaries that this pass visits, or goes through, and whose points this rank has."""
+        points: dict[str, dict[str, Point]] = {name: {} for name in self.splices}
+        for name, point in self.points.items():
+            if point.address.dictionary:
+                word = name.rpartition(".")[-1]
+                points.setdefault(point.address.dictionary, {})[word] = point
+        catalog = self.rank.bound.catalog
+        for name, visited in points.items():
+            loaded = self.rank.dictionaries[name]
+            if loaded.here is not None:
+                ends = (catalog.point(loaded.points.reads), catalog.point(loaded.points.writes))
+                lies = (layout_of(self.rank, ends[0]), layout_of(self.rank, ends[1]))
+                yield DictionaryVisits(self, loaded, visited, self.splices.get(name), lies)
 
     def note_silent(self) -> None:
         """Say of probes whose module the pass did not call that it did not: now, and in recordings."""
@@ -153,7 +155,7 @@ class ProbedPass(UserCalls):
                     with self.rank.output.captured():
                         print(f"[garcon] {why}", file=sys.stderr)
 
-    def _visitor(self, point: Point) -> Callable[[Tensor], Tensor | None]:
+    def _visitor(self, point: Point) -> Visitor:
         return lambda value: self.visit(point, value)
 
     def begin(
@@ -372,3 +374,18 @@ class ProbedPass(UserCalls):
         """Let go of everything: autograd would keep visits alive with the graph."""
         self.visits.clear()
         self.points.clear()
+
+
+def _one_after_the_other(visitors: Sequence[Visitor]) -> Visitor:
+    """A visit by several: each sees what the one before left."""
+    if len(visitors) == 1:
+        return visitors[0]
+
+    def visit(value: Tensor) -> Tensor | None:
+        now = value
+        for each in visitors:
+            new = each(now)
+            now = now if new is None else new
+        return None if now is value else now
+
+    return visit

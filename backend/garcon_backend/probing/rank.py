@@ -22,6 +22,7 @@ from garcon_backend.models.config import brings_its_code
 from garcon_backend.models.current_weights import CurrentWeights
 from garcon_backend.models.families import family_of
 from garcon_backend.models.family import Family
+from garcon_backend.probing.loaded_dictionaries import LoadedDictionaries
 from garcon_backend.process import memory
 from garcon_backend.process.interrupts import Cancelled, Interrupts
 from garcon_backend.process.output import UserOutput
@@ -45,6 +46,7 @@ class Rank:
         tokenizer: of the model, or None.
         adapters: that requests may name.
         weights: the checkpoint that the model is of; None of a module of the user's own.
+        dictionaries: that were loaded beside the model.
     """
 
     mesh: Mesh
@@ -57,6 +59,7 @@ class Rank:
     tokenizer: Any | None = None
     adapters: Adapters = field(default_factory=Adapters)
     weights: CurrentWeights | None = None
+    dictionaries: LoadedDictionaries = field(default_factory=LoadedDictionaries)
 
     def user_code(self, seed: int | None = None) -> AbstractContextManager[None]:
         """While this is entered, code of the user's runs; see :func:`garcon_backend.process.user_code.user_code`."""

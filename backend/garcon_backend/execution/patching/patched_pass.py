@@ -14,7 +14,8 @@ from torch import Tensor
 from garcon_backend.distributed.collectives import Layout, Ranks
 from garcon_backend.distributed.gather_group import GatherGroup
 from garcon_backend.execution.patching.cells import ALL, RowPatch
-from garcon_backend.probing.probed_pass import ProbedPass, site_here
+from garcon_backend.probing.point_places import site_here
+from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.user_calls import Point
 from garcon_backend.process.user_code import UserFailure

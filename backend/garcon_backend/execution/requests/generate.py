@@ -35,6 +35,14 @@ class GenerateHandler(ProbedRequestHandler[wire.Generate]):
                     f"{probe.address.name} cannot be probed while generating: {why}.",
                     "Probe it in a forward, or what it is made of.",
                 )
+        used = {probe.address.dictionary for probe in self.probes if probe.address.dictionary}
+        for name in sorted(used | {splice.dictionary for splice in self.request.splices}):
+            form = self.rank.dictionaries[name].description.form
+            if not form.per_token and self.request.options.get("use_cache", True):
+                raise PointUnavailable(
+                    f"The dictionary {name!r} reads a token with all that are before it, which a step of generation does not have.",
+                    "Generate with use_cache=False: each step reads everything anew.",
+                )
 
     def run_pass(self) -> wire.GeneratedTokens | None:
         return generate(self.tools.passes, self.request, self.batch, self.probes)

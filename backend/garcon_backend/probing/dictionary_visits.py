@@ -1,0 +1,187 @@
+"""A dictionary in a pass: its latents are visited where its point is, and what they become is written back.
+
+What the model goes on with is the model's own value and the *change* that the visits make to the reconstruction,
+
+    value + (decode(f') - decode(f)),
+
+so where nobody changes anything it is the same to the last bit, whatever the reconstruction lacks. The usual order, the
+reconstruction and then its error, rounds. For gradients it says what the error is (Marks et al. 2024): *live*, it is computed of the
+value, so that below the dictionary gradients are the model's own; *frozen*, a constant, so that they go through the latents alone;
+*none*, there is no error, and the model goes on with the reconstruction.
+
+Latents may be cut over the tensor-parallel ranks. Each encodes its own from the whole value, top-k ones are chosen among all, and what
+the parts write is added up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from garcon_backend.dictionaries import Candidates, Dictionary
+from garcon_backend.distributed.collectives import (
+    Layout,
+    all_gather_over_ranks,
+    piece_of_rank,
+    shared_by_ranks,
+    sum_over_ranks,
+)
+from garcon_backend.hook_sites.sites import Visitor
+from garcon_backend.probing.loaded_dictionaries import LoadedDictionary
+from garcon_backend.probing.user_calls import Point
+from garcon_jupyter.wire.requests import Splice
+
+if TYPE_CHECKING:
+    from garcon_backend.probing.probed_pass import ProbedPass
+
+
+class DictionaryVisits:
+    """One dictionary in the pass of one request, on one rank.
+
+    Args:
+        probed: the pass.
+        loaded: the dictionary.
+        points: those of it that are visited, by the last word of their names.
+        splice: how the model goes on through it; None where it is looked at, or edited, alone.
+        lies: how values lie on the tensor-parallel ranks at the points that it reads and writes.
+    """
+
+    def __init__(
+        self,
+        probed: ProbedPass,
+        loaded: LoadedDictionary,
+        points: dict[str, Point],
+        splice: Splice | None,
+        lies: tuple[Layout, Layout],
+    ) -> None:
+        assert loaded.here is not None
+        self._probed, self._loaded, self._points = probed, loaded, points
+        self._dictionary: Dictionary = loaded.here
+        self._splice = splice or Splice(loaded.points.name)
+        self._reads, self._writes = lies
+        self._tp = probed.rank.mesh.tp
+        self._x = self._before = self._after = torch.empty(0)
+        self._edited = False
+
+    def visitors(self) -> list[tuple[str, Visitor]]:
+        """What visits which point of the model."""
+        points = self._loaded.points
+        if points.reads == points.writes:
+            return [(points.reads, self._read_and_write)]
+        return [(points.reads, self._read), (points.writes, self._write)]
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def _read_and_write(self, value: Tensor) -> Tensor | None:
+        self._read(value)
+        return self._write(value)
+
+    def _read(self, value: Tensor) -> None:
+        """Encode what is at the point that is read, and visit what comes of it."""
+        self._x = self._whole(value, self._reads)
+        if self._loaded.parts > 1:
+            self._x = shared_by_ranks(self._x, self._tp)
+        if self._dictionary.kind == "pursuit":
+            self._before, seen = self._dictionary.encode(self._x), None
+        else:
+            pre = self._dictionary.pre_activation(self._x)
+            seen = self._visited("pre_activation", pre)
+            self._before = self._activated(pre)
+        latents = self._before if seen is None else self._activated(seen)
+        new = self._visited("latents", latents)
+        self._after = latents if new is None else new
+        self._edited = self._after is not self._before
+
+    def _activated(self, pre: Tensor) -> Tensor:
+        """The latents of this rank's pre-activations; those that compete, compete with those of all ranks."""
+        if self._loaded.parts == 1 or not self._dictionary.form.competes:
+            return self._dictionary.activated(pre)
+        own = self._dictionary.candidates_among(pre.detach())
+        count = own.values.shape[-1] * self._tp.size
+        values, latents = (
+            self._tp.all_gather(part, count) for part in (own.values, own.latents)
+        )
+        return self._dictionary.passed(pre, self._dictionary.chosen([Candidates(values, latents)]))
+
+    def _visited(self, word: str, value: Tensor) -> Tensor | None:
+        point = self._points.get(word)
+        return None if point is None else self._probed.visit(point, value)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def _write(self, value: Tensor) -> Tensor | None:
+        """What the model goes on with at the point that is written; None where that is what it had."""
+        spliced = self._splice.error
+        looked_at = {"reconstruction", "error"} & self._points.keys()
+        through = torch.is_grad_enabled() and self._probed.grad and spliced == "frozen"
+        if not (self._edited or looked_at or through or spliced == "none"):
+            return None
+        if looked_at or through or spliced == "none":
+            new = self._rebuilt(value)
+        else:
+            new = self._on_value(value, self._change())
+        self._x = self._before = self._after = torch.empty(0)
+        return new if new is None else self._but_bypassed(value, new)
+
+    def _change(self) -> Tensor:
+        """By how much the visits change the reconstruction."""
+        written = self._dictionary.written(self._after - self._before)
+        return self._dictionary.finished_change(self._summed(written), self._x)
+
+    def _rebuilt(self, value: Tensor) -> Tensor | None:
+        """The value of a reconstruction and an error that are there as tensors of their own."""
+        kind = self._splice.error
+        before = self._decoded(self._before)
+        after = before if self._after is self._before else self._decoded(self._after)
+        seen = self._visited("reconstruction", after)
+        new = after if seen is None else seen
+        frozen = kind == "frozen"
+        lacks, error = None, None
+        if "error" in self._points:
+            lacks = self._whole(value, self._writes) - before
+            lacks = lacks.detach() if frozen else lacks
+            error = self._visited("error", lacks)
+        if kind == "none":
+            return self._on_value(torch.zeros_like(value), new)
+        unchanged = new is before and error is None
+        if unchanged and not (frozen and torch.is_grad_enabled()):
+            return None
+        change = new - (before.detach() if frozen else before)
+        if error is not None and lacks is not None:
+            change = change + (error - lacks)
+        return self._on_value(value.detach() if frozen else value, change)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        if self._loaded.parts == 1:
+            return self._dictionary.decode(latents, self._x)
+        written = self._summed(self._dictionary.written(latents))
+        return self._dictionary.finished(written, self._x)
+
+    def _summed(self, written: Tensor) -> Tensor:
+        return sum_over_ranks(written, self._tp) if self._loaded.parts > 1 else written
+
+    # -- between what the model has and what the dictionary reads ----------------------------------
+
+    def _whole(self, value: Tensor, lies: Layout) -> Tensor:
+        """A value [b, p, …] with all its units on every rank, side by side, in the dictionary's dtype."""
+        flat = value.flatten(2).to(self._dictionary.dtype)
+        if lies.chunks == 1:
+            return flat
+        return all_gather_over_ranks(flat, flat.shape[-1] * lies.chunks, self._tp)
+
+    def _on_value(self, value: Tensor, change: Tensor) -> Tensor:
+        """A value with a change of all units added to this rank's."""
+        if self._writes.chunks > 1:
+            change = piece_of_rank(change, self._tp)
+        return value + change.to(value.dtype).view(value.shape)
+
+    def _but_bypassed(self, value: Tensor, new: Tensor) -> Tensor:
+        """The model's own value at the positions that go past the dictionary."""
+        positions = self._probed.positions
+        if not self._splice.bypass or positions is None:
+            return new
+        places = self._probed.gather_group.scatter_rows(positions)
+        past = torch.isin(places, torch.tensor(self._splice.bypass, device=places.device))
+        return torch.where(past.view(*past.shape, *[1] * (value.dim() - 2)), value, new)

@@ -1,0 +1,233 @@
+"""Dictionaries on the server of a model: loaded by name, their latents points like any other.
+
+sae = rmodel.dictionaries.load("path/to/sae")
+sae.latents                        # <probe point layers.10.resid_post.sae.sae.latents [b, p, 16384]: …>
+rmodel.dictionaries                # those that are loaded, by name
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from garcon_jupyter.amounts import sized
+from garcon_jupyter.client.passes import PassClient
+from garcon_jupyter.client.probes import ProbePoint
+from garcon_jupyter.connection import prints
+from garcon_jupyter.dictionaries import Description
+from garcon_jupyter.dictionaries.fetching import locate
+from garcon_jupyter.dictionaries.places import point_of
+from garcon_jupyter.errors import BadRequest, UnknownName
+from garcon_jupyter.points import DictionaryPoints
+from garcon_jupyter.wire import requests as wire
+
+
+class ServedDictionary:
+    """A dictionary on the server.
+
+    Attributes:
+        name: by which its points are called.
+        points: what the model has by it.
+    """
+
+    def __init__(self, rmodel: PassClient, points: DictionaryPoints) -> None:
+        self._rmodel = rmodel
+        self.name, self.points = points.name, points
+
+    @property
+    def formula(self) -> str:
+        """What it computes, in one line."""
+        return self.points.formula
+
+    @property
+    def latents(self) -> ProbePoint:
+        """The point of its latents, [b, p, F]."""
+        return self.point("latents")
+
+    @property
+    def pre_activation(self) -> ProbePoint:
+        """The point of what decides which latents are on, [b, p, F]."""
+        return self.point("pre_activation")
+
+    @property
+    def reconstruction(self) -> ProbePoint:
+        """The point of what its latents say is there, of the shape of the point that it writes."""
+        return self.point("reconstruction")
+
+    @property
+    def error(self) -> ProbePoint:
+        """The point of what its reconstruction lacks, of that shape too."""
+        return self.point("error")
+
+    def point(self, word: str) -> ProbePoint:
+        """One of its points, by its last word.
+
+        Raises:
+            UnknownPoint: it has none of that name.
+        """
+        return self._rmodel.probe_points[self.points.point(word)]
+
+    def unload(self) -> None:
+        """Let go of it on the server."""
+        self._rmodel.dictionaries.unload(self.name)
+
+    def __repr__(self) -> str:
+        points = self.points
+        where = points.reads if points.reads == points.writes else f"{points.reads} → {points.writes}"
+        size = f", {sized(points.nbytes)}" if points.nbytes else ""
+        return f"<dictionary {self.name}: {points.latents:,} latents at {where}{size}; {points.formula}>"
+
+
+class ServedDictionaries(Mapping[str, ServedDictionary]):
+    """The dictionaries of a server, by name: all its sessions have the same."""
+
+    def __init__(self, rmodel: PassClient) -> None:
+        self._rmodel = rmodel
+
+    @property
+    def _there(self) -> dict[str, DictionaryPoints]:
+        return self._rmodel.catalog.dictionaries
+
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        name: str = "",
+        at: str | Sequence[str] = (),
+    ) -> ServedDictionary:
+        """Load a dictionary on the server: a sparse autoencoder or a transcoder, of any format that is known.
+
+        Args:
+            path: the directory or file, on the server's hosts; or a hub id, ``org/name`` or ``org/name/folder``.
+            name: by which its points are called; by default the last part of the path.
+            at: the point that it reads, or that and the one that it writes, where its files do not say so or say it by a name that
+                may mean several. Points of the table or names of other libraries (``blocks.3.hook_resid_post``).
+
+        Returns:
+            The dictionary. What was read is printed, as one formula. Where it is loaded already, it is not loaded again.
+
+        Raises:
+            NotADictionary: there is nothing of a known format, or something of it is missing or contradicts itself.
+            UnclearPoint: where it belongs is not said, or may be several points, which are named: see :meth:`fit`.
+            WrongDictionary: the model lacks its point, or has it with another number of units.
+            BadRequest: another dictionary has that name; or it is of a kind that cannot be served.
+            DoesNotFit: it has no room, with both numbers.
+        """
+        asked = wire.LoadDictionary(
+            path=os.fspath(locate(path, prints.notice)), name=name, at=_points(at)
+        )
+        points, description = self._rmodel._run(asked)
+        fresh = points.name not in self._there
+        self._there[points.name] = points
+        if fresh:
+            prints.plain(0, "stdout", f"{_said(points, description)}\n")
+        return ServedDictionary(self._rmodel, points)
+
+    def unload(self, name: str) -> None:
+        """Let go of a dictionary on the server, for all its sessions.
+
+        Raises:
+            UnknownName: none of that name is loaded.
+        """
+        self._rmodel._run(wire.UnloadDictionary(name=name))
+        self._there.pop(name, None)
+
+    def __getitem__(self, name: str) -> ServedDictionary:
+        if name not in self._there:
+            raise UnknownName.among(
+                "dictionary", name, self._there, "rmodel.dictionaries.load(PATH) loads one."
+            )
+        return ServedDictionary(self._rmodel, self._there[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._there
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._there)
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._there)
+
+    def __repr__(self) -> str:
+        if not self._there:
+            return "<no dictionary is loaded; rmodel.dictionaries.load(PATH) loads one>"
+        return "\n".join(repr(self[name]) for name in self)
+
+
+class DictionaryClient(PassClient):
+    """What a connection does with dictionaries."""
+
+    @property
+    def dictionaries(self) -> ServedDictionaries:
+        """The dictionaries on the server, by name."""
+        return ServedDictionaries(self)
+
+    @contextmanager
+    def spliced(
+        self, *names: str, error: str = "live", bypass: Sequence[int] = ()
+    ) -> Iterator[None]:
+        """While this is entered, passes go on through dictionaries: what their latents become is what the model reads.
+
+        Where no probe changes a latent, an error that is kept makes it the model's own numbers, to the last bit. What the error is
+        matters for gradients (Marks et al. 2024): "live", it is computed of the value, and gradients below the dictionary are the
+        model's own; "frozen", it is a constant, and they go through the latents alone. "none" leaves it out: the model goes on with
+        the reconstruction.
+
+        Args:
+            names: of dictionaries, in any number.
+            error: "live", "frozen" or "none".
+            bypass: positions whose values go past the dictionaries, counted from 0 in each text: such as [0] where a dictionary
+                was trained without first tokens, whose values are a hundred times those of others.
+
+        Raises:
+            UnknownName: no dictionary of that name is loaded.
+            BadRequest: there is no such error.
+
+        Examples:
+            >>> with rmodel.spliced("NAME", error="none", bypass=[0]):
+            ...     logits = rmodel.forward(tokens)
+        """
+        if error not in wire.SPLICE_ERRORS:
+            raise BadRequest(
+                f"There is no error={error!r} of a splice.",
+                f"There are {', '.join(wire.SPLICE_ERRORS)}.",
+            )
+        added = [wire.Splice(self.dictionaries[name].name, error, _positions(bypass)) for name in names]
+        former = self.splices
+        replaced = {splice.dictionary for splice in added}
+        self.splices = (*(s for s in former if s.dictionary not in replaced), *added)
+        try:
+            yield
+        finally:
+            self.splices = former
+
+
+def _positions(bypass: Sequence[int]) -> tuple[int, ...]:
+    try:
+        found = tuple(operator.index(position) for position in bypass)
+    except TypeError:
+        found = (-1,)
+    if any(position < 0 for position in found):
+        raise BadRequest(
+            f"bypass={bypass!r} are no positions.", "Give numbers counted from 0, such as bypass=[0]."
+        )
+    return found
+
+
+def _points(at: str | Sequence[str]) -> tuple[str, ...]:
+    """Points that were said, by the table's names."""
+    said = (at,) if isinstance(at, str) else tuple(at)
+    if len(said) > 2:
+        raise BadRequest(
+            f"at={at!r} names {len(said)} points.",
+            "Give the point that it reads, or that and the one that it writes.",
+        )
+    return tuple(point_of(point) for point in said)
+
+
+def _said(points: DictionaryPoints, description: Description) -> str:
+    return f"{points.name}: {description}; {sized(points.nbytes)}"
