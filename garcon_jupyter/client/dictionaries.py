@@ -71,11 +71,13 @@ class ServedDictionary:
 
     def unload(self) -> None:
         """Let go of it on the server."""
-        self._rmodel.dictionaries.unload(self.name)
+        ServedDictionaries(self._rmodel).unload(self.name)
 
     def __repr__(self) -> str:
         points = self.points
-        where = points.reads if points.reads == points.writes else f"{points.reads} → {points.writes}"
+        where = (
+            points.reads if points.reads == points.writes else f"{points.reads} → {points.writes}"
+        )
         size = f", {sized(points.nbytes)}" if points.nbytes else ""
         return f"<dictionary {self.name}: {points.latents:,} latents at {where}{size}; {points.formula}>"
 
@@ -196,7 +198,9 @@ class DictionaryClient(PassClient):
                 f"There is no error={error!r} of a splice.",
                 f"There are {', '.join(wire.SPLICE_ERRORS)}.",
             )
-        added = [wire.Splice(self.dictionaries[name].name, error, _positions(bypass)) for name in names]
+        added = [
+            wire.Splice(self.dictionaries[name].name, error, _positions(bypass)) for name in names
+        ]
         former = self.splices
         replaced = {splice.dictionary for splice in added}
         self.splices = (*(s for s in former if s.dictionary not in replaced), *added)
@@ -213,7 +217,8 @@ def _positions(bypass: Sequence[int]) -> tuple[int, ...]:
         found = (-1,)
     if any(position < 0 for position in found):
         raise BadRequest(
-            f"bypass={bypass!r} are no positions.", "Give numbers counted from 0, such as bypass=[0]."
+            f"bypass={bypass!r} are no positions.",
+            "Give numbers counted from 0, such as bypass=[0].",
         )
     return found
 

@@ -112,6 +112,7 @@ class DataRuns(Client):
                 None if checkpoint is None else _path(self, checkpoint),
                 every,
                 self._adapter(adapter),
+                self.splices,
                 conclude,
             )
             status = ask(self, "start", asked)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from garcon_jupyter.wire.requests import ProbeSpec
+from garcon_jupyter.wire.requests import ProbeSpec, Splice
 
 VERBS = ("start", "resume_from", "list", "poll", "pause", "resume", "cancel")
 """What can be asked about runs."""
@@ -78,6 +78,7 @@ class StartRun:
         checkpoint: directory for checkpoints; None for one in the server's own.
         every: seconds between two checkpoints; 0 for one after each batch.
         adapter: that is on in all of its passes; None for the base model.
+        splices: dictionaries that all of its passes go through.
         conclude: whether what the probes keep is told when the data is over: stores of activations end so.
     """
 
@@ -89,6 +90,7 @@ class StartRun:
     checkpoint: str | None = None
     every: float = 30.0
     adapter: str | None = None
+    splices: tuple[Splice, ...] = ()
     conclude: bool = False
 
 

@@ -32,6 +32,8 @@ from garcon_backend.kernel.kernel import GarconKernel
 from garcon_backend.lockstep.command_sockets import Link
 from garcon_backend.lockstep.coordinator import Lockstep
 from garcon_backend.lockstep.liveness import PARTING_TIME
+from garcon_backend.lockstep.outcome import RequestFailed
+from garcon_backend.probing import loaded_dictionaries
 from garcon_backend.process.output import log
 from garcon_backend.tokenization.tokenizer import Tokenizing
 from garcon_jupyter.points import Catalog, parameter_order
@@ -62,6 +64,7 @@ def serve(spec: LaunchSpec, loaded: LoadedRank, link: Link) -> None:
         spec.directory / "runs",
         _data_plane(spec, _connection(spec)),
     )
+    _dictionaries_again(spec, lockstep)
     app = _application(spec, loaded)
     _announce(spec, Path(app.abs_connection_file))
     spec.ready_file.touch()
@@ -69,6 +72,17 @@ def serve(spec: LaunchSpec, loaded: LoadedRank, link: Link) -> None:
     link.await_parting()
     _await_others(ranks)
     app.close()  # when the last answers are on their way
+
+
+def _dictionaries_again(spec: LaunchSpec, lockstep: Lockstep) -> None:
+    """Load the dictionaries that were there before the ranks were started anew, and from now on note which there are."""
+    note = spec.directory / loaded_dictionaries.NOTE
+    for request in loaded_dictionaries.noted(note) if epoch() else ():
+        try:
+            lockstep.run(f"dictionary {request.name}", request)
+        except RequestFailed as error:
+            log(f"the dictionary {request.name} is not loaded again: {error.failure['problem']}")
+    lockstep.executor.rank.dictionaries.note = note
 
 
 def _await_others(ranks: list[dict[str, Any]]) -> None:

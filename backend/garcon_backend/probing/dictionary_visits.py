@@ -80,13 +80,13 @@ class DictionaryVisits:
 
     def _read(self, value: Tensor) -> None:
         """Encode what is at the point that is read, and visit what comes of it."""
-        self._x = self._whole(value, self._reads)
-        if self._loaded.parts > 1:
-            self._x = shared_by_ranks(self._x, self._tp)
+        self._x = whole = self._whole(value, self._reads)
+        if self._loaded.parts > 1:  # for the encoder alone: what else reads it is the same on every rank
+            whole = shared_by_ranks(whole, self._tp)
         if self._dictionary.kind == "pursuit":
-            self._before, seen = self._dictionary.encode(self._x), None
+            self._before, seen = self._dictionary.encode(whole), None
         else:
-            pre = self._dictionary.pre_activation(self._x)
+            pre = self._dictionary.pre_activation(whole)
             seen = self._visited("pre_activation", pre)
             self._before = self._activated(pre)
         latents = self._before if seen is None else self._activated(seen)
@@ -100,9 +100,7 @@ class DictionaryVisits:
             return self._dictionary.activated(pre)
         own = self._dictionary.candidates_among(pre.detach())
         count = own.values.shape[-1] * self._tp.size
-        values, latents = (
-            self._tp.all_gather(part, count) for part in (own.values, own.latents)
-        )
+        values, latents = (self._tp.all_gather(part, count) for part in (own.values, own.latents))
         return self._dictionary.passed(pre, self._dictionary.chosen([Candidates(values, latents)]))
 
     def _visited(self, word: str, value: Tensor) -> Tensor | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from garcon_backend.dictionaries import Dictionary
 from garcon_backend.distributed.collectives import Layout
+from garcon_backend.process.output import log
 from garcon_jupyter.dictionaries import Description
 from garcon_jupyter.points import DictionaryPoints
+from garcon_jupyter.wire.private_files import write_private
+from garcon_jupyter.wire.requests import LoadDictionary
 
 LATENT_DIM = 2
 """Which dimension of [b, p, F] the latents are."""
@@ -40,11 +45,20 @@ class LoadedDictionary:
         return 0 if self.here is None else self.here.nbytes
 
 
+NOTE = "dictionaries.json"
+"""Name of the note in the directory of a server, by which ranks that are started anew know what to load."""
+
+
 @dataclass
 class LoadedDictionaries:
-    """All of them, by name."""
+    """All of them, by name.
+
+    Attributes:
+        note: where they are put down; None where nobody would be started anew, or another rank does it.
+    """
 
     by_name: dict[str, LoadedDictionary] = field(default_factory=dict)
+    note: Path | None = None
 
     def __getitem__(self, name: str) -> LoadedDictionary:
         return self.by_name[name]
@@ -52,7 +66,28 @@ class LoadedDictionaries:
     def put(self, loaded: LoadedDictionary) -> None:
         """Hold one, by the name that its points have."""
         self.by_name[loaded.points.name] = loaded
+        self._put_down()
 
     def let_go(self, name: str) -> None:
         """Hold it no more."""
         self.by_name.pop(name, None)
+        self._put_down()
+
+    def _put_down(self) -> None:
+        if self.note is None:
+            return
+        each = [loaded.points for loaded in self.by_name.values()]
+        told = [{"path": p.path, "name": p.name, "at": [p.reads, p.writes]} for p in each]
+        try:
+            write_private(self.note, {"dictionaries": told})
+        except OSError as error:
+            log(f"dictionaries could not be noted, so a lost rank would lose them: {error}")
+
+
+def noted(note: Path) -> list[LoadDictionary]:
+    """Requests for what was put down last."""
+    try:
+        told = json.loads(note.read_text(encoding="utf-8"))["dictionaries"]
+        return [LoadDictionary(path=t["path"], name=t["name"], at=tuple(t["at"])) for t in told]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

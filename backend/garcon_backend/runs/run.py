@@ -167,6 +167,7 @@ class DataRun:
             logits="none",
             seed=self.asked.seed + batch.step + self._portions.done * _NEXT_SEED,
             adapter=self.asked.adapter,
+            splices=self.asked.splices,
         )
 
     def _fail(self, failure: dict[str, Any]) -> None:

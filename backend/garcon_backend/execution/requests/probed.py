@@ -44,7 +44,10 @@ class ProbedRequestHandler(RequestHandler[P]):
         for splice in self.request.splices:
             if splice.dictionary not in there:
                 raise UnknownName.among(
-                    "dictionary", splice.dictionary, there, "rmodel.dictionaries.load(PATH) loads one."
+                    "dictionary",
+                    splice.dictionary,
+                    there,
+                    "rmodel.dictionaries.load(PATH) loads one.",
                 )
             if splice.error not in wire.SPLICE_ERRORS:
                 raise BadRequest(
