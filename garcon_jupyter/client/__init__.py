@@ -12,6 +12,7 @@ Not here: how anything looks (``display``, ``widgets``), and how bytes travel (`
 ``tokens``            what ``encode`` gives and the model reads
 ``encoding``          what ``encode`` and ``decode`` may be given
 ``dictionaries``      dictionaries on the server: loaded, and gone through
+``dictionary_fit``    at which point a dictionary explains most
 ``probes``            what the user composes: points, and probes on them
 ``function_checks``   what can be told of a function before it goes
 ``shipping``          functions on their way to the server

@@ -11,15 +11,17 @@ import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from garcon_jupyter.amounts import sized
+from garcon_jupyter.client.dictionary_fit import Fits, fit_at, places_like
 from garcon_jupyter.client.passes import PassClient
 from garcon_jupyter.client.probes import ProbePoint
 from garcon_jupyter.connection import prints
 from garcon_jupyter.dictionaries import Description
 from garcon_jupyter.dictionaries.fetching import locate
 from garcon_jupyter.dictionaries.places import point_of
-from garcon_jupyter.errors import BadRequest, UnknownName
+from garcon_jupyter.errors import BadRequest, UnclearPoint, UnknownName
 from garcon_jupyter.points import DictionaryPoints
 from garcon_jupyter.wire import requests as wire
 
@@ -32,7 +34,7 @@ class ServedDictionary:
         points: what the model has by it.
     """
 
-    def __init__(self, rmodel: PassClient, points: DictionaryPoints) -> None:
+    def __init__(self, rmodel: Any, points: DictionaryPoints) -> None:
         self._rmodel = rmodel
         self.name, self.points = points.name, points
 
@@ -67,7 +69,28 @@ class ServedDictionary:
         Raises:
             UnknownPoint: it has none of that name.
         """
-        return self._rmodel.probe_points[self.points.point(word)]
+        found: ProbePoint = self._rmodel.probe_points[self.points.point(word)]
+        return found
+
+    def fit(self, texts: Any, points: Sequence[str] = ()) -> Fits:
+        """How well it fits where it was put, and at the points that it might belong to instead.
+
+        Args:
+            texts: a list of texts, or tokens: a thousand tokens say enough.
+            points: that it might read; by default those of the same layer with as many units.
+
+        Returns:
+            For each point the share of the variance that the reconstruction leaves unexplained, with and without the first token of
+            each text, the best first. Where another point than its own is clearly better, its files name the wrong one.
+        """
+        own = self.points
+        places = [(point, point if own.reads == own.writes else own.writes) for point in points]
+        return fit_at(
+            self._rmodel,
+            own.path,
+            texts,
+            places or places_like(self._rmodel, own.reads, own.writes),
+        )
 
     def unload(self) -> None:
         """Let go of it on the server."""
@@ -85,18 +108,21 @@ class ServedDictionary:
 class ServedDictionaries(Mapping[str, ServedDictionary]):
     """The dictionaries of a server, by name: all its sessions have the same."""
 
-    def __init__(self, rmodel: PassClient) -> None:
+    def __init__(self, rmodel: Any) -> None:
         self._rmodel = rmodel
 
     @property
     def _there(self) -> dict[str, DictionaryPoints]:
-        return self._rmodel.catalog.dictionaries
+        there: dict[str, DictionaryPoints] = self._rmodel.catalog.dictionaries
+        return there
 
     def load(
         self,
         path: str | os.PathLike[str],
         name: str = "",
         at: str | Sequence[str] = (),
+        *,
+        show: bool = True,
     ) -> ServedDictionary:
         """Load a dictionary on the server: a sparse autoencoder or a transcoder, of any format that is known.
 
@@ -105,9 +131,10 @@ class ServedDictionaries(Mapping[str, ServedDictionary]):
             name: by which its points are called; by default the last part of the path.
             at: the point that it reads, or that and the one that it writes, where its files do not say so or say it by a name that
                 may mean several. Points of the table or names of other libraries (``blocks.3.hook_resid_post``).
+            show: whether what was read is printed, as one formula.
 
         Returns:
-            The dictionary. What was read is printed, as one formula. Where it is loaded already, it is not loaded again.
+            The dictionary. Where it is loaded already, it is not loaded again.
 
         Raises:
             NotADictionary: there is nothing of a known format, or something of it is missing or contradicts itself.
@@ -122,9 +149,33 @@ class ServedDictionaries(Mapping[str, ServedDictionary]):
         points, description = self._rmodel._run(asked)
         fresh = points.name not in self._there
         self._there[points.name] = points
-        if fresh:
+        if fresh and show:
             prints.plain(0, "stdout", f"{_said(points, description)}\n")
         return ServedDictionary(self._rmodel, points)
+
+    def fit(self, path: str | os.PathLike[str], texts: Any, points: Sequence[str] = ()) -> Fits:
+        """How well a dictionary fits at each point that it may belong to, where its files do not say which.
+
+        Args:
+            path: as for :meth:`load`.
+            texts, points: as for :meth:`ServedDictionary.fit`; by default the points that its files may mean.
+
+        Raises:
+            UnclearPoint: its files name none, and none is given.
+        """
+        where = os.fspath(locate(path, prints.notice))
+        candidates = tuple(points)
+        if not candidates:
+            try:
+                sae = self.load(where, "fit", show=False)
+            except UnclearPoint as error:
+                if not error.nearest:
+                    raise
+                candidates = tuple(error.nearest)
+            else:
+                candidates = (sae.points.reads,)
+                sae.unload()
+        return fit_at(self._rmodel, where, texts, [(point, point) for point in candidates])
 
     def unload(self, name: str) -> None:
         """Let go of a dictionary on the server, for all its sessions.

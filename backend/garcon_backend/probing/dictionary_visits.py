@@ -81,7 +81,9 @@ class DictionaryVisits:
     def _read(self, value: Tensor) -> None:
         """Encode what is at the point that is read, and visit what comes of it."""
         self._x = whole = self._whole(value, self._reads)
-        if self._loaded.parts > 1:  # for the encoder alone: what else reads it is the same on every rank
+        if (
+            self._loaded.parts > 1
+        ):  # for the encoder alone: what else reads it is the same on every rank
             whole = shared_by_ranks(whole, self._tp)
         if self._dictionary.kind == "pursuit":
             self._before, seen = self._dictionary.encode(whole), None
@@ -104,8 +106,12 @@ class DictionaryVisits:
         return self._dictionary.passed(pre, self._dictionary.chosen([Candidates(values, latents)]))
 
     def _visited(self, word: str, value: Tensor) -> Tensor | None:
-        point = self._points.get(word)
-        return None if point is None else self._probed.visit(point, value)
+        """What the probes of a point make of its value; None where they leave it."""
+        if (point := self._points.get(word)) is None:
+            return None
+        edits = not all(probe.spec.read_only for probe in point.forward)
+        # An edit in place is not to reach what it is compared with.
+        return self._probed.visit(point, value.clone() if edits else value)
 
     # -- writing ---------------------------------------------------------------------------------
 

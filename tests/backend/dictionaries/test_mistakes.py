@@ -99,7 +99,7 @@ def errors(name: str, dictionary: Dictionary) -> tuple[float, float]:
     "mistake", MISTAKES, ids=lambda each: f"{each.number} {each.what} {each.name.split('/')[0]}"
 )
 def test_what_is_read_wrongly_is_seen(mistake: Mistake) -> None:
-    plan = reading.plan(expected(mistake.name).path)
+    plan = reading.plan_of(expected(mistake.name).path)
     assert max(errors(mistake.name, reading.made(plan))) < CLOSE
     assert max(errors(mistake.name, reading.made(mistake.change(plan)))) > SEEN
 
@@ -148,8 +148,8 @@ def test_10_an_encoder_as_large_as_its_input_is_not_turned() -> None:
         "saelens-standard": "DF",
         "openai-relu/v5_32k/layer_3/resid_post_mlp": "FD",
     }.items():
-        assert reading.plan(expected(name).path).weights["encoder"].axes == axes
-        weights = reading.plan(expected(name).path).weights["encoder"]
+        assert reading.plan_of(expected(name).path).weights["encoder"].axes == axes
+        weights = reading.plan_of(expected(name).path).weights["encoder"]
         square = torch.randn(16, 16)
         stored = replace(weights.stored, shape=(16, 16), read=lambda axis, part, it=square: it)
         read = replace(weights, stored=stored).read(slice(None), torch.float32)
@@ -294,7 +294,7 @@ def test_a_threshold_below_zero() -> None:
     """A pre-activation of -0.2 at a threshold of -0.5: -0.2 for circuit-tracer, 0 for SAELens."""
     pre, threshold = torch.tensor([-0.2]), torch.tensor([-0.5])
     forms: dict[str, Form] = {
-        name: reading.plan(expected(name).path).description.form
+        name: reading.plan_of(expected(name).path).description.form
         for name in (TRACED, "saelens-jumprelu")
     }
     assert selection.passed(pre, forms[TRACED].activation, threshold).item() == pytest.approx(-0.2)
