@@ -104,10 +104,7 @@ class ProbePoint:
     @property
     def where(self) -> str:
         """Where in the model's modules it is and how it is computed there, in words."""
-        address = self.addresses[0]
-        return self._catalog.places.get(
-            address.template, f"the side that its name says: {address.name}"
-        )
+        return self._catalog.place(self.addresses[0])
 
     def probe(
         self,

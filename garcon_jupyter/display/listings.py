@@ -263,6 +263,8 @@ def _templates(catalog: Catalog) -> str:
             layers = spans(catalog.layers.get(spec.template, ()))
             rows.append((spec.template, _shape(catalog, spec), layers, _what(spec)))
     text = columns(rows)
+    if catalog.dictionaries:
+        text += f"\n\nOf dictionaries:\n{_indented(columns(_of_dictionaries(catalog)))}"
     text += "\n\nBeside them any module: module:{dotted.path}.input and .output"
     if catalog.refused:
         reasons = _indented(columns(catalog.refused.items()))
@@ -270,16 +272,27 @@ def _templates(catalog: Catalog) -> str:
     return text
 
 
+def _of_dictionaries(catalog: Catalog) -> list[tuple[str, str, str]]:
+    return [
+        (name, *_size_and_meaning(catalog, catalog.point(name)))
+        for name in catalog.dictionary_names()
+    ]
+
+
+def _size_and_meaning(catalog: Catalog, address: Address) -> tuple[str, str]:
+    spec = address.spec
+    if isinstance(spec, PointSpec):
+        return _shape(catalog, spec), _what(spec)
+    return "as the module has it", "a module's own tensor"
+
+
 def _selected(catalog: Catalog, pattern: str) -> str:
-    beginning = [n for n in catalog.names() if n.startswith(pattern.rstrip(".") + ".")]
+    names = [*catalog.names(), *catalog.dictionary_names()]
+    beginning = [n for n in names if n.startswith(pattern.rstrip(".") + ".")]
     addresses: list[Address] = [catalog.point(name) for name in beginning]
     rows = [("POINT", "SHAPE", "WHAT IT IS")]
     for address in addresses or catalog.select(pattern):
-        spec = address.spec
-        if isinstance(spec, PointSpec):
-            rows.append((address.name, _shape(catalog, spec), _what(spec)))
-        else:
-            rows.append((address.name, "as the module has it", "a module's own tensor"))
+        rows.append((address.name, *_size_and_meaning(catalog, address)))
     return columns(rows)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from garcon_jupyter.display.listings import columns, points, spans
 from garcon_jupyter.points import POINTS, Catalog, pattern_regex
+from garcon_jupyter.points.dictionary_points import MARK
 
 WHY = "where they are, how they are computed there, and why others are missing"
 """What the option of this name shows, as its helps say it."""
@@ -32,6 +33,7 @@ def whereabouts(catalog: Catalog, pattern: str | None = None) -> str:
         return points(catalog, pattern)
     chosen = list(_chosen(catalog, pattern))
     there = [(t, catalog.places[t]) for t in chosen if t in catalog.places]
+    there += _of_dictionaries(catalog, pattern)
     lacking = [(t, catalog.refused[t]) for t in chosen if t in catalog.refused]
     parts = [_kinds(catalog)] if pattern is None else []
     if there:
@@ -39,6 +41,16 @@ def whereabouts(catalog: Catalog, pattern: str | None = None) -> str:
     if lacking:
         parts.append("\n".join(["This model does not have:", columns(_wrapped(lacking))]))
     return "\n\n".join(filter(None, parts))
+
+
+def _of_dictionaries(catalog: Catalog, pattern: str | None) -> list[tuple[str, str]]:
+    """Points of dictionaries that a pattern means, and what they are."""
+    if not catalog.dictionaries:
+        return []
+    names = catalog.dictionary_names() if pattern is None else []
+    if pattern is not None and f".{MARK}." in pattern:
+        names = [address.name for address in catalog.select(pattern)]
+    return [(name, catalog.place(catalog.point(name))) for name in names]
 
 
 def _chosen(catalog: Catalog, pattern: str | None) -> Iterator[str]:

@@ -123,7 +123,8 @@ def point_names(catalog: Catalog, fragment: str) -> list[str]:
     """Points and patterns that begin with a fragment, which may be the beginning of a pattern."""
     head, _, _ = fragment.rpartition(".")
     of_modules = fragment.startswith(MODULE_PREFIX) or not catalog.mapped
-    everything = catalog.module_names() if of_modules else catalog.names()
+    of_table = [*catalog.names(), *catalog.dictionary_names()]
+    everything = catalog.module_names() if of_modules else of_table
     if not is_pattern(head + ".") and not is_pattern(head):
         names = [name for name in everything if name.startswith(fragment)]
         patterns = (
@@ -218,6 +219,7 @@ _POSITIONAL = {
     "params": "parameter",
     "clear": "probe point",
     "store": "probe point",
+    "dictionary": "nothing",
     "use": "model",
     "help": "command",
 }
@@ -228,5 +230,6 @@ _OPTIONS = {
     "on": "text",
     "params": "parameter",
     "merge": "merge rule",
+    "at": "probe point",
 }
 """The kind of name that each option takes."""

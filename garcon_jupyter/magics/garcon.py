@@ -17,6 +17,7 @@ from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.magics import arguments
 from garcon_jupyter.magics.cells import Cell, parse
 from garcon_jupyter.magics.current import Current
+from garcon_jupyter.magics.dictionaries import dictionary
 from garcon_jupyter.magics.experiments import EXPERIMENTS
 from garcon_jupyter.magics.parser import HelpShown
 from garcon_jupyter.magics.probe import ProbeCell
@@ -257,6 +258,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "cancel": _cancel,
     "clear": _clear,
     "store": _store,
+    "dictionary": dictionary,
     **{experiment.word: experiment for experiment in EXPERIMENTS},
     "logs": _logs,
     "use": _use,

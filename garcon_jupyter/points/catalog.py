@@ -99,6 +99,14 @@ class Catalog:
         """All points of the dictionaries that are loaded."""
         return [name for each in self.dictionaries.values() for name in each.names()]
 
+    def place(self, address: Address) -> str:
+        """Where in the model's modules a point is and how it is computed there, in words."""
+        if address.dictionary:
+            of = self.dictionaries[address.dictionary]
+            return f"what the dictionary makes of {of.reads}: {of.formula}"
+        said = f"the side that its name says: {address.name}"
+        return self.places.get(address.template, said)
+
     def _fill_all(self, template: str, layer: int) -> list[str]:
         experts: Iterable[int | None] = range(self.n_experts) if "{e}" in template else (None,)
         return [fill(template, layer, expert) for expert in experts]

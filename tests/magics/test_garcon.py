@@ -124,6 +124,7 @@ NEEDED = {
     "connectome": "here",
     "read-lens": "a",
     "store": "embed.out a here",
+    "dictionary": "list",
     **dict.fromkeys(("layout", "pca"), "embed.out a"),
     "linear-probe": "embed.out a b",
 }
