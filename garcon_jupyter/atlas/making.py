@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,10 @@ _NEURONS = "mlp.post_activation"
 
 INTERVALS = 5
 
+CORRELATED_UNITS = 4096
+"""Units of a point up to which they are correlated unless it is said: pairs are as many as the square of that, and for the latents
+of a dictionary would take gigabytes, and most of the time."""
+
 
 def memory(
     units: int, widest: int, k: int = 20, window: int = 16, each: int = 4, points: int = 0
@@ -63,7 +68,8 @@ class Wanted:
         before: tokens of an example before its own.
         after: and after it.
         each: examples of each interval of the sample.
-        correlated: whether to correlate units, of each point and of different points.
+        correlated: whether to correlate units, of each point and of different points; None for where no point has more than
+            :data:`CORRELATED_UNITS`.
         logits: whether to follow neurons to the logits; None for where all units are neurons.
         mergeable: whether to keep all correlations, from which those of several atlases are put together.
         of: what makes the units of each point's tensor; None for the tensor's own.
@@ -74,7 +80,7 @@ class Wanted:
     before: int
     after: int
     each: int
-    correlated: bool
+    correlated: bool | None
     logits: bool | None
     mergeable: bool
     of: recorders.Transform | None
@@ -97,13 +103,23 @@ class Making:
         without = wanted.without
         self._without = (without,) if isinstance(without, (str, int)) else tuple(without)
         self._names = list(dict.fromkeys(names))
-        self._across = wanted.correlated and len(self._names) > 1
+        self._correlated = self._few_enough() if wanted.correlated is None else wanted.correlated
+        self._across = self._correlated and len(self._names) > 1
         neurons = wanted.of is None and all(
             name.endswith(_NEURONS) and ".experts." not in name for name in names
         )
         self._logits = neurons if wanted.logits is None else wanted.logits
         if self._logits and not neurons:
             raise BadData("Only neurons of an MLP have output weights.", "Give logits=False.")
+
+    def _few_enough(self) -> bool:
+        """Whether no point has more units than are correlated unasked."""
+        if (of := self._wanted.of) is not None:
+            return of.units <= CORRELATED_UNITS
+        catalog = self._model.catalog
+        shapes = [catalog.shape(catalog.point(name))[2:] for name in self._names]
+        units = [math.prod(size for size in shape if isinstance(size, int)) for shape in shapes]
+        return max(units, default=0) <= CORRELATED_UNITS
 
     def probes(self) -> list[Probe]:
         """The recorders, as probes."""
@@ -123,7 +139,7 @@ class Making:
         for name in self._names:
             point = self._model.probe_points[name]
             made.append(point.probe(self._made(together), name=NAME))
-            if wanted.correlated:
+            if self._correlated:
                 pairs = recorders.Covariance(double=False).without(*self._without)
                 made.append(point.probe(self._made(pairs), name=NAME))
         return made
@@ -182,7 +198,7 @@ class Making:
         yield "histogram", found.histogram.counts.numpy()
         yield "fired", found.firing.fired.numpy()
         yield "moments", columns(found.moments)
-        if self._wanted.correlated:
+        if self._correlated:
             products = Recording.handle(found, "covariance")
             # Found on the server: all pairs are much to bring here.
             others, values = products.strongest(CORRELATED).fetch()

@@ -10,12 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from garcon_jupyter.errors import BadRequest
-
-if TYPE_CHECKING:
-    from garcon_jupyter.client.client import Client
 
 TEXTS_AT_ONCE = 8
 
@@ -68,10 +65,11 @@ class Fits(Sequence[Fit]):
         )
 
 
-def fit_at(rmodel: Client, path: str, texts: Any, places: Sequence[tuple[str, str]]) -> Fits:
+def fit_at(rmodel: Any, path: str, texts: Any, places: Sequence[tuple[str, str]]) -> Fits:
     """The fit of a dictionary at some places; it is loaded at each, and let go of again.
 
     Args:
+        rmodel: the model.
         path: of its files, on the server's hosts.
         texts: a list of texts, or tokens as for :meth:`forward`.
         places: (the point that it reads, the point that it writes).
@@ -90,7 +88,7 @@ def fit_at(rmodel: Client, path: str, texts: Any, places: Sequence[tuple[str, st
     return Fits(found)
 
 
-def places_like(rmodel: Client, reads: str, writes: str) -> list[tuple[str, str]]:
+def places_like(rmodel: Any, reads: str, writes: str) -> list[tuple[str, str]]:
     """Where a dictionary may belong instead: points of the same layer with as many units.
 
     Of a transcoder the point that it reads varies, and what it writes stays.
@@ -110,13 +108,13 @@ def places_like(rmodel: Client, reads: str, writes: str) -> list[tuple[str, str]
     return [(name, name if reads == writes else writes) for name in names]
 
 
-def _units(rmodel: Client, name: str) -> int:
+def _units(rmodel: Any, name: str) -> int:
     catalog = rmodel.catalog
     sizes = catalog.shape(catalog.point(name))[2:]
     return math.prod(size for size in sizes if isinstance(size, int))
 
 
-def _batches(rmodel: Client, texts: Any) -> Iterator[Any]:
+def _batches(rmodel: Any, texts: Any) -> Iterator[Any]:
     if isinstance(texts, (list, tuple)) and texts and all(isinstance(text, str) for text in texts):
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             yield rmodel.encode([*texts[start : start + TEXTS_AT_ONCE]])
@@ -124,7 +122,7 @@ def _batches(rmodel: Client, texts: Any) -> Iterator[Any]:
         yield texts
 
 
-def _sums(rmodel: Client, error: str, writes: str, tokens: Any) -> Mapping[str, Mapping[str, Any]]:
+def _sums(rmodel: Any, error: str, writes: str, tokens: Any) -> Mapping[str, Mapping[str, Any]]:
     """Of all tokens, and of all but first ones: how many, their sum, their squares, and the squares of what lacks."""
     made, name = rmodel.probe_points, "fit"
     probes = [

@@ -128,7 +128,7 @@ class DataRuns(Client):
         before: int = 10,
         after: int = 5,
         each: int = 4,
-        correlated: bool = True,
+        correlated: bool | None = None,
         logits: bool | None = None,
         mergeable: bool = False,
         of: Transform | None = None,
@@ -147,7 +147,8 @@ class DataRuns(Client):
             before: tokens of an example before its own.
             after: and after it.
             each: examples of each interval of a uniform sample.
-            correlated: whether to correlate the units of each point: 8 bytes for each pair of them.
+            correlated: whether to correlate the units of each point: 8 bytes for each pair of them; None for where no point
+                has more than 4,096 units, as dictionaries have.
             logits: whether to follow neurons through the unembedding; None for where all points are
                 ``mlp.post_activation``.
             mergeable: whether to write all correlations, not the strongest only, so that

@@ -19,7 +19,7 @@ _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 
 
 @dataclass(frozen=True)
-class Part:
+class DictionaryPart:
     """One of the values of a dictionary that are points.
 
     Attributes:
@@ -34,10 +34,10 @@ class Part:
 
 
 PARTS = (
-    Part("pre_activation", "what decides whether latents of {name} are on", True),
-    Part("latents", "latents of {name}", True),
-    Part("reconstruction", "what the latents of {name} say is there", False),
-    Part("error", "what the reconstruction of {name} lacks", False),
+    DictionaryPart("pre_activation", "what decides whether latents of {name} are on", True),
+    DictionaryPart("latents", "latents of {name}", True),
+    DictionaryPart("reconstruction", "what the latents of {name} say is there", False),
+    DictionaryPart("error", "what the reconstruction of {name} lacks", False),
 )
 """In the order in which a pass comes by."""
 
@@ -58,7 +58,7 @@ class DictionaryPoint:
 
     host: str
     name: str
-    part: Part
+    part: DictionaryPart
 
 
 def taken_apart(name: str) -> DictionaryPoint | None:
@@ -113,7 +113,7 @@ class DictionaryPoints:
         """The name of one of its points."""
         return f"{self.reads}.{MARK}.{self.name}.{word}"
 
-    def spec(self, part: Part, host: PointSpec) -> PointSpec:
+    def spec(self, part: DictionaryPart, host: PointSpec) -> PointSpec:
         """The row that a table would have for a part.
 
         Args:

@@ -15,7 +15,7 @@ the parts write is added up.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,18 +23,29 @@ from torch import Tensor
 from garcon_backend.dictionaries import Candidates, Dictionary
 from garcon_backend.distributed.collectives import (
     Layout,
+    Ranks,
     all_gather_over_ranks,
     piece_of_rank,
     shared_by_ranks,
     sum_over_ranks,
 )
+from garcon_backend.distributed.gather_group import GatherGroup
 from garcon_backend.hook_sites.sites import Visitor
 from garcon_backend.probing.loaded_dictionaries import LoadedDictionary
 from garcon_backend.probing.user_calls import Point
 from garcon_jupyter.wire.requests import Splice
 
-if TYPE_CHECKING:
-    from garcon_backend.probing.probed_pass import ProbedPass
+
+class VisitingPass(Protocol):
+    """What a dictionary needs of the pass that it is in."""
+
+    grad: bool
+    positions: Tensor | None
+    gather_group: GatherGroup
+
+    def visit(self, point: Point, x: Tensor) -> Tensor | None:
+        """What the probes of a point make of its value; None where they leave it."""
+        ...
 
 
 class DictionaryVisits:
@@ -42,6 +53,7 @@ class DictionaryVisits:
 
     Args:
         probed: the pass.
+        tp: the tensor-parallel group of this rank.
         loaded: the dictionary.
         points: those of it that are visited, by the last word of their names.
         splice: how the model goes on through it; None where it is looked at, or edited, alone.
@@ -50,7 +62,8 @@ class DictionaryVisits:
 
     def __init__(
         self,
-        probed: ProbedPass,
+        probed: VisitingPass,
+        tp: Ranks,
         loaded: LoadedDictionary,
         points: dict[str, Point],
         splice: Splice | None,
@@ -61,7 +74,7 @@ class DictionaryVisits:
         self._dictionary: Dictionary = loaded.here
         self._splice = splice or Splice(loaded.points.name)
         self._reads, self._writes = lies
-        self._tp = probed.rank.mesh.tp
+        self._tp = tp
         self._x = self._before = self._after = torch.empty(0)
         self._edited = False
 

@@ -143,7 +143,9 @@ class ProbedPass(UserCalls):
             if loaded.here is not None:
                 ends = (catalog.point(loaded.points.reads), catalog.point(loaded.points.writes))
                 lies = (layout_of(self.rank, ends[0]), layout_of(self.rank, ends[1]))
-                yield DictionaryVisits(self, loaded, visited, self.splices.get(name), lies)
+                yield DictionaryVisits(
+                    self, self.ranks, loaded, visited, self.splices.get(name), lies
+                )
 
     def note_silent(self) -> None:
         """Say of probes whose module the pass did not call that it did not: now, and in recordings."""
