@@ -420,6 +420,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[garcon.RemoteMo
         hidden_size=16,
         head_dim=8,
         num_attention_heads=2,
+        intermediate_size=12,
     )
     found = garcon.connect(open_here(path))
     yield found
