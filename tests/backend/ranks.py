@@ -1,7 +1,12 @@
-"""Real ranks for tests: processes of torch's own launcher that talk over gloo."""
+"""Real ranks for tests: processes of torch's own launcher that talk over gloo.
+
+To import torch, transformers and us takes a rank seconds, and what it computes here mostly less. So ranks are forked from a process that has imported all of
+it, as those of a server are; that starts with the first of them. Where a process's own memory matters, it is a fresh one.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -12,6 +17,8 @@ from unittest import mock
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+IMPORTED = "tests.backend.rank_imports"
 
 
 @contextmanager
@@ -27,11 +34,20 @@ def signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+def run_on_ranks(
+    world: int, function: Callable[..., Any], *args: Any, fresh: bool = False
+) -> list[Any]:
     """Call a module-level function on so many ranks at once; what each returned, by rank.
 
     It must return what pickles without shared memory: numbers, strings and the like.
+
+    Args:
+        world: how many ranks.
+        function: what each calls.
+        args: what it is given.
+        fresh: start each as a process that has imported nothing, in place of a fork of one that has.
     """
+    multiprocessing.set_forkserver_preload([IMPORTED])
     with tempfile.TemporaryDirectory() as logs:
         config = LaunchConfig(
             min_nodes=1,
@@ -42,6 +58,7 @@ def run_on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[A
             max_restarts=0,
             monitor_interval=0.05,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
+            start_method="spawn" if fresh else "forkserver",
         )
         # A store shared between agent and ranks keeps stale keys, on which a second group can hang.
         environment = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}

@@ -97,7 +97,8 @@ def test_a_rank_holds_its_share_and_loads_little_more(
     checkpoint: Path, degrees: dict[str, int]
 ) -> None:
     whole = sum(p.numel() * 4 for p in LlamaForCausalLM.from_pretrained(checkpoint).parameters())
-    for rank, told in enumerate(run_on_ranks(2, load_on_rank, str(checkpoint), degrees)):
+    ranks = run_on_ranks(2, load_on_rank, str(checkpoint), degrees, fresh=True)
+    for rank, told in enumerate(ranks):
         stage = rank // degrees["tp"]
         expected, largest = share(checkpoint, degrees, stage)
         rows = 2 * 4 * 1024  # an odd vocabulary: the last rank has a row less, at both ends

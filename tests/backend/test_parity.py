@@ -70,25 +70,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def edited(folder: Path) -> dict[str, list[str]]:
-    """For each case the points to edit: those of a layer or two, and those of none."""
-    found = {}
-    for name in EVERY:
-        theirs = by_hand.by_hand(EVERY[name][0], folder / name)
-        clean = theirs.run(IDS, MASK)
-        found[name] = edited_points(
-            Case(name, folder / name, BareRank(folder / name), theirs, clean)
-        )
-    return found
+def written_out(folder: Path) -> dict[str, tuple[by_hand.ByHand, by_hand.Taps]]:
+    """Each case by hand, and what that computes of the texts."""
+    models = {name: by_hand.by_hand(EVERY[name][0], folder / name) for name in EVERY}
+    return {name: (theirs, theirs.run(IDS, MASK)) for name, theirs in models.items()}
 
 
 @pytest.fixture(scope="module")
-def expected(folder: Path, edited: dict[str, list[str]]) -> dict[str, Found]:
+def edited(folder: Path, written_out: dict[str, Any]) -> dict[str, list[str]]:
+    """For each case the points to edit: those of a layer or two, and those of none."""
+    return {
+        name: edited_points(Case(name, folder / name, BareRank(folder / name), *by_hand_too))
+        for name, by_hand_too in written_out.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(
+    folder: Path, written_out: dict[str, Any], edited: dict[str, list[str]]
+) -> dict[str, Found]:
     """The same by hand."""
     found = {}
-    for name in EVERY:
-        theirs = by_hand.by_hand(EVERY[name][0], folder / name)
-        clean = theirs.run(IDS, MASK)
+    for name, (theirs, clean) in written_out.items():
         loss(clean.values["logits"]).backward()
         stored = theirs.parameters()
         plain = theirs.auto.from_pretrained(folder / name, dtype=torch.float32)
