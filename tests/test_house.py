@@ -7,6 +7,7 @@ Imports inside functions and those for types only count as well: a reader walks 
 from __future__ import annotations
 
 import ast
+import functools
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def _name(file: Path, base: Path) -> str:
 
 def _imported(name: str, file: Path, known: Mapping[str, Path]) -> Iterator[str]:
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _imports(file.read_text(encoding="utf-8")):
         found: list[str] = []
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
@@ -64,6 +65,13 @@ def _imported(name: str, file: Path, known: Mapping[str, Path]) -> Iterator[str]
             whole = [f"{base}.{alias.name}" for alias in node.names]
             found = [each if each in known else base for each in whole]
         yield from (each for each in found if each in known and each != name)
+
+
+@functools.cache
+def _imports(source: str) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """The imports of a source, wherever they stand; copies of a file are read once."""
+    found = ast.walk(ast.parse(source))
+    return tuple(node for node in found if isinstance(node, ast.Import | ast.ImportFrom))
 
 
 def circles(of: Graph) -> list[list[str]]:
