@@ -1,24 +1,29 @@
 #!/bin/sh
-# All tests in three parts, side by side: in two those that start processes, wait, or judge by a clock, which wait more than they
-# work; and, with one thread and what time of the cores these leave, those that run in one process. The first part prints while it runs,
-# the others when all are done.
+# All tests in three runs side by side, which take files of one queue (tests/work_queue.py): two begin with the tests that start processes, wait, or judge
+# by a clock, which wait more than they work; a third takes the others, with what time of the cores these leave. The first run prints while it
+# goes on, the others when all are done.
+#
+# The runs share the cores, and so do their servers: a thread each, for those of several would wait for one another; and idle threads
+# of servers, which have more, sleep at once.
 #
 #   sh tests/all.sh PYTHON [OPTION OF PYTEST …]
 python=$1
 shift
 told=$(mktemp -d)
-OMP_NUM_THREADS=1 nice -n 19 "$python" -m pytest --only in-process --durations=10 "$@" > "$told/in-process" 2>&1 &
+mkdir "$told/queue"
+export OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
+nice -n 19 "$python" -m pytest --only in-process --queue "$told/queue" --durations=10 "$@" > "$told/in-process" 2>&1 &
 in_process=$!
-"$python" -m pytest --only processes --part 2/2 --durations=25 "$@" > "$told/processes" 2>&1 &
-processes=$!
+"$python" -m pytest --queue "$told/queue" --durations=25 "$@" > "$told/beside" 2>&1 &
+beside=$!
 end() {
-    cat "$told/processes" "$told/in-process"
+    cat "$told/beside" "$told/in-process"
     rm -rf "$told"
 }
-trap 'kill -INT $processes $in_process; wait; end; exit 130' INT TERM
-"$python" -m pytest --only processes --part 1/2 --durations=25 "$@"
+trap 'kill -INT $beside $in_process; wait; end; exit 130' INT TERM
+"$python" -m pytest --queue "$told/queue" --durations=25 "$@"
 first=$?
-wait $processes
+wait $beside
 second=$?
 wait $in_process
 third=$?

@@ -36,7 +36,7 @@ from garcon_backend.in_process import ModelHere, open_here  # noqa: E402
 from garcon_jupyter.servers import control, registry  # noqa: E402
 from tests import checkpoints, oracle  # noqa: E402
 
-pytest_plugins = ["tests.quick"]
+pytest_plugins = ["tests.quick", "tests.work_queue"]
 
 
 def pytest_collection_finish() -> None:
