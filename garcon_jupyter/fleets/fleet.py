@@ -162,10 +162,11 @@ class Fleet(AskingAll):
         """End the servers of all members; with `force` also while others use them.
 
         Raises:
+            UnknownServer: none of them runs.
             BadRequest: others use one of them; the others have ended.
         """
         self.close()
-        for _ in fleet_files.stopped(self.name, force):
+        for _ in fleet_files.ended(self.name, force):
             pass
 
     def close(self) -> None:

@@ -97,7 +97,7 @@ def fleet(
     if alive:
         return _in_turn(fleet_name, found, alike, progress, options)
     options = cast(LaunchOptions, {**options, **_limits(found, servers, options)})
-    fleet_files.write(fleet_name, servers)
+    fleet_files.write(fleet_name, servers, {label: one.path for label, one in found.items()})
     launched = _launched(found, servers, jobs, progress, options)
     members = {label: _connected(server) for label, server in launched.items()}
     if on_error == "raise" or all(isinstance(one, BaseException) for one in members.values()):
@@ -130,11 +130,10 @@ def _in_turn(
         budget.check_in_turn(_settings(path, options))
     elif any(str(each.path) == running.facts["path"] for each in found.values()):
         path = Path(running.facts["path"])  # with whichever it was launched: it has them all
-    fleet_files.write(fleet_name, dict.fromkeys(found, name))
+    paths = {label: one.path for label, one in found.items()}
+    fleet_files.write(fleet_name, dict.fromkeys(found, name), paths)
     server = api.launch(path, name, progress=progress, **options)
-    return Fleet(
-        fleet_name, SharedServer(server, {label: m.path for label, m in found.items()}), alike
-    )
+    return Fleet(fleet_name, SharedServer(server, paths), alike)
 
 
 def _labelled(models: Any, revisions: Any) -> tuple[Any, str | None]:

@@ -7,12 +7,13 @@ place: they list the servers (:mod:`~garcon_jupyter.server_extension.watching`),
 clock unless the user says so. Whatever touches the model itself is done by the notebook's own kernel.
 
 ==========  =================================  ==================================================
-GET         garcon/servers                     running servers with what they do, and launches
+GET         garcon/servers                     running servers with what they do, fleets, and launches
 GET         garcon/models                      models that can be launched without a download, or by name
 GET         garcon/launch-fields               what a launch can be asked for, as fields of a form
 POST        garcon/launches                    launch a server; answers at once
 DELETE      garcon/launches/ID                 stop a launch, or forget how it ended
 DELETE      garcon/servers/NAME?force=1        end a server
+DELETE      garcon/fleets/NAME?force=1         end all members of a fleet
 POST        garcon/servers/NAME/keep-alive     start its idle time anew
 POST        garcon/servers/NAME/cancel         stop one request, ``{"request": ID}``
 GET         garcon/servers/NAME/points         the probe points of its model

@@ -18,7 +18,7 @@ from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.server_extension import launch_form, models, points_tree
 from garcon_jupyter.server_extension.launching import Launches
 from garcon_jupyter.server_extension.watching import Watcher
-from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers import control, fleet_files, registry
 from garcon_jupyter.servers.server import Server
 
 Value = TypeVar("Value")
@@ -46,9 +46,8 @@ class Desk:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work, *args)
 
     async def overview(self) -> dict[str, Any]:
-        """Servers and launches."""
-        servers = await self.watcher.look()
-        return {"servers": servers, "launches": self.launches.told()}
+        """Servers, fleets and launches."""
+        return {**await self.watcher.look(), "launches": self.launches.told()}
 
     async def tree(self, name: str) -> dict[str, Any]:
         """The points of a server's model."""
@@ -69,6 +68,16 @@ class Desk:
             return await self.run(asked)
         finally:
             self.watcher.forget(name)
+
+    async def end_fleet(self, name: str, force: bool) -> dict[str, Any]:
+        """End all members of a fleet."""
+        fleet = await self.run(fleet_files.read, name)
+        try:
+            await self.run(lambda: [*fleet_files.ended(name, force)])
+        finally:
+            for server in fleet.members.values() if fleet else ():
+                self.watcher.forget(server)
+        return {}
 
 
 class _Handler(APIHandler):
@@ -96,7 +105,7 @@ class _Handler(APIHandler):
 
 
 class ServersHandler(_Handler):
-    """GET garcon/servers: all servers, and launches that go on."""
+    """GET garcon/servers: all servers, the fleets that they belong to, and launches that go on."""
 
     @tornado.web.authenticated
     @authorized
@@ -152,6 +161,16 @@ class ServerHandler(_Handler):
     async def delete(self, name: str) -> None:
         force = self.get_argument("force", "0") == "1"
         await self.answer(self.desk.ask(name, _stopped, force))
+
+
+class FleetHandler(_Handler):
+    """DELETE garcon/fleets/NAME: end all members of a fleet, with ``?force=1`` without asking them."""
+
+    @tornado.web.authenticated
+    @authorized
+    async def delete(self, name: str) -> None:
+        force = self.get_argument("force", "0") == "1"
+        await self.answer(self.desk.end_fleet(name, force))
 
 
 class KeepAliveHandler(_Handler):
@@ -216,6 +235,7 @@ def add_handlers(web_app: Any) -> None:
             (url("launch-fields"), LaunchFieldsHandler, desk),
             (url("launches"), LaunchesHandler, desk),
             (url("launches", name), LaunchHandler, desk),
+            (url("fleets", name), FleetHandler, desk),
             (url("servers", name), ServerHandler, desk),
             (url("servers", name, "keep-alive"), KeepAliveHandler, desk),
             (url("servers", name, "cancel"), CancelHandler, desk),

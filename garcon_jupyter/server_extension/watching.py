@@ -1,4 +1,4 @@
-"""What runs, told to any number of browsers at the price of one.
+"""What runs, told to any number of browsers at the price of one: servers, and the fleets that they belong to.
 
 A browser asks every few seconds. Each server is asked at most once in :data:`FRESH` seconds, whoever wants to know,
 and by a question that its idle clock does not count. A server that takes long to answer delays nobody's list: it is
@@ -8,11 +8,13 @@ shown as silent until its answer comes.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from garcon_jupyter.errors import GarconError
-from garcon_jupyter.servers import control, registry
+from garcon_jupyter.servers import control, fleet_files, registry
+from garcon_jupyter.servers.fleet_files import FleetFile
 from garcon_jupyter.servers.server import Server
 
 FRESH = 1.0
@@ -35,14 +37,19 @@ class Watcher:
         self._threads = threads
         self._asked: dict[tuple[str, int], tuple[float, asyncio.Future[Told]]] = {}
 
-    async def look(self) -> list[dict[str, Any]]:
-        """All running servers: what their files say, and what they answer."""
+    async def look(self) -> dict[str, list[dict[str, Any]]]:
+        """All running servers: what their files say, and what they answer; and the fleets of which some run."""
         loop = asyncio.get_running_loop()
         servers = await loop.run_in_executor(self._threads, registry.servers)
+        fleets = await loop.run_in_executor(self._threads, fleet_files.fleets)
         known = {_key(server) for server in servers}
         self._asked = {key: asked for key, asked in self._asked.items() if key in known}
         told = await asyncio.gather(*map(self._told, servers))
-        return [row(server, answer) for server, answer in zip(servers, told, strict=True)]
+        answers = {server.name: answer for server, answer in zip(servers, told, strict=True)}
+        return {
+            "servers": [row(server, answers[server.name]) for server in servers],
+            "fleets": [fleet_row(each, answers) for each in fleets if each.living(servers)],
+        }
 
     async def _told(self, server: Server) -> Told | None:
         """The server's status, the reason why there is none, or None where none can be had yet."""
@@ -105,3 +112,28 @@ def row(server: Server, told: Told | None) -> dict[str, Any]:
         return shown
     answer = {key: told[key] for key in ("ranks", "idle_left", "clients", "running", "waiting")}
     return shown | answer | {"state": "busy" if told["running"] else "idle", "problem": ""}
+
+
+def fleet_row(fleet: FleetFile, answers: Mapping[str, Told | None]) -> dict[str, Any]:
+    """One fleet as the side bar shows it.
+
+    Its members are in order, with the server of each, which may not run; in turn it is one server, whose ``loaded`` member has
+    its weights there. That is None where the server has not said so, or has others.
+
+    Args:
+        fleet: of which one member runs at least.
+        answers: what the running servers have answered, by their names.
+    """
+    loaded = None
+    if fleet.in_turn:
+        answer = answers[next(iter(fleet.members.values()))]
+        loaded = fleet.labelled(answer.get("weights")) if isinstance(answer, dict) else None
+    return {
+        "name": fleet.name,
+        "in_turn": fleet.in_turn,
+        "loaded": loaded,
+        "members": [
+            {"label": label, "server": server, "path": fleet.paths.get(label)}
+            for label, server in fleet.members.items()
+        ],
+    }

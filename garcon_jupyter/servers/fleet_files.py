@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from garcon_jupyter.errors import GarconError, UnknownServer
@@ -28,10 +28,12 @@ class FleetFile:
     Attributes:
         name: of the fleet.
         members: names of its servers by label, in order; the same for all where they are on one in turn.
+        paths: of the checkpoints by label; empty in a file of the version that did not keep them.
     """
 
     name: str
     members: Mapping[str, str]
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     def living(self, running: Sequence[Server]) -> list[Server]:
         """Those of the running servers that are its members, in its order."""
@@ -43,6 +45,10 @@ class FleetFile:
     def in_turn(self) -> bool:
         """Whether all members are on one server, one at a time."""
         return len(self.members) > 1 and len(set(self.members.values())) == 1
+
+    def labelled(self, path: str | None) -> str | None:
+        """The first member with the checkpoint at a path, or None."""
+        return next((label for label, each in self.paths.items() if each == path), None)
 
 
 def fleets() -> list[FleetFile]:
@@ -56,37 +62,63 @@ def read(name: str) -> FleetFile | None:
     if not re.fullmatch(r"[\w.@+-]+", name):
         return None
     try:
-        return FleetFile(name, json.loads(_file(name).read_text(encoding="utf-8"))["members"])
+        told = json.loads(_file(name).read_text(encoding="utf-8"))
+        return FleetFile(name, told["members"], told.get("paths", {}))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def write(name: str, members: Mapping[str, str]) -> None:
-    """Keep which servers are members of a fleet.
+def write(name: str, members: Mapping[str, str], paths: Mapping[str, Path]) -> None:
+    """Keep which servers are members of a fleet, and of which checkpoints.
 
     Former members that still run stay members, behind: whoever stops the fleet means them, too.
     """
-    former = read(name)
-    running = {server.name for server in former.living(registry.servers())} if former else set()
+    former = read(name) or FleetFile(name, {})
+    running = {server.name for server in former.living(registry.servers())}
     left = {
         label: server
-        for label, server in (former.members if former else {}).items()
+        for label, server in former.members.items()
         if server in running and server not in members.values() and label not in members
     }
-    write_private(_file(name), {"name": name, "members": {**members, **left}})
+    found = {label: str(path) for label, path in paths.items()}
+    found |= {label: former.paths[label] for label in left if label in former.paths}
+    write_private(_file(name), {"name": name, "members": {**members, **left}, "paths": found})
 
 
 def stopped(name: str, force: bool = False) -> Iterator[Server]:
-    """End the server of a name or, where there is none, all members of the fleet of that name; each when it has ended.
+    """End the server of a name or, where there is none, the fleet of that name, as :func:`ended` does.
+
+    Raises:
+        UnknownServer: neither a server nor a member of such a fleet runs.
+        BadRequest, ServerGone: as of :func:`ended`.
+    """
+    try:
+        alone = registry.find(name)
+    except UnknownServer:
+        if not _living(name):
+            raise
+        yield from ended(name, force)
+        return
+    control.stop(alone, force)
+    yield alone
+
+
+def ended(name: str, force: bool = False) -> Iterator[Server]:
+    """End all members of a fleet, also where a server has its name; each is given when it has ended.
 
     One that cannot be ended keeps none of the others from it.
 
     Raises:
-        UnknownServer: neither a server nor a member of such a fleet runs.
+        UnknownServer: no member of such a fleet runs.
         BadRequest, ServerGone: as of :func:`~garcon_jupyter.servers.control.stop`, when all others have ended.
     """
+    living = _living(name)
+    if not living:
+        running = registry.servers()
+        known = [fleet.name for fleet in fleets() if fleet.living(running)]
+        raise UnknownServer.among("running fleet", name, known, "garcon list names those that run.")
     failures: list[GarconError] = []
-    for server in _meant(name):
+    for server in living:
         try:
             control.stop(server, force)
         except GarconError as error:
@@ -95,20 +127,13 @@ def stopped(name: str, force: bool = False) -> Iterator[Server]:
         yield server
     if failures:
         raise failures[0]
-    if (fleet := read(name)) and not fleet.living(registry.servers()):
-        _file(name).unlink(missing_ok=True)
+    _file(name).unlink(missing_ok=True)
 
 
-def _meant(name: str) -> list[Server]:
-    """The server of a name, else the living members of the fleet of that name."""
-    try:
-        return [registry.find(name)]
-    except UnknownServer:
-        fleet = read(name)
-        living = fleet.living(registry.servers()) if fleet else []
-        if not living:
-            raise
-        return living
+def _living(name: str) -> list[Server]:
+    """The members of a fleet that run; none of a fleet that there is not."""
+    fleet = read(name)
+    return fleet.living(registry.servers()) if fleet else []
 
 
 def _file(name: str) -> Path:

@@ -3,7 +3,7 @@
  */
 import { Dialog, Notification, showDialog } from '@jupyterlab/apputils';
 
-import { ILaunch, IServer, IWork } from './answers';
+import { IFleet, ILaunch, IServer, IWork } from './answers';
 import { GarconError } from './api';
 import { askWhatToLaunch } from './launchdialog';
 import { Notebooks } from './notebooks';
@@ -52,16 +52,33 @@ export class Actions {
 
   /** End a server, after saying who loses what. */
   async stop(server: IServer): Promise<void> {
-    const users = server.clients.map(client => `${client.user} (${client.session})`).join(', ');
+    await this.end(server.name, [server], force => this.state.api.stop(server.name, force));
+  }
+
+  /** End all members of a fleet, after saying who loses what. */
+  async stopFleet(fleet: IFleet): Promise<void> {
+    const members = this.state.living(fleet);
+    const what = `the fleet ${fleet.name}`;
+    await this.end(what, members, force => this.state.api.stopFleet(fleet.name, force));
+  }
+
+  private async end(
+    what: string,
+    servers: IServer[],
+    stop: (force: boolean) => Promise<void>
+  ): Promise<void> {
+    const clients = servers.flatMap(server => server.clients);
+    const users = [...new Set(clients.map(client => `${client.user} (${client.session})`))];
+    const again = servers.length > 1 ? 'The models' : 'The model';
     const result = await showDialog({
-      title: `Stop ${server.name}?`,
-      body: users
-        ? `It is used by ${users}. Their recordings on the server are lost.`
-        : 'Recordings on the server are lost. The model can be launched again.',
+      title: `Stop ${what}?`,
+      body: users.length
+        ? `It is used by ${users.join(', ')}. Their recordings on the server are lost.`
+        : `Recordings on the server are lost. ${again} can be launched again.`,
       buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Stop' })]
     });
     if (result.button.accept) {
-      await this.attempt(() => this.state.api.stop(server.name, users !== ''));
+      await this.attempt(() => stop(users.length > 0));
     }
   }
 

@@ -88,8 +88,28 @@ export interface ILaunch {
   seconds: number;
 }
 
+/** A member of a fleet. */
+export interface IMember {
+  label: string;
+  /** The name of its server, which may not run; in turn all have the same. */
+  server: string;
+  /** Of its checkpoint; null where the fleet's file does not say. */
+  path: string | null;
+}
+
+/** Several checkpoints of one architecture, of which one at least is on a running server. */
+export interface IFleet {
+  name: string;
+  /** Whether one server has the weights of one member at a time. */
+  in_turn: boolean;
+  /** The label of the member that a server in turn has; null where it is not known. */
+  loaded: string | null;
+  members: IMember[];
+}
+
 export interface IOverview {
   servers: IServer[];
+  fleets: IFleet[];
   launches: ILaunch[];
 }
 

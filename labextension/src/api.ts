@@ -50,6 +50,10 @@ export class Api {
     return this.ask('DELETE', `servers/${encodeURIComponent(name)}?force=${force ? 1 : 0}`);
   }
 
+  stopFleet(name: string, force: boolean): Promise<void> {
+    return this.ask('DELETE', `fleets/${encodeURIComponent(name)}?force=${force ? 1 : 0}`);
+  }
+
   keepAlive(name: string): Promise<void> {
     return this.ask('POST', `servers/${encodeURIComponent(name)}/keep-alive`, {});
   }

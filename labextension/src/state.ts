@@ -4,7 +4,7 @@
 import { Poll } from '@lumino/polling';
 import { ISignal, Signal } from '@lumino/signaling';
 
-import { ICatalog, ILaunch, IOverview, IServer } from './answers';
+import { ICatalog, IFleet, ILaunch, IOverview, IServer } from './answers';
 import { Api, GarconError } from './api';
 import { INotebookFacts, KernelWatch } from './kernel';
 
@@ -46,6 +46,17 @@ export class State {
 
   get servers(): IServer[] {
     return this.overview?.servers ?? [];
+  }
+
+  /** The fleets of which a member runs. */
+  get fleets(): IFleet[] {
+    return this.overview?.fleets ?? [];
+  }
+
+  /** The servers of a fleet that run, in its order. */
+  living(fleet: IFleet): IServer[] {
+    const names = [...new Set(fleet.members.map(member => member.server))];
+    return names.flatMap(name => this.servers.filter(server => server.name === name));
   }
 
   /** Launches to show: those that run or failed. */

@@ -14,7 +14,9 @@ from playwright.sync_api import Locator, Page, expect
 import garcon_jupyter as garcon
 from garcon_jupyter.server_extension import launch_form
 from garcon_jupyter.servers import control, registry
+from tests import checkpoints
 from tests.browser.lab import Lab, Notebook, become
+from tests.conftest import quiet
 
 TEXT = "The capital of France is"
 
@@ -295,6 +297,78 @@ def test_requests_idle_time_and_status_item(lab: Lab, llama_server: garcon.Serve
         assert {"garcon:open", "garcon:launch", "garcon:search", "garcon:new-notebook"} <= set(
             commands
         )
+
+
+def _pictured(bar: SideBar, file: Path) -> None:
+    """A picture of its servers."""
+    bar.panel.get_by_role("region", name="Servers").screenshot(path=file)
+
+
+def test_a_fleet_is_a_folder_and_stopped_as_one(lab: Lab, llama_path: Path, images: Path) -> None:
+    steps = {"step0": llama_path, "step 512": llama_path}
+    fleet = garcon.fleet(steps, "steps", progress=quiet)
+    with lab.page() as page:
+        bar = SideBar(page)
+        bar.open()
+        folder = bar.panel.get_by_role("article", name="Fleet steps")
+        expect(folder).to_contain_text("fleet, 2 of 2 run")
+        expect(folder.get_by_text("LlamaForCausalLM")).to_have_count(1)  # it is that of all
+        first, second = bar.server("steps.step0"), bar.server("steps.step-512")
+        expect(second.locator("header")).to_have_text("step 512")
+        expect(second).to_contain_text("idle, ends in")
+
+        # A click on a member shows its points, and unfolds it; of the others it folds.
+        points = bar.panel.get_by_role("region", name="Probe points")
+        for member, other in ((second, first), (first, second)):
+            member.locator("header").click()
+            expect(points).to_contain_text(f"of {member.get_attribute('aria-label')[7:]}")
+            expect(member.get_by_role("button", name="Open a notebook with it")).to_be_visible()
+            expect(other).not_to_contain_text("one process")
+        expect(first).to_contain_text("one process on cpu")
+        first.get_by_text("one process").click()  # within, it stays as it is
+        expect(first).to_contain_text("one process")
+        first.locator("header").click()
+        expect(first).not_to_contain_text("one process")
+        folder.get_by_role("button", name="steps fleet, 2 of 2 run").click()
+        expect(first).to_have_count(0)
+        folder.get_by_role("button", name="steps fleet, 2 of 2 run").click()
+
+        control.kill(fleet["step0"].server)
+        expect(folder).to_contain_text("fleet, 1 of 2 run")
+        expect(first).to_contain_text("does not run")
+        second.locator("header").click()
+        _pictured(bar, images / "side-bar-fleet.png")
+        folder.get_by_role("button", name="Stop the fleet steps").click()
+        expect(page.locator(".jp-Dialog-body")).to_contain_text("It is used by")
+        page.locator(".jp-Dialog").get_by_role("button", name="Stop").click()
+        expect(folder).to_have_count(0)
+        assert not {server.name for server in garcon.servers()} & {"steps.step0", "steps.step-512"}
+    fleet.close()
+
+
+def test_a_fleet_in_turn_is_one_server_with_the_member_that_is_loaded(
+    lab: Lab, llama_path: Path, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "ada")
+    steps = {"step0": llama_path, "step 512": checkpoints.make("llama", tmp_path / "512", seed=1)}
+    fleet = garcon.fleet(steps, "turns", alive=1, progress=quiet)
+    try:
+        with lab.page() as page:
+            bar = SideBar(page)
+            bar.open()
+            card = bar.panel.get_by_role("article", name="Fleet turns")
+            expect(card).to_contain_text("step0 is loaded, 2 in turn")
+            fleet["step 512"].forward([[5]], logits="none")
+            expect(card).to_contain_text("step 512 is loaded, 2 in turn")
+            expect(bar.server("turns.in-turn")).to_have_count(0)
+            card.get_by_text("2 in turn").click()
+            expect(card.locator(".grc-loaded")).to_have_text("step 512")
+            _pictured(bar, images / "side-bar-in-turn.png")
+            card.locator("header").click()
+            points = bar.panel.get_by_role("region", name="Probe points")
+            expect(points).to_contain_text("of turns.in-turn")
+    finally:
+        fleet.stop(force=True)
 
 
 def test_a_launch_that_fails_is_explained(lab: Lab) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 import garcon_jupyter as garcon
 from garcon_jupyter.server_extension import launch_form
-from garcon_jupyter.servers import registry
+from garcon_jupyter.servers import fleet_files, registry
+from tests.conftest import quiet
 from tests.server_extension.conftest import Jupyter
 
 URLS = [
@@ -25,6 +26,7 @@ URLS = [
     ("POST", "garcon/launches"),
     ("DELETE", "garcon/launches/launch-1"),
     ("DELETE", "garcon/servers/tiny"),
+    ("DELETE", "garcon/fleets/tiny"),
     ("POST", "garcon/servers/tiny/keep-alive"),
     ("POST", "garcon/servers/tiny/cancel"),
     ("GET", "garcon/servers/tiny/points"),
@@ -245,6 +247,45 @@ def test_a_server_is_launched_falls_silent_and_is_stopped(
     model.close()
 
 
+def test_a_fleet_is_told_and_stopped_as_one(
+    jupyter: Jupyter, llama_path: Path, llama_server: garcon.Server
+) -> None:
+    """Beside a server that has its name."""
+    fleet = garcon.fleet({"step 0": llama_path}, "tiny", progress=quiet)
+    servers = {"step 0": "tiny.step-0", "gone": "tiny.gone"}
+    fleet_files.write("tiny", servers, {"step 0": llama_path, "gone": Path("/models/gone")})
+    _, told = jupyter.ask("GET", "garcon/servers")
+    (found,) = told["fleets"]
+    assert (found["name"], found["in_turn"], found["loaded"]) == ("tiny", False, None)
+    assert found["members"] == [
+        {"label": "step 0", "server": "tiny.step-0", "path": str(llama_path)},
+        {"label": "gone", "server": "tiny.gone", "path": "/models/gone"},
+    ]
+    fleet.map(lambda model: model.forward([[5]], logits="none"))
+    status, answer = jupyter.ask("DELETE", "garcon/fleets/tiny")
+    problem, _ = sentences(answer)
+    assert status == 400 and fleet["step 0"].session in problem  # somebody uses it
+    assert jupyter.ask("DELETE", "garcon/fleets/tiny?force=1") == (200, {})
+    assert "tiny.step-0" not in {server.name for server in garcon.servers()}
+    assert jupyter.ask("GET", "garcon/servers")[1]["fleets"] == []
+    assert llama_server.alive and fleet_files.read("tiny") is None
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_fleet_in_turn_says_which_member_is_loaded(
+    jupyter: Jupyter, llama_path: Path, llama_server: garcon.Server, others: bool
+) -> None:
+    first = Path("/models/first")
+    paths = {"first": first, "second": first if others else llama_path}
+    fleet_files.write("turns", dict.fromkeys(paths, "tiny"), paths)
+    try:
+        (found,) = jupyter.ask("GET", "garcon/servers")[1]["fleets"]
+        assert found["in_turn"] and found["loaded"] == (None if others else "second")
+        assert [member["server"] for member in found["members"]] == ["tiny", "tiny"]
+    finally:
+        (registry.registry_directory() / "turns.fleet").unlink()
+
+
 def test_a_launch_that_fails_says_why(jupyter: Jupyter, tmp_path: Path) -> None:
     status, launch = jupyter.ask("POST", "garcon/launches", {"path": str(tmp_path / "nothing")})
     assert status == 202
@@ -311,6 +352,7 @@ def test_names_that_there_are_not(jupyter: Jupyter, llama_server: garcon.Server)
         ("DELETE", "garcon/servers/tinny"),
         ("POST", "garcon/servers/tinny/keep-alive"),
         ("DELETE", "garcon/launches/launch-99"),
+        ("DELETE", "garcon/fleets/tiny"),
     ):
         status, answer = jupyter.ask(method, path, {} if method == "POST" else None)
         assert status == 404, path

@@ -27,7 +27,8 @@ def server(name: str) -> Server:
 
 @pytest.fixture
 def written() -> Iterator[Path]:
-    fleet_files.write("v1.2", {"step 0": "v1.2.step-0", "b": "v1.2.b"})
+    paths = {"step 0": Path("/models/0"), "b": Path("/models/b")}
+    fleet_files.write("v1.2", {"step 0": "v1.2.step-0", "b": "v1.2.b"}, paths)
     file = fleet_files.registry_directory() / "v1.2.fleet"
     yield file
     file.unlink()
@@ -35,9 +36,17 @@ def written() -> Iterator[Path]:
 
 def test_it_is_read_as_it_was_written_and_private(written: Path) -> None:
     found = fleet_files.read("v1.2")
-    assert found == FleetFile("v1.2", {"step 0": "v1.2.step-0", "b": "v1.2.b"})
+    paths = {"step 0": "/models/0", "b": "/models/b"}
+    assert found == FleetFile("v1.2", {"step 0": "v1.2.step-0", "b": "v1.2.b"}, paths)
+    assert found.labelled("/models/b") == "b" and found.labelled("/models/c") is None
     assert list(found.members) == ["step 0", "b"] and found in fleet_files.fleets()
     assert written.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_of_the_version_that_kept_no_paths_is_read(written: Path) -> None:
+    written.write_text('{"name": "v1.2", "members": {"b": "v1.2.b"}}')
+    found = fleet_files.read("v1.2")
+    assert found == FleetFile("v1.2", {"b": "v1.2.b"}) and found.labelled(None) is None
 
 
 def test_what_is_no_fleet(written: Path) -> None:
@@ -47,14 +56,15 @@ def test_what_is_no_fleet(written: Path) -> None:
 
 
 def test_former_members_that_have_gone_are_forgotten(written: Path) -> None:
-    fleet_files.write("v1.2", {"c": "v1.2.c"})
-    found = fleet_files.read("v1.2")
-    assert found and dict(found.members) == {"c": "v1.2.c"}
+    fleet_files.write("v1.2", {"c": "v1.2.c"}, {"c": Path("/models/c")})
+    assert fleet_files.read("v1.2") == FleetFile("v1.2", {"c": "v1.2.c"}, {"c": "/models/c"})
 
 
 def test_a_fleet_of_which_none_runs_cannot_be_stopped(written: Path) -> None:
     with pytest.raises(UnknownServer, match=r"no running server 'v1\.2'"):
         list(fleet_files.stopped("v1.2"))
+    with pytest.raises(UnknownServer, match=r"no running fleet 'v1\.2'"):
+        list(fleet_files.ended("v1.2"))
 
 
 def test_members_are_listed_below_their_fleet_in_its_order() -> None:

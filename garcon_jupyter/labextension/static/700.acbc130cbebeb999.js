@@ -138,13 +138,28 @@
   border-left-color: var(--jp-brand-color1);
 }
 
-.grc-card header {
+.grc-card header,
+.grc-fleet header,
+.grc-fold {
   display: flex;
   align-items: center;
   gap: 6px;
 }
 
-.grc-card header b {
+.grc-fold {
+  flex: 1;
+  min-width: 0;
+  padding: 0;
+}
+
+.grc-fold small {
+  flex: none;
+  font-size: var(--jp-ui-font-size0);
+  color: var(--jp-ui-font-color2);
+}
+
+.grc-card header b,
+.grc-fold b {
   flex: 1;
   overflow: hidden;
   color: var(--jp-ui-font-color1);
@@ -171,6 +186,10 @@
   background: var(--jp-error-color1);
 }
 
+.grc-dot.grc-gone {
+  background: var(--jp-border-color1);
+}
+
 .grc-soon {
   color: var(--jp-warn-color0, var(--jp-warn-color1));
   font-weight: 600;
@@ -182,6 +201,29 @@
 
 .grc-ranks p {
   padding-left: 12px;
+}
+
+.grc-loaded::after {
+  content: ' ✓';
+  color: var(--jp-success-color1);
+}
+
+.grc-fleet {
+  margin: 6px 0;
+  color: var(--jp-ui-font-color2);
+}
+
+.grc-fleet > header {
+  padding-right: 7px;
+}
+
+.grc-fleet > p {
+  padding-left: 22px;
+  font-size: var(--jp-ui-font-size0);
+}
+
+.grc-fleet > .grc-card {
+  margin: 4px 0 4px 8px;
 }
 
 .grc-mine {
