@@ -20,6 +20,7 @@ from garcon_jupyter.servers.first_process import SUPERVISOR
 from garcon_jupyter.servers.server import own_directory
 from tests.behaviour.test_servers import processes, until
 from tests.conftest import quiet
+from tests.fleets import atlases
 from tests.oracle import PROMPT, Plain, close
 
 pytestmark = pytest.mark.processes
@@ -111,6 +112,36 @@ def test_a_run_over_the_same_data(fleet: garcon.Fleet, tmp_path: Path) -> None:
     totals = fleet.stack(OUT, "total")
     assert torch.equal(totals[0], totals[2]) and not close(totals[0], totals[1])
     assert {each.name for each in tmp_path.iterdir()} == {"toy.step0", "toy.step-1", "toy.again"}
+
+
+def test_an_atlas_of_each_is_its_own(
+    fleet: garcon.Fleet, series: dict[str, Path], tmp_path: Path
+) -> None:
+    """From texts that can be read but once, in a directory for each."""
+    where = tmp_path / "of" / "all"
+    made = fleet.atlas(atlases.POINTS, iter(atlases.TEXTS), where, **atlases.OPTIONS)
+    assert list(made) == list(series)
+    assert {each.name for each in where.iterdir()} == {"step0", "step-1", "again"}
+    own = {label: tmp_path / f"own {label}" for label in ("step0", "step 1")}
+    for label, place in own.items():
+        single = garcon.connect(fleet[label].server.name)
+        atlases.made_by(single, place)
+        single.close()
+        assert atlases.differences(made[label].path, place) == [], label
+        assert made[label].index["model"] == str(series[label])
+    assert atlases.differences(made["again"].path, own["step0"]) == []
+    assert "top_values.npy" in atlases.differences(made["step0"].path, own["step 1"])
+
+
+def test_an_atlas_that_cannot_be_made_stands_in_its_place(
+    fleet: garcon.Fleet, tmp_path: Path
+) -> None:
+    (tmp_path / "step-1").write_text("a file, and no directory")
+    made = fleet.atlas(atlases.POINTS, atlases.TEXTS, tmp_path, **atlases.OPTIONS)
+    assert isinstance(made["step 1"], garcon.BadData)
+    assert isinstance(made["step0"], garcon.Atlas) and isinstance(made["again"], garcon.Atlas)
+    with pytest.raises(garcon.UnknownPoint):  # of all, and once
+        fleet.atlas("layers.*.mlp.past_activation", atlases.TEXTS, tmp_path / "none")
 
 
 def test_wrong_requests_are_raised_once(fleet: garcon.Fleet) -> None:

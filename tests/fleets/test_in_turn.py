@@ -22,6 +22,7 @@ from garcon_jupyter.servers import control, fleet_files, registry
 from tests import checkpoints
 from tests.behaviour.test_servers import processes, until
 from tests.conftest import quiet
+from tests.fleets import atlases
 from tests.fleets.test_fleet import save, spinning, when
 from tests.oracle import PROMPT, Plain, close
 
@@ -42,15 +43,25 @@ def fleet(series: dict[str, Path]) -> Iterator[garcon.Fleet]:
 
 
 @pytest.fixture(scope="module")
-def fresh(series: dict[str, Path], llama_tp2_server: garcon.Server) -> dict[str, torch.Tensor]:
-    """The logits of servers that were launched with each checkpoint, cut as the fleet's."""
+def launched(
+    series: dict[str, Path], llama_tp2_server: garcon.Server
+) -> Iterator[dict[str, garcon.RemoteModel]]:
+    """On servers that were launched with each checkpoint, cut as the fleet's."""
     later = garcon.launch(series["step 1"], name="turns-later", tp=2, progress=quiet)
-    found = {}
-    for label, server in (("step0", llama_tp2_server), ("step 1", later)):
-        model = garcon.connect(server.name)
-        found[label] = model.forward(PROMPT)
+    models = {
+        label: garcon.connect(server.name)
+        for label, server in (("step0", llama_tp2_server), ("step 1", later))
+    }
+    yield models
+    for model in models.values():
         model.close()
     control.kill(later)
+
+
+@pytest.fixture(scope="module")
+def fresh(launched: dict[str, garcon.RemoteModel]) -> dict[str, torch.Tensor]:
+    """The logits of each."""
+    found = {label: model.forward(PROMPT) for label, model in launched.items()}
     return {**found, "again": found["step0"]}
 
 
@@ -63,7 +74,9 @@ def test_map_is_fresh_launches_bit_by_bit(
         assert torch.equal(found[label], fresh[label])
         assert close(found[label], Plain(path).logits(PROMPT))
     assert not close(found["step0"], found["step 1"])
-    assert {server.name for server in registry.servers() if "turns" in server.name} == {SERVER}
+    assert {server.name for server in registry.servers() if server.name.startswith("turns.")} == {
+        SERVER
+    }
 
 
 def test_a_member_alone_is_asked_with_its_own_weights(
@@ -118,6 +131,23 @@ def test_a_run_of_each_reads_the_same_and_no_exchange_goes_beneath_it(
     assert fleet["step0"].status()["weights"] == str(fleet["step0"].facts["path"])
     run.cancel()
     until(lambda: run.poll().over)
+
+
+def test_an_atlas_of_each_is_its_own(
+    fleet: garcon.Fleet,
+    launched: dict[str, garcon.RemoteModel],
+    series: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    """Output weights and all: nothing of the member that was loaded before."""
+    made = fleet.atlas(atlases.POINTS, atlases.TEXTS, tmp_path / "all", **atlases.OPTIONS)
+    own = {label: tmp_path / f"own {label}" for label in launched}
+    for label, model in launched.items():
+        atlases.made_by(model, own[label])
+        assert atlases.differences(made[label].path, own[label]) == [], label
+        assert made[label].index["model"] == str(series[label])
+    wrong = atlases.differences(made["step0"].path, own["step 1"])
+    assert {"top_values.npy", "logits_up.npy"} <= set(wrong)
 
 
 def test_nobody_elses_model_changes(fleet: garcon.Fleet, series: dict[str, Path]) -> None:
