@@ -98,5 +98,6 @@ def _umap(scores: Dots, seed: int, **options: Any) -> Dots:
     from umap import UMAP
 
     start = 10 * scores[:, :2] / max(np.abs(scores[:, :2]).max(), 1e-12)
-    given = {"metric": "cosine", "init": start, **options}
+    few = {"n_neighbors": min(15, len(scores) - 1)}
+    given = {**few, "metric": "cosine", "init": start, **options}
     return np.asarray(UMAP(random_state=seed, n_jobs=1, **given).fit_transform(scores))

@@ -83,7 +83,10 @@ def test_the_trustworthiness_of_a_map(rmodel: garcon.RemoteModel, plain: Plain) 
 
 
 @pytest.mark.parametrize("method", ["tsne", "umap"])
-def test_a_seed_gives_the_same_map_to_the_bit(rmodel: garcon.RemoteModel, method: Any) -> None:
+def test_a_seed_gives_the_same_map_to_the_bit(
+    rmodel: garcon.RemoteModel, plain: Plain, method: Any
+) -> None:
+    manifold = pytest.importorskip("sklearn.manifold", reason="needs scikit-learn")
     pytest.importorskip(embedding.NEEDS[method][0], reason=f"needs {embedding.NEEDS[method][1]}")
     fewer = {"tsne": {"n_iter": 100}, "umap": {"n_epochs": 50}}[method]
     one, again, other = (
@@ -92,8 +95,13 @@ def test_a_seed_gives_the_same_map_to_the_bit(rmodel: garcon.RemoteModel, method
     assert torch.equal(one.values, again.values) and one.facts == again.facts
     assert one.values.shape == other.values.shape and not torch.equal(one.values, other.values)
     assert one.facts["made with"].startswith(embedding.NEEDS[method][1])
-    if method == "tsne":
-        assert one.facts["trustworthiness"] > asked(rmodel, tokens=150).facts["trustworthiness"]
+    all_rows = stream(plain, 2, ROWS)
+    rows = torch.stack([all_rows[text][at] for text, at in one.more["place"].tolist()])
+    theirs = manifold.trustworthiness(
+        (rows - rows.mean(0)).numpy(), one.values.numpy(), n_neighbors=10, metric="cosine"
+    )
+    assert one.facts["trustworthiness"] == pytest.approx(theirs, abs=1e-3)
+    assert one.facts["trustworthiness"] > asked(rmodel, tokens=150).facts["trustworthiness"]
     with pytest.raises(BadRequest, match=f"{method} does not take colour"):
         asked(rmodel, method=method, colour="red")
 
