@@ -1,16 +1,13 @@
-"""Maps of tokens or units as figures: each dot with the text behind it."""
+"""Maps of tokens or units as pictures: each dot with the text behind it."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from garcon_jupyter.experiments.result import ExperimentResult
+from garcon_jupyter.widgets import DotsWidget
 
 
-def layout(found: ExperimentResult) -> Any:
+def layout(found: ExperimentResult) -> DotsWidget:
     """A map; tokens are shaded by their norm."""
-    from garcon_jupyter.widgets.dots import dots
-
     facts = found.facts
     kind = facts["of"].removesuffix("s")
     names = [f"{kind} {label}" for label in found.axes["dot"]]
@@ -23,4 +20,4 @@ def layout(found: ExperimentResult) -> Any:
         f"trustworthiness {facts['trustworthiness']:.3f} ({facts['neighbours']} neighbours) · {massive}"
     )
     shades = found.more.get("norm")
-    return dots(found.values, facts["texts"], names, facts["point"], said, shades)
+    return DotsWidget(found.values, facts["texts"], names, facts["point"], said, shades)

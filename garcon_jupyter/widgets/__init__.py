@@ -14,10 +14,10 @@ numbers with named axes, ``picture.wait().values``.
 The parts can be used alone, each with plain arrays: :class:`TokensWidget` (a text coloured by a value
 per token), :class:`ActivationsWidget` (tokens × units), :class:`AttentionWidget` (query × key tokens of
 every head), :class:`LensWidget` (what every layer would predict), :class:`PatchingWidget` (a sweep),
-:class:`MembersWidget` (several models side by side),
+:class:`MembersWidget` (several models side by side), :class:`DotsWidget` (a map, each dot with a text),
 :class:`NeuronWidget` (one unit's dashboard), :class:`LiveWidget` (text and sliders),
 :class:`ServerCard`, :class:`RunWidget` (how far a run is), :class:`ShardingPicture` (which rank holds what) and :func:`distribution` (a
-plotly histogram). :func:`link` lets several select one token; :func:`static_html` is the still picture.
+plotly histogram). :func:`link` lets several select one token, or maps the same dots; :func:`static_html` is the still picture.
 
 Not here: servers, models, and what a value means.
 
@@ -39,7 +39,7 @@ Not here: servers, models, and what a value means.
 ``run``               how far a run is
 ``sharding``          which rank holds what
 ``distribution``      a histogram of any array
-``dots``              dots on a map, each with a text
+``dots``              dots on a map, each with a text, which are selected
 ``figure``            a plotly figure that leaves a still picture
 ``overview``          all heads of all layers at a glance
 ``still``             the still pictures
@@ -66,6 +66,7 @@ from garcon_jupyter.widgets.activations import ActivationsWidget
 from garcon_jupyter.widgets.attention import AttentionWidget
 from garcon_jupyter.widgets.card import ServerCard
 from garcon_jupyter.widgets.distribution import distribution
+from garcon_jupyter.widgets.dots import DotsWidget
 from garcon_jupyter.widgets.grid import GridWidget
 from garcon_jupyter.widgets.lens import LensWidget, Readouts
 from garcon_jupyter.widgets.live import Edit, LiveWidget, Outcome
@@ -84,6 +85,7 @@ from garcon_jupyter.widgets.view import FetchingView, GridView, View, show, stat
 __all__ = [
     "ActivationsWidget",
     "AttentionWidget",
+    "DotsWidget",
     "Edit",
     "FetchingView",
     "GridView",

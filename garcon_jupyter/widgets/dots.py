@@ -1,20 +1,16 @@
-"""Dots on a map, each with a text, as a plotly figure that leaves a still picture.
-
-plotly takes longer to import than all else here together, so this module is imported for the first figure.
-"""
+"""Dots on a map, each with a text behind it; the ones that are selected are known to Python."""
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
+import traitlets
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.widgets import arrays, colours, labels, svg
+from garcon_jupyter.widgets import arrays, bundle, colours, labels, numbers, svg
+from garcon_jupyter.widgets.picture import Picture
 from garcon_jupyter.widgets.values import Values
 
 HEIGHT = 560.0
@@ -24,121 +20,121 @@ _MARGIN, _TOP = 24.0, 74.0
 _MOST = 4000
 """Dots that a still picture has at most; of more, evenly chosen ones."""
 
-
-class DotsFigure(go.Figure):  # type: ignore[misc]  # plotly has no types
-    """A map: point at a dot for its text; drag, or choose box or lasso, to select; double-click to see all."""
-
-    @property
-    def values(self) -> Values:
-        """Where each dot is, [dot, coordinate]; the labels of dots are their names."""
-        dots = self.data[0]
-        names = tuple(str(name) for name in dots.customdata)
-        places = np.stack([np.asarray(dots.x), np.asarray(dots.y)], 1)
-        axes = {"dot": names, "coordinate": ("x", "y")}
-        return Values(places, ("dot", "coordinate"), axes, str(self.layout.title.text or "map"))
-
-    def wait(self, timeout: float | None = None) -> Self:
-        """Itself: it is whole from the beginning."""
-        return self
-
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        display(self._repr_mimebundle_(), raw=True)
-
-    def _repr_mimebundle_(self, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
-        title, subtitle = self.layout.title.text or "", self.layout.title.subtitle.text or ""
-        return {
-            "application/vnd.plotly.v1+json": json.loads(self.to_json()),
-            "text/html": svg.figure(self._still(title, subtitle), title, subtitle),
-            "text/plain": f"<DotsFigure {title}: {subtitle}>",
-        }
-
-    def _still(self, title: str, subtitle: str) -> str:
-        dots = self.data[0]
-        places = np.stack([np.asarray(dots.x), np.asarray(dots.y)], 1).astype(float)
-        some = np.linspace(0, len(places) - 1, min(_MOST, len(places))).round().astype(int)
-        low, high = places.min(0), places.max(0)
-        room = np.array([svg.WIDTH - 2 * _MARGIN, HEIGHT - _TOP - _MARGIN])
-        scale = room / np.where(high > low, high - low, 1.0)
-        marks = [
-            svg.text(_MARGIN, 32, title, 15, bold=True),
-            svg.text(_MARGIN, 52, subtitle, 12, colour=svg.SOFT),
-        ]
-        fills = [str(each) for each in dots.marker.color]
-        for at in some.tolist():
-            x, y = (places[at] - low) * scale
-            marks.append(
-                f'<circle cx="{_MARGIN + x:.1f}" cy="{HEIGHT - _MARGIN - y:.1f}" r="2.4" '
-                f'fill="{fills[at]}" fill-opacity="0.7"/>'
-            )
-        return svg.document(marks, HEIGHT)
+_FAINT, _STRONG = 40, 120
+"""How far from zero the colour codes of the least and of the most shaded dot are."""
 
 
-def dots(
-    places: Any,
-    texts: Sequence[str],
-    names: Sequence[str],
-    title: str = "",
-    subtitle: str = "",
-    shades: Any = None,
-) -> DotsFigure:
-    """A map of dots.
+class DotsWidget(Picture):
+    """A map: point at a dot for its text, click to select it, draw around several; shift adds to what is selected.
+
+    Arrow keys go to the nearest dot, + and − zoom about what is selected, 0 shows all, Escape selects none. Two maps of the same dots
+    select the same ones when they are tied: ``link(one, other)``.
 
     Args:
         places: [dot, 2].
-        texts: what stands behind each dot, shown when it is pointed at.
+        texts: what stands behind each dot.
         names: what each is called.
         title: what is shown.
         subtitle: what is known of it.
-        shades: [dot], by which dots are coloured: of the smallest size to the largest; None for all alike.
+        shades: [dot], by which dots are coloured: from the smallest to the largest; None for all alike.
+
+    Attributes:
+        selected: the selected dots, by their places in `places`, in order. Set by the user or by you;
+            ``widget.observe(fn, "selected")`` calls you on a change.
 
     Raises:
         BadRequest: another number of texts or names than of dots; places that are no numbers.
     """
-    where = arrays.as_float32(places)
-    count = len(where)
-    if where.ndim != 2 or where.shape[1] != 2 or not (count == len(texts) == len(names)):
-        raise BadRequest(
-            f"Places of shape {[*where.shape]} have {len(texts)} texts and {len(names)} names.",
-            "Give [dot, 2], and of each dot one text and one name.",
+
+    _esm = bundle.module("dots")
+    _css = bundle.style("dots")
+
+    TOKEN_TRAIT = "selected"
+
+    subtitle = traitlets.Unicode().tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    texts = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    places = traitlets.Bytes().tag(sync=True)  # float32 [dot, 2]
+    codes = traitlets.Bytes().tag(sync=True)  # uint8 [dot], of the palette
+    selected = traitlets.List(traitlets.Int()).tag(sync=True)
+
+    def __init__(
+        self,
+        places: Any,
+        texts: Sequence[str],
+        names: Sequence[str],
+        title: str = "",
+        subtitle: str = "",
+        shades: Any = None,
+    ) -> None:
+        where = arrays.as_float32(places)
+        count = len(where)
+        if where.ndim != 2 or where.shape[1] != 2 or not (count == len(texts) == len(names)):
+            raise BadRequest(
+                f"Places of shape {[*where.shape]} have {len(texts)} texts and {len(names)} names.",
+                "Give [dot, 2], and of each dot one text and one name.",
+            )
+        self._places, self._texts = where, list(texts)
+        self._codes = _codes(shades, count)
+        super().__init__(
+            title=title or "map",
+            subtitle=subtitle,
+            names=list(names),
+            texts=[labels.written(text) for text in texts],
+            places=where.tobytes(),
+            codes=self._codes.tobytes(),
         )
-    figure = go.Scattergl(
-        x=where[:, 0],
-        y=where[:, 1],
-        mode="markers",
-        text=[html.escape(labels.written(text), quote=False) for text in texts],
-        customdata=list(names),
-        marker={"color": _fills(shades, count), "size": 5, "opacity": 0.7},
-        hovertemplate="<b>%{customdata}</b><br>%{text}<extra></extra>",
-    )
-    return DotsFigure(figure, _layout(title, subtitle))
+
+    @traitlets.validate("selected")
+    def _there(self, proposal: Any) -> list[int]:
+        """Those that there are, each once, in order."""
+        return sorted({int(dot) for dot in proposal["value"] if 0 <= dot < len(self._places)})
+
+    @property
+    def selected_texts(self) -> list[str]:
+        """What stands behind the selected dots."""
+        return [self._texts[dot] for dot in self.selected]
+
+    @property
+    def values(self) -> Values:
+        """Where each dot is, [dot, coordinate]; the labels of dots are their names."""
+        axes = {"dot": tuple(self.names), "coordinate": ("x", "y")}
+        return Values(self._places.copy(), ("dot", "coordinate"), axes, self.title)
+
+    @property
+    def summary(self) -> str:
+        chosen = f", {len(self.selected):,} selected" if self.selected else ""
+        return f"{numbers.plural(len(self._places), 'dot')}{chosen}"
+
+    def still(self) -> str:
+        where = self._places.astype(float)
+        some = np.linspace(0, len(where) - 1, min(_MOST, len(where))).round().astype(int)
+        low, high = (where.min(0), where.max(0)) if len(where) else (np.zeros(2), np.ones(2))
+        room = np.array([svg.WIDTH - 2 * _MARGIN, HEIGHT - _TOP - _MARGIN])
+        scale = (room / np.where(high > low, high - low, 1.0)).min()
+        start = np.array([_MARGIN, _TOP]) + (room - (high - low) * scale) / 2
+        marks = [
+            svg.text(_MARGIN, 32, svg.shorten(self.title, 90), 15, bold=True),
+            svg.text(_MARGIN, 52, self.subtitle, 12, colour=svg.SOFT),
+        ]
+        chosen = set(self.selected)
+        for at in sorted({*some.tolist(), *chosen}, key=chosen.__contains__):
+            x, y = start + (where[at] - low) * scale
+            size, faint, ring = 2.4, 0.2 if chosen else 0.7, ""
+            if at in chosen:
+                size, faint, ring = 3.4, 1.0, f' stroke="{svg.INK}"'
+            marks.append(
+                f'<circle cx="{x:.1f}" cy="{HEIGHT + _TOP - _MARGIN - y:.1f}" r="{size}" '
+                f'fill="{colours.css(int(self._codes[at]))}" fill-opacity="{faint}"{ring}/>'
+            )
+        return svg.figure(svg.document(marks, HEIGHT), self.title, self.subtitle)
 
 
-def _fills(shades: Any, count: int) -> list[str]:
-    """A colour for each dot."""
+def _codes(shades: Any, count: int) -> Any:
+    """A colour code for each dot, uint8 [dot]."""
     if shades is None:
-        return [colours.css(colours.ZERO + 90)] * count
+        return np.full(count, colours.ZERO + _STRONG, np.uint8)
     sizes = arrays.as_float32(shades).astype(float)
     low, high = float(sizes.min(initial=np.inf)), float(sizes.max(initial=-np.inf))
     part = (sizes - low) / (high - low) if high > low else np.full(count, 0.5)
-    return [colours.css(int(code)) for code in (colours.ZERO + 30 + part * 90).astype(int)]
-
-
-def _layout(title: str, subtitle: str) -> dict[str, Any]:
-    grey, faint = "#808890", "rgba(128,136,144,0.25)"  # readable on light and dark pages
-    axis = {"gridcolor": faint, "zerolinecolor": faint, "linecolor": faint, "showticklabels": False}
-    return {
-        "title": {"text": title or "map", "subtitle": {"text": subtitle}},
-        "xaxis": axis,
-        "yaxis": {**axis, "scaleanchor": "x"},
-        "font": {"color": grey},
-        "template": "none",
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "height": 560,
-        "margin": {"l": 20, "r": 20, "t": 70, "b": 20},
-        "dragmode": "zoom",
-        "modebar": {"add": ["select2d", "lasso2d"]},
-        "showlegend": False,
-    }
+    return (colours.ZERO + _FAINT + part * (_STRONG - _FAINT)).astype(np.uint8)

@@ -69,7 +69,7 @@ class Picture(anywidget.AnyWidget):
     palette = traitlets.Bytes().tag(sync=True)
 
     TOKEN_TRAIT = ""
-    """The trait that says which token is selected, for :func:`link`."""
+    """The trait that says which token is selected, or which dots are, for :func:`link`."""
 
     def __init__(self, **traits: Any) -> None:
         self._telling = threading.RLock()
@@ -203,16 +203,16 @@ class Picture(anywidget.AnyWidget):
 
 
 def link(*widgets: Picture) -> None:
-    """Let the selected token of several widgets be one and the same.
+    """Let the selected token of several widgets be one and the same, or the selected dots of several maps.
 
     The widgets follow each other in the browser, so they do it while the kernel is busy too. A link ends
     with either of its widgets.
 
     Args:
-        widgets: of tokens, activations, attention (its query token), lens or patching, of one text.
+        widgets: of tokens, activations, attention (its query token), lens or patching, of one text; or maps of the same dots.
 
     Raises:
-        TypeError: a widget that has no selected token.
+        TypeError: a widget that has no selected token, or maps beside what is no map.
     """
     import ipywidgets
 
@@ -222,6 +222,10 @@ def link(*widgets: Picture) -> None:
         if not trait:
             raise TypeError(f"{type(widget).__name__} has no selected token to link.")
         ends.append((widget, trait))
+    if len({type(widget.traits()[trait]) for widget, trait in ends}) > 1:
+        raise TypeError(
+            "A map selects several dots, and the others one token: link like with like."
+        )
     for end in ends[1:]:
         tie = ipywidgets.jslink(ends[0], end)
         for widget, _ in (ends[0], end):

@@ -133,6 +133,16 @@ export interface Members extends Picture {
   selected_column: number;
 }
 
+/** dots.py */
+export interface Dots extends Picture {
+  subtitle: string;
+  names: string[];
+  texts: string[];
+  places: Bytes;
+  codes: Bytes;
+  selected: number[];
+}
+
 /** tokens.py */
 export interface Tokens extends Picture {
   pieces: string[];

@@ -85,6 +85,21 @@ slow""",
 glance = AttentionWidget(pattern[:1], [words], "fills too", layers=2, load=lambda layer: pattern[:1], overview=True,
                          glance=lambda layers, *how: door.acquire() and [pattern[0]] * len(layers))
 glance""",
+    """places = np.array([[0, 0], [4, 0], [0, 4], [4, 4], [2, 2]])
+names = [f"text {n}" for n in range(5)]
+dots = DotsWidget(places, [f"⟨{name}⟩" for name in "abcde"], names, "a map")
+again = DotsWidget(-places, names, names, "the same dots")
+link(dots, again)
+display(dots, again)""",
+    """steps = [0, 8, 64]
+grid = np.arange(6.0).reshape(2, 3) - 2.5
+members = MembersWidget({f"step{n}": grid * n / 64 for n in steps}, ["a", "b"], steps=steps, row_name="token")
+members""",
+    """def page(key):
+    kind = {"name": "sends to", "said": "half of all", "rows": [["unit b", 2.0, "b"], ["far", -1.0, ""]]}
+    return {"name": f"unit {key}", "connections": [kind] if key == "a" else []}, None
+browsed = NeuronWidget(page("a")[0], key="a", open_page=page)
+browsed""",
     """second = TokensWidget(words, {"loss": loss[::-1]}, None, "a second copy")
 second""",
 ]
@@ -395,6 +410,89 @@ def test_a_neuron_tries_a_text(notebook: Notebook) -> None:
     kernel(notebook, "neuron.tried['values']", "[0.0, 1.0, 2.0]")
 
 
+def test_dots_that_are_selected_reach_python_and_the_other_map(notebook: Notebook) -> None:
+    widget, other = shown(notebook, "dots"), notebook.widgets("dots").nth(1)
+    page, area = notebook.page, widget.locator(".garcon-map").bounding_box()
+    assert area
+    middle = area["x"] + area["width"] / 2, area["y"] + area["height"] / 2
+    reach = (area["height"] - 24) / 2  # from the middle to the dots above and below
+
+    page.mouse.move(*middle)
+    expect(widget.locator(".garcon-tip")).to_contain_text("text 4")
+    expect(widget.locator(".garcon-tip")).to_contain_text("⟨e⟩")
+    page.mouse.click(*middle)
+    kernel(notebook, "(dots.selected, dots.selected_texts, again.selected)", "([4], ['⟨e⟩'], [4])")
+    expect(other.locator(".garcon-chosen")).to_contain_text("1 dot selected")
+
+    # A line around the two on the right; shift adds the one at the lower left.
+    box = [(10, -reach - 9), (reach + 20, -reach - 9), (reach + 20, reach + 9), (10, reach + 9)]
+    for number, (x, y) in enumerate(box):
+        page.mouse.move(middle[0] + x, middle[1] + y, steps=4)
+        if not number:
+            page.mouse.down()
+    page.mouse.up()
+    kernel(notebook, "dots.selected", "[1, 3]")
+    page.keyboard.down("Shift")
+    page.mouse.click(middle[0] - reach, middle[1] + reach)
+    page.keyboard.up("Shift")
+    kernel(notebook, "dots.selected", "[0, 1, 3]")
+
+    # By the keyboard, and larger about what is selected.
+    widget.locator(".garcon-map").focus()
+    for key in ("Escape", "ArrowRight", "ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    kernel(notebook, "dots.selected", "[3]")
+    page.keyboard.press("+")
+    page.mouse.move(middle[0], middle[1] - 60)
+    page.mouse.move(*middle)
+    expect(widget.locator(".garcon-tip")).to_contain_text("text 3")
+    widget.get_by_role("button", name="show all dots").click()
+    notebook.execute("again.selected = [2]")
+    expect(widget.locator(".garcon-chosen")).to_contain_text("⟨c⟩")
+
+
+def test_members_have_one_selection_and_a_line_over_steps(notebook: Notebook) -> None:
+    widget = shown(notebook, "members-of")
+    plots = widget.locator(".garcon-plot")
+    expect(plots).to_have_count(3)
+    kernel(notebook, "(members.selected_row, members.selected_column)", "(0, 0)")
+    opacities = [pixels(plots.nth(n).locator("canvas"))[0, 0, 3] / 255 for n in range(3)]
+    expected = [opacity(-2.5 * n / 64, 2.5) for n in (0, 8, 64)]
+    assert opacities == pytest.approx(expected, abs=0.01)
+    area = plots.nth(1).bounding_box()
+    assert area
+    plots.nth(1).click(position={"x": area["width"] * 5 / 6, "y": area["height"] * 3 / 4})
+    kernel(notebook, "(members.selected_row, members.selected_column)", "(1, 2)")
+    expect(widget.locator(".garcon-chosen")).to_have_text("token b, column 2")
+    line = widget.locator("canvas.garcon-line")
+    said = "token b, column 2: step0 0, step8 0.313, step64 2.5"
+    expect(line).to_have_attribute("aria-label", said)
+    assert (pixels(line)[..., 3] > 0).any()
+    for number in range(3):  # the same cell in all of them
+        mark, plot = plots.nth(number).locator(".garcon-mark"), plots.nth(number).bounding_box()
+        found = mark.bounding_box()
+        assert found and plot and found["x"] - plot["x"] > plot["width"] / 2
+    widget.locator(".garcon-columns").focus()
+    notebook.page.keyboard.press("ArrowLeft")
+    kernel(notebook, "(members.selected_row, members.selected_column)", "(1, 1)")
+
+
+def test_a_connection_leads_to_its_unit_and_back(notebook: Notebook) -> None:
+    widget = shown(notebook, "neuron", 1)
+    expect(widget.locator(".garcon-title")).to_have_text("unit a")
+    connections = widget.locator(".garcon-connections")
+    expect(connections).to_contain_text("sends to · half of all")
+    expect(connections.get_by_role("button")).to_have_count(1)  # of "far" there is no page
+    connections.get_by_role("button", name="b").click()
+    expect(widget.locator(".garcon-title")).to_have_text("unit b")
+    kernel(notebook, "(browsed.key, browsed.behind)", "('b', 'a')")
+    expect(connections).to_be_empty()
+    widget.locator("button[data-unit=a]").click()
+    expect(widget.locator(".garcon-title")).to_have_text("unit a")
+    kernel(notebook, "(browsed.key, browsed.behind)", "('a', '')")
+    expect(connections).to_contain_text("unit b")
+
+
 def test_two_copies_are_two(notebook: Notebook) -> None:
     first, second = shown(notebook, "tokens"), shown(notebook, "tokens", 1)
     kernel(notebook, "second.selected_token", "-1")
@@ -464,8 +562,8 @@ def test_a_restart_leaves_the_still_pictures(notebook: Notebook) -> None:
     )
     notebook.wait_until_ready()
     pictures = notebook.page.locator("figure.garcon-still img")
-    expect(pictures).to_have_count(11)
-    for number in range(9):
+    expect(pictures).to_have_count(15)
+    for number in range(15):
         picture = pictures.nth(number)
         picture.scroll_into_view_if_needed()
         expect(picture).to_be_visible()

@@ -32,6 +32,7 @@ WIDGETS = {
     "activations": widgets.ActivationsWidget,
     "attention": widgets.AttentionWidget,
     "card": widgets.ServerCard,
+    "dots": widgets.DotsWidget,
     "grid": widgets.GridWidget,
     "live": widgets.LiveWidget,
     "members": widgets.MembersWidget,

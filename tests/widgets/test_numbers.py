@@ -12,6 +12,7 @@ from garcon_jupyter import BadRequest, NotFinished, Values
 from garcon_jupyter.widgets import (
     ActivationsWidget,
     AttentionWidget,
+    DotsWidget,
     LensWidget,
     LiveWidget,
     MembersWidget,
@@ -74,6 +75,11 @@ PICTURES: dict[str, tuple[Any, tuple[str, ...], Any]] = {
         lambda: AttentionWidget(PATTERN, [WORDS]),
         ("head", "query", "key"),
         PATTERN[0],
+    ),
+    "dots": (
+        lambda: DotsWidget(SWEEP[:, :2], [*"abcdefgh"[: len(SWEEP)]], [*"ABCDEFGH"[: len(SWEEP)]]),
+        ("dot", "coordinate"),
+        SWEEP[:, :2],
     ),
     "members": (
         lambda: MembersWidget({"step1": SWEEP, "step2": -SWEEP}, row_name="layer"),

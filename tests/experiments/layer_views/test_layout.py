@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import sys
 from typing import Any
 
@@ -15,7 +14,7 @@ from garcon_jupyter import BadRequest, experiments
 from garcon_jupyter.errors import MissingModule
 from garcon_jupyter.experiments.layer_views import embedding
 from garcon_jupyter.experiments.layer_views.neighbours import trustworthiness
-from garcon_jupyter.widgets import labels
+from garcon_jupyter.widgets import DotsWidget, labels
 from tests.experiments.directions.by_hand import stream, texts
 from tests.experiments.directions.test_linear_probe import padded
 from tests.experiments.layer_views.test_pca import by_svd
@@ -144,11 +143,11 @@ def test_mistakes_are_told(rmodel: garcon.RemoteModel) -> None:
 
 def test_its_picture_has_a_dot_and_a_text_for_each(rmodel: garcon.RemoteModel) -> None:
     found = asked(rmodel, tokens=50)
-    figure = found.show()
-    (dots,) = figure.data
-    shown = [html.escape(labels.written(text), quote=False) for text in found.facts["texts"]]
-    assert list(dots.text) == shown and all("⟨" in text for text in shown)
-    assert np.allclose(dots.x, found.values[:, 0]) and np.allclose(dots.y, found.values[:, 1])
-    bundle = figure._repr_mimebundle_()
-    assert "image/svg+xml" in bundle["text/html"] and "trustworthiness" in bundle["text/plain"]
-    assert figure.values.axes == ("dot", "coordinate")
+    picture = found.show()
+    assert isinstance(picture, DotsWidget)
+    assert picture.texts == [labels.written(text) for text in found.facts["texts"]]
+    assert np.allclose(picture.values, found.values)
+    assert "trustworthiness" in picture.subtitle
+    picture.selected = [7, 3]
+    assert picture.selected_texts == [found.facts["texts"][dot] for dot in (3, 7)]
+    assert picture.names[3] == "text {}, position {}".format(*found.more["place"][3].tolist())
