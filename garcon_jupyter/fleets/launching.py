@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import threading
@@ -62,7 +63,7 @@ def fleet(
         progress: is told in a line what is going on, by label.
 
     Options are those of :func:`garcon_jupyter.launch`, the same for each: ``tp=2, dtype="bfloat16"``. Where neither `memory`
-    nor `keep` is given, members on the CPU share what the models leave free.
+    nor `keep` is given, members on the CPU share what the models leave free; and its cores, unless `threads` is.
 
     Raises:
         NotAModel, FetchFailed: a path holds no model; nothing was launched.
@@ -283,10 +284,21 @@ def _limits(
         if servers[label] not in running
     }
     left = budget.check(asked)
-    if not asked or options.get("memory") is not None or options.get("keep") is not None:
+    if not asked or placement.device_of(next(iter(asked.values()))) != "cpu":
         return {}
-    on_gpus = placement.device_of(next(iter(asked.values()))) != "cpu"
-    return {} if on_gpus else budget.share(left, len(found))
+    shared: dict[str, int] = {}
+    if options.get("threads") is None:
+        shared["threads"] = _threads(found, next(iter(asked.values())))
+    if options.get("memory") is None and options.get("keep") is None:
+        shared |= budget.share(left, len(found))
+    return shared
+
+
+def _threads(found: Mapping[str, ModelDirectory], member: Settings) -> int:
+    """Threads of each rank: all members may compute at once, and more threads than cores would wait for one another."""
+    degrees: list[int] = [getattr(member, word) or 1 for word in DEGREES]
+    ranks = len(found) * math.prod(degrees)
+    return max(1, (os.cpu_count() or 1) // ranks)
 
 
 def _settings(path: Path, options: Mapping[str, Any]) -> Settings:

@@ -14,7 +14,7 @@ def taken(options: LimitOptions) -> Limits:
     """The limits that a launch asks for.
 
     Raises:
-        BadRequest: an option is no duration, or no number of bytes.
+        BadRequest: an option is no duration, or no number of bytes or of threads.
     """
     forget = options.get("forget")
     return Limits(
@@ -22,6 +22,7 @@ def taken(options: LimitOptions) -> Limits:
         _bytes(options.get("memory")),
         _bytes(options.get("keep")),
         HOUR if forget is None else seconds(forget),
+        _count(options.get("threads")),
     )
 
 
@@ -55,3 +56,9 @@ def _bytes(count: int | str | None) -> int | None:
     if not found or not float(found[1]):
         raise BadRequest(f"{count!r} is no number of bytes.", 'Write it like "512MiB" or "8GiB".')
     return int(float(found[1]) * (1 << 10 * " KMGT".index(found[2] or " ")))
+
+
+def _count(threads: int | None) -> int | None:
+    if threads is None or (isinstance(threads, int) and threads > 0 and threads is not True):
+        return threads
+    raise BadRequest(f"threads={threads!r} is no number of threads.", "Give at least 1.")

@@ -231,6 +231,14 @@ class LimitOptions(TypedDict, total=False):
             metavar="BYTES",
         ),
     ]
+    threads: Annotated[
+        int | None,
+        Option(
+            "threads that each rank computes with on a CPU",
+            unset="its share of the host's cores; of the members of a fleet, a share of that each",
+            metavar="N",
+        ),
+    ]
     forget: Annotated[
         float | str | None,
         Option(

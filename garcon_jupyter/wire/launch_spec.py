@@ -43,12 +43,14 @@ class Limits:
         memory: bytes that requests may use on a host beside the model; None for most of what is free.
         keep: bytes of recordings that the ranks of a host keep; None for half of what is free.
         forget: seconds after which a session without a name, whose client is gone, is forgotten; 0 for never.
+        threads: that each rank computes with on a CPU; None for its share of the host's cores.
     """
 
     idle_timeout: float = HOUR
     memory: int | None = None
     keep: int | None = None
     forget: float = HOUR
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

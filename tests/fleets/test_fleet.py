@@ -75,6 +75,13 @@ def test_members_take_part_at_once(fleet: garcon.Fleet) -> None:
     assert sorted(fleet.map(lambda model: meeting.wait()).values()) == [0, 1, 2]
 
 
+def test_members_share_the_cores(fleet: garcon.Fleet) -> None:
+    told = fleet.map(
+        lambda model: model.forward(PROMPT, logits=lambda logits: torch.get_num_threads())
+    )
+    assert set(told.values()) == {max(1, (os.cpu_count() or 1) // 3)}
+
+
 def test_what_was_saved_is_stacked_by_member(fleet: garcon.Fleet, series: dict[str, Path]) -> None:
     points = fleet["step0"].probe_points
     fleet.forward(

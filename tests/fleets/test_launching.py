@@ -41,6 +41,7 @@ def nothing_starts() -> Any:
         ({"a": "path"}, {"loader": "a:b"}, "compares configurations"),
         ({"a": "path"}, {"nnodes": 2}, "one host"),
         ({"a": "path"}, {"idle_timeout": "soon"}, "is no duration"),
+        ({"a": "path"}, {"threads": 0}, "is no number of threads"),
         ({"a": 7}, {}, "7"),
         ({"a": "path"}, {"alive": 2}, "alive=2 is no way"),
         ({"a": "path"}, {"alive": True}, "alive=True is no way"),

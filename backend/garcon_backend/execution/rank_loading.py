@@ -73,7 +73,7 @@ def load_rank(spec: LaunchSpec, progress: Callable[[str], None]) -> LoadedRank:
     Raises:
         GarconError: the model cannot be served like this, and why.
     """
-    _share_cores()
+    _share_cores(spec.limits.threads)
     attention.register()
     mesh = Mesh.form(spec.degrees, spec.device)
     mesh.seal = _seal(spec)
@@ -169,13 +169,13 @@ def _limit_memory(spec: LaunchSpec, rank: Rank) -> None:
     memory.limit(limits.memory)
 
 
-def _share_cores() -> None:
-    """The ranks of one host share its cores."""
+def _share_cores(threads: int | None) -> None:
+    """The ranks of one host share its cores, unless it was said how many threads each has."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    torch.set_num_threads(max(1, cores // local))
+    torch.set_num_threads(threads or max(1, cores // local))
 
 
 def _facts(rank: Rank) -> dict[str, Any]:
