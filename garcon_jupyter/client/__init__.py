@@ -21,6 +21,7 @@ Not here: how anything looks (``display``, ``widgets``), and how bytes travel (`
 ``out_buffers``       values that are put where the user has room for them
 ``run``               data streamed past probes
 ``storing``           activations of a run, stored on disk
+``dictionary_training``  a dictionary in training
 ``look``              one context as it passes through a model
 ``preload``           what the first answer needs is imported before it comes
 """

@@ -76,7 +76,7 @@ class Storing:
             facts[name] = making.point_facts(shape, given, stored, file_bytes)
         self.row_bytes = sum(RowLayout(f["units"], stored).row_bytes for f in facts.values())
         self._tokens = _tokens_of(data, options)
-        about = {"model": _model_said(model), "data": _data_said(data), "run": _said(options)}
+        about = {"model": _model_said(model), "data": data_said(data), "run": options_said(options)}
         self.manifest = making.manifest(facts, {}, about)
         if here is not None:
             self._begun = making.begin(here, self.manifest)
@@ -204,7 +204,7 @@ def _model_said(model: Client) -> dict[str, Any]:
     return {"path": model.facts["path"], **said}
 
 
-def _data_said(data: Data) -> dict[str, Any]:
+def data_said(data: Data) -> dict[str, Any]:
     """What data is known by: another under the same name is another."""
     if data.path is not None:
         path = Path(data.path).expanduser()
@@ -217,7 +217,7 @@ def _data_said(data: Data) -> dict[str, Any]:
     return {"sha256": digest.hexdigest()}
 
 
-def _said(options: Mapping[str, Any]) -> dict[str, Any]:
+def options_said(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON has them."""
     plain = (str, int, float, bool, type(None))
     return {name: v if isinstance(v, plain) else repr(v) for name, v in sorted(options.items())}

@@ -55,6 +55,22 @@ def point_of(named: str) -> str:
     )
 
 
+def hook_name(point: str) -> str:
+    """TransformerLens's name of a point, which other libraries read; the point's own where it has none.
+
+    ``layers.3.resid_post`` is ``blocks.3.hook_resid_post``.
+    """
+    for pattern, templates in HOOK_NAMES:
+        if len(templates) == 1 and "hook_" in pattern:
+            fields = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\w+)", re.escape(templates[0]))
+            if found := re.fullmatch(fields, point):
+                named = re.sub(r"\(\?P<(\w+)>[^)]*\)", lambda group: found[group[1]], pattern)
+                named = named.replace("\\", "")
+                if _points(named) == (point,):
+                    return named
+    return point
+
+
 def _points(named: str) -> tuple[str, ...]:
     if parse_point(named) is not None:
         return (named,)

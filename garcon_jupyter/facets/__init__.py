@@ -6,4 +6,5 @@ Not here: anything that a script without a notebook needs for a pass.
 ``data_runs``  runs and atlases
 ``certificates``  the certificate
 ``experimenting``  experiments
+``training_dictionaries``  dictionaries trained
 """

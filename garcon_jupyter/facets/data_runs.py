@@ -88,7 +88,7 @@ class DataRuns(Client):
             Interrupted: you interrupted it; what was recorded is there.
         """
         if resume is not None:
-            status = ask(self, "resume_from", _path(self, resume))
+            status = ask(self, "resume_from", server_path(self, resume))
         else:
             plan = runs_wire.Plan(
                 packed,
@@ -102,14 +102,14 @@ class DataRuns(Client):
                 first_document,
             )
             if isinstance(data, (str, Path)):
-                data = _path(self, data, must_exist=True)
+                data = server_path(self, data, must_exist=True)
             asked = runs_wire.StartRun(
                 as_data(data, field, documents),
                 tuple(probe.spec for probe in checked(probes)),
                 plan,
                 seed,
                 fresh,
-                None if checkpoint is None else _path(self, checkpoint),
+                None if checkpoint is None else server_path(self, checkpoint),
                 every,
                 self._adapter(adapter),
                 self.splices,
@@ -226,10 +226,10 @@ class DataRuns(Client):
         from garcon_jupyter.client import storing
 
         storing.refuse_options(options)
-        told = _path(self, directory)
+        told = server_path(self, directory)
         here = Path(told).expanduser() if self._channel.same_host else None
         if isinstance(data, (str, Path)):
-            data = _path(self, data, must_exist=True)
+            data = server_path(self, data, must_exist=True)
         asked = as_data(data, field, documents)
         one = storing.Storing(
             self, points, asked, told, here, dtype, options, file_bytes or FILE_BYTES
@@ -256,7 +256,7 @@ class DataRuns(Client):
         return [Run(self, status) for status in ask(self, "list")]
 
 
-def _path(client: Client, path: str | Path, must_exist: bool = False) -> str:
+def server_path(client: Client, path: str | Path, must_exist: bool = False) -> str:
     """A path as the server is told it: whole, where both are on one host.
 
     Args:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from garcon_jupyter.wire.dictionary_training import TrainingPoint, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -346,6 +348,81 @@ class Jacobian(AdaptedRequest):
     seed: int = 0
 
 
+def _nothing_to_train() -> TrainingSettings:
+    return TrainingSettings("topk", 1, "", "")
+
+
+@dataclass
+class TrainDictionary(AdaptedRequest):
+    """Give the activations of a batch to a dictionary in training; answer with :class:`TrainingProgress`.
+
+    Attributes:
+        training: the run that it is of.
+        settings: what is trained.
+        batch: that is read; None where no more come, for a step on what waits in the buffer.
+        store: directory of a store whose rows the batch is, from `before` on, in place of the model's activations.
+        heard: of the answer before, how often its curve was thinned, and its points.
+    """
+
+    training: str = ""
+    settings: TrainingSettings = field(default_factory=_nothing_to_train)
+    batch: Batch | None = None
+    store: str = ""
+    heard: tuple[int, int] = (0, 0)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """What a batch of a training came to.
+
+    Attributes:
+        points: of its curve, since those that were heard; all of them, where it was thinned since.
+        merged: how often it was thinned.
+        steps: done.
+        more: whether batches wait in the buffer, when no more data comes.
+    """
+
+    points: tuple[TrainingPoint, ...]
+    merged: int
+    steps: int
+    more: bool = False
+
+
+@dataclass
+class MeasureTraining(AdaptedRequest):
+    """What the model loses with a dictionary in training in its place; answer with
+    :class:`~garcon_jupyter.wire.dictionary_training.LossRecovered`.
+
+    Attributes:
+        training: the run that it is of.
+        settings: what is trained.
+        batch: whose next tokens are predicted.
+    """
+
+    training: str = ""
+    settings: TrainingSettings = field(default_factory=_nothing_to_train)
+    batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
+    seed: int = 0
+
+
+@dataclass
+class KeepTraining(Request):
+    """Put a dictionary in training down, take it up again, write what it has learnt, or forget it.
+
+    Attributes:
+        training: the run that it is of.
+        settings: what is trained.
+        what: "checkpoint" and "restore" its whole state, "dictionary" what others read, or "forget" it.
+        directory: on every host; None to restore the beginning.
+    """
+
+    training: str = ""
+    settings: TrainingSettings = field(default_factory=_nothing_to_train)
+    what: Literal["checkpoint", "restore", "dictionary", "forget"] = "checkpoint"
+    directory: str | None = None
+
+
 @dataclass
 class GetParameter(AdaptedRequest):
     """Answer with a parameter, [out, in], cut by `index` on the server."""
@@ -431,6 +508,9 @@ REQUESTS: dict[str, type[Request]] = {
         Generate,
         Patch,
         Jacobian,
+        TrainDictionary,
+        MeasureTraining,
+        KeepTraining,
         Snapshot,
         Fetch,
         Clear,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from garcon_jupyter.wire.dictionary_training import TrainingSettings, TrainingStatus
 from garcon_jupyter.wire.requests import ProbeSpec, Splice
 
 VERBS = ("start", "resume_from", "list", "poll", "pause", "resume", "cancel")
@@ -80,6 +81,8 @@ class StartRun:
         adapter: that is on in all of its passes; None for the base model.
         splices: dictionaries that all of its passes go through.
         conclude: whether what the probes keep is told when the data is over: stores of activations end so.
+        training: a dictionary to train, in place of probes.
+        out: directory that it is written to.
     """
 
     data: Data
@@ -92,6 +95,8 @@ class StartRun:
     adapter: str | None = None
     splices: tuple[Splice, ...] = ()
     conclude: bool = False
+    training: TrainingSettings | None = None
+    out: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class RunStatus:
         printed: what probes printed, ``(rank, stream, text)``, from the number that was asked for.
         prints: how many prints there were.
         first_document: number of the first document.
+        training: how a training goes; None of other runs.
     """
 
     id: str
@@ -127,6 +133,7 @@ class RunStatus:
     printed: tuple[tuple[int, str, str], ...] = ()
     prints: int = 0
     first_document: int = 0
+    training: TrainingStatus | None = None
 
     @property
     def rate(self) -> float:

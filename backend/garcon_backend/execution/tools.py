@@ -8,6 +8,7 @@ from garcon_backend.execution.parameters import Parameters
 from garcon_backend.execution.passes import Passes
 from garcon_backend.execution.probe_loading import ProbeLoader
 from garcon_backend.execution.recorder_admission import RecorderAdmission
+from garcon_backend.execution.training.trainings import Trainings
 from garcon_backend.models.sharding import stage_layers
 from garcon_backend.probing.rank import Rank
 
@@ -23,6 +24,7 @@ class Tools:
         admission: whether a pass will fit.
         room: whether what recorders will keep has room.
         passes: the model run forward and backward.
+        trainings: dictionaries in training.
     """
 
     def __init__(self, rank: Rank) -> None:
@@ -34,3 +36,4 @@ class Tools:
         self.admission = Admission(rank.mesh, rank.model, len(layers), rank.bound.catalog.sizes)
         self.recorder_admission = RecorderAdmission(rank)
         self.passes = Passes(rank)
+        self.trainings = Trainings(rank)

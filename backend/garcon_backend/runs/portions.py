@@ -53,6 +53,11 @@ class Portions:
         """Whether some of the batch is still to be run."""
         return self._batch is not None
 
+    @property
+    def whole(self) -> Batch | None:
+        """The batch that is being run; None where none is."""
+        return self._batch
+
     def put(self, batch: Batch) -> None:
         """Begin a batch; the one before is over."""
         self._batch, self._first, self.done = batch, 0, 0

@@ -47,6 +47,9 @@ class Where:
     each: float = 0.0
     """Seconds that a token takes, by which batches are cut into portions."""
 
+    told: Any = None
+    """What else rank 0 has to remember."""
+
 
 class DataRun:
     """One run.
@@ -74,9 +77,8 @@ class DataRun:
         where: Where | None = None,
     ) -> None:
         self.id, self.session, self.asked, self.directory = id, session, asked, directory
-        source = open_source(asked.data)
         position = where.position if where else Position()
-        self.batches = Batches(source, asked.plan, tokenizer, sizes, position)
+        self.batches = self._opened(tokenizer, sizes, position)
         self._portions = portions
         self._at = self._end = position
         """Where the batch began that is being run, or the next one will; and where it ends."""
@@ -95,6 +97,10 @@ class DataRun:
         self._where = where
         self._contexts = tuple(sorted({(p.point, p.name) for p in asked.probes}, key=repr))
 
+    def _opened(self, tokenizer: Any, sizes: dict[str, int], position: Position) -> Batches:
+        """The data, from a position on."""
+        return Batches(open_source(self.asked.data), self.asked.plan, tokenizer, sizes, position)
+
     # -- one turn --------------------------------------------------------------------------------
 
     def step(self, lockstep: Lockstep) -> bool:
@@ -111,11 +117,9 @@ class DataRun:
                 self._torn = True
                 self._run_portion(lockstep)
                 self._torn = False
-            self._seconds += time.monotonic() - began
-            if over and self.asked.conclude:
-                lockstep.run(self.id, wire.Conclude(self.session, contexts=self._contexts))
-            if over:
+            if over and self._finished(lockstep):
                 self.state = "done"
+            self._seconds += time.monotonic() - began
             if not self._portions.left:
                 self._at = self.batches.position
                 self._write_checkpoint(lockstep)
@@ -127,15 +131,51 @@ class DataRun:
 
     def _run_portion(self, lockstep: Lockstep) -> None:
         began = time.monotonic()
-        lockstep.run(self.id, self._forward(self._portions.next()))
+        self._hear(lockstep.run(self.id, self._request(self._portions.next())))
         self._portions.ran(time.monotonic() - began)
 
     def _begin(self, lockstep: Lockstep) -> None:
         """Bring back what the checkpoint has, or forget what was recorded there before."""
         if self._restore or self.asked.fresh:
-            restore = wire.Restore(self.session, contexts=self._contexts, directory=self._restore)
-            lockstep.run(self.id, restore)
+            lockstep.run(self.id, self._restoring(self._restore))
         self._ready = True
+
+    # What is done with data; other kinds of runs do other things.
+
+    def _request(self, batch: wire.Batch) -> wire.Request:
+        """What a portion asks of all ranks."""
+        return wire.Forward(
+            self.session,
+            batch=batch,
+            probes=self.asked.probes,
+            logits="none",
+            seed=self._seed(batch),
+            adapter=self.asked.adapter,
+            splices=self.asked.splices,
+        )
+
+    def _seed(self, batch: wire.Batch) -> int:
+        return self.asked.seed + batch.step + self._portions.done * _NEXT_SEED
+
+    def _hear(self, answer: Any) -> None:
+        """Take in what a portion came to."""
+
+    def _finished(self, lockstep: Lockstep) -> bool:
+        """The data is over: do what is left to do; whether that was all."""
+        if self.asked.conclude:
+            lockstep.run(self.id, wire.Conclude(self.session, contexts=self._contexts))
+        return True
+
+    def _restoring(self, directory: str | None) -> wire.Request:
+        """What brings back what a checkpoint has, or the beginning."""
+        return wire.Restore(self.session, contexts=self._contexts, directory=directory)
+
+    def _keeping(self, directory: str) -> wire.Request:
+        """What writes a checkpoint."""
+        return wire.Checkpoint(self.session, contexts=self._contexts, directory=directory)
+
+    def _told(self) -> Any:
+        """What rank 0 itself has to remember."""
 
     def mend(self) -> None:
         """Make ready to go on after a failure. A batch that failed half-way has left its mark in some recorders
@@ -159,17 +199,6 @@ class DataRun:
         self._restore = self._where.directory if self._where else None
         self._ready = self._torn = False
 
-    def _forward(self, batch: wire.Batch) -> wire.Forward:
-        return wire.Forward(
-            self.session,
-            batch=batch,
-            probes=self.asked.probes,
-            logits="none",
-            seed=self.asked.seed + batch.step + self._portions.done * _NEXT_SEED,
-            adapter=self.asked.adapter,
-            splices=self.asked.splices,
-        )
-
     def _fail(self, failure: dict[str, Any]) -> None:
         self.batches.back(self._at)
         if failure["class"] == "Interrupted":
@@ -189,9 +218,9 @@ class DataRun:
         self._last_checkpoint = time.monotonic()
         target = self.directory / f"after-{position.batches}"
         try:
-            request = wire.Checkpoint(self.session, contexts=self._contexts, directory=str(target))
-            lockstep.run(self.id, request)
-            where = Where(position, self._seconds, str(target), self._portions.each)
+            lockstep.run(self.id, self._keeping(str(target)))
+            each = self._portions.each
+            where = Where(position, self._seconds, str(target), each, self._told())
             checkpoints.put(self.directory / POSITION, where)
             self._where, self.lost = where, ""
         except RequestFailed as error:

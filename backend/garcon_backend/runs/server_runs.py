@@ -12,6 +12,7 @@ from typing import Any
 
 from garcon_backend.lockstep.coordinator import Lockstep
 from garcon_backend.lockstep.turns import Queued
+from garcon_backend.runs.dictionary_run import DictionaryRun
 from garcon_backend.runs.portions import Portions
 from garcon_backend.runs.run import POSITION, DataRun, Where
 from garcon_backend.save_contexts import checkpoints
@@ -120,7 +121,8 @@ class Runs:
             where = replace(where, directory=str(directory / Path(where.directory).name))
         each = where.each if where else 0.0
         portions = Portions(self._parameters, self._replicas, each)
-        return DataRun(id, session, asked, directory, self._tokenizer, self._sizes, portions, where)
+        kind = DataRun if asked.training is None else DictionaryRun
+        return kind(id, session, asked, directory, self._tokenizer, self._sizes, portions, where)
 
     def _note(self, run: DataRun) -> None:
         """Put down in the server's own directory, too, that a run is there, so that a lost rank does not end it."""

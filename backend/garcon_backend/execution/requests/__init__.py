@@ -6,6 +6,7 @@ Not here: what a pass is (``passes``, ``generation``), and how ranks come to run
 ``probed``         what requests have in common that run the model with probes
 ``forward`` ``backward`` ``generate``  passes
 ``patch``          cells of activation patching
+``train_dictionary`` ``measure_training`` ``keep_training``  dictionaries in training
 ``snapshot`` ``fetch`` ``clear``       recordings
 ``checkpoint`` ``restore`` ``conclude`` ``drop``    recordings, as runs and sessions need it
 ``get_parameter``  a weight by name

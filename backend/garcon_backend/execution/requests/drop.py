@@ -7,7 +7,7 @@ from garcon_jupyter.wire import requests as wire
 
 
 class DropHandler(RequestHandler[wire.Drop]):
-    """Each rank forgets recordings and snapshots of the session."""
+    """Each rank forgets recordings, snapshots and trainings of the session."""
 
     kind = wire.Drop
 
@@ -16,3 +16,4 @@ class DropHandler(RequestHandler[wire.Drop]):
 
     def run(self) -> None:
         self.rank.contexts.drop(self.request.session)
+        self.tools.trainings.drop(self.request.session)

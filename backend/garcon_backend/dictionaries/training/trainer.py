@@ -1,0 +1,308 @@
+"""Steps over rows of activations: a dictionary that learns, and what it needs to go on.
+
+A trainer is a function of the rows that it is given, in their order, and of a seed: however they are cut into pieces, and wherever it was
+put down and taken up again, the same numbers come out. Over several ranks each trains its own range of latents on the same rows; they
+exchange which latents pass, and the sums of what they write.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from garcon_backend.dictionaries.training import choosing, gradients
+from garcon_backend.dictionaries.training.chosen import ChosenLatents
+from garcon_backend.dictionaries.training.curves import Curve
+from garcon_backend.dictionaries.training.dead import add_auxiliary
+from garcon_backend.dictionaries.training.gradients import LossGradient
+from garcon_backend.dictionaries.training.optimizing import Optimizer, learning_rate
+from garcon_backend.dictionaries.training.shuffling import ShuffleBuffer
+from garcon_backend.dictionaries.training.weights import TrainedWeights, drawn
+from garcon_backend.distributed.collectives import Ranks, span
+from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.wire.dictionary_training import TrainingPoint, TrainingSettings
+
+_SAMPLE = 1024
+"""Rows by which thresholds are first set."""
+
+_FOLLOWS = 0.01
+"""By how much a batch moves the threshold that stands for top-k of a batch."""
+
+_PENALTIES = {"standard": 5.0, "jumprelu": 30.0}
+"""Of a sparsity of 1, where activations have length √D."""
+
+
+class Trainer:
+    """A dictionary in training, on one rank.
+
+    Args:
+        settings: what to train.
+        d_in: numbers of a row that is read.
+        d_out: numbers of a row that is to be written.
+        ranks: that share the latents; this one alone, if nothing is said.
+
+    Attributes:
+        latents: those that this rank holds.
+        weights: in units in which rows have length √D on average; None until the buffer is full for the first time.
+        curve: how it went.
+        steps: done.
+        tokens: trained on.
+        seen: rows that were taken in.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        d_in: int,
+        d_out: int,
+        ranks: Ranks | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.settings, self.d_in, self.d_out = settings, d_in, d_out
+        self.ranks, self.device = ranks or Ranks(), torch.device(device)
+        self.latents = range(*span(settings.width, self.ranks.size, self.ranks.rank))
+        self.weights: TrainedWeights | None = None
+        self.curve = Curve()
+        self.steps = self.tokens = self.seen = 0
+        width = d_in if settings.autoencodes else d_in + d_out
+        rows = settings.buffer_bytes // (4 * width)
+        self._buffer = ShuffleBuffer(rows, width, settings.batch, settings.seed, self.device)
+        self._scales = (1.0, 1.0)
+        self._quiet = torch.zeros(len(self.latents), dtype=torch.long, device=self.device)
+        """Tokens since each latent passed."""
+        self._follows = torch.zeros(2, dtype=torch.float64)
+        """The sum and the weight of the threshold's moving mean."""
+        self._optimizer: Optimizer | None = None
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def take(self, rows: Tensor, targets: Tensor | None = None) -> None:
+        """Take in rows, and make a step for each batch that they drive out of the buffer.
+
+        Args:
+            rows: [n, D], of any dtype.
+            targets: [n, O], what is to be written of each; the rows themselves, for an autoencoder.
+
+        Raises:
+            BadRequest: the training has diverged.
+        """
+        self.seen += len(rows)
+        given = rows if targets is None else torch.cat([rows, targets.to(rows.dtype)], 1)
+        for batch in self._buffer.put(given.to(self.device, torch.float32)):
+            self._step(batch)
+
+    @torch.no_grad()
+    def finish(self) -> bool:
+        """When no more rows come: make a step on what is left in the buffer; whether there was a batch."""
+        batch = self._buffer.rest()
+        if batch is not None:
+            self._step(batch)
+        return batch is not None
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What is read, and what is to be written, both scaled."""
+        read, target = rows[:, : self.d_in], rows[:, -self.d_out :]
+        return read * self._scales[0], target * self._scales[1]
+
+    # -- a step ----------------------------------------------------------------------------------
+
+    def _step(self, batch: Tensor) -> None:
+        weights = self.weights or self._begin(batch)
+        settings, ranks = self.settings, self.ranks
+        read, target = self._split(batch)
+        z = read - weights.output_bias if settings.autoencodes else read
+        found = self._loss(weights, z, target)
+        dead = (self._quiet >= settings.dead_after).nonzero().flatten()
+        dead_count = int(ranks.sum(torch.tensor([len(dead)], device=self.device)))
+        loss = found.loss
+        if dead_count and settings.aux:
+            loss = loss + add_auxiliary(
+                found.gradient, weights, z, found.error, dead, dead_count, settings.aux, ranks
+            )
+        if not math.isfinite(float(loss)):
+            raise BadRequest(
+                f"The training diverged at step {self.steps}: the loss is {float(loss)}.",
+                f"Give a lower lr than {settings.lr:g}, or look at the activations for what is not finite.",
+            )
+        if settings.autoencodes:
+            gradients.through_encoder(found.gradient, weights, ranks)
+        rate = learning_rate(settings, self.steps, self.tokens)
+        assert self._optimizer is not None
+        self._optimizer.step(found.gradient, rate)
+        self._quiet += len(batch)
+        self._quiet[found.passed > 0] = 0
+        self.steps, self.tokens = self.steps + 1, self.tokens + len(batch)
+        l0 = float(ranks.sum(found.passed.sum())) / len(batch)
+        point = (self._unexplained(found.error, target), l0, dead_count, float(loss), rate)
+        self.curve.add(TrainingPoint(self.steps, self.tokens, *point))
+
+    def _loss(self, weights: TrainedWeights, z: Tensor, target: Tensor) -> LossGradient:
+        settings = self.settings
+        if settings.kind in _PENALTIES:
+            penalty = _PENALTIES[settings.kind] * settings.sparsity
+            return gradients.of_all(weights, z, target, self.ranks, penalty, settings.k)
+        if settings.kind == "topk":
+            chosen = choosing.largest(z, weights, settings.k, self.ranks)
+        else:
+            chosen = choosing.largest_of_batch(z, weights, settings.k, self.ranks)
+            self._follow(chosen)
+        return gradients.of_chosen(weights, z, target, chosen, self.ranks, self._ends())
+
+    def _ends(self) -> list[int]:
+        """Where the parts of a matryoshka dictionary end, among this rank's latents."""
+        first, count = self.latents.start, len(self.latents)
+        return [min(max(0, end - first), count) for end in self.settings.widths]
+
+    def _follow(self, chosen: ChosenLatents) -> None:
+        """Let the threshold follow the weakest latent that passed."""
+        least = chosen.values.min() if len(chosen.values) else torch.tensor(math.inf)
+        least = self.ranks.all_gather(least.reshape(1).to(self.device), self.ranks.size).min()
+        if torch.isfinite(least):
+            new = torch.tensor([float(least), 1.0], dtype=torch.float64)
+            self._follows += _FOLLOWS * (new - self._follows)
+
+    @staticmethod
+    def _unexplained(error: Tensor, target: Tensor) -> float:
+        total = (target - target.mean(0)).square().sum()
+        return float(error.square().sum() / total.clamp(min=1e-30))
+
+    def _begin(self, batch: Tensor) -> TrainedWeights:
+        """Weights to begin with, by what is in the buffer: scales, means, thresholds."""
+        settings, rows = self.settings, torch.cat([self._buffer.rows, batch])
+        sides = (rows[:, : self.d_in], rows[:, -self.d_out :])
+        self._scales = tuple(
+            math.sqrt(side.shape[1]) / max(float(side.norm(dim=1).mean()), 1e-30) for side in sides
+        )  # type: ignore[assignment]
+        tied = settings.autoencodes
+        weights = drawn(settings.width, self.latents, self.d_in, self.d_out, settings.seed, tied)
+        weights = TrainedWeights(
+            **{name: value.to(self.device) for name, value in weights.tensors().items()}
+        )
+        weights.output_bias = sides[1].mean(0) * self._scales[1]
+        if settings.kind == "jumprelu":
+            weights.threshold = self._first_threshold(weights, batch[:_SAMPLE])
+        self._adopt(weights)
+        return weights
+
+    def _adopt(self, weights: TrainedWeights) -> None:
+        self.weights, self._optimizer = weights, Optimizer(weights)
+
+    def _first_threshold(self, weights: TrainedWeights, rows: Tensor) -> Tensor:
+        """One above which k latents pass for a token."""
+        z = self._split(rows)[0]
+        z = z - weights.output_bias if self.settings.autoencodes else z
+        pre = linear(z, weights.encoder, weights.encoder_bias)
+        k = min(self.settings.k, self.settings.width)
+        values = pre.topk(min(k, weights.latents), dim=-1).values
+        threshold = choosing.weakest(values.relu(), k, self.ranks).mean()
+        return torch.full_like(weights.encoder_bias, float(threshold))
+
+    # -- what was learnt -------------------------------------------------------------------------
+
+    @property
+    def threshold(self) -> float:
+        """What a latent has to be above, where that is one number: of top-k of a batch."""
+        return float(self._follows[0] / self._follows[1].clamp(min=1e-30))
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """By what rows that are read, and rows that are to be written, were multiplied."""
+        return self._scales
+
+    @torch.no_grad()
+    def reconstruction(self, rows: Tensor) -> Tensor:
+        """What the dictionary, as it would be written now, makes of rows [n, D], [n, O]."""
+        weights = self._trained()
+        read = rows.to(self.device, torch.float32) * self._scales[0]
+        z = read - weights.output_bias if self.settings.autoencodes else read
+        if self.settings.kind == "topk":
+            chosen = choosing.largest(z, weights, self.settings.k, self.ranks)
+        else:
+            threshold = weights.threshold
+            if threshold is None:
+                by_one = 0.0 if self.settings.kind == "standard" else self.threshold
+                threshold = torch.full_like(weights.encoder_bias, by_one)
+            chosen = choosing.above(z, weights, threshold)
+        written = self.ranks.sum(chosen.decoded(weights.decoder)) + weights.output_bias
+        return (written / self._scales[1]).to(rows.dtype)
+
+    def _trained(self) -> TrainedWeights:
+        if self.weights is None:
+            raise BadRequest(
+                f"Nothing was trained: {self.seen:,} tokens came, and a step takes {self.settings.batch:,}.",
+                "Give more data, or a smaller batch=.",
+            )
+        return self.weights
+
+    @torch.no_grad()
+    def folded(self) -> dict[str, Tensor]:
+        """This rank's part of the dictionary for rows as they are: the scales are in its weights.
+
+        By names of :class:`TrainedWeights`; with a threshold [F], where that decides what passes.
+        """
+        weights = self._trained()
+        read, written = self._scales
+        found = {
+            "encoder": weights.encoder * read,
+            "encoder_bias": weights.encoder_bias.clone(),
+            "decoder": weights.decoder / written,
+            "output_bias": weights.output_bias / written,
+        }
+        if weights.threshold is not None:
+            found["threshold"] = weights.threshold.clone()
+        elif self.settings.kind in ("batchtopk", "matryoshka", "transcoder"):
+            found["threshold"] = torch.full_like(weights.encoder_bias, self.threshold)
+        return found
+
+    # -- put down and taken up -------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that it needs to go on: its own tensors, no copies, and numbers as JSON has them."""
+        tensors = {f"buffer.{name}": part for name, part in self._buffer.state().items()}
+        tensors |= {"quiet": self._quiet, "follows": self._follows}
+        if self.weights is not None and self._optimizer is not None:
+            for name, value in self.weights.tensors().items():
+                tensors[f"weights.{name}"] = value
+            for name, value in self._optimizer.state().items():
+                tensors[f"adam.{name}"] = value
+        numbers = {"steps": self.steps, "tokens": self.tokens, "seen": self.seen}
+        return tensors, {**numbers, "scales": list(self._scales), "curve": self.curve.state()}
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Be as it was."""
+
+        def of(kind: str) -> dict[str, Tensor]:
+            return {
+                name.removeprefix(f"{kind}."): value
+                for name, value in tensors.items()
+                if name.startswith(f"{kind}.")
+            }
+
+        self._buffer.restore(of("buffer"))
+        self._quiet = tensors["quiet"].to(self.device).clone()
+        self._follows = tensors["follows"].clone()
+        if weights := of("weights"):
+            self._adopt(
+                TrainedWeights(**{name: v.to(self.device).clone() for name, v in weights.items()})
+            )
+            assert self._optimizer is not None
+            self._optimizer.restore(of("adam"))
+        self.steps, self.tokens, self.seen = (numbers[n] for n in ("steps", "tokens", "seen"))
+        self._scales = tuple(numbers["scales"])
+        self.curve.restore(numbers["curve"])
+
+
+def needed(settings: TrainingSettings, d_in: int, d_out: int, ranks: int = 1) -> int:
+    """Bytes that a trainer takes on each of so many ranks: weights, their gradient and two moments; buffer; what a step holds."""
+    latents = -(-settings.width // ranks)
+    weights = 4 * 4 * (latents * (d_in + d_out + 2) + d_out)
+    width = d_in if settings.autoencodes else d_in + d_out
+    rows = max(settings.buffer_bytes // (4 * width), settings.batch) + settings.batch
+    parts = max(1, len(settings.widths))
+    step = 4 * settings.batch * (width + 2 * d_in + (3 + 3 * parts) * d_out) + 4 * 4 * choosing.TILE
+    return weights + 4 * rows * width + step + 4 * 6 * settings.k * settings.batch

@@ -1,0 +1,84 @@
+"""The activations of a batch, given to a dictionary in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from garcon_backend.execution.inputs import Inputs
+from garcon_backend.execution.requests.handler import RequestHandler
+from garcon_backend.execution.training.rows import kept_tokens, rows_of
+from garcon_jupyter.activation_stores import ActivationStore, open_store
+from garcon_jupyter.wire import requests as wire
+
+
+class TrainDictionaryHandler(RequestHandler[wire.TrainDictionary]):
+    """The ranks that have the points train; the leader of their stage answers."""
+
+    kind = wire.TrainDictionary
+
+    _inputs: Inputs | None = None
+    _store: ActivationStore | None = None
+
+    def prepare(self) -> None:
+        request, tools = self.request, self.tools
+        self.rank.adapters.check(request.adapter)
+        tools.trainings.check(request.session, request.training, request.settings)
+        if request.batch is None:
+            return
+        if request.store:
+            self._store = open_store(Path(request.store))
+            return
+        self._inputs = tools.passes.batch(request.batch)
+        tools.admission.check(wire.Forward(request.session, batch=request.batch, logits="none"))
+
+    def run(self) -> wire.TrainingProgress | None:
+        request, trainings = self.request, self.tools.trainings
+        rows = self._rows()
+        trainer = trainings.of(request.session, request.training, request.settings)
+        if trainer is None:
+            return None
+        more = False
+        if request.batch is None:
+            more = trainer.finish()
+        else:
+            trainer.take(*rows)
+        if not self.rank.mesh.leads:
+            return None
+        merged, heard = request.heard
+        curve = trainer.curve
+        new = curve.points[heard if merged == curve.merged else 0 :]
+        return wire.TrainingProgress(tuple(new), curve.merged, trainer.steps, more)
+
+    def _rows(self) -> list[Tensor]:
+        """What is read, and what is to be written of it, where that is something else."""
+        request, trainings = self.request, self.tools.trainings
+        settings = request.settings
+        if self._store is not None and request.batch is not None:
+            first, count = request.batch.before or 0, len(request.batch.ids)
+            return self._stored(self._store, first, count)
+        if self._inputs is None:
+            return []
+        reads, writes = trainings.points(settings)
+        points = [reads] if settings.autoencodes else [reads, writes]
+        kept = kept_tokens(self._inputs, settings.left_out, self.tools.passes.special)
+        with self.rank.adapters.on(request.adapter):
+            return rows_of(self.tools.passes, self._inputs, points, kept)
+
+    def _stored(self, store: ActivationStore, first: int, count: int) -> list[Tensor]:
+        settings = self.request.settings
+        if not self.tools.trainings.trains_here(settings):
+            return []
+        names = dict.fromkeys((settings.reads, settings.writes))
+        read = [store.read(first, count, points=name) for name in names]
+        kept = torch.ones(count, dtype=torch.bool)
+        for word in settings.left_out:
+            if word == "special":
+                kept &= ~torch.isin(read[0].token.long(), self.tools.passes.special.cpu())
+            elif word == "first":
+                kept &= read[0].offset != 0
+            else:
+                kept &= read[0].token != word
+        return [rows.activations.flatten(1)[kept].float() for rows in read]
