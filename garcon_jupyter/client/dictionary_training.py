@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -169,8 +168,11 @@ def settings_of(
 ) -> TrainingSettings:
     """What to train, checked.
 
+    Args:
+        options: other attributes of the settings; None for what they have by themselves.
+
     Raises:
-        UnknownName: there is no such kind, or no such option.
+        UnknownName: there is no such kind.
         BadRequest: a number makes no sense, or a kind does not go from one point to another.
     """
     if kind not in KINDS:
@@ -182,12 +184,6 @@ def settings_of(
     given["left_out"] = tuple(given.pop("without", ("first",)))
     given.setdefault("lr", 2e-4 * math.sqrt(16384 / max(1, width)))
     given.setdefault("dead_after", 250 * int(given.get("batch", 2048)))
-    known = TrainingSettings.__dataclass_fields__
-    for name in given:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {nearest[0]}?" if nearest else "Look at its docstring."
-            raise UnknownName(f"A training has no option {name!r}.", hint, nearest)
     _check_kind(kind, reads, writes)
     widths = _widths(kind, width, tuple(given.pop("widths", ())))
     settings = TrainingSettings(kind, width, reads, writes, model=model, widths=widths, **given)

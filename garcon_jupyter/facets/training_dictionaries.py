@@ -10,7 +10,7 @@ from garcon_jupyter.client.client import Client
 from garcon_jupyter.client.dictionary_training import DictionaryTraining
 from garcon_jupyter.client.run import Run, as_data, ask
 from garcon_jupyter.client.storing import refuse_options
-from garcon_jupyter.errors import BadRequest
+from garcon_jupyter.errors import BadRequest, UnknownName
 from garcon_jupyter.facets.data_runs import server_path
 from garcon_jupyter.wire import runs as runs_wire
 
@@ -128,13 +128,13 @@ class TrainsDictionaries(Client):
         options: dict[str, Any],
     ) -> runs_wire.StartRun:
         adapter = self._adapter(options.pop("adapter", None))
-        try:
-            plan = runs_wire.Plan(most_tokens=settings.tokens, **options)
-        except TypeError:
-            known = ", ".join(runs_wire.Plan.__dataclass_fields__)
-            raise BadRequest(
-                f"A training does not know one of {', '.join(options)}.", f"Known are {known}."
-            ) from None
+        known = runs_wire.Plan.__dataclass_fields__
+        for name in options:
+            if name not in known or name == "most_tokens":
+                raise UnknownName.among(
+                    "option of a training", name, known, "tokens= says after how many it ends."
+                )
+        plan = runs_wire.Plan(most_tokens=settings.tokens, **options)
         return runs_wire.StartRun(
             data,
             plan=plan,
@@ -143,7 +143,6 @@ class TrainsDictionaries(Client):
             every=every,
             adapter=adapter,
             training=settings,
-            out=out,
         )
 
     def trainings(self) -> list[DictionaryTraining]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from garcon_jupyter.wire.dictionary_training import TrainingPoint, TrainingSettings
 
@@ -419,7 +419,7 @@ class KeepTraining(Request):
 
     training: str = ""
     settings: TrainingSettings = field(default_factory=_nothing_to_train)
-    what: Literal["checkpoint", "restore", "dictionary", "forget"] = "checkpoint"
+    what: str = "checkpoint"
     directory: str | None = None
 
 

@@ -81,8 +81,7 @@ class StartRun:
         adapter: that is on in all of its passes; None for the base model.
         splices: dictionaries that all of its passes go through.
         conclude: whether what the probes keep is told when the data is over: stores of activations end so.
-        training: a dictionary to train, in place of probes.
-        out: directory that it is written to.
+        training: a dictionary to train, in place of probes; it is written to the directory that `checkpoint` is in.
     """
 
     data: Data
@@ -96,7 +95,6 @@ class StartRun:
     splices: tuple[Splice, ...] = ()
     conclude: bool = False
     training: TrainingSettings | None = None
-    out: str = ""
 
 
 @dataclass(frozen=True)

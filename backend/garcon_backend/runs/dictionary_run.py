@@ -19,7 +19,7 @@ from garcon_backend.runs.run import DataRun
 from garcon_backend.runs.stored_batches import StoredBatches
 from garcon_jupyter.activation_stores import open_store
 from garcon_jupyter.activation_stores.writing import MANIFEST
-from garcon_jupyter.errors import BadData, WrongDictionary
+from garcon_jupyter.errors import BadData, BadRequest, WrongDictionary
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.dictionary_training import TrainingSettings, TrainingStatus
 from garcon_jupyter.wire.failures import revive
@@ -34,6 +34,9 @@ _MEASURED = 512
 
 class DictionaryRun(DataRun):
     """A training; arguments as of :class:`~garcon_backend.runs.run.DataRun`.
+
+    Attributes:
+        out: directory that the dictionary is written to: the one that the checkpoints are in.
 
     Raises:
         BadData: the data cannot be read, or the directory not be written.
@@ -51,7 +54,10 @@ class DictionaryRun(DataRun):
         self._last: wire.Batch | None = None
         if self._where is not None and self._where.told is not None:
             self._measurements = list(self._where.told)
-        _check_directory(Path(self.asked.out))
+        if self.asked.checkpoint is None:
+            raise BadRequest("A training needs a directory.", "Give checkpoint=.")
+        self.out = self.directory.parent
+        _check_directory(self.out)
 
     @property
     def settings(self) -> TrainingSettings:
@@ -124,7 +130,7 @@ class DictionaryRun(DataRun):
                 return False
         if self.settings.measured and self._last is not None:
             self._measure(lockstep, self._last)
-        lockstep.run(self.id, self._kept("dictionary", self.asked.out))
+        lockstep.run(self.id, self._kept("dictionary", str(self.out)))
         self._written = True
         lockstep.run(self.id, self._kept("forget", None))
         return True
@@ -185,7 +191,7 @@ class DictionaryRun(DataRun):
         """How far it is, with the curve."""
         told = TrainingStatus(
             self.settings,
-            self.asked.out,
+            str(self.out),
             tuple(self._points),
             tuple(self._measurements),
             self._notes,
@@ -201,7 +207,7 @@ def _check_directory(directory: Path) -> None:
         BadData: it cannot be made.
     """
     try:
-        directory.expanduser().mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadData(
             f"The dictionary cannot be written to {directory}: {error.strerror or error}.",

@@ -9,6 +9,8 @@ from garcon_backend.execution.requests.handler import RequestHandler
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.wire import requests as wire
 
+WHAT = ("checkpoint", "restore", "dictionary", "forget")
+
 
 class KeepTrainingHandler(RequestHandler[wire.KeepTraining]):
     """Each rank that trains keeps its own latents; of the files for others the first one writes all."""
@@ -17,6 +19,10 @@ class KeepTrainingHandler(RequestHandler[wire.KeepTraining]):
 
     def prepare(self) -> None:
         request, trainings = self.request, self.tools.trainings
+        if request.what not in WHAT:
+            raise BadRequest(
+                f"A training cannot be asked to {request.what!r}.", f"Known are {', '.join(WHAT)}."
+            )
         if request.what in ("checkpoint", "dictionary"):
             if request.directory is None:
                 raise BadRequest("Nobody said where to write.", "Give a directory.")

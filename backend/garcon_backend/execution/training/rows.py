@@ -58,9 +58,8 @@ def rows_of(
     """
     rank = passes.rank
     probed = RowsPass(rank, len(inputs.ids), points)
-    with passes.installed(probed), torch.no_grad():
-        with suppress(FarEnough):
-            passes.read(probed, inputs, keep=1)
+    with passes.installed(probed), torch.no_grad(), suppress(FarEnough):
+        passes.read(probed, inputs, keep=1)
     found = []
     for address in points:
         if site_here(rank, address) is None:

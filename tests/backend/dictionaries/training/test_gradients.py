@@ -14,7 +14,7 @@ from garcon_backend.dictionaries.training.dead import add_auxiliary
 from garcon_backend.dictionaries.training.weights import TrainedWeights
 from garcon_backend.distributed.collectives import Ranks
 
-D, O, F, N, K = 10, 7, 30, 23, 4
+D, OUT, F, N, K = 10, 7, 30, 23, 4
 ENDS = (5, 12, F)
 PENALTY = 0.7
 
@@ -27,13 +27,13 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def drawn(threshold: bool = False) -> tuple[TrainedWeights, Tensor, Tensor]:
     torch.manual_seed(5)
-    x, target = torch.randn(N, D, dtype=torch.float64), torch.randn(N, O, dtype=torch.float64)
-    decoder = torch.nn.functional.normalize(torch.randn(F, O, dtype=torch.float64), dim=1)
+    x, target = torch.randn(N, D, dtype=torch.float64), torch.randn(N, OUT, dtype=torch.float64)
+    decoder = torch.nn.functional.normalize(torch.randn(F, OUT, dtype=torch.float64), dim=1)
     weights = TrainedWeights(
         torch.randn(F, D, dtype=torch.float64) / 3,
         torch.randn(F, dtype=torch.float64) / 5,
         decoder,
-        torch.randn(O, dtype=torch.float64),
+        torch.randn(OUT, dtype=torch.float64),
         0.2 + torch.rand(F, dtype=torch.float64) if threshold else None,
     )
     return weights, x, target
@@ -129,7 +129,7 @@ def test_of_what_does_not_compete(kind: str) -> None:
 def test_of_dead_latents_and_of_the_bias_that_is_subtracted() -> None:
     weights, _, target = drawn()
     weights = TrainedWeights(
-        torch.randn(F, O, dtype=torch.float64),
+        torch.randn(F, OUT, dtype=torch.float64),
         weights.encoder_bias,
         weights.decoder,
         weights.output_bias,
