@@ -21,6 +21,7 @@ from garcon_jupyter.client.run import Run
 ATLAS = "garcon_jupyter.atlas.files"
 CONNECTOME = "garcon_jupyter.experiments.connectivity.connectome.files.Connectome"
 EXPERIMENT = "garcon_jupyter.experiments.result.ExperimentResult"
+TRAINING = "garcon_jupyter.client.dictionary_training.DictionaryTraining"
 DIRECTION = "garcon_jupyter.experiments.directions.direction.Direction"
 
 
@@ -49,6 +50,7 @@ def register() -> None:
     display_hooks.register(DIRECTION, show=_later("directions", "show"))
     display_hooks.register(CONNECTOME, show=_later("connectome", "show"))
     display_hooks.register(Run, show=_later("run", "run_picture"))
+    display_hooks.register(TRAINING, show=_later("dictionary_training", "training_picture"))
     display_hooks.register(
         f"{ATLAS}.Record", show=_later("atlas", "show"), probe_cell=_later("atlas", "probe_cell")
     )

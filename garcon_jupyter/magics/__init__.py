@@ -17,6 +17,7 @@ Not here: anything that plain Python cannot do as well.
 ``parser``      what reads the words of a line
 ``experiments`` the experiments as words
 ``dictionaries`` dictionaries on the server
+``dictionary_training``  a dictionary trained
 ``cells``       the body of a cell as a function
 ``scopes``      which names a body reads and assigns
 ``completion``  tab completion

@@ -9,7 +9,7 @@ from typing import Any
 from garcon_jupyter.client.probes import MERGE_RULES
 from garcon_jupyter.display.whereabouts import WHY
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.magics import dictionaries
+from garcon_jupyter.magics import dictionaries, dictionary_training
 from garcon_jupyter.magics.experiments import EXPERIMENTS
 from garcon_jupyter.magics.parser import Parser
 from garcon_jupyter.servers.option_forms import add_certify_options, add_launch_options
@@ -345,6 +345,7 @@ PARSERS: dict[str, Parser] = {
         _clear(),
         _store(),
         dictionaries.parser(),
+        dictionary_training.parser(),
         *(word.parser for word in EXPERIMENTS),
         _logs(),
         _use(),

@@ -220,6 +220,7 @@ _POSITIONAL = {
     "clear": "probe point",
     "store": "probe point",
     "dictionary": "nothing",
+    "dictionary train": "probe point",
     "use": "model",
     "help": "command",
 }

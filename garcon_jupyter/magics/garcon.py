@@ -18,6 +18,7 @@ from garcon_jupyter.magics import arguments
 from garcon_jupyter.magics.cells import Cell, parse
 from garcon_jupyter.magics.current import Current
 from garcon_jupyter.magics.dictionaries import dictionary
+from garcon_jupyter.magics.dictionary_training import train
 from garcon_jupyter.magics.experiments import EXPERIMENTS
 from garcon_jupyter.magics.parser import HelpShown
 from garcon_jupyter.magics.probe import ProbeCell
@@ -42,6 +43,8 @@ class GarconMagics(Magics):
             self._garcon_cell(line, cell)
             return
         word, *rest = self._words(line) or ["help"]
+        if rest and (two := f"{word} {rest[0]}") in arguments.PARSERS:
+            word, rest = two, rest[1:]
         parser = arguments.PARSERS["help" if word in ("-h", "--help") else word_or_error(word)]
         try:
             given = parser.parse_args(rest)
@@ -259,6 +262,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "clear": _clear,
     "store": _store,
     "dictionary": dictionary,
+    "dictionary train": train,
     **{experiment.word: experiment for experiment in EXPERIMENTS},
     "logs": _logs,
     "use": _use,

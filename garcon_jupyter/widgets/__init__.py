@@ -37,6 +37,7 @@ Not here: servers, models, and what a value means.
 ``live``              a text and a few edits of the model
 ``card``              what a server is doing
 ``run``               how far a run is
+``curves``            curves of a training
 ``sharding``          which rank holds what
 ``distribution``      a histogram of any array
 ``dots``              dots on a map, each with a text, which are selected

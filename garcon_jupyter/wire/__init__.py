@@ -5,6 +5,7 @@ Not here: sockets (``connection``, and the server's ``kernel``), and what is don
 ``protocol``            names of the messages, version, connection facts
 ``requests``            the requests, one dataclass each: the only declaration of what can be asked
 ``runs``                what is said of data streamed past probes
+``dictionary_training``  dictionaries in training: what to train, and how it goes
 ``tokenizer_messages``  questions to the tokenizer, and its answers
 ``contents``            what the contents of other messages must look like
 ``checking``            whether they do

@@ -273,3 +273,21 @@ def test_what_makes_no_sense_is_refused(
     with pytest.raises(error, match=said):
         train(rmodel, tmp_path / "sae", point, **changed)
     assert not (tmp_path / "sae" / "cfg.json").exists()
+
+
+def test_it_shows_its_curves_while_it_runs_and_when_it_is_over(
+    rmodel: RemoteModel, tmp_path: Path
+) -> None:
+    import garcon_jupyter.display  # noqa: F401 - registers what draws
+
+    found = train(rmodel, tmp_path, blocking=False)
+    widget = found.show()
+    widget._hear(widget, {"do": "look"}, [])
+    assert widget.worker.wait() and not widget.trouble
+    found.wait(False)
+    widget.refresh()
+    assert widget.worker.wait() and widget.state["state"] == "done"
+    last = found.curves[-1]
+    assert f"L0 {last.l0:.1f}" in widget.summary and "of the loss recovered" in widget.summary
+    assert widget.still().count("<img") == 2 and "56 latents at layers.1.resid_post" in widget.drawn
+    assert f"{last.unexplained:.1%} unexplained" in repr(found)

@@ -125,6 +125,7 @@ NEEDED = {
     "read-lens": "a",
     "store": "embed.out a here",
     "dictionary": "list",
+    "dictionary train": "embed.out a here --width 8",
     **dict.fromkeys(("layout", "pca"), "embed.out a"),
     "linear-probe": "embed.out a b",
 }

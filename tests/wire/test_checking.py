@@ -32,6 +32,10 @@ def test_every_message_has_a_type_that_can_be_read() -> None:
         (wire.Fetch(wanted=((1, 2),)), r"fetch.wanted\[0\] has 2 items, not 3"),  # type: ignore[arg-type]
         (wire.Patch(sources=((0,), ("x",))), r"patch.sources\[1\]\[0\] is of type str, not int"),  # type: ignore[arg-type]
         (wire.Jacobian(dims=(0, "x")), r"jacobian.dims\[1\] is of type str, not int"),  # type: ignore[arg-type]
+        (
+            wire.TrainDictionary(settings=5),
+            "traindictionary.settings is of type int, not TrainingSettings",
+        ),  # type: ignore[arg-type]
         (wire.ReadWeights(function="f"), "readweights.function is of type str, not Code"),  # type: ignore[arg-type]
         (wire.Generate(options={5: 1}), "generate.options has a key that is of type int"),  # type: ignore[dict-item]
     ],

@@ -13,6 +13,7 @@ Not here: where a point is in a model, requests, and what user code does with a 
 ``norms``             activations scaled, and scaled back
 ``several_points``    crosscoders and cross-layer transcoders
 ``one_by_one``        matching pursuit
+``training``          dictionaries trained
 ``in_context``        a dictionary that predicts a token's latents from earlier tokens
 """
 

@@ -16,6 +16,7 @@ Not here: that other ranks do the same (``lockstep``), and who asked (``kernel``
 ``token_choice``        the caller's own code in a generation; where a text ended
 ``row_chunks``          a forward over more rows than fit at once
 ``patching``            runs in which places are given other values
+``training``            dictionaries in training
 ``jacobians``           rows of the Jacobian of a stream, by backwards through one forward
 ``admission``           whether a pass will fit
 ``recorder_admission``  whether what recorders will keep has room
