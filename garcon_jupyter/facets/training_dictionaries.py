@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.client import dictionary_training as training
 from garcon_jupyter.client.client import Client
-from garcon_jupyter.client.dictionary_training import DictionaryTraining
 from garcon_jupyter.client.run import Run, as_data, ask
-from garcon_jupyter.client.storing import refuse_options
 from garcon_jupyter.errors import BadRequest, UnknownName
 from garcon_jupyter.facets.data_runs import server_path
 from garcon_jupyter.wire import runs as runs_wire
+
+if TYPE_CHECKING:
+    from garcon_jupyter.client.dictionary_training import DictionaryTraining
 
 
 class TrainsDictionaries(Client):
@@ -95,6 +95,9 @@ class TrainsDictionaries(Client):
             >>> sae.curves[-1].l0
             4.0
         """
+        from garcon_jupyter.client import dictionary_training as training
+        from garcon_jupyter.client.storing import refuse_options
+
         reads, writes = (point, point) if isinstance(point, str) else _two(point)
         reads, writes = (self.catalog.point(name).name for name in (reads, writes))
         asked = {
@@ -109,21 +112,21 @@ class TrainsDictionaries(Client):
         if isinstance(data, (str, Path)):
             data = server_path(self, data, must_exist=True)
         documents_ = as_data(data, field, documents)
+        checkpoint = f"{told}/{training.CHECKPOINTS}"
         here = Path(told) if self._channel.same_host else None
         if here is not None and training.resumable(here, settings, documents_, options):
-            checkpoint = f"{told}/{training.CHECKPOINTS}"
             status = ask(self, "resume_from", checkpoint)
         else:
-            start = self._start(documents_, settings, told, every, options)
+            start = self._start(documents_, settings, checkpoint, every, options)
             status = ask(self, "start", start)
-        found = DictionaryTraining(self, Run(self, status), settings, told)
+        found = training.DictionaryTraining(self, Run(self, status), settings, told)
         return found.wait(show) if blocking else found
 
     def _start(
         self,
         data: runs_wire.Data,
         settings: Any,
-        out: str,
+        checkpoint: str,
         every: float,
         options: dict[str, Any],
     ) -> runs_wire.StartRun:
@@ -139,7 +142,7 @@ class TrainsDictionaries(Client):
             data,
             plan=plan,
             seed=settings.seed,
-            checkpoint=f"{out}/{training.CHECKPOINTS}",
+            checkpoint=checkpoint,
             every=every,
             adapter=adapter,
             training=settings,
@@ -147,6 +150,8 @@ class TrainsDictionaries(Client):
 
     def trainings(self) -> list[DictionaryTraining]:
         """The trainings of this session, also those that an earlier notebook began."""
+        from garcon_jupyter.client.dictionary_training import DictionaryTraining
+
         return [
             DictionaryTraining(self, Run(self, status), told.settings, told.out)
             for status in ask(self, "list")
