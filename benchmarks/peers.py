@@ -21,8 +21,11 @@ import torch
 from benchmarks.harness import Side
 
 HERE = Path(__file__).resolve().parent
-ENVIRONMENT = HERE.parent / "build" / "peers"
+BUILD = HERE.parent / "build"
 PEERS = ("nnsight==0.8.1", "transformer-lens==4.3.0", "ipyparallel==9.2.0", "opacus==1.6.0")
+SAELENS = ("sae-lens==6.54.12",)
+"""It wants another TransformerLens, and so an environment of its own."""
+
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 PARTING = 10.0
@@ -33,25 +36,30 @@ class NoPeer(Exception):
     """A worker failed; the message is its traceback."""
 
 
-def python_of_peers() -> Path:
-    """The interpreter that has the peers; made where it is not there yet."""
-    python = ENVIRONMENT / "bin" / "python"
-    ready = ENVIRONMENT / ".ready"
-    if ready.exists() and ready.read_text() == "\n".join(PEERS):
+def python_of_peers(packages: tuple[str, ...] = PEERS, name: str = "peers") -> Path:
+    """The interpreter that has the peers; made where it is not there yet.
+
+    Args:
+        packages: with their releases.
+        name: of their environment.
+    """
+    environment = BUILD / name
+    python, ready = environment / "bin" / "python", environment / ".ready"
+    if ready.exists() and ready.read_text() == "\n".join(packages):
         return python
-    print("Installing the peers …", flush=True)
-    venv.create(ENVIRONMENT, clear=True, with_pip=False)
-    lib = next((ENVIRONMENT / "lib").glob("python*/site-packages"))
+    print(f"Installing {', '.join(packages)} …", flush=True)
+    venv.create(environment, clear=True, with_pip=False)
+    lib = next((environment / "lib").glob("python*/site-packages"))
     (lib / "ours.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     import transformers
 
     pins = [f"torch=={torch.__version__.partition('+')[0]}"]
     pins.append(f"transformers=={transformers.__version__}")
-    command = [str(python), "-m", "pip", "install", "--quiet", *PEERS, *pins]
+    command = [str(python), "-m", "pip", "install", "--quiet", *packages, *pins]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoPeer(f"The peers could not be installed:\n{done.stderr[-2000:]}")
-    ready.write_text("\n".join(PEERS))
+    ready.write_text("\n".join(packages))
     return python
 
 

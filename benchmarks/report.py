@@ -32,6 +32,7 @@ GROUPS = (
     "experiments",
     "fleets",
     "training",
+    "dictionaries",
 )
 """Groups of rows, as modules of this folder and in the order of the page."""
 

@@ -357,6 +357,12 @@ PARSERS: dict[str, Parser] = {
 PROBE: Parser = _probe()
 
 
+def word_of(given: Sequence[str]) -> tuple[str, list[str]]:
+    """The word that a line begins with, of two where there is such a one (``dictionary train``), and what follows."""
+    two = " ".join(given[:2])
+    return (two, list(given[2:])) if two in PARSERS else (given[0], list(given[1:]))
+
+
 def parser_of(word: str) -> Parser:
     """The parser of a word after ``%garcon``.
 

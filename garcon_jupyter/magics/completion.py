@@ -19,7 +19,7 @@ from IPython.core.completer import (
 )
 
 from garcon_jupyter.client.probes import MERGE_RULES
-from garcon_jupyter.magics.arguments import PARSERS, PROBE
+from garcon_jupyter.magics.arguments import PARSERS, PROBE, word_of
 from garcon_jupyter.magics.current import Current
 from garcon_jupyter.magics.parser import Parser
 from garcon_jupyter.model import RemoteModel
@@ -73,9 +73,10 @@ def _candidates(
     if magic == "%garcon":
         if not before:
             return "command", PARSERS
-        word, before = before[0], before[1:]
+        word, before = word_of(before)
         if word not in PARSERS:
-            return "command", ()
+            second = [two.removeprefix(f"{word} ") for two in PARSERS if two.startswith(f"{word} ")]
+            return "command", () if before else second
         parser, kind = PARSERS[word], _POSITIONAL.get(word, "nothing")
     else:
         if magic == "%%garcon" and not before and "--ranks".startswith(fragment or "?"):

@@ -42,9 +42,7 @@ class GarconMagics(Magics):
         if cell is not None:
             self._garcon_cell(line, cell)
             return
-        word, *rest = self._words(line) or ["help"]
-        if rest and (two := f"{word} {rest[0]}") in arguments.PARSERS:
-            word, rest = two, rest[1:]
+        word, rest = arguments.word_of(self._words(line) or ["help"])
         parser = arguments.PARSERS["help" if word in ("-h", "--help") else word_or_error(word)]
         try:
             given = parser.parse_args(rest)

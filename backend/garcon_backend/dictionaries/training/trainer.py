@@ -270,11 +270,23 @@ class Trainer:
                 tensors[f"weights.{name}"] = value
             for name, value in self._optimizer.state().items():
                 tensors[f"adam.{name}"] = value
-        numbers = {"steps": self.steps, "tokens": self.tokens, "seen": self.seen}
+        numbers: dict[str, Any] = {"steps": self.steps, "tokens": self.tokens, "seen": self.seen}
+        numbers["latents"] = [self.latents.start, self.latents.stop]
         return tensors, {**numbers, "scales": list(self._scales), "curve": self.curve.state()}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Be as it was."""
+        """Be as it was.
+
+        Raises:
+            BadRequest: it was another part of the latents.
+        """
+        start, stop = numbers["latents"]
+        if self.latents != range(start, stop):
+            raise BadRequest(
+                f"The checkpoint has latents {start} to {stop - 1}, and this rank holds {self.latents.start} to "
+                f"{self.latents.stop - 1}.",
+                "Serve the model over as many tensor-parallel ranks as before.",
+            )
 
         def of(kind: str) -> dict[str, Tensor]:
             return {

@@ -90,6 +90,12 @@ def test_put_down_and_taken_up_it_goes_on_with_the_same_bytes(kind: str) -> None
     assert not torch.equal(numbers(shorter)["weights.decoder"], numbers(whole)["weights.decoder"])
 
 
+def test_another_rank_s_part_is_not_taken_up() -> None:
+    tensors, told = Trainer(settings(), D, D).state()
+    with pytest.raises(BadRequest, match=r"latents 0 to 47, and this rank holds 0 to 95"):
+        Trainer(settings(), D, D).restore(tensors, {**told, "latents": [0, 48]})
+
+
 def test_the_pieces_that_rows_come_in_do_not_matter() -> None:
     asked, rows = settings(), torch.cat(list(stream(12, directions())))
     one, other = trained(asked, iter([rows])), trained(asked, iter(rows.split(61)))
