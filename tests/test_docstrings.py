@@ -23,6 +23,7 @@ WITH_EXAMPLES: dict[str, Any] = {
     "Handle": garcon.Handle,
     "forward": garcon.RemoteModel.forward,
     "recordings": garcon.RemoteModel.recordings,
+    "train_dictionary": garcon.RemoteModel.train_dictionary,
     "TopK": recorders.TopK,
     **{name: getattr(experiments, name) for name in experiments.EXPERIMENTS},
 }
