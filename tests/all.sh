@@ -4,7 +4,7 @@
 # goes on, the others when all are done.
 #
 # The runs share the cores, and so do their servers: a thread each, for those of several would wait for one another; and idle threads
-# of servers, which have more, sleep at once.
+# of servers, which have more, sleep at once. What Python compiles it keeps, whatever the environment says: hundreds of processes start.
 #
 #   sh tests/all.sh PYTHON [OPTION OF PYTEST …]
 python=$1
@@ -12,6 +12,7 @@ shift
 told=$(mktemp -d)
 mkdir "$told/queue"
 export OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
+unset PYTHONDONTWRITEBYTECODE
 nice -n 19 "$python" -m pytest --only in-process --queue "$told/queue" --durations=10 "$@" > "$told/in-process" 2>&1 &
 in_process=$!
 "$python" -m pytest --queue "$told/queue" --durations=25 "$@" > "$told/beside" 2>&1 &

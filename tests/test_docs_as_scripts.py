@@ -27,7 +27,9 @@ from tests.test_docs import PAGES, README, RUN_ELSEWHERE, blocks
 pytestmark = pytest.mark.processes
 
 RUN = """
-import json, sys
+import gc, json, sys
+
+gc.disable()  # a fifth of the time would go into collections while torch is imported, which find nothing
 from IPython.core.interactiveshell import InteractiveShell
 
 shell = InteractiveShell.instance()

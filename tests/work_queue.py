@@ -21,14 +21,22 @@ LAST = "browser"
 """What a run takes last of all: Playwright's event loop would be in the way of other tests."""
 
 LONG = (
-    "behaviour/test_multi_host.py",
     "backend/test_parity.py",
-    "behaviour/test_interrupts.py",
-    "behaviour/test_fuzzing.py",
     "test_docs_as_scripts.py",
+    "behaviour/test_multi_host.py",
+    "behaviour/test_sharded_servers.py",
+    "test_docs.py",
+    "behaviour/test_fuzzing.py",
+    "behaviour/test_interrupts.py",
+    "behaviour/test_soak.py",
+    "behaviour/test_runs.py",
+    "behaviour/test_losses.py",
     "backend/models/test_families.py",
+    "backend/test_identities.py",
+    "backend/test_every_architecture.py",
+    "certificate/test_certificate_faults.py",
 )
-"""Files of minutes, the longest first."""
+"""Files of a minute and more, the longest first."""
 
 Group = tuple[str, bool]
 """A file or folder below this one; and whether its tests need the cores, or run beside others (:mod:`tests.quick`)."""

@@ -421,7 +421,7 @@ def test_after_a_lost_rank_the_result_is_the_same(
     own_server: Callable[..., garcon.RemoteModel],
 ) -> None:
     model = own_server(tp=2)
-    data = LONG[:600]
+    data = LONG[:240]
     model.run(data, everything(model), batch_tokens=64, every=3600, show=False)
     undisturbed = states(model)
     for lost in (1, 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -65,6 +66,8 @@ def notebook(capsys: pytest.CaptureFixture[str]) -> Iterator[Notebook]:
     yield book
     book.run("%unload_ext garcon_jupyter")
     InteractiveShell.clear_instance()
+    # What a shell does at the end is a garbage collection, and hundreds at the end of the tests are half a minute.
+    atexit.unregister(shell.atexit_operations)
 
 
 @pytest.fixture
