@@ -13,6 +13,7 @@ Not here: where points are in a model (the server's families), and how a certifi
 ``latent_formulas``     of latent attention
 ``mixer_formulas``      of mixers that do not attend
 ``mlp_formulas``        of MLPs and experts
+``router_formulas``     of routers
 ``stream_formulas``     of the residual stream
 ``logits_formulas``     of logits
 ``values``              what a formula reads

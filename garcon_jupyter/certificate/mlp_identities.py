@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from garcon_jupyter.certificate import mlp_formulas as mlp
+from garcon_jupyter.certificate import router_formulas as router
 from garcon_jupyter.certificate.formulas import (
     Formula,
     normed,
@@ -91,7 +92,7 @@ MLP: tuple[Identity, ...] = (
         "mlp.router.logits",
         "mlp.in × router + bias",
         "mlp.in",
-        mlp.routes,
+        router.routes,
         with_bias("mlp.router"),
     ),
     in_layer(
@@ -99,9 +100,9 @@ MLP: tuple[Identity, ...] = (
         "the largest logits; or scores, to which each expert adds a number",
         "mlp.router.logits",
         {
-            "": mlp.chosen,
-            "with a bias": mlp.chosen_with_a_bias(),
-            **{f"in {n} groups": mlp.chosen_with_a_bias(n) for n in (2, 3, 4, 8)},
+            "": router.chosen,
+            "with a bias": router.chosen_with_a_bias(),
+            **{f"in {n} groups": router.chosen_with_a_bias(n) for n in (2, 3, 4, 8)},
         },
         rounding="sum",
     ),
@@ -110,13 +111,13 @@ MLP: tuple[Identity, ...] = (
         "softmax or sigmoid of the logits of the chosen × one number",
         "mlp.router.logits mlp.router.indices",
         {
-            f"{share}{', added up to one' if one else ''}": mlp.routed(share, one)
+            f"{share}{', added up to one' if one else ''}": router.routed(share, one)
             for one in (True, False)
             for share in ("softmax", "sigmoid")
         }
         | {
-            "added up to one, and by a number each": mlp.routed_by_a_number_each,
-            "one after the other": mlp.routed_one_after_the_other,
+            "added up to one, and by a number each": router.routed_by_a_number_each,
+            "one after the other": router.routed_one_after_the_other,
         },
         beside="mlp.router.indices",
     ),

@@ -123,8 +123,9 @@ class Sweep:
         )
         todo = requests.cells()
         while todo:
-            part, todo = todo[: self._pace.size], todo[self._pace.size :]
-            with self._pace.piece(len(part)):
+            part = requests.first(todo, self._pace.size)
+            todo = todo[len(part) :]
+            with self._pace.piece(requests.size(part)):  # of what costs nothing no time is told
                 found = requests.measured(part)
             yield [
                 ((points[one.where.cell.at[0]], one.where.cell.at[1]), one.share) for one in found

@@ -11,6 +11,7 @@ Not here: that other ranks do the same (``lockstep``), and who asked (``kernel``
 ``probe_loading``       probes, made ready to run
 ``inputs``              a batch, checked and on the device
 ``passes``              forward and backward, with the probes of one request
+``losses``              what a user's function may give as a loss
 ``generation``          token after token
 ``generation_options``  what is asked of a generation, by the caller and by the checkpoint
 ``token_choice``        the caller's own code in a generation; where a text ended

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from garcon_backend.distributed.collectives import Layout
 from garcon_backend.distributed.stage_exchange import over_stages
+from garcon_backend.execution import losses
 from garcon_backend.execution.failing_module import noted
 from garcon_backend.execution.inputs import Inputs
 from garcon_backend.execution.parameters import Parameters
@@ -307,7 +308,11 @@ class Passes:
         """The loss, after its own backward; None where it failed and other ranks must go on."""
         try:
             found = self.user(probed.seed, loss, "the loss function", *given)
-            value = _checked_rows(found, len(given[0])) if each_row else _checked_scalar(found)
+            value = (
+                losses.checked_rows(found, len(given[0]))
+                if each_row
+                else losses.checked_scalar(found)
+            )
             self.user(probed.seed, value.sum().backward, "the loss function")
         except (UserFailure, BadRequest, Cancelled) as error:
             if self.rank.mesh.world == 1:
@@ -340,32 +345,6 @@ def _on_the_graph(parameters: Parameters, names: Sequence[str]) -> Iterator[None
 def _own_value(probed: ProbedPass, address: Address) -> Tensor | None:
     value = probed.value_of(address)
     return None if value is None else value.detach()
-
-
-def _checked_scalar(value: Any) -> Tensor:
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise BadRequest(f"The loss is {shape}, not a scalar.", "Return one number, e.g. .mean().")
-    return _on_graph(value)
-
-
-def _checked_rows(value: Any, rows: int) -> Tensor:
-    if not isinstance(value, Tensor) or value.shape != (rows,):
-        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise BadRequest(
-            f"The function of the logits gives {shape} for {rows} rows, not one number for each row.",
-            "Return a tensor [row], such as logits[:, -1, 5].",
-        )
-    return _on_graph(value)
-
-
-def _on_graph(value: Tensor) -> Tensor:
-    if not value.requires_grad:
-        raise BadRequest(
-            "The loss does not depend on the logits or the values.",
-            "Compute it from the arguments, without .item() or .detach().",
-        )
-    return value
 
 
 def _last(logits: Tensor, inputs: Inputs, keep: Any) -> Tensor:

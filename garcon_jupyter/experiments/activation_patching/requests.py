@@ -116,24 +116,34 @@ class CellRequests:
         todo = self.cells()
         while todo:
             length = self.pairs.lengths[todo[0].pair]
-            part = self._first(todo, most(length))
+            part = self.first(todo, most(length))
             todo = todo[len(part) :]
             yield self.measured(part)
 
-    def _first(self, todo: Sequence[CellOfPair], most: int) -> list[CellOfPair]:
-        """The cells of the next request: of one length, and one at least."""
+    def first(self, todo: Sequence[CellOfPair], most: int) -> list[CellOfPair]:
+        """The cells of the next request: of one length, and one at least; those that cost nothing fit always."""
         lengths, runs, rows = self.pairs.lengths, set[Side](), 0
         part: list[CellOfPair] = []
         for one in todo:
-            needed = {(one.pair, True), (one.pair, False), *self.sources[one.pair]}
-            more = 0 if self._changes_nothing(one) else len(self.rows(self.grid, one.cell))
+            more, needed = self._rows_of(one), runs | self._runs_of(one)
             other = lengths[one.pair] != lengths[todo[0].pair]
-            if part and (other or rows + more + len(runs | needed) > most):
+            free = not more and needed == runs
+            if part and (other or (not free and rows + more + len(needed) > most)):
                 break
             part.append(one)
-            runs |= needed
-            rows += more
+            runs, rows = needed, rows + more
         return part
+
+    def size(self, part: Sequence[CellOfPair]) -> int:
+        """How many rows the request for some cells has: theirs, and the runs that they are of."""
+        runs = set[Side]().union(*map(self._runs_of, part))
+        return len(runs) + sum(map(self._rows_of, part))
+
+    def _rows_of(self, one: CellOfPair) -> int:
+        return 0 if self._changes_nothing(one) else len(self.rows(self.grid, one.cell))
+
+    def _runs_of(self, one: CellOfPair) -> set[Side]:
+        return {(one.pair, True), (one.pair, False), *self.sources[one.pair]}
 
     def _changes_nothing(self, one: CellOfPair) -> bool:
         """Whether a cell has no places, or lies before all that differs, where a model that looks back has computed the same."""
