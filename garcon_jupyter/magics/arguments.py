@@ -84,8 +84,8 @@ def check_expanded(points: Sequence[str]) -> None:
 def _launch() -> Parser:
     parser = Parser(
         "%garcon launch",
-        "Launch a server for a model, or find the one that runs, and connect the variable rmodel\n"
-        "to it. The session is this notebook's own, so that recordings survive a kernel restart.",
+        "Launch a server for a model, or find the one that runs, and connect rmodel to it.\n"
+        "rmodel is a variable of the notebook. The session is this notebook's own, so that recordings survive a kernel restart.",
         epilog="In Python: rmodel = garcon.launch_and_connect(PATH, …)",
     )
     parser.add_argument("path", metavar="PATH", help="smollm2, a directory, or a hub id")
@@ -248,8 +248,8 @@ def _clear() -> Parser:
 def _store() -> Parser:
     parser = Parser(
         "%garcon store",
-        "Store the activations of a point on disk while data streams past, and put the store into the\n"
-        "variable store. Given again it goes on.",
+        "Store the activations of a point on disk while data streams past.\n"
+        "The store is put into the variable store. Given again it goes on.",
         epilog="In Python: store = rmodel.store(POINT, DATA, DIR, …); mixed = garcon.shuffle(DIR, …)",
     )
     parser.add_argument("point", metavar="POINT", help="a name, or layers.*.resid_post")
@@ -391,6 +391,8 @@ def overview() -> str:
             "  %%garcon --ranks          Run the cell's body on every rank, with model, rank and",
             "                            world_size in scope.",
             "",
+            'In Python: rmodel.experiments has every experiment, garcon_jupyter.fleet({"a": path, …}) asks several',
+            "checkpoints as one, and rmodel? says what else a model can.",
             "{name} of a variable is replaced by its value: layers.{i}.mlp.out. {4,8} is two layers.",
             "%garcon help WORD, or %garcon WORD --help, says more; %%probe? does for probes.",
         ]

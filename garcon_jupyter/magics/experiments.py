@@ -51,8 +51,8 @@ class ExperimentWord:
 def _composition() -> Parser:
     parser = Parser(
         "%garcon composition",
-        "Show how much each head reads of what each earlier head writes, from the weights alone,\n"
-        "and put it into the variable found.",
+        "Show how much each head reads of what each earlier head writes, from the weights alone.\n"
+        "It is put into the variable found.",
         epilog="In Python: found = rmodel.experiments.composition(KIND)",
     )
     parser.add_argument(
@@ -69,8 +69,8 @@ def _composition() -> Parser:
 def _connectome() -> Parser:
     parser = Parser(
         "%garcon connectome",
-        "Write the strongest connections of every neuron and head, from the weights alone, into a directory,\n"
-        "and show how much of all connections they are. What was interrupted goes on.",
+        "Write the strongest connections of every neuron and head, from the weights, into a directory.\n"
+        "How much of all connections they are is shown. What was interrupted goes on.",
         epilog="In Python: found = rmodel.experiments.connectome(PATH, k=K, layers=LAYERS, tokens=True)",
     )
     parser.add_argument("path", metavar="PATH", help="the directory")
@@ -107,8 +107,8 @@ def _axes(parser: Parser, default: str) -> None:
         "--by",
         type=_names,
         default=_names(default),
-        metavar="AXES",
-        help=f"axes of cells: layer, position, head, kv_head (default: {default})",
+        metavar="AXIS,…",
+        help=f"axes of cells with commas between: layer, position, head, kv_head (default: {default})",
     )
     parser.add_argument(
         "--noise", action="store_true", help="patch the clean run with the corrupted"
@@ -119,7 +119,7 @@ def _patch() -> Parser:
     parser = Parser(
         "%garcon patch",
         "Patch every cell of a sweep, one at a time, and show how much of the answer it changes.",
-        epilog="In Python: found = rmodel.experiments.patch(CLEAN, CORRUPTED, POINTS, by=AXES, …)",
+        epilog='In Python: found = rmodel.experiments.patch(CLEAN, CORRUPTED, POINTS, by=("layer", "head"), …)',
     )
     _pair(parser)
     parser.add_argument("points", metavar="POINTS", help="a pattern, such as layers.*.attn.z")
@@ -151,7 +151,7 @@ def _attribute() -> Parser:
     parser = Parser(
         "%garcon attribute",
         "Show what each cell would restore of the clean answer, by gradients: all cells in two passes.",
-        epilog="In Python: found = rmodel.experiments.attribute(CLEAN, CORRUPTED, POINTS, by=AXES, …)",
+        epilog='In Python: found = rmodel.experiments.attribute(CLEAN, CORRUPTED, POINTS, by=("layer", "head"), …)',
     )
     _pair(parser)
     parser.add_argument("points", metavar="POINTS", help="a pattern, such as layers.*.attn.z")
@@ -159,8 +159,8 @@ def _attribute() -> Parser:
         "--by",
         type=_names,
         default=("layer", "head"),
-        metavar="AXES",
-        help="axes of cells: layer, position, head, kv_head, unit (default: layer,head)",
+        metavar="AXIS,…",
+        help="axes of cells with commas between: layer, position, head, kv_head, unit (default: layer,head)",
     )
     _gradients(parser, "corrupted", "clean", "mean", "integrated", "layer")
     return parser

@@ -249,7 +249,9 @@ def test_certify(connected: Notebook) -> None:
 def test_help(notebook: Notebook) -> None:
     everything = notebook.run("%garcon")
     assert everything == notebook.run("%garcon help") == notebook.run("%garcon --help")
-    for word in PARSERS:
+    for word, parser in PARSERS.items():
+        first = (parser.description or "").splitlines()[0]
+        assert first.endswith(".") and f" {first}\n" in everything  # a whole sentence
         about = notebook.run(f"%garcon help {word}")
         assert about.startswith(f"usage: %garcon {word}")
         assert notebook.run(f"%garcon {word} --help").strip() == about.strip()
