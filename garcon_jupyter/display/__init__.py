@@ -15,6 +15,7 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 ``lens``          the logit lens, which fills from the last layer down
 ``patching``      sweeps of activation patching, which fill as they run
 ``experiments``   any result of an experiment
+``effects``       what units of a prompt do to its answer
 ``live``          a text and sliders on a served model
 ``neuron``        the dashboard of a unit
 ``tokens``        a text, coloured by how surprising each token was

@@ -21,6 +21,7 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``patching``       the sweep of a picture that fills
 ``live_edits``     edits of a model while one types
 ``neurons``        a unit's values on some texts
+``unit_effects``   what latents, heads and neurons do to an answer, one by one
 ``directions``     linear probes, and directions that are added, taken out and read off
 ``layer_views``    a whole layer: its principal components, and maps of tokens or units
 ``connectivity``   what a model's parts can tell each other, from its weights alone
@@ -41,6 +42,7 @@ EXPERIMENTS: dict[str, str] = {
     "faithfulness": "activation_patching.faithfulness",
     "attribute": "attribution.nodes",
     "attribute_edges": "attribution.edges",
+    "effects": "unit_effects.table",
     "direct_logit_attribution": "reading.direct_logits",
     "head_scores": "reading.head_scores",
     "linear_probe": "directions.linear_probe",

@@ -211,6 +211,28 @@ def _direct_logit_attribution() -> Parser:
     return parser
 
 
+def _effects() -> Parser:
+    parser = Parser(
+        "%garcon effects",
+        "Show what latents of dictionaries, heads or neurons do to an answer, one by one, at each position.",
+        epilog="In Python: found = rmodel.experiments.effects(TEXT, OF, answers=…, strongest=N)",
+    )
+    parser.add_argument("text", metavar="TEXT", help="in quotes")
+    parser.add_argument(
+        "of", metavar="OF", nargs="+", help="names of dictionaries, heads, or neurons"
+    )
+    parser.add_argument(
+        "--answers",
+        metavar=("A", "B"),
+        nargs=2,
+        help="the tokens whose difference is told (default: the two likeliest)",
+    )
+    parser.add_argument(
+        "--strongest", type=int, default=50, metavar="N", help="how many (default: 50)"
+    )
+    return parser
+
+
 def _head_scores() -> Parser:
     parser = Parser(
         "%garcon head-scores",
@@ -400,6 +422,12 @@ def _run_direct_logit_attribution(model: RemoteModel, given: argparse.Namespace)
     )
 
 
+def _run_effects(model: RemoteModel, given: argparse.Namespace) -> Any:
+    return model.experiments.effects(
+        given.text, given.of, answers=given.answers, strongest=given.strongest
+    )
+
+
 def _run_read_lens(model: RemoteModel, given: argparse.Namespace) -> Any:
     lens = None if given.lens is None else model.experiments.load_lens(given.lens)
     return model.experiments.read_lens(given.text, lens, answer=given.answer)
@@ -411,6 +439,7 @@ EXPERIMENTS: tuple[ExperimentWord, ...] = (
     ExperimentWord(_attribute(), _run_attribute),
     ExperimentWord(_attribute_edges(), _run_attribute_edges),
     ExperimentWord(_direct_logit_attribution(), _run_direct_logit_attribution),
+    ExperimentWord(_effects(), _run_effects),
     ExperimentWord(_head_scores(), lambda model, given: model.experiments.head_scores(given.rows)),
     ExperimentWord(_linear_probe(), _run_linear_probe),
     ExperimentWord(_pca(), lambda model, given: model.experiments.pca(**_of_data(given))),

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from garcon_jupyter import experiments
-from garcon_jupyter.errors import BadData, BadRequest
+from garcon_jupyter.errors import BadData, BadRequest, UnknownName
 from tests.magics.conftest import Notebook
 
 
@@ -95,6 +95,16 @@ def test_reading(connected: Notebook) -> None:
     assert torch.equal(connected["found"].values, expected.values)
     connected.run("%garcon head-scores --rows 2")
     assert list(connected["found"].axes) == ["score", "layer", "head"]
+
+
+def test_effects(connected: Notebook) -> None:
+    line = '%garcon effects "Hello, world" heads neurons --answers a b --strongest 7'
+    assert "GridWidget effects on logit of 'a' less that of 'b'" in connected.run(line)
+    expected = connected["rmodel"].experiments.effects(
+        "Hello, world", ["heads", "neurons"], ("a", "b"), strongest=7
+    )
+    assert torch.equal(connected["found"].values.nan_to_num(7.0), expected.values.nan_to_num(7.0))
+    assert "nobody" in connected.fails('%garcon effects "Hello, world" nobody', UnknownName)
 
 
 def test_directions_and_views_of_a_layer(connected: Notebook) -> None:

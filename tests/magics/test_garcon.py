@@ -121,6 +121,7 @@ NEEDED = {
     **dict.fromkeys(("patch", "path-patch", "attribute"), "a b embed.out"),
     "attribute-edges": "a b",
     "direct-logit-attribution": "a",
+    "effects": "a heads",
     "connectome": "here",
     "read-lens": "a",
     "store": "embed.out a here",
