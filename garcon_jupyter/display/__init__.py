@@ -16,6 +16,7 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 ``patching``      sweeps of activation patching, which fill as they run
 ``experiments``   any result of an experiment
 ``effects``       what units of a prompt do to its answer
+``attribution_graph``  the nodes of a graph by layer and position
 ``live``          a text and sliders on a served model
 ``neuron``        the dashboard of a unit
 ``tokens``        a text, coloured by how surprising each token was

@@ -39,7 +39,7 @@ TOLD = 6
 ROWS = 12
 """Rows of the table."""
 
-_OWN = {"layout": "layer_views", "effects": "effects"}
+_OWN = {"layout": "layer_views", "effects": "effects", "attribution_graph": "attribution_graph"}
 """Experiments whose picture is no heatmap, and the module beside this one that has a function of their name."""
 
 

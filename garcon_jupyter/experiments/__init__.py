@@ -22,6 +22,7 @@ Not here: pictures (``widgets``), and how they are filled (``display``).
 ``live_edits``     edits of a model while one types
 ``neurons``        a unit's values on some texts
 ``unit_effects``   what latents, heads and neurons do to an answer, one by one
+``attribution_graphs``  how tokens and latents add up to each latent and to the logits, edge by edge
 ``directions``     linear probes, and directions that are added, taken out and read off
 ``layer_views``    a whole layer: its principal components, and maps of tokens or units
 ``connectivity``   what a model's parts can tell each other, from its weights alone
@@ -43,6 +44,7 @@ EXPERIMENTS: dict[str, str] = {
     "attribute": "attribution.nodes",
     "attribute_edges": "attribution.edges",
     "effects": "unit_effects.table",
+    "attribution_graph": "attribution_graphs.graph",
     "direct_logit_attribution": "reading.direct_logits",
     "head_scores": "reading.head_scores",
     "linear_probe": "directions.linear_probe",
@@ -59,6 +61,7 @@ EXPERIMENTS: dict[str, str] = {
 _OTHERS = {
     "ExperimentResult": "result",
     "load": "result",
+    "save_graph": "attribution_graphs.viewer_files",
     "Direction": "directions.direction",
     "attached": "directions.direction",
     "JacobianLens": "lenses.jacobian_lens",

@@ -233,6 +233,30 @@ def _effects() -> Parser:
     return parser
 
 
+def _attribution_graph() -> Parser:
+    parser = Parser(
+        "%garcon attribution-graph",
+        "Show how tokens, latents of transcoders and errors add up to the logits of a text, edge by edge.",
+        epilog="In Python: found = rmodel.experiments.attribution_graph(TEXT, DICTIONARIES, …)",
+    )
+    parser.add_argument("text", metavar="TEXT", help="in quotes")
+    parser.add_argument(
+        "dictionaries", metavar="NAME", nargs="+", help="transcoders, one for each layer"
+    )
+    parser.add_argument(
+        "--targets",
+        type=int,
+        default=256,
+        metavar="N",
+        help="latents that get edges (default: 256)",
+    )
+    parser.add_argument(
+        "--check", type=int, default=0, metavar="N", help="set so many latents to zero beside it"
+    )
+    parser.add_argument("--save", metavar="PATH", help="write it for the viewers of circuit-tracer")
+    return parser
+
+
 def _head_scores() -> Parser:
     parser = Parser(
         "%garcon head-scores",
@@ -428,6 +452,17 @@ def _run_effects(model: RemoteModel, given: argparse.Namespace) -> Any:
     )
 
 
+def _run_attribution_graph(model: RemoteModel, given: argparse.Namespace) -> Any:
+    from garcon_jupyter.experiments import save_graph
+
+    found = model.experiments.attribution_graph(
+        given.text, given.dictionaries, targets=given.targets, check=given.check
+    )
+    if given.save:
+        save_graph(found, given.save)
+    return found
+
+
 def _run_read_lens(model: RemoteModel, given: argparse.Namespace) -> Any:
     lens = None if given.lens is None else model.experiments.load_lens(given.lens)
     return model.experiments.read_lens(given.text, lens, answer=given.answer)
@@ -440,6 +475,7 @@ EXPERIMENTS: tuple[ExperimentWord, ...] = (
     ExperimentWord(_attribute_edges(), _run_attribute_edges),
     ExperimentWord(_direct_logit_attribution(), _run_direct_logit_attribution),
     ExperimentWord(_effects(), _run_effects),
+    ExperimentWord(_attribution_graph(), _run_attribution_graph),
     ExperimentWord(_head_scores(), lambda model, given: model.experiments.head_scores(given.rows)),
     ExperimentWord(_linear_probe(), _run_linear_probe),
     ExperimentWord(_pca(), lambda model, given: model.experiments.pca(**_of_data(given))),

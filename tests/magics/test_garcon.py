@@ -122,6 +122,7 @@ NEEDED = {
     "attribute-edges": "a b",
     "direct-logit-attribution": "a",
     "effects": "a heads",
+    "attribution-graph": "a b",
     "connectome": "here",
     "read-lens": "a",
     "store": "embed.out a here",
