@@ -10,7 +10,8 @@ from torch import Tensor
 
 from garcon_backend.execution.inputs import Inputs
 from garcon_backend.execution.passes import Passes
-from garcon_backend.probing.probed_pass import ProbedPass, site_here
+from garcon_backend.probing.point_places import site_here
+from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.rank import Rank
 from garcon_backend.probing.user_calls import Point
 from garcon_jupyter.errors import PointUnavailable

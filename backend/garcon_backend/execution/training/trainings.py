@@ -7,7 +7,7 @@ from pathlib import Path
 
 from garcon_backend.dictionaries.training import Trainer
 from garcon_backend.dictionaries.training.trainer import needed
-from garcon_backend.probing.probed_pass import site_here
+from garcon_backend.probing.point_places import site_here
 from garcon_backend.probing.rank import Rank
 from garcon_backend.process import memory
 from garcon_backend.save_contexts import checkpoints
