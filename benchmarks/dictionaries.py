@@ -40,7 +40,7 @@ def rows(folder: Path, rounds: int = 2) -> Iterator[Row]:
     each = -(-STEPS * BATCH // (LENGTH - 1))
     starts, outs = itertools.count(8, each), itertools.count()
     asked = {
-        "layer": LAYER, "d_in": D, "width": WIDTH, "k": K, "lr": RATE, "batch": BATCH, "buffered": BUFFERED,
+        "layer": LAYER, "d_in": D, "width": WIDTH, "k": K, "lr": RATE, "batch": BATCH, "buffered": BUFFERED, "normalize": "none",
     }  # fmt: skip
     left: dict[str, list[float]] = {"ours": [], "SAELens": []}
     try:

@@ -22,13 +22,18 @@ def train(rows: Any, path: str, asked: dict[str, Any], out: str) -> Any:
     Args:
         rows: tokens [n, length].
         path: of the model, as transformers loads it: SAELens's quickest way to the activations.
-        asked: layer, d_in, width, k, lr, batch, buffered.
+        asked: layer, d_in, width, k, lr, batch, buffered, normalize.
         out: folder for the dictionary.
     """
     torch.set_num_threads(1)
     length, batch = rows.shape[1], asked["batch"]
     settings = LanguageModelSAERunnerConfig(
-        sae=TopKTrainingSAEConfig(d_in=asked["d_in"], d_sae=asked["width"], k=asked["k"]),
+        sae=TopKTrainingSAEConfig(
+            d_in=asked["d_in"],
+            d_sae=asked["width"],
+            k=asked["k"],
+            normalize_activations=asked["normalize"],
+        ),
         model_name=path,
         model_class_name="AutoModelForCausalLM",
         hook_name=f"model.layers.{asked['layer']}",
@@ -41,6 +46,7 @@ def train(rows: Any, path: str, asked: dict[str, Any], out: str) -> Any:
         store_batch_size_prompts=batch // length,
         n_batches_in_buffer=asked["buffered"] // (length - 1),
         lr=asked["lr"],
+        n_batches_for_norm_estimate=2,
         output_path=out,
         logger=LoggingConfig(log_to_wandb=False),
     )

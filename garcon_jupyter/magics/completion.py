@@ -74,8 +74,8 @@ def _candidates(
         if not before:
             return "command", PARSERS
         word, before = word_of(before)
-        if word not in PARSERS:
-            second = [two.removeprefix(f"{word} ") for two in PARSERS if two.startswith(f"{word} ")]
+        second = [two.removeprefix(f"{word} ") for two in PARSERS if two.startswith(f"{word} ")]
+        if word not in PARSERS or (second and not before):
             return "command", () if before else second
         parser, kind = PARSERS[word], _POSITIONAL.get(word, "nothing")
     else:
