@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from garcon_jupyter.experiments.attribution.exact import apart, sample
 from garcon_jupyter.experiments.attribution_graphs.frozen_passes import FrozenModel
 from garcon_jupyter.experiments.unit_effects.ablations import ablated
-from garcon_jupyter.experiments.unit_effects.gradient_pass import Unit
+from garcon_jupyter.experiments.unit_effects.gradient_pass import PlacedUnit
 from garcon_jupyter.experiments.unit_effects.writers import writers_of
 
 if TYPE_CHECKING:
@@ -42,17 +42,11 @@ def checked_nodes(
     writers = writers_of(model.rmodel, [each.name for each in model.transcoders])
     rows = [row for (row,) in sample(effects, count, seed)]
     nothing = float("nan")
-    units = [
-        Unit(
-            int(run.which[latents[row]]),
-            *run.places[latents[row]].tolist(),
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-        )
-        for row in rows
-    ]
+    units = []
+    for row in rows:
+        position, number = run.places[latents[row]].tolist()
+        which = int(run.which[latents[row]])
+        units.append(PlacedUnit(which, position, number, nothing, nothing, nothing, nothing))
     lost, _ = ablated(model.rmodel, model.tokens, metric, writers, units)
     exact = torch.full_like(effects, nothing)
     exact[rows] = lost.to(exact.dtype)

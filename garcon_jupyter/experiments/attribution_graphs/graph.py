@@ -34,8 +34,8 @@ SAYS = "what the source adds to the target's pre-activation, or to its logit les
 TOKENS = 1024
 """Tokens of a batch of targets at most."""
 
-FIRST_TARGETS = 8
-"""Targets of the first batch after the logits, before it is known how long that takes."""
+LEAST_TARGETS = 16
+"""Targets of a batch at least: of fewer, the forward and the probes of each pass would cost more than they."""
 
 
 def attribution_graph(
@@ -141,9 +141,10 @@ def _grown(model: FrozenModel, most: int, progress: Progress) -> tuple[Adjacency
     weights = torch.tensor(run.probabilities, dtype=torch.float64)
     known = Adjacency(weights, len(run.which), edges)
     most_rows = max(1, TOKENS // model.tokens.shape[1])
-    pace = Pace(min(FIRST_TARGETS, most_rows), most_rows)
+    least = min(LEAST_TARGETS, most_rows)
+    pace = Pace(least, most_rows)
     try:
-        while batch := known.next_targets(min(pace.size, most - len(known.rows))):
+        while batch := known.next_targets(min(max(pace.size, least), most - len(known.rows))):
             with pace.piece(len(batch)):
                 edges, found = model.edges([(LATENT, latent) for latent in batch])
             known.rows |= dict(zip(batch, edges, strict=True))

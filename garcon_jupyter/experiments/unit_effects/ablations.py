@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.connection.background import Pace
 from garcon_jupyter.experiments.clean_passes import contexts
-from garcon_jupyter.experiments.unit_effects.gradient_pass import Unit
+from garcon_jupyter.experiments.unit_effects.gradient_pass import PlacedUnit
 from garcon_jupyter.experiments.unit_effects.writers import UnitWriter
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 TOKENS = 1024
 """Tokens of a request at most."""
 
-FIRST_TOKENS = 512
-"""Tokens of the first one, before it is known how long that takes."""
+LEAST_UNITS = 16
+"""Units of a request at least, where its tokens allow: the run as it is is beside them in each."""
 
 
 def ablated(
@@ -28,7 +28,7 @@ def ablated(
     tokens: Tokens,
     metric: Callable[[Any], Any],
     chosen: Sequence[UnitWriter],
-    units: Sequence[Unit],
+    units: Sequence[PlacedUnit],
 ) -> tuple[Tensor, Tensor]:
     """What the metric loses when each unit is zero, and the length of what each stops writing, [unit]; NaN where no dictionary tells.
 
@@ -38,11 +38,13 @@ def ablated(
     import torch
 
     length = tokens.shape[1]
-    first, most = (max(1, limit // length - 1) for limit in (FIRST_TOKENS, TOKENS))
-    pace, left = Pace(first, most), list(units)
+    most = max(1, TOKENS // length - 1)
+    least = min(LEAST_UNITS, most)
+    pace, left = Pace(least, most), list(units)
     lost, written = [], []
     while left:
-        part, left = left[: pace.size], left[pace.size :]
+        size = max(pace.size, least)
+        part, left = left[:size], left[size:]
         with pace.piece(len(part)):
             effects, lengths = _together(rmodel, tokens, metric, chosen, part)
         lost.append(effects)
@@ -56,7 +58,7 @@ def _together(
     tokens: Tokens,
     metric: Callable[[Any], Any],
     chosen: Sequence[UnitWriter],
-    units: Sequence[Unit],
+    units: Sequence[PlacedUnit],
 ) -> tuple[Tensor, Tensor]:
     """Some units, in a request."""
     import torch

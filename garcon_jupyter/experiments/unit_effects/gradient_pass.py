@@ -29,7 +29,7 @@ RANKED = (BY_GRADIENT, ACTIVATION, BY_DIRECT_WAY)
 
 
 @dataclass(frozen=True)
-class Unit:
+class PlacedUnit:
     """A unit of a writer at a position, with what the pass says of it.
 
     Attributes:
@@ -65,7 +65,7 @@ class GradientsOfUnits:
             have of output × gradient.
     """
 
-    units: list[Unit]
+    units: list[PlacedUnit]
     sums: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -103,13 +103,13 @@ def gradients_of_units(
         points = [p for w in chosen if w.error in summed for p in (_reconstruction(w), w.error)]
         handles += [recordings[point, name].handle("sum") for point in points]
         got = iter(rmodel.fetch(*handles))
-    units: list[Unit] = []
+    units: list[PlacedUnit] = []
     totals = []
     for index in range(len(chosen)):
         places, numbers, total = next(got), next(got), next(got)
         totals.append(float(total))
         each = zip(places.tolist(), numbers.tolist(), strict=True)
-        units += [Unit(index, *place, *values) for place, values in each]
+        units += [PlacedUnit(index, *place, *values) for place, values in each]
     units.sort(key=lambda unit: -unit.strength(by))
     sums = {}
     for writer, total in zip(chosen, totals, strict=True):

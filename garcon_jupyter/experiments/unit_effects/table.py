@@ -25,7 +25,7 @@ from garcon_jupyter.experiments.unit_effects.gradient_pass import (
     BY_DIRECT_WAY,
     BY_GRADIENT,
     RANKED,
-    Unit,
+    PlacedUnit,
     gradients_of_units,
 )
 from garcon_jupyter.experiments.unit_effects.writers import UnitWriter, writers_of
@@ -130,7 +130,7 @@ def effects(
 
 def _result(
     chosen: Sequence[UnitWriter],
-    units: Sequence[Unit],
+    units: Sequence[PlacedUnit],
     total: Tensor,
     lengths: Tensor,
     length: int,
