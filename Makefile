@@ -19,7 +19,7 @@ MODEL ?= smollm2
 JAVASCRIPT := tests/widgets/javascript
 TYPESCRIPT := $(JAVASCRIPT)/node_modules/.ready
 
-.PHONY: setup demo quick test site soak kills matrix bench lint types javascript docs lab side-bar clean
+.PHONY: setup demo quick test needed-by-tests site soak kills matrix bench lint types javascript docs lab side-bar clean
 
 setup: $(READY)
 
@@ -47,11 +47,15 @@ quick: $(READY_FOR_TESTS)
 in-process-%: $(READY_FOR_TESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick --part $*/2 --durations=10
 
-test: lint types
+test: $(READY_FOR_TESTS)
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint types needed-by-tests
+	sh tests/all.sh $(BIN)/python
+
+# What they need and Python cannot bring: programs of the system, and TypeScript.
+needed-by-tests:
 	@sh tests/system.sh
 	@command -v npm >/dev/null && $(MAKE) --no-print-directory $(TYPESCRIPT) || \
 	  echo "Without TypeScript: the tests leave out the types of the widgets' JavaScript."
-	sh tests/all.sh $(BIN)/python
 
 lint: $(READY_FOR_TESTS)
 	$(BIN)/ruff check .
