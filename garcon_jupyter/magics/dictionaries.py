@@ -22,8 +22,8 @@ def parser() -> Parser:
     """What can follow the word."""
     made = Parser(
         "%garcon dictionary",
-        "Load a dictionary (a sparse autoencoder, a transcoder) on the server, so that its latents are points,\n"
-        "and put it into the variable sae; or list those that are loaded, or let go of one.",
+        "Load a dictionary on the server, list those that are loaded, or let go of one.\n\n"
+        "Latents of one that is loaded (a sparse autoencoder, a transcoder) are points; it is put into the variable sae.",
         epilog="In Python: sae = rmodel.dictionaries.load(PATH, NAME, at=POINT)",
     )
     made.add_argument("what", metavar="add|list|remove", help="add PATH, list, or remove NAME")

@@ -19,8 +19,8 @@ def parser() -> Parser:
     """What can follow the words."""
     made = Parser(
         "%garcon dictionary train",
-        "Train a dictionary (a sparse autoencoder, a transcoder) on what a point has while data streams past,\n"
-        "show its curves, and put the training into the variable training. Given again it goes on.",
+        "Train a dictionary on what a point has while data streams past, and show its curves.\n\n"
+        "A sparse autoencoder, or a transcoder. It is put into the variable training; given again it goes on.",
         epilog="In Python: training = rmodel.train_dictionary(POINT, DATA, WIDTH, KIND, out=DIR, k=K, …)",
     )
     made.add_argument("point", metavar="POINT", help="a name; READS,WRITES for a transcoder")
