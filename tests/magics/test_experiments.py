@@ -8,6 +8,7 @@ import torch
 
 from garcon_jupyter import experiments
 from garcon_jupyter.errors import BadData, BadRequest, UnknownName
+from tests.dictionaries.making import saelens
 from tests.magics.conftest import Notebook
 
 
@@ -105,6 +106,20 @@ def test_effects(connected: Notebook) -> None:
     )
     assert torch.equal(connected["found"].values.nan_to_num(7.0), expected.values.nan_to_num(7.0))
     assert "nobody" in connected.fails('%garcon effects "Hello, world" nobody', UnknownName)
+
+
+def test_attribution_graph(connected: Notebook, tmp_path: Path) -> None:
+    width = connected["rmodel"].catalog.sizes["D"]
+    files = saelens(tmp_path / "tc", width, 12, "blocks.1.mlp.hook_in", "transcoder")
+    connected["rmodel"].dictionaries.load(files, at=("layers.1.mlp.in", "layers.1.mlp.out"))
+    try:
+        line = (
+            f'%garcon attribution-graph "Hello, world" tc --targets 4 --save {tmp_path / "g.json"}'
+        )
+        assert "GridWidget attribution graph: " in connected.run(line)
+        assert connected["found"].facts["targets"] == 4 and (tmp_path / "g.json").exists()
+    finally:
+        connected["rmodel"].dictionaries.unload("tc")
 
 
 def test_directions_and_views_of_a_layer(connected: Notebook) -> None:
