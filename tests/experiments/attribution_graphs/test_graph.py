@@ -237,3 +237,26 @@ def test_a_norm_after_attention_is_refused(tmp_path: Path) -> None:
     rmodel.dictionaries.load(files, at=("layers.1.mlp.in", "layers.1.mlp.out"))
     with pytest.raises(PointUnavailable, match="attn.post_norm"):
         experiments.attribution_graph(rmodel, IDS, ["tc"])
+
+
+def test_over_ranks(either: garcon.RemoteModel, llama_path: Path, tmp_path: Path) -> None:
+    """Two ranks, each with a part of heads and latents, have the edges that are written out by hand."""
+    width, files, names = either.catalog.sizes["D"], [], []
+    for layer in range(LAYERS):
+        hook, folder = f"blocks.{layer}.mlp.hook_in", tmp_path / f"cut{layer}"
+        files.append(saelens(folder, width, LATENTS, hook, "transcoder", seed=layer))
+        names.append(folder.name)
+        ends = (f"layers.{layer}.mlp.in", f"layers.{layer}.mlp.out")
+        either.dictionaries.load(files[-1], at=ends)
+    both = Traced(either, names, held_llama(llama_path, files, torch.tensor(IDS)))
+    try:
+        model = both.model()
+        latent = len(model.run.which) - 1
+        edges, _ = model.edges([(LOGIT, model.run.logits[0]), (LATENT, latent)])
+    finally:
+        for name in names:
+            either.dictionaries.unload(name)
+    at = sources_by_hand(both, model)
+    last = (int(model.run.which[latent]), *model.run.places[latent].tolist())
+    for row, place in enumerate(((None, 0, model.run.logits[0]), last)):
+        assert torch.allclose(edges[row], both.hand.target(*place)[2][at], atol=1e-3)
