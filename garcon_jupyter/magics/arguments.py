@@ -279,7 +279,7 @@ def _use() -> Parser:
 
 def _help() -> Parser:
     parser = Parser("%garcon help", "Say what can be done.")
-    parser.add_argument("about", metavar="WORD", nargs="?", help="one of the words after %%garcon")
+    parser.add_argument("about", metavar="WORD", nargs="*", help="of those after %%garcon")
     return parser
 
 

@@ -233,12 +233,13 @@ def _use(current: Current, given: argparse.Namespace) -> None:
 
 
 def _help(current: Current, given: argparse.Namespace) -> None:
-    if given.about is None:
+    about = " ".join(given.about)
+    if not about:
         print(arguments.overview())
-    elif given.about == "probe":
+    elif about == "probe":
         print(arguments.PROBE.format_help())
     else:
-        print(arguments.parser_of(given.about).format_help())
+        print(arguments.parser_of(about).format_help())
 
 
 COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
