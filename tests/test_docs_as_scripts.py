@@ -140,7 +140,19 @@ def no_fleet_stays() -> Iterator[None]:
             list(fleet_files.stopped(fleet.name, force=True))
 
 
-@pytest.mark.usefixtures("no_fleet_stays")
+@pytest.fixture
+def no_dictionary_stays(warm: garcon.Server) -> Iterator[None]:
+    """A dictionary's name means the files of one directory, too."""
+    yield
+    if not warm.file.exists():  # a script may have stopped it
+        return
+    model = garcon.connect(warm.name)
+    for name in list(model.dictionaries):
+        model.dictionaries.unload(name)
+    model.close()
+
+
+@pytest.mark.usefixtures("no_fleet_stays", "no_dictionary_stays")
 @pytest.mark.parametrize("cells", BLOCKS)
 def test_a_block_is_a_script_of_its_own(
     cells: list[str], warm: garcon.Server, tmp_path: Path
