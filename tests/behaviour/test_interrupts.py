@@ -289,7 +289,7 @@ def test_a_second_interrupt_detaches(
     def dawdles(save_ctx: Any, tensor: Tensor) -> None:
         print("still there", flush=True)
         end = time.monotonic() + 30.0
-        while not os.path.exists(enough) and time.monotonic() < end:
+        while not enough.exists() and time.monotonic() < end:
             try:
                 time.sleep(0.01)
             except BaseException:  # noqa: BLE001 - what careless code does
