@@ -175,14 +175,17 @@ def test_the_same_call_goes_on_from_where_a_server_was_killed(
     rmodel: RemoteModel, tmp_path: Path
 ) -> None:
     """A copy of what a checkpoint left on the disk is all that there is."""
-    train(rmodel, tmp_path / "whole")
-    found = train(rmodel, tmp_path / "cut", blocking=False, every=0)
+    data = DATA * 6
+    train(rmodel, tmp_path / "whole", data=data)
+    found = train(rmodel, tmp_path / "cut", data=data, blocking=False, every=0)
     until(found, lambda status: (status.checkpointed or 0) > 4)
+    found.stop()
+    until(found, lambda status: status.state == "paused")
     shutil.copytree(tmp_path / "cut", tmp_path / "left")
     found.discard()
     with pytest.raises(garcon.BadData, match="another training, which was cut short: k was 4"):
-        train(rmodel, tmp_path / "left", k=5)
-    again = train(rmodel, tmp_path / "left")
+        train(rmodel, tmp_path / "left", data=data, k=5)
+    again = train(rmodel, tmp_path / "left", data=data)
     assert again.run.id != found.run.id
     whole, left = weights(tmp_path / "whole"), weights(tmp_path / "left")
     assert all(torch.equal(left[name], value) for name, value in whole.items())

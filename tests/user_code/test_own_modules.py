@@ -111,7 +111,8 @@ def test_the_servers_own_older_copy_is_not_taken(
         save_ctx.x = sys.modules.pop("my_tools").value()
 
     assert saved_by(rmodel, load_it_there) == "old"
-    project({"my_tools.py": "def value():\n    return 'new'\n"})
+    # Of another length: by that, and the second, Python tells whether what it compiled is of this source.
+    project({"my_tools.py": "def value():\n    return 'new'  # since\n"})
     importlib.reload(helpers)
     assert saved_by(rmodel, probe) == ("new", "new")
     assert saved_by(rmodel, forget_it_there) == "old"  # nor is the server's own replaced

@@ -89,6 +89,17 @@ def attribution_graph(
         PointUnavailable: the model has parts that cannot be held: a norm after attention, a mixer that is no attention.
         BadRequest: dictionaries that are no transcoders of an MLP; several texts; numbers that are none; no active latent.
         DoesNotFit: a batch does not fit into the server's memory; before anything has run.
+
+    Examples:
+        >>> import tempfile
+        >>> text = "When John and Mary went to the shops, John gave the bag to"
+        >>> ends, where = ("layers.26.mlp.in", "layers.26.mlp.out"), tempfile.mkdtemp() + "/layer26"
+        >>> _ = rmodel.train_dictionary(ends, [text] * 40, 64, "transcoder", out=where, k=4, batch=64, show=False)
+        >>> transcoder = rmodel.dictionaries.load(where, show=False)
+        >>> graph = experiments.attribution_graph(rmodel, text, [transcoder.name], targets=4, progress=False)
+        >>> graph.facts["dictionaries"], list(graph.axes)
+        (['layer26'], ['target', 'source'])
+        >>> transcoder.unload()
     """
     import torch
 
