@@ -119,7 +119,8 @@ def test_the_page_loads_nothing(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*demo.NOTEBOOKS, "atlas.ipynb", "circuits.ipynb", "checkpoints.ipynb"]
+    "name",
+    [*demo.NOTEBOOKS, "atlas.ipynb", "circuits.ipynb", "checkpoints.ipynb", "features.ipynb"],
 )
 def test_committed_notebooks_show_a_whole_run(name: str) -> None:
     path = demo.HERE / name
@@ -225,6 +226,35 @@ def test_the_notebook_on_checkpoints_shows_an_induction_head_form(tmp_path: Path
     assert (
         found["induction"]["step350"] > 0.3 and found["losses"]["350"] < 2 < found["losses"]["150"]
     )
+
+
+# -- features ------------------------------------------------------------------------------------
+
+FEATURES = """
+import json
+with open("FILE", "w") as file:
+    json.dump({"clean": loss(clean), "through": loss(through), "alive": len(alive), "rows": len(found.to_frame()),
+      "unexplained": training.curves[-1].unexplained, "war": a_month(war), "out": a_month(war, sae.latents.probe(out))}, file)
+"""
+"""A cell that keeps what the notebook on features found."""
+
+
+def test_the_notebook_on_features_runs_on_a_little_of_its_text(tmp_path: Path) -> None:
+    notebook = nbformat.read(demo.HERE / "features.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "TOKENS, WIDTH = 160_000, 4096" in cell.source]
+    cell.source = cell.source.replace("160_000, 4096", "6_000, 512")
+    *cells, last = notebook.cells
+    assert last.source == "rmodel.shutdown()"
+    kept = nbformat.v4.new_code_cell(FEATURES.replace("FILE", str(tmp_path / "found.json")))
+    notebook.cells = [*cells, kept, last]
+    (tmp_path / "examples").mkdir()
+    nbformat.write(notebook, tmp_path / "examples" / "features.ipynb")
+    demo.run(tmp_path / "examples" / "features.ipynb")
+    found = json.loads((tmp_path / "found.json").read_text())
+    # A dozen steps: it learns something, costs much, and the model without a latent is still the model.
+    assert 0 < found["unexplained"] < 1 and found["alive"] > 100 and found["rows"] == 8
+    assert found["through"] > found["clean"] == pytest.approx(2.993, abs=1e-2)
+    assert found["war"] == pytest.approx(0.968, abs=1e-3) and 0 <= found["out"] <= 1
 
 
 # -- the article ---------------------------------------------------------------------------------
