@@ -185,7 +185,7 @@ def test_an_interrupt_leaves_what_the_same_call_goes_on_with(
 
     with monkeypatch.context() as patched:
         patched.setattr(storing, "POLLED", 0)
-        patched.setattr(serving, "LOOK", 0.001)  # a run in this process goes on by a batch at a look
+        patched.setattr(serving, "LOOK", 0.001)  # a look is a batch
         patched.setattr(storing.Storing, "_look", interrupted)
         with pytest.raises(KeyboardInterrupt):
             made(rmodel, RESID, tmp_path / "acts", batch_tokens=20)
