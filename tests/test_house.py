@@ -157,7 +157,7 @@ def test_pictures_are_of_plain_arrays_and_experiments_give_them(notebook: Graph)
         room: {_room(o) for m, others in notebook.items() if _room(m) == room for o in others}
         for room in ("widgets", "experiments", "atlas")
     }
-    assert of["widgets"] == {"widgets", "amounts", "errors"}
+    assert of["widgets"] == {"widgets", "libraries", "amounts", "errors"}
     assert not {"widgets", "display"} & (of["experiments"] | of["atlas"])
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from garcon_jupyter.activation_stores.numbers import as_float32
 from garcon_jupyter.errors import BadRequest, MissingModule
+from garcon_jupyter.libraries import side_threads
 
 KINDS = ("torch", "numpy", "arrow")
 
@@ -143,8 +144,7 @@ def ahead(make: Iterator[Any], depth: int) -> Iterator[Any]:
         except BaseException as error:  # noqa: BLE001 - whatever it is, whoever reads is told
             put(("error", error))
 
-    thread = threading.Thread(target=work, name="garcon-batches", daemon=True)
-    thread.start()
+    side_threads.start("garcon-batches", work, stop=stopped.set)
     try:
         while True:
             kind, item = ready.get()

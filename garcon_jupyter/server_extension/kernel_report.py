@@ -16,12 +16,14 @@ import secrets
 import threading
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from garcon_jupyter import imported
 from garcon_jupyter.client.recordings import Recordings
 from garcon_jupyter.connection import background, prints
 from garcon_jupyter.errors import GarconError
+from garcon_jupyter.libraries import side_threads
 from garcon_jupyter.model import VARIABLE, RemoteModel
 from garcon_jupyter.wire import requests as wire
 
@@ -105,11 +107,13 @@ def _contents(model: RemoteModel) -> tuple[list[dict[str, Any]], bool]:
     if known.requests == model.requests:
         return known.rows, True
     if known.thread is None or not known.thread.is_alive():
-        known.thread = threading.Thread(
-            target=_look, args=(model, known), name="garcon side bar", daemon=True
-        )
-        known.thread.start()
+        look = partial(_look, model, known)
+        known.thread = side_threads.start("garcon side bar", look, stop=_not_at_all)
     return known.rows, False
+
+
+def _not_at_all() -> None:
+    """One question is soon answered."""
 
 
 def _look(model: RemoteModel, known: _Known) -> None:

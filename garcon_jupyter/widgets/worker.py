@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from ..libraries import side_threads
+
 Task = Callable[[], None] | Iterator[None]
 """Something to do, or its pieces. An iterator that is left off before its end is closed, by the same thread."""
 
@@ -59,7 +61,7 @@ class WidgetWorker:
             if self._running:
                 return
             self._running = self.busy = True
-        threading.Thread(target=self._run, name="garcon widget", daemon=True).start()
+        side_threads.start("garcon widget", self._run, stop=self.close)
 
     def wait(self, seconds: float | None = 60.0) -> bool:
         """Wait until nothing is left to do, without end where `seconds` is None; whether that came to pass."""
