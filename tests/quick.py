@@ -71,7 +71,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "processes: starts processes of its own; left out by --quick"
     )
-    config.addinivalue_line("markers", "lasting: waits for seconds; left out by --quick")
+    config.addinivalue_line(
+        "markers", "lasting: waits, or trains, for seconds; left out by --quick"
+    )
     config.addinivalue_line("markers", "sampled: of its cases --quick takes every tenth")
     if config.getoption("--quick"):
         sys.addaudithook(_noticed)

@@ -22,6 +22,8 @@ from garcon_jupyter.wire import requests as wire
 from tests import checkpoints
 from tests.backend.cases import EVERY
 
+pytestmark = pytest.mark.sampled
+
 UNLIKE = (
     *(
         "gpt2",

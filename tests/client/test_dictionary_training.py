@@ -171,6 +171,7 @@ def until(found: DictionaryTraining, there: Any) -> None:
         assert time.monotonic() < limit and not status.over, status
 
 
+@pytest.mark.lasting
 def test_the_same_call_goes_on_from_where_a_server_was_killed(
     rmodel: RemoteModel, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def trained(
     trainer.train(resume_from_checkpoint=resume)
 
 
+@pytest.mark.lasting
 def test_transformers_trainer_is_recorded_and_unchanged(tmp_path: Path) -> None:
     model = tiny("llama", torch.float32)
     path, name = tmp_path / "record", "model.layers.1.mlp.down_proj.weight"
@@ -74,6 +75,7 @@ def test_transformers_trainer_is_recorded_and_unchanged(tmp_path: Path) -> None:
         assert float(fresh.get_parameter(unit).grad[place]) == pytest.approx(value, rel=1e-4)
 
 
+@pytest.mark.lasting
 def test_a_resumed_trainer_goes_on_in_its_record(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     save = {

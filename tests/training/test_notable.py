@@ -56,6 +56,7 @@ def test_ablation_shows_what_the_made_neuron_has_learned(
     assert rises[UNIT] > 0.3 > 2 * max(rise for n, rise in rises.items() if n != UNIT)
 
 
+@pytest.mark.lasting
 def test_with_the_tokens_exchanged_nothing_is_named(plant: TrainingRecord) -> None:
     relative = []
     for seed in range(25):

@@ -24,6 +24,8 @@ from tests.backend.bare_rank import BareRank
 from tests.backend.ranks import run_on_ranks
 from tests.checkpoints import make
 
+pytestmark = pytest.mark.sampled
+
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 

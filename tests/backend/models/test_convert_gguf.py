@@ -22,6 +22,8 @@ from garcon_jupyter.errors import GarconError, NotAModel
 from tests.checkpoints import make, make_llama
 from tests.gguf_files import write_gguf
 
+pytestmark = pytest.mark.sampled
+
 Writer = gguf.GGUFWriter
 Adds = Callable[[Writer], None]
 

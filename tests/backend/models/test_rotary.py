@@ -22,6 +22,8 @@ from tests import checkpoints
 from tests.backend.bare_rank import BareRank
 from tests.backend.cases import apart
 
+pytestmark = pytest.mark.sampled
+
 SWITCH = 8
 LENGTHS = (5, 14, SWITCH, 11)
 

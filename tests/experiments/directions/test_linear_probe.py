@@ -17,6 +17,8 @@ from garcon_jupyter.experiments.directions import classifiers, labels, linear_pr
 from tests.experiments.directions.by_hand import LAYERS, stream, texts
 from tests.oracle import Plain
 
+pytestmark = pytest.mark.sampled
+
 POINTS = "layers.*.resid_post"
 ROWS, LABELS = texts()
 SECOND = np.array(LABELS)

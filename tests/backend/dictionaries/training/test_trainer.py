@@ -23,6 +23,8 @@ from tests.backend.dictionaries.training.planted import (
     trained,
 )
 
+pytestmark = pytest.mark.sampled
+
 STEPS = 250
 KINDS: dict[str, dict[str, Any]] = {
     "topk": {},
