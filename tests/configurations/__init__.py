@@ -11,11 +11,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
+
+from garcon_jupyter.libraries.releases import minor
 from tests.configurations.decoders import DECODERS
 from tests.configurations.hybrids import HYBRIDS
 from tests.configurations.kin import KIN
 from tests.configurations.mixtures import MIXTURES
 from tests.multimodal import TEXT_PARTS
 
-FAMILIES: dict[str, dict[str, Any]] = {**DECODERS, **KIN, **MIXTURES, **HYBRIDS, **TEXT_PARTS}
-"""Configuration of each family, by transformers' ``model_type``."""
+SINCE = {"internlm3": (5, 23)}
+"""Of what not every release of transformers has that Garçon admits, the first that does."""
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    family: configuration
+    for family, configuration in (DECODERS | KIN | MIXTURES | HYBRIDS | TEXT_PARTS).items()
+    if minor(transformers.__version__) >= SINCE.get(family, (0, 0))
+}
+"""Configuration of each family that the installed transformers has, by its ``model_type``."""

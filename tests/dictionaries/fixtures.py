@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import shutil
 import tarfile
@@ -30,6 +31,7 @@ class Expected:
 def root() -> Path:
     """A folder with all of them."""
     folder = Path(tempfile.mkdtemp(prefix="garcon-dictionaries-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with tarfile.open(ARCHIVE) as tar:
         tar.extractall(folder, filter="data")
     return folder
