@@ -1,4 +1,4 @@
-"""Lenses of a real model: in layer 20, what is fitted to a few sentences is nearer to the prediction of others than the logit lens."""
+"""Lenses of a real model: what is fitted to a few sentences is nearer to the prediction of others than the logit lens."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ FITTED = [
 HELD_OUT = [
     "The capital of France is Paris, and the river there is called the Seine.",
     "She opened the wooden box and found a letter from her grandfather.",
+    "In winter the lake freezes, and children skate on it until the evening.",
+    "The new engine needs less fuel because it burns at a higher temperature.",
 ]
 
 
@@ -38,7 +40,8 @@ def test_a_jacobian_lens_is_nearer_than_the_logit_lens(smollm2: garcon.RemoteMod
 
 
 def test_a_tuned_lens_is_nearer_than_the_logit_lens(smollm2: garcon.RemoteModel) -> None:
+    layers = [15, 20, 25]
     options: dict[str, Any] = {"steps": 12, "tokens_per_step": 32, "length": 16, "batch_tokens": 64}
-    lens = experiments.train_tuned_lens(smollm2, FITTED, [20], **options)
-    logit, tuned = (divergence(smollm2, one, [20]) for one in (None, lens))
-    assert bool((tuned < logit).all())
+    lens = experiments.train_tuned_lens(smollm2, FITTED, layers, **options)
+    logit, tuned = (divergence(smollm2, one, layers) for one in (None, lens))
+    assert bool((tuned < 0.6 * logit).all()), (tuned, logit)
