@@ -21,8 +21,9 @@ from garcon_jupyter.connection import prints
 from garcon_jupyter.dictionaries import Description
 from garcon_jupyter.dictionaries.fetching import locate
 from garcon_jupyter.dictionaries.places import point_of
-from garcon_jupyter.errors import BadRequest, UnclearPoint, UnknownName
-from garcon_jupyter.points import DictionaryPoints
+from garcon_jupyter.errors import BadRequest, UnclearPoint, UnknownName, UnknownPoint
+from garcon_jupyter.points import DictionaryPoints, is_pattern
+from garcon_jupyter.points.dictionary_points import CROSS_LAYER
 from garcon_jupyter.wire import requests as wire
 
 
@@ -45,7 +46,7 @@ class ServedDictionary:
 
     @property
     def latents(self) -> ProbePoint:
-        """The point of its latents, [b, p, F]."""
+        """The point of its latents, [b, p, F]; of one that reads several points, all of them, as a pattern has them."""
         return self.point("latents")
 
     @property
@@ -63,13 +64,26 @@ class ServedDictionary:
         """The point of what its reconstruction lacks, of that shape too."""
         return self.point("error")
 
-    def point(self, word: str) -> ProbePoint:
+    def point(self, word: str, layer: int | None = None) -> ProbePoint:
         """One of its points, by its last word.
 
+        Args:
+            word: such as "latents".
+            layer: of one that reads several points, which: that of this layer; by default all, of which ``probes(fn)`` makes a probe each.
+
         Raises:
-            UnknownPoint: it has none of that name.
+            UnknownPoint: it has none of that name, or none in that layer.
         """
-        found: ProbePoint = self._rmodel.probe_points[self.points.point(word)]
+        name, catalog = self.points.pattern(word), self._rmodel.catalog
+        if layer is not None:
+            hosts = [host for host in self.points.hosts if catalog.point(host).layer == layer]
+            if not hosts:
+                raise UnknownPoint(
+                    f"The dictionary {self.name!r} reads {self.points.where.partition(' → ')[0]}, nothing of layer {layer}.",
+                    "Give a layer of these.",
+                )
+            name = self.points.point(word, hosts[0])
+        found: ProbePoint = self._rmodel.probe_points[name]
         return found
 
     def fit(self, texts: Any, points: Sequence[str] = ()) -> Fits:
@@ -84,6 +98,11 @@ class ServedDictionary:
             each text, the best first. Where another point than its own is clearly better, its files name the wrong one.
         """
         own = self.points
+        if own.several:
+            raise BadRequest(
+                f"{self.name} reads {len(own.several)} points, so it fits nowhere else than there.",
+                "Read what it lacks at each: sae.point('error', layer=LAYER).",
+            )
         places = [(point, point if own.reads == own.writes else own.writes) for point in points]
         return fit_at(
             self._rmodel,
@@ -98,11 +117,9 @@ class ServedDictionary:
 
     def __repr__(self) -> str:
         points = self.points
-        where = (
-            points.reads if points.reads == points.writes else f"{points.reads} → {points.writes}"
-        )
         size = f", {sized(points.nbytes)}" if points.nbytes else ""
-        return f"<dictionary {self.name}: {points.latents:,} latents at {where}{size}; {points.formula}>"
+        each = " of each layer" if points.kind == CROSS_LAYER else ""
+        return f"<dictionary {self.name}: {points.latents:,} latents{each} at {points.where}{size}; {points.formula}>"
 
 
 class ServedDictionaries(Mapping[str, ServedDictionary]):
@@ -130,7 +147,8 @@ class ServedDictionaries(Mapping[str, ServedDictionary]):
             path: the directory or file, on the server's hosts; or a hub id, ``org/name`` or ``org/name/folder``.
             name: by which its points are called; by default the last part of the path.
             at: the point that it reads, or that and the one that it writes, where its files do not say so or say it by a name that
-                may mean several. Points of the table or names of other libraries (``blocks.3.hook_resid_post``).
+                may mean several. Points of the table or names of other libraries (``blocks.3.hook_resid_post``). Of a crosscoder or a
+                cross-layer transcoder all of them, in order; ``["layers.*.mlp.in", "layers.*.mlp.out"]`` are those of all layers.
             show: whether what was read is printed, as one formula.
 
         Returns:
@@ -140,7 +158,8 @@ class ServedDictionaries(Mapping[str, ServedDictionary]):
             NotADictionary: there is nothing of a known format, or something of it is missing or contradicts itself.
             UnclearPoint: where it belongs is not said, or may be several points, which are named: see :meth:`fit`.
             WrongDictionary: the model lacks its point, or has it with another number of units.
-            BadRequest: another dictionary has that name; or it is of a kind that cannot be served.
+            BadRequest: another dictionary has that name; it reads another number of points than `at` names; or it chooses among the
+                latents of all layers together, which no layer knows when its turn comes.
             DoesNotFit: it has no room, with both numbers.
         """
         asked = wire.LoadDictionary(
@@ -275,14 +294,9 @@ def _positions(bypass: Sequence[int]) -> tuple[int, ...]:
 
 
 def _points(at: str | Sequence[str]) -> tuple[str, ...]:
-    """Points that were said, by the table's names."""
+    """Points that were said, by the table's names; patterns stay as they are."""
     said = (at,) if isinstance(at, str) else tuple(at)
-    if len(said) > 2:
-        raise BadRequest(
-            f"at={at!r} names {len(said)} points.",
-            "Give the point that it reads, or that and the one that it writes.",
-        )
-    return tuple(point_of(point) for point in said)
+    return tuple(point if is_pattern(point) else point_of(point) for point in said)
 
 
 def _said(points: DictionaryPoints, description: Description) -> str:

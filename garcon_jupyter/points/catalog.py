@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from garcon_jupyter.errors import PointUnavailable, UnknownParameter, UnknownPoint
-from garcon_jupyter.points.dictionary_points import DictionaryPoints, taken_apart
+from garcon_jupyter.points.dictionary_points import DictionaryPoint, DictionaryPoints, taken_apart
 from garcon_jupyter.points.names import (
     MODULE_PREFIX,
     MODULE_SIDES,
@@ -103,7 +103,7 @@ class Catalog:
         """Where in the model's modules a point is and how it is computed there, in words."""
         if address.dictionary:
             of = self.dictionaries[address.dictionary]
-            return f"what the dictionary makes of {of.reads}: {of.formula}"
+            return f"what the dictionary makes of {of.where}: {of.formula}"
         said = f"the side that its name says: {address.name}"
         return self.places.get(address.template, said)
 
@@ -169,13 +169,22 @@ class Catalog:
             )
         if address.name not in loaded.names():
             raise UnknownPoint(
-                f"The dictionary {loaded.name!r} reads {loaded.reads}, not {found.host}.",
-                f"Its latents are {loaded.point()}.",
+                self._why_not(loaded, found),
+                f"Its latents are {loaded.pattern('latents')}.",
                 loaded.names(),
             )
-        like = self.point(loaded.reads if found.part.of_latents else loaded.writes)
+        writes = dict(loaded.ends)[found.host]
+        like = self.point(found.host if found.part.of_latents else writes)
         assert isinstance(like.spec, PointSpec)
-        return replace(address, spec=loaded.spec(found.part, like.spec))
+        return replace(address, spec=loaded.spec(found.part, like.spec, found.host))
+
+    def _why_not(self, loaded: DictionaryPoints, found: DictionaryPoint) -> str:
+        """Why a dictionary has no such point."""
+        if found.host not in loaded.hosts:
+            return f"The dictionary {loaded.name!r} reads {loaded.where.partition(' → ')[0]}, not {found.host}."
+        if found.part.word in loaded.words:
+            return f"The crosscoder {loaded.name!r} has one {found.part.word}, where it reads last: {loaded.reads}."
+        return f"The dictionary {loaded.name!r} has no {found.part.word}: it chooses its latents one after the other."
 
     def _go_on(self, name: str) -> str:
         """What to name instead in a model that has points of its modules only."""

@@ -2,6 +2,11 @@
 
 ``layers.10.resid_post.sae.NAME.latents`` is the point that the dictionary reads, ``sae``, the name that it was loaded by, and one of
 the parts below. Their sizes are the dictionary's own, so they stand in no table of the model's letters: a row's dims have numbers.
+
+A dictionary of several points has these at each. A *cross-layer transcoder* has latents where each layer is read, and at each layer the
+reconstruction of what that layer writes, of its latents and all earlier ones'. A *crosscoder* has latents once all its points
+are read, which is at the last: there is its one pre-activation, and what it says of the earlier points is known there, but the pass
+has left them: a change can go nowhere.
 """
 
 from __future__ import annotations
@@ -79,20 +84,26 @@ def name_of(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-") or "dictionary"
 
 
+CROSSCODER, CROSS_LAYER = "crosscoder", "cross-layer"
+"""Kinds of dictionaries that have several points."""
+
+
 @dataclass(frozen=True)
 class DictionaryPoints:
     """What a model has by a dictionary.
 
     Attributes:
         name: of the dictionary, on its server.
-        reads: the point that it reads.
-        writes: the point that it writes; the same of an autoencoder.
-        latents: how many it has.
+        reads: the point that it reads; of several, the last.
+        writes: the point that it writes; the same of an autoencoder; of several, the last.
+        latents: how many it has (at each point that it reads, if it is cross-layer).
         split: whether each tensor-parallel rank has a part of the latents.
         formula: what it computes, in one line.
         path: of its files.
         words: the last words of its points.
         nbytes: that it takes in memory, of all ranks that hold a part.
+        kind: "token", or one of those that have several points.
+        several: of those, the points that they read, each with the one that is written for it, in the order of a pass.
     """
 
     name: str
@@ -104,23 +115,85 @@ class DictionaryPoints:
     path: str = ""
     words: tuple[str, ...] = WORDS
     nbytes: int = 0
+    kind: str = "token"
+    several: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def ends(self) -> tuple[tuple[str, str], ...]:
+        """Each point that it reads, with the one that is written for it, in the order of a pass."""
+        return self.several or ((self.reads, self.writes),)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The points that it reads."""
+        return tuple(reads for reads, _ in self.ends)
+
+    @property
+    def where(self) -> str:
+        """The points that it reads and writes, in words."""
+        sides = [_together(list(dict.fromkeys(side))) for side in zip(*self.ends, strict=True)]
+        return " → ".join(dict.fromkeys(sides))
 
     def names(self) -> list[str]:
         """All its points, in the order of a pass."""
-        return [self.point(word) for word in self.words]
+        return [self.point(word, host) for host in self.hosts for word in self.words_at(host)]
 
-    def point(self, word: str = "latents") -> str:
-        """The name of one of its points."""
-        return f"{self.reads}.{MARK}.{self.name}.{word}"
+    def words_at(self, host: str) -> tuple[str, ...]:
+        """The last words of its points whose names begin so: a crosscoder has one pre-activation, where it reads last."""
+        if self.kind != CROSSCODER or host == self.reads:
+            return self.words
+        return tuple(word for word in self.words if word != "pre_activation")
 
-    def spec(self, part: DictionaryPart, host: PointSpec) -> PointSpec:
+    def point(self, word: str = "latents", host: str = "") -> str:
+        """The name of one of its points.
+
+        Args:
+            host: the point that is read there, where it reads several; by default the last.
+        """
+        return f"{host or self.reads}.{MARK}.{self.name}.{word}"
+
+    def pattern(self, word: str) -> str:
+        """What selects that part at all points that it reads; the one name, where there is one that can be edited.
+
+        A crosscoder's latents are those of the point that it reads last.
+        """
+        of_latents = word not in WORDS or PARTS[WORDS.index(word)].of_latents
+        alone = not self.several or (self.kind == CROSSCODER and of_latents)
+        return self.point(word, self.reads if alone else _together([*self.hosts]))
+
+    def visited_at(self, host: str) -> str:
+        """The point of the model at whose visit the parts are there whose names begin so."""
+        return self.reads if self.kind == CROSSCODER else host
+
+    def left_behind(self, name: str) -> str:
+        """Why a point of its can be read alone; "" where an edit goes on."""
+        found = taken_apart(name)
+        if self.kind != CROSSCODER or found is None or found.host == self.reads:
+            return ""
+        return f"the crosscoder has its latents once {self.reads} is read, and the pass has left {found.host} behind"
+
+    def spec(self, part: DictionaryPart, like: PointSpec, host: str = "") -> PointSpec:
         """The row that a table would have for a part.
 
         Args:
-            host: of the point that it reads, or, of what is like its output, of the one that it writes.
+            like: of the point that it reads, or, of what is like its output, of the one that it writes.
+            host: as for :meth:`point`.
         """
-        dims, split = (*host.dims[:2], str(self.latents)), str(self.latents) if self.split else ""
+        dims, split = (*like.dims[:2], str(self.latents)), str(self.latents) if self.split else ""
         if not part.of_latents:
-            dims, split = host.dims, ""
+            dims, split = like.dims, ""
         what = part.what.format(name=self.name)
-        return PointSpec(self.point(part.word), dims, split, what)
+        return PointSpec(self.point(part.word, host), dims, split, what)
+
+
+def _together(hosts: list[str]) -> str:
+    """Points of several layers as one pattern, such as ``layers.{0-3}.mlp.in``; where they are none, one by one."""
+    if len(hosts) == 1:
+        return hosts[0]
+    parted = [re.fullmatch(r"layers\.(\d+)\.(.+)", host) for host in hosts]
+    if not all(parted) or len({found[2] for found in parted if found}) > 1:
+        return ", ".join(hosts)
+    layers = [int(found[1]) for found in parted if found]
+    run = layers == [*range(layers[0], layers[-1] + 1)]
+    said = f"{layers[0]}-{layers[-1]}" if run else ",".join(map(str, layers))
+    return f"layers.{{{said}}}.{parted[0][2]}" if parted[0] else ""

@@ -466,7 +466,8 @@ class LoadDictionary(Request):
     Attributes:
         path: of its files, on the server's hosts.
         name: by which its points are called; "" for one that is made of the path.
-        at: the point that it reads, or that and the one that it writes; () for those that its files name.
+        at: the point that it reads, or that and the one that it writes; of several, all that it reads, or those and then those that it
+            writes, where a pattern stands for the points that it selects; () for those that its files name.
     """
 
     path: str = ""

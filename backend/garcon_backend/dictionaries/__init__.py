@@ -20,10 +20,13 @@ Not here: where a point is in a model, requests, and what user code does with a 
 from garcon_backend.dictionaries.dictionary import Candidates, Dictionary
 from garcon_backend.dictionaries.plan import ReadingPlan
 from garcon_backend.dictionaries.reading import cuts_into, describe, load, made, plan_of
+from garcon_backend.dictionaries.several_points import Crosscoder, CrossLayer
 from garcon_backend.dictionaries.sparse import SparseLatents
 
 __all__ = [
     "Candidates",
+    "CrossLayer",
+    "Crosscoder",
     "Dictionary",
     "ReadingPlan",
     "SparseLatents",

@@ -104,8 +104,8 @@ def cuts_into(description: Description, parts: int) -> bool:
     return (
         parts > 1
         and whole_units % parts == 0
-        and form.kind == "token"
-        and not form.activation.joint
+        and form.kind in ("token", "crosscoder", "cross-layer")
+        and not (form.kind != "token" and form.competes)
         and not (form.competes and form.decoder_norms == "gate")
     )
 

@@ -1,20 +1,54 @@
 """Crosscoders and cross-layer transcoders: dictionaries of several points of a token at once.
 
 Their values have an axis of points before the last: [..., inputs, D] is read, latents are [..., inputs, F], [..., outputs, O] is
-written.
+written. In a pass the points come one after the other; what each is then asked is by the number of a point: ``…_at``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from garcon_backend.dictionaries import sparse
+from garcon_backend.dictionaries import norms, selection, sparse
 from garcon_backend.dictionaries.dictionary import Dictionary
 from garcon_backend.dictionaries.sparse import SparseLatents
+from garcon_jupyter.dictionaries import InputNorm
 
 
-class Crosscoder(Dictionary):
+class SeveralPoints(Dictionary):
+    """What both kinds do point by point."""
+
+    def _z_at(self, x: Tensor, point: int) -> Tensor:
+        z = norms.scaled(x.to(self.dtype), _of_point(self.form.norm_in, point))
+        return z - self.tensors["output_bias"][point] if self.form.subtracts_bias else z
+
+    def finished_at(self, written: Tensor, x: Tensor, point: int) -> Tensor:
+        """The reconstruction of one point, [..., O], of what all latents write there.
+
+        Args:
+            written: the sum, [..., O].
+            x: what is read for that point, [..., D].
+            point: its number.
+        """
+        y = written + self.tensors["output_bias"][point] if self.form.output_bias else written
+        y = norms.scaling_back(x, _of_point(self.form.norm_out, point))(y)
+        return y + functional.linear(x, self.tensors["skip"][point]) if self.form.skip else y
+
+    def finished_change_at(self, change: Tensor, x: Tensor, point: int) -> Tensor:
+        """By how much the reconstruction of one point changes where what all latents write there changes by so much."""
+        return norms.scaling_change(x, _of_point(self.form.norm_out, point))(change)
+
+
+def _of_point(norm: InputNorm, point: int) -> InputNorm:
+    """The norm of one of several points."""
+    return replace(norm, scale=(norm.scale[point],)) if len(norm.scale) > 1 else norm
+
+
+class Crosscoder(SeveralPoints):
     """One pre-activation of all points, from which each point has latents of its own.
 
     Tensors: ``encoder`` [inputs, F, D], ``encoder_bias`` [inputs, F], ``decoder`` [inputs, F, O], ``output_bias`` [inputs, O],
@@ -31,6 +65,22 @@ class Crosscoder(Dictionary):
         """What the activation reads, [..., F]: one for all points."""
         return super().pre_activation(x)[..., 0, :]
 
+    def pre_activation_of(self, xs: Sequence[Tensor]) -> Tensor:
+        """What the activation reads, [..., F], of what is at each point, [..., D]."""
+        parts = [functional.linear(self._z_at(x, i), self.encoder[i]) for i, x in enumerate(xs)]
+        return torch.stack(parts).sum(0) + self.tensors["encoder_bias"].sum(0)
+
+    def activated_of(self, pre: Tensor) -> Tensor:
+        """The latents of each point, [..., inputs, F], of the pre-activation [..., F] that they share."""
+        latents = self._gated(pre[..., None, :])
+        return latents.expand(*latents.shape[:-2], self.description.inputs, latents.shape[-1])
+
+    def written_at(self, latents: Tensor, point: int) -> Tensor:
+        """What the latents [..., F] of one point write there."""
+        scaled = self.form.decoder_norms == "latents" and self.scale is not None
+        units = latents / self.scale[point] if scaled and self.scale is not None else latents
+        return units.to(self.dtype) @ self.decoder[point]
+
     def written(self, latents: Tensor) -> Tensor:
         """What latents [..., inputs, F] write."""
         return torch.einsum(
@@ -46,7 +96,7 @@ class Crosscoder(Dictionary):
         return self.decode(latents.dense(), x)
 
 
-class CrossLayer(Dictionary):
+class CrossLayer(SeveralPoints):
     """Latents of each layer, which write into that layer and all later ones.
 
     Tensors: ``encoder`` [layers, F, D], ``encoder_bias`` [layers, F], ``output_bias`` [layers, O], ``threshold`` [layers, F], ``skip``
@@ -72,6 +122,26 @@ class CrossLayer(Dictionary):
             torch.einsum("...id,ifd->...if", z, self.encoder[:, part])
             + self.tensors["encoder_bias"][:, part]
         )
+
+    def pre_activation_at(self, x: Tensor, layer: int) -> Tensor:
+        """What the activation of one layer reads, [..., F], of what is there, [..., D]."""
+        bias = self.tensors["encoder_bias"][layer]
+        return functional.linear(self._z_at(x, layer), self.encoder[layer], bias)
+
+    def activated_at(self, pre: Tensor, layer: int) -> Tensor:
+        """The latents of one layer, of its pre-activations [..., F]. They do not compete with other layers'."""
+        scale = None if self.scale is None else self.scale[layer]
+        threshold = None if self.threshold is None else self.threshold[layer]
+        scaled = pre if scale is None else pre * scale
+        latents = selection.passed(scaled, self.form.activation, threshold)
+        by_norm = scale is not None and self.form.decoder_norms == "gate"
+        return latents / scale if by_norm and scale is not None else latents
+
+    def written_from(self, latents: Tensor, layer: int, to: int) -> Tensor:
+        """What the latents [..., F] of one layer write into another, [..., O]."""
+        scaled = self.form.decoder_norms == "latents" and self.scale is not None
+        units = latents / self.scale[layer] if scaled and self.scale is not None else latents
+        return units.to(self.dtype) @ self.tensors[f"decoder_{to}"][layer]
 
     def written(self, latents: Tensor) -> Tensor:
         """What latents [..., layers, F] write into each layer."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,24 @@ FILLED_BY_THE_MODEL = frozenset({"mup_vector"})
 """Buffers of layers that a model fills by itself when it has been loaded, in all of its layers: Falcon-H1's multipliers."""
 
 
+class Luggage(Protocol):
+    """What goes from stage to stage beside the residual stream, token by token, in a pass that needs it."""
+
+    dtype: torch.dtype
+
+    def arriving(self) -> int:
+        """How many numbers of each token come from the stage before."""
+        ...
+
+    def arrive(self, numbers: Tensor) -> None:
+        """Take them, [b, p, n]."""
+        ...
+
+    def depart(self, like: Tensor) -> Tensor:
+        """Those that go to the next stage, [b, p, n]; `like` tells b and p."""
+        ...
+
+
 class Stage:
     """The part of a model that this rank runs.
 
@@ -25,6 +44,8 @@ class Stage:
         tied: whether the unembedding, on the last stage, is the embedding of the first.
         shares_logits: whether every stage is given the last one's logits.
         beside: how many values a layer puts out after the residual stream; None where it puts out that alone.
+        luggage: what goes along with the residual stream in the running pass. It travels in the same message, in a dtype that holds
+            both: two messages would be two nodes of the graph, whose backward need not come in the same order on both sides.
     """
 
     def __init__(self, mesh: Mesh, count: int, tied: bool, beside: int | None = None) -> None:
@@ -32,18 +53,37 @@ class Stage:
         self.layers = split_layers(count, mesh.degrees.pp, mesh.stage)
         self.tokens: list[tuple[Tensor, float]] = []
         self.shares_logits = False
+        self.luggage: Sequence[Luggage] = ()
         self._anchor = torch.zeros((), requires_grad=True, device=mesh.device)
 
     def arrive(self, hidden: Tensor) -> Tensor:
         """The residual stream of the stage before; `hidden` tells its shape and dtype."""
-        hidden, token = receive_from_before(hidden, self._anchor, self.mesh.pipeline)
+        widths = [hidden.shape[-1], *(each.arriving() for each in self.luggage)]
+        dtype = self._dtype(hidden, widths[1:])
+        like = hidden.new_empty(*hidden.shape[:-1], sum(widths), dtype=dtype)
+        told, token = receive_from_before(like, self._anchor, self.mesh.pipeline)
         if torch.is_grad_enabled():
             self.tokens.append((token, 0.0))
-        return hidden
+        if not self.luggage:
+            return told
+        parts: tuple[Tensor, ...] = told.split(widths, -1)
+        for each, numbers in zip(self.luggage, parts[1:], strict=True):
+            each.arrive(numbers)
+        return parts[0].to(hidden.dtype)
+
+    def _dtype(self, hidden: Tensor, widths: Sequence[int]) -> torch.dtype:
+        """That of what crosses the boundary: it holds the stream, and the luggage that is not empty."""
+        dtype = hidden.dtype
+        for each, width in zip(self.luggage, widths, strict=True):
+            dtype = torch.promote_types(dtype, each.dtype) if width else dtype
+        return dtype
 
     def depart(self, hidden: Tensor) -> Tensor:
         """Send the residual stream to the next stage."""
-        token = send_on(hidden, self._anchor, self.mesh.pipeline)
+        beside = [each.depart(hidden) for each in self.luggage]
+        dtype = self._dtype(hidden, [part.shape[-1] for part in beside])
+        told = torch.cat([part.to(dtype) for part in (hidden, *beside)], -1) if beside else hidden
+        token = send_on(told, self._anchor, self.mesh.pipeline)
         if torch.is_grad_enabled():
             self.tokens.append((token, 1.0))
         return hidden.detach()

@@ -10,5 +10,6 @@ Not here: where a point is (``hook_sites``), and what a request is (``execution`
 ``results``         what a probe hands back, made a tensor of the model's own
 ``loaded_dictionaries``  the dictionaries that a rank holds beside its part of the model
 ``dictionary_visits``    their latents visited in a pass, and what they become written back
+``several_points_visits``  the same of those whose points come one after the other
 ``called_modules``  which of the probed modules a pass has called
 """

@@ -63,6 +63,20 @@ class Graft(torch.autograd.Function):
         return ctx.probed.backward_at(ctx.visit, gradient), None, None, None, None
 
 
+class Tied(torch.autograd.Function):
+    """A value as it is, whose backward comes by others too, with no gradient: visits that nothing goes on from."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *others: Tensor) -> Tensor:
+        ctx.like = [(other.shape, other.dtype, other.device) for other in others]
+        return value.detach()  # never a view: as above
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        nothing = [torch.zeros(shape, dtype=dtype, device=on) for shape, dtype, on in ctx.like]
+        return gradient, *nothing
+
+
 def nodes_behind(value: Tensor) -> set[Any]:
     """All autograd nodes behind a value."""
     seen: set[Any] = set()

@@ -15,6 +15,7 @@ the parts write is added up.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -47,17 +48,21 @@ class VisitingPass(Protocol):
         """What the probes of a point make of its value; None where they leave it."""
         ...
 
+    def may_change(self, point: Point) -> bool:
+        """Whether visits of a point may put out another tensor, as every rank knows before the pass."""
+        ...
 
-class DictionaryVisits:
-    """One dictionary in the pass of one request, on one rank.
+
+class VisitedDictionary(ABC):
+    """A dictionary in the pass of one request, on one rank.
 
     Args:
         probed: the pass.
         tp: the tensor-parallel group of this rank.
         loaded: the dictionary.
-        points: those of it that are visited, by the last word of their names.
+        points: those of it that are visited, by their names.
         splice: how the model goes on through it; None where it is looked at, or edited, alone.
-        lies: how values lie on the tensor-parallel ranks at the points that it reads and writes.
+        lies: how values lie on the tensor-parallel ranks at the points that it reads and writes, by their names.
     """
 
     def __init__(
@@ -67,14 +72,106 @@ class DictionaryVisits:
         loaded: LoadedDictionary,
         points: dict[str, Point],
         splice: Splice | None,
-        lies: tuple[Layout, Layout],
+        lies: dict[str, Layout],
     ) -> None:
         assert loaded.here is not None
         self._probed, self._loaded, self._points = probed, loaded, points
-        self._dictionary: Dictionary = loaded.here
         self._splice = splice or Splice(loaded.points.name)
-        self._reads, self._writes = lies
-        self._tp = tp
+        self._lies, self._tp = lies, tp
+
+    @abstractmethod
+    def visitors(self) -> list[tuple[str, Visitor]]:
+        """What visits which point of the model."""
+
+    def _point_of(self, word: str, host: str) -> Point | None:
+        """One of its points, where it is visited."""
+        return self._points.get(self._loaded.points.point(word, host))
+
+    def _visited(self, word: str, value: Tensor, host: str = "") -> Tensor | None:
+        """What the probes of a point make of its value; None where they leave it."""
+        if (point := self._point_of(word, host)) is None:
+            return None
+        edits = not all(probe.spec.read_only for probe in point.forward)
+        # An edit in place is not to reach what it is compared with.
+        return self._probed.visit(point, value.clone() if edits else value)
+
+    def _apart(self, host: str = "") -> bool:
+        """Whether a reconstruction and an error have to be there as tensors of their own."""
+        looked_at = any(self._point_of(word, host) for word in ("reconstruction", "error"))
+        kind = self._splice.error
+        through = torch.is_grad_enabled() and self._probed.grad and kind == "frozen"
+        return looked_at or through or kind == "none"
+
+    def _rebuilt(
+        self, value: Tensor, before: Tensor, after: Tensor, writes: str, host: str = ""
+    ) -> Tensor | None:
+        """What the model goes on with at a point that is written, of the reconstruction before and after visits of latents."""
+        kind = self._splice.error
+        seen = self._visited("reconstruction", after, host)
+        new = after if seen is None else seen
+        frozen = kind == "frozen"
+        lacks, error = None, None
+        if self._point_of("error", host) is not None:
+            lacks = self._whole(value, writes) - before
+            lacks = lacks.detach() if frozen else lacks
+            error = self._visited("error", lacks, host)
+        if kind == "none":
+            return self._on_value(torch.zeros_like(value), new, writes)
+        unchanged = new is before and error is None
+        if unchanged and not (frozen and torch.is_grad_enabled()):
+            return None
+        change = new - (before.detach() if frozen else before)
+        if error is not None and lacks is not None:
+            change = change + (error - lacks)
+        return self._on_value(value.detach() if frozen else value, change, writes)
+
+    def _summed(self, written: Tensor) -> Tensor:
+        """What the parts of all ranks write."""
+        return sum_over_ranks(written, self._tp) if self._loaded.parts > 1 else written
+
+    def _shared(self, whole: Tensor) -> Tensor:
+        """For the encoder alone, of which each rank has a part: what else reads it is the same on every rank."""
+        return shared_by_ranks(whole, self._tp) if self._loaded.parts > 1 else whole
+
+    def _whole(self, value: Tensor, at: str) -> Tensor:
+        """A value [b, p, …] with all its units on every rank, side by side, in the dictionary's dtype."""
+        assert self._loaded.here is not None
+        flat, lies = value.flatten(2).to(self._loaded.here.dtype), self._lies[at]
+        if lies.chunks == 1:
+            return flat
+        return all_gather_over_ranks(flat, flat.shape[-1] * lies.chunks, self._tp)
+
+    def _on_value(self, value: Tensor, change: Tensor, at: str) -> Tensor:
+        """A value with a change of all units added to this rank's."""
+        if self._lies[at].chunks > 1:
+            change = piece_of_rank(change, self._tp)
+        return value + change.to(value.dtype).view(value.shape)
+
+    def _but_bypassed(self, value: Tensor, new: Tensor) -> Tensor:
+        """The model's own value at the positions that go past the dictionary."""
+        positions = self._probed.positions
+        if not self._splice.bypass or positions is None:
+            return new
+        places = self._probed.gather_group.scatter_rows(positions)
+        past = torch.isin(places, torch.tensor(self._splice.bypass, device=places.device))
+        return torch.where(past.view(*past.shape, *[1] * (value.dim() - 2)), value, new)
+
+
+class DictionaryVisits(VisitedDictionary):
+    """One that reads one point; the rest as there."""
+
+    def __init__(
+        self,
+        probed: VisitingPass,
+        tp: Ranks,
+        loaded: LoadedDictionary,
+        points: dict[str, Point],
+        splice: Splice | None,
+        lies: dict[str, Layout],
+    ) -> None:
+        super().__init__(probed, tp, loaded, points, splice, lies)
+        assert loaded.here is not None
+        self._dictionary: Dictionary = loaded.here
         self._x = self._before = self._after = torch.empty(0)
         self._edited = False
 
@@ -93,11 +190,8 @@ class DictionaryVisits:
 
     def _read(self, value: Tensor) -> None:
         """Encode what is at the point that is read, and visit what comes of it."""
-        self._x = whole = self._whole(value, self._reads)
-        if (
-            self._loaded.parts > 1
-        ):  # for the encoder alone: what else reads it is the same on every rank
-            whole = shared_by_ranks(whole, self._tp)
+        self._x = self._whole(value, self._loaded.points.reads)
+        whole = self._shared(self._x)
         if self._dictionary.kind == "pursuit":
             self._before, seen = self._dictionary.encode(whole), None
         else:
@@ -118,27 +212,19 @@ class DictionaryVisits:
         values, latents = (self._tp.all_gather(part, count) for part in (own.values, own.latents))
         return self._dictionary.passed(pre, self._dictionary.chosen([Candidates(values, latents)]))
 
-    def _visited(self, word: str, value: Tensor) -> Tensor | None:
-        """What the probes of a point make of its value; None where they leave it."""
-        if (point := self._points.get(word)) is None:
-            return None
-        edits = not all(probe.spec.read_only for probe in point.forward)
-        # An edit in place is not to reach what it is compared with.
-        return self._probed.visit(point, value.clone() if edits else value)
-
     # -- writing ---------------------------------------------------------------------------------
 
     def _write(self, value: Tensor) -> Tensor | None:
         """What the model goes on with at the point that is written; None where that is what it had."""
-        spliced = self._splice.error
-        looked_at = {"reconstruction", "error"} & self._points.keys()
-        through = torch.is_grad_enabled() and self._probed.grad and spliced == "frozen"
-        if not (self._edited or looked_at or through or spliced == "none"):
+        writes, apart = self._loaded.points.writes, self._apart()
+        if not (self._edited or apart):
             return None
-        if looked_at or through or spliced == "none":
-            new = self._rebuilt(value)
+        if apart:
+            before = self._decoded(self._before)
+            after = before if self._after is self._before else self._decoded(self._after)
+            new = self._rebuilt(value, before, after, writes)
         else:
-            new = self._on_value(value, self._change())
+            new = self._on_value(value, self._change(), writes)
         self._x = self._before = self._after = torch.empty(0)
         return new if new is None else self._but_bypassed(value, new)
 
@@ -147,58 +233,8 @@ class DictionaryVisits:
         written = self._dictionary.written(self._after - self._before)
         return self._dictionary.finished_change(self._summed(written), self._x)
 
-    def _rebuilt(self, value: Tensor) -> Tensor | None:
-        """The value of a reconstruction and an error that are there as tensors of their own."""
-        kind = self._splice.error
-        before = self._decoded(self._before)
-        after = before if self._after is self._before else self._decoded(self._after)
-        seen = self._visited("reconstruction", after)
-        new = after if seen is None else seen
-        frozen = kind == "frozen"
-        lacks, error = None, None
-        if "error" in self._points:
-            lacks = self._whole(value, self._writes) - before
-            lacks = lacks.detach() if frozen else lacks
-            error = self._visited("error", lacks)
-        if kind == "none":
-            return self._on_value(torch.zeros_like(value), new)
-        unchanged = new is before and error is None
-        if unchanged and not (frozen and torch.is_grad_enabled()):
-            return None
-        change = new - (before.detach() if frozen else before)
-        if error is not None and lacks is not None:
-            change = change + (error - lacks)
-        return self._on_value(value.detach() if frozen else value, change)
-
     def _decoded(self, latents: Tensor) -> Tensor:
         if self._loaded.parts == 1:
             return self._dictionary.decode(latents, self._x)
         written = self._summed(self._dictionary.written(latents))
         return self._dictionary.finished(written, self._x)
-
-    def _summed(self, written: Tensor) -> Tensor:
-        return sum_over_ranks(written, self._tp) if self._loaded.parts > 1 else written
-
-    # -- between what the model has and what the dictionary reads ----------------------------------
-
-    def _whole(self, value: Tensor, lies: Layout) -> Tensor:
-        """A value [b, p, …] with all its units on every rank, side by side, in the dictionary's dtype."""
-        flat = value.flatten(2).to(self._dictionary.dtype)
-        if lies.chunks == 1:
-            return flat
-        return all_gather_over_ranks(flat, flat.shape[-1] * lies.chunks, self._tp)
-
-    def _on_value(self, value: Tensor, change: Tensor) -> Tensor:
-        """A value with a change of all units added to this rank's."""
-        if self._writes.chunks > 1:
-            change = piece_of_rank(change, self._tp)
-        return value + change.to(value.dtype).view(value.shape)
-
-    def _but_bypassed(self, value: Tensor, new: Tensor) -> Tensor:
-        """The model's own value at the positions that go past the dictionary."""
-        positions = self._probed.positions
-        if not self._splice.bypass or positions is None:
-            return new
-        places = self._probed.gather_group.scatter_rows(positions)
-        past = torch.isin(places, torch.tensor(self._splice.bypass, device=places.device))
-        return torch.where(past.view(*past.shape, *[1] * (value.dim() - 2)), value, new)

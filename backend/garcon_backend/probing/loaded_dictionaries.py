@@ -19,6 +19,19 @@ LATENT_DIM = 2
 
 
 @dataclass(frozen=True)
+class StagesOfPoints:
+    """Which stages of the pipeline have the points of a dictionary that reads several.
+
+    Attributes:
+        own: the number of this rank's.
+        each: of each point.
+    """
+
+    own: int
+    each: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class LoadedDictionary:
     """A dictionary on one rank.
 
@@ -27,12 +40,14 @@ class LoadedDictionary:
         description: what its files say.
         here: the part that this rank holds; None where another stage has its points.
         parts: into how many its latents are cut over the tensor-parallel ranks; 1 where each holds all.
+        stages: which have its points, where it reads several.
     """
 
     points: DictionaryPoints
     description: Description
     here: Dictionary | None
     parts: int = 1
+    stages: StagesOfPoints | None = None
 
     @property
     def layout(self) -> Layout:
@@ -77,11 +92,16 @@ class LoadedDictionaries:
         if self.note is None:
             return
         each = [loaded.points for loaded in self.by_name.values()]
-        told = [{"path": p.path, "name": p.name, "at": [p.reads, p.writes]} for p in each]
+        told = [{"path": p.path, "name": p.name, "at": _sides(p)} for p in each]
         try:
             write_private(self.note, {"dictionaries": told})
         except OSError as error:
             log(f"dictionaries could not be noted, so a lost rank would lose them: {error}")
+
+
+def _sides(points: DictionaryPoints) -> list[str]:
+    """The points that it reads, then those that it writes."""
+    return [*points.hosts, *(writes for _, writes in points.ends)]
 
 
 def noted(note: Path) -> list[LoadDictionary]:

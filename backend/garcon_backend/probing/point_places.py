@@ -11,15 +11,17 @@ from garcon_backend.hook_sites.sites import HookSite, LogitsOf
 from garcon_backend.models.sharding import StandIn, module_layout
 from garcon_backend.probing.rank import Rank
 from garcon_jupyter.points import MODULE_PREFIX, Address, PointSpec
+from garcon_jupyter.points.dictionary_points import taken_apart
 
 
 def site_here(rank: Rank, address: Address) -> tuple[HookSite, nn.Module] | None:
     """Where a point is visited on this rank, and the module that it is installed on; None where another stage has it.
 
-    A dictionary's point is where the point is that the dictionary reads.
+    A dictionary's point is where the point is that the dictionary reads; of a crosscoder, the last that it reads.
     """
-    if address.dictionary:
-        address = rank.bound.catalog.point(rank.dictionaries[address.dictionary].points.reads)
+    if (found := taken_apart(address.name)) is not None and address.dictionary:
+        points = rank.dictionaries[address.dictionary].points
+        address = rank.bound.catalog.point(points.visited_at(found.host))
     site, module = rank.bound.site(address)
     if module is None or isinstance(module, StandIn):
         return None

@@ -26,20 +26,31 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from garcon_backend.dictionaries import Crosscoder, CrossLayer
 from garcon_backend.distributed.collectives import Layout, Ranks
 from garcon_backend.distributed.gather_group import GatherGroup
 from garcon_backend.hook_sites.sites import Visitor
+from garcon_backend.models.pipeline_parallel import stage_of
 from garcon_backend.probing.autograd import Enter, Graft, Visit, nodes_behind
 from garcon_backend.probing.called_modules import CalledModules
-from garcon_backend.probing.dictionary_visits import DictionaryVisits
+from garcon_backend.probing.dictionary_visits import DictionaryVisits, VisitedDictionary
 from garcon_backend.probing.point_places import layout_of, site_here
 from garcon_backend.probing.rank import Rank
+from garcon_backend.probing.several_points_visits import (
+    CrosscoderVisits,
+    CrossLayerVisits,
+    SeveralPointsVisits,
+)
 from garcon_backend.probing.user_calls import LoadedProbe, Point, UserCalls, own
 from garcon_backend.process.user_code import UserFailure
 from garcon_backend.save_contexts.copies import memory_of
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address
 from garcon_jupyter.wire.requests import Batch, Splice
 
+_VISITS: dict[str, type[VisitedDictionary]] = {
+    CrossLayer.kind: CrossLayerVisits,
+    Crosscoder.kind: CrosscoderVisits,
+}
 _ORDER = {spec.template: number for number, spec in enumerate(POINTS)}
 
 
@@ -88,15 +99,29 @@ class ProbedPass(UserCalls):
             self.offsets = torch.as_tensor(batch.offsets).to(device)
 
     def _point(self, address: Address) -> Point:
-        return self.points.setdefault(address.name, Point(address, layout_of(self.rank, address)))
+        if address.name not in self.points:
+            point = Point(address, layout_of(self.rank, address))
+            if address.dictionary:
+                of = self.rank.dictionaries[address.dictionary].points
+                point.left_behind = of.left_behind(address.name)
+            self.points[address.name] = point
+        return self.points[address.name]
+
+    def may_change(self, point: Point) -> bool:
+        """Whether visits of a point may put out another tensor, as every rank knows before the pass."""
+        return self.grad or not all(probe.spec.read_only for probe in point.forward)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Hooks live exactly as long as this block."""
         removals = []
         modules = []
+        dictionaries = list(self._dictionaries())
+        stage = stage_of(self.rank.model)
         try:
-            for address, visit in self._visitors():
+            if stage is not None:
+                stage.luggage = [d for d in dictionaries if isinstance(d, SeveralPointsVisits)]
+            for address, visit in self._visitors(dictionaries):
                 if (found := site_here(self.rank, address)) is None:
                     continue
                 site, module = found
@@ -107,10 +132,12 @@ class ProbedPass(UserCalls):
             with self.called.watched():
                 yield
         finally:
+            if stage is not None:
+                stage.luggage = ()
             for remove in reversed(removals):
                 remove()
 
-    def _visitors(self) -> list[tuple[Address, Visitor]]:
+    def _visitors(self, dictionaries: Sequence[VisitedDictionary]) -> list[tuple[Address, Visitor]]:
         """What visits each point of the model: its own probes, then the dictionaries that read or write it.
 
         Hooks of one module run in the order of the table: `out` before `contribution`.
@@ -119,7 +146,7 @@ class ProbedPass(UserCalls):
         for name, point in self.points.items():
             if not point.address.dictionary:
                 visitors.setdefault(name, []).append(self._visitor(point))
-        for dictionary in self._dictionaries():
+        for dictionary in dictionaries:
             for name, visit in dictionary.visitors():
                 visitors.setdefault(name, []).append(visit)
         catalog = self.rank.bound.catalog
@@ -130,22 +157,20 @@ class ProbedPass(UserCalls):
         addresses.sort(key=lambda address: _ORDER.get(address.template, 0))
         return [(address, _one_after_the_other(visitors[address.name])) for address in addresses]
 
-    def _dictionaries(self) -> Iterator[DictionaryVisits]:
-        """The dictionaries that this pass visits, or goes through, and whose points this rank has."""
+    def _dictionaries(self) -> Iterator[VisitedDictionary]:
+        """The dictionaries that this pass visits, or goes through, and of which this rank has points."""
         points: dict[str, dict[str, Point]] = {name: {} for name in self.splices}
         for name, point in self.points.items():
             if point.address.dictionary:
-                word = name.rpartition(".")[-1]
-                points.setdefault(point.address.dictionary, {})[word] = point
+                points.setdefault(point.address.dictionary, {})[name] = point
         catalog = self.rank.bound.catalog
         for name, visited in points.items():
             loaded = self.rank.dictionaries[name]
             if loaded.here is not None:
-                ends = (catalog.point(loaded.points.reads), catalog.point(loaded.points.writes))
-                lies = (layout_of(self.rank, ends[0]), layout_of(self.rank, ends[1]))
-                yield DictionaryVisits(
-                    self, self.ranks, loaded, visited, self.splices.get(name), lies
-                )
+                ends = {end for pair in loaded.points.ends for end in pair}
+                lies = {end: layout_of(self.rank, catalog.point(end)) for end in ends}
+                visits = _VISITS.get(loaded.here.kind, DictionaryVisits)
+                yield visits(self, self.ranks, loaded, visited, self.splices.get(name), lies)
 
     def note_silent(self) -> None:
         """Say of probes whose module the pass did not call that it did not: now, and in recordings."""

@@ -30,11 +30,19 @@ from garcon_backend.save_contexts.save_context import (
     took,
     uses,
 )
-from garcon_jupyter.errors import WrongValue
+from garcon_jupyter.errors import PointUnavailable, WrongValue
 from garcon_jupyter.points import Address
 from garcon_jupyter.wire.requests import ProbeSpec
 
 LEAVE_ALONE = "Return a tensor of the point's own shape, dtype and device, or None to leave it."
+
+
+READ_IT = "Read it, and patch that point in another pass: rmodel.probe_points[…].probe(fn, source=recording)."
+
+
+def left_behind(point: Point) -> str:
+    """What is wrong with an edit of a point whose value can be read alone."""
+    return f"{point.address.name} cannot be changed: {point.left_behind}."
 
 
 class PassFailed(Exception):
@@ -62,6 +70,8 @@ class Point:
     backward: list[LoadedProbe] = field(default_factory=list)
     wanted: bool = False
     """Whether the loss is given this point's value."""
+    left_behind: str = ""
+    """Why its value can be read alone; "" where the model goes on with what a visit makes of it."""
 
     @property
     def by_expert(self) -> bool:
@@ -118,6 +128,9 @@ class UserCalls:
             edited = result is not value or value._version != version
             if problem := _wrong(result, had):
                 self._fail(point, probe, WrongValue(problem, LEAVE_ALONE), had)
+                return start, False
+            if edited and point.left_behind and not probe.spec.grad:
+                self._fail(point, probe, PointUnavailable(left_behind(point), READ_IT), had)
                 return start, False
             if edited and probe.spec.read_only:
                 remedy = "Leave out read_only=True, or do not change the value."

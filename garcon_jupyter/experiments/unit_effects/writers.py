@@ -102,6 +102,11 @@ def _of_layers(
 
 def _of_dictionary(rmodel: Client, name: str) -> UnitWriter:
     points = rmodel.catalog.dictionaries[name]
+    if points.several:
+        raise BadRequest(
+            f"{name} reads several points, and what its latents write enters the stream in more than one place or has left it.",
+            "experiments.attribution_graph takes cross-layer transcoders; of a single latent, probe its gradient.",
+        )
     address = rmodel.catalog.point(points.writes)
     where = points.writes.split(".", 2)[-1] if address.layer is not None else points.writes
     entry, stream = points.point("reconstruction"), ""

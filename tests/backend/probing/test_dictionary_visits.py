@@ -408,7 +408,7 @@ def test_a_point_of_its_host_is_seen_before_it(
 
 
 SEVERAL = ("clt", "crosscoder")
-"""What reads several points at once, which no served model has yet."""
+"""What reads several points at once: see ``test_several_points.py``."""
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,11 @@ class CellRuns:
     def _together(self, cells: Sequence[PatchedCell]) -> tuple[Tensor, str]:
         """The logits of texts and cells, [row, p, V], in one forward; and why it did not climb, if so."""
         joining = [(cell.begins, cell.text) for cell in cells]
+        dictionaries = self._rank.bound.catalog.dictionaries
+        for name in {point.dictionary for point in self._points if point.dictionary}:
+            if dictionaries[name].several:
+                why = f"{name} reads several layers, of which rows that join later have not all"
+                return self._forward(cells, None), why
         try:
             climb = Climb(self._rank.model, self._texts, joining)
             return self._forward(cells, climb), ""
