@@ -192,9 +192,9 @@ def settings_of(
 
 
 def _check_kind(kind: str, reads: str, writes: str) -> None:
-    if reads != writes and kind == "topk":
+    if reads != writes and kind in ("topk", "gated"):
         raise BadRequest(
-            "A topk dictionary from one point to another has no layout in SAELens.",
+            f"A {kind} dictionary from one point to another has no layout in SAELens.",
             'Train kind="transcoder", which is written as a jumprelu_transcoder.',
         )
     if reads == writes and kind == "transcoder":

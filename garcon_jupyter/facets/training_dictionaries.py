@@ -56,9 +56,9 @@ class TrainsDictionaries(Client):
             point: whose activations; ``(reads, writes)`` of a transcoder.
             data: as for :meth:`run`; or the directory of a store (:meth:`store`) that has the points, in whose place the model is not run.
             width: latents.
-            kind: "topk", "batchtopk", "matryoshka", "jumprelu", "standard" or "transcoder".
+            kind: "topk", "batchtopk", "matryoshka", "jumprelu", "standard", "gated" or "transcoder".
             out: a new directory on the server's host; the dictionary is written there as SAELens has it.
-            k: latents that pass for a token, on average; of "standard" nothing.
+            k: latents that pass for a token, on average; of "standard" and "gated" nothing.
             lr: learning rate of Adam; None for ``2e-4·√(16384/width)``.
             batch: tokens of a step.
             seed: of weights and order.
@@ -66,7 +66,8 @@ class TrainsDictionaries(Client):
             buffer: memory in which tokens are shuffled, such as "128 MB".
             aux: weight of the loss by which dead latents learn.
             dead_after: tokens without passing after which a latent is dead; None for those of 250 batches.
-            sparsity: weight of the penalty of "standard" (on the sum of latents) and "jumprelu" (on their number being other than k).
+            sparsity: weight of the penalty of "standard" (on the sum of latents), "gated" (on the sum of what its gates read above 0) and
+                "jumprelu" (on their number being other than k).
             widths: of "matryoshka", the latents of each part, the last all; () for a sixteenth, a quarter and all.
             warm_up: steps over which the learning rate rises.
             without: tokens that are not trained on: "first" of each row, whose values are often a hundred times those of others, "special",

@@ -13,6 +13,7 @@ KINDS: dict[str, str] = {
     "matryoshka": "as batchtopk, and the first latents alone must do as well as they can (Bussmann et al. 2025)",
     "jumprelu": "those above a threshold of each latent, which is trained so that k pass (Rajamanoharan et al. 2024)",
     "standard": "those above 0, with a penalty on their sum (Bricken et al. 2023)",
+    "gated": "those whose gate is open, by a number of its own; the penalty is on the gates (Rajamanoharan et al. 2024)",
     "transcoder": "as batchtopk, from one point to another (Dunefsky et al. 2024)",
 }
 """Kinds of dictionaries that are trained here, and what makes a latent pass."""
@@ -39,7 +40,7 @@ class TrainingSettings:
         tokens: tokens of the training, over whose last fifth the learning rate falls to 0; None where it stays.
         aux: weight of the loss by which dead latents learn what the others leave.
         dead_after: tokens without passing after which a latent counts as dead.
-        sparsity: weight of the penalty of standard and jumprelu.
+        sparsity: weight of the penalty of standard, jumprelu and gated.
         widths: of matryoshka, how many latents each part has, the last all.
         left_out: tokens that are not trained on: "first", "special", or ids.
         measured: batches between two measurements of the loss recovered; 0 for none.

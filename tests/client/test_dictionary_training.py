@@ -83,6 +83,7 @@ def test_it_is_trained_on_what_plain_transformers_computes(
         ("matryoshka", NEURONS, "jumprelu"),
         ("jumprelu", RESID, "jumprelu"),
         ("standard", RESID, "standard"),
+        ("gated", RESID, "gated"),
         ("transcoder", (IN, OUT), "jumprelu_transcoder"),
         ("jumprelu", (IN, OUT), "jumprelu_transcoder"),
         ("standard", (IN, OUT), "transcoder"),
@@ -247,6 +248,7 @@ def test_from_a_store_no_model_runs_and_its_order_is_told(
         (RESID, {"lr": -1.0}, garcon.BadRequest, r"lr=-1.0 is no such number"),
         (RESID, {"kind": "transcoder"}, garcon.BadRequest, "from one point to another"),
         ((IN, OUT), {"kind": "topk"}, garcon.BadRequest, "no layout in SAELens"),
+        ((IN, OUT), {"kind": "gated"}, garcon.BadRequest, "A gated dictionary from one point"),
         ((IN, OUT, IN), {}, garcon.BadRequest, "neither a point nor two"),
         (RESID, {"buffer": "much"}, garcon.BadRequest, "'much' is no number of bytes"),
         (

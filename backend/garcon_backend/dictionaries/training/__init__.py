@@ -10,6 +10,7 @@ Not here: the model and its points, requests, and runs over data.
 ``choosing``     which latents pass, over all ranks
 ``chosen``       sums over the latents that pass, and no others
 ``gradients``    losses and their gradients, without a graph
+``gated``        the same of dictionaries with gates
 ``dead``         the loss by which dead latents learn
 ``optimizing``   Adam, its learning rate, and rows of length 1
 ``curves``       what is told of a training

@@ -41,11 +41,9 @@ def add_auxiliary(
     loss = torch.zeros((), dtype=z.dtype, device=z.device)
     most = max(1, error.shape[1] // 2)
     k, weight = min(most, count), weight * min(1.0, count / most)
-    encoder, bias, decoder = (
-        weights.encoder[dead],
-        weights.encoder_bias[dead],
-        weights.decoder[dead],
-    )
+    gated = weights.gate_bias is not None  # a latent is dead by its gate
+    biases = weights.encoder_bias if weights.gate_bias is None else weights.gate_bias
+    encoder, bias, decoder = weights.encoder[dead], biases[dead], weights.decoder[dead]
     by_encoder, by_bias, by_decoder = map(torch.zeros_like, (encoder, bias, decoder))
     for part in tiles(len(z), len(dead)):
         pre = linear(z[part], encoder, bias).relu()
@@ -61,6 +59,8 @@ def add_auxiliary(
         by_bias += by_latent.sum(0)
         loss += lacks.square().sum() * weight / len(z)
     gradient.encoder.index_add_(0, dead, by_encoder)
-    gradient.encoder_bias.index_add_(0, dead, by_bias)
+    moved = gradient.gate_bias if gated else gradient.encoder_bias
+    assert moved is not None
+    moved.index_add_(0, dead, by_bias)
     gradient.decoder.index_add_(0, dead, by_decoder)
     return loss

@@ -171,4 +171,7 @@ class _DenseSums:
 
 def through_encoder(gradient: TrainedWeights, weights: TrainedWeights, ranks: Ranks) -> None:
     """Add to the gradient of the output's bias what comes of its being subtracted from what is read."""
-    gradient.output_bias -= ranks.sum(gradient.encoder_bias @ weights.encoder)
+    by_read = gradient.encoder_bias
+    if weights.gate_scale is not None and gradient.gate_bias is not None:
+        by_read = by_read * weights.gate_scale.exp() + gradient.gate_bias
+    gradient.output_bias -= ranks.sum(by_read @ weights.encoder)

@@ -18,6 +18,7 @@ from garcon_backend.dictionaries.training import choosing, gradients
 from garcon_backend.dictionaries.training.chosen import ChosenLatents
 from garcon_backend.dictionaries.training.curves import Curve
 from garcon_backend.dictionaries.training.dead import add_auxiliary
+from garcon_backend.dictionaries.training.gated import as_thresholds, of_gated
 from garcon_backend.dictionaries.training.gradients import LossGradient
 from garcon_backend.dictionaries.training.optimizing import Optimizer, learning_rate
 from garcon_backend.dictionaries.training.shuffling import ShuffleBuffer
@@ -32,7 +33,7 @@ _SAMPLE = 1024
 _FOLLOWS = 0.01
 """By how much a batch moves the threshold that stands for top-k of a batch."""
 
-_PENALTIES = {"standard": 5.0, "jumprelu": 30.0}
+_PENALTIES = {"standard": 5.0, "jumprelu": 30.0, "gated": 5.0}
 """Of a sparsity of 1, where activations have length √D."""
 
 
@@ -145,6 +146,8 @@ class Trainer:
         settings = self.settings
         if settings.kind in _PENALTIES:
             penalty = _PENALTIES[settings.kind] * settings.sparsity
+            if settings.kind == "gated":
+                return of_gated(weights, z, target, self.ranks, penalty)
             return gradients.of_all(weights, z, target, self.ranks, penalty, settings.k)
         if settings.kind == "topk":
             chosen = choosing.largest(z, weights, settings.k, self.ranks)
@@ -186,6 +189,9 @@ class Trainer:
         weights.output_bias = sides[1].mean(0) * self._scales[1]
         if settings.kind == "jumprelu":
             weights.threshold = self._first_threshold(weights, batch[:_SAMPLE])
+        elif settings.kind == "gated":
+            weights.gate_bias = torch.zeros_like(weights.encoder_bias)
+            weights.gate_scale = torch.zeros_like(weights.encoder_bias)
         self._adopt(weights)
         return weights
 
@@ -224,7 +230,9 @@ class Trainer:
             chosen = choosing.largest(z, weights, self.settings.k, self.ranks)
         else:
             threshold = weights.threshold
-            if threshold is None:
+            if self.settings.kind == "gated":
+                weights, threshold = as_thresholds(weights)
+            elif threshold is None:
                 by_one = 0.0 if self.settings.kind == "standard" else self.threshold
                 threshold = torch.full_like(weights.encoder_bias, by_one)
             chosen = choosing.above(z, weights, threshold)
@@ -253,7 +261,12 @@ class Trainer:
             "decoder": weights.decoder / written,
             "output_bias": weights.output_bias / written,
         }
-        if weights.threshold is not None:
+        if weights.gate_bias is not None and weights.gate_scale is not None:
+            found |= {
+                "gate_bias": weights.gate_bias.clone(),
+                "gate_scale": weights.gate_scale.clone(),
+            }
+        elif weights.threshold is not None:
             found["threshold"] = weights.threshold.clone()
         elif self.settings.kind in ("batchtopk", "matryoshka", "transcoder"):
             found["threshold"] = torch.full_like(weights.encoder_bias, self.threshold)
@@ -312,7 +325,7 @@ class Trainer:
 def needed(settings: TrainingSettings, d_in: int, d_out: int, ranks: int = 1) -> int:
     """Bytes that a trainer takes on each of so many ranks: weights, their gradient and two moments; buffer; what a step holds."""
     latents = -(-settings.width // ranks)
-    weights = 4 * 4 * (latents * (d_in + d_out + 2) + d_out)
+    weights = 4 * 4 * (latents * (d_in + d_out + 3) + d_out)
     width = d_in if settings.autoencodes else d_in + d_out
     rows = max(settings.buffer_bytes // (4 * width), settings.batch) + settings.batch
     parts = max(1, len(settings.widths))

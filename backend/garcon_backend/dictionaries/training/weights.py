@@ -18,6 +18,8 @@ class TrainedWeights:
         decoder: [F, O], a row for each latent, of length 1.
         output_bias: [O], alike on all ranks.
         threshold: [F] of jumprelu; else None.
+        gate_bias: [F] of gated, whose gate reads what the encoder gives without its bias, and this; else None.
+        gate_scale: [F] of gated, the logarithm of what magnitudes are of what the gate reads; else None.
     """
 
     encoder: Tensor
@@ -25,6 +27,8 @@ class TrainedWeights:
     decoder: Tensor
     output_bias: Tensor
     threshold: Tensor | None = None
+    gate_bias: Tensor | None = None
+    gate_scale: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Those that are there, by name."""

@@ -27,7 +27,11 @@ _NAMES = {
     "decoder": "W_dec",
     "output_bias": "b_dec",
     "threshold": "threshold",
+    "gate_bias": "b_gate",
+    "gate_scale": "r_mag",
 }
+_GATED = {"encoder_bias": "b_mag"}
+"""What is called otherwise in gated ones."""
 
 
 def write(trainer: Trainer, directory: str | os.PathLike[str]) -> None:
@@ -40,7 +44,8 @@ def write(trainer: Trainer, directory: str | os.PathLike[str]) -> None:
     tensors = _whole(trainer)
     if trainer.ranks.rank:
         return
-    stored = {_NAMES[name]: value.cpu().contiguous() for name, value in tensors.items()}
+    names = _NAMES | _GATED if "gate_bias" in tensors else _NAMES
+    stored = {names[name]: value.cpu().contiguous() for name, value in tensors.items()}
     stored["W_enc"] = stored["W_enc"].T.contiguous()
     folder = Path(directory)
     try:

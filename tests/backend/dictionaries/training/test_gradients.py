@@ -11,6 +11,7 @@ from torch import Tensor
 
 from garcon_backend.dictionaries.training import choosing, gradients
 from garcon_backend.dictionaries.training.dead import add_auxiliary
+from garcon_backend.dictionaries.training.gated import as_thresholds, of_gated
 from garcon_backend.dictionaries.training.weights import TrainedWeights
 from garcon_backend.distributed.collectives import Ranks
 
@@ -124,6 +125,74 @@ def test_of_what_does_not_compete(kind: str) -> None:
     wanted = by_autograd(weights, loss)
     assert kind == "standard" or wanted["threshold"].count_nonzero() > 3
     check(found, wanted)
+
+
+def gated() -> tuple[TrainedWeights, Tensor]:
+    """An autoencoder with gates that say other than the magnitudes, and what it reads."""
+    weights, _, target = drawn()
+    weights.encoder = torch.randn(F, OUT, dtype=torch.float64) / 2
+    weights.gate_bias = torch.randn(F, dtype=torch.float64) / 3
+    weights.gate_scale = torch.randn(F, dtype=torch.float64) / 3
+    return weights, target
+
+
+def of_the_paper(w: TrainedWeights, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents, and what the gates read: equations 5 to 7 of Rajamanoharan et al. (2024)."""
+    assert w.gate_bias is not None and w.gate_scale is not None
+    read = (x - w.output_bias) @ w.encoder.T
+    gate = read + w.gate_bias
+    magnitude = (read * w.gate_scale.exp() + w.encoder_bias).relu()
+    return (gate > 0).to(x.dtype) * magnitude, gate
+
+
+def test_of_gates() -> None:
+    """Equation 8: the frozen copy of the decoder is that of the auxiliary loss alone."""
+    weights, x = gated()
+    found = of_gated(weights, x - weights.output_bias, x, Ranks(), PENALTY)
+    latents, gate = of_the_paper(weights, x)
+    assert ((gate > 0) != (latents > 0)).any()  # open, and nothing to say
+    torch.testing.assert_close(found.passed, (latents > 0).sum(0).double())
+    gradients.through_encoder(found.gradient, weights, Ranks())
+
+    def loss(w: TrainedWeights, frozen: bool = True) -> Tensor:
+        latents, gate = of_the_paper(w, x)
+        error = latents @ w.decoder + w.output_bias - x
+        decoder, bias = (
+            (w.decoder.detach(), w.output_bias.detach()) if frozen else (w.decoder, w.output_bias)
+        )
+        other = gate.relu() @ decoder + bias - x
+        penalty = PENALTY * gate.relu().sum() / N
+        return error.square().sum(1).mean() + penalty + other.square().sum(1).mean()
+
+    check(found, by_autograd(weights, loss))
+    with pytest.raises(AssertionError, match="decoder"):
+        check(found, by_autograd(weights, lambda w: loss(w, frozen=False)))
+    # As a dictionary with thresholds it has the same latents.
+    made, threshold = as_thresholds(weights)
+    chosen = choosing.above(x - weights.output_bias, made, threshold)
+    dense = torch.zeros_like(latents)
+    dense[chosen.rows, chosen.latents] = chosen.values
+    torch.testing.assert_close(dense, latents)
+
+
+def test_dead_latents_of_gates_are_moved_by_their_gates() -> None:
+    weights, x = gated()
+    dead = torch.tensor([2, 3, 11])
+    z, error = x - weights.output_bias, torch.randn_like(x)
+    gradient = TrainedWeights.zeros_like(weights)
+    value = add_auxiliary(gradient, weights, z, error, dead, len(dead), 0.5, Ranks())
+
+    def loss(w: TrainedWeights) -> Tensor:
+        assert w.gate_bias is not None
+        on = (z @ w.encoder.T + w.gate_bias)[:, dead].relu()
+        return 0.5 * (error - on @ w.decoder[dead]).square().sum(1).mean()
+
+    wanted = by_autograd(
+        weights, lambda w: loss(w) + 0 * sum(v.sum() for v in w.tensors().values())
+    )
+    check(gradients.LossGradient(value, error, gradient, torch.zeros(F)), wanted)
+    assert gradient.gate_bias is not None and gradient.gate_bias.any()
+    assert not gradient.encoder_bias.any()
 
 
 def test_of_dead_latents_and_of_the_bias_that_is_subtracted() -> None:

@@ -20,6 +20,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "matryoshka": {"widths": (40, DIRECTIONS)},
     "jumprelu": {},
     "standard": {},
+    "gated": {},
 }
 
 
