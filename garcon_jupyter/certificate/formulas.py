@@ -210,6 +210,20 @@ def normed(of: str, source: str, by: str, centre: bool, together: bool = False) 
     return formula
 
 
+def rescaled(of: str, source: str, by: str, centre: bool) -> Formula:
+    """A point through a norm of which the denominator is a point as well.
+
+    Args:
+        by: of its denominator, gain and bias.
+    """
+
+    def formula(n: PointValues) -> Compared:
+        gain, bias = n.weight(f"{by}.weight"), n.optional(f"{by}.bias")
+        return n[of], centred(n[source], centre) / n[f"{by}.scale"] * gain + bias
+
+    return formula
+
+
 def scaled_by_token(given: Tensor, x: Tensor, gain: Tensor | float, whole: bool) -> Tensor:
     """x / √(mean square + ε) × gain, with the ε that fits `given`; the mean is over the last dimension.
 

@@ -32,6 +32,7 @@ from garcon_jupyter.certificate.identity import (
     in_layer,
     norm_rows,
     normed_row,
+    post_norm_row,
     with_bias,
 )
 from garcon_jupyter.certificate.logits_formulas import capped, unembedded
@@ -216,6 +217,7 @@ _ATTENTION = (
         {"": attention.heads_added_up, "z × o_proj": attention.written},
         with_bias("attn.o_proj"),
     ),
+    post_norm_row("attn"),
     contribution_row("attn"),
 )
 
@@ -335,7 +337,10 @@ UNCOVERED: Mapping[str, str] = {
     "layers.{i}.mlp.router": "it reads the stream through a norm that has no name",
     "layers.{i}.mlp.experts.{e}.gate_proj": "experts beside an MLP read a norm that has no name",
     "layers.{i}.mlp.experts.{e}.up_proj": "experts beside an MLP read a norm that has no name",
-    "layers.{i}.mlp.post_norm.weight": "norms without names stand between experts and what is added",
+    **dict.fromkeys(
+        ("layers.{i}.mlp.post_norm.scale", "layers.{i}.mlp.post_norm.weight"),
+        "norms without names stand between experts and what is added",
+    ),
 }
 """Templates of points and parameters that no identity is about, and why. They are held to what every point is: its shape, that
 an edit reaches what comes after it, and its gradient."""

@@ -12,6 +12,7 @@ from garcon_jupyter.certificate.formulas import (
     multiple,
     normalized,
     normed,
+    rescaled,
 )
 
 LAYER = "layers.{i}."
@@ -148,6 +149,15 @@ def normed_row(letter: str) -> Identity:
     return in_layer(of, says, f"attn.{letter} attn.{letter}_rot", forms, f"{by}.weight {by}.bias")
 
 
+def post_norm_row(half: str, unless: Callable[[Formula], Formula] | None = None) -> Identity:
+    """The denominator of the norm after a half; `unless` as for :func:`contribution_row`."""
+    out, by = f"{half}.out", f"{half}.post_norm"
+    forms = {word: denominator(by, out, centre=on) for word, on in _BOTH.items()}
+    if unless is not None:
+        forms = {name: unless(form) for name, form in forms.items()}
+    return in_layer(f"{by}.scale", f"√(mean square + ε) of {out}", out, forms)
+
+
 def contribution_row(half: str, unless: Callable[[Formula], Formula] | None = None) -> Identity:
     """What is added to the stream: the output itself, times a number, or after a norm.
 
@@ -156,10 +166,10 @@ def contribution_row(half: str, unless: Callable[[Formula], Formula] | None = No
     """
     of, out, by = f"{half}.contribution", f"{half}.out", f"{half}.post_norm"
     forms = {
-        **{f"norm, {word}": normed(of, out, by, centre) for word, centre in _BOTH.items()},
+        **{f"norm, {word}": rescaled(of, out, by, centre) for word, centre in _BOTH.items()},
         "times one number": multiple(of, out),
     }
     if unless is not None:
         forms = {name: unless(form) for name, form in forms.items()}
     says = f"{out}, or its norm, or a multiple"
-    return in_layer(of, says, out, forms, f"{by}.weight {by}.bias")
+    return in_layer(of, says, f"{out} {by}.scale", forms, f"{by}.weight {by}.bias")

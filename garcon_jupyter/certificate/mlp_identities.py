@@ -18,6 +18,7 @@ from garcon_jupyter.certificate.identity import (
     contribution_row,
     in_layer,
     norm_rows,
+    post_norm_row,
     with_bias,
 )
 
@@ -171,5 +172,6 @@ MLP: tuple[Identity, ...] = (
         },
         with_bias("mlp.down_proj", "mlp.experts.{e}.down_proj"),
     ),
+    post_norm_row("mlp", mlp.adds_what_it_puts_out),
     contribution_row("mlp", mlp.adds_what_it_puts_out),
 )

@@ -257,6 +257,17 @@ POINTS: tuple[PointSpec, ...] = (
     ),
     *_rows(
         ("layers.{i}.attn.out", "b,p,D", "", "after the output projection"),
+    ),
+    *_rows(
+        (
+            "layers.{i}.attn.post_norm.scale",
+            "b,p,1",
+            "",
+            "norm after attention: its denominator",
+        ),
+        absent="no norm stands between attention and the residual stream",
+    ),
+    *_rows(
         (
             "layers.{i}.attn.contribution",
             "b,p,D",
@@ -335,6 +346,17 @@ POINTS: tuple[PointSpec, ...] = (
     ),
     *_rows(
         ("layers.{i}.mlp.out", "b,p,D", "", "raw output of the MLP"),
+    ),
+    *_rows(
+        (
+            "layers.{i}.mlp.post_norm.scale",
+            "b,p,1",
+            "",
+            "norm after the MLP: its denominator",
+        ),
+        absent="no norm stands between the MLP and the residual stream",
+    ),
+    *_rows(
         (
             "layers.{i}.mlp.contribution",
             "b,p,D",

@@ -185,10 +185,14 @@ class Glm4(Glm):
         x = taps("resid_pre", x)
         h = self.norm(taps.inside("attn.norm."), block.input_layernorm, x)
         a = self.attention(taps.inside("attn."), block.self_attn, i, h, mask, positions)
-        a = taps("attn.contribution", self.unseen_norm(block.post_self_attn_layernorm, a))
+        a = taps(
+            "attn.contribution", self.post_norm(taps, "attn", block.post_self_attn_layernorm, a)
+        )
         x = taps("resid_mid", x + a)
         h = self.norm(taps.inside("mlp.norm."), block.post_attention_layernorm, x)
-        y = self.unseen_norm(block.post_mlp_layernorm, self.fused_mlp(taps, block.mlp, h))
+        y = self.post_norm(
+            taps, "mlp", block.post_mlp_layernorm, self.fused_mlp(taps, block.mlp, h)
+        )
         return taps("resid_post", x + taps("mlp.contribution", y))
 
     def norms(self, at: str, block: Any) -> dict[str, Stored]:

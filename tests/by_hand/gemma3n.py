@@ -49,10 +49,14 @@ class Gemma3n(Gemma4):
         low = linear(block.laurel.linear_right, linear(block.laurel.linear_left, h))
         low = taps("laurel.contribution", h + self.unseen_norm(block.laurel.post_laurel_norm, low))
         a = self.attention(taps.inside("attn."), block.self_attn, i, h.clone(), mask, positions)
-        a = taps("attn.contribution", self.unseen_norm(block.post_attention_layernorm, a))
+        a = taps(
+            "attn.contribution", self.post_norm(taps, "attn", block.post_attention_layernorm, a)
+        )
         mid = taps("resid_mid", (active + a + low) / 2**0.5)
         h = self.norm(taps.inside("mlp.norm."), block.pre_feedforward_layernorm, mid)
-        y = self.unseen_norm(block.post_feedforward_layernorm, self.sparse(taps, block.mlp, i, h))
+        y = self.post_norm(
+            taps, "mlp", block.post_feedforward_layernorm, self.sparse(taps, block.mlp, i, h)
+        )
         done = mid + taps("mlp.contribution", y)
         much = linear(altup.correction_coefs, self.routed(altup, done)) + 1
         corrected = predicted + much[..., None] * (done - active)[:, :, None]

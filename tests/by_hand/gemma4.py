@@ -45,7 +45,9 @@ class Gemma4(Gemma2):
         x = taps("resid_pre", x.clone())  # the layer's input, not the embedding that others read
         h = self.norm(taps.inside("attn.norm."), block.input_layernorm, x)
         a = self.attention(taps.inside("attn."), block.self_attn, i, h, mask, positions)
-        a = taps("attn.contribution", self.unseen_norm(block.post_attention_layernorm, a))
+        a = taps(
+            "attn.contribution", self.post_norm(taps, "attn", block.post_attention_layernorm, a)
+        )
         x = taps("resid_mid", x + a)
         h = self.norm(taps.inside("mlp.norm."), block.pre_feedforward_layernorm, x)
         y = gated_mlp(taps, block.mlp, h, gelu_tanh)
@@ -53,7 +55,7 @@ class Gemma4(Gemma2):
             y = self.unseen_norm(block.post_feedforward_layernorm_1, y)
             e = self.experts(taps.inside("mlp."), block, x)
             y = y + self.unseen_norm(block.post_feedforward_layernorm_2, e)
-        y = self.unseen_norm(block.post_feedforward_layernorm, y)
+        y = self.post_norm(taps, "mlp", block.post_feedforward_layernorm, y)
         x = x + taps("mlp.contribution", y)
         if self.own is not None:
             gate = taps("per_layer.gate", linear(block.per_layer_input_gate, x))

@@ -233,10 +233,10 @@ class FlexOlmo(Routed, Olmo2):
     ) -> Tensor:
         x = taps("resid_pre", x)
         a = self.attention(taps.inside("attn."), block.self_attn, i, x.clone(), mask, positions)
-        a = self.unseen_norm(block.post_attention_layernorm, a)
+        a = self.post_norm(taps, "attn", block.post_attention_layernorm, a)
         x = taps("resid_mid", x + taps("attn.contribution", a))
         y = self.mixed_experts(taps, block.mlp, x.clone())
-        y = self.unseen_norm(block.post_feedforward_layernorm, y)
+        y = self.post_norm(taps, "mlp", block.post_feedforward_layernorm, y)
         return taps("resid_post", x + taps("mlp.contribution", y))
 
     norms = Olmo2.norms

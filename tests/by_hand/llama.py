@@ -47,6 +47,14 @@ class Llama(ByHand):
     def norm(self, taps: Taps, module: Any, x: Tensor) -> Tensor:
         return rms_norm(taps, module, x, self.config.rms_norm_eps, self.gain_offset)
 
+    def post_norm(self, taps: Taps, half: str, module: Any, x: Tensor) -> Tensor:
+        """The norm after a half, of which the denominator alone is a point of its own."""
+        inside = Taps(taps.edits, {}, f"{taps.prefix}{half}.post_norm.")
+        y = self.norm(inside, module, x)
+        scale = f"{inside.prefix}scale"
+        taps.values[scale] = inside.values[scale]
+        return y
+
     def unseen_norm(self, module: Any, x: Tensor) -> Tensor:
         """A norm that is no point."""
         return self.norm(Taps(), module, x)
@@ -170,11 +178,15 @@ class Gemma2(Llama):
         x = taps("resid_pre", x)
         h = self.norm(taps.inside("attn.norm."), block.input_layernorm, x)
         a = self.attention(taps.inside("attn."), block.self_attn, i, h, mask, positions)
-        a = taps("attn.contribution", self.unseen_norm(block.post_attention_layernorm, a))
+        a = taps(
+            "attn.contribution", self.post_norm(taps, "attn", block.post_attention_layernorm, a)
+        )
         x = taps("resid_mid", x + a)
         h = self.norm(taps.inside("mlp.norm."), block.pre_feedforward_layernorm, x)
         y = gated_mlp(taps, block.mlp, h, self.act)
-        y = taps("mlp.contribution", self.unseen_norm(block.post_feedforward_layernorm, y))
+        y = taps(
+            "mlp.contribution", self.post_norm(taps, "mlp", block.post_feedforward_layernorm, y)
+        )
         return taps("resid_post", x + y)
 
     def window(self, i: int) -> int | None:

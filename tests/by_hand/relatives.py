@@ -56,10 +56,10 @@ class Olmo2(Llama):
     ) -> Tensor:
         x = taps("resid_pre", x)
         a = self.attention(taps.inside("attn."), block.self_attn, i, x.clone(), mask, positions)
-        a = self.unseen_norm(block.post_attention_layernorm, a)
+        a = self.post_norm(taps, "attn", block.post_attention_layernorm, a)
         x = taps("resid_mid", x + taps("attn.contribution", a))
         y = gated_mlp(taps, block.mlp, x.clone(), self.act)
-        y = self.unseen_norm(block.post_feedforward_layernorm, y)
+        y = self.post_norm(taps, "mlp", block.post_feedforward_layernorm, y)
         return taps("resid_post", x + taps("mlp.contribution", y))
 
     def normed(self, attn: Taps, module: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,7 @@ LACKING = {
     },
     "gemma4_text": {
         "layers.{i}.mlp.router",
+        "layers.{i}.mlp.post_norm.scale",
         "layers.{i}.mlp.post_norm.weight",
         *(f"layers.{{i}}.mlp.experts.{{e}}.{part}_proj" for part in ("gate", "up")),
     },

@@ -33,6 +33,7 @@ from garcon_backend.process import memory
 from garcon_backend.save_contexts.backups import LIMIT, Backups
 from garcon_backend.tokenization.tokenizer import beyond_the_model
 from garcon_jupyter.libraries import releases
+from garcon_jupyter.model_files.multimodal import text_config
 from garcon_jupyter.points import Catalog
 from garcon_jupyter.wire.launch_spec import LaunchSpec
 
@@ -208,6 +209,9 @@ def _model_facts(rank: Rank, checked: Checked) -> dict[str, Any]:
         "family": family.name if family else None,
         "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix(
             "torch."
+        ),
+        "logit_cap": getattr(
+            text_config(getattr(model, "config", None)), "final_logit_softcapping", None
         ),
         "parameters": account.parameters,
         "unused_weights": list(account.unused),

@@ -172,6 +172,18 @@ def norm_points(
     }
 
 
+def post_norm_points(attention: str, mlp: str, in_steps: StagedForward) -> dict[str, HookSite]:
+    """The denominators of norms after attention and MLP; what they put out is what these contribute.
+
+    Args:
+        attention, mlp: paths of the two norms.
+    """
+    return {
+        f"layers.{{i}}.{half}.post_norm.scale": Inside(path, in_steps, "scale")
+        for half, path in (("attn", attention), ("mlp", mlp))
+    }
+
+
 def norm_weights(prefix: str, path: str, offset: float = 0.0) -> dict[str, Weight]:
     """Gain and bias of a norm."""
     return {
@@ -198,6 +210,7 @@ __all__ = [
     "linear",
     "norm_points",
     "norm_weights",
+    "post_norm_points",
     "rows_in_blocks",
     "rows_in_turn",
     "rows_of_each_head",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.experiments.attribution.exact import apart, sample
-from garcon_jupyter.experiments.attribution_graphs.frozen_passes import FrozenModel
+from garcon_jupyter.experiments.attribution_graphs.frozen_passes import FrozenModel, logit_cap
 from garcon_jupyter.experiments.unit_effects.ablations import ablated
 from garcon_jupyter.experiments.unit_effects.gradient_pass import PlacedUnit
-from garcon_jupyter.experiments.unit_effects.writers import writers_of
+from garcon_jupyter.experiments.unit_effects.writers import UnitWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,14 +32,18 @@ def checked_nodes(
     """
     import torch
 
-    token, run = model.run.logits[0], model.run
+    token, run, cap = model.run.logits[0], model.run, logit_cap(model.rmodel)
 
     def metric(logits: Any) -> Any:
         last = logits[:, -1]
         last = last.to(torch.promote_types(last.dtype, torch.float32))
+        last = cap * torch.atanh(last / cap) if cap else last
         return last[:, token] - last.mean(-1)
 
-    writers = writers_of(model.rmodel, [each.name for each in model.transcoders])
+    writers = [
+        UnitWriter("latents", each.point("latents"), each.layer, each.label, "", "")
+        for each in model.transcoders
+    ]
     rows = [row for (row,) in sample(effects, count, seed)]
     nothing = float("nan")
     units = []

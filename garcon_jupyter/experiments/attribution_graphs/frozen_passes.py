@@ -31,8 +31,16 @@ if TYPE_CHECKING:
 
 LATENT, LOGIT = "latent", "logit"
 
+_NEAR_ONE = 1 - 1e-7
+
 Target = tuple[str, int]
 """ "latent" and its number among those that are active, or "logit" and the token's id."""
+
+
+def logit_cap(rmodel: Client) -> float | None:
+    """At what the model soft-caps its logits (Gemma 2); a graph's logits are those before, which are sums."""
+    cap: float | None = rmodel.facts["model"].get("logit_cap")
+    return cap
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class FrozenModel:
         rmodel = self.rmodel
         ids = self.tokens.ids.expand(len(targets), -1)
         loss, points = self._loss(targets)
-        names = [each.name for each in self.transcoders]
+        names = dict.fromkeys(each.name for each in self.transcoders)
         with contexts(rmodel, "graph") as name, rmodel.spliced(*names, error="frozen"):
             probes, read = self._probes(name)
             values = rmodel.backward(
@@ -74,16 +82,16 @@ class FrozenModel:
 
     def _in_order(self, found: dict[str, Tensor]) -> list[Tensor]:
         """Edges of latents, of errors layer by layer, and of tokens."""
-        latents = [found[each.points.point("latents")] for each in self.transcoders]
+        latents = [found[each.point("latents")] for each in self.transcoders]
         mine = {each.layer: each for each in self.transcoders}
         errors = []
         for layer in range(self.rmodel.catalog.n_layers):
             if layer not in mine:
                 errors.append(found[fill(WRITTEN, layer)])
                 continue
-            error = found[mine[layer].points.point("error")]
+            error = found[mine[layer].point("error")]
             if self.bypass:
-                error = error + found[mine[layer].points.point("reconstruction")]
+                error = error + found[mine[layer].point("reconstruction")]
             errors.append(error)
         return [*latents, *errors, found[ENTERS]]
 
@@ -97,10 +105,10 @@ class FrozenModel:
             if kind == LOGIT:
                 tokens.append((row, number))
                 continue
-            points = self.transcoders[int(self.run.which[number])].points
+            point = self.transcoders[int(self.run.which[number])].point("pre_activation")
             place = self.run.places[number].tolist()
-            by_point.setdefault(points.point("pre_activation"), []).append((row, *place))
-        places = list(by_point.values())
+            by_point.setdefault(point, []).append((row, *place))
+        places, cap = list(by_point.values()), logit_cap(self.rmodel)
 
         def of_rows(logits: Any, values: Any = ()) -> Any:
             import torch
@@ -112,7 +120,10 @@ class FrozenModel:
             for row, token in tokens:
                 one = torch.zeros_like(found)
                 one[row] = 1
-                found = found + one * (last[row, token].to(wide) - last[row].to(wide).mean())
+                whole = last[row].to(wide)
+                if cap:  # the cap's own slope and this one's are one
+                    whole = cap * torch.atanh((whole / cap).clamp(-_NEAR_ONE, _NEAR_ONE))
+                found = found + one * (whole[token] - whole.mean())
             for value, mine in zip(values, places, strict=True):
                 rows, positions, latents = (list(axis) for axis in zip(*mine, strict=True))
                 at = torch.tensor(rows, device=found.device)
@@ -133,14 +144,14 @@ class FrozenModel:
         read = []
         for number, each in enumerate(self.transcoders):
             mine = self.run.of(number)
-            point = each.points.point("latents")
+            point = each.point("latents")
             active = _of_active(self.run.places[mine], self.run.activations[mine])
             probes.append(points[point].probe(active, grad=True, name=name))
             read.append(point)
-            read.append(each.points.point("error"))
+            read.append(each.point("error"))
             kept = [(read[-1], _times_gradient(None))]
             if self.bypass:
-                read.append(each.points.point("reconstruction"))
+                read.append(each.point("reconstruction"))
                 kept.append((read[-1], _times_gradient(self.bypass)))
             for kept_point, multiply in kept:
                 probes.append(points[kept_point].probe(_keep, name=name, read_only=True))

@@ -66,7 +66,8 @@ def attribution_graph(
 
     Args:
         prompt: one text, or tokens.
-        dictionaries: names of transcoders that are loaded, of one layer each: from what an MLP reads to what it puts out.
+        dictionaries: names of transcoders that are loaded, of one layer each, from what an MLP reads to what it puts out; or of a
+            cross-layer one.
         targets: so many latents, those with the most influence, get incoming edges; others are no nodes.
         logit_share: the likeliest next tokens are nodes whose probability adds up to this,
         most_logits: but no more than these.
@@ -86,7 +87,7 @@ def attribution_graph(
 
     Raises:
         UnknownName: no dictionary of that name is loaded.
-        PointUnavailable: the model has parts that cannot be held: a norm after attention, a mixer that is no attention.
+        PointUnavailable: the model has parts that cannot be held: a mixer that is no attention, a norm of values, several streams.
         BadRequest: dictionaries that are no transcoders of an MLP; several texts; numbers that are none; no active latent.
         DoesNotFit: a batch does not fit into the server's memory; before anything has run.
 
@@ -121,7 +122,7 @@ def attribution_graph(
         "model": rmodel.facts["name"],
         "tokens": list(rmodel.token_strings(tokens)[0]),
         "token ids": tokens.ids[0].tolist(),
-        "dictionaries": [each.name for each in chosen],
+        "dictionaries": list(dict.fromkeys(each.name for each in chosen)),
         "layers": rmodel.catalog.n_layers,
         "bypass": list(past),
         "active latents": len(run.which),
@@ -244,7 +245,7 @@ def _named(
         position, number = run.places[latent].tolist()
         active = float(run.activations[latent])
         add(
-            f"{of.name} {number} at {position}",
+            f"{of.label} {number} at {position}",
             "latent", of.layer, position, dictionary=of.name, latent=number, activation=active,
         )  # fmt: skip
     for layer in range(model.rmodel.catalog.n_layers):

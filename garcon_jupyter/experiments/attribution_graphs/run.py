@@ -68,7 +68,7 @@ def run_of(
         return torch.stack([chances.indices.double(), chances.values]).cpu()
 
     with contexts(rmodel, "active latents") as name:
-        points = [each.points.point("latents") for each in transcoders]
+        points = [each.point("latents") for each in transcoders]
         probes = [
             rmodel.probe_points[point].probe(_active(list(bypass)), name=name, read_only=True)
             for point in points

@@ -17,8 +17,13 @@ from garcon_jupyter.experiments.attribution_graphs.frozen_passes import LATENT, 
 from garcon_jupyter.experiments.attribution_graphs.run import run_of
 from garcon_jupyter.experiments.attribution_graphs.transcoders import transcoders_of
 from tests import checkpoints
-from tests.dictionaries.making import saelens
-from tests.experiments.attribution_graphs.by_hand import HeldLlama, held_llama
+from tests.dictionaries.making import cross_layer, saelens
+from tests.experiments.attribution_graphs.by_hand import (
+    HeldModel,
+    held_model,
+    of_circuit_tracer,
+    of_saelens,
+)
 
 IDS = [[0, 40, 41, 42, 99, 7]]
 LENGTH, LAYERS, LATENTS = 6, 4, 12
@@ -27,11 +32,11 @@ ALL = 10_000
 
 @dataclass
 class Traced:
-    """A small Llama in float64 with a transcoder in each layer, as we serve it and by hand."""
+    """A small model in float64 with a transcoder in each layer, or one across them, as we serve it and by hand."""
 
     rmodel: garcon.RemoteModel
     names: list[str]
-    hand: HeldLlama
+    hand: HeldModel
 
     def model(self, bypass: tuple[int, ...] = ()) -> FrozenModel:
         tokens = self.rmodel._tokens(IDS)
@@ -40,28 +45,44 @@ class Traced:
         return FrozenModel(self.rmodel, tokens, chosen, run, bypass)
 
 
+FAMILIES = ("llama", "gemma2", "gemma3_text", "olmo2")
+ACROSS = "llama across layers"
+
+
+def traced_model(family: str, folder: Path) -> Traced:
+    """A model of a family, with transcoders into what its MLPs put out."""
+    path = checkpoints.make(family.split()[0], folder / "model")
+    rmodel = garcon.connect(open_here(path, dtype="float64"))
+    width, layers = rmodel.catalog.sizes["D"], rmodel.catalog.n_layers
+    assert layers == LAYERS
+    if family == ACROSS:
+        files = cross_layer(folder / "clt", width, LATENTS, LAYERS, jumprelu=False)
+        at = ["layers.*.mlp.in", "layers.*.mlp.out"]
+        rmodel.dictionaries.load(files, "clt", at, show=False)
+        coders, names = of_circuit_tracer(files, LAYERS), ["clt"]
+    else:
+        each, names = [], [f"tc{layer}" for layer in range(LAYERS)]
+        for layer, name in enumerate(names):
+            hook = f"blocks.{layer}.mlp.hook_in"
+            each.append(saelens(folder / name, width, LATENTS, hook, "transcoder", seed=layer))
+            ends = (f"layers.{layer}.mlp.in", f"layers.{layer}.mlp.out")
+            rmodel.dictionaries.load(each[-1], at=ends, show=False)
+        coders = of_saelens(each)
+    return Traced(rmodel, names, held_model(path, coders, torch.tensor(IDS)))
+
+
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
-    folder = tmp_path_factory.mktemp("graphs")
-    path = checkpoints.make("llama", folder / "model")
-    rmodel = garcon.connect(open_here(path, dtype="float64"))
-    names, files = [], []
-    for layer in range(LAYERS):
-        files.append(
-            saelens(
-                folder / f"tc{layer}",
-                rmodel.catalog.sizes["D"],
-                LATENTS,
-                f"blocks.{layer}.mlp.hook_in",
-                "transcoder",
-                seed=layer,
-            )
-        )
-        names.append(f"tc{layer}")
-        rmodel.dictionaries.load(
-            files[-1], at=(f"layers.{layer}.mlp.in", f"layers.{layer}.mlp.out")
-        )
-    return Traced(rmodel, names, held_llama(path, files, torch.tensor(IDS)))
+    return traced_model("llama", tmp_path_factory.mktemp("graphs"))
+
+
+@pytest.fixture(scope="module", params=[*FAMILIES, ACROSS], ids=lambda name: name.replace(" ", "-"))
+def any_traced(
+    request: pytest.FixtureRequest, traced: Traced, tmp_path_factory: pytest.TempPathFactory
+) -> Traced:
+    if request.param == "llama":
+        return traced
+    return traced_model(request.param, tmp_path_factory.mktemp("graphs"))
 
 
 def sources_by_hand(traced: Traced, model: FrozenModel) -> Tensor:
@@ -74,7 +95,8 @@ def sources_by_hand(traced: Traced, model: FrozenModel) -> Tensor:
     return torch.cat([at, rest])
 
 
-def test_edges_and_biases_add_up_to_every_target(traced: Traced) -> None:
+def test_edges_and_biases_add_up_to_every_target(any_traced: Traced) -> None:
+    traced = any_traced
     model, hand = traced.model(), traced.hand
     active = [latents.nonzero() for latents in hand.latents]
     assert len(model.run.which) == sum(map(len, active))
@@ -97,8 +119,9 @@ def test_edges_and_biases_add_up_to_every_target(traced: Traced) -> None:
             assert float(edges[row].sum()) != pytest.approx(value, rel=1e-4)
 
 
-def test_all_ways_from_tokens_errors_and_biases_add_up_to_the_logit(traced: Traced) -> None:
+def test_all_ways_from_tokens_errors_and_biases_add_up_to_the_logit(any_traced: Traced) -> None:
     """Active latents of relu are their pre-activations, so the whole held model is linear, and complete."""
+    traced = any_traced
     model = traced.model()
     run, count = model.run, len(model.run.which)
     targets = [(LOGIT, run.logits[0]), *((LATENT, number) for number in range(count))]
@@ -230,13 +253,72 @@ def test_what_has_no_graph(traced: Traced, tmp_path: Path) -> None:
         rmodel.dictionaries.unload("sae")
 
 
-def test_a_norm_after_attention_is_refused(tmp_path: Path) -> None:
-    rmodel = garcon.connect(open_here(checkpoints.make("gemma2", tmp_path / "gemma2")))
+def test_what_cannot_be_held_is_refused(tmp_path: Path) -> None:
+    rmodel = garcon.connect(open_here(checkpoints.make("gemma4", tmp_path / "gemma4")))
     width = rmodel.catalog.sizes["D"]
     files = saelens(tmp_path / "tc", width, 8, "blocks.1.mlp.hook_in", "transcoder")
     rmodel.dictionaries.load(files, at=("layers.1.mlp.in", "layers.1.mlp.out"))
-    with pytest.raises(PointUnavailable, match="attn.post_norm"):
+    with pytest.raises(PointUnavailable, match="per_layer|v_norm"):
         experiments.attribution_graph(rmodel, IDS, ["tc"])
+
+
+def test_ablation_tells_what_the_graph_does(any_traced: Traced) -> None:
+    """In the last layer nothing but the final norm comes between a latent and the logit."""
+    rmodel = any_traced.rmodel
+    found = experiments.attribution_graph(
+        rmodel, IDS, any_traced.names, targets=ALL, node_share=1.0, edge_share=1.0, check=12,
+        progress=False,
+    )  # fmt: skip
+    assert found.facts["check"]["cells"] == 12
+    assert sorted(
+        {node["layer"] for node in found.facts["nodes"].values() if node["layer"] is not None}
+    ) == [*range(LAYERS)]
+    exact, total = found.more["exact effect"], found.more["total effect"]
+    checked = [row for row in range(len(exact)) if exact[row] == exact[row]]
+    assert len(checked) == 12
+    # By hand: the strongest of them put out in the model itself, and all its paths with nothing held.
+    row = max(checked, key=lambda row: abs(float(total[row])))
+    node = found.facts["nodes"][found.axes["source"][row]]
+    sae = rmodel.dictionaries[node["dictionary"]]
+    point = sae.point("latents", layer=node["layer"])
+    place = (0, node["position"], node["latent"])
+
+    def out(save_ctx, tensor):
+        tensor[place] = 0
+
+    cap = rmodel.facts["model"]["logit_cap"]
+    token = next(n["token"] for n in found.facts["nodes"].values() if n["kind"] == "logit")
+
+    def measured(probes: list) -> float:
+        last = rmodel.forward(IDS, probes=probes)[0, -1]
+        last = cap * torch.atanh(last / cap) if cap else last
+        return float(last[token] - last.mean())
+
+    assert measured([]) - measured([point.probe(out)]) == pytest.approx(float(exact[row]), rel=1e-4)
+
+
+def test_ids_of_errors_are_no_latents(traced: Traced, tmp_path: Path) -> None:
+    """circuit-tracer wrote the error of layer 1 as `0_1_POSITION` until 0.5.0: latent 1 of layer 0 has that."""
+    found = experiments.attribution_graph(
+        traced.rmodel,
+        IDS,
+        traced.names,
+        targets=ALL,
+        node_share=1.0,
+        edge_share=1.0,
+        progress=False,
+    )
+    read = json.loads(experiments.save_graph(found, tmp_path / "all.json").read_text())
+    kinds = {node["node_id"]: node["feature_type"] for node in read["nodes"]}
+    assert len(kinds) == len(read["nodes"])
+    layers, positions = range(LAYERS), range(LENGTH)
+    old = {f"0_{layer}_{position}" for layer in layers for position in positions}
+    assert old & kinds.keys()  # these would have been taken twice
+    assert {kinds[one] for one in old & kinds.keys()} == {"cross layer transcoder"}
+    assert {f"{i}_-1_{p}" for i in layers[:-1] for p in positions} <= kinds.keys()
+    assert len({node["jsNodeId"] for node in read["nodes"] if node["feature"] == -1}) == len(
+        [node for node in read["nodes"] if node["feature"] == -1]
+    )
 
 
 def test_over_ranks(either: garcon.RemoteModel, llama_path: Path, tmp_path: Path) -> None:
@@ -248,7 +330,7 @@ def test_over_ranks(either: garcon.RemoteModel, llama_path: Path, tmp_path: Path
         names.append(folder.name)
         ends = (f"layers.{layer}.mlp.in", f"layers.{layer}.mlp.out")
         either.dictionaries.load(files[-1], at=ends)
-    both = Traced(either, names, held_llama(llama_path, files, torch.tensor(IDS)))
+    both = Traced(either, names, held_model(llama_path, of_saelens(files), torch.tensor(IDS)))
     try:
         model = both.model()
         latent = len(model.run.which) - 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder
-from garcon_backend.models.family import Family, norm_weights
+from garcon_backend.models.family import Family, norm_weights, post_norm_points
 
 AFTER_ATTENTION = f"{decoder.BLOCK}.post_attention_layernorm"
 BEFORE_MLP = f"{decoder.BLOCK}.pre_feedforward_layernorm"
@@ -24,6 +24,7 @@ FAMILY = Family(
         **decoder.attention_points(norms.gemma_rms_norm, AFTER_ATTENTION),
         **decoder.middle_points(BEFORE_MLP, norms.gemma_rms_norm),
         **decoder.gated_mlp_points(AFTER_MLP),
+        **post_norm_points(AFTER_ATTENTION, AFTER_MLP, norms.gemma_rms_norm),
     },
     refused={
         "pos_embed.out": decoder.NO_LEARNED_POSITIONS,

@@ -24,6 +24,7 @@ from garcon_backend.models.family import (
     Weight,
     norm_points,
     norm_weights,
+    post_norm_points,
     rows_of_part,
     standard_sizes,
 )
@@ -108,6 +109,7 @@ FAMILY = Family(
         **attention_points(),
         **decoder.middle_points(gemma2.BEFORE_MLP, NORM),
         **decoder.gated_mlp_points(gemma2.AFTER_MLP),
+        **post_norm_points(gemma2.AFTER_ATTENTION, gemma2.AFTER_MLP, NORM),
         **EXPERT_POINTS,
         **PER_LAYER_POINTS,
     },

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from garcon_backend.hook_sites.sites import Output
+from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder, glm
-from garcon_backend.models.family import norm_weights
+from garcon_backend.models.family import norm_weights, post_norm_points
 
 AFTER_ATTENTION = f"{decoder.BLOCK}.post_self_attn_layernorm"
 AFTER_MLP = f"{decoder.BLOCK}.post_mlp_layernorm"
@@ -23,7 +24,9 @@ FAMILY = replace(
         **glm.FAMILY.points,
         "layers.{i}.attn.contribution": Output(AFTER_ATTENTION),
         "layers.{i}.mlp.contribution": Output(AFTER_MLP),
+        **post_norm_points(AFTER_ATTENTION, AFTER_MLP, norms.rms_norm),
     },
+    refused={name: why for name, why in glm.FAMILY.refused.items() if "post_norm" not in name},
     parameters={
         **glm.FAMILY.parameters,
         **norm_weights("layers.{i}.attn.post_norm", AFTER_ATTENTION),

@@ -9,7 +9,7 @@ from garcon_backend.hook_sites.sites import Input, SharedInput
 from garcon_backend.hook_sites.staged import norms
 from garcon_backend.hook_sites.views import Heads
 from garcon_backend.models.families import decoder
-from garcon_backend.models.family import Family, norm_weights
+from garcon_backend.models.family import Family, norm_weights, post_norm_points
 
 AFTER_ATTENTION = f"{decoder.BLOCK}.post_attention_layernorm"
 AFTER_MLP = f"{decoder.BLOCK}.post_feedforward_layernorm"
@@ -34,6 +34,7 @@ FAMILY = Family(
         **decoder.normed_points(Heads()),
         "layers.{i}.resid_mid": SharedInput(decoder.MLP),
         **decoder.gated_mlp_points(AFTER_MLP),
+        **post_norm_points(AFTER_ATTENTION, AFTER_MLP, norms.olmo_rms_norm),
         "layers.{i}.mlp.in": Input(decoder.MLP, aside=True),
     },
     refused={

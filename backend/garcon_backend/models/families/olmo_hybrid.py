@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from garcon_backend.hook_sites.other_sites import ByKind
-from garcon_backend.hook_sites.sites import Output, SharedInput
+from garcon_backend.hook_sites.sites import HookSite, Output, SharedInput
 from garcon_backend.hook_sites.staged import norms
 from garcon_backend.models.families import decoder, mixers, olmo2
 from garcon_backend.models.family import (
@@ -18,6 +18,7 @@ from garcon_backend.models.family import (
     linear,
     norm_points,
     norm_weights,
+    post_norm_points,
     standard_sizes,
 )
 
@@ -41,6 +42,12 @@ def _projections() -> dict[str, Weight]:
     return weights
 
 
+def _post_norms() -> dict[str, HookSite]:
+    """Of layers that attend."""
+    made = post_norm_points(AMID, olmo2.AFTER_MLP, NORM)
+    return {template: ByKind(((decoder.ATTN, site),)) for template, site in made.items()}
+
+
 FAMILY = Family(
     name="olmo_hybrid",
     model_types=("olmo_hybrid",),
@@ -55,6 +62,7 @@ FAMILY = Family(
             ((decoder.ATTN, SharedInput(decoder.MLP)), (LINEAR, SharedInput(AMID)))
         ),
         **mixers.where(LINEAR, norm_points("layers.{i}.mlp.norm", AMID, NORM)),
+        **_post_norms(),
         "layers.{i}.mlp.contribution": ByKind(
             ((decoder.ATTN, Output(olmo2.AFTER_MLP)), (LINEAR, Output(decoder.MLP)))
         ),

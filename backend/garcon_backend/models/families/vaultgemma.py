@@ -12,7 +12,7 @@ FAMILY = replace(
     name="vaultgemma",
     model_types=("vaultgemma",),
     points={
-        **gemma2.FAMILY.points,
+        **{name: site for name, site in gemma2.FAMILY.points.items() if "post_norm" not in name},
         **decoder.attention_points(norms.gemma_rms_norm),
         **decoder.gated_mlp_points(),
     },
