@@ -19,6 +19,7 @@ from garcon_jupyter.client.passes import PassClient
 from garcon_jupyter.client.probes import ProbePoint
 from garcon_jupyter.connection import prints
 from garcon_jupyter.dictionaries import Description
+from garcon_jupyter.dictionaries.description import positions_said
 from garcon_jupyter.dictionaries.fetching import locate
 from garcon_jupyter.dictionaries.places import point_of
 from garcon_jupyter.errors import BadRequest, UnclearPoint, UnknownName, UnknownPoint
@@ -119,7 +120,8 @@ class ServedDictionary:
         points = self.points
         size = f", {sized(points.nbytes)}" if points.nbytes else ""
         each = " of each layer" if points.kind == CROSS_LAYER else ""
-        return f"<dictionary {self.name}: {points.latents:,} latents{each} at {points.where}{size}; {points.formula}>"
+        by = f"; splices let {positions_said(points.untrained)} by" if points.untrained else ""
+        return f"<dictionary {self.name}: {points.latents:,} latents{each} at {points.where}{size}; {points.formula}{by}>"
 
 
 class ServedDictionaries(Mapping[str, ServedDictionary]):
@@ -240,7 +242,7 @@ class DictionaryClient(PassClient):
 
     @contextmanager
     def spliced(
-        self, *names: str, error: str = "live", bypass: Sequence[int] = ()
+        self, *names: str, error: str = "live", bypass: Sequence[int] | None = None
     ) -> Iterator[None]:
         """While this is entered, passes go on through dictionaries: what their latents become is what the model reads.
 
@@ -252,8 +254,10 @@ class DictionaryClient(PassClient):
         Args:
             names: of dictionaries, in any number.
             error: "live", "frozen" or "none".
-            bypass: positions whose values go past the dictionaries, counted from 0 in each text: such as [0] where a dictionary
-                was trained without first tokens, whose values are a hundred times those of others.
+            bypass: positions whose values go past the dictionaries, counted from 0 in each text; [] for none. By default those that
+                a dictionary was not trained on, as its files say or its library has it, which ``print(sae)`` tells: the first token, whose
+                values are a hundred times those of others, of Gemma Scope's, Llama Scope's and circuit-tracer's dictionaries, and of
+                those trained here or by SAELens without it.
 
         Raises:
             UnknownName: no dictionary of that name is loaded.
@@ -269,7 +273,10 @@ class DictionaryClient(PassClient):
                 f"There are {', '.join(wire.SPLICE_ERRORS)}.",
             )
         added = [
-            wire.Splice(self.dictionaries[name].name, error, _positions(bypass)) for name in names
+            wire.Splice(
+                each.name, error, each.points.untrained if bypass is None else _positions(bypass)
+            )
+            for each in chosen
         ]
         former = self.splices
         replaced = {splice.dictionary for splice in added}

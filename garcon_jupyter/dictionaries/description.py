@@ -68,6 +68,8 @@ class Description:
         model: that it was trained on, as the files say; "" where they do not.
         heads: whether what it reads are all heads of a token side by side, head by head.
         notes: what a reader of other tools should know, a sentence each.
+        untrained: positions of a text that it was not trained on, as its files say, or as its library leaves them out: the first, most
+            often, whose values are a hundred times those of others. Splices let them by.
     """
 
     path: str
@@ -84,6 +86,7 @@ class Description:
     model: str = ""
     heads: bool = False
     notes: tuple[str, ...] = ()
+    untrained: tuple[int, ...] = ()
 
     @property
     def formula(self) -> str:
@@ -104,9 +107,17 @@ class Description:
         sizes = f"{self.d_in} → {self.latents}" + (
             f" → {self.d_out}" if self.d_out != self.d_in else ""
         )
-        return "\n".join(
-            [f"{self.format} {self.kind}, {sizes}, at {where}", self.formula, *self.notes]
-        )
+        lines = [f"{self.format} {self.kind}, {sizes}, at {where}", self.formula, *self.notes]
+        if self.untrained:
+            lines.append(
+                f"It was not trained on {positions_said(self.untrained)} of a text, which splices let by; bypass=[] lets none by."
+            )
+        return "\n".join(lines)
+
+
+def positions_said(positions: tuple[int, ...]) -> str:
+    """Positions in words, such as "position 0"."""
+    return f"position{'s' if len(positions) > 1 else ''} {', '.join(map(str, positions))}"
 
 
 def check_belongs(description: Description, catalog: Catalog) -> None:

@@ -106,6 +106,7 @@ class DictionaryPoints:
         several: of those, the points that they read, each with the one that is written for it, in the order of a pass.
     """
 
+        untrained: positions of a text that it was not trained on, which splices let by.
     name: str
     reads: str
     writes: str
@@ -119,6 +120,7 @@ class DictionaryPoints:
     several: tuple[tuple[str, str], ...] = ()
 
     @property
+    untrained: tuple[int, ...] = ()
     def ends(self) -> tuple[tuple[str, str], ...]:
         """Each point that it reads, with the one that is written for it, in the order of a pass."""
         return self.several or ((self.reads, self.writes),)

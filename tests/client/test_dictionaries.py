@@ -94,6 +94,29 @@ def test_whoever_connects_later_has_it(model: garcon.RemoteModel, files: Path) -
     other.close()
 
 
+def test_what_it_was_not_trained_on_goes_past_by_default(
+    model: garcon.RemoteModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = saelens(tmp_path / "later", model.catalog.sizes["D"], 32, "blocks.1.hook_resid_post")
+    whole = model.dictionaries.load(files, "whole")
+    assert (
+        "not trained on" not in capsys.readouterr().out and "by" not in repr(whole).split(";")[-1]
+    )
+    config = json.loads((files / "cfg.json").read_text())
+    config["metadata"]["exclude_special_tokens"] = True
+    (files / "cfg.json").write_text(json.dumps(config))
+    later = model.dictionaries.load(files, "later")
+    assert "It was not trained on position 0 of a text" in capsys.readouterr().out
+    assert repr(later).endswith("; splices let position 0 by>")
+    found = {}
+    for name, bypass in (("later", None), ("later", []), ("whole", None), ("whole", [0])):
+        with model.spliced(name, error="none", bypass=bypass):
+            found[name, str(bypass)] = model.forward(ROWS, probes=[])
+    assert torch.equal(found["later", "None"], found["whole", "[0]"])
+    assert torch.equal(found["later", "[]"], found["whole", "None"])
+    assert not torch.allclose(found["later", "None"], found["later", "[]"], atol=1e-2)
+
+
 def test_unload_lets_go(model: garcon.RemoteModel, files: Path) -> None:
     sae = model.dictionaries.load(files, "one")
     probe = sae.latents.probe(lambda save_ctx, tensor: None)

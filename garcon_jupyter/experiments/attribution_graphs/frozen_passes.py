@@ -70,7 +70,9 @@ class FrozenModel:
         ids = self.tokens.ids.expand(len(targets), -1)
         loss, points = self._loss(targets)
         names = dict.fromkeys(each.name for each in self.transcoders)
-        with contexts(rmodel, "graph") as name, rmodel.spliced(*names, error="frozen"):
+        # What goes past is told apart below: here it goes through latents and errors like all else.
+        through = rmodel.spliced(*names, error="frozen", bypass=())
+        with contexts(rmodel, "graph") as name, through:
             probes, read = self._probes(name)
             values = rmodel.backward(
                 ids, loss, probes=probes, values=points, logits="last", each_row=True

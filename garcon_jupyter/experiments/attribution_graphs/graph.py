@@ -47,7 +47,7 @@ def attribution_graph(
     most_logits: int = 10,
     node_share: float = 0.8,
     edge_share: float = 0.98,
-    bypass: Sequence[int] = (),
+    bypass: Sequence[int] | None = None,
     check: int = 0,
     seed: int = 0,
     progress: bool = True,
@@ -72,8 +72,8 @@ def attribution_graph(
         logit_share: the likeliest next tokens are nodes whose probability adds up to this,
         most_logits: but no more than these.
         node_share, edge_share: nodes, and then edges, are kept that have this share of the influence together.
-        bypass: positions whose latents are none, so that the error there is all of the MLP: such as [0], where transcoders were trained
-            without first tokens.
+        bypass: positions whose latents are none, so that the error there is all of the MLP; [] for none. By default those that any of the
+            transcoders was not trained on, as for ``rmodel.spliced``.
         check: so many latents are set to zero in the model itself, in which nothing is held: half of them the strongest, the others
             drawn.
         seed: of that draw.
@@ -107,7 +107,9 @@ def attribution_graph(
     tokens = one_text(rmodel, prompt)
     _check(targets, most_logits, check, logit_share, node_share, edge_share)
     chosen = transcoders_of(rmodel, dictionaries)
-    past = _positions(bypass, tokens.shape[1])
+    length = tokens.shape[1]
+    untrained = {p for each in chosen for p in each.points.untrained if p < length}
+    past = _positions(sorted(untrained) if bypass is None else bypass, length)
     run = run_of(
         rmodel, tokens, chosen, past, logit_share, min(most_logits, rmodel.catalog.sizes["V"])
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from garcon_backend.dictionaries import describe, load
 from garcon_backend.dictionaries.formats import FORMATS
 from garcon_jupyter.errors import BadRequest
 from tests.dictionaries.fixtures import ARCHIVE, expected, names
+from tests.dictionaries.making import saelens
 
 NAMES = names()
 CLOSE = 1e-5
@@ -81,6 +85,37 @@ def test_every_class_of_the_table_has_a_fixture() -> None:
         ("sparsify", "groupmax, transcode"),
     }
     assert declared - found == without
+
+
+FIRST_LEFT_OUT = ("circuit_tracer", "gemma_scope", "llama_scope")
+"""Libraries whose dictionaries have never seen the first token of a text."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_which_have_not_seen_first_tokens(name: str) -> None:
+    told = describe(expected(name).path)
+    assert told.untrained == ((0,) if name.startswith(FIRST_LEFT_OUT) else ())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "untrained"),
+    [
+        ({"seqpos_slice": [2, None]}, (0, 1)),
+        ({"seqpos_slice": [None]}, ()),
+        ({"exclude_special_tokens": True}, (0,)),
+        ({"exclude_special_tokens": [1, 2], "prepend_bos": False}, ()),
+        ({"excluded_tokens": ["first"]}, (0,)),
+        ({"excluded_tokens": [0]}, ()),
+    ],
+)
+def test_what_saelens_says_of_first_tokens(
+    metadata: dict[str, object], untrained: tuple[int, ...], tmp_path: Path
+) -> None:
+    files = saelens(tmp_path, 8, 16, "blocks.1.hook_resid_post")
+    config = json.loads((files / "cfg.json").read_text())
+    config["metadata"] |= metadata
+    (files / "cfg.json").write_text(json.dumps(config))
+    assert describe(files).untrained == untrained
 
 
 def test_the_archive_is_small() -> None:

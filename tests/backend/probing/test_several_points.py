@@ -266,7 +266,7 @@ def test_a_cross_layer_splice(
     for error in ("live", "frozen", "none"):
         by_hand = CltByHand(clt_files)
         logits, gradient = plain(by_hand.hooked(plain, error))
-        with exact.spliced("clt", error=error):
+        with exact.spliced("clt", error=error, bypass=[]):
             got = exact.forward(IDS, probes=[])
             reads = clt.latents.probes(save_gradient, grad=True)
             exact.backward(IDS, a_logit, probes=[embedded, *reads])
@@ -359,6 +359,8 @@ def test_positions_go_past_at_every_layer(
     wanted, _ = plain(hooks)
     with exact.spliced("clt", error="none", bypass=[0]):
         assert torch.allclose(exact.forward(IDS, probes=[]), wanted, atol=1e-5)
+    with exact.spliced("clt", error="none"):  # as circuit-tracer has it, by default
+        assert torch.allclose(exact.forward(IDS, probes=[]), wanted, atol=1e-5)
 
 
 def test_latents_of_layers_are_patched(
@@ -428,7 +430,7 @@ def test_a_crosscoder_writes_its_last_point(
     embedded = exact.probe_points["embed.out"].probe(save_gradient, grad=True)
     for error in ("live", "frozen", "none"):
         logits, gradient = plain(by_hand.hooked(plain, error))
-        with exact.spliced("crossed", error=error):
+        with exact.spliced("crossed", error=error, bypass=[]):
             assert torch.allclose(exact.forward(IDS, probes=[]), logits, atol=1e-5)
             exact.backward(IDS, a_logit, probes=[embedded])
         got = exact.recordings()["embed.out"].gradient

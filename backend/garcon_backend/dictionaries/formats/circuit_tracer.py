@@ -134,6 +134,7 @@ def _described(
         notes=(
             "circuit-tracer's attribution takes the latents of the first position as 0; these are as encode gives them.",
         ),
+        untrained=(0,),
     )
 
 

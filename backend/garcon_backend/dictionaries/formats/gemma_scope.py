@@ -192,6 +192,7 @@ def _description(
         writes=writes,
         dtype=weight.stored.dtype,
         nbytes=contents.nbytes,
+        untrained=(0,),  # BOS, which their authors leave out
     )
 
 

@@ -88,6 +88,7 @@ def read(files: Files) -> ReadingPlan:
         dtype=encoder.dtype,
         nbytes=contents.nbytes,
         notes=_notes(form),
+        untrained=(0,),  # BOS: its library's activations are without special tokens
     )
     return ReadingPlan(description, weights, lists)
 

@@ -95,6 +95,7 @@ def read(files: Files) -> ReadingPlan:
         writes=(place(config.get("hook_point_out")),),
         dtype=weights["decoder"].stored.dtype,
         nbytes=contents.nbytes,
+        untrained=(0,),  # BOS, as of the later ones
         notes=("Its threshold is read in units of activations as they are, as SAELens reads it.",)
         * bool(constants),
     )

@@ -104,6 +104,7 @@ def read(files: Files) -> ReadingPlan:
         model=metadata.get("model_name") or "",
         heads=reshaped or any(point.endswith(".attn.z") for point in reads.points),
         notes=_notes(kind, form, metadata),
+        untrained=_untrained(metadata),
     )
     return ReadingPlan(description, weights)
 
@@ -237,6 +238,16 @@ def _attention(contents: Contents, layers: int) -> dict[str, StoredWeight]:
     return found
 
 
+def _untrained(metadata: dict[str, Any]) -> tuple[int, ...]:
+    """Positions that it was not trained on: the beginning of a text that is cut off, and a first token that is a special one, left out."""
+    cut = metadata.get("seqpos_slice") or ()
+    first = cut[0] if isinstance(cut, list | tuple) and len(cut) > 1 else None
+    if isinstance(first, int) and 0 < first <= _MOST_CUT:
+        return tuple(range(first))
+    special = bool(metadata.get("exclude_special_tokens")) and metadata.get("prepend_bos", True)
+    return (0,) if special or "first" in (metadata.get("excluded_tokens") or ()) else ()
+
+
 def _notes(kind: str, form: Form, metadata: dict[str, Any]) -> tuple[str, ...]:
     notes = []
     if metadata.get("training_architecture"):
@@ -251,6 +262,9 @@ def _notes(kind: str, form: Form, metadata: dict[str, Any]) -> tuple[str, ...]:
         notes.append(f"Its activations were made with {metadata['model_from_pretrained_kwargs']}.")
     return tuple(notes)
 
+
+_MOST_CUT = 64
+"""Positions at the beginning of a text that a slice may leave out and still be about its beginning."""
 
 FORMAT = Format(
     name="SAELens",

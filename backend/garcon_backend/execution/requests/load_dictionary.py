@@ -144,6 +144,7 @@ class LoadDictionaryHandler(RequestHandler[wire.LoadDictionary]):
             WORDS[1:] if pursued else WORDS,
             kind=description.form.kind if several else "token",
             several=ends if several else (),
+            untrained=description.untrained,
         )
 
     def _stages(self, points: DictionaryPoints) -> StagesOfPoints:
