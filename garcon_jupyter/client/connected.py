@@ -7,6 +7,7 @@ import dataclasses
 import os
 import weakref
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NoReturn
@@ -16,8 +17,8 @@ from garcon_jupyter.client.probe_cache import Installing
 from garcon_jupyter.connection import background, called_off, prints
 from garcon_jupyter.connection.connection import Connection, Endpoint
 from garcon_jupyter.connection.lines import Lines
-from garcon_jupyter.errors import BadRequest, CannotTravel, ProbesUnknown
-from garcon_jupyter.points import Catalog
+from garcon_jupyter.errors import BadRequest, CannotTravel, GarconError, ProbesUnknown
+from garcon_jupyter.points import Catalog, DictionaryPoints, KnownDictionaries
 from garcon_jupyter.wire import protocol, transport
 from garcon_jupyter.wire import requests as wire
 
@@ -73,7 +74,9 @@ class Connected:
         self.resumed: bool = hello["resumed"]
         self._lasting: bool = hello["lasting"]
         self.facts: dict[str, Any] = hello["facts"]
-        self.catalog: Catalog = transport.unpack(hello, hello["buffers"])
+        found: Catalog = transport.unpack(hello, hello["buffers"])
+        known = KnownDictionaries(found.dictionaries, partial(_dictionaries, self._channel))
+        self.catalog = dataclasses.replace(found, dictionaries=known)
 
     def _run(
         self,
@@ -172,6 +175,16 @@ def _warn(server: str, seconds: float) -> None:
         f"Server {server} ends in {seconds:.0f} seconds, as nobody uses it. A request or "
         "rmodel.keep_alive() keeps it.\n",
     )
+
+
+def _dictionaries(channel: Connection) -> Mapping[str, DictionaryPoints] | None:
+    """Those that a server has now; None where it does not answer."""
+    try:
+        told = channel.ask(protocol.DICTIONARIES, {})
+    except GarconError:
+        return None
+    found: Mapping[str, DictionaryPoints] = transport.unpack(told, told["buffers"])
+    return found
 
 
 def _hang_up(channel: Connection, session: str) -> None:

@@ -23,7 +23,7 @@ from garcon_jupyter.dictionaries.description import positions_said
 from garcon_jupyter.dictionaries.fetching import locate
 from garcon_jupyter.dictionaries.places import point_of
 from garcon_jupyter.errors import BadRequest, UnclearPoint, UnknownName, UnknownPoint
-from garcon_jupyter.points import DictionaryPoints, is_pattern
+from garcon_jupyter.points import DictionaryPoints, KnownDictionaries, is_pattern
 from garcon_jupyter.points.dictionary_points import CROSS_LAYER
 from garcon_jupyter.wire import requests as wire
 
@@ -131,8 +131,15 @@ class ServedDictionaries(Mapping[str, ServedDictionary]):
         self._rmodel = rmodel
 
     @property
-    def _there(self) -> dict[str, DictionaryPoints]:
-        there: dict[str, DictionaryPoints] = self._rmodel.catalog.dictionaries
+    def _there(self) -> KnownDictionaries:
+        there: KnownDictionaries = self._rmodel.catalog.dictionaries
+        return there
+
+    @property
+    def _now(self) -> KnownDictionaries:
+        """Those that there are now, whoever loaded them."""
+        there = self._there
+        there.renew()
         return there
 
     def load(
@@ -167,8 +174,9 @@ class ServedDictionaries(Mapping[str, ServedDictionary]):
         asked = wire.LoadDictionary(
             path=os.fspath(locate(path, prints.notice)), name=name, at=_points(at)
         )
+        before = set(self._there)
         points, description = self._rmodel._run(asked)
-        fresh = points.name not in self._there
+        fresh = points.name not in before
         self._there[points.name] = points
         if fresh and show:
             prints.plain(0, "stdout", f"{_said(points, description)}\n")
@@ -218,18 +226,19 @@ class ServedDictionaries(Mapping[str, ServedDictionary]):
         return name in self._there
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._there)
+        return iter(list(self._now))
 
     def __len__(self) -> int:
-        return len(self._there)
+        return len(self._now)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return list(self._there)
+        return list(self)
 
     def __repr__(self) -> str:
-        if not self._there:
+        names = list(self)
+        if not names:
             return "<no dictionary is loaded; rmodel.dictionaries.load(PATH) loads one>"
-        return "\n".join(repr(self[name]) for name in self)
+        return "\n".join(repr(self[name]) for name in names)
 
 
 class DictionaryClient(PassClient):
@@ -272,6 +281,7 @@ class DictionaryClient(PassClient):
                 f"There is no error={error!r} of a splice.",
                 f"There are {', '.join(wire.SPLICE_ERRORS)}.",
             )
+        chosen = [self.dictionaries[name] for name in names]
         added = [
             wire.Splice(
                 each.name, error, each.points.untrained if bypass is None else _positions(bypass)

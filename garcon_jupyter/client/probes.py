@@ -287,6 +287,7 @@ class ProbePoints(Mapping[str, ProbePoint]):
         return len(self._names) + len(self._catalog.dictionary_names())
 
     def _ipython_key_completions_(self) -> list[str]:
+        self._catalog.dictionaries.renew()
         return list(self)
 
     def __repr__(self) -> str:

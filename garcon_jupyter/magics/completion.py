@@ -1,7 +1,8 @@
 """Tab completion on the lines of the magics.
 
 Everything is read from the catalog that came with the connection, from the registry's directory and
-from the notebook's variables: completing never asks a server. Names are offered whole while they are
+from the notebook's variables. A server is asked, once, where what is written must be of a dictionary (``….sae.``) and nothing
+that is known begins so: another client may have loaded it. Names are offered whole while they are
 few; where they are many, part by part: ``layers.`` first, then the layers, then what a layer has.
 """
 
@@ -25,6 +26,7 @@ from garcon_jupyter.magics.parser import Parser
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.model_files.embedded import EMBEDDED
 from garcon_jupyter.points import MODULE_PREFIX, Catalog, is_pattern, pattern_regex
+from garcon_jupyter.points.dictionary_points import MARK
 from garcon_jupyter.servers import fleet_files, registry
 
 IDENTIFIER = "garcon"
@@ -117,7 +119,10 @@ def _points(current: Current, fragment: str) -> Iterator[str]:
     model = current.peek()
     if model is None:
         return
-    yield from point_names(model.catalog, fragment)
+    found = point_names(model.catalog, fragment)
+    if not found and f".{MARK}." in fragment and model.catalog.dictionaries.renew():
+        found = point_names(model.catalog, fragment)
+    yield from found
 
 
 def point_names(catalog: Catalog, fragment: str) -> list[str]:

@@ -10,7 +10,7 @@ Not here: where a point is in a model (the server's families), and what a probe 
 """
 
 from garcon_jupyter.points.catalog import Catalog
-from garcon_jupyter.points.dictionary_points import DictionaryPoints
+from garcon_jupyter.points.dictionary_points import DictionaryPoints, KnownDictionaries
 from garcon_jupyter.points.names import (
     MODULE_PREFIX,
     MODULE_SIDES,
@@ -35,6 +35,7 @@ __all__ = [
     "Address",
     "Catalog",
     "DictionaryPoints",
+    "KnownDictionaries",
     "ParameterSpec",
     "PointSpec",
     "fill",

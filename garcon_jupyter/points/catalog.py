@@ -9,7 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from garcon_jupyter.errors import PointUnavailable, UnknownParameter, UnknownPoint
-from garcon_jupyter.points.dictionary_points import DictionaryPoint, DictionaryPoints, taken_apart
+from garcon_jupyter.points.dictionary_points import (
+    MARK,
+    DictionaryPoint,
+    DictionaryPoints,
+    KnownDictionaries,
+    taken_apart,
+)
 from garcon_jupyter.points.names import (
     MODULE_PREFIX,
     MODULE_SIDES,
@@ -47,7 +53,7 @@ class Catalog:
         places: for each template that the model has, where in its modules the value is and how it is computed, in words.
         centred: the norms that take the mean away (LayerNorm; RMSNorm does not), by what the templates of their points begin
             with, such as ``layers.{i}.attn.norm``.
-        dictionaries: that are loaded beside the model, by name; they come and go.
+        dictionaries: that are loaded beside the model, by name; they come and go, and others load some as well.
     """
 
     sizes: dict[str, int]
@@ -60,7 +66,7 @@ class Catalog:
     kinds: tuple[str, ...] = ()
     places: dict[str, str] = field(default_factory=dict)
     centred: tuple[str, ...] = ()
-    dictionaries: dict[str, DictionaryPoints] = field(default_factory=dict)
+    dictionaries: KnownDictionaries = field(default_factory=KnownDictionaries)
 
     @property
     def mapped(self) -> bool:
@@ -236,10 +242,9 @@ class Catalog:
         check_name(pattern, "probe point", UnknownPoint)
         if not is_pattern(pattern) or self._is_module(pattern):
             return [self.point(pattern)]
-        regex = pattern_regex(pattern)
-        of_table = [*self.names(), *self.dictionary_names()]
-        sides = self.module_names() if pattern.startswith(MODULE_PREFIX) else of_table
-        chosen = [self.point(name) for name in sides if regex.fullmatch(name)]
+        chosen = self._chosen(pattern)
+        if not chosen and f".{MARK}." in pattern and self.dictionaries.renew():
+            chosen = self._chosen(pattern)
         if not chosen:
             # One concrete address of the pattern tells whether the point or the numbers are wrong.
             address = self.point(an_example(pattern))
@@ -247,6 +252,12 @@ class Catalog:
                 f"{pattern!r} selects nothing.", f"{address.name} is a point of this model."
             )
         return chosen
+
+    def _chosen(self, pattern: str) -> list[Address]:
+        regex = pattern_regex(pattern)
+        of_table = [*self.names(), *self.dictionary_names()]
+        sides = self.module_names() if pattern.startswith(MODULE_PREFIX) else of_table
+        return [self.point(name) for name in sides if regex.fullmatch(name)]
 
     def _is_module(self, name: str) -> bool:
         """Whether a name is that of a module, though a part of it may look like a wildcard."""

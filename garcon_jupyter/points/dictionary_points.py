@@ -12,8 +12,10 @@ has left them: a change can go nowhere.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 from garcon_jupyter.points.table import PointSpec
 
@@ -104,9 +106,9 @@ class DictionaryPoints:
         nbytes: that it takes in memory, of all ranks that hold a part.
         kind: "token", or one of those that have several points.
         several: of those, the points that they read, each with the one that is written for it, in the order of a pass.
+        untrained: positions of a text that it was not trained on, which splices let by.
     """
 
-        untrained: positions of a text that it was not trained on, which splices let by.
     name: str
     reads: str
     writes: str
@@ -118,9 +120,9 @@ class DictionaryPoints:
     nbytes: int = 0
     kind: str = "token"
     several: tuple[tuple[str, str], ...] = ()
+    untrained: tuple[int, ...] = ()
 
     @property
-    untrained: tuple[int, ...] = ()
     def ends(self) -> tuple[tuple[str, str], ...]:
         """Each point that it reads, with the one that is written for it, in the order of a pass."""
         return self.several or ((self.reads, self.writes),)
@@ -199,3 +201,49 @@ def _together(hosts: list[str]) -> str:
     run = layers == [*range(layers[0], layers[-1] + 1)]
     said = f"{layers[0]}-{layers[-1]}" if run else ",".join(map(str, layers))
     return f"layers.{{{said}}}.{parted[0][2]}" if parted[0] else ""
+
+
+Told = Callable[[], Mapping[str, DictionaryPoints] | None]
+"""Who tells which dictionaries there are now; None where nobody answers."""
+
+
+class KnownDictionaries(dict[str, DictionaryPoints]):
+    """The dictionaries that are known by name. Where others may have loaded some, a name that is not known is asked for, once each time.
+
+    Args:
+        known: those that there were.
+        told: who is asked; None where nobody else knows better, as on the server.
+    """
+
+    def __init__(
+        self, known: Mapping[str, DictionaryPoints] | None = None, told: Told | None = None
+    ) -> None:
+        super().__init__(known or {})
+        self._told = told
+
+    def renew(self) -> bool:
+        """Ask which there are now; whether they are others than those that were known."""
+        found = self._told() if self._told is not None else None
+        if found is None or found.keys() == self.keys():
+            return False
+        self.clear()
+        self.update(found)
+        return True
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (self.renew() and super().__contains__(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """That of a name; asked for, where it is not known."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def __missing__(self, name: str) -> DictionaryPoints:
+        if self.renew() and super().__contains__(name):
+            return self[name]
+        raise KeyError(name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KnownDictionaries, ({**self},)  # whoever it arrives at asks for himself

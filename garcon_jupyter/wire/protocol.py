@@ -1,7 +1,7 @@
 """Names and versions: what a client must know before it can ask anything.
 
 Requests ride on the *shell* channel of rank 0, which is an ordinary Jupyter kernel; short questions
-that must be answered while the model is busy (hello, status, cancel, tokenize, shutdown) ride on the
+that must be answered while the model is busy (hello, status, dictionaries, cancel, tokenize, shutdown) ride on the
 *control* channel. Both are signed with the key of the connection file, which only its owner reads. Large values have a
 socket of their own (:mod:`garcon_jupyter.wire.transfers`), between hosts.
 """
@@ -16,7 +16,7 @@ from garcon_jupyter.errors import VersionMismatch
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port", "data_port")
 """The sockets of a server, as its connection file names them: Jupyter's own, and the one for data."""
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Raised whenever an old client and a new server would misunderstand each other."""
 
 REQUEST = "garcon_request"
@@ -27,6 +27,9 @@ HELLO = "garcon_hello"
 
 STATUS = "garcon_status"
 """Control: what runs, what waits, the idle clock. Never counts as activity."""
+
+DICTIONARIES = "garcon_dictionaries"
+"""Control: the points of the dictionaries that are loaded now, which another client may have loaded. Never counts as activity."""
 
 SESSIONS = "garcon_sessions"
 """Control: which sessions there are, who has them, and what is in them. Never counts as activity."""
@@ -86,6 +89,7 @@ REFUSED = "refused"
 CONTROL_MESSAGES = (
     HELLO,
     STATUS,
+    DICTIONARIES,
     SESSIONS,
     CANCEL,
     DETACH,

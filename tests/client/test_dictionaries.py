@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from garcon_jupyter.errors import (
     UnknownPoint,
     WrongDictionary,
 )
+from garcon_jupyter.wire import protocol
 from tests import checkpoints
 from tests.dictionaries.fixtures import root
 from tests.dictionaries.making import saelens
@@ -91,6 +94,57 @@ def test_whoever_connects_later_has_it(model: garcon.RemoteModel, files: Path) -
     sae = model.dictionaries.load(files, "one")
     other = garcon.connect(model.server)
     assert other.dictionaries["one"].points.reads == sae.points.reads
+    other.close()
+
+
+def test_whoever_is_connected_already_asks_for_a_name_that_he_does_not_know(
+    model: garcon.RemoteModel, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = garcon.connect(model.server)
+    asked: list[str] = []
+    ask = other._channel.ask
+
+    def counted(kind: str, *more: Any) -> Any:
+        asked.append(kind)
+        return ask(kind, *more)
+
+    monkeypatch.setattr(other._channel, "ask", counted)
+    sae = model.dictionaries.load(files, "later")
+    assert other.probe_points[sae.latents.name].shape == ("b", "p", 64)
+    assert asked == [protocol.DICTIONARIES]
+    assert other.dictionaries["later"].points.reads == sae.points.reads
+    with other.spliced("later"):
+        other.forward(ROWS[:1], probes=[])
+    assert asked == [protocol.DICTIONARIES]  # what is known is not asked for again
+    second = model.dictionaries.load(files, "second")
+    chosen = other.probe_points["layers.*.resid_post.sae.second.latents"]
+    assert [address.name for address in chosen.addresses] == [second.latents.name]
+    assert asked == [protocol.DICTIONARIES] * 2
+    with pytest.raises(UnknownPoint, match="those that are: later, second"):
+        other.probe_points["layers.1.resid_post.sae.third.latents"]
+    assert asked == [protocol.DICTIONARIES] * 3
+    with pytest.raises(UnknownName, match="third"), other.spliced("third"):
+        pass
+    for name in ("later", "second"):
+        model.dictionaries.unload(name)
+    assert list(other.dictionaries) == [] and "no dictionary" in repr(other.dictionaries)
+    model.dictionaries.load(files, "third")
+    assert "layers.1.resid_post.sae.third.latents" in other.probe_points._ipython_key_completions_()
+    model.dictionaries.load(files, "fourth")
+    assert other.dictionaries._ipython_key_completions_() == ["third", "fourth"]
+    other.close()
+    assert pickle.loads(pickle.dumps(other.catalog)).dictionaries.keys() == {"third", "fourth"}
+    with pytest.raises(UnknownPoint, match="fifth"):  # nobody is there to ask
+        other.probe_points["layers.1.resid_post.sae.fifth.latents"]
+
+
+def test_loading_what_another_has_loaded_is_told_as_new(
+    model: garcon.RemoteModel, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = garcon.connect(model.server)
+    model.dictionaries.load(files, "shared", show=False)
+    other.dictionaries.load(files, "shared")
+    assert "shared: SAELens standard" in capsys.readouterr().out
     other.close()
 
 

@@ -56,6 +56,7 @@ class ControlHandlers:
         self._answers: dict[str, Callable[[dict[str, Any]], Content]] = {
             protocol.HELLO: self._hello,
             protocol.STATUS: self._status,
+            protocol.DICTIONARIES: self._dictionaries,
             protocol.SESSIONS: self._all_sessions,
             protocol.CANCEL: self._cancel,
             protocol.DETACH: self._detach,
@@ -172,6 +173,11 @@ class ControlHandlers:
             "weights": self._context.weights,
             "ranks": [_with_memory(rank) for rank in self._context.facts["ranks"]],
         }
+
+    def _dictionaries(self, parent: dict[str, Any]) -> Content:
+        """The dictionaries that are loaded, by name."""
+        packed, buffers = transport.pack({**self._context.catalog.dictionaries})
+        return {**packed, "buffers": buffers}
 
     def _keep_alive(self, parent: dict[str, Any]) -> Content:
         """Start the idle time anew."""
