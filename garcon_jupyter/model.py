@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from garcon_jupyter.facets.certificates import Certifying
-from garcon_jupyter.facets.data_runs import DataRuns
 from garcon_jupyter.facets.experimenting import Experimenting
 from garcon_jupyter.facets.pictures import Pictures
 from garcon_jupyter.facets.training_dictionaries import TrainsDictionaries
+from garcon_jupyter.facets.unit_features import UnitFeatures
 
 VARIABLE = "rmodel"
 """The variable of a notebook that holds the model which magics and side bar mean."""
 
 
-class RemoteModel(Pictures, TrainsDictionaries, DataRuns, Certifying, Experimenting):
+class RemoteModel(Pictures, TrainsDictionaries, UnitFeatures, Certifying, Experimenting):
     """A connection to a served model, with a session of its own.
 
     Attributes:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import bisect
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from garcon_jupyter.activation_stores.checksums import combined
 from garcon_jupyter.activation_stores.journal import StoreJournal, damaged
 from garcon_jupyter.activation_stores.row_files import RowFile, RowLayout, bytes_of
 from garcon_jupyter.errors import BadData
@@ -173,8 +174,18 @@ class PointRows:
                 if file.rows != group.rows:
                     raise damaged(file.path, f"it has {file.rows:,} rows of {group.rows:,}")
 
-    def read(self, first: int, count: int, columns: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-        """Rows that follow one another, column by column; all columns, or those named."""
+    def read(
+        self,
+        first: int,
+        count: int,
+        columns: tuple[str, ...] = (),
+        told: list[dict[str, Any]] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Rows that follow one another, column by column; all columns, or those named.
+
+        Args:
+            told: is given what was read of which files, with its checksums, as :meth:`check` takes it.
+        """
         wanted = columns or tuple(self.layout.columns)
         out = {name: array for name, array in self.layout.empty(count).items() if name in wanted}
         done = 0
@@ -183,11 +194,15 @@ class PointRows:
             start, length, group, place = self._table[at]
             skip = first + done - start
             taken = min(length - skip, count - done)
+            sums: dict[str, dict[str, int]] | None = None if told is None else {}
             self.read_group(
                 self.groups[group],
                 place + skip,
                 {name: array[done : done + taken] for name, array in out.items()},
+                sums,
             )
+            if told is not None:
+                told.append({"group": group, "first": place + skip, "rows": taken, "sums": sums})
             done += taken
             at += 1
         return out
@@ -244,6 +259,43 @@ class PointRows:
                 for name, sum_ in self.sums(part).items():
                     if sum_ != part.sums.get(name):
                         raise wrong_sum(self.directory / part.name, name)
+
+    def check(self, told: Sequence[Mapping[str, Any]]) -> None:
+        """Hold what was read, piece by piece and each piece once, against the checksums of the files.
+
+        Args:
+            told: of each piece its group, first row, rows, and checksums by file and column.
+
+        Raises:
+            BadData: a file was damaged; names it. Or not all was read.
+        """
+        seen: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+        for piece in told:
+            seen[piece["group"]].append(piece)
+        for number, group in enumerate(self.groups):
+            pieces = sorted(seen[number], key=lambda piece: piece["first"])
+            for name, columns in self._whole_sums(group, pieces).items():
+                part = next(part for part in group.parts if part.name == name)
+                for column, sum_ in columns.items():
+                    if sum_ != part.sums[column]:
+                        raise wrong_sum(self.directory / name, column)
+
+    def _whole_sums(
+        self, group: RowGroup, seen: Sequence[Mapping[str, Any]]
+    ) -> dict[str, dict[str, int]]:
+        """Checksums of files, of those of the pieces in which they were read."""
+        found: dict[str, dict[str, int]] = {}
+        if sum(told["rows"] for told in seen) != group.rows:
+            raise BadData(f"{group.parts[0].name} was not read whole.", "Give the same call again.")
+        for part in group.parts:
+            widths = RowLayout(part.columns[1] - part.columns[0], self.stored).columns
+            for told in seen:
+                for column, sum_ in told["sums"].get(part.name, {}).items():
+                    _, dtype, width = widths[column]
+                    length = told["rows"] * dtype.itemsize * width
+                    mine = found.setdefault(part.name, {})
+                    mine[column] = combined(mine[column], sum_, length) if column in mine else sum_
+        return found
 
     def close(self) -> None:
         """Let go of the files."""

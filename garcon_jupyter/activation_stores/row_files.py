@@ -154,7 +154,8 @@ class RowFile:
             self._file = -1
 
     def __del__(self) -> None:
-        self.close()
+        if os.close is not None:  # Python itself may be at its end
+            self.close()
 
 
 def bytes_of(array: np.ndarray) -> memoryview:

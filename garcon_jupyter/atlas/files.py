@@ -9,6 +9,8 @@ can use it.
 | `top_values`, `top_places` | float32, int64 [units, k] | the largest values, best first; document << 32 | offset |
 | `top_tokens`, `top_around` | int32, float32 [units, k, w] | tokens around each, and the unit's values there |
 | `sample_values`, `sample_places`, `sample_tokens`, `sample_around` | [units, s, …] | the same of a uniform sample |
+| `wide_values`, `wide_places`, `wide_tokens`, `wide_around` | [units, 10 · e, …] | the same of uniform samples of intervals of equal \
+width, from 0 to the unit's largest value, e of each |
 | `histogram` | int64 [units, bins] | counts; the edges of the bins are in `atlas.json` |
 | `fired` | int64 [units] | tokens at which the unit was above zero |
 | `moments` | float64 [units, 6] | mean, variance, skewness, kurtosis, smallest, largest |
@@ -22,8 +24,8 @@ output makes more, and less, likely |
 sketches of those between points: what merging takes |
 | `sketch_signs` | int64 [points, sums] | the sums of the sketches' signs |
 
-Slots that nothing filled have NaN as value and −1 as token or unit. The last five rows are there where they were asked
-for. Documents are numbered by their position in the data, from 0 or from the `first_document` that was given; the
+Slots that nothing filled have NaN as value and −1 as token or unit. `wide_…` are there where :mod:`garcon_jupyter.features` made the atlas (whose
+sample is of tokens above zero alone), the last five rows where they were asked for. Documents are numbered by their position in the data, from 0 or from the `first_document` that was given; the
 `parts` of ``atlas.json`` say which documents went in, as [first, how many].
 """
 
@@ -129,6 +131,20 @@ class Record:
         parts = self._atlas.index["intervals"]
         each = len(sample) // parts
         return [sample[n * each : (n + 1) * each] for n in range(parts)]
+
+    @property
+    def equal_width(self) -> list[list[Example]]:
+        """Uniform samples of intervals of equal width, from 0 to the unit's largest value; the lowest interval first.
+
+        Most of a unit's values are in the lowest, so that few of :attr:`sample` are in the others.
+
+        Raises:
+            UnknownName: the atlas was made of a run, whose recorders do not draw them: :meth:`garcon_jupyter.RemoteModel.features` does.
+        """
+        slots = self.array("wide_values").shape[0]
+        parts = self._atlas.index["wide_intervals"]
+        each = slots // parts
+        return [self._examples("wide", range(n * each, (n + 1) * each)) for n in range(parts)]
 
     def _examples(self, kind: str, slots: Sequence[int]) -> list[Example]:
         names = ("values", "places", "tokens", "around")

@@ -170,7 +170,7 @@ class Making:
                     files.put(name, what, rows)
                 if self._wanted.mergeable:
                     put_sketches(files, sketches)
-            files.finish(self._vocabulary(), self._facts(run))
+            files.finish(vocabulary(self._model), self._facts(run))
         return open_atlas(self.path)
 
     def _units(self) -> dict[str, int]:
@@ -209,11 +209,6 @@ class Making:
         if self._logits:
             yield from to_the_logits(self._model, name.removesuffix(_NEURONS), self._unembed)
 
-    def _vocabulary(self) -> list[str]:
-        size = self._model.catalog.sizes.get("V", 0)
-        question = Strings([list(range(size))], halves=True)
-        return self._model._ask_tokenizer(question)[0] if size else []
-
     def _facts(self, run: Run) -> dict[str, Any]:
         wanted, of = self._wanted, self._wanted.of
         return {
@@ -229,6 +224,13 @@ class Making:
             "sums": SUMS if self._across else 0,
             "edges": [str(edge) for edge in recorders.Histogram().edges.tolist()],
         } | ({"of": of.name, "labels": list(of.labels)} if of else {})
+
+
+def vocabulary(model: Client) -> list[str]:
+    """The texts of all tokens of a model; none where it came without a tokenizer."""
+    size = model.catalog.sizes.get("V", 0)
+    question = Strings([list(range(size))], halves=True)
+    return model._ask_tokenizer(question)[0] if size else []
 
 
 def make(

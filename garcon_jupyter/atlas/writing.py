@@ -41,6 +41,23 @@ class Writer:
         first = self.first[point]
         self._files[what][first : first + len(rows)] = rows
 
+    def reserve(self, what: str, dtype: str, shape: Sequence[int]) -> None:
+        """Make an array of all units, which others fill; one that is there already stays.
+
+        Args:
+            shape: of what it has of each unit.
+
+        Raises:
+            OSError: there is no room.
+        """
+        path, wanted = self.path / f"{what}.npy", (sum(self.units.values()), *shape)
+        if path.exists():
+            there = np.load(path, mmap_mode="r+")
+            if there.shape == wanted and there.dtype == np.dtype(dtype):
+                self._files[what] = there
+                return
+        self._files[what] = create(path, np.dtype(dtype), wanted)
+
     def put_whole(self, what: str, array: np.ndarray) -> None:
         """Write an array that is not of units.
 

@@ -97,11 +97,23 @@ def _parser() -> argparse.ArgumentParser:
     shuffle.add_argument("src", metavar="SRC", help="directory of a store")
     shuffle.add_argument("dst", metavar="DST", help="a new one, or that of a shuffle cut short")
     shuffle.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
-    shuffle.add_argument("--memory", default="1GB", help="for all processes (default: 1GB)")
-    shuffle.add_argument(
-        "--engine", default="local", help="what runs its tasks: local, ray, dask, ray:ADDRESS, …"
+    _add_engine(shuffle, "1GB")
+    features = command(
+        "features", _features, "find what latents of a dictionary fire on, by a store"
     )
-    shuffle.add_argument("--workers", type=int, help="tasks at a time (default: the cores)")
+    features.add_argument(
+        "dictionary", metavar="DICTIONARY", help="its files; - for the units of the store's point"
+    )
+    features.add_argument("store", metavar="STORE", help="directory of a store, not shuffled")
+    features.add_argument("out", metavar="DIR", help="a new one, or that of a call cut short")
+    features.add_argument("--point", help="of the store, where it has several")
+    features.add_argument("-k", type=int, default=20, help="strongest tokens (default: 20)")
+    features.add_argument("--sample", type=int, default=200, help="sampled tokens (default: 200)")
+    features.add_argument("--without-first", action="store_true", help="leave out first tokens")
+    features.add_argument(
+        "--server", metavar="NAME", help="whose tokenizer says texts (default: the only one)"
+    )
+    _add_engine(features, "2GB")
     fetch = command("fetch", _fetch, "fetch an embedded model into the cache")
     fetch.add_argument("model", metavar="MODEL", help="smollm2 or gemma3-270m")
     command("doctor", _doctor, "check this machine, and say what to do")
@@ -109,6 +121,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 Add = argparse.ArgumentParser
+
+
+def _add_engine(parser: Add, memory: str) -> None:
+    parser.add_argument("--memory", default=memory, help=f"for all processes (default: {memory})")
+    parser.add_argument(
+        "--engine", default="local", help="what runs its tasks: local, ray, dask, ray:ADDRESS, …"
+    )
+    parser.add_argument("--workers", type=int, help="tasks at a time (default: the cores)")
 
 
 # -- the commands --------------------------------------------------------------------------------
@@ -238,6 +258,47 @@ def _shuffle(given: argparse.Namespace) -> int:
     )
     print(mixed)
     return 0
+
+
+def _features(given: argparse.Namespace) -> int:
+    from garcon_jupyter.features import features
+    from garcon_jupyter.points.dictionary_points import name_of
+
+    units = given.dictionary == "-"
+    atlas = features(
+        given.store,
+        given.out,
+        None if units else given.dictionary,
+        given.point,
+        given.k,
+        given.sample,
+        without=["first"] if given.without_first else [],
+        memory=given.memory,
+        engine=given.engine,
+        workers=given.workers,
+        vocabulary=_vocabulary(given.server),
+        name="" if units else name_of(given.dictionary),
+        progress=say,
+    )
+    print(atlas)
+    return 0
+
+
+def _vocabulary(name: str | None) -> list[str]:
+    """The texts of the tokens of a server's model; none where no server is named and not one alone runs."""
+    from garcon_jupyter.atlas.making import vocabulary
+    from garcon_jupyter.model import RemoteModel
+
+    running = registry.servers()
+    if name is None and len(running) != 1:
+        say("No server says the texts of tokens, so their ids are shown: give --server NAME.")
+        return []
+    server = registry.find(name) if name else running[0]
+    model = RemoteModel(server, prefer="garcon features", lasting=False)
+    try:
+        return vocabulary(model)
+    finally:
+        model.close()
 
 
 def _fetch(given: argparse.Namespace) -> int:

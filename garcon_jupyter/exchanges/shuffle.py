@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,22 +14,18 @@ from typing import Any
 import numpy as np
 
 from garcon_jupyter.activation_stores import ActivationStore, journal, making, open_store
-from garcon_jupyter.activation_stores.checksums import combined
 from garcon_jupyter.activation_stores.journal import StoreJournal
-from garcon_jupyter.activation_stores.point_rows import PointRows, RowGroup, wrong_sum
-from garcon_jupyter.activation_stores.row_files import RowLayout
+from garcon_jupyter.activation_stores.point_rows import PointRows
 from garcon_jupyter.activation_stores.writing import MANIFEST, sealed_line
 from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import BadData, BadRequest, DoesNotFit
 from garcon_jupyter.exchanges import keys
+from garcon_jupyter.exchanges.alone import alone
 from garcon_jupyter.exchanges.engines import TaskEngine, engine_of
 from garcon_jupyter.exchanges.engines.local import HereEngine
 from garcon_jupyter.exchanges.exchange import ExchangePlace, exchange
 from garcon_jupyter.exchanges.planning import ExchangePlan, bytes_said, planned
 from garcon_jupyter.exchanges.tasks import FinishTask, PileRows, SeedKey, StoreRows, finish
-
-BETWEEN = ".between"
-"""The directory, in that of the result, for files between passes; gone when it is complete."""
 
 SMALL = 16_000_000
 """Bytes of a store that is shuffled in this process, unless workers are asked for."""
@@ -87,7 +80,7 @@ def shuffle(
     facts = _manifest(source, int(seed))
     if making.begin(directory, facts) and "rows" in journal.get(directory / MANIFEST):
         return open_store(directory)
-    with _alone(directory) as between:
+    with alone(directory, "shuffles into") as between:
         runner: TaskEngine | None = None
         try:
             for point in source.points:
@@ -116,24 +109,6 @@ def _manifest(source: ActivationStore, seed: int) -> dict[str, Any]:
                 sums.update(repr((part.columns, sorted(part.sums.items()), group.runs)).encode())
     order = {"seed": seed, "of": sums.hexdigest(), "before": source.facts.get("order", {})}
     return making.manifest(source.facts["points"], order, source.facts.get("about", {}))
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[Path]:
-    """The directory for files between passes, of this process alone."""
-    between = directory / BETWEEN
-    between.mkdir(exist_ok=True)
-    lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadRequest(
-                f"Another process shuffles into {directory}.", "Wait for its end."
-            ) from None
-        yield between
-    finally:
-        os.close(lock)
 
 
 def _plan(
@@ -297,14 +272,11 @@ class _PointShuffle:
         Raises:
             BadData: a file of it was damaged; names it. Nothing was made of it.
         """
-        for number, group in enumerate(self.rows.groups):
-            seen = sorted(self.seen.get(number, []), key=lambda told: told["first"])
-            for name, columns in _whole_sums(group, seen, self.rows).items():
-                part = next(part for part in group.parts if part.name == name)
-                for column, sum_ in columns.items():
-                    if sum_ != part.sums[column]:
-                        shutil.rmtree(self.between)
-                        raise wrong_sum(self.source.path / name, column)
+        try:
+            self.rows.check([told for seen in self.seen.values() for told in seen])
+        except BadData:
+            shutil.rmtree(self.between)
+            raise
 
     def _conclude(self, final: StoreJournal, lines: Sequence[Mapping[str, Any]]) -> None:
         final.path.unlink(missing_ok=True)
@@ -318,21 +290,3 @@ class _PointShuffle:
             )
             first += line["rows"]
         final.append(*told, {"end": first})
-
-
-def _whole_sums(
-    group: RowGroup, seen: Sequence[Mapping[str, Any]], rows: PointRows
-) -> dict[str, dict[str, int]]:
-    """Checksums of files of the source, of those of the pieces in which they were read."""
-    found: dict[str, dict[str, int]] = {}
-    if sum(told["rows"] for told in seen) != group.rows:
-        raise BadData(f"{group.parts[0].name} was not read whole.", "Give the same call again.")
-    for part in group.parts:
-        widths = RowLayout(part.columns[1] - part.columns[0], rows.stored).columns
-        for told in seen:
-            for column, sum_ in told["sums"].get(part.name, {}).items():
-                _, dtype, width = widths[column]
-                length = told["rows"] * dtype.itemsize * width
-                mine = found.setdefault(part.name, {})
-                mine[column] = combined(mine[column], sum_, length) if column in mine else sum_
-    return found

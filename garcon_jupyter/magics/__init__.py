@@ -16,6 +16,7 @@ Not here: anything that plain Python cannot do as well.
 ``arguments``   words, options and their help
 ``parser``      what reads the words of a line
 ``experiments`` the experiments as words
+``activations`` activations on disk, and features
 ``dictionaries`` dictionaries on the server
 ``dictionary_training``  a dictionary trained
 ``cells``       the body of a cell as a function

@@ -9,7 +9,7 @@ from typing import Any
 from garcon_jupyter.client.probes import MERGE_RULES
 from garcon_jupyter.display.whereabouts import WHY
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.magics import dictionaries, dictionary_training
+from garcon_jupyter.magics import activations, dictionaries, dictionary_training
 from garcon_jupyter.magics.experiments import EXPERIMENTS
 from garcon_jupyter.magics.parser import Parser
 from garcon_jupyter.servers.option_forms import add_certify_options, add_launch_options
@@ -245,21 +245,6 @@ def _clear() -> Parser:
     return parser
 
 
-def _store() -> Parser:
-    parser = Parser(
-        "%garcon store",
-        "Store the activations of a point on disk while data streams past.\n"
-        "The store is put into the variable store. Given again it goes on.",
-        epilog="In Python: store = rmodel.store(POINT, DATA, DIR, …); mixed = garcon.shuffle(DIR, …)",
-    )
-    parser.add_argument("point", metavar="POINT", help="a name, or layers.*.resid_post")
-    parser.add_argument("data", metavar="DATA", help="a file on the server's host, or {variable}")
-    parser.add_argument("directory", metavar="DIR", help="a new directory")
-    parser.add_argument("--dtype", help="bfloat16, float16, float32 or int8 (default: 16 bits)")
-    parser.add_argument("--tokens", type=int, metavar="N", help="so many at most (default: all)")
-    return parser
-
-
 def _logs() -> Parser:
     parser = Parser("%garcon logs", "Show what a server wrote, even after it ended.")
     parser.add_argument("name", metavar="NAME", nargs="?", help="default: the current model's")
@@ -343,7 +328,9 @@ PARSERS: dict[str, Parser] = {
         _result(),
         _cancel(),
         _clear(),
-        _store(),
+        activations.store_parser(),
+        activations.shuffle_parser(),
+        activations.features_parser(),
         dictionaries.parser(),
         dictionary_training.parser(),
         *(word.parser for word in EXPERIMENTS),

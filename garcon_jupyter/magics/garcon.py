@@ -14,7 +14,7 @@ from garcon_jupyter.connection.connection import Endpoint
 from garcon_jupyter.display import certificate, listings
 from garcon_jupyter.display.whereabouts import whereabouts
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.magics import arguments
+from garcon_jupyter.magics import activations, arguments
 from garcon_jupyter.magics.cells import Cell, parse
 from garcon_jupyter.magics.current import Current
 from garcon_jupyter.magics.dictionaries import dictionary
@@ -212,15 +212,6 @@ def _clear(current: Current, given: argparse.Namespace) -> None:
     print(f"Recordings left: {len(model.recordings())}.")
 
 
-def _store(current: Current, given: argparse.Namespace) -> None:
-    model = current.model()
-    store = model.store(
-        given.point, given.data, given.directory, dtype=given.dtype, most_tokens=given.tokens
-    )
-    current.variables["store"] = store
-    print(store if store is not None else f"Stored in {given.directory}, on the server's host.")
-
-
 def _logs(current: Current, given: argparse.Namespace) -> None:
     name = given.name or current.model().server.name
     print(listings.log_tail(name, given.lines))
@@ -259,7 +250,9 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "result": _result,
     "cancel": _cancel,
     "clear": _clear,
-    "store": _store,
+    "store": activations.store,
+    "shuffle": activations.shuffle,
+    "features": activations.features,
     "dictionary": dictionary,
     "dictionary train": train,
     **{experiment.word: experiment for experiment in EXPERIMENTS},

@@ -14,7 +14,7 @@ from garcon_jupyter.magics.arguments import PARSERS
 from tests.conftest import quiet
 from tests.magics.conftest import Notebook
 
-WITHOUT_A_MODEL = {"launch", "connect", "list", "use", "help"}
+WITHOUT_A_MODEL = {"launch", "connect", "list", "use", "help", "shuffle"}
 
 
 def save(save_ctx, tensor):  # type: ignore[no-untyped-def]
@@ -126,6 +126,7 @@ NEEDED = {
     "connectome": "here",
     "read-lens": "a",
     "store": "embed.out a here",
+    "features": "embed.out a here",
     "dictionary": "list",
     "dictionary train": "embed.out a here --width 8",
     **dict.fromkeys(("layout", "pca"), "embed.out a"),

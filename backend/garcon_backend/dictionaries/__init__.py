@@ -10,6 +10,7 @@ Not here: where a point is in a model, requests, and what user code does with a 
 ``dictionary``        the form, computed: latents, reconstruction, error
 ``selection``         which pre-activations pass, whole or in tiles
 ``sparse``            latents that are not 0
+``tiles``             latents of rows on disk, the same bits for any sharding
 ``norms``             activations scaled, and scaled back
 ``several_points``    crosscoders and cross-layer transcoders
 ``one_by_one``        matching pursuit

@@ -210,17 +210,25 @@ class Dictionary:
         shape = (*z.shape[:-1], self.description.latents)
         z = z.reshape(-1, z.shape[-1])
         if self.form.activation.kind in ("topk", "abstopk"):
-            return self._sparse_of(self._strongest(z, tile), shape)
+            return self.sparse_of(self._strongest(z, tile), shape)
         parts = []
         for part in self._tiles(len(z), tile):
             codes = self._gated(self._pre(z, part), part)
             parts.append(sparse.nonzero(codes, self.latents.start + part.start))
         return sparse.of_parts(parts, shape)
 
-    def candidates(self, x: Tensor, tile: int = _TILE) -> Candidates:
-        """The strongest of the latents that it holds, which compete with those of other parts."""
+    def candidates(
+        self, x: Tensor, tile: int = _TILE, best: Candidates | None = None
+    ) -> Candidates:
+        """The strongest of the latents that it holds, which compete with those of other parts.
+
+        Args:
+            x: activations.
+            tile: how many numbers, tokens × latents, may be held.
+            best: those of the parts before, where parts are held one after the other.
+        """
         z = self._z(self._read(x))
-        return self._strongest(z.reshape(-1, z.shape[-1]), tile)
+        return self._strongest(z.reshape(-1, z.shape[-1]), tile, best)
 
     def chosen(self, parts: Sequence[Candidates]) -> Candidates:
         """Of the candidates of all parts those that pass."""
@@ -255,8 +263,7 @@ class Dictionary:
             )
         return values / self.scale[chosen.latents]
 
-    def _strongest(self, z: Tensor, tile: int) -> Candidates:
-        best: Candidates | None = None
+    def _strongest(self, z: Tensor, tile: int, best: Candidates | None = None) -> Candidates:
         for part in self._tiles(len(z), tile):
             pre = self._pre(z, part)
             values, places = selection.strongest(
@@ -267,7 +274,8 @@ class Dictionary:
         assert best is not None
         return best
 
-    def _sparse_of(self, chosen: Candidates, shape: tuple[int, ...]) -> SparseLatents:
+    def sparse_of(self, chosen: Candidates, shape: tuple[int, ...]) -> SparseLatents:
+        """What passes, of all parts, as the latents that are not 0, of a shape."""
         values = self._as_latents(chosen)
         rows, columns = values.nonzero(as_tuple=True)
         return sparse.of_parts(
