@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from garcon_jupyter.activation_stores import ActivationStore, open_store
     from garcon_jupyter.api import connect, easy_garcon, launch, launch_and_connect
     from garcon_jupyter.atlas import Atlas, merge_atlases, open_atlas
+    from garcon_jupyter.client.jobs import jobs
     from garcon_jupyter.client.probes import Probe, ProbePoint, ProbePoints
     from garcon_jupyter.client.recordings import Handle, Recording, Recordings
     from garcon_jupyter.client.resuming import Session, sessions
@@ -75,6 +76,7 @@ _HOMES = {
     "connect": "api",
     "easy_garcon": "api",
     "fleet": "fleets.launching",
+    "jobs": "client.jobs",
     "launch": "api",
     "launch_and_connect": "api",
     "merge_atlases": "atlas",
@@ -161,6 +163,7 @@ __all__ = [
     "connect",
     "easy_garcon",
     "fleet",
+    "jobs",
     "launch",
     "launch_and_connect",
     "merge_atlases",

@@ -114,6 +114,11 @@ def _parser() -> argparse.ArgumentParser:
         "--server", metavar="NAME", help="whose tokenizer says texts (default: the only one)"
     )
     _add_engine(features, "2GB")
+    jobs = command("jobs", _jobs, "list what takes long, or pause, resume or cancel it")
+    jobs.add_argument(
+        "what", metavar="pause|resume|cancel", nargs="?", choices=("pause", "resume", "cancel")
+    )
+    jobs.add_argument("name", metavar="JOB", nargs="?", help="as it is listed, or its end")
     fetch = command("fetch", _fetch, "fetch an embedded model into the cache")
     fetch.add_argument("model", metavar="MODEL", help="smollm2 or gemma3-270m")
     command("doctor", _doctor, "check this machine, and say what to do")
@@ -299,6 +304,13 @@ def _vocabulary(name: str | None) -> list[str]:
         return vocabulary(model)
     finally:
         model.close()
+
+
+def _jobs(given: argparse.Namespace) -> int:
+    from garcon_jupyter.client.jobs import jobs, steered
+
+    print(jobs() if given.what is None else steered(given.what, given.name))
+    return 0
 
 
 def _fetch(given: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ Not here: how anything looks (``display``, ``widgets``), and how bytes travel (`
 ``run``               data streamed past probes
 ``storing``           activations of a run, stored on disk
 ``dictionary_training``  a dictionary in training
+``jobs``              what takes long, on servers and in directories, whoever began it
 ``look``              one context as it passes through a model
 ``preload``           what the first answer needs is imported before it comes
 """

@@ -15,6 +15,7 @@ Not here: what a store is, and where its activations come from.
 ``tasks``     what is run by an engine: rows to piles, and piles to files of a store
 ``exchange``  all passes of one exchange, gone on with where it was
 ``alone``     a directory that one process works in
+``announcing``  how such work is found by others, paused, and gone on with
 ``shuffle``   a store in an order that a seed draws from all
 ``engines``   what runs tasks: processes of this machine, Ray, Dask
 """

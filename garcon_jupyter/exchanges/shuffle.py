@@ -21,6 +21,7 @@ from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import BadData, BadRequest, DoesNotFit
 from garcon_jupyter.exchanges import keys
 from garcon_jupyter.exchanges.alone import alone
+from garcon_jupyter.exchanges.announcing import DirectoryCall, announced
 from garcon_jupyter.exchanges.engines import TaskEngine, engine_of
 from garcon_jupyter.exchanges.engines.local import HereEngine
 from garcon_jupyter.exchanges.exchange import ExchangePlace, exchange
@@ -80,23 +81,34 @@ def shuffle(
     facts = _manifest(source, int(seed))
     if making.begin(directory, facts) and "rows" in journal.get(directory / MANIFEST):
         return open_store(directory)
+    arguments = {
+        "src": str(source.path.absolute()),
+        "dst": str(directory),
+        "seed": int(seed),
+        "memory": memory,
+        "engine": engine if isinstance(engine, str) else "local",
+        "workers": workers,
+        "retries": retries,
+    }
+    call = DirectoryCall("shuffle", f"{__name__}:shuffle", arguments)
     with alone(directory, "shuffles into") as between:
-        runner: TaskEngine | None = None
-        try:
-            for point in source.points:
-                rows = source.point_rows(point)
-                own = _plan(source, rows, plan, bytes_said(memory), workers, between)
-                runner = runner or _runner(engine, workers, source, own)
-                one = _PointShuffle(source, rows, directory, between, int(seed), own)
-                one.run(runner, retries, progress or (lambda line: None))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise _full(directory, error) from None
-        finally:
-            if runner is not None and isinstance(engine, str):
-                runner.close()
-        making.complete(directory, source.rows)
+        with announced(directory, call, progress) as told:
+            runner: TaskEngine | None = None
+            try:
+                for point in source.points:
+                    rows = source.point_rows(point)
+                    own = _plan(source, rows, plan, bytes_said(memory), workers, between)
+                    runner = runner or _runner(engine, workers, source, own)
+                    one = _PointShuffle(source, rows, directory, between, int(seed), own)
+                    one.run(runner, retries, told)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise _full(directory, error) from None
+            finally:
+                if runner is not None and isinstance(engine, str):
+                    runner.close()
+            making.complete(directory, source.rows)
         shutil.rmtree(between)
     return open_store(directory)
 
@@ -128,8 +140,11 @@ def _plan(
     begun = ExchangePlan(**lines[0]["plan"])
     if begun.chunk_rows <= asked.chunk_rows and begun.file_rows == asked.file_rows:
         return ExchangePlan(**{**asdict(begun), "workers": asked.workers})
-    shutil.rmtree(between)
-    between.mkdir()
+    for left in between.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif left.suffix == ".jsonl":
+            left.unlink()
     return asked
 
 

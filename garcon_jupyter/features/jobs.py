@@ -139,14 +139,18 @@ def look(job: LookJob) -> dict[str, Any]:
             f"The dictionary reads {said.d_in} numbers of a token, and {job.shard.point} has {job.shard.store.units}.",
             "Give a store of the point that it was trained on.",
         )
-    rows = len(job.shard.span(job.shard.tiles))
-    count = sum(len(row) for _, row, _, _ in walked(job.dictionary, job.memory, job.shard, []))
+    activation = said.form.activation
+    codes = float(activation.k)
+    if activation.kind not in ("topk", "abstopk", "groupmax"):
+        rows = len(job.shard.span(job.shard.tiles))
+        found = walked(job.dictionary, job.memory, job.shard, [])
+        codes = sum(len(row) for _, row, _, _ in found) / max(1, rows)
     return {
         "latents": said.latents,
         "d_in": said.d_in,
         "weights": said.latents * encoder.latent_bytes,
         "parts": len(encoder.parts),
-        "codes": count / max(1, rows),
+        "codes": codes,
         "formula": said.formula,
         "reads": [place.points[0] for place in said.reads if len(place.points) == 1],
     }

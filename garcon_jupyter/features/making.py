@@ -18,8 +18,9 @@ from garcon_jupyter.amounts import sized
 from garcon_jupyter.array_files import prepare
 from garcon_jupyter.atlas.files import INDEX, Atlas, open_atlas
 from garcon_jupyter.atlas.writing import Writer
-from garcon_jupyter.errors import BadData, BadRequest, DoesNotFit, GarconError
+from garcon_jupyter.errors import BadData, BadRequest, DoesNotFit, GarconError, Interrupted
 from garcon_jupyter.exchanges.alone import BETWEEN, alone
+from garcon_jupyter.exchanges.announcing import DirectoryCall, announced
 from garcon_jupyter.exchanges.engines import TaskEngine, engine_of
 from garcon_jupyter.exchanges.engines.local import HereEngine
 from garcon_jupyter.exchanges.exchange import ExchangePlace, Parts, exchange
@@ -107,24 +108,60 @@ def features(
         return asked.opened(directory)
     if not (directory / BETWEEN).exists():
         prepare(directory, INDEX)
+    arguments = {
+        **asked.kept,
+        "store": str(source.path.absolute()),
+        "out": str(directory),
+        "dictionary": asked.dictionary,
+        "point": point,
+        "without": [*(["first"] if asked.without.first else []), *asked.without.ids],
+        "memory": memory,
+        "engine": engine if isinstance(engine, str) else "local",
+        "workers": workers,
+        "retries": retries,
+        "vocabulary": list(vocabulary),
+        "name": name,
+    }
+    call = DirectoryCall("features", f"{__name__}:features", arguments)
     with alone(directory, "writes features into") as between:
         asked.check(between)
-        try:
-            one = _Making(asked, directory, between, retries, progress or (lambda line: None))
-            one.run(bytes_said(memory), engine, workers, plan, vocabulary)
-        except GarconError:
-            if not (between / PLAN).exists():  # nothing was begun
-                shutil.rmtree(between)
-            raise
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise DoesNotFit(
-                f"The disk of {directory} is full: {sized(shutil.disk_usage(directory).free)} are free.",
-                "Make room, and give the same call again: it goes on.",
-            ) from None
+        with announced(directory, call, progress) as told:
+            _made(
+                asked, directory, between, told, memory, engine, workers, retries, plan, vocabulary
+            )
         shutil.rmtree(between)
     return open_atlas(directory)
+
+
+def _made(
+    asked: _Asked,
+    directory: Path,
+    between: Path,
+    told: Told,
+    memory: int | str,
+    engine: str | TaskEngine,
+    workers: int | None,
+    retries: int,
+    plan: FeaturesPlan | None,
+    vocabulary: Sequence[str],
+) -> None:
+    """Make them; what was not begun leaves nothing behind."""
+    try:
+        one = _Making(asked, directory, between, retries, told)
+        one.run(bytes_said(memory), engine, workers, plan, vocabulary)
+    except Interrupted:
+        raise
+    except GarconError:
+        if not (between / PLAN).exists():
+            shutil.rmtree(between)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DoesNotFit(
+            f"The disk of {directory} is full: {sized(shutil.disk_usage(directory).free)} are free.",
+            "Make room, and give the same call again: it goes on.",
+        ) from None
 
 
 class _Asked:

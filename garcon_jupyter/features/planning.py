@@ -22,7 +22,7 @@ OF_AN_ENCODER = 300_000_000
 
 MOST_WORKERS = 8
 
-QUICK = 2e12
+QUICK = 1e11
 """Operations of an encoder that are done before processes would have started to help."""
 
 _OF_A_ROW = piles.row_bytes(LAYOUT)

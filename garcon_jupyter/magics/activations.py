@@ -61,6 +61,19 @@ def features_parser() -> Parser:
     return parser
 
 
+def jobs_parser() -> Parser:
+    """What can follow the word jobs."""
+    parser = Parser(
+        "%garcon jobs",
+        "List what takes long, or pause, resume or cancel it.\n"
+        "Stores, shuffles, features, trainings and runs, whoever began them; also when the notebook is gone.",
+        epilog="In Python: garcon.jobs(); garcon.jobs()[NAME].pause()",
+    )
+    parser.add_argument("what", metavar="pause|resume|cancel", nargs="?", help="default: list all")
+    parser.add_argument("name", metavar="JOB", nargs="?", help="as it is listed, or its end")
+    return parser
+
+
 def _add_engine(parser: Parser, memory: str) -> None:
     parser.add_argument("--memory", default=memory, help=f"for all processes (default: {memory})")
     parser.add_argument("--engine", default="local", help="what runs its tasks: local, ray, dask")
@@ -112,3 +125,10 @@ def features(current: Current, given: argparse.Namespace) -> None:
     )
     current.variables["features"] = found
     display(found.browse(current.model()))
+
+
+def jobs(current: Current, given: argparse.Namespace) -> None:
+    """List or steer jobs; it takes no model."""
+    from garcon_jupyter.client import jobs as of_all
+
+    print(of_all.jobs() if given.what is None else of_all.steered(given.what, given.name))

@@ -331,6 +331,7 @@ PARSERS: dict[str, Parser] = {
         activations.store_parser(),
         activations.shuffle_parser(),
         activations.features_parser(),
+        activations.jobs_parser(),
         dictionaries.parser(),
         dictionary_training.parser(),
         *(word.parser for word in EXPERIMENTS),

@@ -253,6 +253,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "store": activations.store,
     "shuffle": activations.shuffle,
     "features": activations.features,
+    "jobs": activations.jobs,
     "dictionary": dictionary,
     "dictionary train": train,
     **{experiment.word: experiment for experiment in EXPERIMENTS},

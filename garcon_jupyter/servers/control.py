@@ -13,7 +13,8 @@ from garcon_jupyter.connection.connection_file import process_lives
 from garcon_jupyter.errors import ServerGone
 from garcon_jupyter.servers import slurm
 from garcon_jupyter.servers.server import Server, forget
-from garcon_jupyter.wire import protocol
+from garcon_jupyter.wire import protocol, transport
+from garcon_jupyter.wire.runs import RunStatus
 
 
 @contextlib.contextmanager
@@ -44,6 +45,43 @@ def sessions(server: Endpoint) -> list[dict[str, Any]]:
     with _calling(server) as channel:
         rows: list[dict[str, Any]] = channel.ask(protocol.SESSIONS, {})["sessions"]
     return rows
+
+
+def runs(server: Endpoint) -> list[tuple[str, RunStatus]]:
+    """The runs of all sessions of a server, each with its session: trainings and stores being written among them.
+
+    Raises:
+        ServerGone: it does not answer.
+    """
+    found: list[tuple[str, RunStatus]] = []
+    with _calling(server) as channel:
+        for row in channel.ask(protocol.SESSIONS, {})["sessions"]:
+            session = str(row["session"])
+            answer = _about_run(channel, {"verb": "list", "session": session})
+            found += [(session, status) for status in transport.unpack(answer, answer["buffers"])]
+    return found
+
+
+def steer(server: Endpoint, session: str, run: str, verb: str) -> RunStatus:
+    """Pause, resume or cancel a run of any session; or look at it.
+
+    Args:
+        verb: "pause", "resume", "cancel" or "poll".
+
+    Raises:
+        UnknownName: the session has no such run.
+        ServerGone: it does not answer.
+    """
+    told = {"verb": verb, "session": session, "run": run, "prints": 0}
+    with _calling(server) as channel:
+        answer = _about_run(channel, told)
+    status: RunStatus = transport.unpack(answer, answer["buffers"])
+    return status
+
+
+def _about_run(channel: Connection, told: dict[str, Any]) -> dict[str, Any]:
+    packed, buffers = transport.pack(None)
+    return channel.ask(protocol.RUN, {**told, **packed}, buffers)
 
 
 def keep_alive(server: Endpoint) -> float | None:

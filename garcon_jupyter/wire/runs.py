@@ -115,6 +115,7 @@ class RunStatus:
         prints: how many prints there were.
         first_document: number of the first document.
         training: how a training goes; None of other runs.
+        store: the directory of the store that it writes; "" of other runs.
     """
 
     id: str
@@ -132,6 +133,7 @@ class RunStatus:
     prints: int = 0
     first_document: int = 0
     training: TrainingStatus | None = None
+    store: str = ""
 
     @property
     def rate(self) -> float:

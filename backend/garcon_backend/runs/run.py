@@ -276,4 +276,11 @@ class DataRun:
             tuple(self._printed[len(self._printed) - min(new, len(self._printed)) :]),
             self.prints,
             self.asked.plan.first_document,
+            store=self._store,
         )
+
+    @property
+    def _store(self) -> str:
+        """The directory of the store that the run writes, in which its checkpoints are."""
+        where = self.asked.checkpoint if self.asked.conclude else None
+        return "" if where is None else str(Path(where).parent)
