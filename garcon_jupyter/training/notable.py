@@ -9,7 +9,7 @@ false discoveries over all neurons and tokens that were asked (Benjamini and Hoc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,30 +118,79 @@ class _Corpus:
         return self.number[self.moved_to.get(datum, datum)]
 
 
-def _asked(
-    record: StoredRecord,
-    pattern: str,
-    side: str,
-    group: int,
-    at_least: int,
-    shuffled: int | None,
-) -> tuple[_Corpus, dict[tuple[str, int], Array]]:
-    """The corpus, and the (step, datum) pairs of each neuron with enough data, as numbers of data, each as often as it came."""
-    named: dict[int, int] | None = None
-    if shuffled is not None:
-        ids = sorted({each for line in record.steps.values() for each in line["data"]})
-        others = np.random.default_rng(shuffled).permutation(ids).tolist()
-        named = dict(zip(ids, others, strict=True))
-    corpus = _Corpus(record, named)
-    found: dict[tuple[str, int], Array] = {}
-    for unit in record.select(pattern):
-        table, numbers = of_side(record, unit, side, group)
-        rows = np.unique(np.stack([numbers, table.steps, table.data], 1), axis=0)
-        for neuron in np.unique(rows[:, 0]).tolist():
-            data = rows[rows[:, 0] == neuron, 2]
-            if len(np.unique(data)) >= at_least:
-                found[unit, neuron] = np.array([corpus.at(each) for each in data.tolist()])
-    return corpus, found
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """What is counted of one neuron: a column for each of a token's numbers, in the order of :class:`NotableToken`.
+
+    Attributes:
+        unit: name of the weight.
+        neuron: the neuron's number.
+        of: how many different data moved it.
+        columns: token, count, frequency, relative, data, expected, z, p.
+    """
+
+    unit: str
+    neuron: int
+    of: int
+    columns: Mapping[str, Array]
+
+    def where(self, kept: Array) -> _Counts:
+        """Some of its tokens, by a mask or their places."""
+        some = {name: each[kept] for name, each in self.columns.items()}
+        return _Counts(self.unit, self.neuron, self.of, some)
+
+
+class _Reading:
+    """What both ways to choose read of a record: of neuron after neuron, what is counted of each token.
+
+    Args:
+        record: a record.
+        pattern: of names of weights.
+        side: "hidden unit" or "residual channel".
+        group: join so many neighbours into one.
+        at_least: how many different data must have moved a neuron.
+        shuffled: a seed, by which data exchange their tokens.
+
+    Attributes:
+        corpus: the tokens of all data.
+        tests: how many pairs of neuron and token were asked, once all are read.
+    """
+
+    def __init__(
+        self,
+        record: StoredRecord,
+        pattern: str,
+        side: str,
+        group: int,
+        at_least: int,
+        shuffled: int | None,
+    ) -> None:
+        self._record, self._side, self._group, self._at_least = record, side, group, at_least
+        self._units = record.select(pattern)
+        named: dict[int, int] | None = None
+        if shuffled is not None:
+            ids = sorted({each for line in record.steps.values() for each in line["data"]})
+            others = np.random.default_rng(shuffled).permutation(ids).tolist()
+            named = dict(zip(ids, others, strict=True))
+        self.corpus, self.tests = _Corpus(record, named), 0
+
+    def counts(self, tokens: Sequence[int] | None = None) -> Iterator[_Counts]:
+        """Neuron after neuron; of some tokens, or of all that its data hold."""
+        corpus = self.corpus
+        logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, len(corpus.rows) + 1)))])
+        asked = corpus.holding > 0
+        if tokens is not None:
+            asked = asked & np.isin(np.arange(corpus.size), tokens)
+        for unit in self._units:
+            table, numbers = of_side(self._record, unit, self._side, self._group)
+            rows = np.unique(np.stack([numbers, table.steps, table.data], 1), axis=0)
+            starts = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))
+            for start, end in zip(starts, [*starts[1:], len(rows)], strict=False):
+                data = rows[start:end, 2]
+                if len(np.unique(data)) >= self._at_least:
+                    at = np.array([corpus.at(each) for each in data.tolist()])
+                    self.tests += int(asked.sum())
+                    yield _counted(corpus, unit, int(rows[start, 0]), at, logs, asked)
 
 
 def by_distinct_data(
@@ -152,6 +201,7 @@ def by_distinct_data(
     group: int = 1,
     at_least: int = 20,
     false_discoveries: float = 0.05,
+    tokens: Sequence[int] | None = None,
     texts: Mapping[int, str] | None = None,
     shuffled: int | None = None,
 ) -> NotableTable:
@@ -164,6 +214,7 @@ def by_distinct_data(
         group: join so many neighbours into one, such as the dimensions of a head.
         at_least: how many different data must have moved a neuron.
         false_discoveries: their share at most, among all tokens that are named; with 1 all tokens are.
+        tokens: numbers of those that are asked; by default all.
         texts: of the tokens.
         shuffled: a seed, by which data exchange their tokens: a control, in which nothing is to be found.
 
@@ -171,18 +222,19 @@ def by_distinct_data(
         BadRequest: the record knows no tokens.
         UnknownName: there is no such weight.
     """
-    corpus, asked = _asked(record, pattern, side, group, at_least, shuffled)
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, len(corpus.rows) + 1)))])
-    found: list[NotableToken] = []
-    tests = len(asked) * int((corpus.holding > 0).sum())
-    for (unit, neuron), rows in asked.items():
-        found += _statistics(corpus, unit, neuron, rows, logs)
-    found = _corrected(found, tests)
+    reading = _Reading(record, pattern, side, group, at_least, shuffled)
     whole = false_discoveries >= 1
-    kept = [each for each in found if whole or (each.q <= false_discoveries and each.z > 0)]
-    order = {key: number for number, key in enumerate(asked)}
-    kept.sort(key=lambda each: (order[each.unit, each.neuron], each.p, -each.z))
-    return NotableTable(side, kept, tests, texts or {})
+    found = []
+    for each in reading.counts(
+        tokens
+    ):  # a share is no smaller than p, so that what is left out changes none
+        likely = (each.columns["p"] <= false_discoveries) & (each.columns["z"] > 0)
+        kept = each if whole else each.where(likely)
+        order = np.lexsort((-kept.columns["z"], kept.columns["p"]))
+        found.append(kept.where(order))
+    made = _named(found, reading.tests)
+    kept_ = [each for each in made if whole or each.q <= false_discoveries]
+    return NotableTable(side, kept_, reading.tests, texts or {})
 
 
 def by_frequency(
@@ -214,87 +266,86 @@ def by_frequency(
         BadRequest: the record knows no tokens.
         UnknownName: there is no such weight.
     """
-    corpus, asked = _asked(record, pattern, side, group, 1, shuffled)
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, len(corpus.rows) + 1)))])
-    words = int((corpus.total > 0).sum())
+    reading = _Reading(record, pattern, side, group, 1, shuffled)
+    words = int((reading.corpus.total > 0).sum())
     near = relative or max(named, round(200 * words / SEED_VOCABULARY))
-    kept: list[NotableToken] = []
-    for (unit, neuron), rows in asked.items():
-        common = [t for t in _statistics(corpus, unit, neuron, rows, logs) if t.count >= count]
-        common.sort(key=lambda each: (-each.relative, each.token))
-        best = sorted(common[:near], key=lambda each: (-each.count, each.token))
-        kept += best[:named]
-    tests = len(asked) * words
-    return NotableTable(side, _corrected(kept, tests, keep_order=True), tests, texts or {})
+    kept = []
+    for each in reading.counts():
+        common = each.where(each.columns["count"] >= count)
+        numbers = common.columns
+        best = common.where(np.lexsort((numbers["token"], -numbers["relative"]))[:near])
+        numbers = best.columns
+        kept.append(best.where(np.lexsort((numbers["token"], -numbers["count"]))[:named]))
+    return NotableTable(side, _named(kept, reading.tests), reading.tests, texts or {})
 
 
-def _statistics(
-    corpus: _Corpus, unit: str, neuron: int, rows: Array, logs: Array
-) -> list[NotableToken]:
-    """Of each token of a neuron's data."""
+def _counted(
+    corpus: _Corpus, unit: str, neuron: int, rows: Array, logs: Array, asked: Array
+) -> _Counts:
+    """Of each token that is asked, and that a neuron's data hold."""
     counts = np.bincount(np.concatenate([corpus.rows[at] for at in rows]), minlength=corpus.size)
     drawn = np.unique(rows)
     data = np.bincount(np.concatenate([corpus.sets[at] for at in drawn]), minlength=corpus.size)
-    tokens = np.flatnonzero(counts)
+    tokens = np.flatnonzero((counts > 0) & asked)
     all_data, n, holding = len(corpus.rows), len(drawn), corpus.holding[tokens]
     expected = n * holding / all_data
     spread = expected * (1 - holding / all_data) * (all_data - n) / max(1, all_data - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(spread > 0, (data[tokens] - expected) / np.sqrt(spread), 0.0)
-    p = np.exp(_tails(data[tokens], n, holding, all_data, logs))
     frequency = counts[tokens] / counts.sum()
-    relative = frequency / (corpus.total[tokens] / corpus.total.sum())
-    columns = (tokens, counts[tokens], frequency, relative, data[tokens], expected, z, p)
-    return [
-        NotableToken(
-            unit,
-            neuron,
-            int(t),
-            int(c),
-            float(f),
-            float(r),
-            int(d),
-            n,
-            float(e),
-            float(s),
-            float(w),
-            1.0,
-        )
-        for t, c, f, r, d, e, s, w in zip(*columns, strict=True)
-    ]
+    return _Counts(
+        unit,
+        neuron,
+        n,
+        {
+            "token": tokens,
+            "count": counts[tokens],
+            "frequency": frequency,
+            "relative": frequency / (corpus.total[tokens] / corpus.total.sum()),
+            "data": data[tokens],
+            "expected": expected,
+            "z": z,
+            "p": _tails(data[tokens], n, holding, all_data, logs),
+        },
+    )
 
 
 def _tails(found: Array, n: int, holding: Array, total: int, logs: Array) -> Array:
-    """log P(X ≥ found) for hypergeometric X: n drawn of `total`, of which `holding` count."""
+    """P(X ≥ found) for hypergeometric X: n drawn of `total`, of which `holding` count.
+
+    Summed away from the mean: above it the terms from `found` on, below it one less those before, so that a few dozen terms are enough.
+    """
+    above = found * total >= n * holding
+    step = np.where(above, 1, -1)
+    summed = np.full(len(found), -np.inf)
     whole = logs[total] - logs[n] - logs[total - n]
-    result = np.full(len(found), -np.inf)
-    most = np.minimum(n, holding)
-    for more in range(int((most - found).max(initial=0)) + 1):
-        k = found + more
-        at = (k <= most) & (holding - k >= 0) & (total - holding - (n - k) >= 0)
-        kk, hh = k[at], holding[at]
-        ways = logs[hh] - logs[kk] - logs[hh - kk]
-        rest = logs[total - hh] - logs[n - kk] - logs[total - hh - n + kk]
+    places = np.arange(len(found))
+    k = np.where(above, found, found - 1)
+    while len(places):
+        hold, at = holding[places], k[places]
+        there = (at >= 0) & (at <= np.minimum(n, hold)) & (total - hold >= n - at)
+        places, hold, at = places[there], hold[there], at[there]
+        ways = logs[hold] - logs[at] - logs[hold - at]
+        rest = logs[total - hold] - logs[n - at] - logs[total - hold - n + at]
         term = ways + rest - whole
-        before = result[at]
-        result[at] = np.logaddexp(before, term)
-        if len(term) == 0 or (term < result[at] - 40).all():
-            break
-    limited: Array = np.minimum(result, 0.0)
-    return limited
+        summed[places] = np.logaddexp(summed[places], term)
+        places = places[term > summed[places] - 40]
+        k = k + step
+    part = np.exp(np.minimum(summed, 0.0))
+    return np.where(above, part, 1 - part)
 
 
-def _corrected(
-    found: Sequence[NotableToken], tests: int, keep_order: bool = False
-) -> list[NotableToken]:
-    """With shares of false discoveries over all tests; those that are not in the list count as if their p were 1."""
-    order = sorted(range(len(found)), key=lambda at: found[at].p)
-    shares, least = [1.0] * len(found), 1.0
-    for rank in range(len(order), 0, -1):
-        least = min(least, found[order[rank - 1]].p * tests / rank)
-        shares[order[rank - 1]] = least
-    made = [
-        NotableToken(**{**asdict(each), "q": share})
-        for each, share in zip(found, shares, strict=True)
-    ]
-    return made if keep_order else [made[at] for at in order]
+def _named(found: Sequence[_Counts], tests: int) -> list[NotableToken]:
+    """Tokens with their shares of false discoveries over all tests (those that are not here count as if their p were 1)."""
+    p = np.concatenate([np.empty(0), *(each.columns["p"] for each in found)])
+    order = np.argsort(p, kind="stable")
+    ranked = p[order] * tests / np.arange(1, len(p) + 1)
+    q = np.empty(len(p))
+    q[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
+    shares, made = iter(q.tolist()), []
+    for each in found:
+        columns = {name: column.tolist() for name, column in each.columns.items()}
+        for t, c, f, r, d, e, z, w in zip(*columns.values(), strict=True):
+            numbers = (each.unit, each.neuron, t, c, f, r, d, each.of, e, z, w)
+            made.append(NotableToken(*numbers, next(shares)))
+    return made

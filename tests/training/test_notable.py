@@ -156,3 +156,14 @@ def test_where_outliers_fall_and_when(plant: TrainingRecord) -> None:
     frame = plant.where()
     assert frame.to_numpy().sum() == 60 * 20 * 25 and [*frame.index] == [0, 16, 32, 48]
     assert len(plant.timeline()) == 60 and set(plant.timeline()["optimizer"]) == {"SGD"}
+
+
+def test_of_some_tokens_alone_the_numbers_are_the_same(plant: TrainingRecord) -> None:
+    whole = plant.notable_tokens(at_least=5, false_discoveries=1.0)
+    some = plant.notable_tokens(at_least=5, false_discoveries=1.0, tokens=[TRIGGER, PLANT])
+    kept = [each for each in whole.tokens if each.token in (TRIGGER, PLANT)]
+    assert [(e.unit, e.neuron, e.token, e.z, e.p) for e in some.tokens] == [
+        (e.unit, e.neuron, e.token, e.z, e.p) for e in kept
+    ]
+    neurons = {(each.unit, each.neuron) for each in whole.tokens}
+    assert some.tests == 2 * len(neurons) < whole.tests
