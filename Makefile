@@ -8,6 +8,7 @@
 # make matrix  the tests with other releases of torch and transformers, in environments of their own: an hour, 25 GB of disk
 # make bench  measure how fast it is, beside what one would do without it
 # make javascript   types and tests of the widgets' JavaScript, which takes Node (20 or newer)
+# make training  the experiment of a post on training transparency, whole: an hour on two cores
 # make lab    open the examples in JupyterLab
 # make side-bar   build the side bar anew, which takes Node; its bundle is under version control
 PYTHON ?= python3
@@ -19,7 +20,7 @@ MODEL ?= smollm2
 JAVASCRIPT := tests/widgets/javascript
 TYPESCRIPT := $(JAVASCRIPT)/node_modules/.ready
 
-.PHONY: setup demo quick test needed-by-tests site soak kills matrix bench lint types javascript docs lab side-bar clean
+.PHONY: setup demo quick test needed-by-tests site soak kills matrix bench lint types javascript docs training lab side-bar clean
 
 setup: $(READY)
 
@@ -85,6 +86,9 @@ matrix: $(READY_FOR_TESTS)
 
 bench: $(READY_FOR_TESTS)
 	$(BIN)/python -m benchmarks
+
+training: $(READY_FOR_TESTS)
+	$(BIN)/python -m examples.post
 
 docs: $(READY_FOR_TESTS)
 	$(BIN)/python -m docs.generate
