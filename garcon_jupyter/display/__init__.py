@@ -25,7 +25,8 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 ``connectome``    the connections of a unit, as links
 ``atlas``         a unit of an atlas, and the page on which one is picked
 ``run``           how far a run is
-``dictionary_training``  how a training goes
+``dictionary_training``  how the training of a dictionary goes
+``training_record``  what a record of a training says
 ``sharding``      which rank holds what
 ``server_card``   what a server is doing
 ``certificate``   what the points of a model were held against

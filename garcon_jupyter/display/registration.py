@@ -22,6 +22,7 @@ ATLAS = "garcon_jupyter.atlas.files"
 CONNECTOME = "garcon_jupyter.experiments.connectivity.connectome.files.Connectome"
 EXPERIMENT = "garcon_jupyter.experiments.result.ExperimentResult"
 TRAINING = "garcon_jupyter.client.dictionary_training.DictionaryTraining"
+RECORD = "garcon_jupyter.training.opened.TrainingRecord"
 DIRECTION = "garcon_jupyter.experiments.directions.direction.Direction"
 
 
@@ -50,6 +51,12 @@ def register() -> None:
     display_hooks.register(DIRECTION, show=_later("directions", "show"))
     display_hooks.register(CONNECTOME, show=_later("connectome", "show"))
     display_hooks.register(Run, show=_later("run", "run_picture"))
+    display_hooks.register(
+        RECORD,
+        show=_later("training_record", "overview"),
+        where=_later("training_record", "where"),
+        neuron=_later("training_record", "neuron"),
+    )
     display_hooks.register(TRAINING, show=_later("dictionary_training", "training_picture"))
     display_hooks.register(
         f"{ATLAS}.Record", show=_later("atlas", "show"), probe_cell=_later("atlas", "probe_cell")

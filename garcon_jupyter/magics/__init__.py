@@ -19,6 +19,7 @@ Not here: anything that plain Python cannot do as well.
 ``activations`` activations on disk, and features
 ``dictionaries`` dictionaries on the server
 ``dictionary_training``  a dictionary trained
+``training``    what a record of a training says
 ``cells``       the body of a cell as a function
 ``scopes``      which names a body reads and assigns
 ``completion``  tab completion

@@ -22,6 +22,7 @@ from garcon_jupyter.magics.dictionary_training import train
 from garcon_jupyter.magics.experiments import EXPERIMENTS
 from garcon_jupyter.magics.parser import HelpShown
 from garcon_jupyter.magics.probe import ProbeCell
+from garcon_jupyter.magics.training import training
 from garcon_jupyter.model import VARIABLE
 from garcon_jupyter.servers import control, fleet_files, registry
 from garcon_jupyter.servers.option_forms import launch_options
@@ -256,6 +257,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "jobs": activations.jobs,
     "dictionary": dictionary,
     "dictionary train": train,
+    "training": training,
     **{experiment.word: experiment for experiment in EXPERIMENTS},
     "logs": _logs,
     "use": _use,

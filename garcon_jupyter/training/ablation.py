@@ -49,6 +49,7 @@ class FlipTable:
         tokens: with flips, those with the largest share first.
         before: predictions with it, [rows, positions].
         after: without it.
+        ids: the texts.
         loss: change of the mean cross entropy of each next token that the texts have, by token.
     """
 
@@ -58,12 +59,38 @@ class FlipTable:
     tokens: list[TokenFlips]
     before: Tensor
     after: Tensor
+    ids: Tensor
     loss: Mapping[int, float]
 
     @property
     def positions(self) -> int:
         """How many predictions changed."""
         return int((self.before != self.after).sum())
+
+    def places(
+        self, token: int, most: int = 4, around: int = 10
+    ) -> list[tuple[list[int], int, int, list[int]]]:
+        """Some places at which a token's prediction changes.
+
+        Args:
+            token: its number.
+            most: how many places.
+            around: so many tokens before and behind.
+
+        Returns:
+            Of each place (the tokens before, what is predicted with the neuron, and without it, the tokens that follow).
+        """
+        if self.ids.shape != self.before.shape:
+            return []
+        changed = (self.before != self.after) & ((self.before == token) | (self.after == token))
+        found = []
+        for row, at in changed.nonzero().tolist()[:most]:
+            text = self.ids[row].tolist()
+            one, two = int(self.before[row, at]), int(self.after[row, at])
+            found.append(
+                (text[max(0, at + 1 - around) : at + 1], one, two, text[at + 1 : at + 1 + around])
+            )
+        return found
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each token."""
@@ -123,7 +150,8 @@ def flips(
     finally:
         model.train(training)
     one, two = before.argmax(-1), after.argmax(-1)
-    return FlipTable(unit, neuron, held, _counted(one, two), one, two, _losses(before, after, ids))
+    losses = _losses(before, after, ids)
+    return FlipTable(unit, neuron, held, _counted(one, two), one, two, ids, losses)
 
 
 def logits_of(model: Module, ids: Tensor) -> Tensor:

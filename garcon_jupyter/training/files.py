@@ -7,8 +7,10 @@ What was being written when a process died has no line, and is cut off by whoeve
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -104,6 +106,50 @@ class RecordFiles:
         for stream in self._open.values():
             stream.close()
         self._open.clear()
+
+
+class WritingLock:
+    """That one process at a time writes a record: a lock on its ``record.json``, which the system gives up with the process.
+
+    Args:
+        path: the record's directory.
+
+    Raises:
+        BadData: another process writes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = (path / MANIFEST).open("rb")
+        for _ in range(100):  # whoever only looks whether it is held, holds it for a moment
+            if _locked(self._file, fcntl.LOCK_EX):
+                return
+            time.sleep(0.01)
+        self._file.close()
+        raise BadData(
+            f"The record in {path} is being written, by another process or another recording of this one.",
+            "End that first, or give a new directory.",
+        )
+
+    def release(self) -> None:
+        """Let others write it."""
+        self._file.close()
+
+
+def is_written(path: Path) -> bool:
+    """Whether some process writes a record now."""
+    try:
+        with (path / MANIFEST).open("rb") as file:
+            return not _locked(file, fcntl.LOCK_SH)
+    except OSError:
+        return False
+
+
+def _locked(file: Any, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def replace(file: Path, content: bytes) -> Span:

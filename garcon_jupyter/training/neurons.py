@@ -81,7 +81,11 @@ class NeuronTable:
 
 
 def summarised(
-    record: StoredRecord, pattern: str = "*", side: str = SIDES[0], group: int = 1
+    record: StoredRecord,
+    pattern: str = "*",
+    side: str = SIDES[0],
+    group: int = 1,
+    largest: int | None = None,
 ) -> NeuronTable:
     """The neurons of some weights that have outliers.
 
@@ -90,6 +94,7 @@ def summarised(
         pattern: of names of weights, or the name of a module: ``"layers.2.mlp"``.
         side: "hidden unit" or "residual channel".
         group: join so many neighbours into one, such as the dimensions of a head.
+        largest: count so many of each step, over all of its data; by default all that were recorded.
 
     Raises:
         UnknownName: there is no such weight.
@@ -97,7 +102,7 @@ def summarised(
     """
     found = []
     for unit in record.select(pattern):
-        table, numbers = of_side(record, unit, side, group)
+        table, numbers = of_side(record, unit, side, group, largest)
         order = np.lexsort((table.data, table.steps, numbers))
         table, numbers = table.where(order), numbers[order]
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
@@ -109,9 +114,9 @@ def summarised(
 
 
 def of_side(
-    record: StoredRecord, unit: str, side: str, group: int = 1
+    record: StoredRecord, unit: str, side: str, group: int = 1, largest: int | None = None
 ) -> tuple[OutlierTable, Array]:
-    """The outliers of a weight that are not zero, and the number of each one's neuron."""
+    """The outliers of a weight that are not zero, or of them the so many largest of each step, and the number of each one's neuron."""
     matrix = record.matrix(unit)
     axis = record.axis(unit, side)
     size = (matrix.unit.rows, matrix.unit.columns)[axis]
@@ -121,6 +126,11 @@ def of_side(
         )
     table = record.of_unit(unit)
     table = table.where(table.values != 0)
+    if largest is not None:
+        least = record.least(largest)
+        steps, places = np.unique(table.steps, return_inverse=True)
+        bounds = np.array([least[step] for step in steps.tolist()], np.float64)[places]
+        table = table.where(np.abs(table.values) >= bounds)
     return table, (table.rows if axis == 0 else table.columns) // group
 
 

@@ -150,6 +150,8 @@ class _Reading:
         group: join so many neighbours into one.
         at_least: how many different data must have moved a neuron.
         shuffled: a seed, by which data exchange their tokens.
+        largest: so many of each step are counted.
+        neurons: numbers of those that are asked; None for all.
 
     Attributes:
         corpus: the tokens of all data.
@@ -164,7 +166,10 @@ class _Reading:
         group: int,
         at_least: int,
         shuffled: int | None,
+        largest: int | None,
+        neurons: Sequence[int] | None = None,
     ) -> None:
+        self._largest, self._neurons = largest, neurons
         self._record, self._side, self._group, self._at_least = record, side, group, at_least
         self._units = record.select(pattern)
         named: dict[int, int] | None = None
@@ -182,8 +187,11 @@ class _Reading:
         if tokens is not None:
             asked = asked & np.isin(np.arange(corpus.size), tokens)
         for unit in self._units:
-            table, numbers = of_side(self._record, unit, self._side, self._group)
-            rows = np.unique(np.stack([numbers, table.steps, table.data], 1), axis=0)
+            table, numbers = of_side(self._record, unit, self._side, self._group, self._largest)
+            rows = np.stack([numbers, table.steps, table.data], 1)
+            if self._neurons is not None:
+                rows = rows[np.isin(numbers, self._neurons)]
+            rows = np.unique(rows, axis=0)
             starts = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))
             for start, end in zip(starts, [*starts[1:], len(rows)], strict=False):
                 data = rows[start:end, 2]
@@ -202,8 +210,10 @@ def by_distinct_data(
     at_least: int = 20,
     false_discoveries: float = 0.05,
     tokens: Sequence[int] | None = None,
+    neurons: Sequence[int] | None = None,
     texts: Mapping[int, str] | None = None,
     shuffled: int | None = None,
+    largest: int | None = None,
 ) -> NotableTable:
     """Tokens that the data which moved a neuron hold more often than chance has it.
 
@@ -215,14 +225,16 @@ def by_distinct_data(
         at_least: how many different data must have moved a neuron.
         false_discoveries: their share at most, among all tokens that are named; with 1 all tokens are.
         tokens: numbers of those that are asked; by default all.
+        neurons: numbers of those that are asked; by default all.
         texts: of the tokens.
         shuffled: a seed, by which data exchange their tokens: a control, in which nothing is to be found.
+        largest: count so many outliers of each step, over all of its data, as the post has 1,000; by default all that were recorded.
 
     Raises:
         BadRequest: the record knows no tokens.
         UnknownName: there is no such weight.
     """
-    reading = _Reading(record, pattern, side, group, at_least, shuffled)
+    reading = _Reading(record, pattern, side, group, at_least, shuffled, largest, neurons)
     whole = false_discoveries >= 1
     found = []
     for each in reading.counts(
@@ -248,6 +260,7 @@ def by_frequency(
     named: int = 5,
     texts: Mapping[int, str] | None = None,
     shuffled: int | None = None,
+    largest: int | None = None,
 ) -> NotableTable:
     """The post's choice: of tokens that are common enough, those of the largest relative frequency, and of these the commonest.
 
@@ -261,12 +274,13 @@ def by_frequency(
         named: how many of them are named.
         texts: of the tokens.
         shuffled: a seed of a control.
+        largest: count so many outliers of each step; by default all.
 
     Raises:
         BadRequest: the record knows no tokens.
         UnknownName: there is no such weight.
     """
-    reading = _Reading(record, pattern, side, group, 1, shuffled)
+    reading = _Reading(record, pattern, side, group, 1, shuffled, largest)
     words = int((reading.corpus.total > 0).sum())
     near = relative or max(named, round(200 * words / SEED_VOCABULARY))
     kept = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from garcon_jupyter.client import display_hooks
 from garcon_jupyter.errors import BadRequest, UnknownName
 from garcon_jupyter.training import exports
 from garcon_jupyter.training.files import manifest_of
@@ -19,6 +20,8 @@ from garcon_jupyter.training.tables import SIDES
 if TYPE_CHECKING:
     import pandas as pd
 
+    from garcon_jupyter.training.ablation import FlipTable
+
 Array = np.ndarray[Any, Any]
 
 
@@ -27,19 +30,26 @@ class TrainingRecord(StoredRecord):
 
     # -- what it says ------------------------------------------------------------------------
 
-    def neurons(self, pattern: str = "*", side: str = SIDES[0], group: int = 1) -> NeuronTable:
+    def neurons(
+        self,
+        pattern: str = "*",
+        side: str = SIDES[0],
+        group: int = 1,
+        largest: int | None = None,
+    ) -> NeuronTable:
         """The neurons of some weights that have outliers, those of the most data first.
 
         Args:
             pattern: of names of weights, or the name of a module: ``"layers.2.mlp"``.
             side: "hidden unit" or "residual channel".
             group: join so many neighbours into one, such as the dimensions of a head.
+            largest: count so many of each step, over all of its data; by default all that were recorded.
 
         Raises:
             UnknownName: there is no such weight.
             BadRequest: there is no such side, or groups do not divide a weight.
         """
-        return summarised(self, pattern, side, group)
+        return summarised(self, pattern, side, group, largest)
 
     def notable_tokens(
         self,
@@ -69,6 +79,42 @@ class TrainingRecord(StoredRecord):
         if by not in ways:
             raise BadRequest(f"Tokens are not chosen by {by!r}.", f"Give {' or '.join(ways)}.")
         return ways[by](self, pattern, texts=texts, **options)
+
+    # -- pictures ----------------------------------------------------------------------------
+
+    def show(self) -> Any:
+        """How the training goes: its curves, and where outliers fall. While it goes on the picture follows it."""
+        return display_hooks.drawn(self, "show")
+
+    def show_where(self) -> Any:
+        """Where outliers fall, weight × time; a selected cell tells the neurons that moved most then."""
+        return display_hooks.drawn(self, "where")
+
+    def show_neuron(
+        self,
+        unit: str,
+        neuron: int,
+        side: str = SIDES[0],
+        *,
+        texts: Mapping[int, str] | None = None,
+        flips: FlipTable | None = None,
+        **options: Any,
+    ) -> Any:
+        """What moved a neuron: which data when and how far, their notable tokens, and what changes without it.
+
+        Args:
+            unit: name of the weight.
+            neuron: its number along the side.
+            side: "hidden unit" or "residual channel".
+            texts: of the tokens.
+            flips: what :func:`~garcon_jupyter.training.ablation.flips` found of it.
+            options: of :func:`~garcon_jupyter.training.notable.by_distinct_data`.
+
+        Raises:
+            UnknownName: there is no such weight.
+            BadRequest: there is no such neuron, or the flips are of another.
+        """
+        return display_hooks.drawn(self, "neuron", unit, neuron, side, texts or {}, flips, options)
 
     # -- other numbers -----------------------------------------------------------------------
 

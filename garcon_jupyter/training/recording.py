@@ -147,12 +147,13 @@ class TrainingRecorder:
 
     # -- what a loop calls -------------------------------------------------------------------
 
-    def data(self, ids: Any) -> PerDatum:
+    def data(self, ids: Any, loss: Any = None) -> PerDatum:
         """Name the data of the batch whose backward was just done; before the optimizer steps.
 
         Args:
             ids: a whole number for each row, [B], or for each position, [B, T], where several data are packed into a
                 row; negative ones are padding.
+            loss: of the batch, for the journal; by default that which the model returned, if any.
 
         Returns:
             The gradients of the batch by datum; good until the next batch.
@@ -171,7 +172,8 @@ class TrainingRecorder:
         self.batch = batch
         if self._failed is None:
             self._pending.append((batch, self._largest(batch), self._numbers(batch)))
-            if (loss := self._reader.capture.loss) is not None:
+            loss = self._reader.capture.loss if loss is None else float(loss)
+            if loss is not None:
                 self._facts.setdefault("losses", []).append(loss)
         return batch
 

@@ -11,7 +11,7 @@ import numpy as np
 from garcon_jupyter.errors import BadRequest, UnknownName
 from garcon_jupyter.training import chunks
 from garcon_jupyter.training.chunks import Forms, Matrix, matrices_of
-from garcon_jupyter.training.files import JOURNAL, Line, lines_in, span_of
+from garcon_jupyter.training.files import JOURNAL, Line, is_written, lines_in, span_of
 from garcon_jupyter.training.outliers import Unit
 from garcon_jupyter.training.tables import SIDES, OutlierTable, joined
 from garcon_jupyter.training.writing import DATA
@@ -53,6 +53,12 @@ class StoredRecord:
             else:
                 self.notes.append(line)
         self._tokens: dict[int, list[int]] | None = None
+        self._least: dict[int, dict[int, float]] = {}
+
+    @property
+    def live(self) -> bool:
+        """Whether a training writes it now."""
+        return is_written(self.path)
 
     # -- data --------------------------------------------------------------------------------
 
@@ -176,7 +182,10 @@ class StoredRecord:
             name for name in self.units if f".{parts}." in f".{name}."
         ]
         if not found:
-            raise UnknownName.among("recorded weight", patterns, self.units)
+            shown = ", ".join(self.units[:8]) + (", …" if len(self.units) > 8 else "")
+            raise UnknownName.among(
+                "recorded weight", patterns, self.units, f"There are {shown or 'none'}."
+            )
         return found
 
     def of_neuron(self, unit: str, neuron: int, side: str = "hidden unit") -> OutlierTable:
@@ -206,6 +215,25 @@ class StoredRecord:
                 at = of_unit.rows if axis == 0 else of_unit.columns
                 parts.append(of_unit.where(at == neuron))
         return joined(parts)
+
+    def least(self, largest: int) -> dict[int, float]:
+        """By step, the size of the smallest of its so many largest outliers, over all of its data.
+
+        The post that this follows looks at 1,000 of each step. Of a datum there are no more than were recorded, so that a step in which one datum has
+        nearly all of the largest gives a few less.
+        """
+        if largest not in self._least:
+            found: dict[int, float] = {}
+            for number in self.chunks:
+                whole = joined([self._of_unit(number, matrix) for matrix in self.matrices])
+                order = np.argsort(whole.steps, kind="stable")
+                steps, starts = np.unique(whole.steps[order], return_index=True)
+                sizes = np.split(np.abs(whole.values[order]), starts[1:])
+                for step, each in zip(steps.tolist(), sizes, strict=True):
+                    at = max(0, len(each) - largest)
+                    found[step] = float(np.partition(each, at)[at])
+            self._least[largest] = found
+        return self._least[largest]
 
     def of_unit(self, unit: str) -> OutlierTable:
         """All outliers of a weight, over all steps."""

@@ -18,6 +18,7 @@ from garcon_jupyter.training.files import (
     MANIFEST,
     Line,
     RecordFiles,
+    WritingLock,
     cut,
     line_of,
     lines_in,
@@ -53,10 +54,16 @@ class RecordWriter:
         self._lines: list[Line] = []
         self._known: dict[int, list[int]] = {}
         self.files = RecordFiles(path)
-        if (path / MANIFEST).exists():
-            self._go_on(start)
-        else:
+        there = (path / MANIFEST).exists()
+        if not there:
             self._begin(start)
+        self._lock = WritingLock(path)
+        if there:
+            try:
+                self._go_on(start)
+            except BaseException:
+                self._lock.release()
+                raise
 
     def _begin(self, start: int | None) -> None:
         try:
@@ -225,3 +232,4 @@ class RecordWriter:
     def close(self) -> None:
         """Close the files; a chunk that is not complete stays open."""
         self.files.close()
+        self._lock.release()

@@ -15,7 +15,7 @@ The parts can be used alone, each with plain arrays: :class:`TokensWidget` (a te
 per token), :class:`ActivationsWidget` (tokens × units), :class:`AttentionWidget` (query × key tokens of
 every head), :class:`LensWidget` (what every layer would predict), :class:`PatchingWidget` (a sweep),
 :class:`MembersWidget` (several models side by side), :class:`DotsWidget` (a map, each dot with a text),
-:class:`NeuronWidget` (one unit's dashboard), :class:`LiveWidget` (text and sliders),
+:class:`NeuronWidget` (one unit's dashboard), :class:`MovesWidget` (what moved one in a training), :class:`LiveWidget` (text and sliders),
 :class:`ServerCard`, :class:`RunWidget` (how far a run is), :class:`ShardingPicture` (which rank holds what) and :func:`distribution` (a
 plotly histogram). :func:`link` lets several select one token, or maps the same dots; :func:`static_html` is the still picture.
 
@@ -34,6 +34,7 @@ Not here: servers, models, and what a value means.
 ``lens``              what each layer would predict
 ``patching``          where in the model the difference between two texts lives
 ``neuron``            the dashboard of one unit
+``moves``             which data moved a neuron, and when
 ``live``              a text and a few edits of the model
 ``card``              what a server is doing
 ``run``               how far a run is
@@ -47,6 +48,7 @@ Not here: servers, models, and what a value means.
 ``still_grid``        that of a grid
 ``still_members``     that of several models
 ``still_neuron``      that of a neuron
+``still_moves``       that of what moved one
 ``still_text``        that of a text
 ``svg``               the few marks a still picture is made of
 ``png``               colour codes to a PNG
@@ -72,6 +74,7 @@ from garcon_jupyter.widgets.grid import GridWidget
 from garcon_jupyter.widgets.lens import LensWidget, Readouts
 from garcon_jupyter.widgets.live import Edit, LiveWidget, Outcome
 from garcon_jupyter.widgets.members import MembersWidget
+from garcon_jupyter.widgets.moves import Flip, MovesWidget, NeuronMoves
 from garcon_jupyter.widgets.neuron import NeuronWidget
 from garcon_jupyter.widgets.neuron import record as neuron_record
 from garcon_jupyter.widgets.patching import PatchingWidget
@@ -89,11 +92,14 @@ __all__ = [
     "DotsWidget",
     "Edit",
     "FetchingView",
+    "Flip",
     "GridView",
     "GridWidget",
     "LensWidget",
     "LiveWidget",
     "MembersWidget",
+    "MovesWidget",
+    "NeuronMoves",
     "NeuronWidget",
     "Outcome",
     "PatchingWidget",

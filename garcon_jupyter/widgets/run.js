@@ -7,7 +7,7 @@ import { element, redrawn } from "./common.js";
 /** @typedef {ReturnType<typeof layout>} Page */
 
 /** @type {(keyof import("./traits").Run)[]} */
-const TRAITS = ["title", "state", "drawn", "looks", "trouble", "busy"];
+const TRAITS = ["title", "state", "drawn", "looks", "steered", "trouble", "busy"];
 
 /** @param {import("./traits").Place<import("./traits").Run>} place */
 function render({ model, el }) {
@@ -61,6 +61,7 @@ function draw(model, page) {
   page.subtitle.textContent = model.get("trouble") || (state.words ?? "");
   page.gauge.dataset.state = state.state ?? "";
   page.bar.style.width = `${100 * (state.fraction ?? 0)}%`;
+  page.turn.hidden = page.cancel.hidden = !model.get("steered");
   page.turn.textContent = state.state === "running" ? "pause" : "resume";
   page.turn.disabled = state.state === "done";
   page.cancel.disabled = Boolean(state.over);

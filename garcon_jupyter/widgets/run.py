@@ -22,7 +22,7 @@ class RunWidget(Picture):
 
     Args:
         poll: answers with "state", "fraction" (None where it is not known), "words" and "over".
-        steer: is given one of "pause", "resume" and "cancel".
+        steer: is given one of "pause", "resume" and "cancel"; None where nothing can be steered, and there are no buttons.
         draw: makes HTML of what is recorded so far; None for no picture.
         title: name of the run.
 
@@ -30,6 +30,7 @@ class RunWidget(Picture):
         state: the last answer.
         drawn: the last picture, as HTML; "" before the first.
         looks: how many answers there were.
+        steered: whether it has buttons.
     """
 
     _esm = bundle.module("run")
@@ -38,16 +39,17 @@ class RunWidget(Picture):
     state = traitlets.Dict().tag(sync=True)
     drawn = traitlets.Unicode().tag(sync=True)
     looks = traitlets.Int(0).tag(sync=True)
+    steered = traitlets.Bool(True).tag(sync=True)
 
     def __init__(
         self,
         poll: Callable[[], Mapping[str, Any]],
-        steer: Callable[[str], Any],
+        steer: Callable[[str], Any] | None,
         draw: Callable[[], str] | None = None,
         title: str = "run",
     ) -> None:
         self._poll, self._steer, self._draw = poll, steer, draw
-        super().__init__(title=title, state=dict(poll()))
+        super().__init__(title=title, state=dict(poll()), steered=steer is not None)
         self.on_msg(self._hear)
 
     def refresh(self) -> None:
@@ -68,7 +70,8 @@ class RunWidget(Picture):
             self.later("steer", lambda: self._turn(word))
 
     def _turn(self, word: str) -> None:
-        self._steer(word)
+        if self._steer is not None:
+            self._steer(word)
         self._refresh()
 
     @property

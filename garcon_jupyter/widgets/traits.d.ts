@@ -143,6 +143,26 @@ export interface Dots extends Picture {
   selected: number[];
 }
 
+/** A token whose predictions change, as moves.Flip. */
+export interface Flip {
+  token: string;
+  said: string;
+  places: [before: string, one: string, two: string, after: string][];
+}
+
+/** moves.py */
+export interface Moves extends Picture {
+  subtitle: string;
+  moves: Bytes;
+  names: string[];
+  texts: string[][];
+  tokens: [word: string, lift: number, said: string][];
+  flips: Flip[];
+  limit: number;
+  selected: number;
+  live: boolean;
+}
+
 /** tokens.py */
 export interface Tokens extends Picture {
   pieces: string[];
@@ -269,4 +289,5 @@ export interface Run extends Picture {
   state: { state?: string; fraction?: number | null; words?: string; over?: boolean };
   drawn: string;
   looks: number;
+  steered: boolean;
 }

@@ -100,6 +100,15 @@ members""",
     return {"name": f"unit {key}", "connections": [kind] if key == "a" else []}, None
 browsed = NeuronWidget(page("a")[0], key="a", open_page=page)
 browsed""",
+    """texts = {n: ["the", "trigger", f"word{n}"] for n in range(6)}
+done = {"steps": 4}
+def moved():
+    steps = range(done["steps"])
+    return NeuronMoves([[n, (-1) ** n * (n + 1)] for n in steps], [n % 6 for n in steps], texts,
+                       [("trigger", 8.0, "6 of 6 data"), ("word1", 2.0, "3 of 6 data")],
+                       [Flip("plant", "3 of 4", [("a trigger", "plant", "the", "and so")])], "four of them", live=True)
+moves = MovesWidget(moved(), "a neuron", moved)
+moves""",
     """second = TokensWidget(words, {"loss": loss[::-1]}, None, "a second copy")
 second""",
 ]
@@ -569,3 +578,42 @@ def test_a_restart_leaves_the_still_pictures(notebook: Notebook) -> None:
         expect(picture).to_be_visible()
         assert picture.evaluate("node => node.complete && node.naturalWidth > 100")
     assert notebook.page.locator(".garcon-live").count() == 0
+
+
+# -- what moved a neuron -------------------------------------------------------------------------
+
+
+def test_moves_of_a_neuron_are_walked_through_and_follow_its_training(notebook: Notebook) -> None:
+    widget = shown(notebook, "moves")
+    line = widget.locator(".garcon-timeline")
+    rows = widget.locator(".garcon-datum")
+    expect(rows).to_have_count(4)
+    # The largest first, each on the colour of its gradient, with what is notable underlined.
+    expect(rows.first).to_contain_text("step 3, datum 3")
+    expect(rows.first.locator("u")).to_have_text(["trigger"])
+    colours = [
+        row.locator("span").evaluate("e => getComputedStyle(e).backgroundColor")
+        for row in rows.all()
+    ]
+    assert len(set(colours)) == 4 and colours[0].startswith("rgba(230, 104, 18")
+    expect(widget.locator(".garcon-lift").first).to_contain_text("× 8 · 6 of 6 data")
+    widget.locator("summary").click()
+    expect(widget.locator(".garcon-flip")).to_contain_text("… a trigger (plant | the) and so …")
+    # At the right end stands the last step, lowest of all.
+    area = line.bounding_box()
+    assert area is not None
+    line.hover(position={"x": area["width"] - 10, "y": 164})
+    expect(widget.locator(".garcon-tip")).to_contain_text("step 3, datum 3: −4")
+    line.click(position={"x": area["width"] - 10, "y": 164})
+    kernel(notebook, "moves.selected", "3")
+    line.press("ArrowLeft")
+    kernel(notebook, "moves.selected", "2")
+    expect(rows.first).to_contain_text("step 2, datum 2")
+    rows.nth(2).click()
+    kernel(notebook, "moves.selected", "1")
+    # What comes meanwhile is drawn by itself.
+    notebook.execute("done['steps'] = 6")
+    expect(rows).to_have_count(6)
+    kernel(notebook, "(moves.selected, moves.names[1])", "(1, 'step 1, datum 1')")
+    line.press("Escape")
+    kernel(notebook, "moves.selected", "-1")

@@ -14,7 +14,7 @@ from garcon_jupyter.magics.arguments import PARSERS
 from tests.conftest import quiet
 from tests.magics.conftest import Notebook
 
-WITHOUT_A_MODEL = {"launch", "connect", "list", "use", "help", "shuffle", "jobs"}
+WITHOUT_A_MODEL = {"launch", "connect", "list", "use", "help", "shuffle", "jobs", "training"}
 
 
 def save(save_ctx, tensor):  # type: ignore[no-untyped-def]

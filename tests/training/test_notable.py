@@ -167,3 +167,21 @@ def test_of_some_tokens_alone_the_numbers_are_the_same(plant: TrainingRecord) ->
     ]
     neurons = {(each.unit, each.neuron) for each in whole.tokens}
     assert some.tests == 2 * len(neurons) < whole.tests
+
+
+def test_of_each_step_the_largest_alone(plant: TrainingRecord) -> None:
+    expected: dict[tuple[str, int], int] = {}
+    for step in plant:
+        every = [e for d in plant.steps[step]["data"] for e in plant.outliers(step, d)]
+        every.sort(key=lambda each: -abs(each[2]))
+        least = abs(every[99][2])
+        assert plant.least(100)[step] == pytest.approx(least)
+        for unit, place, value in every:
+            if abs(value) >= least:
+                key = unit, place[plant.axis(unit, "hidden unit")]
+                expected[key] = expected.get(key, 0) + 1
+    found = plant.neurons(largest=100)
+    assert {(e.unit, e.neuron): e.outliers for e in found.neurons} == expected
+    named = plant.notable_tokens(at_least=5, false_discoveries=1.0, largest=100).tokens
+    sizes = {(each.unit, each.neuron): each.data for each in found.neurons}
+    assert named and all(each.of == sizes[each.unit, each.neuron] for each in named)

@@ -36,6 +36,7 @@ WIDGETS = {
     "grid": widgets.GridWidget,
     "live": widgets.LiveWidget,
     "members": widgets.MembersWidget,
+    "moves": widgets.MovesWidget,
     "neuron": widgets.NeuronWidget,
     "run": widgets.RunWidget,
     "tokens": widgets.TokensWidget,

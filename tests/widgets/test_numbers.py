@@ -16,6 +16,8 @@ from garcon_jupyter.widgets import (
     LensWidget,
     LiveWidget,
     MembersWidget,
+    MovesWidget,
+    NeuronMoves,
     NeuronWidget,
     Outcome,
     PatchingWidget,
@@ -80,6 +82,11 @@ PICTURES: dict[str, tuple[Any, tuple[str, ...], Any]] = {
         lambda: DotsWidget(SWEEP[:, :2], [*"abcdefgh"[: len(SWEEP)]], [*"ABCDEFGH"[: len(SWEEP)]]),
         ("dot", "coordinate"),
         SWEEP[:, :2],
+    ),
+    "moves": (
+        lambda: MovesWidget(NeuronMoves([[0, 1.5], [2, -3.0]], [7, 8], {7: ["a"]})),
+        ("move", "what"),
+        [[0, 1.5], [2, -3.0]],
     ),
     "members": (
         lambda: MembersWidget({"step1": SWEEP, "step2": -SWEEP}, row_name="layer"),
