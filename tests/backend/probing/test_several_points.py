@@ -447,6 +447,11 @@ def test_what_a_pass_has_left_is_read_alone(
         # A gradient there is that of nothing that follows; a loss of its own has one.
         exact.backward(IDS, a_logit, probes=[point.probe(save_gradient, grad=True)])
         assert not exact.recordings()[point.name].gradient.any()
+    with pytest.raises(PointUnavailable, match="behind"):
+        exact.experiments.patch(
+            [5, 6, 7, 8], [5, 9, 7, 8], crossed.point("latents", layer=0).name, by="position",
+            answers=(7, 9), progress=False,
+        )  # fmt: skip
     point = crossed.point("reconstruction", layer=0)
     first = exact.probe_points["layers.0.resid_post"]
     exact.backward(

@@ -17,7 +17,7 @@ from garcon_backend.execution.patching.cells import ALL, RowPatch
 from garcon_backend.probing.point_places import site_here
 from garcon_backend.probing.probed_pass import ProbedPass
 from garcon_backend.probing.rank import Rank
-from garcon_backend.probing.user_calls import Point
+from garcon_backend.probing.user_calls import READ_IT, Point, left_behind
 from garcon_backend.process.user_code import UserFailure
 from garcon_jupyter.errors import BadRequest, GarconError, PointUnavailable
 from garcon_jupyter.points import Address
@@ -110,6 +110,9 @@ class PatchedPass(OwnPass):
 
     def _at(self, point: Point, x: Tensor) -> Tensor | None:
         name = point.address.name
+        if point.left_behind:
+            self.fail(PointUnavailable(left_behind(point), READ_IT))
+            return None
         sources = x if self._kept is None else self._kept[name]
         new = x.detach().clone()
         for patch in self._patches[name]:
