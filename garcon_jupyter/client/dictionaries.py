@@ -317,4 +317,5 @@ def _points(at: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _said(points: DictionaryPoints, description: Description) -> str:
-    return f"{points.name}: {description}; {sized(points.nbytes)}"
+    first, _, rest = str(description).partition("\n")
+    return f"{points.name}: {first}; {sized(points.nbytes)}\n{rest}"

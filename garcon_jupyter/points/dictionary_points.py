@@ -224,10 +224,11 @@ class KnownDictionaries(dict[str, DictionaryPoints]):
     def renew(self) -> bool:
         """Ask which there are now; whether they are others than those that were known."""
         found = self._told() if self._told is not None else None
-        if found is None or found.keys() == self.keys():
+        if found is None or found == {**self}:
             return False
-        self.clear()
-        self.update(found)
+        self.update(found)  # first: at no moment is one missing that stays
+        for name in self.keys() - found.keys():
+            self.pop(name, None)
         return True
 
     def __contains__(self, name: object) -> bool:

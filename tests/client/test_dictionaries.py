@@ -112,7 +112,7 @@ def test_whoever_is_connected_already_asks_for_a_name_that_he_does_not_know(
     sae = model.dictionaries.load(files, "later")
     assert other.probe_points[sae.latents.name].shape == ("b", "p", 64)
     assert asked == [protocol.DICTIONARIES]
-    assert other.dictionaries["later"].points.reads == sae.points.reads
+    assert other.dictionaries["later"].points == sae.points
     with other.spliced("later"):
         other.forward(ROWS[:1], probes=[])
     assert asked == [protocol.DICTIONARIES]  # what is known is not asked for again

@@ -216,7 +216,11 @@ class LoadDictionaryHandler(RequestHandler[wire.LoadDictionary]):
     def combine(self, parts: Any) -> Any:
         """What the model has by it, with the memory that it takes on all ranks."""
         points, description, _ = parts[0]
-        return replace(points, nbytes=sum(nbytes for _, _, nbytes in parts)), description
+        points = replace(points, nbytes=sum(nbytes for _, _, nbytes in parts))
+        self.rank.bound.catalog.dictionaries[points.name] = (
+            points  # as other clients are told of it
+        )
+        return points, description
 
 
 def _name_of(address: Address) -> str:
