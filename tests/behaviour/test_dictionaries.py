@@ -189,6 +189,7 @@ def test_on_any_ranks_as_in_one_process(
 def test_over_three_stages_in_bfloat16(path: Path, tmp_path: Path) -> None:
     """The stage between has no point of the crosscoder, and hands on what the first sends; the stream stays what it is to the last bit."""
     told: list[Told] = []
+    bytes_of: list[int] = []
     here = garcon.connect(open_here(path, dtype="bfloat16"))
     model = garcon.connect(
         garcon.launch(path, name="three", progress=quiet, pp=3, dtype="bfloat16").name
@@ -200,6 +201,7 @@ def test_over_three_stages_in_bfloat16(path: Path, tmp_path: Path) -> None:
     for one in (here, model):
         ends = one.dictionaries.load(files, "ends", show=False)
         clt = one.dictionaries.load(layered, "layered", show=False)
+        bytes_of.append(clt.points.nbytes)
         clean = one.forward(IDS, probes=[])
         with one.spliced("ends", "layered", error="frozen"):
             assert torch.equal(one.forward(IDS, probes=[]), clean)
@@ -209,6 +211,7 @@ def test_over_three_stages_in_bfloat16(path: Path, tmp_path: Path) -> None:
         told[-1] |= {probe.point: one.recordings()[probe.point].value for probe in looks}
     model.shutdown()
     here.close()
+    assert bytes_of[0] <= bytes_of[1] < 1.2 * bytes_of[0]  # each stage holds its own layers'
     for what, value in told[0].items():
         assert torch.allclose(told[1][what].float(), value.float(), rtol=0.05, atol=0.1), what
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from garcon_backend.dictionaries.files import SUFFIXES, Files
 from garcon_backend.dictionaries.formats import FORMATS, Format
 from garcon_backend.dictionaries.in_context import InContext
 from garcon_backend.dictionaries.one_by_one import Pursuit
-from garcon_backend.dictionaries.plan import ReadingPlan
+from garcon_backend.dictionaries.plan import ReadingPlan, StoredWeight
 from garcon_backend.dictionaries.several_points import Crosscoder, CrossLayer
 from garcon_jupyter.dictionaries import Description
 from garcon_jupyter.errors import BadRequest, NotADictionary
@@ -21,6 +22,10 @@ from garcon_jupyter.errors import BadRequest, NotADictionary
 _CLASSES: dict[str, type[Dictionary]] = {
     kind.kind: kind for kind in (Dictionary, Crosscoder, CrossLayer, InContext, Pursuit)
 }
+
+
+_BY_SOURCE = frozenset({"encoder", "encoder_bias", "threshold"})
+"""What each layer of a cross-layer transcoder has for its own latents."""
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
@@ -74,8 +79,14 @@ def made(
     latents: range | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    sources: range | None = None,
 ) -> Dictionary:
-    """The dictionary of a plan; the rest as for :func:`load`."""
+    """The dictionary of a plan; the rest as for :func:`load`.
+
+    Args:
+        sources: of a cross-layer transcoder the layers whose latents are held, as a stage of a pipeline holds its own; all, if nothing
+            is said.
+    """
     description = of.description
     latents = range(description.latents) if latents is None else latents
     _check_part(description, latents)
@@ -83,15 +94,25 @@ def made(
     tensors = {name: weight.read(part, dtype) for name, weight in of.weights.items()}
     for name, value in of.constants.items():
         tensors[name] = torch.full((len(latents),), value, dtype=dtype)
+    across = description.form.kind == CrossLayer.kind
+    held = range(description.inputs) if sources is None else sources
+    if across:
+        tensors |= {
+            name: tensors[name][_slice(held)].clone() for name in _BY_SOURCE & tensors.keys()
+        }
     for name, each in of.lists.items():
-        found = [weight.read(part, dtype) for weight in each]
         if name.startswith("decoder_"):
-            tensors |= _by_target(name, found)
+            tensors |= _by_target(name, each, part, dtype, held)
         else:
-            tensors[name] = torch.stack(found)
+            chosen = each[_slice(held)] if across and name in _BY_SOURCE else each
+            found = [weight.read(part, dtype) for weight in chosen]
+            like = (0, *each[0].shape)  # of no layer
+            tensors[name] = torch.stack(found) if found else torch.empty(like, dtype=dtype)
     if (threshold := tensors.get("threshold")) is not None and threshold.dim() == 0:
         tensors["threshold"] = threshold.expand(len(latents)).clone()
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    if across:
+        return CrossLayer(description, tensors, latents, held)
     return _CLASSES[description.form.kind](description, tensors, latents)
 
 
@@ -110,16 +131,27 @@ def cuts_into(description: Description, parts: int) -> bool:
     )
 
 
-def _by_target(name: str, found: list[Tensor]) -> dict[str, Tensor]:
-    """Decoders by the layer that they write to, [j + 1, F, O]: ``decoder_0`` and so on."""
-    layers = range(len(found))
+def _slice(layers: range) -> slice:
+    return slice(layers.start, layers.stop)
+
+
+def _by_target(
+    name: str, each: Sequence[StoredWeight], part: slice, dtype: torch.dtype, held: range
+) -> dict[str, Tensor]:
+    """Decoders by the layer that they write to, of the layers that are held, [n, F, O]: ``decoder_0`` and so on."""
+    found: dict[str, Tensor] = {}
     if name == "decoder_to":
-        by_target = found
-    elif name == "decoder_from":
-        by_target = [torch.stack([found[i][:, j - i] for i in range(j + 1)]) for j in layers]
+        for j, weight in enumerate(each):
+            if j >= held.start:
+                found[f"decoder_{j}"] = weight.read(part, dtype)[_slice(held)].clone()
     else:
-        by_target = [torch.stack([found[i][:, j] for i in range(j + 1)]) for j in layers]
-    return {"decoder": by_target[0], **{f"decoder_{j}": by_target[j] for j in layers}}
+        own = {i: each[i].read(part, dtype) for i in held}
+        for j in range(held.start, len(each)):
+            # Counted from the layer that is read, or from the first.
+            parts = [own[i][:, j - (i if name == "decoder_from" else 0)] for i in held if i <= j]
+            if parts:
+                found[f"decoder_{j}"] = torch.stack(parts)
+    return {"decoder": next(iter(found.values()), torch.empty(0, dtype=dtype)), **found}
 
 
 def _check_part(description: Description, latents: range) -> None:

@@ -16,7 +16,8 @@ from torch.nn import functional
 from garcon_backend.dictionaries import norms, selection, sparse
 from garcon_backend.dictionaries.dictionary import Dictionary
 from garcon_backend.dictionaries.sparse import SparseLatents
-from garcon_jupyter.dictionaries import InputNorm
+from garcon_jupyter.dictionaries import Description, InputNorm
+from garcon_jupyter.errors import BadRequest
 
 
 class SeveralPoints(Dictionary):
@@ -102,9 +103,24 @@ class CrossLayer(SeveralPoints):
     Tensors: ``encoder`` [layers, F, D], ``encoder_bias`` [layers, F], ``output_bias`` [layers, O], ``threshold`` [layers, F], ``skip``
     [layers, O, D]; ``decoder`` is of the first layer that is written to, and ``decoder_j`` [j + 1, F, O] of layer j, by the layers that
     it is written from.
+
+    A stage of a pipeline holds the latents of its own layers: encoders, thresholds and decoders are of these alone.
+
+    Args:
+        sources: the layers whose latents are held; all, if nothing is said.
     """
 
     kind = "cross-layer"
+
+    def __init__(
+        self,
+        description: Description,
+        tensors: dict[str, Tensor],
+        latents: range,
+        sources: range | None = None,
+    ) -> None:
+        self.sources = range(description.inputs) if sources is None else sources
+        super().__init__(description, tensors, latents)
 
     @property
     def decoders(self) -> list[Tensor]:
@@ -112,10 +128,23 @@ class CrossLayer(SeveralPoints):
         return [self.tensors[f"decoder_{j}"] for j in range(self.description.inputs)]
 
     def _decoder_norms(self) -> Tensor:
-        squares = self.decoder.new_zeros(self.description.inputs, len(self.latents))
-        for j, decoder in enumerate(self.decoders):
-            squares[: j + 1] += decoder.pow(2).sum(-1)
+        squares = self.decoder.new_zeros(len(self.sources), len(self.latents))
+        for name, decoder in self.tensors.items():
+            if name.startswith("decoder_"):  # of those that are held, the ones up to that layer
+                squares[: len(decoder)] += decoder.pow(2).sum(-1)
         return squares.sqrt()
+
+    def _check_alone(self) -> None:
+        super()._check_alone()
+        if len(self.sources) < self.description.inputs:
+            raise BadRequest(
+                f"Latents of {len(self.sources)} of {self.description.inputs} layers are here.",
+                "Load it whole, or ask for those of a layer.",
+            )
+
+    def _own(self, layer: int) -> int:
+        """The number of a layer among those whose latents are held."""
+        return layer - self.sources.start
 
     def _pre(self, z: Tensor, part: slice = slice(None)) -> Tensor:
         return (
@@ -125,13 +154,15 @@ class CrossLayer(SeveralPoints):
 
     def pre_activation_at(self, x: Tensor, layer: int) -> Tensor:
         """What the activation of one layer reads, [..., F], of what is there, [..., D]."""
-        bias = self.tensors["encoder_bias"][layer]
-        return functional.linear(self._z_at(x, layer), self.encoder[layer], bias)
+        own = self._own(layer)
+        bias = self.tensors["encoder_bias"][own]
+        return functional.linear(self._z_at(x, layer), self.encoder[own], bias)
 
     def activated_at(self, pre: Tensor, layer: int) -> Tensor:
         """The latents of one layer, of its pre-activations [..., F]. They do not compete with other layers'."""
-        scale = None if self.scale is None else self.scale[layer]
-        threshold = None if self.threshold is None else self.threshold[layer]
+        own = self._own(layer)
+        scale = None if self.scale is None else self.scale[own]
+        threshold = None if self.threshold is None else self.threshold[own]
         scaled = pre if scale is None else pre * scale
         latents = selection.passed(scaled, self.form.activation, threshold)
         by_norm = scale is not None and self.form.decoder_norms == "gate"
@@ -140,8 +171,9 @@ class CrossLayer(SeveralPoints):
     def written_from(self, latents: Tensor, layer: int, to: int) -> Tensor:
         """What the latents [..., F] of one layer write into another, [..., O]."""
         scaled = self.form.decoder_norms == "latents" and self.scale is not None
-        units = latents / self.scale[layer] if scaled and self.scale is not None else latents
-        return units.to(self.dtype) @ self.tensors[f"decoder_{to}"][layer]
+        own = self._own(layer)
+        units = latents / self.scale[own] if scaled and self.scale is not None else latents
+        return units.to(self.dtype) @ self.tensors[f"decoder_{to}"][own]
 
     def written(self, latents: Tensor) -> Tensor:
         """What latents [..., layers, F] write into each layer."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from garcon_backend.dictionaries import load
+from garcon_backend.dictionaries import CrossLayer, load, made, plan_of
 from garcon_jupyter.errors import BadRequest
 from tests.backend.dictionaries.test_formats import CLOSE, off
-from tests.dictionaries.fixtures import expected
+from tests.dictionaries.fixtures import expected, names
 
 CUTS = (range(0, 16), range(16, 40), range(40, 48))
 ALONE = [
@@ -116,3 +116,36 @@ def test_no_more_than_a_tile_is_held() -> None:
     sparse = dictionary.encode_sparse(x, tile=400)
     assert max(made) <= 400 and sum(made) == 50 * 48
     assert sparse.nbytes < 50 * 48 * 4
+
+
+ACROSS = [name for name in names() if "clt" in name]
+
+
+@pytest.mark.parametrize("name", ACROSS)
+def test_of_some_layers_latents_are_those_of_the_whole(name: str) -> None:
+    """As a stage of a pipeline holds them: what its layers' latents are, and write into all later ones."""
+    want = expected(name)
+    whole = load(want.path)
+    assert isinstance(whole, CrossLayer)
+    codes, last = whole.encode(want.x), whole.description.inputs - 1
+    for sources in (range(2), range(1, 3), range(1, 2), range(2, 2)):
+        part = made(plan_of(want.path), sources=sources)
+        assert isinstance(part, CrossLayer) and part.nbytes < whole.nbytes
+        for layer in sources:
+            x = want.x[:, layer]
+            pre = part.pre_activation_at(x, layer)
+            torch.testing.assert_close(pre, whole.pre_activation_at(x, layer))
+            if not whole.form.activation.joint:
+                torch.testing.assert_close(part.activated_at(pre, layer), codes[:, layer])
+            for to in range(layer, last + 1):
+                torch.testing.assert_close(
+                    part.written_from(codes[:, layer], layer, to),
+                    whole.written_from(codes[:, layer], layer, to),
+                )
+        with pytest.raises(BadRequest, match=f"Latents of {len(sources)} of 3 layers"):
+            part.encode(want.x)
+    sums = [
+        torch.stack([whole.written_from(codes[:, i], i, to) for i in range(to + 1)]).sum(0)
+        for to in range(last + 1)
+    ]
+    torch.testing.assert_close(torch.stack(sums, 1), whole.written(codes))

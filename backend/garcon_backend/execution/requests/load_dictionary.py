@@ -58,9 +58,11 @@ class LoadDictionaryHandler(RequestHandler[wire.LoadDictionary]):
         dictionary: Dictionary | None = None
         if min(stages.each) <= stages.own <= max(stages.each):
             dtype = torch.float64 if self._double else torch.float32
-            self._admit(description, parts, dtype)
+            own = [n for n, stage in enumerate(stages.each) if stage == stages.own]
+            sources = range(own[0], own[-1] + 1) if own else range(0)
+            self._admit(description, parts, dtype, sources)
             latents = range(*span(description.latents, parts, self.rank.mesh.tp_rank % parts))
-            dictionary = made(of, latents, dtype, self.rank.mesh.device)
+            dictionary = made(of, latents, dtype, self.rank.mesh.device, sources)
             dictionary.description = description
         self.loaded = LoadedDictionary(points, description, dictionary, parts, stages)
 
@@ -187,15 +189,20 @@ class LoadDictionaryHandler(RequestHandler[wire.LoadDictionary]):
                 "Launch with a smaller tp to have dictionaries there.",
             )
 
-    def _admit(self, description: Description, parts: int, dtype: torch.dtype) -> None:
+    def _admit(
+        self, description: Description, parts: int, dtype: torch.dtype, sources: range
+    ) -> None:
         """Refuse a dictionary that has no room on this rank.
+
+        Args:
+            sources: of a cross-layer transcoder the layers whose latents this stage holds.
 
         Raises:
             DoesNotFit: with the bytes that it needs and those that there are.
         """
         inputs, decoders = description.inputs, description.inputs
         if description.form.kind == CROSS_LAYER:
-            decoders = inputs * (inputs + 1) // 2
+            inputs, decoders = len(sources), sum(description.inputs - i for i in sources)
         each = inputs * description.d_in + decoders * description.d_out
         needed = description.latents * each // parts * dtype.itemsize
         there = memory.left(self.rank.mesh.device)
