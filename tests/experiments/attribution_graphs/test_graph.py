@@ -17,6 +17,7 @@ from garcon_jupyter.experiments.attribution_graphs.frozen_passes import LATENT, 
 from garcon_jupyter.experiments.attribution_graphs.run import run_of
 from garcon_jupyter.experiments.attribution_graphs.transcoders import transcoders_of
 from tests import checkpoints
+from tests.conftest import quiet
 from tests.dictionaries.making import cross_layer, saelens
 from tests.experiments.attribution_graphs.by_hand import (
     HeldModel,
@@ -342,3 +343,25 @@ def test_over_ranks(either: garcon.RemoteModel, llama_path: Path, tmp_path: Path
     last = (int(model.run.which[latent]), *model.run.places[latent].tolist())
     for row, place in enumerate(((None, 0, model.run.logits[0]), last)):
         assert torch.allclose(edges[row], both.hand.target(*place)[2][at], atol=1e-3)
+
+
+@pytest.mark.processes
+def test_over_stages(tmp_path: Path) -> None:
+    """Latents of the first stage write into the second: what they add goes there with the stream, and the gradient comes back so."""
+    path = checkpoints.make("gemma2", tmp_path / "model")
+    server = garcon.launch(path, name="graph", progress=quiet, pp=2, dtype="float64")
+    rmodel = garcon.connect(server.name)
+    width = rmodel.catalog.sizes["D"]
+    files = cross_layer(tmp_path / "clt", width, LATENTS, LAYERS, jumprelu=False)
+    rmodel.dictionaries.load(files, "clt", ["layers.*.mlp.in", "layers.*.mlp.out"], show=False)
+    hand = held_model(path, of_circuit_tracer(files, LAYERS), torch.tensor(IDS))
+    both = Traced(rmodel, ["clt"], hand)
+    model = both.model()
+    latent = len(model.run.which) - 1
+    edges, _ = model.edges([(LOGIT, model.run.logits[0]), (LATENT, latent)])
+    rmodel.shutdown()
+    at = sources_by_hand(both, model)
+    last = (int(model.run.which[latent]), *model.run.places[latent].tolist())
+    for row, place in enumerate(((None, 0, model.run.logits[0]), last)):
+        right = hand.target(*place)[2][at]
+        assert right.abs().max() > 0.01 and torch.allclose(edges[row], right, atol=1e-5)
