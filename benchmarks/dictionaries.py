@@ -1,4 +1,11 @@
-"""Training a dictionary, beside SAELens's own trainer: CPU time of one thread, model and trainer in it.
+"""Latents streamed to an atlas, beside the bare run; and training a dictionary, beside SAELens's own trainer.
+
+The atlas: a dictionary of 16,384 latents at one layer of SmolLM2, of which 32 are on, random but for that. Three ways take turns on the
+same batches of 8 × 256 tokens, on one server: the run without probes, the run with a recorder at the latents that keeps nothing, so that
+they are computed and no more, and the run with the recorders of an atlas. The second bounds the third. The first rounds, which fill
+empty slots, do not count: a run over millions of tokens forgets them.
+
+Training: CPU time of one thread, model and trainer in it.
 
 SmolLM2, its layer 10, 16 times as many latents as dimensions, of which 32 pass: the same tokens, batch, buffer and learning rate, from the
 same model of transformers, which either side leaves at that layer. What is left unexplained is measured on rows that neither saw.
@@ -16,11 +23,15 @@ import torch
 from torch import Tensor
 
 import garcon_jupyter as garcon
+from benchmarks.atlas import streamed
 from benchmarks.harness import Row, interleaved
 from benchmarks.peers import SAELENS, Worker, python_of_peers
-from benchmarks.servers import smollm2
+from benchmarks.servers import served, smollm2
 from garcon_backend.dictionaries import load
 from garcon_backend.in_process import open_here
+from garcon_jupyter import recorders
+from garcon_jupyter.atlas import making
+from tests.dictionaries.making import saelens
 
 LEAST = 1.5
 """So many times SAELens's tokens per second."""
@@ -31,7 +42,69 @@ RATE, BUFFERED = 2.7e-4, 2 * BATCH
 TEXTS = Path(__file__).resolve().parent.parent / "docs"
 
 
+ATLAS_WIDTH, ATLAS_ROWS, ATLAS_ROUNDS, ATLAS_WARM = 16384, 8, 7, 4
+OVER_BARE = 0.8
+"""Of the tokens per second of the bare run."""
+
+
 def rows(folder: Path, rounds: int = 2) -> Iterator[Row]:
+    yield from _atlas(folder)
+    yield from _trained(folder, rounds)
+
+
+class Nothing(recorders.Recorder[Any]):
+    """Keeps nothing: what a run takes with it is that the latents are computed."""
+
+    name = "nothing"
+    SPARSE = True
+
+    def take(self, save_ctx: Any, observed: recorders.Seen) -> None:
+        """Look, and forget."""
+
+
+def _atlas(folder: Path) -> Iterator[Row]:
+    path = smollm2()
+    tokens = itertools.cycle(_tokens(path).split(ATLAS_ROWS)[:-1])
+    files = saelens(folder / "wide", D, ATLAS_WIDTH, f"blocks.{LAYER}.hook_resid_post", "topk", k=K)
+    with served(path, "bench-latents") as model:
+        sae = model.dictionaries.load(files, name="wide")
+        wanted = making.Wanted(20, 10, 5, 4, None, False, False, None, ())
+        one = making.Making(model, [sae.latents.name], "", wanted)
+        sides = {
+            "bare": streamed(model, []),
+            "latents": streamed(model, [sae.latents.probe(Nothing(), name="nothing")]),
+            "atlas": streamed(model, one.probes()),
+        }
+        times = interleaved(sides, lambda: next(tokens), ATLAS_ROUNDS, warm=ATLAS_WARM, seconds=400)
+        kept = model.recordings()[sae.latents.name, making.NAME]
+        states = [getattr(kept, name) for name in kept.keys()]  # noqa: SIM118 - not a dictionary
+        held = sum(state.nbytes for state in states)
+    rates = {name: ATLAS_ROWS * LENGTH / each.median for name, each in times.items()}
+    ratio = rates["atlas"] / rates["bare"]
+    what = f"all {ATLAS_WIDTH:,} latents of a top-{K} dictionary at layer {LAYER} of SmolLM2"
+    yield Row(
+        f"{what}, streamed to an atlas: tokens/s over the bare run",
+        f"{ratio:.3f}: {rates['atlas']:.0f} over {rates['bare']:.0f}",
+        f"≥ {OVER_BARE:g}",
+        ratio >= OVER_BARE,
+        OVER_BARE / ratio,
+    )
+    yield Row(
+        f"{what}, streamed to an atlas: tokens/s over a run that computes them and keeps nothing",
+        f"{rates['atlas'] / rates['latents']:.3f}: {rates['atlas']:.0f} over {rates['latents']:.0f}, which is "
+        f"{rates['latents'] / rates['bare']:.3f} of the bare run",
+    )
+    formula = making.memory(ATLAS_WIDTH, 0)
+    yield Row(
+        f"{what}: bytes that the recorders keep",
+        f"{held / 1e6:.1f} MB; by formula {formula / 1e6:.1f} MB; the latents of a batch are {4e-6 * ATLAS_ROWS * LENGTH * ATLAS_WIDTH:.0f} MB",
+        "the formula",
+        held == formula,
+        held / formula,
+    )
+
+
+def _trained(folder: Path, rounds: int) -> Iterator[Row]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     path = smollm2()

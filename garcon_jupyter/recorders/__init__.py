@@ -14,6 +14,7 @@ Not here: where their values come from, and where their states are kept.
 
 ``base``          what all recorders have in common
 ``observing``     what recorders are shown: observations of units, each with its place in the data
+``sparse_values`` values most of which are 0, as latents of a dictionary are
 ``states``        what recorders have gathered, in memory and on disk
 ``moments``       mean, variance, skewness and kurtosis
 ``histogram``     histograms with logarithmic bins, and the quantiles that they hold

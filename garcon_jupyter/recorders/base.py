@@ -14,6 +14,7 @@ import copy
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Generic, Self
 
+import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe, BadRequest
@@ -43,8 +44,16 @@ class Recorder(Generic[S]):
     sharded = True
     state: type[Any] = object
     params: tuple[str, ...] = ()
+    SPARSE: ClassVar[bool] = False
+    """Whether :meth:`update` reads values of which few are not 0 (:mod:`garcon_jupyter.recorders.sparse_values`). A subclass says it
+    anew: what it makes of ``seen.values`` is its own."""
     of_a_function: ClassVar[Callable[..., Recorder[Any]]]
     """What :meth:`of` makes; :mod:`garcon_jupyter.recorders.transform`, which stands above, puts it here."""
+
+    @property
+    def reads_sparse(self) -> bool:
+        """Whether it may be shown values of which only those that are not 0 are held."""
+        return bool(vars(type(self)).get("SPARSE", False))
 
     def update(self, state: S | None, seen: Seen) -> S:
         """The state after one more batch; `state` may be changed in place, and is None at first."""
@@ -211,6 +220,8 @@ def check_counts(**settings: Any) -> None:
 
 def _within(state: State, values: Tensor) -> bool:
     """Whether some tensor of a state is a view of these values."""
+    if values.layout is not torch.strided:
+        return False
     memory = values.untyped_storage().data_ptr()
     return any(t.untyped_storage().data_ptr() == memory for t in state.tensors().values())
 
@@ -232,6 +243,11 @@ class Together(Recorder[Any]):
         if any(type(r).__call__ is not Recorder.__call__ or r.state is object for r in recorders):
             raise BadProbe("One of these is a probe of its own.", "Give each a probe.")
         self.sharded = all(recorder.sharded for recorder in recorders)
+
+    @property
+    def reads_sparse(self) -> bool:
+        """Whether all of them do."""
+        return all(recorder.reads_sparse for recorder in self.recorders)
 
     def take(self, save_ctx: Any, observed: Seen) -> None:
         """Each of them takes in the batch, under its own name."""

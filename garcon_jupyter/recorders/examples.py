@@ -111,7 +111,7 @@ class Examples(State):
         if not len(group):
             return
         fresh: dict[str, Tensor] = {
-            "values": seen.values[token, unit].float(),
+            "values": seen.at(token, unit).float(),
             "places": seen.places[token],
             "scores": score,
         }
@@ -154,7 +154,7 @@ class Examples(State):
         own = token[:, None]
         inside &= seen.rows[near] == seen.rows[own]
         inside &= seen.documents[near] == seen.documents[own]
-        values = seen.values[near, unit[:, None]].float()
+        values = seen.at(near, unit[:, None]).float()
         return {
             "tokens": torch.where(inside, seen.tokens[near], -1).int(),
             "around": torch.where(inside, values, torch.nan),
@@ -199,8 +199,18 @@ def lots(seed: int, places: Tensor, units: Tensor) -> Tensor:
 
 def lot(seed: int, places: Tensor, units: Tensor) -> Tensor:
     """The number drawn for each place and unit beside each other, int64, of the shape that both make together."""
+    of_tokens, of_units = lot_parts(seed, places, units)
+    return drawn(of_tokens, of_units)
+
+
+def lot_parts(seed: int, places: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+    """What a lot is drawn from: a number of each place, and one of each unit."""
     of_tokens = _mixed(_mixed(places * _MIX[0] + seed))
-    of_units = _mixed(_mixed(units * _MIX[0] + (seed ^ 0x5DEECE66D)))
+    return of_tokens, _mixed(_mixed(units * _MIX[0] + (seed ^ 0x5DEECE66D)))
+
+
+def drawn(of_tokens: Tensor, of_units: Tensor) -> Tensor:
+    """The lots of places and units, of their parts."""
     return (of_tokens ^ of_units).mul_(_MIX[1])
 
 

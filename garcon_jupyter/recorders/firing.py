@@ -10,6 +10,7 @@ from torch import Tensor
 
 from garcon_jupyter.recorders.base import Recorder
 from garcon_jupyter.recorders.observing import Seen
+from garcon_jupyter.recorders.sparse_values import SparseValues
 from garcon_jupyter.recorders.states import State
 
 
@@ -51,6 +52,7 @@ class Firing(Recorder[FiringState]):
 
     name = "firing"
     state = FiringState
+    SPARSE = True
 
     def __init__(self, threshold: float = 0.0, name: str = "") -> None:
         self.threshold = float(threshold)
@@ -58,6 +60,9 @@ class Firing(Recorder[FiringState]):
 
     def update(self, state: FiringState | None, seen: Seen) -> FiringState:
         """Count the tokens above the threshold, and sum their values."""
+        if seen.sparse is not None:
+            fresh = self._of_sparse(seen, seen.sparse)
+            return fresh if state is None else self.add(state, fresh)
         units, device = seen.values.shape[1], seen.values.device
         fired = torch.zeros(units, dtype=torch.long, device=device)
         total = torch.zeros(units, dtype=torch.float64, device=device)
@@ -67,6 +72,14 @@ class Firing(Recorder[FiringState]):
             total += torch.where(above, values, 0).double().sum(0)
         fresh = FiringState(seen.start, len(seen.values), fired, total)
         return fresh if state is None else self.add(state, fresh)
+
+    def _of_sparse(self, seen: Seen, few: SparseValues) -> FiringState:
+        above = few.value > self.threshold
+        fired = torch.zeros_like(few.counts).index_add_(0, few.unit, above.long())
+        if self.threshold < 0:  # zeros fire as well, and add nothing
+            fired += few.n - few.counts
+        total = few.sums(torch.where(above, few.value, 0))
+        return FiringState(seen.start, few.n, fired, total)
 
     def memory(self, units: int) -> int:
         """16 bytes for each unit: a count and a sum."""

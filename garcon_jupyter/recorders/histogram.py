@@ -17,6 +17,7 @@ from torch import Tensor
 from garcon_jupyter.errors import BadProbe
 from garcon_jupyter.recorders.base import Recorder, check_counts
 from garcon_jupyter.recorders.observing import Seen
+from garcon_jupyter.recorders.sparse_values import SparseValues
 from garcon_jupyter.recorders.states import State
 
 _MANTISSA = 23
@@ -94,6 +95,7 @@ class Histogram(Recorder[HistogramState]):
 
     name = "histogram"
     state = HistogramState
+    SPARSE = True
 
     def __init__(self, low: int = -16, high: int = 8, bits: int = 2, name: str = "") -> None:
         check_counts(low=low, high=high, bits=bits)
@@ -122,25 +124,41 @@ class Histogram(Recorder[HistogramState]):
         if state is None:
             counts = torch.zeros(units, width, dtype=torch.long, device=device)
             state = HistogramState(seen.start, 0, counts, self.low, self.high, self.bits)
+        if seen.sparse is not None:
+            self._count_sparse(state.counts, seen.sparse)
+            state.tokens_seen += n
+            return state
         # Units follow one another in one long row of bins; after them is one for NaN, which is dropped.
         zeros = torch.arange(units, dtype=torch.int32, device=device).mul_(width).add_(width // 2)
         bins = torch.empty(n, units, dtype=torch.int32, device=device)
         first = 0
         for values in seen.pieces():
             piece = bins[first : first + len(values)]
-            self._find_bins(values.float().contiguous().view(torch.int32), zeros, piece)
+            raw = values.float().contiguous().view(torch.int32)
+            self._find_bins(raw, zeros, piece, units * width)
             first += len(values)
         counts = torch.bincount(bins.flatten(), minlength=units * width + 1)
         state.counts += counts[: units * width].view(units, width)
         state.tokens_seen += n
         return state
 
+    def _count_sparse(self, counts: Tensor, few: SparseValues) -> None:
+        """Add the values that are not 0 to their bins, and the others to the bin of zero."""
+        zeros = (few.unit * self.bins + self.bins // 2).int()
+        bins = torch.empty_like(zeros)
+        raw = few.value.float().contiguous().view(torch.int32)
+        self._find_bins(raw, zeros, bins, counts.numel())
+        real = bins < counts.numel()
+        one = torch.ones((), dtype=torch.long, device=bins.device).expand(bins.shape)
+        counts.view(-1).index_add_(0, bins[real], one[real])
+        counts[:, self.bins // 2] += few.n - few.counts
+
     def memory(self, units: int) -> int:
         """8 bytes for each bin and unit."""
         return 8 * self.bins * units
 
-    def _find_bins(self, raw: Tensor, zeros: Tensor, bins: Tensor) -> None:
-        """Write the bin of each value, given as the bits of float32, into `bins`."""
+    def _find_bins(self, raw: Tensor, zeros: Tensor, bins: Tensor, none: int) -> None:
+        """Write the bin of each value, given as the bits of float32, into `bins`; `none` for NaN."""
         torch.bitwise_and(raw, 0x7FFFFFFF, out=bins)
         nan = bins > _INFINITY if bool(bins.numel()) and int(bins.amax()) > _INFINITY else None
         bins >>= _MANTISSA - self.bits
@@ -151,7 +169,7 @@ class Histogram(Recorder[HistogramState]):
         bins -= sign
         bins += zeros
         if nan is not None:
-            bins.masked_fill_(nan, len(zeros) * self.bins)
+            bins.masked_fill_(nan, none)
 
     def add(self, one: HistogramState, other: HistogramState) -> HistogramState:
         """The sum of the counts."""
@@ -170,6 +188,7 @@ class Quantiles(Histogram):
     """
 
     name = "quantiles"
+    SPARSE = True
 
     def __init__(self, error: float = 0.02, low: int = -16, high: int = 8, name: str = "") -> None:
         fits = [bits for bits in range(11) if 1 / (2 ** (bits + 1) + 1) <= error]

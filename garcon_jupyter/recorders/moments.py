@@ -14,6 +14,7 @@ from torch import Tensor
 
 from garcon_jupyter.recorders.base import Recorder
 from garcon_jupyter.recorders.observing import Seen
+from garcon_jupyter.recorders.sparse_values import SparseValues
 from garcon_jupyter.recorders.states import State
 
 
@@ -64,13 +65,15 @@ class Moments(Recorder[MomentsState]):
 
     name = "moments"
     state = MomentsState
+    SPARSE = True
 
     def __init__(self, name: str = "") -> None:
         self.name = name or type(self).name
 
     def update(self, state: MomentsState | None, seen: Seen) -> MomentsState:
         """Add the moments of a batch, taken about its own mean: nothing cancels where values are far from zero."""
-        fresh = _of_batch(seen)
+        few = seen.sparse
+        fresh = _of_batch(seen) if few is None or not few.n else _of_sparse(seen.start, few)
         return fresh if state is None else self.add(state, fresh)
 
     def memory(self, units: int) -> int:
@@ -108,6 +111,24 @@ class Moments(Recorder[MomentsState]):
             torch.minimum(one.low, other.low),
             torch.maximum(one.high, other.high),
         )
+
+
+def _of_sparse(start: int, few: SparseValues) -> MomentsState:
+    """Zeros are as many deviations of the same size."""
+    mean = few.sums(few.value) / few.n
+    deviation = few.value.double() - mean[few.unit]
+    square = deviation * deviation
+    zeros = few.n - few.counts
+    return MomentsState(
+        start,
+        few.n,
+        mean,
+        few.sums(square) + zeros * mean**2,
+        few.sums(square * deviation) - zeros * mean**3,
+        few.sums(square * square) + zeros * mean**4,
+        few.extreme("amin").double(),
+        few.extreme("amax").double(),
+    )
 
 
 def _of_batch(seen: Seen) -> MomentsState:

@@ -6,7 +6,8 @@ one integer. Padding is not observed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
+from garcon_jupyter.recorders.sparse_values import SparseValues
 
 _CACHED = 128
 """Tokens of all units of a layer that a processor's cache holds, with what is computed of them."""
@@ -27,7 +29,7 @@ class Seen:
     """What a recorder is shown of one batch, without its padding.
 
     Attributes:
-        values: [n, units], off the graph; memory of the model, to be left as it is.
+        values: [n, units], off the graph; memory of the model, to be left as it is. A sparse tensor where `sparse` is there.
         places: int64 [n], document and offset of each token as one integer.
         tokens: int64 [n], the token ids.
         rows: int64 [n], the row of the batch that each token stands in; windows do not cross rows.
@@ -36,6 +38,7 @@ class Seen:
         special: the ids of the model's special tokens; None where nobody said.
         context: all tokens and values, where some were left out; they stand in the windows of others.
         index: and where in it each of these is, int64 [n].
+        sparse: the values that are not 0, where few of them are; recorders that do not say ``SPARSE`` never see it.
     """
 
     values: Tensor
@@ -47,6 +50,7 @@ class Seen:
     special: Tensor | None = None
     context: Seen | None = None
     index: Tensor | None = None
+    sparse: SparseValues | None = None
 
     @property
     def documents(self) -> Tensor:
@@ -71,8 +75,9 @@ class Seen:
             return self
         index = left.nonzero().flatten()
         whole = self.context or self
+        few = None if self.sparse is None else self.sparse.of_tokens(index)
         return Seen(
-            self.values[index],
+            self.values[index] if few is None else few.tensor,
             self.places[index],
             self.tokens[index],
             self.rows[index],
@@ -81,7 +86,14 @@ class Seen:
             self.special,
             whole,
             index if self.index is None else self.index[index],
+            few,
         )
+
+    def at(self, token: Tensor, unit: Tensor) -> Tensor:
+        """The values of tokens and units beside each other, of the shape that both make together."""
+        if self.sparse is not None:
+            return self.sparse.at(token, unit)
+        return self.values[token, unit]
 
     def _are(self, word: str | int) -> Tensor:
         """Which tokens a word means, bool [n]."""
@@ -95,10 +107,10 @@ class Seen:
             )
         return found if word == "first" else torch.isin(self.tokens, found.to(self.tokens.device))
 
-    def pieces(self) -> tuple[Tensor, ...]:
+    def pieces(self) -> Iterable[Tensor]:
         """The values of so many tokens at a time that a processor computes in its cache, which is several times
-        as fast as over all of them. An accelerator has them all at once."""
-        return pieces(self.values)
+        as fast as over all of them. An accelerator has them all at once, but for those of which few are not 0."""
+        return pieces(self.values) if self.sparse is None else self.sparse.pieces(_CACHED)
 
 
 def pieces(values: Tensor) -> tuple[Tensor, ...]:
@@ -143,6 +155,11 @@ def seen(value: Tensor, here: Any) -> Seen:
         )
     mask = table.pop("mask")
     index = None if mask is None else mask.flatten().nonzero().flatten()
+    if value.layout is torch.sparse_coo:
+        few = SparseValues.of(value)
+        few = few if index is None else few.of_tokens(index)
+        start = _first_unit(value, here, 2)
+        return replace(_chosen(few.tensor, table, index, (b, p), start), sparse=few)
     flat = value.detach().flatten(2).flatten(0, 1)
     return _chosen(
         flat if index is None else flat[index], table, index, (b, p), _first_unit(value, here, 2)

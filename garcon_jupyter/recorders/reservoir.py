@@ -15,8 +15,22 @@ from torch import Tensor
 
 from garcon_jupyter.errors import BadProbe
 from garcon_jupyter.recorders.base import Recorder, check_counts
-from garcon_jupyter.recorders.examples import WORST, Examples, least_lot, lots, score_of
+from garcon_jupyter.recorders.examples import (
+    WORST,
+    Examples,
+    drawn,
+    least_lot,
+    lot_parts,
+    lots,
+    score_of,
+)
 from garcon_jupyter.recorders.observing import Seen
+
+_LOTS = 1 << 18
+"""Lots that are drawn at a time: 2 MB."""
+
+_WAITING = 1 << 17
+"""Values that may be kept, and are not yet compared with those that are."""
 
 
 class Reservoir(Recorder[Examples]):
@@ -31,6 +45,7 @@ class Reservoir(Recorder[Examples]):
     """
 
     name = "reservoir"
+    SPARSE = True
     state = Examples
 
     def __init__(
@@ -70,44 +85,29 @@ class Reservoir(Recorder[Examples]):
         return Examples.memory(units * self.groups_per_unit(), self.k, self.before, self.after)
 
     def _draw(self, state: Examples, seen: Seen) -> None:
-        # At first nearly everything would be kept: so the slots are filled piece by piece.
-        filling = bool((state.worst == WORST).any())
-        found: list[tuple[Tensor, ...]] = []
-        first = 0
-        for values in seen.pieces():
-            found.append(self._drawn(state, seen, values, first, filling))
-            first += len(values)
-            if filling or first == len(seen.values):
-                group, score, token, unit = (
-                    torch.cat(column) for column in zip(*found, strict=True)
-                )
-                state.offer(group, score, token, unit, seen)
-                found.clear()
+        """Take in the tokens whose lots are among the k highest of a unit, a stretch of tokens after the other.
 
-    def _drawn(
-        self, state: Examples, seen: Seen, values: Tensor, first: int, filling: bool
-    ) -> tuple[Tensor, ...]:
-        """(group, score, token, unit) of every value of a piece that may be kept.
-
-        Args:
-            first: which of the tokens seen the piece begins with.
-            filling: whether there are slots that nothing has filled.
+        One look at the highest lot of a unit tells whether any of a stretch is: after the first batches few are.
         """
-        units = torch.arange(values.shape[1], device=values.device)
-        drawn = lots(self.seed, seen.places[first : first + len(values)], units + seen.start)
-        group = self._groups(values, units)
-        least = least_lot(state.worst[group])
-        if filling and group.dim() == 1 and not bool(values.isnan().any()):
-            least = torch.maximum(least, least_lot(score_of(_kth_highest(drawn, self.k))))
-        token, unit = (drawn >= least).nonzero(as_tuple=True)
-        group = group.expand(values.shape)[token, unit]
-        usable = (group >= 0) & ~values[token, unit].isnan()
-        token, unit, group = token[usable], unit[usable], group[usable]
-        return group, score_of(drawn[token, unit]), token + first, unit
-
-    def _groups(self, values: Tensor, units: Tensor) -> Tensor:
-        """The group of each value, [units] or [n, units]; −1 for none."""
-        return units
+        n, units = seen.values.shape
+        numbers = torch.arange(units, device=seen.values.device)
+        of_tokens, of_units = lot_parts(self.seed, seen.places, numbers + seen.start)
+        least = least_lot(state.worst)
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        waiting, size = 0, _stretch(units, seen.values.device)
+        for first in range(0, n, size):
+            lots = drawn(of_tokens[first : first + size, None], of_units)
+            some = (lots.amax(0) >= least).nonzero().flatten()
+            lots = lots[:, some]
+            token, which = (lots >= least[some]).nonzero(as_tuple=True)
+            found.append((token + first, some[which], score_of(lots[token, which])))
+            waiting += len(token)
+            if waiting > _WAITING or first + size >= n:
+                token, unit, score = (torch.cat(column) for column in zip(*found, strict=True))
+                real = ~seen.at(token, unit).isnan()
+                state.offer(unit[real], score[real], token[real], unit[real], seen)
+                least = least_lot(state.worst)
+                found, waiting = [], 0
 
     def add(self, one: Examples, other: Examples) -> Examples:
         """The k highest lots of both."""
@@ -116,11 +116,9 @@ class Reservoir(Recorder[Examples]):
         return one
 
 
-def _kth_highest(drawn: Tensor, k: int) -> Tensor:
-    """The k-th highest lot of each column; the lowest of all where there are fewer."""
-    if len(drawn) < k:
-        return drawn.new_full((drawn.shape[1],), torch.iinfo(torch.int64).min)
-    return drawn.topk(k, 0).values[-1]
+def _stretch(units: int, device: torch.device) -> int:
+    """Tokens of a stretch: of as many lots as a processor's cache holds; of more where there is an accelerator."""
+    return max(8, (_LOTS if device.type == "cpu" else 128 * _LOTS) // max(1, units))
 
 
 class EqualWidthReservoir(Reservoir):
@@ -138,6 +136,7 @@ class EqualWidthReservoir(Reservoir):
     """
 
     name = "equal_width"
+    SPARSE = True
 
     def __init__(
         self,
@@ -166,7 +165,38 @@ class EqualWidthReservoir(Reservoir):
         """One sample for each interval."""
         return self.intervals
 
+    def _draw(self, state: Examples, seen: Seen) -> None:
+        # At first nearly everything would be kept: so the slots are filled piece by piece.
+        filling = bool((state.worst == WORST).any())
+        found: list[tuple[Tensor, ...]] = []
+        first = 0
+        for values in seen.pieces():
+            found.append(self._drawn(state, seen, values, first))
+            first += len(values)
+            if filling or first == len(seen.values):
+                group, score, token, unit = (
+                    torch.cat(column) for column in zip(*found, strict=True)
+                )
+                state.offer(group, score, token, unit, seen)
+                found.clear()
+
+    def _drawn(self, state: Examples, seen: Seen, values: Tensor, first: int) -> tuple[Tensor, ...]:
+        """(group, score, token, unit) of every value of a piece that may be kept.
+
+        Args:
+            first: which of the tokens seen the piece begins with.
+        """
+        units = torch.arange(values.shape[1], device=values.device)
+        each = lots(self.seed, seen.places[first : first + len(values)], units + seen.start)
+        group = self._groups(values, units)
+        token, unit = (each >= least_lot(state.worst[group])).nonzero(as_tuple=True)
+        group = group[token, unit]
+        usable = (group >= 0) & ~values[token, unit].isnan()
+        token, unit, group = token[usable], unit[usable], group[usable]
+        return group, score_of(each[token, unit]), token + first, unit
+
     def _groups(self, values: Tensor, units: Tensor) -> Tensor:
+        """The group of each value, [n, units]; −1 for none."""
         values = values.float()
         edges = self.edges.to(values.device)
         part = torch.bucketize(values.contiguous(), edges[1:-1], right=True)
@@ -187,6 +217,7 @@ class EqualCountReservoir(Reservoir):
     """
 
     name = "equal_count"
+    SPARSE = True
 
     def __init__(
         self,

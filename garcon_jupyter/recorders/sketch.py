@@ -70,6 +70,7 @@ class Sketch(Recorder[SketchState]):
 
     name = "sketch"
     state = SketchState
+    SPARSE = True
 
     def __init__(self, width: int = 1024, seed: int = 0, name: str = "") -> None:
         if width < 1:
@@ -91,11 +92,14 @@ class Sketch(Recorder[SketchState]):
         n = len(seen.values)
         signs = torch.empty(n, self.width, device=device)
         numbers = torch.arange(self.width, device=device)
-        places, targets = pieces(seen.places), pieces(signs)
-        for values, place, target in zip(seen.pieces(), places, targets, strict=True):
+        for place, target in zip(pieces(seen.places), pieces(signs), strict=True):
             # The first bit of a hash, 0 or −1, as 1 or −1.
             target.copy_((lots(self.seed, place, numbers) >> 63).mul_(2).add_(1))
-            state.totals += values.double().sum(0)
+        if seen.sparse is None:
+            for values in seen.pieces():
+                state.totals += values.double().sum(0)
+        else:
+            state.totals += seen.sparse.sums(seen.sparse.value)
         state.signs += signs.sum(0, dtype=torch.float64).long()
         state.sums.addmm_(seen.values.float().T, signs)
         state.tokens_seen += n

@@ -14,6 +14,7 @@ from garcon_jupyter.errors import BadProbe
 from garcon_jupyter.recorders.base import Recorder, check_counts
 from garcon_jupyter.recorders.examples import WORST, Examples, sortable
 from garcon_jupyter.recorders.observing import Seen
+from garcon_jupyter.recorders.sparse_values import SparseValues
 
 _STRETCH = 16
 """Tokens of a stretch, where there are many."""
@@ -54,6 +55,7 @@ class TopK(Recorder[Examples]):
 
     name = "topk"
     state = Examples
+    SPARSE = True
     sign = 1
 
     def __init__(self, k: int = 10, before: int = 0, after: int = 0, name: str = "") -> None:
@@ -72,8 +74,13 @@ class TopK(Recorder[Examples]):
             )
         state.tokens_seen += len(seen.values)
         if len(seen.values):
-            token, unit = self._candidates(state, seen)
-            score = sortable(self.sign * seen.values[token, unit].float())
+            few = seen.sparse
+            token, unit = (
+                self._candidates(state, seen)
+                if few is None
+                else self._sparse_candidates(state, seen, few)
+            )
+            score = sortable(self.sign * seen.at(token, unit).float())
             state.offer(unit, score, token, unit, seen)
         return state
 
@@ -108,11 +115,28 @@ class TopK(Recorder[Examples]):
         which, within = hits.nonzero(as_tuple=True)
         return token[which, within], unit[which]
 
+    def _sparse_candidates(
+        self, state: Examples, seen: Seen, few: SparseValues
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`_candidates`: the values that beat what is kept; and zeros, where these do."""
+        worst = self.sign * state.values[:, -1]
+        bound = torch.where(state.worst != WORST, worst, -torch.inf)
+        # Equal values count where their place is earlier; an empty slot has none.
+        ties = seen.places.min() < state.places[:, -1]
+        value, least = self.sign * few.value.float(), bound[few.unit]
+        hits = (value > least) | ((value == least) & ties[few.unit])
+        units = ((bound < 0) | ((bound == 0) & ties)).nonzero().flatten()
+        if not len(units):
+            return few.token[hits], few.unit[hits]
+        token, unit = few.first_zeros(units, self.k, seen.places)
+        return torch.cat([few.token[hits], token]), torch.cat([few.unit[hits], unit])
+
 
 class BottomK(TopK):
     """The k smallest values of every unit; otherwise as :class:`TopK`."""
 
     name = "bottomk"
+    SPARSE = True
     sign = -1
 
 

@@ -8,8 +8,9 @@ output come once, in :meth:`~Dictionary.finished`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,8 +21,11 @@ from garcon_backend.dictionaries.sparse import SparseLatents
 from garcon_jupyter.dictionaries import Activation, Description
 from garcon_jupyter.errors import BadRequest, NotADictionary
 
-_TILE = 1 << 22
-"""Numbers that a tile of tokens × latents may have: 16 MB of float32."""
+_TILE = 1 << 23
+"""Numbers that a tile of tokens × latents may have: 32 MB of float32."""
+
+_TOKENS = 64
+"""Tokens of a tile at least: with fewer at a time the encoder's weights are read too often."""
 
 
 @dataclass(frozen=True)
@@ -205,16 +209,38 @@ class Dictionary:
             x: activations.
             tile: how many numbers, tokens × latents, may be held.
         """
+        found = self.encode_few(x, 1.0, tile)
+        assert found is not None
+        width, first = self.description.latents, self.latents.start
+        return replace(found, latents=found.latents + first, shape=(*found.shape[:-1], width))
+
+    def encode_few(self, x: Tensor, most: float, tile: int = _TILE) -> SparseLatents | None:
+        """As :meth:`encode_sparse`, of the latents that it holds, numbered from the first of them.
+
+        Args:
+            most: the share of latents that may be not 0; None is returned as soon as more are.
+        """
+        if self.kind != "token":
+            found = self.encode_sparse(x)
+            return found if len(found.values) <= most * math.prod(found.shape) else None
         self._check_alone()
         z = self._z(self._read(x))
-        shape = (*z.shape[:-1], self.description.latents)
+        shape = (*z.shape[:-1], len(self.latents))
         z = z.reshape(-1, z.shape[-1])
         if self.form.activation.kind in ("topk", "abstopk"):
-            return self.sparse_of(self._strongest(z, tile), shape)
-        parts = []
-        for part in self._tiles(len(z), tile):
-            codes = self._gated(self._pre(z, part), part)
-            parts.append(sparse.nonzero(codes, self.latents.start + part.start))
+            if self.form.activation.k > most * len(self.latents):
+                return None
+            return self.own_sparse(self._strongest(z, tile), shape[:-1])
+        parts, count, step = [], 0, self._tokens(tile)
+        for first in range(0, len(z), step):
+            rows = z[first : first + step]
+            for part in self._tiles(len(rows), tile):
+                codes = self._gated(self._pre(rows, part), part)
+                token, latent, values = sparse.nonzero(codes, part.start)
+                parts.append((token + first, latent, values))
+                count += len(values)
+            if count > most * (first + len(rows)) * len(self.latents):
+                return None
         return sparse.of_parts(parts, shape)
 
     def candidates(
@@ -252,6 +278,14 @@ class Dictionary:
         codes.scatter_(-1, latents.where(here, len(self.latents)), values * here)
         return codes[:, :-1].reshape(*shape, len(self.latents))
 
+    def own_sparse(self, chosen: Candidates, shape: Sequence[int]) -> SparseLatents:
+        """As :meth:`own`, those that are not 0; latents are numbered from the first of this part."""
+        values, latents = self._as_latents(chosen), chosen.latents - self.latents.start
+        here = (latents >= 0) & (latents < len(self.latents)) & (values != 0)
+        rows, columns = here.nonzero(as_tuple=True)
+        found = (rows, latents[rows, columns], values[rows, columns])
+        return sparse.of_parts([found], (*shape, len(self.latents)))
+
     def _as_latents(self, chosen: Candidates) -> Tensor:
         values = selection.rectified(chosen.values, self.form.activation)
         if self.scale is None or self.form.decoder_norms != "gate":
@@ -264,6 +298,16 @@ class Dictionary:
         return values / self.scale[chosen.latents]
 
     def _strongest(self, z: Tensor, tile: int, best: Candidates | None = None) -> Candidates:
+        parts, step = [], self._tokens(tile)
+        for first in range(0, max(1, len(z)), step):
+            rows = slice(first, first + step)
+            former = None if best is None else Candidates(best.values[rows], best.latents[rows])
+            parts.append(self._strongest_of(z[rows], tile, former))
+        return Candidates(
+            torch.cat([part.values for part in parts]), torch.cat([part.latents for part in parts])
+        )
+
+    def _strongest_of(self, z: Tensor, tile: int, best: Candidates | None) -> Candidates:
         for part in self._tiles(len(z), tile):
             pre = self._pre(z, part)
             values, places = selection.strongest(
@@ -281,6 +325,10 @@ class Dictionary:
         return sparse.of_parts(
             [(rows, chosen.latents[rows, columns], values[rows, columns])], shape
         )
+
+    def _tokens(self, tile: int) -> int:
+        """Of how many tokens a tile is."""
+        return max(_TOKENS, tile // len(self.latents))
 
     def _tiles(self, n_rows: int, tile: int) -> list[slice]:
         """Slices of its latents, of whole groups where there are groups."""

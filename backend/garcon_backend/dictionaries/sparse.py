@@ -32,6 +32,14 @@ class SparseLatents:
         out[self.rows, self.latents] = self.values
         return out.view(self.shape)
 
+    def tensor(self) -> Tensor:
+        """As a sparse tensor of the shape that they have, [b, p, F]."""
+        b, p, width = self.shape
+        where = torch.stack([self.rows // p, self.rows % p, self.latents])
+        return torch.sparse_coo_tensor(
+            where, self.values, (b, p, width), is_coalesced=True, check_invariants=False
+        )
+
     @property
     def nbytes(self) -> int:
         """Of what it holds."""

@@ -63,7 +63,9 @@ def storage_of(tensor: Tensor) -> int:
 
 
 def uses_of_storage(tensor: Tensor) -> int:
-    """How many tensors refer to the memory of one."""
+    """How many tensors refer to the memory of one; 0 of one whose memory is of another kind, as sparse ones are."""
+    if tensor.layout is not torch.strided:
+        return 0
     return int(torch._C._storage_Use_Count(tensor.untyped_storage()._cdata))
 
 

@@ -11,6 +11,9 @@ value, so that below the dictionary gradients are the model's own; *frozen*, a c
 
 Latents may be cut over the tensor-parallel ranks. Each encodes its own from the whole value, top-k ones are chosen among all, and what
 the parts write is added up.
+
+Where nothing but recorders looks at latents of which few are on, as over data, all of them are never held: tile by tile, what is
+not 0 is kept of the encoder's output, and recorders are shown a sparse tensor of it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from garcon_backend.dictionaries import Candidates, Dictionary
+from garcon_backend.dictionaries import Candidates, Dictionary, SparseLatents
 from garcon_backend.distributed.collectives import (
     Layout,
     Ranks,
@@ -35,6 +38,9 @@ from garcon_backend.hook_sites.sites import Visitor
 from garcon_backend.probing.loaded_dictionaries import LoadedDictionary
 from garcon_backend.probing.user_calls import Point
 from garcon_jupyter.wire.requests import Splice
+
+FEW = 1 / 8
+"""Up to which share of latents that are not 0 they are held alone: each takes 28 bytes with where it is, and 4 among all."""
 
 
 class VisitingPass(Protocol):
@@ -191,6 +197,10 @@ class DictionaryVisits(VisitedDictionary):
     def _read(self, value: Tensor) -> None:
         """Encode what is at the point that is read, and visit what comes of it."""
         self._x = self._whole(value, self._loaded.points.reads)
+        if (latents := self._only_recorded()) and (few := self._few(self._x)) is not None:
+            self._edited = False
+            self._probed.visit(latents, few.tensor())
+            return
         whole = self._shared(self._x)
         if self._dictionary.kind == "pursuit":
             self._before, seen = self._dictionary.encode(whole), None
@@ -203,14 +213,43 @@ class DictionaryVisits(VisitedDictionary):
         self._after = latents if new is None else new
         self._edited = self._after is not self._before
 
+    def _only_recorded(self) -> Point | None:
+        """The point of the latents, where nothing but recorders looks at it, which read what is not 0, and nobody at others."""
+        point = self._point_of("latents", "")
+        if point is None or len(self._points) > 1 or self._splice.error == "none":
+            return None
+        if point.backward or point.wanted or torch.is_grad_enabled():
+            return None
+        recorded = all(
+            probe.spec.sharded
+            and probe.spec.read_only
+            and getattr(probe.function, "reads_sparse", False)
+            for probe in point.forward
+        )
+        return point if recorded else None
+
+    def _few(self, x: Tensor) -> SparseLatents | None:
+        """The latents of this rank that are not 0; None where they are not few."""
+        if self._loaded.parts == 1 or not self._dictionary.form.competes:
+            return self._dictionary.encode_few(x, FEW)
+        if self._dictionary.form.activation.k > FEW * self._dictionary.description.latents:
+            return None
+        return self._dictionary.own_sparse(
+            self._chosen_of_all(self._dictionary.candidates(x)), x.shape[:-1]
+        )
+
+    def _chosen_of_all(self, own: Candidates) -> Candidates:
+        """Of the candidates of all tensor-parallel ranks those that pass."""
+        count = own.values.shape[-1] * self._tp.size
+        values, latents = (self._tp.all_gather(part, count) for part in (own.values, own.latents))
+        return self._dictionary.chosen([Candidates(values, latents)])
+
     def _activated(self, pre: Tensor) -> Tensor:
         """The latents of this rank's pre-activations; those that compete, compete with those of all ranks."""
         if self._loaded.parts == 1 or not self._dictionary.form.competes:
             return self._dictionary.activated(pre)
         own = self._dictionary.candidates_among(pre.detach())
-        count = own.values.shape[-1] * self._tp.size
-        values, latents = (self._tp.all_gather(part, count) for part in (own.values, own.latents))
-        return self._dictionary.passed(pre, self._dictionary.chosen([Candidates(values, latents)]))
+        return self._dictionary.passed(pre, self._chosen_of_all(own))
 
     # -- writing ---------------------------------------------------------------------------------
 

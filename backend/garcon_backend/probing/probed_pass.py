@@ -239,7 +239,8 @@ class ProbedPass(UserCalls):
         # Off the graph the model's tensor keeps its shape whatever becomes of the probe's.
         shown = x if torch.is_grad_enabled() else x.detach()
         if self.rank.mesh.degrees.dp > 1:  # without rows that only fill up
-            shown = x[: self._own_rows(point, len(x))]
+            rows = self._own_rows(point, len(x))
+            shown = x[:rows] if x.layout is torch.strided else x.narrow_copy(0, 0, rows)
         value, changed = (
             self.ask(point, probes, shown, sharded=True) if len(shown) else (shown, False)
         )
