@@ -22,6 +22,9 @@ Not here: where points are in a model (the server's families), and how a certifi
 ``probes``              what is sent to the server
 ``passes``              the requests that are made
 ``edits``               what edits and gradients do
+``dictionary_identities``  what holds between the points of a dictionary and its files, declared once
+``dictionary_values``   what these read
+``dictionary_examination``  a dictionary that is loaded, held against them
 ``layer_kinds``         which layers stand for which
 ``examination``         all of it, put together
 ``result``              what a certificate says

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from garcon_jupyter.certificate import evaluation
 from garcon_jupyter.certificate.attention_formulas import repeated
 from garcon_jupyter.certificate.closeness import apart, is_rough, tolerance
+from garcon_jupyter.certificate.dictionary_examination import DictionaryExamination
 from garcon_jupyter.certificate.edits import EditFindings
 from garcon_jupyter.certificate.evaluation import Held
 from garcon_jupyter.certificate.identities import IDENTITIES, UNCOVERED
@@ -69,6 +70,7 @@ class Examination:
         self._checks: dict[str, CertificateFinding] = {}
         self._wrong: dict[str, CertificateFinding] = {}
         self.values, logits = self._passes.read(self._names())
+        self._logits = self._passes.logits()
         self._looking_changes_nothing(logits)
         self._equal_edits_change_nothing(logits)
         self.held = self._hold()
@@ -85,6 +87,12 @@ class Examination:
     def certificate(self) -> Certificate:
         """What was found."""
         rows = [*self._point_rows(), *self._parameter_rows()]
+        for name in self._rmodel.dictionaries:
+            one = DictionaryExamination(
+                self._passes, self._rmodel.dictionaries[name], self._dtype, self._logits
+            )
+            self._checks |= one.checks()
+            rows += one.rows()
         sampled = tuple(sorted({_template(name) for name in self._passes.parameters.sampled}))
         seconds = round(time.monotonic() - self._began, 2)
         return Certificate(self._facts, self.kinds, tuple(rows), self._checks, sampled, seconds)

@@ -57,6 +57,28 @@ class PutBack(Keep):
         return tensor.clone()
 
 
+@dataclass(frozen=True)
+class Enlarged:
+    """Multiplies what it sees by a factor."""
+
+    factor: float
+
+    def __call__(self, save_ctx: Any, tensor: Tensor) -> Tensor:
+        larger: Tensor = tensor * self.factor
+        return larger
+
+
+@dataclass(frozen=True)
+class Added:
+    """Adds a tensor to what it sees."""
+
+    change: Any
+
+    def __call__(self, save_ctx: Any, tensor: Tensor) -> Tensor:
+        more: Tensor = tensor + self.change.to(tensor.device, tensor.dtype)
+        return more
+
+
 def keep_gradient(save_ctx: Any, gradient: Tensor) -> None:
     """A probe of gradients that saves what it sees."""
     save_ctx.gradient = gradient

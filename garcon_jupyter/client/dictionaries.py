@@ -87,6 +87,31 @@ class ServedDictionary:
         found: ProbePoint = self._rmodel.probe_points[name]
         return found
 
+    @property
+    def description(self) -> Description:
+        """What its files say of it."""
+        found: Description = self._rmodel._run(wire.ReadDictionary(name=self.name))[0]
+        return found
+
+    def weight(self, name: str, first: int = 0, stop: int | None = None) -> Any:
+        """One of its weights, as its files have it, in the order of axes of the form; each rank may hold a part of it.
+
+        Args:
+            name: ``decoder`` [F, O], ``encoder`` [F, D], ``encoder_bias`` [F], ``output_bias`` [O], ``threshold`` [F], ``skip`` [O, D],
+                …; of a tied one the decoder is the encoder.
+            first: latent of the first row.
+            stop: latent before which the rows end; None for all.
+
+        Returns:
+            A tensor.
+
+        Raises:
+            UnknownName: it has none of that name.
+        """
+        return self._rmodel._run(
+            wire.ReadDictionary(name=self.name, weight=name, first=first, stop=stop)
+        )[1]
+
     def fit(self, texts: Any, points: Sequence[str] = ()) -> Fits:
         """How well it fits where it was put, and at the points that it might belong to instead.
 

@@ -24,7 +24,8 @@ class Certifying(Client):
         model as it is served now: this checkpoint, cut like this, in this dtype, with these versions.
 
         The certificate is kept with the server until the server ends; recordings name it. Probes of yours do not run, and
-        nothing of it is left in your recordings.
+        nothing of it is left in your recordings. Dictionaries that are loaded are held against their files; one that is loaded or let
+        go of later makes another certificate due.
 
         Args:
             anew: make one, though one is kept.
@@ -49,11 +50,17 @@ class Certifying(Client):
         kept = None if anew else self._run(wire.KeepCertificate())
         if kept is not None:
             found = Certificate.of_json(kept)
-            if not every_layer or found.facts["every_layer"]:
+            loaded = found.facts.get("dictionaries", {}) == self._loaded_dictionaries
+            if loaded and (not every_layer or found.facts["every_layer"]):
                 return found
         made = examine(self, self._certified(every_layer), every_layer)
         self._run(wire.KeepCertificate(certificate=made.as_json()))
         return made
+
+    @property
+    def _loaded_dictionaries(self) -> dict[str, str]:
+        """Where the dictionaries that are loaded have their files, by name."""
+        return {name: each.path for name, each in self.catalog.dictionaries.items()}
 
     def _certified(self, every_layer: bool) -> dict[str, Any]:
         """What a certificate is of."""
@@ -68,4 +75,5 @@ class Certifying(Client):
             "launched": facts["launched"],
             "made": time.time(),
             "every_layer": every_layer,
+            "dictionaries": self._loaded_dictionaries,
         }

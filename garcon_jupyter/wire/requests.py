@@ -483,6 +483,24 @@ class UnloadDictionary(Request):
 
 
 @dataclass
+class ReadDictionary(Request):
+    """Read a weight of a loaded dictionary from its files, whatever ranks hold of it; answer with its :class:`Description
+    <garcon_jupyter.dictionaries.description.Description>` and the weight.
+
+    Attributes:
+        name: of the dictionary.
+        weight: by the names of the form, such as "decoder" [F, O]; "" for none.
+        first: latent that is read first, where the weight has some.
+        stop: and the one before which it ends; None for all.
+    """
+
+    name: str = ""
+    weight: str = ""
+    first: int = 0
+    stop: int | None = None
+
+
+@dataclass
 class KeepCertificate(Request):
     """Keep a certificate with the model, and answer with the one that is kept; None where none is.
 
@@ -524,6 +542,7 @@ REQUESTS: dict[str, type[Request]] = {
         ExchangeWeights,
         LoadDictionary,
         UnloadDictionary,
+        ReadDictionary,
         KeepCertificate,
         RunOnRanks,
     )
