@@ -16,15 +16,17 @@ from garcon_jupyter import recorders
 from garcon_jupyter.array_files import prepare
 from garcon_jupyter.atlas.correlations import CORRELATED, SUMS, across
 from garcon_jupyter.atlas.files import INDEX, Atlas, open_atlas
-from garcon_jupyter.atlas.logits import to_the_logits
+from garcon_jupyter.atlas.logits import of_latents, to_the_logits, writes_to_the_stream
 from garcon_jupyter.atlas.merging import columns, put_sketches, widened
 from garcon_jupyter.atlas.writing import writing
 from garcon_jupyter.client.recordings import Recording
 from garcon_jupyter.errors import BadData
+from garcon_jupyter.points.dictionary_points import taken_apart
 from garcon_jupyter.wire.tokenizer_messages import Strings
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
+    from garcon_jupyter.client.dictionaries import ServedDictionary
     from garcon_jupyter.client.probes import Probe
     from garcon_jupyter.client.run import Run
 
@@ -70,7 +72,7 @@ class Wanted:
         each: examples of each interval of the sample.
         correlated: whether to correlate units, of each point and of different points; None for where no point has more than
             :data:`CORRELATED_UNITS`.
-        logits: whether to follow neurons to the logits; None for where all units are neurons.
+        logits: whether to follow neurons and latents to the logits; None for where all units are some that write to the stream.
         mergeable: whether to keep all correlations, from which those of several atlases are put together.
         of: what makes the units of each point's tensor; None for the tensor's own.
         without: tokens that are not recorded.
@@ -95,7 +97,7 @@ class Making:
         path: the directory to write.
 
     Raises:
-        BadData: units are to be followed to the logits that are no neurons.
+        BadData: units are to be followed to the logits that do not write to the stream.
     """
 
     def __init__(self, model: Client, names: list[str], path: str | Path, wanted: Wanted) -> None:
@@ -105,12 +107,26 @@ class Making:
         self._names = list(dict.fromkeys(names))
         self._correlated = self._few_enough() if wanted.correlated is None else wanted.correlated
         self._across = self._correlated and len(self._names) > 1
-        neurons = wanted.of is None and all(
-            name.endswith(_NEURONS) and ".experts." not in name for name in names
-        )
-        self._logits = neurons if wanted.logits is None else wanted.logits
-        if self._logits and not neurons:
-            raise BadData("Only neurons of an MLP have output weights.", "Give logits=False.")
+        write = wanted.of is None and all(map(self._writes, self._names))
+        self._logits = write if wanted.logits is None else wanted.logits
+        if self._logits and not write:
+            raise BadData(
+                "Only neurons of an MLP, and latents of dictionaries that write to the stream, have output weights.",
+                "Give logits=False.",
+            )
+
+    def _writes(self, name: str) -> bool:
+        """Whether each unit of a point writes along a direction into the stream, whose way to the logits can be followed."""
+        if (latents := self._latents(name)) is not None:
+            return writes_to_the_stream(latents.points.writes)
+        return name.endswith(_NEURONS) and ".experts." not in name and not taken_apart(name)
+
+    def _latents(self, name: str) -> ServedDictionary | None:
+        """The dictionary whose latents a point is; None where it is none of any."""
+        found = taken_apart(name)
+        if found is None or found.part.word != "latents":
+            return None
+        return self._model.dictionaries[found.name]
 
     def _few_enough(self) -> bool:
         """Whether no point has more units than are correlated unasked."""
@@ -206,7 +222,9 @@ class Making:
             yield "correlations", values.numpy()
             if self._wanted.mergeable:
                 yield "pairs", widened(products.fetch(), max(self._units().values()))
-        if self._logits:
+        if self._logits and (latents := self._latents(name)) is not None:
+            yield from of_latents(self._model, latents, self._unembed)
+        elif self._logits:
             yield from to_the_logits(self._model, name.removesuffix(_NEURONS), self._unembed)
 
     def _facts(self, run: Run) -> dict[str, Any]:

@@ -149,8 +149,8 @@ class DataRuns(Client):
             each: examples of each interval of a uniform sample.
             correlated: whether to correlate the units of each point: 8 bytes for each pair of them; None for where no point
                 has more than 4,096 units, as dictionaries have.
-            logits: whether to follow neurons through the unembedding; None for where all points are
-                ``mlp.post_activation``.
+            logits: whether to follow neurons, and latents by their rows of the decoder, through the unembedding; None for where all
+                points are ``mlp.post_activation``, or latents of dictionaries that write to the stream.
             mergeable: whether to write all correlations, not the strongest only, so that
                 :func:`garcon_jupyter.merge_atlases` can put those of several parts of the data together.
             of: ``recorders.Transform(fn, units)``: an atlas of what a function makes of each point's tensor.
