@@ -118,7 +118,7 @@ class Making:
     def _writes(self, name: str) -> bool:
         """Whether each unit of a point writes along a direction into the stream, whose way to the logits can be followed."""
         if (latents := self._latents(name)) is not None:
-            return writes_to_the_stream(latents.points.writes)
+            return not latents.points.several and writes_to_the_stream(latents.points.writes)
         return name.endswith(_NEURONS) and ".experts." not in name and not taken_apart(name)
 
     def _latents(self, name: str) -> ServedDictionary | None:

@@ -103,10 +103,11 @@ class DictionaryPoints:
         formula: what it computes, in one line.
         path: of its files.
         words: the last words of its points.
-        nbytes: that it takes in memory, of all ranks that hold a part.
+        nbytes: that it takes in memory, of all ranks that hold a part; 0 where it is not known.
         kind: "token", or one of those that have several points.
         several: of those, the points that they read, each with the one that is written for it, in the order of a pass.
         untrained: positions of a text that it was not trained on, which splices let by.
+        layout: what its format calls it, behind the format's name.
     """
 
     name: str
@@ -121,6 +122,7 @@ class DictionaryPoints:
     kind: str = "token"
     several: tuple[tuple[str, str], ...] = ()
     untrained: tuple[int, ...] = ()
+    layout: str = ""
 
     @property
     def ends(self) -> tuple[tuple[str, str], ...]:

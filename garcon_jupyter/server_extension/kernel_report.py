@@ -43,8 +43,8 @@ def told(shell: Any = None) -> Told:
 
     Returns:
         ``magics``: whether they are loaded; ``model``: of the variable ``rmodel``, or None, with ``server``, its
-        ``supervisor`` and ``session``; ``probes``: those attached; ``recordings``: their table of contents; ``current``: whether that
-        is the latest.
+        ``supervisor`` and ``session``; ``probes``: those attached; ``dictionaries``: those loaded beside the model, as far as this
+        notebook knows, with their points; ``recordings``: their table of contents; ``current``: whether that is the latest.
     """
     if shell is None:
         shell = imported.shell()
@@ -53,6 +53,7 @@ def told(shell: Any = None) -> Told:
         "magics": "probe" in shell.magics_manager.magics["cell"],
         "model": None,
         "probes": [],
+        "dictionaries": [],
         "recordings": [],
         "current": True,
     }
@@ -65,6 +66,7 @@ def told(shell: Any = None) -> Told:
                 "session": model.session,
             },
             "probes": _probes(model),
+            "dictionaries": _dictionaries(model),
             "recordings": recordings,
             "current": current,
         }
@@ -83,6 +85,29 @@ def _probes(model: RemoteModel) -> list[dict[str, Any]]:
             "function": probe.spec.code.name,
         }
         for probe, once in chosen
+    ]
+
+
+def _dictionaries(model: RemoteModel) -> list[dict[str, Any]]:
+    catalog = model.catalog
+
+    def row(name: str) -> dict[str, Any]:
+        address = catalog.point(name)
+        what = address.spec.what if address.spec else ""
+        return {"point": name, "shape": [*catalog.shape(address)], "what": what}
+
+    return [
+        {
+            "name": each.name,
+            "kind": each.layout,
+            "latents": each.latents,
+            "where": each.where,
+            "bytes": each.nbytes or None,
+            "formula": each.formula,
+            "path": each.path,
+            "points": [row(name) for name in each.names()],
+        }
+        for each in tuple(catalog.dictionaries.values())
     ]
 
 

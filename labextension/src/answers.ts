@@ -167,6 +167,28 @@ export interface IAttachedProbe {
   function: string;
 }
 
+/** A point of a dictionary, as the tree shows it. */
+export interface IDictionaryPoint {
+  point: string;
+  shape: (string | number)[];
+  what: string;
+}
+
+/** A dictionary that is loaded beside the model. */
+export interface IDictionary {
+  name: string;
+  /** What its format calls it, behind the format's name. */
+  kind: string;
+  latents: number;
+  /** The points that it reads and writes, in words. */
+  where: string;
+  /** Of memory, on all ranks; null where it is not known. */
+  bytes: number | null;
+  formula: string;
+  path: string;
+  points: IDictionaryPoint[];
+}
+
 /** What a probe saved. */
 export interface IAttribute {
   name: string;
@@ -187,6 +209,7 @@ export interface ITold {
   magics: boolean;
   model: { server: string; supervisor: number; session: string } | null;
   probes: IAttachedProbe[];
+  dictionaries: IDictionary[];
   recordings: IRecording[];
   current: boolean;
 }

@@ -7,11 +7,11 @@ import { caretDownIcon, caretRightIcon, closeIcon, searchIcon } from '@jupyterla
 import * as React from 'react';
 
 import { Actions } from './actions';
-import { ICatalog, IPointRow } from './answers';
+import { ICatalog, IDictionary, IPointRow } from './answers';
 import { eyeIcon } from './icons';
 import { IconButton, onArrows, Section, Shape } from './section';
 import { State } from './state';
-import { fill, shape } from './words';
+import { fill, shape, size } from './words';
 
 /** Most points that a search lists. */
 const MOST = 150;
@@ -31,13 +31,26 @@ export function inLayer(catalog: ICatalog, layer: Layer): IPoint[] {
     .map(row => ({ name: fill(row, layer), row }));
 }
 
-/** The points whose name or meaning has all of the words; names of all layers first, then each layer's. */
-export function search(catalog: ICatalog, words: string): IPoint[] {
+/** The points of a dictionary. */
+export function ofDictionary(dictionary: IDictionary): IPoint[] {
+  return dictionary.points.map(({ point, shape, what }) => ({
+    name: point,
+    row: { template: point, shape, layers: null, what, lazy: true }
+  }));
+}
+
+/** The points whose name or meaning has all of the words; names of all layers first, then each layer's, then dictionaries'. */
+export function search(
+  catalog: ICatalog,
+  words: string,
+  dictionaries: IDictionary[] = []
+): IPoint[] {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   const layers: Layer[] = ['*', ...Array.from({ length: catalog.n_layers }, (_, n) => n)];
   const outside = catalog.points.filter(row => !row.layers);
   const all = outside.map(row => ({ name: row.template, row }));
-  return [...all, ...layers.flatMap(layer => inLayer(catalog, layer))].filter(({ name, row }) =>
+  const inLayers = layers.flatMap(layer => inLayer(catalog, layer));
+  return [...all, ...inLayers, ...dictionaries.flatMap(ofDictionary)].filter(({ name, row }) =>
     wanted.every(word => name.toLowerCase().includes(word) || row.what.toLowerCase().includes(word))
   );
 }
@@ -60,7 +73,8 @@ export function Points({ state, actions }: IProps): JSX.Element {
     );
   }
   const probed = new Set(state.notebook.told?.probes.map(probe => probe.point));
-  const tree = { catalog, probed, actions, text };
+  const dictionaries = state.connected ? (state.notebook.told?.dictionaries ?? []) : [];
+  const tree = { catalog, dictionaries, probed, actions, text };
   const isNew = !probed.size && !state.notebook.told?.recordings.length;
   return (
     <Section title="Probe points" note={`of ${shown.name}`}>
@@ -101,13 +115,15 @@ export function Points({ state, actions }: IProps): JSX.Element {
 
 interface ITree {
   catalog: ICatalog;
+  /** Those that the notebook knows of, where it is connected to the server that is shown. */
+  dictionaries: IDictionary[];
   probed: Set<string>;
   actions: Actions;
   text: string;
 }
 
 function Found(props: ITree & { words: string }): JSX.Element {
-  const found = search(props.catalog, props.words);
+  const found = search(props.catalog, props.words, props.dictionaries);
   if (!found.length) {
     return <p className="grc-hint">No point has all of these words.</p>;
   }
@@ -143,6 +159,9 @@ function Tree(props: ITree): JSX.Element {
         <LayerNode key={layer} {...props} layer={layer} />
       ))}
       {outside(catalog.points.slice(first))}
+      {props.dictionaries.map(dictionary => (
+        <DictionaryNode key={dictionary.name} {...props} dictionary={dictionary} />
+      ))}
     </>
   );
 }
@@ -173,6 +192,51 @@ function LayerNode(props: ITree & { layer: Layer }): JSX.Element {
               {...props}
               point={point}
               label={point.name.slice(stem.length)}
+            />
+          ))}
+        </div>
+      )}
+    </div>
+  );
+}
+
+/** A dictionary: its name, width and memory, what it is and where; below it its points. */
+function DictionaryNode(props: ITree & { dictionary: IDictionary }): JSX.Element {
+  const { dictionary, probed } = props;
+  const { name, kind, latents, where, formula, path } = dictionary;
+  const [open, setOpen] = React.useState(false);
+  const Caret = open ? caretDownIcon.react : caretRightIcon.react;
+  const points = ofDictionary(dictionary);
+  const n = points.filter(point => probed.has(point.name)).length;
+  const several = points.filter(point => point.name.endsWith('.latents')).length > 1;
+  const memory = dictionary.bytes === null ? '' : ` · ${size(dictionary.bytes)}`;
+  const onKeyDown = (event: React.KeyboardEvent) => {
+    if (event.key === 'ArrowRight' || event.key === 'ArrowLeft') {
+      setOpen(event.key === 'ArrowRight');
+    }
+  };
+  return (
+    <div role="treeitem" aria-expanded={open} aria-label={`dictionary ${name}`}>
+      <button
+        className="grc-row grc-whole grc-dictionary"
+        title={`${kind} at ${where}\n${formula}\n${path}`}
+        onClick={() => setOpen(!open)}
+        onKeyDown={onKeyDown}
+      >
+        <Caret tag="span" className="grc-caret" />
+        <span className="grc-name">{name}</span>
+        {n > 0 && <span className="grc-badge">{n} probed</span>}
+        <Shape text={`${latents.toLocaleString('en')} latents`} />
+        <span className="grc-meaning">{`${kind} · ${where}${memory}`}</span>
+      </button>
+      {open && (
+        <div role="group" className="grc-group">
+          {points.map(point => (
+            <Point
+              key={point.name}
+              {...props}
+              point={point}
+              label={several ? point.name : point.name.slice(point.name.lastIndexOf('.') + 1)}
             />
           ))}
         </div>

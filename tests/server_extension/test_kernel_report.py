@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 import garcon_jupyter as garcon
+from tests.dictionaries.making import saelens
 from tests.server_extension.answers import EXAMPLES, check
 
 POINT = "layers.1.mlp.post_activation"
@@ -56,11 +58,40 @@ def save(save_ctx: Any, tensor: Any) -> None:
 
 
 def test_a_notebook_without_garcon(shell: Any) -> None:
-    nothing = {"model": None, "probes": [], "recordings": [], "current": True}
+    nothing = {"model": None, "probes": [], "dictionaries": [], "recordings": [], "current": True}
     assert told(shell) == {"magics": False, **nothing}
     shell.run_cell("%load_ext garcon_jupyter")
     shell.user_ns["rmodel"] = "something else"
     assert told(shell) == {"magics": True, **nothing}
+
+
+def test_dictionaries_that_are_loaded(
+    shell: Any, rmodel: garcon.RemoteModel, tmp_path: Path
+) -> None:
+    shell.user_ns["rmodel"] = rmodel
+    assert told(shell)["dictionaries"] == []
+    width = rmodel.catalog.sizes["D"]
+    files = saelens(tmp_path / "one", width, 96, "blocks.1.hook_resid_post", "topk", k=5)
+    sae = rmodel.dictionaries.load(files, name="one", show=False)
+    try:
+        (one,) = told(shell)["dictionaries"]
+        assert (one["name"], one["kind"], one["latents"]) == ("one", "SAELens topk", 96)
+        assert one["where"] == "layers.1.resid_post"
+        assert one["bytes"] == 4 * (2 * width * 96 + width + 96)
+        assert one["path"] == str(files) and "5 largest" in one["formula"]
+        names = [point["point"] for point in one["points"]]
+        assert names == sae.points.names()
+        shapes = [point["shape"] for point in one["points"]]
+        assert shapes == [["b", "p", 96]] * 2 + [["b", "p", width]] * 2
+        assert [point["what"] for point in one["points"]][1] == "latents of one"
+        other = garcon.connect(rmodel.server.name)  # whoever connects later is told the same
+        shell.user_ns["rmodel"] = other
+        assert told(shell)["dictionaries"] == [one]
+        shell.user_ns["rmodel"] = rmodel
+        other.close()
+    finally:
+        sae.unload()
+    assert told(shell)["dictionaries"] == []
 
 
 def test_probes_and_recordings_as_they_are(shell: Any, rmodel: garcon.RemoteModel) -> None:

@@ -197,9 +197,9 @@ class DictionaryVisits(VisitedDictionary):
     def _read(self, value: Tensor) -> None:
         """Encode what is at the point that is read, and visit what comes of it."""
         self._x = self._whole(value, self._loaded.points.reads)
-        if (latents := self._only_recorded()) and (few := self._few(self._x)) is not None:
+        if (point := self._only_recorded()) and (few := self._few(self._x)) is not None:
             self._edited = False
-            self._probed.visit(latents, few.tensor())
+            self._probed.visit(point, few.tensor())
             return
         whole = self._shared(self._x)
         if self._dictionary.kind == "pursuit":

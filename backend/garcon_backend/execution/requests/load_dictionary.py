@@ -147,6 +147,7 @@ class LoadDictionaryHandler(RequestHandler[wire.LoadDictionary]):
             kind=description.form.kind if several else "token",
             several=ends if several else (),
             untrained=description.untrained,
+            layout=f"{description.format} {description.kind}",
         )
 
     def _stages(self, points: DictionaryPoints) -> StagesOfPoints:
@@ -217,7 +218,10 @@ class LoadDictionaryHandler(RequestHandler[wire.LoadDictionary]):
         loaded, rank = self.loaded, self.rank
         with rank.interrupts.held():
             rank.dictionaries.put(loaded)
-            rank.bound.catalog.dictionaries[loaded.points.name] = loaded.points
+            degrees = rank.mesh.degrees  # each of its stage's ranks holds as much
+            nbytes = loaded.nbytes * degrees.tp * degrees.dp
+            told = replace(loaded.points, nbytes=nbytes)
+            rank.bound.catalog.dictionaries[loaded.points.name] = told
         return loaded.points, loaded.description, loaded.nbytes
 
     def combine(self, parts: Any) -> Any:
