@@ -49,11 +49,12 @@ class DictionaryExamination:
         self._passes, self._of, self._dtype, self._logits = passes, dictionary, dtype, logits
         self._points = dictionary.points
         self._names = self._points.names()
-        ends = [*dict.fromkeys((self._points.reads, self._points.writes))]
+        ends = [*dict.fromkeys(end for both in self._points.ends for end in both)]
         found, self._looked_at = passes.read([*ends, *self._names])
         self._found = found.points
         self._values: DictionaryValues | None = None
-        if all(name in self._found for name in (*ends, *self._names)):
+        several = bool(self._points.several)
+        if not several and all(name in self._found for name in (*ends, *self._names)):
             self._values = DictionaryValues(
                 dictionary.description,
                 {word: self._found[self._points.point(word)] for word in self._points.words},
@@ -89,11 +90,32 @@ class DictionaryExamination:
 
     def rows(self) -> Iterator[CertificateRow]:
         """A row for each of its points."""
+        if self._points.several:
+            yield from self._rows_of_several()
+            return
         gradients = self._gradients()
         for word in self._points.words:
             name = self._points.point(word)
             edit = self._edit() if word == "latents" else NOTHING
             yield CertificateRow(name, "", self._value(word), edit, gradients.get(name, NOTHING))
+
+    def _rows_of_several(self) -> Iterator[CertificateRow]:
+        """Of one that reads several points: the sum of reconstruction and error at each, and nothing of what these are made of."""
+        for reads, writes in self._points.ends:
+            for word in self._points.words_at(reads):
+                name = self._points.point(word, reads)
+                value = CertificateFinding(None, "what several points make is not computed here")
+                if word == "error":
+                    rebuilt = self._found[self._points.point("reconstruction", reads)]
+                    total = (rebuilt + self._found[name]).flatten(2)
+                    error = float(apart(total, self._found[writes].flatten(2)).max())
+                    says = DICTIONARY_IDENTITIES["error"].says
+                    value = CertificateFinding(error <= self._allowed("product"), says, error)
+                yield CertificateRow(name, "", value)
+
+    def _allowed(self, rounding: str) -> float:
+        """What rounding may do: dictionaries compute in float32, whatever the model's dtype is, but beside float64 ones."""
+        return tolerance(rounding, "float64" if self._dtype == "float64" else "float32")
 
     def _value(self, word: str) -> CertificateFinding:
         identity = DICTIONARY_IDENTITIES[word]
@@ -104,14 +126,9 @@ class DictionaryExamination:
             found = float(apart(*identity.formula(self._values)).max())
         except Missing as missing:
             return CertificateFinding(None, str(missing))
-        allowed = tolerance(identity.rounding, "float64" if self._exact else "float32")
+        allowed = self._allowed(identity.rounding)
         error = found if found < float("inf") else None
         return CertificateFinding(found <= allowed, identity.says, error)
-
-    @property
-    def _exact(self) -> bool:
-        """Whether dictionaries compute in float64, as they do beside such a model; else it is float32, whatever the model's is."""
-        return self._dtype == "float64"
 
     def _edit(self) -> CertificateFinding:
         """Latents enlarged, held against what these write added to the point that is written."""

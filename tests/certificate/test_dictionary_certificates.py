@@ -22,7 +22,7 @@ from garcon_jupyter.wire.requests import Splice
 from tests import checkpoints
 from tests.certificate.faults import Loaded
 from tests.dictionaries.fixtures import expected, root
-from tests.dictionaries.making import saelens
+from tests.dictionaries.making import cross_layer, saelens
 
 D = 48
 HOOK, MID, OUT = "blocks.1.hook_resid_post", "blocks.1.hook_resid_mid", "blocks.1.hook_mlp_out"
@@ -263,3 +263,21 @@ def test_weights_are_those_of_the_files(either: garcon.RemoteModel, tmp_path: Pa
         sae.unload()
     with pytest.raises(UnknownName, match="one"):
         sae.weight("decoder")
+
+
+def test_of_several_points_the_sum_is_held(either: garcon.RemoteModel, tmp_path: Path) -> None:
+    """At each point that a cross-layer transcoder writes, reconstruction and error are the value; the rest is said not to be held."""
+    width, layers = either.catalog.sizes["D"], either.catalog.n_layers
+    path = cross_layer(tmp_path / "clt", width, 24, layers)
+    either.dictionaries.load(path, name="clt", show=False)
+    try:
+        certificate = either.certify()
+        assert certificate.holds, [*certificate.broken()]
+        rows = [row for row in certificate.rows if ".sae.clt." in row.name]
+        held = [row.name for row in rows if row.value.held]
+        assert len(held) == layers and all(name.endswith(".error") for name in held)
+        assert {row.value.says for row in rows if row.value.held is None} == {
+            "what several points make is not computed here"
+        }
+    finally:
+        either.dictionaries.unload("clt")
