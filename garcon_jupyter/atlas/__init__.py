@@ -17,6 +17,7 @@ Not here: pictures of it (``display``), and the recorders that it is made with (
 ``correlations``  which units fire together
 ``logits``        the tokens that a neuron's output makes more, and less, likely
 ``exports``       a record in the layouts that others read
+``layouts``       many records, in files that others read
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def features(
     directory = Path(out).expanduser().absolute()
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / INDEX).exists():
-        return asked.opened(directory)
+        return asked.opened(Path(out).expanduser())
     if not (directory / BETWEEN).exists():
         prepare(directory, INDEX)
     arguments = {
@@ -130,7 +130,7 @@ def features(
                 asked, directory, between, told, memory, engine, workers, retries, plan, vocabulary
             )
         shutil.rmtree(between)
-    return open_atlas(directory)
+    return open_atlas(Path(out).expanduser())
 
 
 def _made(
