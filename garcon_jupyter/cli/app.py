@@ -131,7 +131,9 @@ Add = argparse.ArgumentParser
 def _add_engine(parser: Add, memory: str) -> None:
     parser.add_argument("--memory", default=memory, help=f"for all processes (default: {memory})")
     parser.add_argument(
-        "--engine", default="local", help="what runs its tasks: local, ray, dask, ray:ADDRESS, …"
+        "--engine",
+        default="local",
+        help="what runs its tasks: local, ray, dask, slurm, ray:ADDRESS, …",
     )
     parser.add_argument("--workers", type=int, help="tasks at a time (default: the cores)")
 

@@ -17,7 +17,7 @@ Not here: what a store is, and where its activations come from.
 ``alone``     a directory that one process works in
 ``announcing``  how such work is found by others, paused, and gone on with
 ``shuffle``   a store in an order that a seed draws from all
-``engines``   what runs tasks: processes of this machine, Ray, Dask
+``engines``   what runs tasks: processes of this machine, Ray, Dask, Slurm
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def shuffle(
         dst: a new directory; or that of a shuffle which was cut short.
         seed: whole number; another for each epoch.
         memory: bytes for all processes together: "350 MB", "1 GB", 2_000_000_000.
-        engine: "local" for processes of this machine; "ray", "dask"; with an address, ``ray:auto``, ``dask:tcp://host:8786``, on a
-            cluster whose machines see both directories.
+        engine: "local" for processes of this machine; "ray", "dask", "slurm"; with an address, ``ray:auto``, ``dask:tcp://host:8786``, on a
+            cluster whose machines see both directories; with options of sbatch, ``slurm:--partition=short``.
         workers: tasks at a time; None for as many as there are cores, up to 8, and fewer where memory is short.
         retries: how often a task is run again whose process died.
         plan: how to go about it, in place of what `memory` makes of it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from garcon_jupyter.activation_stores import ActivationStore
 from garcon_jupyter.exchanges import shuffle
 from garcon_jupyter.exchanges.engines import ENGINES, TaskEngine, engine_of
 from garcon_jupyter.exchanges.engines.local import LocalEngine
+from tests.exchanges import slurm_commands
 from tests.exchanges.conftest import content, plan_for
 
 pytestmark = pytest.mark.processes
@@ -27,8 +29,21 @@ NEEDS = {"local": "numpy", "ray": "ray", "dask": "distributed"}
 
 
 @pytest.fixture(scope="module", params=[*ENGINES])
-def engine(request: pytest.FixtureRequest) -> Iterator[TaskEngine]:
-    """Each engine, with two workers."""
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TaskEngine]:
+    """Each engine, with two workers; Slurm's where there is none with commands that run arrays on this machine."""
+    if request.param == "slurm":
+        commands = tmp_path_factory.mktemp("commands")
+        with pytest.MonkeyPatch.context() as patch:
+            if shutil.which("sbatch") is None:
+                slurm_commands.put(commands)
+                patch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+            patch.setattr("garcon_jupyter.exchanges.engines.slurm_engine._BETWEEN_QUESTIONS", 0.5)
+            made = engine_of("slurm", 2)
+            yield made
+            made.close()
+        return
     module = NEEDS[request.param]
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
@@ -128,6 +143,25 @@ def test_workers_end_when_nobody_is_left(tmp_path: Path) -> None:
     limit = time.monotonic() + 20
     while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
         assert time.monotonic() < limit, "the worker outlives its engine"
+
+
+def test_an_element_of_an_array_that_always_dies_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm_commands.put(tmp_path / "commands")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'commands'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("garcon_jupyter.exchanges.engines.slurm_engine._BETWEEN_QUESTIONS", 0.5)
+    engine = engine_of("slurm:--partition=short --time=5", 2)
+    with pytest.raises(
+        garcon.LaunchFailed, match=r"Element 0 of job \d+ of Slurm ended .* 2 times"
+    ):
+        list(engine.map(dies, [1], 1))
+    engine.close()
+    said = (tmp_path / "commands" / "said").read_text()
+    assert "--partition=short --time=5 --array=0-0%2" in said
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(garcon.LaunchFailed, match="There is no sbatch here"):
+        engine_of("slurm", 1)
 
 
 def test_an_engine_that_there_is_not_is_refused() -> None:

@@ -10,6 +10,7 @@ Not here: what tasks do.
 ``worker``       one of these processes
 ``ray_engine``   a cluster of Ray
 ``dask_engine``  a cluster of Dask
+``slurm_engine``  job arrays of Slurm
 """
 
 from __future__ import annotations

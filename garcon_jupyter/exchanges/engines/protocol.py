@@ -44,12 +44,14 @@ ENGINES = {
     "local": "garcon_jupyter.exchanges.engines.local:LocalEngine",
     "ray": "garcon_jupyter.exchanges.engines.ray_engine:RayEngine",
     "dask": "garcon_jupyter.exchanges.engines.dask_engine:DaskEngine",
+    "slurm": "garcon_jupyter.exchanges.engines.slurm_engine:SlurmEngine",
 }
 """Where each engine is at home; none is imported before it is asked for."""
 
 
 def engine_of(name: str | TaskEngine, workers: int) -> TaskEngine:
-    """An engine by its name: "local", "ray", "dask"; with an address behind a colon, ``dask:tcp://10.0.0.1:8786``, on that cluster.
+    """An engine by its name: "local", "ray", "dask", "slurm"; with an address behind a colon, ``dask:tcp://10.0.0.1:8786``, on that cluster,
+    or with options, ``slurm:--partition=short``.
 
     Raises:
         UnknownName: there is none.
