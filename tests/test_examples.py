@@ -120,7 +120,14 @@ def test_the_page_loads_nothing(page: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [*demo.NOTEBOOKS, "atlas.ipynb", "circuits.ipynb", "checkpoints.ipynb", "features.ipynb"],
+    [
+        *demo.NOTEBOOKS,
+        "atlas.ipynb",
+        "circuits.ipynb",
+        "checkpoints.ipynb",
+        "features.ipynb",
+        "atlas_at_scale.ipynb",
+    ],
 )
 def test_committed_notebooks_show_a_whole_run(name: str) -> None:
     path = demo.HERE / name
@@ -255,6 +262,32 @@ def test_the_notebook_on_features_runs_on_a_little_of_its_text(tmp_path: Path) -
     assert 0 < found["unexplained"] < 1 and found["alive"] > 100 and found["rows"] == 8
     assert found["through"] > found["clean"] == pytest.approx(2.993, abs=1e-2)
     assert found["war"] == pytest.approx(0.968, abs=1e-3) and 0 <= found["out"] <= 1
+
+
+AT_SCALE = """
+import json
+with open("FILE", "w") as file:
+    json.dump({"rows": len(mixed), "spread": spread(store), "mixed": spread(mixed), "alive": len(alive),
+      "same": digest(features) == digest(again), "tokens": features.tokens, "units": len(features)}, file)
+"""
+"""A cell that keeps what the notebook on activations that do not fit found."""
+
+
+def test_the_notebook_at_scale_runs_on_a_little_of_its_text(tmp_path: Path) -> None:
+    notebook = nbformat.read(demo.HERE / "atlas_at_scale.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "TOKENS, WIDTH = 24_000, 1024" in cell.source]
+    cell.source = cell.source.replace("24_000, 1024", "3_000, 256")
+    *cells, last = notebook.cells
+    assert last.source == "rmodel.shutdown()"
+    kept = nbformat.v4.new_code_cell(AT_SCALE.replace("FILE", str(tmp_path / "found.json")))
+    notebook.cells = [*cells, kept, last]
+    (tmp_path / "examples").mkdir()
+    nbformat.write(notebook, tmp_path / "examples" / "atlas_at_scale.ipynb")
+    demo.run(tmp_path / "examples" / "atlas_at_scale.ipynb")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["rows"] == 3000 and found["units"] == 256 and found["tokens"] < 3000
+    assert found["spread"] > 2 and 0.5 < found["mixed"] < 1.6
+    assert found["alive"] > 20 and found["same"]
 
 
 # -- the article ---------------------------------------------------------------------------------
