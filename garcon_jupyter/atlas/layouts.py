@@ -218,7 +218,7 @@ def _contexts(
             places, windows, values = (
                 record.array(f"{kind}_{what}") for what in ("places", "tokens", "around")
             )
-            for slot in (windows >= 0).any(1).nonzero()[0]:
+            for slot in np.nonzero((windows >= 0).any(axis=1))[0]:
                 place = int(places[slot])
                 if place in seen:
                     continue

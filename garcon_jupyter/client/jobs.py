@@ -167,8 +167,10 @@ def jobs() -> Jobs:
         A mapping by names, which shows itself as a table.
 
     Examples:
-        >>> garcon.jobs()
-        No job is under way.
+        >>> under_way = garcon.jobs()
+        >>> "acts-mixed" in under_way
+        False
+        >>> under_way["acts-mixed"].pause()  # doctest: +SKIP
     """
     found: list[Job] = []
     for server in registry.servers():
