@@ -207,6 +207,19 @@ class PointRows:
             at += 1
         return out
 
+    def expect(self, first: int, count: int) -> None:
+        """Tell the system that rows will be read soon, as far as there are such: it reads ahead meanwhile."""
+        stop = min(first + count, self.rows)
+        at = bisect.bisect_right(self._firsts, first) - 1
+        while first < stop:
+            start, length, group, place = self._table[at]
+            taken = min(start + length, stop) - first
+            for part in self.groups[group].parts:
+                for column in self.file(part).layout.columns:
+                    self.file(part).expect(column, place + first - start, taken)
+            first += taken
+            at += 1
+
     def read_group(
         self,
         group: RowGroup,

@@ -190,6 +190,16 @@ class ActivationStore:
         rows_found = StoredRows(one, place, token)
         return as_arrow(rows_found) if as_ == "arrow" else rows_found
 
+    def expect(self, first: int, count: int, points: Sequence[str] | None = None) -> None:
+        """Tell the system that rows will be read soon, so that it reads ahead while something is computed.
+
+        Args:
+            first, count: rows, as for :meth:`read`; those that there are.
+            points: of which points; None for all.
+        """
+        for name in points or self.points:
+            self.point_rows(name).expect(first, count)
+
     def __getitem__(self, which: int | slice | Sequence[int]) -> StoredRows:
         """Rows by number, slice, or a list of numbers."""
         if isinstance(which, slice):

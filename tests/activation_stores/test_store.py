@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -177,3 +178,28 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     with pytest.raises(garcon.BadData, match="something"):
         from_arrays(tmp_path, np.zeros((3, 4), np.float16))
+
+
+def test_rows_that_are_expected_are_read_as_ever(
+    store: ActivationStore, values: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    true = os.posix_fadvise
+
+    def noted(file: int, at: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        assert at + length <= os.fstat(file).st_size
+        asked.append((file, length))
+        true(file, at, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    store.expect(80, 150)  # over several files
+    row = store.point_rows().layout.row_bytes
+    assert sum(length for _, length in asked) == 150 * row and len({f for f, _ in asked}) > 1
+    assert np.array_equal(store.read(80, 150, "numpy").activations, values[80:230])
+    asked.clear()
+    store.expect(len(store) - 10, 500)
+    assert sum(length for _, length in asked) == 10 * row
+    asked.clear()
+    store.expect(len(store) + 5, 10)
+    assert not asked

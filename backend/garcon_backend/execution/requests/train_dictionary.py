@@ -73,6 +73,7 @@ class TrainDictionaryHandler(RequestHandler[wire.TrainDictionary]):
             return []
         names = dict.fromkeys((settings.reads, settings.writes))
         read = [store.read(first, count, points=name) for name in names]
+        store.expect(first + count, count, list(names))  # while this batch is trained on
         kept = torch.ones(count, dtype=torch.bool)
         for word in settings.left_out:
             if word == "special":
