@@ -86,7 +86,7 @@ def test_dictionaries_that_are_loaded(
         assert [point["what"] for point in one["points"]][1] == "latents of one"
         other = garcon.connect(rmodel.server.name)  # whoever connects later is told the same
         shell.user_ns["rmodel"] = other
-        assert told(shell)["dictionaries"] == [one]
+        assert told_latest(shell)["dictionaries"] == [one]
         shell.user_ns["rmodel"] = rmodel
         other.close()
     finally:
