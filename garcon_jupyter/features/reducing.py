@@ -11,8 +11,11 @@ from garcon_jupyter.features import rows as unit_rows
 from garcon_jupyter.features import sums
 from garcon_jupyter.features.codes import Codes
 from garcon_jupyter.features.kept import (
+    RING,
     Kept,
     KeptByWidth,
+    bin_edge,
+    bins_of,
     lots,
     lots_of,
     place_lots,
@@ -109,8 +112,14 @@ class Reduction:
         score = scores_of(lots_of(of_tokens, unit_lots(self._seed, self._units)))
         row, unit = (fires & (score > self.sample.worst)).nonzero()
         self.sample.offer(unit, score[row, unit], places[row], values[row, unit])
-        row, unit = fires.nonzero()
+        row, unit = (fires & (values >= self._least_wide(values))).nonzero()
         self.wide.offer_values(unit, score[row, unit], places[row], values[row, unit])
+
+    def _least_wide(self, values: np.ndarray) -> np.ndarray:
+        """Below it no value of a unit is in a bin that is kept, once these have been seen; float32 [units]."""
+        peak = np.fmax.reduce(values, 0, initial=0)
+        highest = np.maximum(self.wide.highest, np.where(peak > 0, bins_of(peak), -1))
+        return bin_edge(np.maximum(highest - RING + 1, 0)).astype(np.float32)
 
     def _take_statistics(self, values: np.ndarray) -> None:
         units = values.shape[1]
