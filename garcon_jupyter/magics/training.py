@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadRequest, UnknownName
 from garcon_jupyter.magics.parser import Parser
@@ -69,7 +69,7 @@ def training(current: Current, given: argparse.Namespace) -> None:
     display(record.show_neuron(found[0], given.neuron, side, texts=texts, flips=flips))
 
 
-def variable(current: Current, name: str | None) -> object:
+def variable(current: Current, name: str | None) -> Any:
     """A variable of the notebook by its name; None for no name.
 
     Raises:

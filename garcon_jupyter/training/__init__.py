@@ -24,6 +24,8 @@ Not here: what is asked of a model that a server holds (``experiments``), and re
 ``outliers``     the largest entries, exactly
 ``projections``  two-sided random projections
 ``steps``        what an optimizer makes of gradients: shares of a step
+``keeping``      what is kept of each datum
+``ranks``        a training of several processes: one writes
 ``recording``    the context
 ``starting``     how one begins
 ``axes``         which axis of a weight has the neurons

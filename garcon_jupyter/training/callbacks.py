@@ -88,6 +88,8 @@ def for_trainer(path: str | Path, ids: str = IDS, **options: Any) -> Any:
             model = more["model"]
             # Before the recording's own hooks: what is no input of the model is gone when they look.
             self._hook = model.register_forward_pre_hook(self._take, with_kwargs=True)
+            if args.world_size > 1:
+                self.recording.options.setdefault("data_parallel", True)
             self.recording.begin(model, state.global_step)
 
         def _named(self) -> None:

@@ -276,7 +276,7 @@ def refuse_what_hooks_do_not_see(model: Module) -> None:
         if kind in ("DataParallel", "DistributedDataParallel"):
             raise BadRequest(
                 f"{shown} spreads its data over several devices ({kind}).",
-                "Record on one; of several ranks, each can record the module within as what it is: its own data.",
+                "Record on one, or a DistributedDataParallel that is the whole model.",
             )
         if "FSDP" in kind or "FullyShardedDataParallel" in kind:
             raise BadRequest(f"{shown} is sharded ({kind}).", plain)

@@ -43,6 +43,13 @@ class Coverage:
             handle.remove()
         self._handles.clear()
 
+    def look_again(self) -> None:
+        """Take the norms of the gradients that are there now: ranks have made one of theirs since they arrived."""
+        for name in self.norms:
+            gradient = self._parameters[name].grad
+            if gradient is not None:
+                self.norms[name] = float(gradient.norm())
+
     def take(self) -> dict[str, float]:
         """u·G·v of each parameter that was reached since this was last asked for."""
         reached, self._reached = self._reached, {}

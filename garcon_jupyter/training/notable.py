@@ -346,7 +346,8 @@ def _tails(found: Array, n: int, holding: Array, total: int, logs: Array) -> Arr
         places = places[term > summed[places] - 40]
         k = k + step
     part = np.exp(np.minimum(summed, 0.0))
-    return np.where(above, part, 1 - part)
+    result: Array = np.where(above, part, 1 - part)
+    return result
 
 
 def _named(found: Sequence[_Counts], tests: int) -> list[NotableToken]:

@@ -40,6 +40,11 @@ class PerDatum:
         """Names of the parameters that are covered."""
         return list(self.sites)
 
+    def scaled(self, by: float) -> PerDatum:
+        """The same gradients, times a number."""
+        sites = {name: [each.scaled(by) for each in found] for name, found in self.sites.items()}
+        return PerDatum(self.data, self.tokens, sites, self._aliases)
+
     def _of(self, parameter: str) -> list[Site]:
         name = self._aliases.get(parameter, parameter)
         if name not in self.sites:

@@ -63,6 +63,11 @@ class Reader:
         self.capture.remove()
         self.coverage.remove()
 
+    def forget(self) -> None:
+        """Leave out what ran backward since the last call of :meth:`read`."""
+        self.capture.take()
+        self.coverage.take()
+
     def read(self, ids: Any) -> PerDatum:
         """The gradients by datum of what ran backward since the last call.
 

@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from garcon_jupyter.errors import BadData, BadRequest, GarconError, UnknownParameter
-from garcon_jupyter.training.axes import hidden_axes, stream_width
-from garcon_jupyter.training.chunks import Forms, matrices_of
+from garcon_jupyter.training.keeping import Keeping
 from garcon_jupyter.training.neurons import NeuronTable
 from garcon_jupyter.training.opened import TrainingRecord, open_record
-from garcon_jupyter.training.outliers import Outliers, Unit, units_of
 from garcon_jupyter.training.per_datum import PerDatum
-from garcon_jupyter.training.projections import Projections
+from garcon_jupyter.training.ranks import parted
 from garcon_jupyter.training.reading import Reader
 from garcon_jupyter.training.steps import BeforeStep, StepShares, kind_of
 from garcon_jupyter.training.writing import RecordWriter
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
 
 Array = np.ndarray[Any, Any]
+
+_Named = tuple[PerDatum, list[Array], dict[str, Array]]
+"""A batch, its outliers, and other numbers of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class _OfRank:
+    """What one process has of a step.
+
+    Attributes:
+        named: of each batch the ids, their tokens, outliers and other numbers.
+        gradients: of the parameters with shares, as the optimizer used them, [data, *shape].
+        losses: of each batch.
+    """
+
+    named: list[tuple[list[int], list[list[int]], list[Array], dict[str, Array]]]
+    gradients: dict[str, Tensor]
+    losses: list[float]
 
 
 class TrainingRecorder:
@@ -39,21 +56,20 @@ class TrainingRecorder:
     """
 
     def __init__(self, model: Module, path: Path, options: Mapping[str, Any]) -> None:
-        self.model, self.path, self._options = model, path, dict(options)
+        self.path, self._options = path, dict(options)
+        self.model, self._ranks = parted(model, options["data_parallel"])
+        model = self.model
+        if self._ranks.count > 1 and options["dots"]:
+            raise BadRequest(
+                "Dot products of data on several ranks are not worked out.", "Leave dots out."
+            )
         self.step: int = options["step"] or 0
         self.batch: PerDatum | None = None
         self._reader = Reader(model, options["batch_dim"], options["uncovered"])
-        self._units = units_of(self._shapes(options["units"]))
-        forms = Forms(
-            tuple(matrices_of(self._units, hidden_axes(model, self._units, options["hidden"]))),
-            options["moves"],
-        )
-        self._forms, self._outliers = forms, Outliers(self._units, options["k"])
-        self._projections = Projections(self._units, options["projection"], options["seed"])
-        self._full = self._matching(options["full"])
-        self._wanted_shares = self._matching(options["shares"])
+        self._keeping = Keeping(model, self._reader, options)
+        self._wanted_shares = self._keeping.matching(options["shares"])
         self._writer: RecordWriter | None = None
-        self._pending: list[tuple[PerDatum, list[Array], dict[str, Array]]] = []
+        self._pending: list[_Named] = []
         self._before: dict[str, BeforeStep] = {}
         self._shares: dict[str, StepShares] = {}
         self._stepped: set[str] = set()
@@ -62,40 +78,22 @@ class TrainingRecorder:
         self._failed: GarconError | None = None
         self._handles: list[Any] = []
 
-    def _shapes(self, wanted: Sequence[str] | None) -> dict[str, Sequence[int]]:
-        """The matrices among the trained parameters: those outside of tables and heads, or those that patterns name."""
-        from torch import nn
-
-        parameters = self._reader.parameters
-        matrices = {name: each for name, each in parameters.items() if each.dim() >= 2}
-        if wanted is None:
-            tables = {id(m.weight) for m in self.model.modules() if isinstance(m, nn.Embedding)}
-            rows = {m.num_embeddings for m in self.model.modules() if isinstance(m, nn.Embedding)}
-            width = stream_width(self.model)
-            return {
-                name: tuple(each.shape)
-                for name, each in matrices.items()
-                if id(each) not in tables and not (each.shape[0] in rows and each.shape[1] == width)
-            } or {name: tuple(each.shape) for name, each in matrices.items()}
-        chosen = self._matching(wanted)
-        return {name: tuple(matrices[name].shape) for name in chosen if name in matrices}
-
-    def _matching(self, patterns: Sequence[str]) -> list[str]:
-        known = [*self._reader.parameters]
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in known):
-                raise UnknownParameter.among("trained parameter", pattern, known)
-        return [name for name in known if any(fnmatchcase(name, p) for p in patterns)]
-
     # -- the context -------------------------------------------------------------------------
 
     def __enter__(self) -> TrainingRecorder:
         from torch.optim import optimizer
 
-        manifest = self._manifest()
-        self._writer = RecordWriter(
-            self.path, manifest, self._forms, self._options["chunk"], self._options["step"]
-        )
+        failed: GarconError | None = None
+        if self._ranks.writes:
+            options, forms = self._options, self._keeping.forms
+            manifest = self._keeping.manifest()
+            try:
+                self._writer = RecordWriter(
+                    self.path, manifest, forms, options["chunk"], options["step"]
+                )
+            except GarconError as error:
+                failed = error
+        self._ranks.agree(failed)
         self._reader.install()
         self._reader.capture.before_pass.append(self._notice_skipped)
         self._handles = [
@@ -115,35 +113,10 @@ class TrainingRecorder:
         if self._failed is not None and kind is None:
             raise self._failed
 
-    def _manifest(self) -> dict[str, Any]:
-        options, parameters = self._options, self._reader.parameters
-        return {
-            "model": type(self.model).__name__,
-            "parameters": {name: [*each.shape] for name, each in parameters.items()},
-            "units": [
-                [m.unit.name, m.unit.rows, m.unit.columns, m.axis] for m in self._forms.matrices
-            ],
-            "k": options["k"],
-            "moves": options["moves"],
-            "norms": options["norms"],
-            "dots": options["dots"],
-            "projection": [options["projection"], options["seed"]],
-            "full": self._full,
-            "left_out": dict(self._reader.left_out),
-            "uncovered": list(options["uncovered"]),
-            "says": "gradient of each datum's share of the batch's loss, summed over its tokens, before clipping",
-        }
-
     @property
     def bytes_per_datum(self) -> dict[str, int]:
         """How many bytes on disk each datum takes, by what is kept of it; without its tokens."""
-        numbers = {
-            "outliers": self._outliers.k * self._forms.sealed(1).itemsize,
-            "norms": 4 * len(self._reader.parameters) * self._options["norms"],
-            "projections": 4 * self._projections.size,
-        }
-        sizes = {name: 4 * self._reader.parameters[name].numel() for name in self._full}
-        return {**{name: each for name, each in numbers.items() if each}, **sizes}
+        return self._keeping.bytes_per_datum
 
     # -- what a loop calls -------------------------------------------------------------------
 
@@ -169,10 +142,19 @@ class TrainingRecorder:
                 f"Datum {twice[0]} is in two batches of step {self.step}.",
                 "Give what belongs to one step ids of their own.",
             )
+        if self._ranks.count > 1:  # gradients are the mean over ranks
+            batch = batch.scaled(1 / self._ranks.count)
+            self._reader.coverage.look_again()
         self.batch = batch
         if self._failed is None:
-            self._pending.append((batch, self._largest(batch), self._numbers(batch)))
-            loss = self._reader.capture.loss if loss is None else float(loss)
+            self._pending.append(
+                (batch, self._keeping.largest(batch), self._keeping.numbers(batch))
+            )
+            loss = (
+                self._reader.capture.loss
+                if loss is None
+                else float(getattr(loss, "detach", lambda: loss)())
+            )
             if loss is not None:
                 self._facts.setdefault("losses", []).append(loss)
         return batch
@@ -206,36 +188,6 @@ class TrainingRecorder:
         """The neurons of some weights that have outliers so far: :meth:`TrainingRecord.neurons`."""
         return self.record.neurons(pattern, side)
 
-    # -- a batch -----------------------------------------------------------------------------
-
-    def _largest(self, batch: PerDatum) -> list[Array]:
-        found = []
-        for places, values in self._outliers.of(batch):
-            entries = np.zeros(len(places), self._forms.open)
-            entries["index"], entries["value"] = places, values
-            found.append(entries)
-        return found
-
-    def _numbers(self, batch: PerDatum) -> dict[str, Array]:
-        import torch
-
-        found: dict[str, Array] = {}
-        if self._options["norms"]:
-            rows = [
-                batch.squares(name).sqrt().float()
-                if name in batch.sites
-                else torch.full((len(batch.data),), float("nan"))
-                for name in self._reader.parameters
-            ]
-            found["norms.f4"] = torch.stack(rows, 1).numpy()
-        if self._options["dots"]:
-            found["dots.f4"] = batch.dots().float().numpy()
-        if self._projections.size:
-            found["projections.f4"] = self._projections.of(batch).float().numpy()
-        for number, name in enumerate(self._full):
-            found[f"full-{number}.f4"] = batch.gradient(name).float().numpy()
-        return found
-
     # -- a step ------------------------------------------------------------------------------
 
     def _ours(self, optimizer: Optimizer) -> list[str]:
@@ -250,7 +202,9 @@ class TrainingRecorder:
             return
         self._lr = [float(group["lr"]) for group in optimizer.param_groups]
         whole = ours & set(self._wanted_shares)
-        moved = ours & {u.parameter for u in self._units} if self._options["moves"] else set()
+        moved = (
+            ours & {u.parameter for u in self._keeping.units} if self._options["moves"] else set()
+        )
         try:
             for name in whole | moved:
                 parameter = self._reader.parameters[name]
@@ -278,60 +232,97 @@ class TrainingRecorder:
 
     def _has_stepped(self, optimizer: Optimizer, *_: Any) -> None:
         ours = self._ours(optimizer)
-        if not self._pending or not ours:
+        alone = self._ranks.count == 1
+        if ours and not self._pending:  # what ran backward is of this step, and not of the next
+            self._reader.forget()
+        if not ours or (alone and not self._pending):
             return
         factor, note = self._factor(ours)
         self._facts |= {"optimizer": _kind(optimizer), "lr": self._lr, "factor": factor}
         if note:
             self._facts["note"] = note
         self._stepped |= set(ours)
-        if {name for batch, _, _ in self._pending for name in batch.sites} <= self._stepped:
+        seen = {name for batch, _, _ in self._pending for name in batch.sites}
+        # Ranks come to a step together, though one may have no data in it: they know it by all parameters.
+        if (seen if alone else set(self._reader.parameters)) <= self._stepped:
             self._commit()
 
     def _commit(self) -> None:
-        """Write the step that was taken."""
+        """Write the step that was taken; of several ranks the first does, what all of them have."""
         pending, self._pending = self._pending, []
         facts, self._facts, self._stepped = self._facts, {}, set()
-        if self._failed is None and self._writer is not None:
+        own: _OfRank | GarconError = _OfRank([], {}, [])
+        try:
+            if self._failed is None:
+                own = self._of_rank(pending, facts)
+        except GarconError as error:  # a training is not stopped by its recording
+            self._fail(error)
+        every = self._ranks.gathered(self._failed or own)
+        if not self._ranks.writes:
+            self._keep_shares([own] if isinstance(own, _OfRank) else [], facts)
+        elif self._failed is None and self._writer is not None:
             try:
-                self._tell_shares([batch for batch, _, _ in pending], facts)
-                self._write(pending, facts)
-            except GarconError as error:  # a training is not stopped by its recording
+                self._write(every, facts)
+            except GarconError as error:
                 self._fail(error)
         self._before.clear()
-        self.step += 1
+        if pending or any(isinstance(one, _OfRank) and one.named for one in every):
+            self.step += 1
 
-    def _tell_shares(self, batches: list[PerDatum], facts: Mapping[str, Any]) -> None:
+    def _of_rank(self, pending: list[_Named], facts: Mapping[str, Any]) -> _OfRank:
+        """What this rank has of a step."""
+        import torch
+
+        gradients = {}
+        for name in self._wanted_shares:
+            if name in self._before and facts["factor"] is not None and pending:
+                found = torch.cat([batch.gradient(name) for batch, _, _ in pending])
+                gradients[name] = found * facts["factor"]
+        if self._options["moves"]:
+            for _, entries, _ in pending:
+                for each in entries:
+                    each["move"] = self._moves(each, facts)
+        named = [(batch.data, batch.tokens, *more) for batch, *more in pending]
+        return _OfRank(named, gradients, facts.get("losses", []))
+
+    def _keep_shares(self, every: Sequence[_OfRank], facts: Mapping[str, Any]) -> None:
         import torch
 
         self._shares.clear()
+        data = [datum for one in every for named, *_ in one.named for datum in named]
         for name in self._wanted_shares:
-            if name in self._before and facts["factor"] is not None:
-                each = torch.cat([batch.gradient(name) for batch in batches])
-                data = [datum for batch in batches for datum in batch.data]
-                used = each * facts["factor"]
-                self._shares[name] = self._before[name].shares(name, data, used)
+            used = [one.gradients[name] for one in every if name in one.gradients]
+            if used and name in self._before:
+                self._shares[name] = self._before[name].shares(name, data, torch.cat(used))
 
-    def _write(
-        self, pending: list[tuple[PerDatum, list[Array], dict[str, Array]]], facts: dict[str, Any]
-    ) -> None:
+    def _write(self, every: Sequence[_OfRank | GarconError], facts: dict[str, Any]) -> None:
         assert self._writer is not None
-        changed = []
-        for batch, entries, _ in pending:
-            for datum, tokens in zip(batch.data, batch.tokens, strict=True):
-                if not self._writer.tokens(datum, tokens):
-                    changed.append(datum)
-            if self._options["moves"]:
-                for each in entries:
-                    each["move"] = self._moves(each, facts)
-        if changed:
+        for number, one in enumerate(every):
+            if isinstance(one, GarconError):
+                raise BadData(f"Rank {number}: {one.problem}", one.remedy)
+        ranks = [one for one in every if isinstance(one, _OfRank)]
+        self._keep_shares(ranks, facts)
+        named = [each for one in ranks for each in one.named]
+        if not named:
+            return
+        if losses := [loss for one in ranks for loss in one.losses]:
+            facts["losses"] = losses
+        data = [datum for ids, *_ in named for datum in ids]
+        if len(set(data)) < len(data):
+            twice = next(each for each in data if data.count(each) > 1)
+            raise BadData(
+                f"Datum {twice} is on two ranks in step {self.step}.",
+                "Give what belongs to one step ids of their own.",
+            )
+        pairs = [pair for ids, tokens, *_ in named for pair in zip(ids, tokens, strict=True)]
+        if changed := [each for each, told in pairs if not self._writer.tokens(each, told)]:
             facts["other_tokens"] = changed
-        names = pending[0][2]
+        streams = named[0][3]
         self._writer.step(
             self.step,
-            [datum for batch, _, _ in pending for datum in batch.data],
-            [each for _, entries, _ in pending for each in entries],
-            {name: np.concatenate([n[name].reshape(-1) for _, _, n in pending]) for name in names},
+            data,
+            [each for _, _, entries, _ in named for each in entries],
+            {name: np.concatenate([n[name].reshape(-1) for *_, n in named]) for name in streams},
             facts,
         )
 
@@ -341,7 +332,7 @@ class TrainingRecorder:
 
         found = np.full(len(entries), np.nan, np.float32)
         index = entries["index"].astype(np.int64)
-        for unit in self._units:
+        for unit in self._keeping.units:
             before = self._before.get(unit.parameter)
             if before is None or facts["factor"] is None:
                 continue
@@ -359,7 +350,16 @@ class TrainingRecorder:
         """Before a pass: whether gradients were thrown away, or a part of the parameters took no step."""
         if not self._pending:
             return
-        if self._stepped:
+        if self._stepped and self._ranks.count > 1:
+            left = next(each for each in self._reader.parameters if each not in self._stepped)
+            self._pending, self._stepped = [], set()
+            self._fail(
+                BadRequest(
+                    f"No optimizer that stepped has {left}.",
+                    "On several ranks, freeze what is not trained before the recording.",
+                )
+            )
+        elif self._stepped:
             self._facts["note"] = "some parameters belong to no optimizer that stepped"
             self._commit()
         elif all(
@@ -391,6 +391,3 @@ def _kind(optimizer: Optimizer) -> str:
         return kind_of(optimizer)
     except BadRequest:
         return type(optimizer).__name__
-
-
-__all__ = ["TrainingRecorder", "Unit"]

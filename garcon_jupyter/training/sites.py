@@ -9,7 +9,7 @@ A parameter that is used at several places, such as a tied embedding, has severa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class Site(ABC):
     @abstractmethod
     def square(self) -> Tensor:
         """Squared norms, [data]."""
+
+    @abstractmethod
+    def scaled(self, by: float) -> Site:
+        """The same, times a number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +81,9 @@ class OuterSite(Site):
 
     def left(self, vectors: Tensor) -> Tensor:
         return (self.rows @ vectors.T).transpose(1, 2) @ self.columns
+
+    def scaled(self, by: float) -> OuterSite:
+        return replace(self, outputs=self.outputs * by)
 
     def square(self) -> Tensor:
         if self.inputs.shape[1] ** 2 * (self.inputs.shape[2] + self.outputs.shape[2]) > (
@@ -119,6 +126,9 @@ class LookupSite(Site):
         taken = vectors.T[self.tokens]  # [data, L, k]
         return taken.transpose(1, 2) @ self.outputs
 
+    def scaled(self, by: float) -> LookupSite:
+        return replace(self, outputs=self.outputs * by)
+
     def square(self) -> Tensor:
         same = self.tokens[:, :, None] == self.tokens[:, None, :]
         return (self.outputs @ self.outputs.transpose(1, 2) * same).sum((1, 2))
@@ -146,6 +156,9 @@ class DenseSite(Site):
 
     def left(self, vectors: Tensor) -> Tensor:
         return vectors @ self.values.flatten(2) if self.values.dim() > 2 else vectors @ self.values
+
+    def scaled(self, by: float) -> DenseSite:
+        return replace(self, values=self.values * by)
 
     def square(self) -> Tensor:
         return self.values.flatten(1).square().sum(1)

@@ -32,6 +32,7 @@ def record(
     step: int | None = None,
     chunk: int = 64,
     seed: int = 0,
+    data_parallel: bool | None = None,
 ) -> TrainingRecorder:
     """Record a training: a context around its loop, in which each batch's data are named by ``record.data(ids)``.
 
@@ -40,7 +41,7 @@ def record(
     number of steps are the same, to the last bit, as without a recording.
 
     Args:
-        model: of plain torch, one that is trained on this process.
+        model: of plain torch, one that is trained on this process; or in a DistributedDataParallel.
         path: the record's directory.
         k: how many outliers of each datum are kept: the largest gradients by size, exactly.
         units: patterns of the weights among which outliers are looked for; by default all matrices outside of embedding and
@@ -57,6 +58,8 @@ def record(
         step: go on with a record from this step, that of the trainer's checkpoint; what it has of later ones is written anew.
         chunk: how many steps are stored together.
         seed: of projections.
+        data_parallel: whether the data are parted over all ranks of torch.distributed, which make one of their gradients as DistributedDataParallel
+            does; by default whether the model is in one. All ranks record, and the first writes.
 
     Returns:
         A context; ``with`` it, the recording is on.
@@ -79,5 +82,6 @@ def record(
         **{"projection": projection, "full": full, "shares": shares, "moves": moves},
         **{"uncovered": uncovered, "batch_dim": batch_dim, "step": step, "chunk": chunk},
         "seed": seed,
+        "data_parallel": data_parallel,
     }
     return TrainingRecorder(model, Path(path).expanduser(), options)

@@ -5,7 +5,7 @@ The picture takes plain numbers, so that it can be drawn of any training; of a r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,7 @@ class NeuronMoves:
 
     moves: Any
     data: Sequence[int]
-    texts: dict[int, Sequence[str]]
+    texts: Mapping[int, Sequence[str]]
     tokens: Sequence[tuple[str, float, str]] = ()
     flips: Sequence[Flip] = field(default=())
     subtitle: str = ""
@@ -83,9 +83,9 @@ class MovesWidget(Picture):
     subtitle = traitlets.Unicode().tag(sync=True)
     moves = traitlets.Bytes().tag(sync=True)  # float32 [move, 3]: step, gradient, place of its text
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    texts = traitlets.List().tag(sync=True)
-    tokens = traitlets.List().tag(sync=True)
-    flips = traitlets.List().tag(sync=True)
+    texts: Any = traitlets.List().tag(sync=True)
+    tokens: Any = traitlets.List().tag(sync=True)
+    flips: Any = traitlets.List().tag(sync=True)
     limit = traitlets.Float(1.0).tag(sync=True)
     selected = traitlets.Int(-1).tag(sync=True)
     live = traitlets.Bool(False).tag(sync=True)

@@ -394,3 +394,29 @@ def test_importing_the_room_imports_no_torch() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.split(".")[0] == "torch" for name in names), file
+
+
+def test_a_step_whose_data_are_not_named_is_none_of_the_next(tmp_path: Path) -> None:
+    model = tiny("llama", torch.float32)
+    loop = Loop(model, SGD(model.parameters(), lr=0.1))
+    with training.record(model, tmp_path / "a", k=10) as record:
+        loop.step(0, record)
+        losses(model, tokens(seed=5)).sum().backward()
+        loop.optimizer.step()
+        loop.optimizer.zero_grad()
+        loop.step(1, record)
+    assert [line["data"] for line in record.record.steps.values()] == [
+        record.record.steps[0]["data"],
+        record.batch.data,  # type: ignore[union-attr] # there is one
+    ]
+
+
+def test_the_loss_of_any_model_can_be_told(tmp_path: Path) -> None:
+    model = tiny("llama", torch.float32)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with training.record(model, tmp_path / "a", k=10) as record:
+        loss = losses(model, tokens()).sum()
+        loss.backward()
+        record.data(range(4), loss)
+        optimizer.step()
+    assert record.record.steps[0]["losses"] == [pytest.approx(float(loss))]
