@@ -38,6 +38,8 @@ Not here: what is asked of a model that a server holds (``experiments``), and re
 ``neurons``      what a record knows of neurons and heads
 ``notable``      the tokens of the data that moved them
 ``ablation``     what they do to predictions
+``checkpoints``  a series of checkpoints, without a training
+``influences``   of data on queries, and the truth by leaving out
 ``callbacks``    for trainers of transformers and Lightning
 ``opened``       a record, opened: all of these
 """
@@ -52,6 +54,11 @@ if TYPE_CHECKING:
     from garcon_jupyter.training.ablation import flips as flips
     from garcon_jupyter.training.callbacks import for_lightning as for_lightning
     from garcon_jupyter.training.callbacks import for_trainer as for_trainer
+    from garcon_jupyter.training.checkpoints import record_checkpoints as record_checkpoints
+    from garcon_jupyter.training.influences import InfluenceTable as InfluenceTable
+    from garcon_jupyter.training.influences import influence as influence
+    from garcon_jupyter.training.influences import leave_out as leave_out
+    from garcon_jupyter.training.influences import rank_correlation as rank_correlation
     from garcon_jupyter.training.neurons import NeuronTable as NeuronTable
     from garcon_jupyter.training.notable import NotableTable as NotableTable
     from garcon_jupyter.training.notable import by_distinct_data as by_distinct_data
@@ -64,15 +71,20 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "FlipTable": "ablation",
+    "InfluenceTable": "influences",
     "NeuronTable": "neurons",
     "NotableTable": "notable",
     "flips": "ablation",
     "for_lightning": "callbacks",
     "for_trainer": "callbacks",
+    "influence": "influences",
+    "leave_out": "influences",
     "PerDatum": "per_datum",
     "StepShares": "steps",
     "TrainingRecord": "opened",
     "open_record": "opened",
+    "rank_correlation": "influences",
+    "record_checkpoints": "checkpoints",
     "record": "starting",
 }
 
@@ -86,6 +98,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "FlipTable",
+    "InfluenceTable",
     "NeuronTable",
     "NotableTable",
     "PerDatum",
@@ -94,6 +107,10 @@ __all__ = [
     "flips",
     "for_lightning",
     "for_trainer",
+    "influence",
+    "leave_out",
     "open_record",
+    "rank_correlation",
     "record",
+    "record_checkpoints",
 ]

@@ -96,6 +96,24 @@ class PerDatum:
             found += [between(one, two) for one in sites for two in sites]
         return torch.stack(found).sum(0)
 
+    def squares_of(self, parameters: Iterable[str] | None = None) -> Tensor:
+        """Squared norms over some parameters, or all, [data]."""
+        import torch
+
+        names = self.parameters if parameters is None else parameters
+        return torch.stack([self.squares(name) for name in names]).sum(0)
+
+    def dots_with(self, other: PerDatum, parameters: Iterable[str] | None = None) -> Tensor:
+        """Dot products with the gradients of another batch, [data, data of the other], over some parameters, or all."""
+        import torch
+
+        names = self.parameters if parameters is None else parameters
+        found: list[Tensor] = []
+        for name in names:
+            others = other._of(name)
+            found += [between(one, two) for one in self._of(name) for two in others]
+        return torch.stack(found).sum(0)
+
     def projection(self, parameter: str, left: Tensor, right: Tensor) -> Tensor:
         """Two-sided projection of a matrix, P G Qᵀ, [data, k, k], for left [k, rows] and right [k, columns].
 

@@ -159,6 +159,15 @@ class TrainingRecorder:
                 self._facts.setdefault("losses", []).append(loss)
         return batch
 
+    def keep(self, **facts: Any) -> None:
+        """Write what was named as a step of its own, which no optimizer took: of gradients alone.
+
+        Args:
+            facts: what else the journal says of it.
+        """
+        self._facts |= {"optimizer": None, "lr": [], "factor": 1.0, **facts}
+        self._commit()
+
     def forget(self) -> None:
         """Leave out what was named since the last step: nothing will be recorded of it."""
         self._pending, self._facts, self.batch = [], {}, None
@@ -282,7 +291,7 @@ class TrainingRecorder:
             for _, entries, _ in pending:
                 for each in entries:
                     each["move"] = self._moves(each, facts)
-        named = [(batch.data, batch.tokens, *more) for batch, *more in pending]
+        named = [(batch.data, batch.tokens, entries, more) for batch, entries, more in pending]
         return _OfRank(named, gradients, facts.get("losses", []))
 
     def _keep_shares(self, every: Sequence[_OfRank], facts: Mapping[str, Any]) -> None:
