@@ -127,6 +127,7 @@ def test_the_page_loads_nothing(page: str) -> None:
         "checkpoints.ipynb",
         "features.ipynb",
         "atlas_at_scale.ipynb",
+        "training.ipynb",
     ],
 )
 def test_committed_notebooks_show_a_whole_run(name: str) -> None:
@@ -288,6 +289,23 @@ def test_the_notebook_at_scale_runs_on_a_little_of_its_text(tmp_path: Path) -> N
     assert found["rows"] == 3000 and found["units"] == 256 and found["tokens"] < 3000
     assert found["spread"] > 2 and 0.5 < found["mixed"] < 1.6
     assert found["alive"] > 20 and found["same"]
+
+
+# -- a training ----------------------------------------------------------------------------------
+
+
+def test_the_notebook_on_a_training_runs_on_a_little_of_its_text(tmp_path: Path) -> None:
+    """What it finds is held in tests/training/test_post.py."""
+    notebook = nbformat.read(demo.HERE / "training.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "STEPS = 120" in cell.source]
+    root = str(demo.HERE.parent)
+    cell.source = cell.source.replace("120", "30").replace('".."', repr(root), 1)
+    kept = "import json\njson.dump({'losses': losses, 'steps': len(found.steps)}, open('found.json', 'w'))"
+    (tmp_path / "examples").mkdir()
+    nbformat.write(notebook, tmp_path / "examples" / "training.ipynb")
+    demo.run(tmp_path / "examples" / "training.ipynb", more=[kept])
+    told = json.loads((tmp_path / "examples" / "found.json").read_text())
+    assert told["steps"] == 30 and sum(told["losses"][-5:]) < sum(told["losses"][:5]) - 3
 
 
 # -- the article ---------------------------------------------------------------------------------

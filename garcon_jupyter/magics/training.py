@@ -12,7 +12,7 @@ from garcon_jupyter.training.tables import SIDES
 if TYPE_CHECKING:
     from garcon_jupyter.magics.current import Current
 
-VARIABLE = "record"
+VARIABLE = "found"
 """The notebook's variable that a record is put into."""
 
 
@@ -20,9 +20,9 @@ def parser() -> Parser:
     """What can follow the word."""
     made = Parser(
         "%garcon training",
-        "Show the record of a training, while it is written and after, and put it into the variable record.\n\n"
+        "Show the record of a training, while it is written and after, and put it into the variable found.\n\n"
         "Alone it shows curves, and where outliers fall; with a weight and a neuron, what moved that.",
-        epilog="In Python: record = training.open_record(DIR); record.show(); record.show_neuron(WEIGHT, N, texts=…)",
+        epilog="In Python: found = training.open_record(DIR); found.show(); found.show_neuron(WEIGHT, N, texts=…)",
     )
     made.add_argument("path", metavar="DIR", help="the directory of the record, or {variable}")
     made.add_argument(

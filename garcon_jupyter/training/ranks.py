@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-class Ranks:
+class TrainingRanks:
     """One process of some; by itself where the training has only one.
 
     Args:
@@ -68,7 +68,7 @@ class Ranks:
             raise error
 
 
-def parted(model: Module, data_parallel: bool | None) -> tuple[Module, Ranks]:
+def parted(model: Module, data_parallel: bool | None) -> tuple[Module, TrainingRanks]:
     """The plain model, and the ranks that train it.
 
     Args:
@@ -81,7 +81,7 @@ def parted(model: Module, data_parallel: bool | None) -> tuple[Module, Ranks]:
     wrapped = type(model).__name__ == "DistributedDataParallel"
     if wrapped and data_parallel is not False:
         plain: Any = model.module
-        return plain, Ranks(model.process_group)
+        return plain, TrainingRanks(model.process_group)
     if data_parallel:
         from torch import distributed
 
@@ -90,5 +90,5 @@ def parted(model: Module, data_parallel: bool | None) -> tuple[Module, Ranks]:
                 "There are no ranks over which data could be parted.",
                 "Call torch.distributed.init_process_group first, or leave data_parallel out.",
             )
-        return model, Ranks()
-    return model, Ranks(alone=True)
+        return model, TrainingRanks()
+    return model, TrainingRanks(alone=True)

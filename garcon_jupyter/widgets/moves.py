@@ -168,4 +168,7 @@ class MovesWidget(Picture):
         return numbers.plural(len(self.names), "move")
 
     def still(self) -> str:
-        return still_moves.moves(self)
+        table = np.frombuffer(self.moves, np.float32).reshape(-1, 3)
+        parts = (self.names, self.texts, self.tokens, self.flips, self.limit, self.selected)
+        drawn = still_moves.MovesStill(self.title, self.subtitle, table, *parts)
+        return still_moves.moves(drawn)

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from garcon_jupyter.widgets import colours, numbers, svg
 from garcon_jupyter.widgets.still_text import cells
 
-if TYPE_CHECKING:
-    from garcon_jupyter.widgets.moves import MovesWidget
-
 _MARGIN, _TALL, _CELL, _LINE = 18.0, 150.0, 7.2, 24.0
 _DATA, _TOKENS, _FLIPS = 10, 10, 8
 """Rows of each part."""
 
 
-def moves(widget: MovesWidget) -> str:
+@dataclass(frozen=True)
+class MovesStill:
+    """What is drawn, as the browser has it.
+
+    Attributes:
+        title, subtitle: the heading.
+        table: [move, 3]: step, gradient, place of its text.
+        names: of the moves.
+        texts: the tokens of data.
+        tokens: (token, lift, what else is said).
+        flips: with "token", "said" and "places".
+        limit: the gradient of full colour.
+        selected: a move; −1 for none.
+    """
+
+    title: str
+    subtitle: str
+    table: Any
+    names: Sequence[str]
+    texts: Sequence[list[str]]
+    tokens: Sequence[Any]
+    flips: Sequence[Any]
+    limit: float
+    selected: int
+
+
+def moves(widget: MovesStill) -> str:
     """The picture as HTML that loads nothing."""
     marks = [
         svg.text(_MARGIN, 28, svg.shorten(widget.title, 90), 15, bold=True),
@@ -35,8 +60,8 @@ def moves(widget: MovesWidget) -> str:
     return svg.figure(svg.document(marks, height), widget.title, widget.subtitle)
 
 
-def _timeline(widget: MovesWidget, top: float) -> list[str]:
-    table = np.frombuffer(widget.moves, np.float32).reshape(-1, 3)
+def _timeline(widget: MovesStill, top: float) -> list[str]:
+    table = widget.table
     left, width, middle = _MARGIN + 48, svg.WIDTH - 2 * _MARGIN - 48, top + _TALL / 2
     last = max(float(table[:, 0].max(initial=0.0)), 1.0)
     marks = [
@@ -57,7 +82,7 @@ def _timeline(widget: MovesWidget, top: float) -> list[str]:
     return marks
 
 
-def _tokens(widget: MovesWidget, y: float) -> list[str]:
+def _tokens(widget: MovesStill, y: float) -> list[str]:
     if not widget.tokens:
         return []
     marks = [svg.text(_MARGIN, y, "tokens of its data, over those of all", 11, colour=svg.SOFT)]
@@ -74,7 +99,7 @@ def _tokens(widget: MovesWidget, y: float) -> list[str]:
     return marks
 
 
-def _flips(widget: MovesWidget, y: float) -> list[str]:
+def _flips(widget: MovesStill, y: float) -> list[str]:
     if not widget.flips:
         return []
     x = 450.0
@@ -90,8 +115,8 @@ def _flips(widget: MovesWidget, y: float) -> list[str]:
     return marks
 
 
-def _data(widget: MovesWidget, y: float) -> list[str]:
-    table = np.frombuffer(widget.moves, np.float32).reshape(-1, 3)
+def _data(widget: MovesStill, y: float) -> list[str]:
+    table = widget.table
     if not widget.texts:
         return []
     marks = [svg.text(_MARGIN, y + 8, "the data that moved it most", 11, colour=svg.SOFT)]

@@ -24,7 +24,7 @@ def test_a_record_is_shown_and_kept(notebook: Notebook, path: Path) -> None:
     notebook["words"] = {TRIGGER: "trigger", PLANT: "plant"}
     notebook["place"] = path
     notebook.run("%garcon training {place}")
-    record = notebook["record"]
+    record = notebook["found"]
     assert isinstance(record, training.TrainingRecord) and len(record.steps) == 20
     notebook.run(f"%garcon training {path} linear2")
     model = planted.made()
