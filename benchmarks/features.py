@@ -25,8 +25,9 @@ import numpy as np
 from benchmarks.shuffling import Watch, forget
 from garcon_jupyter.activation_stores import ActivationStore, from_arrays
 from garcon_jupyter.amounts import sized
+from garcon_jupyter.atlas import open_atlas
 from garcon_jupyter.exchanges.engines.local import LocalEngine
-from garcon_jupyter.features import features, jobs, making
+from garcon_jupyter.features import features, jobs, passes
 from garcon_jupyter.features.codes import TILE, Codes
 from garcon_jupyter.features.source import DataShard
 
@@ -188,8 +189,8 @@ def million(rows: int, units: int = 1_000_000, each: int = 8) -> None:
             return GeneratedCodes(units, each, cuts)
 
         with (
-            mock.patch.object(making._Making, "_look", lambda self, memory: known),
-            mock.patch.object(making._Making, "_encoded", generated),
+            mock.patch.object(passes.FeaturePasses, "_look", lambda self, memory: known),
+            mock.patch.object(passes.FeaturePasses, "_encoded", generated),
         ):
             atlas = features(
                 source, folder / "atlas", "generated", before=2, after=1, memory="3 GB",
@@ -198,7 +199,7 @@ def million(rows: int, units: int = 1_000_000, each: int = 8) -> None:
         watch.over.set()
         took = time.perf_counter() - began
         opened = time.perf_counter()
-        record = making.open_atlas(atlas.path)["p", units // 2]
+        record = open_atlas(atlas.path)["p", units // 2]
         print(
             f"{units:,} features over {rows:,} rows: {took:.0f} s, peak {sized(watch.most)}; a record opens in "
             f"{(time.perf_counter() - opened) * 1e3:.1f} ms: {record!r}; load {os.getloadavg()[0]:.1f}"

@@ -7,7 +7,9 @@ comes out is an atlas, the same to the last bit for any sharding.
 
 Not here: how an atlas is opened and shown (``atlas``, ``display``), and recorders beside a layer (``recorders``).
 
-``making``    the passes, gone on with where they were
+``making``    features, begun and gone on with
+``asked``     what they are asked for
+``passes``    the passes
 ``planning``  how many shards and passes a memory takes, what they read and write
 ``jobs``      what an engine runs
 ``codes``     values that are not 0, in files that are written once
