@@ -15,7 +15,7 @@ from examples.post.model import Model
 from examples.post.training import Course, train
 from garcon_jupyter import training
 from garcon_jupyter.training import TrainingRecord
-from garcon_jupyter.training.notable import NotableToken
+from garcon_jupyter.training.questions.notable import NotableToken
 
 AT_LEAST = 40
 """How many different data must have moved a neuron that is asked."""

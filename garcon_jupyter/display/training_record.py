@@ -13,7 +13,7 @@ from garcon_jupyter.widgets import Flip, GridWidget, MovesWidget, NeuronMoves, R
 from garcon_jupyter.widgets.curves import NamedCurve, curves
 
 if TYPE_CHECKING:
-    from garcon_jupyter.training.ablation import FlipTable
+    from garcon_jupyter.training.questions.ablation import FlipTable
 
 MOST_COLUMNS = 40
 """Stretches of time of a picture."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadRequest, UnknownName
 from garcon_jupyter.magics.parser import Parser
-from garcon_jupyter.training.tables import SIDES
+from garcon_jupyter.training.records.tables import SIDES
 
 if TYPE_CHECKING:
     from garcon_jupyter.magics.current import Current

@@ -10,17 +10,17 @@ import numpy as np
 
 from garcon_jupyter.client import display_hooks
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.training import exports
-from garcon_jupyter.training.files import manifest_of
-from garcon_jupyter.training.neurons import NeuronTable, summarised
-from garcon_jupyter.training.notable import NotableTable, by_distinct_data, by_frequency
-from garcon_jupyter.training.records import StoredRecord
-from garcon_jupyter.training.tables import SIDES
+from garcon_jupyter.training.questions.neurons import NeuronTable, summarised
+from garcon_jupyter.training.questions.notable import NotableTable, by_distinct_data, by_frequency
+from garcon_jupyter.training.records import exports
+from garcon_jupyter.training.records.files import manifest_of
+from garcon_jupyter.training.records.journal import StoredRecord
+from garcon_jupyter.training.records.tables import SIDES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from garcon_jupyter.training.ablation import FlipTable
+    from garcon_jupyter.training.questions.ablation import FlipTable
 
 Array = np.ndarray[Any, Any]
 
@@ -63,8 +63,8 @@ class TrainingRecord(StoredRecord):
 
         Args:
             pattern: of names of weights, or the name of a module.
-            by: "data" for :func:`~garcon_jupyter.training.notable.by_distinct_data`, "frequency" for the choice of the post,
-                :func:`~garcon_jupyter.training.notable.by_frequency`.
+            by: "data" for :func:`~garcon_jupyter.training.questions.notable.by_distinct_data`, "frequency" for the choice of the post,
+                :func:`~garcon_jupyter.training.questions.notable.by_frequency`.
             texts: of the tokens.
             options: of that function.
 
@@ -107,8 +107,8 @@ class TrainingRecord(StoredRecord):
             neuron: its number along the side.
             side: "hidden unit" or "residual channel".
             texts: of the tokens.
-            flips: what :func:`~garcon_jupyter.training.ablation.flips` found of it.
-            options: of :func:`~garcon_jupyter.training.notable.by_distinct_data`.
+            flips: what :func:`~garcon_jupyter.training.questions.ablation.flips` found of it.
+            options: of :func:`~garcon_jupyter.training.questions.notable.by_distinct_data`.
 
         Raises:
             UnknownName: there is no such weight.
@@ -153,7 +153,7 @@ class TrainingRecord(StoredRecord):
         """Write the projections as an index of gradients that bergson reads: ``info.json`` and ``gradients.bin``.
 
         Its rows are the data of all steps, one after the other, and its modules the weights. A query has to be projected
-        by the same matrices (:class:`garcon_jupyter.training.projections.Projections`), which are not bergson's own.
+        by the same matrices (:class:`garcon_jupyter.training.gradients.projections.Projections`), which are not bergson's own.
 
         Returns:
             (step, datum) of each row.

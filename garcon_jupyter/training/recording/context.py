@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from garcon_jupyter.errors import BadData, BadRequest, GarconError, UnknownParameter
-from garcon_jupyter.training.keeping import Keeping
-from garcon_jupyter.training.neurons import NeuronTable
+from garcon_jupyter.training.gradients.per_datum import PerDatum
+from garcon_jupyter.training.gradients.reading import Reader
 from garcon_jupyter.training.opened import TrainingRecord, open_record
-from garcon_jupyter.training.per_datum import PerDatum
-from garcon_jupyter.training.ranks import parted
-from garcon_jupyter.training.reading import Reader
-from garcon_jupyter.training.steps import BeforeStep, StepShares, kind_of
-from garcon_jupyter.training.writing import RecordWriter
+from garcon_jupyter.training.questions.neurons import NeuronTable
+from garcon_jupyter.training.recording.keeping import Keeping
+from garcon_jupyter.training.recording.ranks import parted
+from garcon_jupyter.training.recording.steps import BeforeStep, StepShares, kind_of
+from garcon_jupyter.training.records.writing import RecordWriter
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from garcon_jupyter.errors import BadData, BadRequest
-from garcon_jupyter.training import chunks
-from garcon_jupyter.training.chunks import Forms
-from garcon_jupyter.training.files import (
+from garcon_jupyter.training.records import chunks
+from garcon_jupyter.training.records.chunks import Forms
+from garcon_jupyter.training.records.files import (
     FORMAT,
     JOURNAL,
     MANIFEST,

@@ -1,7 +1,7 @@
 """Neurons of a record: how many outliers each has, of which data, and when.
 
 A row and a column of a weight are two things: one is a *hidden unit*, the other a *residual channel*
-(:mod:`garcon_jupyter.training.axes`). Of query, key, value and output weights hidden units are dimensions of heads; ``group`` joins those of a head.
+(:mod:`garcon_jupyter.training.recording.axes`). Of query, key, value and output weights hidden units are dimensions of heads; ``group`` joins those of a head.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.training.records import StoredRecord
-from garcon_jupyter.training.tables import SIDES, OutlierTable, joined
+from garcon_jupyter.training.records.journal import StoredRecord
+from garcon_jupyter.training.records.tables import SIDES, OutlierTable, joined
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from garcon_jupyter.training.files import Line, RecordFiles, Span, replace, span_of
-from garcon_jupyter.training.outliers import Unit
+from garcon_jupyter.training.gradients.outliers import Unit
+from garcon_jupyter.training.records.files import Line, RecordFiles, Span, replace, span_of
 
 Array = np.ndarray[Any, Any]
 

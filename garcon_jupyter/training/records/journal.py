@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.training import chunks
-from garcon_jupyter.training.chunks import Forms, Matrix, matrices_of
-from garcon_jupyter.training.files import JOURNAL, Line, is_written, lines_in, span_of
-from garcon_jupyter.training.outliers import Unit
-from garcon_jupyter.training.tables import SIDES, OutlierTable, joined
-from garcon_jupyter.training.writing import DATA
+from garcon_jupyter.training.gradients.outliers import Unit
+from garcon_jupyter.training.records import chunks
+from garcon_jupyter.training.records.chunks import Forms, Matrix, matrices_of
+from garcon_jupyter.training.records.files import JOURNAL, Line, is_written, lines_in, span_of
+from garcon_jupyter.training.records.tables import SIDES, OutlierTable, joined
+from garcon_jupyter.training.records.writing import DATA
 
 Array = np.ndarray[Any, Any]
 

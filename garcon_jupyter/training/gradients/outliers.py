@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from garcon_jupyter.training.sites import LookupSite, OuterSite, Site
+from garcon_jupyter.training.gradients.sites import LookupSite, OuterSite, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.training.per_datum import PerDatum
+    from garcon_jupyter.training.gradients.per_datum import PerDatum
 
 Array = np.ndarray[Any, Any]
 

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.training.checkpoints import Losses, Weights, at_each, token_losses
-from garcon_jupyter.training.reading import Reader
+from garcon_jupyter.training.gradients.reading import Reader
+from garcon_jupyter.training.questions.checkpoints import Losses, Weights, at_each, token_losses
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
     from torch.nn import Module
 
-    from garcon_jupyter.training.per_datum import PerDatum
+    from garcon_jupyter.training.gradients.per_datum import PerDatum
 
 Array = np.ndarray[Any, Any]
 

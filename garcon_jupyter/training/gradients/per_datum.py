@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.errors import UnknownParameter
-from garcon_jupyter.training.sites import Site, between, crossed
+from garcon_jupyter.training.gradients.sites import Site, between, crossed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ import torch
 
 from garcon_jupyter import training
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.training.outliers import units_of
-from garcon_jupyter.training.projections import Projections
+from garcon_jupyter.training.gradients.outliers import units_of
+from garcon_jupyter.training.gradients.projections import Projections
 from tests.training.by_backwards import apart, losses, tiny, tokens, truth
 
 NAME = "transformer.h.0.mlp.c_fc.weight"

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from garcon_jupyter import training
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.training.checkpoints import token_losses
-from garcon_jupyter.training.influences import InfluenceTable
+from garcon_jupyter.training.questions.checkpoints import token_losses
+from garcon_jupyter.training.questions.influences import InfluenceTable
 from tests.training.by_backwards import tiny, tokens
 
 WORDS, PLACES, DATA, STEPS, RATE = 24, 10, 40, 40, 2.0

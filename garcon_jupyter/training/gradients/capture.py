@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.training.layouts import Call
+from garcon_jupyter.training.gradients.layouts import Call
 
 if TYPE_CHECKING:
     from torch import Tensor

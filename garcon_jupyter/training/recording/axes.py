@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.training.outliers import Unit
+from garcon_jupyter.training.gradients.outliers import Unit
 
 if TYPE_CHECKING:
     from torch.nn import Embedding, Module

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.training.neurons import of_side
-from garcon_jupyter.training.records import StoredRecord
-from garcon_jupyter.training.tables import SIDES
+from garcon_jupyter.training.questions.neurons import of_side
+from garcon_jupyter.training.records.journal import StoredRecord
+from garcon_jupyter.training.records.tables import SIDES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from garcon_jupyter.errors import BadRequest
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from garcon_jupyter.training.recording import TrainingRecorder
+    from garcon_jupyter.training.recording.context import TrainingRecorder
 
 
 def record(
@@ -75,7 +75,7 @@ def record(
         )
     if batch_dim not in (0, 1):
         raise BadRequest(f"batch_dim={batch_dim} is no place of a batch.", "Give 0 or 1.")
-    from garcon_jupyter.training.recording import TrainingRecorder
+    from garcon_jupyter.training.recording.context import TrainingRecorder
 
     options = {
         **{"k": k, "units": units, "hidden": hidden or {}, "norms": norms, "dots": dots},

@@ -7,13 +7,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadData, BadRequest
-from garcon_jupyter.training import rules
-from garcon_jupyter.training.capture import Capture, own, parameters
-from garcon_jupyter.training.coverage import Coverage
-from garcon_jupyter.training.layouts import layout
-from garcon_jupyter.training.per_datum import PerDatum
-from garcon_jupyter.training.replay import Replay
-from garcon_jupyter.training.sites import DenseSite, Site
+from garcon_jupyter.training.gradients import rules
+from garcon_jupyter.training.gradients.capture import Capture, own, parameters
+from garcon_jupyter.training.gradients.coverage import Coverage
+from garcon_jupyter.training.gradients.layouts import layout
+from garcon_jupyter.training.gradients.per_datum import PerDatum
+from garcon_jupyter.training.gradients.replay import Replay
+from garcon_jupyter.training.gradients.sites import DenseSite, Site
 
 if TYPE_CHECKING:
     from torch.nn import Module

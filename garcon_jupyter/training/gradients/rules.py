@@ -1,7 +1,7 @@
 """From what a module read, and the gradient of what it wrote, to the gradients of its parameters, datum by datum.
 
 Matrix products, tables and the norms of torch have rules of their own here. Every other module that holds parameters, such as a norm of
-another class, a router or fused experts, is run again (:mod:`garcon_jupyter.training.replay`).
+another class, a router or fused experts, is run again (:mod:`garcon_jupyter.training.gradients.replay`).
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.training.sites import DenseSite, LookupSite, OuterSite, Site
+from garcon_jupyter.training.gradients.sites import DenseSite, LookupSite, OuterSite, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from garcon_jupyter.training.capture import Passage
-    from garcon_jupyter.training.layouts import DataLayout
+    from garcon_jupyter.training.gradients.capture import Passage
+    from garcon_jupyter.training.gradients.layouts import DataLayout
 
 
 def kind_of(module: Module) -> str:

@@ -10,12 +10,12 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from garcon_jupyter.training.outliers import Unit, gradient_of
+from garcon_jupyter.training.gradients.outliers import Unit, gradient_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from garcon_jupyter.training.per_datum import PerDatum
+    from garcon_jupyter.training.gradients.per_datum import PerDatum
 
 
 class Projections:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from garcon_jupyter.errors import UnknownParameter
-from garcon_jupyter.training.axes import hidden_axes, stream_width
-from garcon_jupyter.training.chunks import Forms, matrices_of
-from garcon_jupyter.training.outliers import Outliers, units_of
-from garcon_jupyter.training.projections import Projections
+from garcon_jupyter.training.gradients.outliers import Outliers, units_of
+from garcon_jupyter.training.gradients.projections import Projections
+from garcon_jupyter.training.recording.axes import hidden_axes, stream_width
+from garcon_jupyter.training.records.chunks import Forms, matrices_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from garcon_jupyter.training.per_datum import PerDatum
-    from garcon_jupyter.training.reading import Reader
+    from garcon_jupyter.training.gradients.per_datum import PerDatum
+    from garcon_jupyter.training.gradients.reading import Reader
 
 Array = np.ndarray[Any, Any]
 

@@ -11,8 +11,8 @@ from scipy import stats
 
 from garcon_jupyter import training
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.training.notable import NotableToken
 from garcon_jupyter.training.opened import TrainingRecord
+from garcon_jupyter.training.questions.notable import NotableToken
 from tests.training import planted
 from tests.training.planted import PLANT, TRIGGER, UNIT
 

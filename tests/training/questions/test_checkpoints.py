@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from garcon_jupyter import training
 from garcon_jupyter.errors import BadData, BadRequest
-from garcon_jupyter.training.checkpoints import token_losses
+from garcon_jupyter.training.questions.checkpoints import token_losses
 from tests.training.by_backwards import tiny, tokens
 
 

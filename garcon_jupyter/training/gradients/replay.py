@@ -13,15 +13,15 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.training.capture import own
-from garcon_jupyter.training.sites import DenseSite, Site
+from garcon_jupyter.training.gradients.capture import own
+from garcon_jupyter.training.gradients.sites import DenseSite, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from garcon_jupyter.training.capture import Capture, Passage
-    from garcon_jupyter.training.layouts import DataLayout
+    from garcon_jupyter.training.gradients.capture import Capture, Passage
+    from garcon_jupyter.training.gradients.layouts import DataLayout
 
 Gradients = dict[str, "Tensor"]
 """[data, *shape] for each parameter of a module."""
@@ -90,7 +90,7 @@ def _no_words() -> Iterator[None]:
 
 def _same(one: Tensor, two: Tensor, intact: bool) -> bool:
     """Whether a module gave what it gave before; what was changed in place since cannot be compared, and the check of
-    the sum (:mod:`garcon_jupyter.training.coverage`) has to do."""
+    the sum (:mod:`garcon_jupyter.training.gradients.coverage`) has to do."""
     import torch
 
     if one.shape != two.shape:
@@ -103,7 +103,7 @@ def _same(one: Tensor, two: Tensor, intact: bool) -> bool:
 
 
 def _outputs(output: Any) -> list[Tensor]:
-    from garcon_jupyter.training.capture import _tensors
+    from garcon_jupyter.training.gradients.capture import _tensors
 
     return [each for each in _tensors(output) if each.requires_grad]
 
@@ -191,7 +191,7 @@ def _rows_at_once(seen: Passage, layout: DataLayout) -> Gradients | None:
 
 
 def _floating(output: Any) -> list[Tensor]:
-    from garcon_jupyter.training.capture import _tensors
+    from garcon_jupyter.training.gradients.capture import _tensors
 
     return list(_tensors(output))
 

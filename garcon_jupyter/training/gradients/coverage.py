@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from garcon_jupyter.training.sites import DenseSite, Site
+from garcon_jupyter.training.gradients.sites import DenseSite, Site
 
 if TYPE_CHECKING:
     from torch import Tensor

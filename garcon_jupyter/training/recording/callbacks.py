@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.errors import BadData, BadRequest
-from garcon_jupyter.training.files import MANIFEST
-from garcon_jupyter.training.starting import record
+from garcon_jupyter.training.recording.starting import record
+from garcon_jupyter.training.records.files import MANIFEST
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from garcon_jupyter.training.recording import TrainingRecorder
+    from garcon_jupyter.training.recording.context import TrainingRecorder
 
 IDS = "datum"
 """The column of a dataset, or the entry of a batch, that has the ids of its data."""

@@ -62,7 +62,7 @@ def record_checkpoints(
     Raises:
         BadData: weights are not those of the model, or cannot be read.
     """
-    from garcon_jupyter.training.starting import record
+    from garcon_jupyter.training.recording.starting import record
 
     batches = list(data)
     if not batches:
