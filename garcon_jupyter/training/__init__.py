@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from garcon_jupyter.training.opened import open_record as open_record
     from garcon_jupyter.training.questions.ablation import FlipTable as FlipTable
     from garcon_jupyter.training.questions.ablation import flips as flips
+    from garcon_jupyter.training.questions.bigrams import BigramShifts as BigramShifts
+    from garcon_jupyter.training.questions.bigrams import bigram_shifts as bigram_shifts
     from garcon_jupyter.training.questions.checkpoints import (
         record_checkpoints as record_checkpoints,
     )
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from garcon_jupyter.training.recording.steps import StepShares as StepShares
 
 _HOMES = {
+    "BigramShifts": "questions.bigrams",
+    "bigram_shifts": "questions.bigrams",
     "FlipTable": "questions.ablation",
     "InfluenceTable": "questions.influences",
     "NeuronTable": "questions.neurons",
@@ -75,6 +79,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BigramShifts",
     "FlipTable",
     "InfluenceTable",
     "NeuronTable",
@@ -82,6 +87,7 @@ __all__ = [
     "PerDatum",
     "StepShares",
     "TrainingRecord",
+    "bigram_shifts",
     "flips",
     "for_lightning",
     "for_trainer",

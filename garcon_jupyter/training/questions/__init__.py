@@ -6,5 +6,6 @@ Not here: how it is drawn (``display``).
 ``notable``      the tokens of the data that moved them
 ``ablation``     what they do to predictions
 ``checkpoints``  a series of checkpoints, without a training
+``bigrams``      what embedding and unembedding say of one token after another, over checkpoints
 ``influences``   of data on queries, and the truth by leaving out
 """
