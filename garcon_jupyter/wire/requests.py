@@ -10,121 +10,22 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from garcon_jupyter.wire.dictionary_training import TrainingPoint, TrainingSettings
-
-
-@dataclass(frozen=True)
-class Code:
-    """A shipped function.
-
-    Attributes:
-        payload: its cloudpickle.
-        digest: sha256 of the payload, its identity.
-        name: what to call it in messages.
-        captured: bytes of each free variable that travels with it.
-    """
-
-    payload: bytes
-    digest: str
-    name: str
-    captured: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class RecordingRef:
-    """Where a recording is on the server: which snapshot of which save context."""
-
-    snapshot: int
-    point: str
-    name: str | None = None
-
-
-@dataclass(frozen=True)
-class ProbeSpec:
-    """A probe as it travels; see :meth:`garcon_jupyter.client.probes.ProbePoint.probe`."""
-
-    point: str
-    code: Code
-    grad: bool = False
-    sharded: bool = False
-    merge: str | Code | None = None
-    read_only: bool = False
-    name: str | None = None
-    params: tuple[str, ...] = ()
-    source: RecordingRef | None = None
-
-
-@dataclass(frozen=True)
-class ProbeSet:
-    """Probes by the digest of their pickle, which comes along where the server may not have them yet."""
-
-    digest: str
-    payload: bytes = b""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Tokens to read.
-
-    Attributes:
-        ids: int64 [b, p].
-        mask: bool [b, p], False at padding; None where nothing is padded.
-        documents: in a run, int64 [b, p], the document that each token is from.
-        offsets: in a run, int64 [b, p], its place in that document.
-        step: number of the batch in its run.
-        before: in a run, how many tokens came before these; None elsewhere.
-    """
-
-    ids: Any
-    mask: Any = None
-    documents: Any = None
-    offsets: Any = None
-    step: int = 0
-    before: int | None = None
-
-
-SPLICE_ERRORS = ("live", "frozen", "none")
-"""What may become of what a dictionary's reconstruction lacks."""
-
-
-@dataclass(frozen=True)
-class Splice:
-    """How a pass goes on through a dictionary.
-
-    Attributes:
-        dictionary: its name on the server.
-        error: what its reconstruction lacks: "live", computed of the value; "frozen", a constant, on which no gradient depends;
-            "none", left out.
-        bypass: positions whose value goes past it, counted from 0 in each text.
-    """
-
-    dictionary: str
-    error: str = "live"
-    bypass: tuple[int, ...] = ()
-
-
-@dataclass
-class Request:
-    """Base of all requests.
-
-    Attributes:
-        session: whose save contexts it touches.
-        released: snapshots that the client no longer holds.
-    """
-
-    session: str = ""
-    released: tuple[int, ...] = ()
-
-
-@dataclass
-class AdaptedRequest(Request):
-    """Base of those that the model answers with an adapter on.
-
-    Attributes:
-        adapter: the name that it was launched with; None for the base model.
-    """
-
-    adapter: str | None = None
+from garcon_jupyter.wire.dictionary_requests import KeepTraining as KeepTraining
+from garcon_jupyter.wire.dictionary_requests import LoadDictionary as LoadDictionary
+from garcon_jupyter.wire.dictionary_requests import MeasureTraining as MeasureTraining
+from garcon_jupyter.wire.dictionary_requests import ReadDictionary as ReadDictionary
+from garcon_jupyter.wire.dictionary_requests import TrainDictionary as TrainDictionary
+from garcon_jupyter.wire.dictionary_requests import TrainingProgress as TrainingProgress
+from garcon_jupyter.wire.dictionary_requests import UnloadDictionary as UnloadDictionary
+from garcon_jupyter.wire.request_parts import SPLICE_ERRORS as SPLICE_ERRORS
+from garcon_jupyter.wire.request_parts import AdaptedRequest as AdaptedRequest
+from garcon_jupyter.wire.request_parts import Batch as Batch
+from garcon_jupyter.wire.request_parts import Code as Code
+from garcon_jupyter.wire.request_parts import ProbeSet as ProbeSet
+from garcon_jupyter.wire.request_parts import ProbeSpec as ProbeSpec
+from garcon_jupyter.wire.request_parts import RecordingRef as RecordingRef
+from garcon_jupyter.wire.request_parts import Request as Request
+from garcon_jupyter.wire.request_parts import Splice as Splice
 
 
 @dataclass
@@ -348,81 +249,6 @@ class Jacobian(AdaptedRequest):
     seed: int = 0
 
 
-def _nothing_to_train() -> TrainingSettings:
-    return TrainingSettings("topk", 1, "", "")
-
-
-@dataclass
-class TrainDictionary(AdaptedRequest):
-    """Give the activations of a batch to a dictionary in training; answer with :class:`TrainingProgress`.
-
-    Attributes:
-        training: the run that it is of.
-        settings: what is trained.
-        batch: that is read; None where no more come, for a step on what waits in the buffer.
-        store: directory of a store whose rows the batch is, from `before` on, in place of the model's activations.
-        heard: of the answer before, how often its curve was thinned, and its points.
-    """
-
-    training: str = ""
-    settings: TrainingSettings = field(default_factory=_nothing_to_train)
-    batch: Batch | None = None
-    store: str = ""
-    heard: tuple[int, int] = (0, 0)
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """What a batch of a training came to.
-
-    Attributes:
-        points: of its curve, since those that were heard; all of them, where it was thinned since.
-        merged: how often it was thinned.
-        steps: done.
-        more: whether batches wait in the buffer, when no more data comes.
-    """
-
-    points: tuple[TrainingPoint, ...]
-    merged: int
-    steps: int
-    more: bool = False
-
-
-@dataclass
-class MeasureTraining(AdaptedRequest):
-    """What the model loses with a dictionary in training in its place; answer with
-    :class:`~garcon_jupyter.wire.dictionary_training.LossRecovered`.
-
-    Attributes:
-        training: the run that it is of.
-        settings: what is trained.
-        batch: whose next tokens are predicted.
-    """
-
-    training: str = ""
-    settings: TrainingSettings = field(default_factory=_nothing_to_train)
-    batch: Batch = dataclasses.field(default_factory=lambda: Batch(None))
-    seed: int = 0
-
-
-@dataclass
-class KeepTraining(Request):
-    """Put a dictionary in training down, take it up again, write what it has learnt, or forget it.
-
-    Attributes:
-        training: the run that it is of.
-        settings: what is trained.
-        what: "checkpoint" and "restore" its whole state, "dictionary" what others read, or "forget" it.
-        directory: on every host; None to restore the beginning.
-    """
-
-    training: str = ""
-    settings: TrainingSettings = field(default_factory=_nothing_to_train)
-    what: str = "checkpoint"
-    directory: str | None = None
-
-
 @dataclass
 class GetParameter(AdaptedRequest):
     """Answer with a parameter, [out, in], cut by `index` on the server."""
@@ -455,49 +281,6 @@ class ExchangeWeights(Request):
 
     path: str = ""
     sharing: tuple[str, ...] = ()
-
-
-@dataclass
-class LoadDictionary(Request):
-    """Hold a dictionary beside the model, so that its latents are points; answer with its :class:`DictionaryPoints
-    <garcon_jupyter.points.dictionary_points.DictionaryPoints>` and its :class:`Description
-    <garcon_jupyter.dictionaries.description.Description>`. Where it is there already, it stays.
-
-    Attributes:
-        path: of its files, on the server's hosts.
-        name: by which its points are called; "" for one that is made of the path.
-        at: the point that it reads, or that and the one that it writes; of several, all that it reads, or those and then those that it
-            writes, where a pattern stands for the points that it selects; () for those that its files name.
-    """
-
-    path: str = ""
-    name: str = ""
-    at: tuple[str, ...] = ()
-
-
-@dataclass
-class UnloadDictionary(Request):
-    """Let go of a dictionary; answer with its name."""
-
-    name: str = ""
-
-
-@dataclass
-class ReadDictionary(Request):
-    """Read a weight of a loaded dictionary from its files, whatever ranks hold of it; answer with its :class:`Description
-    <garcon_jupyter.dictionaries.description.Description>` and the weight.
-
-    Attributes:
-        name: of the dictionary.
-        weight: by the names of the form, such as "decoder" [F, O]; "" for none.
-        first: latent that is read first, where the weight has some.
-        stop: and the one before which it ends; None for all.
-    """
-
-    name: str = ""
-    weight: str = ""
-    first: int = 0
-    stop: int | None = None
 
 
 @dataclass
