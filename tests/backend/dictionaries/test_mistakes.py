@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from garcon_backend.dictionaries import Dictionary, norms, reading, selection
-from garcon_backend.dictionaries.plan import ReadingPlan
+from garcon_backend.dictionaries.plan import ReadingPlan, StoredWeight
 from garcon_jupyter import RemoteModel
 from garcon_jupyter.dictionaries import Activation, Form, InputNorm, point_of
 from tests.backend.dictionaries.test_formats import CLOSE, off
@@ -192,21 +192,31 @@ def test_14_what_is_added_to_the_stream_is_not_the_modules_output(gemma2: Remote
     assert off(values["layers.1.mlp.in"], values[before]) > SEEN
 
 
-def test_15_decoders_of_the_wrong_layers_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "circuit_tracer-clt-jump_relu"
+@dataclass(frozen=True)
+class Turned:
+    """A weight whose decoders stand in the opposite order along an axis."""
+
+    weight: StoredWeight
+    axis: int
+
+    def read(self, part: slice, dtype: torch.dtype) -> Tensor:
+        return self.weight.read(part, dtype).flip(self.axis)
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"), [("circuit_tracer-clt-jump_relu", 1), ("llama_scope-clt", 0)]
+)
+def test_15_decoders_of_the_wrong_layers_are_seen(
+    name: str, axis: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = reading._by_target
 
-    def from_the_end(kind: str, found: list[Tensor]) -> dict[str, Tensor]:
-        return original(kind, [decoder.flip(1) for decoder in found])
+    def wrong(name: str, each: list[Any], *rest: Any) -> dict[str, Tensor]:
+        return original(name, [Turned(weight, axis) for weight in each], *rest)  # type: ignore[misc]
 
-    def by_source(kind: str, found: list[Tensor]) -> dict[str, Tensor]:
-        return original(kind, [decoder.flip(0) for decoder in found])
-
-    for wrong, of in ((from_the_end, name), (by_source, "llama_scope-clt")):
-        assert max(errors(of, reading.load(expected(of).path))) < CLOSE
-        monkeypatch.setattr(reading, "_by_target", wrong)
-        assert errors(of, reading.load(expected(of).path))[1] > SEEN
-        monkeypatch.setattr(reading, "_by_target", original)
+    assert max(errors(name, reading.load(expected(name).path))) < CLOSE
+    monkeypatch.setattr(reading, "_by_target", wrong)
+    assert errors(name, reading.load(expected(name).path))[1] > SEEN
 
 
 def test_16_places_within_a_group_are_not_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

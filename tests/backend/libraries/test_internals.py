@@ -50,7 +50,7 @@ EXCEPTIONS = {
     "imported.py": "whether a module is still being imported, of which importlib tells nothing else",
     "execution/generation_options.py": "where settings are from, for the words of an error; absent is as well",
     "hook_sites/staged/experts.py": "a module's own forward, in steps: its points are tested against it",
-    "training/capture.py": "whether a module was compiled in place, of which torch tells nothing else; absent is as well",
+    "gradients/capture.py": "whether a module was compiled in place, of which torch tells nothing else; absent is as well",
     "kernel/application.py": "replaces ipykernel's methods, and calls two: declared in jupyter_internals",
 }
 """Files beside the rooms ``libraries`` that read private names, and why."""
