@@ -90,8 +90,7 @@ class UnitFeatures(DataRuns):
             )
         dictionary, point, name = self._meant(what)
         if dictionary is not None and point is None and not _is_store(data):
-            loaded = self.dictionaries.load(dictionary, show=False)
-            point, name = loaded.points.reads, loaded.name
+            point, name = self._place_of(dictionary)
         beside = Path(f"{Path(out).expanduser().absolute()}{BESIDE}")
         store = _store_of(data)
         if store is None:
@@ -121,6 +120,14 @@ class UnitFeatures(DataRuns):
         )
         shutil.rmtree(beside, ignore_errors=True)
         return made
+
+    def _place_of(self, files: str) -> tuple[str, str]:
+        """The point that a dictionary reads, and its name. It is loaded for that, and gone again if it was not there."""
+        there = set(self.dictionaries)
+        loaded = self.dictionaries.load(files, show=False)
+        if loaded.name not in there:
+            self.dictionaries.unload(loaded.name)
+        return loaded.points.reads, loaded.name
 
     def _meant(self, what: Any) -> tuple[str | None, str | None, str]:
         """(files of the dictionary, the point, the dictionary's name): None where there is none, or it is not known."""

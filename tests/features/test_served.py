@@ -76,6 +76,7 @@ def test_a_dictionary_by_name_by_files_and_of_data(
     three = model.features(str(files), texts, tmp_path / "three", **options)
     assert np.array_equal(three.array("top_places"), one.array("top_places"))
     assert not (tmp_path / "three.acts").exists()
+    assert "mine" not in model.dictionaries  # which was read to know where it belongs
     record = one[one.points[0], int(fired.argmax())]
     assert "".join(record.examples[0].tokens).strip()
     with pytest.raises(garcon.BadRequest, match=r"batch_tokens are options of data"):
