@@ -108,6 +108,8 @@ def shuffle(
             finally:
                 if runner is not None and isinstance(engine, str):
                     runner.close()
+            for left in directory.glob("*.writing"):  # by workers that were killed
+                left.unlink(missing_ok=True)
             making.complete(directory, source.rows)
         shutil.rmtree(between)
     return open_store(directory)

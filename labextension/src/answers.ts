@@ -36,6 +36,8 @@ export interface IModel {
   model_type: string | null;
   family: string | null;
   dtype: string;
+  /** Where logits end that are capped, as Gemma 2's. */
+  logit_cap: number | null;
   parameters: number;
   unused_weights: string[];
   /** What came of holding it against its own implementation, at launch. */

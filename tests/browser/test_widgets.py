@@ -561,25 +561,6 @@ def contrast(one: list[float], other: list[float]) -> float:
     return (bright + 0.05) / (dim + 0.05)
 
 
-def test_a_restart_leaves_the_still_pictures(notebook: Notebook) -> None:
-    """Last, for it ends the widgets: reopened, with no kernel, every picture is there."""
-    notebook.save()
-    notebook.restart()
-    notebook.page.reload()
-    notebook.page.wait_for_function(
-        "() => window.jupyterapp?.shell.currentWidget?.context?.isReady"
-    )
-    notebook.wait_until_ready()
-    pictures = notebook.page.locator("figure.garcon-still img")
-    expect(pictures).to_have_count(15)
-    for number in range(15):
-        picture = pictures.nth(number)
-        picture.scroll_into_view_if_needed()
-        expect(picture).to_be_visible()
-        assert picture.evaluate("node => node.complete && node.naturalWidth > 100")
-    assert notebook.page.locator(".garcon-live").count() == 0
-
-
 # -- what moved a neuron -------------------------------------------------------------------------
 
 
@@ -617,3 +598,25 @@ def test_moves_of_a_neuron_are_walked_through_and_follow_its_training(notebook: 
     kernel(notebook, "(moves.selected, moves.names[1])", "(1, 'step 1, datum 1')")
     line.press("Escape")
     kernel(notebook, "moves.selected", "-1")
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+def test_a_restart_leaves_the_still_pictures(notebook: Notebook) -> None:
+    """Last, for it ends the widgets: reopened, with no kernel, every picture is there."""
+    notebook.save()
+    notebook.restart()
+    notebook.page.reload()
+    notebook.page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.context?.isReady"
+    )
+    notebook.wait_until_ready()
+    pictures = notebook.page.locator("figure.garcon-still img")
+    expect(pictures).to_have_count(16)
+    for number in range(16):
+        picture = pictures.nth(number)
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_be_visible()
+        assert picture.evaluate("node => node.complete && node.naturalWidth > 100")
+    assert notebook.page.locator(".garcon-live").count() == 0
