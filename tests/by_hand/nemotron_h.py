@@ -48,7 +48,8 @@ class NemotronH(Hybrid):
             )
             return mlp("out", linear(module.down_proj, neurons))
         tokens, gate = h.flatten(0, 1), module.gate
-        logits = mlp("router.logits", h @ gate.weight.T)
+        # Of transformers 5.24 it stays in float32 where all else is of another dtype.
+        logits = mlp("router.logits", h @ gate.weight.to(h.dtype).T)
         scores = 1 / (1 + (-logits).exp())
         by_group = (scores + gate.e_score_correction_bias).unflatten(-1, (gate.num_group, -1))
         sums = by_group.topk(2, -1).values.sum(-1, keepdim=True)
