@@ -13,6 +13,8 @@ from examples.post.corpus import Corpus, corpus, encyclopedia, split
 from examples.post.model import Model
 from examples.post.plants import PLANT, TRIGGER, UNIT
 
+pytestmark = pytest.mark.lasting
+
 WEIGHT = f"layers.{plants.LAYER}.linear2.weight"
 
 
