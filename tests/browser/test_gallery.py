@@ -43,7 +43,7 @@ MEGABYTES = 5.0
 BUSY = ".garcon-live[aria-busy=true]"
 """Widgets that wait for values."""
 
-SWEEP = 150_000
+SWEEP = 300_000
 """Milliseconds in which a sweep ends on a busy machine."""
 
 
