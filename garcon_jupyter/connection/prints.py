@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 Show = Callable[[int, str, str], None]
 """(rank, "stdout" or "stderr", text) -> None"""
 
 
+_SHOWN_BY: ContextVar[Show | None] = ContextVar("shown by", default=None)
+"""What shows the prints of this thread's requests, where it is not this process."""
+
+
+@contextmanager
+def shown_by(show: Show) -> Iterator[None]:
+    """What requests of this thread print meanwhile is given to `show`, and not printed here."""
+    token = _SHOWN_BY.set(show)
+    try:
+        yield
+    finally:
+        _SHOWN_BY.reset(token)
+
+
 def plain(rank: int, stream: str, text: str) -> None:
     """Show a text as if it had been printed here."""
+    if (show := _SHOWN_BY.get()) is not None:
+        show(rank, stream, text)
+        return
     out = sys.stderr if stream == "stderr" else sys.stdout
     out.write(text)
     out.flush()

@@ -1,0 +1,109 @@
+"""Texts and tokens that a request has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from garcon_jupyter.errors import BadTokens
+from garcon_jupyter.operations.operation import Door
+from garcon_jupyter.operations.plain_data import LikelyToken, TextTokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from garcon_jupyter.client.tokens import Tokens
+
+Ids = Annotated[list[int], Field(min_length=1)]
+
+Prompt = str | Ids
+"""A text, or the ids of its tokens."""
+
+Prompts = (
+    str
+    | Ids
+    | Annotated[list[str], Field(min_length=1)]
+    | Annotated[list[Ids], Field(min_length=1)]
+)
+"""One prompt, or several."""
+
+
+def read(at: Door, given: Prompts) -> Tokens:
+    """The tokens of prompts; the shorter ones padded.
+
+    Raises:
+        BadTokens: they cannot be read.
+        BadRequest: there are more than the limits allow.
+    """
+    if isinstance(given, str) or (given and isinstance(given[0], str)):
+        at.limits.check(
+            "prompts", 1 if isinstance(given, str) else len(given), "There are many prompts"
+        )
+        tokens = at.model.encode(given)
+    else:
+        rows = given if isinstance(given[0], list) else [given]
+        at.limits.check("prompts", len(rows), f"There are {len(rows):,} prompts")
+        at.limits.check(
+            "prompt_tokens", max(map(len, rows)), f"A prompt has {max(map(len, rows)):,} tokens"
+        )
+        tokens = at.model._tokens(given)
+    longest = tokens.shape[1]
+    at.limits.check("prompt_tokens", longest, f"A prompt has {longest:,} tokens")
+    return tokens
+
+
+def read_one(at: Door, given: Prompt) -> Tokens:
+    """The tokens of one prompt.
+
+    Raises:
+        BadTokens, BadRequest: as :func:`read`.
+    """
+    tokens = read(at, given)
+    if not tokens.shape[1]:
+        raise BadTokens("The prompt has no tokens.", "Give a text of at least one.")
+    return tokens
+
+
+def told(at: Door, tokens: Tokens) -> list[TextTokens]:
+    """The tokens of each prompt, without padding."""
+    strings = at.model.token_strings(tokens)
+    rows = zip(tokens.tolist(), strings, tokens.mask.tolist(), strict=True)
+    return [
+        TextTokens(
+            ids=[token for token, real in zip(ids, mask, strict=True) if real],
+            strings=[text for text, real in zip(texts, mask, strict=True) if real],
+        )
+        for ids, texts, mask in rows
+    ]
+
+
+def likely(at: Door, best: Tensor, chances: Tensor) -> list[list[LikelyToken]]:
+    """Tokens that may come next, of several places.
+
+    Args:
+        best: ids [place, k].
+        chances: their probabilities.
+    """
+    distinct = sorted({int(token) for token in best.flatten()})
+    texts = at.model.token_strings([distinct], alone=True)[0] if distinct else []
+    words = dict(zip(distinct, texts, strict=True))
+    return [
+        [
+            LikelyToken(id=token, string=words[token], probability=chance)
+            for token, chance in zip(row, of_row, strict=True)
+        ]
+        for row, of_row in zip(best.tolist(), chances.tolist(), strict=True)
+    ]
+
+
+def single_ids(at: Door, given: Sequence[str | int], after: Tokens) -> list[int]:
+    """Tokens of an answer, each a text of one token or an id.
+
+    Raises:
+        BadRequest: a text is several tokens; says which.
+    """
+    from garcon_jupyter.experiments.target_tokens import one_token_each
+
+    return one_token_each(at.model, given, after=after)
