@@ -100,7 +100,10 @@ def mamba2_mix(
     out = out * silu(taps("gate", gate))
     if not hasattr(module.norm, "weight"):
         return taps("out", linear(module.out_proj, taps("gated", out)))
-    by_group = out.unflatten(-1, (inner // module.norm.group_size, -1))
+    group = getattr(
+        module.norm, "group_size", inner
+    )  # transformers 5.22 has one group, whatever the model says
+    by_group = out.unflatten(-1, (inner // group, -1))
     scale = ((by_group**2).mean(-1, keepdim=True) + module.norm.variance_epsilon) ** 0.5
     gated = taps("gated", (by_group / scale).flatten(-2) * module.norm.weight)
     return taps("out", linear(module.out_proj, gated))

@@ -91,18 +91,22 @@ class ScaledOutput(HookSite):
 class ClippedOutput(HookSite):
     """The output of a projection within the bounds that the module around it clips it to, as that module goes on with it.
 
-    What an edit puts beyond the bounds is clipped in its turn.
+    What an edit puts beyond the bounds is clipped in its turn. While the module runs it clips nothing itself, and all that it would clip is
+    clipped here: a value at a bound would else be clipped twice, and since torch 2.14 what is clipped at its bound has no gradient
+    (findings/clamp_at_its_bound.sh).
 
     Attributes:
         path: of the module that clips.
         of: the projection inside it.
         bound: where the module has the number, dotted; it may be None there.
+        others: the other projections that it clips.
     """
 
     path: str
     of: str
     bound: str
     view: PointView = WHOLE
+    others: tuple[str, ...] = ()
 
     def told(self) -> str:
         return seen(
@@ -113,12 +117,41 @@ class ClippedOutput(HookSite):
         self, module: nn.Module, the_pass: Pass, visit: Visitor, expert: int | None = None
     ) -> Remove:
         bound = attrgetter(self.bound)(module)
+        inside, name = self.bound.rpartition(".")[::2]
+        holder = attrgetter(inside)(module) if inside else module
 
-        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-            clipped = output if bound is None else output.clamp(-bound, bound)
-            return applied(clipped, self.view, the_pass, visit)
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            clipped = _within(output, bound)
+            new = applied(clipped, self.view, the_pass, visit)
+            return _within(clipped if new is None else new, bound)
 
-        return module.get_submodule(self.of).register_forward_hook(hook).remove
+        def clip(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            return _within(output, bound)
+
+        hooked = [module.get_submodule(self.of).register_forward_hook(hook)]
+        if bound is not None:
+            hooked += [
+                module.get_submodule(each).register_forward_hook(clip) for each in self.others
+            ]
+            hooked.append(module.register_forward_pre_hook(lambda *_: setattr(holder, name, None)))
+            put_back = module.register_forward_hook(
+                lambda *_: setattr(holder, name, bound), always_call=True
+            )
+            hooked.append(put_back)
+
+        def remove() -> None:
+            for handle in hooked:
+                handle.remove()
+
+        return remove
+
+
+def _within(value: Tensor, bound: float | None) -> Tensor:
+    """A value within bounds, with the gradient of what is within them or at one; what is there already is not clipped anew."""
+    if bound is None:
+        return value
+    beyond = value.abs() > bound
+    return torch.where(beyond, value.detach().clamp(-bound, bound), value)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ without its axis; the parts have it always.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from garcon_backend.hook_sites.own_forward import CONV_IN, At, Calls, own_forward
-from garcon_backend.hook_sites.sites import Input, Pass, Visitor
+from garcon_backend.hook_sites.sites import Input, Pass, StagedForward, Visitor
 from garcon_backend.hook_sites.views import Frame, Interleaved, PointView
 
 
@@ -64,14 +66,35 @@ _DELTA = {
 short_convolution = own_forward(CONV)
 """LFM2's: a convolution over a few positions, and gates before and after it."""
 
-gated_delta_net = own_forward(
-    {
-        **CONV,
-        "torch_chunk_gated_delta_rule": _DELTA,
-        "torch_recurrent_gated_delta_rule": _DELTA,
-    }
-)
-"""Gated DeltaNet (Yang et al. 2024): a state that each key reads, and of which β is replaced by the key's value."""
+
+def _of_delta_rule(delta: Mapping[str, At]) -> StagedForward:
+    rules = ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule")
+    return own_forward({**CONV, **dict.fromkeys(rules, delta)})
+
+
+def gated_delta_net(
+    module: Any, visits: dict[str, Visitor], the_pass: Pass, args: Any, kwargs: dict[str, Any]
+) -> Any:
+    """Gated DeltaNet (Yang et al. 2024): a state that each key reads, and of which β is replaced by the key's value.
+
+    Several heads of values share one of queries and keys. Before 5.23 transformers repeats these itself, before it calls the rule,
+    which then is given each of them several times.
+    """
+    shared = module.num_v_heads // module.num_k_heads
+    repeats = "repeat_interleave" in inspect.unwrap(type(module).forward).__code__.co_names
+    steps = _of_repeated(shared) if repeats and shared > 1 else _AS_THEY_ARE
+    return steps(module, visits, the_pass, args, kwargs)
+
+
+_AS_THEY_ARE = _of_delta_rule(_DELTA)
+
+
+@functools.cache
+def _of_repeated(times: int) -> StagedForward:
+    """For a rule that is given each head of queries and keys so many times, one after the other."""
+    view = Laid(lambda x: x[:, :, ::times], lambda x: x.repeat_interleave(times, dim=2))
+    return _of_delta_rule({**_DELTA, "q": At("query", view), "k": At("key", view)})
+
 
 _DELTA_OF_CHANNELS = {"channel_decay" if n == "decay" else n: at for n, at in _DELTA.items()}
 

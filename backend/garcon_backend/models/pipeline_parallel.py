@@ -166,10 +166,14 @@ def _before_layers(model: Any, holder: nn.Module, layers: str) -> tuple[int | No
             note = partial(_note, called, name)
             handles.append(getattr(holder, name).register_forward_pre_hook(note))
     before = [(module, dict(vars(module))) for module in model.modules()]
-    for mask in (
-        None,
-        torch.zeros(1, 1, 2, 2, device=device),
-    ):  # made by the model, or as it is used
+    masks = (
+        None,  # made by the model
+        torch.zeros(1, 1, 2, 2, device=device),  # as it is used
+        torch.ones(
+            1, 2, dtype=torch.long, device=device
+        ),  # as tokenizers give it, where ALiBi is made of it
+    )
+    for mask in masks:
         try:
             with torch.no_grad():
                 model(input_ids=ids, attention_mask=mask, use_cache=False)

@@ -23,7 +23,11 @@ FAMILY = Family(
         **decoder.attention_points(NORM),
         **{
             f"layers.{{i}}.attn.{x}": ClippedOutput(
-                decoder.ATTN, f"{x}_proj", "config.clip_qkv", Heads()
+                decoder.ATTN,
+                f"{x}_proj",
+                "config.clip_qkv",
+                Heads(),
+                tuple(f"{other}_proj" for other in "qkv" if other != x),
             )
             for x in "qkv"
         },
