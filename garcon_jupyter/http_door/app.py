@@ -25,7 +25,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from garcon_jupyter.http_door.desk import OperationDesk, Reply
-from garcon_jupyter.http_door.guard import LOOPBACK, Application, Guard
+from garcon_jupyter.http_door.guard import LOOPBACK, Application, BodyTooLong, Guard, too_long
 from garcon_jupyter.operations import openapi
 from garcon_jupyter.operations.failures import Failure
 
@@ -85,7 +85,11 @@ def application(
             Route("/v1/describe", asked, methods=["GET"]),
             Route("/v1/{operation}", asked, methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _no_route, ClientDisconnect: _nobody_there},
+        exception_handlers={
+            HTTPException: _no_route,
+            ClientDisconnect: _nobody_there,
+            BodyTooLong: _too_long,
+        },
         lifespan=life,
     )
     return Guard(app, token, OPEN, desk.limits.body_bytes, hosts, origins)
@@ -106,6 +110,11 @@ async def _no_route(request: Request, error: Exception) -> Response:
         problem=f"There is no {request.method} {request.url.path}.",
         remedy="GET /openapi.json lists what there is.",
     )
+    return _json(status, told.model_dump_json().encode())
+
+
+async def _too_long(request: Request, error: Exception) -> Response:
+    status, told = too_long(int(error.args[0]))
     return _json(status, told.model_dump_json().encode())
 
 

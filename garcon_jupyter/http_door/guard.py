@@ -24,8 +24,17 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names by which this machine is called from itself."""
 
 
-class _TooLong(Exception):
-    """The body has more bytes than are taken."""
+class BodyTooLong(Exception):
+    """The body has more bytes than are taken, so many."""
+
+
+def too_long(limit: int) -> tuple[int, Failure]:
+    """Status and words for a body of more bytes."""
+    return 413, Failure(
+        kind="BadRequest",
+        problem=f"The request has more than {limit:,} bytes (limits.body_bytes).",
+        remedy="Ask for less at a time.",
+    )
 
 
 @dataclass
@@ -59,12 +68,9 @@ class Guard:
             for name, value in scope["headers"]
         }
         origin = headers.get("origin", "")
-        begun = False
 
         async def sending(message: Message) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True
                 message["headers"] = [*message.get("headers", []), *self._shared(origin)]
             await send(message)
 
@@ -74,11 +80,7 @@ class Guard:
         if scope["method"] == "OPTIONS" and origin:
             await _say(sending, 204, None)
             return
-        try:
-            await self.app(scope, self._bounded(receive), sending)
-        except _TooLong:
-            if not begun:
-                await _say(sending, *self._too_long())
+        await self.app(scope, self._bounded(receive), sending)
 
     def _shared(self, origin: str) -> list[tuple[bytes, bytes]]:
         """Headers that let a page of a listed origin read an answer."""
@@ -116,7 +118,7 @@ class Guard:
                 remedy="Start the door with --allow-origin.",
             )
         if int(headers.get("content-length") or 0) > self.body_bytes:
-            return self._too_long()
+            return too_long(self.body_bytes)
         if scope["path"] in self.open_paths:
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -129,13 +131,6 @@ class Guard:
             remedy="Send the header Authorization: Bearer TOKEN; garcon serve prints which file has it.",
         )
 
-    def _too_long(self) -> tuple[int, Failure]:
-        return 413, Failure(
-            kind="BadRequest",
-            problem=f"The request has more than {self.body_bytes:,} bytes (limits.body_bytes).",
-            remedy="Ask for less at a time.",
-        )
-
     def _bounded(self, receive: Receive) -> Receive:
         """The body, which is given up when it grows over the limit: it need not say beforehand how long it is."""
         got = 0
@@ -145,7 +140,7 @@ class Guard:
             message = await receive()
             got += len(message.get("body", b""))
             if got > self.body_bytes:
-                raise _TooLong
+                raise BodyTooLong(self.body_bytes)
             return message
 
         return receiving

@@ -151,6 +151,7 @@ def _listening(options: DoorOptions) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((options.host, options.port))
+        made.listen()
     except OSError as error:
         made.close()
         raise BadRequest(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from garcon_jupyter.operations.failures import STATUSES, Failure
+from garcon_jupyter.operations.failures import Failure, status_of
 from garcon_jupyter.operations.operation import Operation
 from garcon_jupyter.operations.table import OPERATIONS, SUBJECTS
 
@@ -72,14 +72,10 @@ def _path(subject: str, each: Operation[Any, Any]) -> dict[str, Any]:
     answers: dict[str, Any] = {"200": _answer("What came of it.", each.answer.__name__)}
     if each.streams:
         answers["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-    own = {
-        status: " ".join(
-            f"{kind.__name__}: {_first(kind)}"
-            for kind in each.raises
-            if STATUSES.get(kind) == status
-        )
-        for status in {STATUSES[kind] for kind in each.raises if kind in STATUSES}
-    }
+    own: dict[int, str] = {}
+    for kind in each.raises:
+        before = own.get(status_of(kind("")), "")
+        own[status_of(kind(""))] = f"{before} {kind.__name__}: {_first(kind)}".strip()
     for status, what in sorted({**COMMON, **own}.items()):
         answers[str(status)] = _answer(what, Failure.__name__)
     return {

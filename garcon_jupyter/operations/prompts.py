@@ -37,21 +37,32 @@ def read(at: Door, given: Prompts) -> Tokens:
         BadTokens: they cannot be read.
         BadRequest: there are more than the limits allow.
     """
-    if isinstance(given, str) or (given and isinstance(given[0], str)):
-        at.limits.check(
-            "prompts", 1 if isinstance(given, str) else len(given), "There are many prompts"
-        )
-        tokens = at.model.encode(given)
+    texts = [given] if isinstance(given, str) else [each for each in given if isinstance(each, str)]
+    if texts:
+        at.limits.check("prompts", len(texts), f"There are {len(texts):,} prompts")
+        tokens = at.model.encode(texts)
     else:
-        rows = given if isinstance(given[0], list) else [given]
+        rows = [each for each in given if isinstance(each, list)]
+        rows = rows or [[each for each in given if isinstance(each, int)]]
+        longest = max(map(len, rows))
         at.limits.check("prompts", len(rows), f"There are {len(rows):,} prompts")
-        at.limits.check(
-            "prompt_tokens", max(map(len, rows)), f"A prompt has {max(map(len, rows)):,} tokens"
-        )
-        tokens = at.model._tokens(given)
+        at.limits.check("prompt_tokens", longest, f"A prompt has {longest:,} tokens")
+        tokens = padded(rows)
     longest = tokens.shape[1]
     at.limits.check("prompt_tokens", longest, f"A prompt has {longest:,} tokens")
     return tokens
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tokens:
+    """Rows of ids, the shorter ones filled up on the right; each has the numbers that it has alone."""
+    import torch
+
+    from garcon_jupyter.client.tokens import Tokens
+
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+    mask = torch.arange(longest)[None] < torch.tensor([len(row) for row in rows])[:, None]
+    return Tokens(ids, mask)
 
 
 def read_one(at: Door, given: Prompt) -> Tokens:

@@ -4,7 +4,8 @@ The side bar runs in a browser, which can neither read the registry nor speak ZM
 place: they list the servers (:mod:`~garcon_jupyter.server_extension.watching`), launch them
 (:mod:`~garcon_jupyter.server_extension.launching`), and tell the points of a model
 (:mod:`~garcon_jupyter.server_extension.points_tree`). Nothing here opens a session that stays, or resets an idle
-clock unless the user says so. Whatever touches the model itself is done by the notebook's own kernel.
+clock unless the user says so, but for operations, which are asked by a client with a session of its own. What notebooks do with the model
+is done by their own kernels.
 
 ==========  =================================  ==================================================
 GET         garcon/servers                     running servers with what they do, fleets, and launches
@@ -17,12 +18,13 @@ DELETE      garcon/fleets/NAME?force=1         end all members of a fleet
 POST        garcon/servers/NAME/keep-alive     start its idle time anew
 POST        garcon/servers/NAME/cancel         stop one request, ``{"request": ID}``
 GET         garcon/servers/NAME/points         the probe points of its model
+POST        garcon/servers/NAME/v1/OPERATION   one of the table of operations (:mod:`garcon_jupyter.operations`)
 ==========  =================================  ==================================================
 
 All need Jupyter's own authentication, and its authorization for the resource ``garcon``. An error is JSON: its
 ``kind``, the ``problem`` and the ``remedy``, one sentence each.
 
-Not here: the model itself, which the notebook's own kernel speaks with.
+Not here: what operations there are (``operations``), and how they wait (``http_door``).
 
 ``handlers``       the URLs
 ``watching``       what runs, told to any number of browsers at the price of one

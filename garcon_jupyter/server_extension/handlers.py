@@ -15,6 +15,10 @@ from jupyter_server.utils import url_path_join
 
 from garcon_jupyter import errors
 from garcon_jupyter.errors import BadRequest, GarconError
+from garcon_jupyter.http_door.desk import OperationDesk, Reply
+from garcon_jupyter.http_door.guard import too_long
+from garcon_jupyter.model import RemoteModel
+from garcon_jupyter.operations.limits import Limits
 from garcon_jupyter.server_extension import launch_form, models, points_tree
 from garcon_jupyter.server_extension.launching import Launches
 from garcon_jupyter.server_extension.watching import Watcher
@@ -40,6 +44,18 @@ class Desk:
         self.watcher = Watcher(self.threads)
         self.launches = Launches()
         self.trees: dict[tuple[str, int], dict[str, Any]] = {}
+        self.limits = Limits()
+        self._operations: dict[str, OperationDesk] = {}
+
+    def operations(self, name: str) -> OperationDesk:
+        """What answers operations for the server of a name: a client of it, as long as this process lives."""
+
+        def connect() -> RemoteModel:
+            return RemoteModel(registry.find(name), prefer="jupyter http", lasting=False)
+
+        if name not in self._operations:
+            self._operations[name] = OperationDesk(connect, self.limits)
+        return self._operations[name]
 
     async def run(self, work: Callable[..., Value], *args: Any) -> Value:
         """Do blocking work in a thread."""
@@ -197,6 +213,40 @@ class CancelHandler(_Handler):
         await self.answer(cancelled())
 
 
+class OperationHandler(_Handler):
+    """POST garcon/servers/NAME/v1/OPERATION: one of the table of operations, with a session of its own on the server."""
+
+    def initialize(self, desk: Desk) -> None:
+        super().initialize(desk)
+        self.asking: asyncio.Future[Reply] | None = None
+
+    @tornado.web.authenticated
+    @authorized
+    async def post(self, name: str, operation: str) -> None:
+        limit = self.desk.limits.body_bytes
+        if len(self.request.body) > limit:
+            await self._reply(Reply(413, too_long(limit)[1].model_dump_json().encode()))
+            return
+        desk = self.desk.operations(name)
+        self.asking = asyncio.ensure_future(desk.answer(operation, self.request.body))
+        try:
+            await self._reply(await self.asking)
+        except asyncio.CancelledError:  # whoever asked has hung up
+            if not self.asking.cancelled():
+                raise
+
+    def on_connection_close(self) -> None:
+        """Call off what nobody waits for any more."""
+        if self.asking is not None:
+            self.asking.cancel()
+
+    async def _reply(self, reply: Reply) -> None:
+        self.set_status(reply.status)
+        for header, value in reply.headers.items():
+            self.set_header(header, value)
+        await self.finish(reply.body)
+
+
 class PointsHandler(_Handler):
     """GET garcon/servers/NAME/points: the points of a server's model, as a tree."""
 
@@ -240,5 +290,6 @@ def add_handlers(web_app: Any) -> None:
             (url("servers", name, "keep-alive"), KeepAliveHandler, desk),
             (url("servers", name, "cancel"), CancelHandler, desk),
             (url("servers", name, "points"), PointsHandler, desk),
+            (url("servers", name, "v1", r"(\w+)"), OperationHandler, desk),
         ],
     )
