@@ -1,6 +1,6 @@
 """Writes ``docs/probe_points.md`` from the table of points and the family files, the rooms of
 ``docs/architecture.md`` from what each room says of itself, the options of ``docs/api/launch.md`` from their
-declaration, and the formats of ``docs/dictionaries.md`` from their table.
+declaration, the formats of ``docs/dictionaries.md`` and the operations of ``docs/http.md`` from their tables.
 
     python -m docs.generate
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs import families, formats, rooms
+from docs import families, formats, operations, rooms
 from docs.tables import table
 from garcon_jupyter.points import PARAMETERS, POINTS, ParameterSpec, PointSpec
 from garcon_jupyter.servers.options import Option, grouped
@@ -31,6 +31,12 @@ OPTIONS = (
 DICTIONARIES = Path(__file__).with_name("dictionaries.md")
 FORMATS = (
     "<!-- formats: made by docs/generate.py from backend/garcon_backend/dictionaries/formats; do not edit -->\n",
+    "<!-- end -->\n",
+)
+
+HTTP = Path(__file__).with_name("http.md")
+OPERATIONS = (
+    "<!-- operations: made by docs/generate.py from garcon_jupyter/operations; do not edit -->\n",
     "<!-- end -->\n",
 )
 
@@ -180,11 +186,21 @@ def dictionaries(text: str) -> str:
     return between(FORMATS, text, formats.section())
 
 
+def http(text: str) -> str:
+    """``http.md`` with the operations as they are now."""
+    return between(OPERATIONS, text, operations.section())
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    made_of = ((ARCHITECTURE, architecture), (LAUNCH, launch), (DICTIONARIES, dictionaries))
+    made_of = (
+        (ARCHITECTURE, architecture),
+        (LAUNCH, launch),
+        (DICTIONARIES, dictionaries),
+        (HTTP, http),
+    )
     for file, made in made_of:
         file.write_text(made(file.read_text(encoding="utf-8")), encoding="utf-8")
     print(
-        f"wrote {PAGE}, the rooms of {ARCHITECTURE}, the options of {LAUNCH}, the formats of {DICTIONARIES}"
+        f"wrote {PAGE}, the rooms of {ARCHITECTURE}, the options of {LAUNCH}, the formats of {DICTIONARIES}, the operations of {HTTP}"
     )

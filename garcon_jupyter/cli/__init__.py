@@ -3,5 +3,6 @@
 Not here: anything that cannot be done in plain Python as well.
 
 ``app``     its subcommands
+``doors``   ``serve`` and ``ask``: the table of operations over HTTP, and from a terminal
 ``doctor``  what this machine has, what is wrong with it, and what to do
 """

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from garcon_jupyter.connection import called_off, prints
 from garcon_jupyter.errors import Interrupted, ServerGone
 from garcon_jupyter.operations.failures import failure
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.operations.operation import Door, Operation
 from garcon_jupyter.operations.table import named
 
@@ -63,10 +63,10 @@ class OperationDesk:
     def __init__(
         self,
         connect: Callable[[], RemoteModel] | None,
-        limits: Limits | None = None,
+        limits: RequestLimits | None = None,
         atlases: Mapping[str, Atlas] | None = None,
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or RequestLimits()
         self._connect, self._atlases = connect, dict(atlases or {})
         self._model: RemoteModel | None = None
         self._connecting = threading.Lock()

@@ -14,7 +14,7 @@ from typing import Any
 
 from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.http_door.guard import LOOPBACK
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.servers import registry
 from garcon_jupyter.servers.server import registry_directory
 
@@ -44,7 +44,7 @@ class DoorOptions:
     allow_origins: Sequence[str] = ()
     certificate: Path | None = None
     key: Path | None = None
-    limits: Limits | None = None
+    limits: RequestLimits | None = None
 
 
 def serve(options: DoorOptions, say: Callable[[str], None]) -> None:

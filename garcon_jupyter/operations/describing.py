@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from garcon_jupyter.errors import UnknownPoint
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.operations.operation import Door, operation
 from garcon_jupyter.operations.plain_data import Plain, PlainAnswer
 from garcon_jupyter.points import POINTS, Catalog, PointSpec, pattern_regex
@@ -49,7 +49,7 @@ class DescribeAnswer(PlainAnswer):
     model: ModelSaid | None = Field(description="null where there are stored records alone")
     dictionaries: list[DictionarySaid]
     atlases: list[str] = Field(description="names of stored records of units")
-    limits: Limits
+    limits: RequestLimits
 
 
 @operation("nothing", quick=True)

@@ -32,7 +32,7 @@ KINDS: dict[Kind, str] = {
 """What can be done at a point, and nothing else."""
 
 
-class Edit(Plain):
+class PointEdit(Plain):
     """A change of the model while a request is run."""
 
     point: str = Field(description="a name or a pattern")
@@ -52,7 +52,7 @@ class Edit(Plain):
     prompts: Prompts | None = Field(default=None, description='of "patch": where the value is from')
 
     @model_validator(mode="after")
-    def _together(self) -> Edit:
+    def _together(self) -> PointEdit:
         if (self.kind == "patch") != (self.prompts is not None):
             raise ValueError('prompts are given for kind="patch", and for no other')
         if (self.kind in ("set", "scale", "add")) != (self.value is not None):
@@ -66,7 +66,7 @@ class Editing:
     """The edits of a request, as probes."""
 
     def __init__(
-        self, at: Door, edits: Sequence[Edit], tokens: Tokens, name: str, grows: bool = False
+        self, at: Door, edits: Sequence[PointEdit], tokens: Tokens, name: str, grows: bool = False
     ) -> None:
         """Check them against the model.
 
@@ -90,7 +90,7 @@ class Editing:
         self._held: list[object] = []
         self._makers = [self._changer(edit, address) for edit, address in self._rows]
 
-    def _changer(self, edit: Edit, address: Address) -> ProbeFunction:
+    def _changer(self, edit: PointEdit, address: Address) -> ProbeFunction:
         dims, position, unit = sides(address)
         shape = self._at.model.catalog.shape(address)
         size = shape[unit] if unit is not None and unit < len(shape) else None

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.operations.edits import Edit, Editing
+from garcon_jupyter.operations.edits import Editing, PointEdit
 from garcon_jupyter.operations.operation import Door, operation
 from garcon_jupyter.operations.passes import POINT_ERRORS, Splicing, new_name, spliced
 from garcon_jupyter.operations.plain_data import Array, Form, Plain, PlainAnswer, TextTokens, array
@@ -28,7 +28,7 @@ class BackwardRequest(Plain):
     )
     distractors: list[Token] = Field(default=[], description="… less the mean of these")
     points: list[str] = Field(min_length=1, description="names or patterns")
-    edits: list[Edit] = Field(default=[])
+    edits: list[PointEdit] = Field(default=[])
     splice: Splicing | None = None
     form: Form = "lists"
 

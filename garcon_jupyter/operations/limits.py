@@ -8,7 +8,7 @@ from garcon_jupyter.errors import BadRequest
 from garcon_jupyter.operations.plain_data import Plain
 
 
-class Limits(Plain):
+class RequestLimits(Plain):
     """Bounds of one request, and of what waits."""
 
     prompt_tokens: int = Field(default=2048, ge=1, description="tokens of one prompt")

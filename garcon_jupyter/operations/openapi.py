@@ -20,11 +20,13 @@ PREFIX = f"/v{VERSION}/"
 COMMON = {
     401: "No token, or a wrong one.",
     403: "The page that asks, or the name by which the host is called, is not on the list of the door.",
+    404: "There is no operation, point, unit or dictionary of that name; `nearest` has those that are like it.",
     413: "The request has more bytes than the limits allow.",
     422: "The request is none, or its arguments make no sense together.",
     499: "Whoever asked called it off.",
     500: "The door, or the model's own code, failed.",
     503: "The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back.",
+    504: "What was waited for goes on beyond the time that it was given.",
     507: "It does not fit into memory; nothing was begun.",
 }
 """What any operation may be answered with, beside its answer."""

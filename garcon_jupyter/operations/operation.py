@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 
 from garcon_jupyter.errors import GarconError
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.operations.plain_data import Plain, PlainAnswer
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Door:
     """
 
     connected: RemoteModel | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     atlases: Mapping[str, Atlas] = field(default_factory=dict)
     tell: Callable[[dict[str, Any]], None] = _nobody
 

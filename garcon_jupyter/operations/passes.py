@@ -19,7 +19,7 @@ from garcon_jupyter.errors import (
     UnknownName,
     UnknownPoint,
 )
-from garcon_jupyter.operations.edits import Edit, Editing
+from garcon_jupyter.operations.edits import Editing, PointEdit
 from garcon_jupyter.operations.operation import Door, operation
 from garcon_jupyter.operations.plain_data import (
     Array,
@@ -31,7 +31,7 @@ from garcon_jupyter.operations.plain_data import (
     array,
 )
 from garcon_jupyter.operations.prompts import Prompt, Prompts, likely, read, read_one, told
-from garcon_jupyter.operations.readings import Activation, Read, Reading
+from garcon_jupyter.operations.readings import PointAnswer, PointReads, Read
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.tokens import Tokens
@@ -59,7 +59,7 @@ class ForwardRequest(Plain):
 
     prompts: Prompts
     reads: list[Read] = Field(default=[])
-    edits: list[Edit] = Field(default=[])
+    edits: list[PointEdit] = Field(default=[])
     splice: Splicing | None = None
     logits: Literal["none", "last", "all"] = "none"
     likely: int = Field(default=0, ge=0, description="how many likely next tokens are answered")
@@ -76,7 +76,7 @@ class ForwardAnswer(PlainAnswer):
     """What the model made of the texts."""
 
     tokens: list[TextTokens]
-    activations: list[Activation]
+    activations: list[PointAnswer]
     likely: list[list[list[LikelyToken]]] = Field(
         description="of each text, after each token asked for, likeliest first"
     )
@@ -98,7 +98,7 @@ def forward(at: Door, asked: ForwardRequest) -> ForwardAnswer:
     tokens = read(at, asked.prompts)
     name = new_name()
     reading, editing = (
-        Reading(at, asked.reads, tokens, name),
+        PointReads(at, asked.reads, tokens, name),
         Editing(at, asked.edits, tokens, name),
     )
     if asked.logits != "none":
@@ -180,7 +180,7 @@ class AttentionAnswer(PlainAnswer):
     """Attention patterns: [head, query position, key position] of each layer."""
 
     tokens: TextTokens
-    patterns: list[Activation]
+    patterns: list[PointAnswer]
 
 
 @operation("one forward pass with eager attention in the layers asked for", POINT_ERRORS)
@@ -190,7 +190,7 @@ def attention(at: Door, asked: AttentionRequest) -> AttentionAnswer:
     reads = [
         Read(point=f"layers.{layer}.attn.pattern", units=asked.heads) for layer in asked.layers
     ]
-    reading = Reading(at, reads, tokens, new_name())
+    reading = PointReads(at, reads, tokens, new_name())
     try:
         at.model.forward(tokens, probes=reading.probes(), logits="none")
         found = reading.found(asked.form)
@@ -210,7 +210,7 @@ class GenerateRequest(Plain):
     top_p: float = Field(default=1, gt=0, le=1)
     stop: list[str] = Field(default=[], max_length=16, description="texts that end it")
     seed: int | None = Field(default=None, description="of what is drawn")
-    edits: list[Edit] = Field(default=[])
+    edits: list[PointEdit] = Field(default=[])
     splice: Splicing | None = None
     adapter: str | None = None
 

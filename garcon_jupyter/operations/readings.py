@@ -56,7 +56,7 @@ class Read(Plain):
     )
 
 
-class Place(PlainAnswer):
+class RankedPlace(PlainAnswer):
     """A number of an activation, and where it is."""
 
     value: float | None
@@ -65,7 +65,7 @@ class Place(PlainAnswer):
     )
 
 
-class Activation(PlainAnswer):
+class PointAnswer(PlainAnswer):
     """What was read at a point."""
 
     point: str
@@ -74,7 +74,7 @@ class Activation(PlainAnswer):
     )
     dtype: str = Field(description="of the value in the model")
     values: Array | None = None
-    strongest: list[list[Place]] | None = Field(
+    strongest: list[list[RankedPlace]] | None = Field(
         default=None, description="of each text, the strongest first"
     )
 
@@ -116,7 +116,7 @@ def places(
     return [number % size for number in given]
 
 
-class Reading:
+class PointReads:
     """The reads of a request, as probes; and what they have found, as answers."""
 
     def __init__(self, at: Door, reads: Sequence[Read], tokens: Tokens, name: str) -> None:
@@ -163,7 +163,7 @@ class Reading:
             read.order,
         )
 
-    def found(self, form: Form) -> list[Activation]:
+    def found(self, form: Form) -> list[PointAnswer]:
         """What was read, fetched at once.
 
         Raises:
@@ -193,13 +193,13 @@ class Reading:
             self._at.model.clear_recordings(name=context)
 
     @staticmethod
-    def _told(read: Read, address: Address, values: list[Any], form: Form) -> Activation:
+    def _told(read: Read, address: Address, values: list[Any], form: Form) -> PointAnswer:
         dims, position, _ = sides(address)
         dtype = str(values[0].dtype).removeprefix("torch.")
         if read.reduce == "strongest":
             rows = [
                 [
-                    Place(value=float(number), place=[int(x) for x in at])
+                    RankedPlace(value=float(number), place=[int(x) for x in at])
                     for number, at, there in zip(*row, strict=True)
                     if there
                 ]
@@ -210,19 +210,19 @@ class Reading:
             for dim, given in zip((position, unit), chosen, strict=True):
                 if given is not None and dim is not None:
                     rows = [[_as_asked(place, dim - 1, given) for place in row] for row in rows]
-            return Activation(point=address.name, axes=list(dims), dtype=dtype, strongest=rows)
+            return PointAnswer(point=address.name, axes=list(dims), dtype=dtype, strongest=rows)
         if read.reduce == "norm":
             dims = dims[:-1]
         elif read.reduce != "none":
             gone = 1 if position is None else position
             dims = (*dims[:gone], *dims[gone + 1 :])
-        return Activation(
+        return PointAnswer(
             point=address.name, axes=list(dims), dtype=dtype, values=array(values[0], form)
         )
 
 
-def _as_asked(place: Place, dim: int, given: Sequence[int]) -> Place:
+def _as_asked(place: RankedPlace, dim: int, given: Sequence[int]) -> RankedPlace:
     """A place by the numbers that were asked for, and not by their order."""
     at = list(place.place)
     at[dim] = given[at[dim]]
-    return Place(value=place.value, place=at)
+    return RankedPlace(value=place.value, place=at)

@@ -18,7 +18,7 @@ from garcon_jupyter.errors import BadRequest, GarconError
 from garcon_jupyter.http_door.desk import OperationDesk, Reply
 from garcon_jupyter.http_door.guard import too_long
 from garcon_jupyter.model import RemoteModel
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.server_extension import launch_form, models, points_tree
 from garcon_jupyter.server_extension.launching import Launches
 from garcon_jupyter.server_extension.watching import Watcher
@@ -44,7 +44,7 @@ class Desk:
         self.watcher = Watcher(self.threads)
         self.launches = Launches()
         self.trees: dict[tuple[str, int], dict[str, Any]] = {}
-        self.limits = Limits()
+        self.limits = RequestLimits()
         self._operations: dict[str, OperationDesk] = {}
 
     def operations(self, name: str) -> OperationDesk:

@@ -18,7 +18,7 @@ import garcon_jupyter as garcon
 from garcon_backend.in_process import ModelHere
 from garcon_jupyter.http_door.app import application
 from garcon_jupyter.http_door.desk import OperationDesk
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 
 TOKEN = "a-token-of-the-tests"
 LISTED = "https://listed.example"
@@ -93,6 +93,6 @@ def opened(desk: OperationDesk, **options: Any) -> Iterator[OpenDoor]:
 @pytest.fixture(scope="package")
 def door(llama_here: ModelHere) -> Iterator[OpenDoor]:
     """A door to the small Llama, in this process."""
-    limits = Limits(body_bytes=1 << 20, waiting=8)
+    limits = RequestLimits(body_bytes=1 << 20, waiting=8)
     with opened(OperationDesk(lambda: garcon.connect(llama_here), limits)) as it:
         yield it

@@ -16,7 +16,7 @@ import torch
 import garcon_jupyter as garcon
 from garcon_backend.in_process import ModelHere
 from garcon_jupyter.http_door.desk import OperationDesk
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.operations.operation import Door
 from garcon_jupyter.operations.table import OPERATIONS
 from tests import oracle
@@ -162,7 +162,7 @@ def test_a_thousand_requests_leave_nothing_behind(door: OpenDoor) -> None:
 
 
 def test_records_alone(llama_here: ModelHere) -> None:
-    with opened(OperationDesk(None, Limits())) as it:
+    with opened(OperationDesk(None, RequestLimits())) as it:
         assert it.ask("atlases").told == {"atlases": []}
         found = it.ask("forward", {"prompts": "a"})
         assert found.status == 503 and "only stored records" in found.told["problem"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from garcon_jupyter import errors
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.operations.operation import Door
 from garcon_jupyter.operations.table import OPERATIONS
 from garcon_jupyter.points import POINTS
@@ -25,7 +25,7 @@ def test_describe(door: Door) -> None:
     found = OPERATIONS["describe"](door, {})
     assert found.model.layers == 4 and found.model.sizes["M"] == 80
     assert found.model.name == "tiny" and found.model.dtype == "float32"
-    assert found.limits == Limits() and found.dictionaries == [] and found.atlases == []
+    assert found.limits == RequestLimits() and found.dictionaries == [] and found.atlases == []
 
 
 def test_records_alone() -> None:

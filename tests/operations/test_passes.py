@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from garcon_jupyter import errors
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.operations.operation import Door
 from garcon_jupyter.operations.table import OPERATIONS
 from tests import oracle
@@ -263,7 +263,7 @@ def test_what_is_wrong_is_said(door: Door, asked: Any, kind: Any, words: str) ->
 def test_limits(door: Door, limits: dict[str, int], asked: dict[str, Any]) -> None:
     (name,) = limits
     with pytest.raises(errors.BadRequest, match=f"limits.{name}"):
-        forward(Door(door.model, Limits(**limits)), {"prompts": IDS, **asked})
+        forward(Door(door.model, RequestLimits(**limits)), {"prompts": IDS, **asked})
 
 
 # -- attention and generation --------------------------------------------------------------------

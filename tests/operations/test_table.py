@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from garcon_jupyter import errors
 from garcon_jupyter.operations.failures import INVALID, STATUSES, failure, status_of
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.operations.openapi import COMMON, document, text
 from garcon_jupyter.operations.operation import Door
 from garcon_jupyter.operations.plain_data import Plain, PlainAnswer
@@ -110,7 +110,7 @@ def test_a_limit_says_both_numbers() -> None:
     with pytest.raises(
         errors.BadRequest, match=r"2,049 tokens; the limit is 2,048 \(limits.prompt_tokens\)"
     ):
-        Limits().check("prompt_tokens", 2049, "A prompt has 2,049 tokens")
+        RequestLimits().check("prompt_tokens", 2049, "A prompt has 2,049 tokens")
 
 
 def test_a_door_without_a_model_says_so() -> None:
