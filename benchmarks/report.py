@@ -33,6 +33,7 @@ GROUPS = (
     "fleets",
     "training",
     "dictionaries",
+    "http_door",
 )
 """Groups of rows, as modules of this folder and in the order of the page."""
 

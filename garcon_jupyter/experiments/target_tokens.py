@@ -24,13 +24,13 @@ def one_token_each(rmodel: Client, answers: Sequence[Any], after: Tokens) -> lis
     a space, after which a word begins without.
 
     Raises:
-        BadRequest: an answer is several tokens; says which, and whether a space before it makes one of them.
+        BadRequest: there is no such token, or an answer is several tokens; says which, and whether a space before it makes one of them.
     """
     spaced = rmodel.token_strings(after)[0][-1].endswith((" ", "\n"))
     ids, bare = [], []
     for answer in answers:
         if not isinstance(answer, str):
-            ids.append(int(answer))
+            ids.append(_in_vocabulary(rmodel, int(answer)))
             continue
         pieces = _pieces(rmodel, answer)
         with_space = _pieces(rmodel, f" {answer}") if answer[:1].isalnum() else None  # a word
@@ -43,6 +43,19 @@ def one_token_each(rmodel: Client, answers: Sequence[Any], after: Tokens) -> lis
     if untold := [answer for answer in bare if answer not in _TOLD]:
         _hint(untold)
     return ids
+
+
+def _in_vocabulary(rmodel: Client, token: int) -> int:
+    """An id, if there is such a token.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    vocabulary = rmodel.catalog.size("V")
+    if token < 0 or (vocabulary is not None and token >= vocabulary):
+        end = f" to {vocabulary - 1}" if vocabulary is not None else ""
+        raise BadRequest(f"There is no token {token}.", f"The vocabulary has 0{end}.")
+    return token
 
 
 def _pieces(rmodel: Client, text: str) -> list[int]:

@@ -87,6 +87,7 @@ def serve(options: DoorOptions, say: Callable[[str], None]) -> None:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=75,
             ssl_certfile=options.certificate,
             ssl_keyfile=options.key,
         )

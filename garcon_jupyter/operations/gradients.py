@@ -12,10 +12,10 @@ from garcon_jupyter.operations.edits import Editing, PointEdit
 from garcon_jupyter.operations.operation import Door, operation
 from garcon_jupyter.operations.passes import POINT_ERRORS, Splicing, new_name, spliced
 from garcon_jupyter.operations.plain_data import Array, Form, Plain, PlainAnswer, TextTokens, array
-from garcon_jupyter.operations.prompts import Prompt, read_one, single_ids, told
+from garcon_jupyter.operations.prompts import Prompt, TokenId, read_one, single_ids, told
 from garcon_jupyter.points import PointSpec
 
-Token = str | int
+Token = str | TokenId
 """The text of one token, or its id."""
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from garcon_jupyter.client.tokens import Tokens
 
-Ids = Annotated[list[int], Field(min_length=1)]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+Ids = Annotated[list[TokenId], Field(min_length=1)]
 
 Prompt = str | Ids
 """A text, or the ids of its tokens."""
