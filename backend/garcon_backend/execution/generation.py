@@ -21,7 +21,7 @@ from garcon_backend.execution.inputs import Inputs, positions_of
 from garcon_backend.execution.passes import Passes
 from garcon_backend.execution.token_choice import TokenChoice
 from garcon_backend.hook_sites.attention import VisitedCache, fresh_cache
-from garcon_backend.libraries.transformers_internals import CACHE
+from garcon_backend.libraries.transformers_internals import CACHE, positions_kept
 from garcon_backend.models.rotary import read_again_when_a_row_passes
 from garcon_backend.models.sharding import shared_logits
 from garcon_backend.probing.probed_pass import ProbedPass
@@ -148,7 +148,7 @@ def _each_forward(passes: Passes, probed: ProbedPass, every_logit: bool) -> Iter
         if ids is None:
             raise BadRequest("This model's generate reads no tokens.", "Probe forwards instead.")
         mask = _mask_of(kwargs)
-        if kwargs.get("cache_params") is not None and read is not None:
+        if _keeps_no_count(kwargs) and read is not None:
             mask = torch.cat([read, mask[:, -ids.shape[1] :]], 1)
         read = mask
         positions = _positions_of(kwargs, mask, takes_positions)
@@ -170,9 +170,16 @@ def _each_forward(passes: Passes, probed: ProbedPass, every_logit: bool) -> Iter
 
 
 def _past(kwargs: dict[str, Any]) -> int:
-    """How many positions the cache of a forward holds."""
+    """How many positions the cache of a forward holds; 0 of one that does not count them."""
     cache = kwargs.get(CACHE)
-    return 0 if cache is None else int(cache.get_seq_length())
+    return 0 if cache is None else positions_kept(cache) or 0
+
+
+def _keeps_no_count(kwargs: dict[str, Any]) -> bool:
+    """Whether a forward is given a state that does not count which positions it has read."""
+    cache = kwargs.get(CACHE)
+    beside = kwargs.get("cache_params") is not None
+    return beside or (cache is not None and positions_kept(cache) is None)
 
 
 def _mask_of(kwargs: dict[str, Any]) -> Tensor:

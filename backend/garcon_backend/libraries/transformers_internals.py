@@ -152,6 +152,17 @@ def cache_argument(module: Any) -> str | None:
     return next((name for name in (*CACHES, "cache_params") if name in named), None)
 
 
+def positions_kept(cache: Any) -> int | None:
+    """How many positions a cache holds; None of a model that attends nowhere, whose state does not count them.
+
+    Since 5.24 such a state is a cache like others, which raises where it is asked.
+    """
+    try:
+        return int(cache.get_seq_length())
+    except ValueError:
+        return None
+
+
 def hands_attention_over(model_class: Any) -> bool:
     """Whether attention of a class is a function that is looked up by name."""
     return bool(model_class._can_set_attn_implementation())
