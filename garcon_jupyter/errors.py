@@ -249,6 +249,10 @@ class SessionInUse(GarconError):
     """Another living client holds the session."""
 
 
+class LanguageModelRefused(GarconError, ConnectionError):
+    """A language model that explains or simulates answers no request: the address, the key or the model's name is wrong."""
+
+
 ERRORS: dict[str, type[GarconError]] = {
     kind.__name__: kind
     for kind in list(globals().values())
