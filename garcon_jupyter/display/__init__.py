@@ -24,6 +24,7 @@ Not here: what is shown, and how it is computed (``client``, ``experiments``, ``
 ``layer_views``   maps of tokens or units
 ``connectome``    the connections of a unit, as links
 ``atlas``         a unit of an atlas, and the page on which one is picked
+``explanations``  what a unit is said to fire for, with scores
 ``run``           how far a run is
 ``dictionary_training``  how the training of a dictionary goes
 ``training_record``  what a record of a training says

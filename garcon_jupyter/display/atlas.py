@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter import imported
 from garcon_jupyter.atlas.files import Atlas, Example, Record
+from garcon_jupyter.display import explanations
 from garcon_jupyter.display.connectome import connections_of, key_of, unit_of
 from garcon_jupyter.display.connectome import page as connections_page
 from garcon_jupyter.display.neuron import runner
@@ -59,6 +60,8 @@ def dashboard(record: Record) -> dict[str, Any]:
         made |= {"up": record.logits(), "down": record.logits(down=True)}
     if "correlated" in arrays:
         made["correlated"] = [(f"unit {unit}", value) for unit, value in record.correlated]
+    if said := explanations.of_unit(record):
+        made["said"] = said
     if "across" in arrays:
         made["correlated"] += [(f"{point} {unit}", value) for point, unit, value in record.across]
     return made
@@ -147,7 +150,7 @@ def probe_cell(record: Record, text: str = "") -> str:
 
 
 def browse(atlas: Atlas, rmodel: Client | None = None, connectome: Connectome | None = None) -> Any:
-    """A page of an atlas: a point and a unit to choose, a token to search for, and the dashboard.
+    """A page of an atlas: a point and a unit to choose, a token or words of explanations to search for, and the dashboard.
 
     Args:
         rmodel: the model, for texts of one's own.
@@ -157,7 +160,7 @@ def browse(atlas: Atlas, rmodel: Client | None = None, connectome: Connectome | 
 
     point = ipywidgets.Dropdown(options=atlas.points, description="point")
     unit = ipywidgets.BoundedIntText(min=0, max=atlas.units[point.value] - 1, description="unit")
-    token = ipywidgets.Text(description="token", placeholder="its largest values are at …")
+    token = ipywidgets.Text(description="token", placeholder="a token, or words that explain")
     found = ipywidgets.Dropdown(options=[("", None)], description="found")
     place = ipywidgets.Output()
     shown: list[NeuronWidget] = []
@@ -192,7 +195,11 @@ def browse(atlas: Atlas, rmodel: Client | None = None, connectome: Connectome | 
     def search(change: Any) -> None:
         records = atlas.search(token.value) if token.value.strip() else []
         names = [(f"{one.point} {one.unit}", (one.point, one.unit)) for one in records[:FOUND]]
-        found.options = [(f"{len(records):,} units", None), *names]
+        said = explanations.search(atlas, token.value)
+        names += [
+            (f"{one.point} {one.unit}: {one.text}", (one.point, one.unit)) for one in said[:FOUND]
+        ]
+        found.options = [(f"{len(records) + len(said):,} units", None), *names]
 
     def pick(change: Any) -> None:
         if change["new"] is not None:

@@ -23,6 +23,7 @@ CONNECTOME = "garcon_jupyter.experiments.connectivity.connectome.files.Connectom
 EXPERIMENT = "garcon_jupyter.experiments.result.ExperimentResult"
 TRAINING = "garcon_jupyter.client.dictionary_training.DictionaryTraining"
 RECORD = "garcon_jupyter.training.opened.TrainingRecord"
+EXPLAINED = "garcon_jupyter.explanations.results.ExplainedUnits"
 DIRECTION = "garcon_jupyter.experiments.directions.direction.Direction"
 
 
@@ -48,6 +49,7 @@ def register() -> None:
     display_hooks.register(
         EXPERIMENT, show=_later("experiments", "show"), html=_later("experiments", "html")
     )
+    display_hooks.register(EXPLAINED, html=_later("explanations", "html"))
     display_hooks.register(DIRECTION, show=_later("directions", "show"))
     display_hooks.register(CONNECTOME, show=_later("connectome", "show"))
     display_hooks.register(Run, show=_later("run", "run_picture"))

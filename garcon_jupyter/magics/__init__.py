@@ -20,6 +20,7 @@ Not here: anything that plain Python cannot do as well.
 ``dictionaries`` dictionaries on the server
 ``dictionary_training``  a dictionary trained
 ``training``    what a record of a training says
+``explanations``  what units are said to fire for
 ``cells``       the body of a cell as a function
 ``scopes``      which names a body reads and assigns
 ``completion``  tab completion

@@ -9,7 +9,13 @@ from typing import Any
 from garcon_jupyter.client.probes import MERGE_RULES
 from garcon_jupyter.display.whereabouts import WHY
 from garcon_jupyter.errors import BadRequest, UnknownName
-from garcon_jupyter.magics import activations, dictionaries, dictionary_training, training
+from garcon_jupyter.magics import (
+    activations,
+    dictionaries,
+    dictionary_training,
+    explanations,
+    training,
+)
 from garcon_jupyter.magics.experiments import EXPERIMENTS
 from garcon_jupyter.magics.parser import Parser
 from garcon_jupyter.servers.option_forms import add_certify_options, add_launch_options
@@ -335,6 +341,7 @@ PARSERS: dict[str, Parser] = {
         dictionaries.parser(),
         dictionary_training.parser(),
         training.parser(),
+        explanations.parser(),
         *(word.parser for word in EXPERIMENTS),
         _logs(),
         _use(),

@@ -20,6 +20,7 @@ from garcon_jupyter.magics.current import Current
 from garcon_jupyter.magics.dictionaries import dictionary
 from garcon_jupyter.magics.dictionary_training import train
 from garcon_jupyter.magics.experiments import EXPERIMENTS
+from garcon_jupyter.magics.explanations import explain
 from garcon_jupyter.magics.parser import HelpShown
 from garcon_jupyter.magics.probe import ProbeCell
 from garcon_jupyter.magics.training import training
@@ -258,6 +259,7 @@ COMMANDS: dict[str, Callable[[Current, argparse.Namespace], None]] = {
     "dictionary": dictionary,
     "dictionary train": train,
     "training": training,
+    "explain": explain,
     **{experiment.word: experiment for experiment in EXPERIMENTS},
     "logs": _logs,
     "use": _use,

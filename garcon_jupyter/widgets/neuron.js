@@ -52,6 +52,7 @@ function layout() {
   const text = element("input", { type: "text", placeholder: "a text of your own", "aria-label": "a text of your own", spellcheck: "false" });
   const tried = element("div");
   const examples = element("div");
+  const said = element("div", { class: "garcon-said" });
   const connections = element("div", { class: "garcon-columns garcon-connections" });
   const behind = element("button", { class: "garcon-unit", type: "button" });
   /**
@@ -64,13 +65,14 @@ function layout() {
     "div",
     { class: "garcon garcon-live garcon-neuron", "data-lm-suppress-shortcuts": "true" },
     element("div", { class: "garcon-head" }, element("div", { class: "garcon-words" }, title, subtitle), behind),
+    said,
     element("div", { class: "garcon-columns" }, columns.histogram, columns.up, columns.down, columns.others),
     text,
     tried,
     connections,
     examples,
   );
-  return { root, title, subtitle, histogram, up, down, others, text, tried, examples, connections, behind, columns, tip: tip(root) };
+  return { root, title, subtitle, histogram, up, down, others, text, tried, examples, said, connections, behind, columns, tip: tip(root) };
 }
 
 /**
@@ -87,6 +89,7 @@ function draw(model, page, colours) {
   page.behind.textContent = `← ${model.get("behind")}`;
   page.behind.setAttribute("data-unit", model.get("behind"));
   page.text.style.display = model.get("can_try") ? "" : "none";
+  page.said.replaceChildren(...(record.said ?? []).map(({ text, by, scores }) => element("div", {}, element("q", {}, text), element("span", {}, [by, scores].filter(Boolean).join(" · ")))));
   drawHistogram(page, record.histogram);
   /** @type {["up" | "down" | "others", import("./traits").Effects | undefined, boolean][]} */
   const columns = [["up", record.up, false], ["down", record.down, true], ["others", record.correlated, false]];

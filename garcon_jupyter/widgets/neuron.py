@@ -35,7 +35,8 @@ class NeuronWidget(Picture):
     Args:
         record: see :func:`record` for its entries; all but "name" may be missing. An example is
             ``{"tokens": [strings], "values": [token]}``. It may have "connections" with other units: a list of kinds, each
-            ``{"name": …, "said": how much of all they are, "rows": [[partner, value, the partner's key or ""]]}``.
+            ``{"name": …, "said": how much of all they are, "rows": [[partner, value, the partner's key or ""]]}``. It may have "said", what it is
+            said to fire for: a list of ``{"text": …, "by": who says it, "scores": in words}``.
         try_text: runs a text through the model; None where there is no model.
         text: the text that is tried first.
         title: what is shown; by default the record's name.
@@ -238,6 +239,10 @@ def _written(record: Mapping[str, Any]) -> dict[str, Any]:
         for part in record.get("connections", ())
     ]
     whole["correlated"] = [[str(w), float(v)] for w, v in record.get("correlated", ())]
+    whole["said"] = [
+        {name: str(part.get(name, "")) for name in ("text", "by", "scores")}
+        for part in record.get("said", ())
+    ]
     found = [max(e["values"], default=0.0) for e in whole["top"]]
     if found or density is not None:
         whole.setdefault("largest", max(found, default=0.0))

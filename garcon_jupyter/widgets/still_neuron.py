@@ -13,21 +13,27 @@ from garcon_jupyter.widgets.still_text import cells
 
 _MARGIN, _CELL, _LINE = 18.0, 7.2, 22.0
 
+_SAID = 3
+"""Explanations that there is room for."""
+
 
 def neuron(record: Mapping[str, Any], title: str) -> str:
     """A record as HTML that loads nothing."""
     known = record.get("largest")
     largest = "" if known is None else f"largest value {numbers.number(known, 4)}"
     caption = " · ".join(filter(None, (record.get("fires"), largest)))
+    said = list(record.get("said", ()))[:_SAID]
+    below = 66.0 + 18.0 * len(said)
     marks = [
         svg.text(_MARGIN, 28, svg.shorten(title, 90), 15, bold=True),
         svg.text(_MARGIN, 47, caption, 11.5, colour=svg.SOFT),
-        *_histogram(record.get("histogram") or {}, _MARGIN, 66, 250, 90),
-        *_logits("raises", record.get("up", ()), 300, 66, 255),
-        *_logits("lowers", record.get("down", ()), 590, 66, 1),
+        *_explanations(said, 68),
+        *_histogram(record.get("histogram") or {}, _MARGIN, below, 250, 90),
+        *_logits("raises", record.get("up", ()), 300, below, 255),
+        *_logits("lowers", record.get("down", ()), 590, below, 1),
     ]
     shown = any(record.get(part) for part in ("histogram", "up", "down"))
-    y = 190.0 if shown or not record.get("connections") else 66.0
+    y = below + 124 if shown or not record.get("connections") else below
     for example in list(record.get("top", ()))[:8]:
         marks += _example(example, record.get("largest") or 1.0, y)
         y += _LINE + 4
@@ -35,10 +41,31 @@ def neuron(record: Mapping[str, Any], title: str) -> str:
     for first in range(0, len(kinds), 3):
         for x, kind in zip((_MARGIN, 300, 590), kinds[first : first + 3], strict=False):
             rows = [(word, value) for word, value, _ in kind["rows"]]
-            said = svg.shorten(f"{kind['name']} · {kind['said']}", 44)
-            marks += _logits(said, rows, x, y + 18, 255, 1)
+            head = svg.shorten(f"{kind['name']} · {kind['said']}", 44)
+            marks += _logits(head, rows, x, y + 18, 255, 1)
         y += 18 + 16.0 * (1 + max(len(kind["rows"][:6]) for kind in kinds[first : first + 3]))
     return svg.figure(svg.document(marks, y + 10), title, caption)
+
+
+def _explanations(said: Any, y: float) -> list[str]:
+    """What the unit is said to fire for, a line each, with who says so and how well that predicts it."""
+    marks = []
+    for row, one in enumerate(said):
+        line = y + 18.0 * row
+        text = svg.shorten(f"“{one['text']}”", 72)
+        beside = " · ".join(filter(None, (one["by"], one["scores"])))
+        marks.append(svg.text(_MARGIN, line, text, 12.5))
+        place = _MARGIN + 6.6 * cells(text) + 12
+        marks.append(
+            svg.text(
+                place,
+                line,
+                svg.shorten(beside, int((svg.WIDTH - place) / 5.6)),
+                10.5,
+                colour=svg.SOFT,
+            )
+        )
+    return marks
 
 
 def _histogram(

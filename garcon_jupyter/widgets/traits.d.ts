@@ -203,6 +203,7 @@ export interface NeuronRecord {
   down?: Effects;
   correlated?: Effects;
   connections?: Connections[];
+  said?: { text: string; by: string; scores: string }[];
 }
 
 /** neuron.py */

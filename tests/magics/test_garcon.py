@@ -128,6 +128,7 @@ NEEDED = {
     "store": "embed.out a here",
     "features": "embed.out a here",
     "dictionary": "list",
+    "explain": "here embed.out 0",
     "dictionary train": "embed.out a here --width 8",
     **dict.fromkeys(("layout", "pca"), "embed.out a"),
     "linear-probe": "embed.out a b",
