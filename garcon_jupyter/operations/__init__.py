@@ -21,6 +21,7 @@ Not here: how a request comes in and its answer goes out (``http_doors``, ``cli`
 ``analyses``     experiments: lens, effects, attribution, patching
 ``parameters``   slices of weights
 ``unit_records`` what atlases say of units
+``stored_explanations``  what language models have said of units
 ``working``      what takes long, and steering it
 ``failures``     errors as data, and as statuses of HTTP
 ``openapi``      the table as an OpenAPI document

@@ -18,6 +18,7 @@ from garcon_jupyter.operations.gradients import backward
 from garcon_jupyter.operations.operation import Operation
 from garcon_jupyter.operations.parameters import parameter
 from garcon_jupyter.operations.passes import attention, forward, generate
+from garcon_jupyter.operations.stored_explanations import explanations
 from garcon_jupyter.operations.tokenizing import chat, detokenize, tokenize
 from garcon_jupyter.operations.unit_records import atlases, search, unit
 from garcon_jupyter.operations.working import jobs, steer
@@ -27,7 +28,7 @@ SUBJECTS: dict[str, tuple[Operation[Any, Any], ...]] = {
     "Tokens": (tokenize, detokenize, chat),
     "Passes": (forward, attention, generate, backward),
     "Analyses": (lens, direct_logit_attribution, effects, head_scores, patch, attribute),
-    "Stored records of units": (atlases, unit, search),
+    "Stored records of units": (atlases, unit, search, explanations),
     "What takes long": (jobs, steer),
 }
 """Operations by their subject, in the order in which they are told."""

@@ -89,7 +89,7 @@ class UnitAnswer(PlainAnswer):
 def unit(at: Door, asked: UnitRequest) -> UnitAnswer:
     """The stored record of a unit, from the first atlas that has it. Answered without a model."""
     at.limits.check("strongest", asked.examples, f"{asked.examples:,} examples are asked for")
-    for name, atlas in _chosen(at, asked.atlases):
+    for name, atlas in chosen_atlases(at, asked.atlases):
         if asked.unit < atlas.units.get(asked.point, 0):
             return _told(name, atlas[asked.point, asked.unit], asked.examples)
     raise UnknownName.among(
@@ -100,7 +100,7 @@ def unit(at: Door, asked: UnitRequest) -> UnitAnswer:
     )
 
 
-def _chosen(at: Door, names: list[str] | None) -> list[tuple[str, Atlas]]:
+def chosen_atlases(at: Door, names: list[str] | None) -> list[tuple[str, Atlas]]:
     """The atlases of these names, in this order.
 
     Raises:
@@ -181,7 +181,7 @@ def search(at: Door, asked: SearchRequest) -> SearchAnswer:
     at.limits.check("strongest", asked.most, f"{asked.most:,} units are asked for")
     found = [
         UnitFound(atlas=name, point=record.point, unit=record.unit, label=record.label)
-        for name, atlas in _chosen(at, asked.atlases)
+        for name, atlas in chosen_atlases(at, asked.atlases)
         for record in atlas.search(asked.token, asked.at_least)[: asked.most]
     ]
     return SearchAnswer(units=found[: asked.most])

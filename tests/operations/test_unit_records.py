@@ -9,8 +9,9 @@ import pytest
 import garcon_jupyter as garcon
 from garcon_backend.in_process import ModelHere
 from garcon_jupyter import errors
+from garcon_jupyter.explanations import Explanation, ScoredExplanation, open_explanations
 from garcon_jupyter.operations.operation import Door
-from garcon_jupyter.operations.table import OPERATIONS
+from garcon_jupyter.operations.table import OPERATIONS, named
 from tests import oracle
 
 POINT = "layers.1.mlp.post_activation"
@@ -66,6 +67,21 @@ def test_falls_through_to_the_next(shelf: Door) -> None:
 def test_what_is_not_stored(shelf: Door, asked: dict[str, object], words: str) -> None:
     with pytest.raises(errors.UnknownName, match=words):
         unit(shelf, asked)
+
+
+def test_explanations(shelf: Door) -> None:
+    store = open_explanations(shelf.atlases["large"])
+    said = Explanation(POINT, 7, "names of rivers", model="somebody")
+    store.add([ScoredExplanation(said, judge="nobody")])
+    asked = named("explanations")
+    (found,) = asked(shelf, {"point": POINT, "unit": 7}).explanations
+    assert (found.atlas, found.text, found.model) == ("large", "names of rivers", "somebody")
+    assert asked(shelf, {"words": "rivers"}).explanations == [found]
+    assert asked(shelf, {"words": "seas"}).explanations == []
+    assert asked(shelf, {"point": POINT, "unit": 7, "atlases": ["small"]}).explanations == []
+    for wrong in ({}, {"point": POINT}, {"point": POINT, "unit": 7, "words": "rivers"}):
+        with pytest.raises(ValueError, match="not both"):
+            asked(shelf, wrong)
 
 
 def test_search(shelf: Door) -> None:
