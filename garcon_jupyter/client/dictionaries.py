@@ -117,25 +117,20 @@ class ServedDictionary:
 
         Args:
             texts: a list of texts, or tokens: a thousand tokens say enough.
-            points: that it might read; by default those of the same layer with as many units.
+            points: that it might read; by default those of the same layer with as many units. Of a dictionary of several points a pattern
+                that names as many, such as "layers.*.resid_mid"; by default those of the same layers.
 
         Returns:
             For each point the share of the variance that the reconstruction leaves unexplained, with and without the first token of
-            each text, the best first. Where another point than its own is clearly better, its files name the wrong one.
+            each text, the best first. Where another point than its own is clearly better, its files name the wrong one. Of several points
+            the share is of all together, and ``each`` has that of each.
+
+        Raises:
+            BadRequest: a pattern names another number of points than it reads.
         """
         own = self.points
-        if own.several:
-            raise BadRequest(
-                f"{self.name} reads {len(own.several)} points, so it fits nowhere else than there.",
-                "Read what it lacks at each: sae.point('error', layer=LAYER).",
-            )
-        places = [(point, point if own.reads == own.writes else own.writes) for point in points]
-        return fit_at(
-            self._rmodel,
-            own.path,
-            texts,
-            places or places_like(self._rmodel, own.reads, own.writes),
-        )
+        places = [_ends(self._rmodel, own, point) for point in points]
+        return fit_at(self._rmodel, own.path, texts, places or places_like(self._rmodel, own.ends))
 
     def unload(self) -> None:
         """Let go of it on the server."""
@@ -227,9 +222,12 @@ class ServedDictionaries(Mapping[str, ServedDictionary]):
                     raise
                 candidates = tuple(error.nearest)
             else:
-                candidates = (sae.points.reads,)
+                own = sae.points.ends
                 sae.unload()
-        return fit_at(self._rmodel, where, texts, [(point, point) for point in candidates])
+                return fit_at(self._rmodel, where, texts, [own])
+        catalog = self._rmodel.catalog
+        places = [tuple((one, one) for one in _selected(catalog, point)) for point in candidates]
+        return fit_at(self._rmodel, where, texts, places)
 
     def unload(self, name: str) -> None:
         """Let go of a dictionary on the server, for all its sessions.
@@ -333,6 +331,25 @@ def _positions(bypass: Sequence[int]) -> tuple[int, ...]:
             "Give numbers counted from 0, such as bypass=[0].",
         )
     return found
+
+
+def _ends(rmodel: Any, own: DictionaryPoints, point: str) -> tuple[tuple[str, str], ...]:
+    """A place of a dictionary that is loaded: a point, or a pattern of as many as it reads, instead of those that it reads."""
+    reads = _selected(rmodel.catalog, point)
+    if len(reads) != len(own.ends):
+        raise BadRequest(
+            f"{point} names {len(reads)} point{'s' if len(reads) != 1 else ''}, of a dictionary that reads {len(own.ends)}.",
+            "Give a pattern that names as many, such as layers.*.mlp.in.",
+        )
+    return tuple(
+        (new, new if former == writes else writes)
+        for new, (former, writes) in zip(reads, own.ends, strict=True)
+    )
+
+
+def _selected(catalog: Any, point: str) -> list[str]:
+    """The points that a name or a pattern selects."""
+    return [one.name for one in catalog.select(point)] if is_pattern(point) else [point]
 
 
 def _points(at: str | Sequence[str]) -> tuple[str, ...]:

@@ -137,8 +137,13 @@ class DictionaryPoints:
     @property
     def where(self) -> str:
         """The points that it reads and writes, in words."""
-        sides = [_together(list(dict.fromkeys(side))) for side in zip(*self.ends, strict=True)]
-        return " → ".join(dict.fromkeys(sides))
+        return " → ".join(dict.fromkeys(self.sides))
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The points that it reads, and those that it writes, each side in words."""
+        both = zip(*self.ends, strict=True)
+        return tuple(_together(list(dict.fromkeys(side))) for side in both)
 
     def names(self) -> list[str]:
         """All its points, in the order of a pass."""

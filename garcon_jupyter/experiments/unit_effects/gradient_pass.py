@@ -86,12 +86,18 @@ def gradients_of_units(
         directions: of each writer the direction of the answer at its entry, [p, D]; None where it has no direct way.
     """
     ids = tokens.ids.expand(ROWS, -1)
-    summed = [w.error for w in chosen if w.error and _splice_of(rmodel, w.label.strip()) != "none"]
+    summed = [w.error for w in chosen if w.error and _splice_of(rmodel, w.dictionary) != "none"]
+    told = {
+        w.rebuilt[0]: way is not None
+        for w, way in zip(chosen, directions, strict=True)
+        if w.rebuilt
+    }
     with contexts(rmodel, "effects") as name:
         probes: list[Probe] = []
         for writer, direction in zip(chosen, directions, strict=True):
+            linear = direction is not None and all(told[point] for point in writer.rebuilt)
             probes += _probes(
-                rmodel, writer, direction, by, strongest, name, writer.error in summed
+                rmodel, writer, direction, linear, by, strongest, name, writer.error in summed
             )
         rmodel.backward(ids, loss, probes=probes, logits=reads, each_row=True)
         recordings = rmodel.recordings(fetch=False)
@@ -100,7 +106,7 @@ def gradients_of_units(
             for writer in chosen
             for what in ("places", "numbers", "total")
         ]
-        points = [p for w in chosen if w.error in summed for p in (_reconstruction(w), w.error)]
+        points = [p for w in chosen if w.error in summed for p in (w.rebuilt[0], w.error)]
         handles += [recordings[point, name].handle("sum") for point in points]
         got = iter(rmodel.fetch(*handles))
     units: list[PlacedUnit] = []
@@ -111,15 +117,13 @@ def gradients_of_units(
         each = zip(places.tolist(), numbers.tolist(), strict=True)
         units += [PlacedUnit(index, *place, *values) for place, values in each]
     units.sort(key=lambda unit: -unit.strength(by))
-    sums = {}
+    sums: dict[str, dict[str, float]] = {}
     for writer, total in zip(chosen, totals, strict=True):
         if writer.error in summed:
             rebuilt, error = float(next(got)), float(next(got))
-            sums[writer.label.strip()] = {
-                "latents": total,
-                "error": error,
-                "bias": rebuilt - total,
-            }
+            found = sums.setdefault(writer.dictionary, {"latents": 0.0, "error": 0.0, "bias": 0.0})
+            for part, more in (("latents", total), ("error", error), ("bias", rebuilt - total)):
+                found[part] += more  # of all its layers together
     return GradientsOfUnits(units[:strongest], sums)
 
 
@@ -127,30 +131,27 @@ def _splice_of(rmodel: Client, dictionary: str) -> str:
     return next((s.error for s in rmodel.splices if s.dictionary == dictionary), "live")
 
 
-def _reconstruction(writer: UnitWriter) -> str:
-    return f"{writer.error.rpartition('.')[0]}.reconstruction"
-
-
 def _probes(
     rmodel: Client,
     writer: UnitWriter,
     direction: Tensor | None,
+    linear: bool,
     by: str,
     strongest: int,
     name: str,
     summed: bool,
 ) -> list[Probe]:
-    """Those of one writer."""
+    """Those of one writer; `linear` where all that its units write has a direct way."""
     points = rmodel.probe_points
     params = [writer.weight] if writer.weight else []
-    numbers = _rank(writer.kind, writer.weight, by, strongest, direction is not None)
+    numbers = _rank(writer.kind, writer.weight, by, strongest, linear)
     made = [
         points[writer.point].probe(_keep, name=name, read_only=True),
         points[writer.point].probe(numbers, grad=True, name=name, read_only=True, params=params),
         points[writer.entry].probe(_replace(direction), grad=True, name=name),
     ]
     if summed:
-        for point in (_reconstruction(writer), writer.error):
+        for point in (writer.rebuilt[0], writer.error):
             made.append(points[point].probe(_keep, name=name, read_only=True))
             made.append(points[point].probe(_sum, grad=True, name=name, read_only=True))
     return made

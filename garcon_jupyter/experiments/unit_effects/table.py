@@ -29,6 +29,7 @@ from garcon_jupyter.experiments.unit_effects.gradient_pass import (
     gradients_of_units,
 )
 from garcon_jupyter.experiments.unit_effects.writers import UnitWriter, writers_of
+from garcon_jupyter.points.dictionary_points import CROSSCODER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +63,10 @@ def effects(
       norm puts out, of which the denominator is held: as it is, the norm would take away what is along the stream. NaN where
       what it writes does not enter the stream through a norm or a matrix alone.
     - *total effect*: L − L(a set to 0), in a run of its own, with all that other parts make of it. Of the strongest alone.
+
+    A latent of a cross-layer transcoder is one unit, ``NAME@LAYER NUMBER``: its write norm is the length of what it writes into all its
+    layers side by side, its effects are by way of all of them, and ``facts["sums"]`` are over all layers' outputs. A crosscoder's latents
+    are measured at the last of its points, past which alone a pass can change them.
 
     They are the columns of Transformer Debugger's node tables (Mossing et al. 2024). Latents are measured in the model as it is, or
     within ``rmodel.spliced(…)``, whose error then says what gradients see.
@@ -122,7 +127,7 @@ def effects(
         "metric": towards.metric,
         "by": by,
         "sums": found.sums,
-        "limits": _limits(chosen, directions, towards),
+        "limits": _limits(rmodel, chosen, directions, towards),
         "names": {"position": {str(n): t for n, t in enumerate(whole_pieces(rmodel, prompt))}},
     }
     return _result(chosen, found.units, total, lengths, prompt.shape[1], facts)
@@ -220,7 +225,10 @@ def _check(rmodel: Client, strongest: int, by: str) -> None:
 
 
 def _limits(
-    chosen: Sequence[UnitWriter], directions: Sequence[Tensor | None], towards: AnswerDirection
+    rmodel: Client,
+    chosen: Sequence[UnitWriter],
+    directions: Sequence[Tensor | None],
+    towards: AnswerDirection,
 ) -> list[str]:
     """What a result does not say, in words."""
     limits = ["activation × gradient is first order: what a unit does in company is not in it"]
@@ -232,4 +240,11 @@ def _limits(
     if without:
         why = towards.lacks or "what it writes does not enter the residual stream by itself"
         limits.append(f"no direct effects of {', '.join(without)}: {why}")
+    there = rmodel.catalog.dictionaries
+    for name in dict.fromkeys(writer.dictionary for writer in chosen if writer.dictionary):
+        if there[name].kind == CROSSCODER:
+            limits.append(
+                f"{name}: what its latents do by way of {there[name].writes}, where it reads last; what they stand for at its other "
+                "points stays as it is"
+            )
     return limits

@@ -1,4 +1,8 @@
-"""What has effects: latents, heads and neurons, each a place of a point, and where what they write enters the residual stream."""
+"""What has effects: latents, heads and neurons, each a place of a point, and where what they write enters the residual stream.
+
+The latents of a cross-layer transcoder are a writer for each layer that it reads: what they write enters the stream there and at every
+later layer. A crosscoder's are one: what a pass can still change of them is what they write at the last of its points.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from garcon_jupyter.errors import BadRequest, UnknownName
 from garcon_jupyter.experiments.clean_passes import need
-from garcon_jupyter.points import fill
+from garcon_jupyter.points import DictionaryPoints, fill
+from garcon_jupyter.points.dictionary_points import CROSS_LAYER
 
 if TYPE_CHECKING:
     from garcon_jupyter.client.client import Client
@@ -30,12 +35,15 @@ class UnitWriter:
         kind: "latents", "heads" or "neurons".
         point: of their activations, [b, p, unit, …].
         layer: None at a point of no layer.
-        label: what stands before the number of one: the dictionary's name, or "head 3.".
+        label: what stands before the number of one: the dictionary's name, that and its layer ("clt@3 "), or "head 3.".
         entry: the point whose value is theirs, and at which a gradient says what a change of it does: the dictionary's
             reconstruction, or the output of the half that they are in.
         stream: of which point of the stream, or of a half's output, that is; "" where it enters neither.
         weight: the parameter by which they write; "" for dictionaries, which have their own.
+        dictionary: whose latents they are; "" for others.
+        host: the point that the dictionary reads there; "" for others.
         error: the point of what a dictionary's latents do not say; "" for others.
+        rebuilt: the reconstructions that a dictionary's latents are in: that of their own layer first, and of later ones that they write.
     """
 
     kind: str
@@ -45,7 +53,10 @@ class UnitWriter:
     entry: str
     stream: str
     weight: str = ""
+    dictionary: str = ""
+    host: str = ""
     error: str = ""
+    rebuilt: tuple[str, ...] = ()
 
 
 def writers_of(rmodel: Client, of: str | Sequence[str]) -> list[UnitWriter]:
@@ -68,7 +79,7 @@ def writers_of(rmodel: Client, of: str | Sequence[str]) -> list[UnitWriter]:
 def _named(rmodel: Client, name: str) -> list[UnitWriter]:
     there = rmodel.catalog.dictionaries
     if name in there:
-        return [_of_dictionary(rmodel, name)]
+        return _of_dictionary(rmodel, there[name])
     if name == HEADS:
         return _of_layers(rmodel, HEADS, "attn.z", "attn.out", "attn.o_proj", "head")
     if name == NEURONS:
@@ -100,28 +111,39 @@ def _of_layers(
     return made
 
 
-def _of_dictionary(rmodel: Client, name: str) -> UnitWriter:
-    points = rmodel.catalog.dictionaries[name]
-    if points.several:
-        raise BadRequest(
-            f"{name} reads several points, and what its latents write enters the stream in more than one place or has left it.",
-            "experiments.attribution_graph takes cross-layer transcoders; of a single latent, probe its gradient.",
-        )
-    address = rmodel.catalog.point(points.writes)
-    where = points.writes.split(".", 2)[-1] if address.layer is not None else points.writes
-    entry, stream = points.point("reconstruction"), ""
+def _of_dictionary(rmodel: Client, points: DictionaryPoints) -> list[UnitWriter]:
+    if points.kind != CROSS_LAYER:
+        return [_of_latents(rmodel, points, points.ends[-1:], f"{points.name} ")]
+    layers = [rmodel.catalog.point(host).layer for host in points.hosts]
+    return [
+        _of_latents(rmodel, points, points.ends[number:], f"{points.name}@{layer} ")
+        for number, layer in enumerate(layers)
+    ]
+
+
+def _of_latents(
+    rmodel: Client, points: DictionaryPoints, ends: Sequence[tuple[str, str]], label: str
+) -> UnitWriter:
+    """Those that are read at the first of some ends, and write into all of them."""
+    host, writes = ends[0]
+    address = rmodel.catalog.point(writes)
+    where = writes.split(".", 2)[-1] if address.layer is not None else writes
+    entry, stream = points.point("reconstruction", host), ""
     if where in (*_STREAM, *_ADDED, *_OUTPUTS):
-        stream = points.writes
+        stream = writes
     elif where in _INSIDE:  # a gradient at the output of the half comes back through its projection
         entry = stream = f"layers.{address.layer}.{_INSIDE[where]}"
     return UnitWriter(
         "latents",
-        points.point("latents"),
+        points.point("latents", host),
         address.layer,
-        f"{name} ",
+        label,
         entry,
         stream,
-        error=points.point("error"),
+        dictionary=points.name,
+        host=host,
+        error=points.point("error", host),
+        rebuilt=tuple(points.point("reconstruction", reads) for reads, _ in ends),
     )
 
 

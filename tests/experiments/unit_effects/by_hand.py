@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+
+from tests.dictionaries.several_by_hand import CltByHand, CrosscoderByHand
 
 
 @dataclass
@@ -52,6 +54,10 @@ class PlainEffects:
         self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
         self.model.requires_grad_(False)
         self.ids, self.answers = ids, answers
+
+    def layers(self) -> nn.ModuleList:
+        found: nn.ModuleList = self.model.model.layers
+        return found
 
     def metric(self) -> Tensor:
         last = self.model(self.ids).logits[0, -1]
@@ -106,6 +112,78 @@ class PlainEffects:
         direct[-1] = codes[-1] * (coder.W_dec @ direction)
         written = codes * coder.W_dec.norm(dim=1)
         return Numbers(codes, written, codes * gradient[0], direct, metric.detach())
+
+    def cross_layer(self, files: Path, direction: Tensor) -> list[Numbers]:
+        """Of a cross-layer transcoder, at each layer that it reads."""
+        clt, added = CltByHand(files), [torch.zeros(1, dtype=torch.float64)] * len(self.layers())
+
+        def more(latents: Tensor, layer: int) -> Tensor:
+            added[layer] = torch.zeros_like(latents).requires_grad_()
+            return latents + added[layer]
+
+        metric = self._through(clt.hooked(self, change=more))
+        gradients = torch.autograd.grad(metric, added)
+        found = []
+        for layer, gradient in enumerate(gradients):
+            latents = clt.latents[layer].detach()[0]
+            writes = [clt.direction(layer, to) for to in range(layer, len(added))]
+            direct = torch.zeros_like(latents)
+            direct[-1] = latents[-1] * torch.stack([w @ direction for w in writes]).sum(0)
+            length = torch.stack([w.pow(2).sum(-1) for w in writes]).sum(0).sqrt()
+            by_gradient = latents * gradient[0]
+            found.append(
+                Numbers(latents, latents.abs() * length, by_gradient, direct, metric.detach())
+            )
+        return found
+
+    def without_crossing(self, files: Path, layer: int, position: int, latent: int) -> Tensor:
+        """The metric with a latent of a cross-layer transcoder set to zero."""
+
+        def less(latents: Tensor, at: int) -> Tensor:
+            new = latents.clone()
+            if at == layer:
+                new[0, position, latent] = 0
+            return new
+
+        return self._through(CltByHand(files).hooked(self, change=less)).detach()
+
+    def crosscoder(self, files: Path, direction: Tensor) -> Numbers:
+        """Of a crosscoder, by way of the last of its points."""
+        coder, added = CrosscoderByHand(files), []
+
+        def more(latents: Tensor) -> Tensor:
+            added.append(torch.zeros_like(latents).requires_grad_())
+            return latents + added[0]
+
+        metric = self._through(coder.hooked(self, change=more))
+        (gradient,) = torch.autograd.grad(metric, added)
+        latents = coder.latents[-1].detach()[0]
+        writes = coder.t["W_D"][-1] / coder.scales[-1]
+        direct = torch.zeros_like(latents)
+        direct[-1] = latents[-1] * (writes @ direction)
+        length = latents.abs() * writes.norm(dim=-1)
+        return Numbers(latents, length, latents * gradient[0], direct, metric.detach())
+
+    def _through(self, hooks: list[Any]) -> Tensor:
+        """The metric with hooks that are taken off again."""
+        try:
+            return self.metric()
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def outputs_by_gradient(self, path: str) -> Tensor:
+        """Σ output × gradient of the modules of a name in all layers."""
+        kept: list[Tensor] = []
+
+        def keep(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+            kept.append(out if out.requires_grad else out.detach().requires_grad_())
+            return kept[-1]
+
+        modules = [layer.get_submodule(path) for layer in self.layers()]
+        metric = self._through([module.register_forward_hook(keep) for module in modules])
+        each = zip(kept, torch.autograd.grad(metric, kept), strict=True)
+        return torch.stack([(out * gradient).sum() for out, gradient in each]).sum().detach()
 
     def without_latent(self, coder: Coder, layer: int, position: int, latent: int) -> Tensor:
         def less(x: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ class LoadDictionaryHandler(RequestHandler[wire.LoadDictionary]):
                 "It can be computed with (garcon_backend.dictionaries.load), and has no points in a model that runs layer by layer.",
             )
         check_belongs(description, self.rank.bound.catalog)
+        self._check_order(description)
         points = self._points(description)
         parts = self.rank.mesh.degrees.tp if points.split else 1
         stages = self._stages(points)
@@ -130,6 +131,20 @@ class LoadDictionaryHandler(RequestHandler[wire.LoadDictionary]):
                     "Give points of layers, each once, in the order of the layers.",
                 )
         return description
+
+    def _check_order(self, description: Description) -> None:
+        """Refuse what writes a point that a pass has left when it reads.
+
+        Raises:
+            BadRequest: says which.
+        """
+        order = {name: number for number, name in enumerate(self.rank.bound.catalog.names())}
+        for reads, writes in _ends(description):
+            if order.get(reads, 0) > order.get(writes, len(order)):
+                raise BadRequest(
+                    f"{description.path} would read {reads} and write {writes}, and a pass comes by {reads} after that.",
+                    "Give at= with the point that it reads first, then the one that it writes.",
+                )
 
     def _points(self, description: Description) -> DictionaryPoints:
         parts = self.rank.mesh.degrees.tp
