@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,7 +39,15 @@ class PlainModel:
         found: nn.ModuleList = self.model.model.layers
         return found
 
-    def __call__(self, hooks: list) -> tuple[Tensor, Tensor]:
+    def changed(self, block: int, change: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """With a function of what leaves a block in its place."""
+
+        def hook(module: nn.Module, args: tuple, out: Any) -> Any:
+            return change(out) if isinstance(out, Tensor) else (change(out[0]), *out[1:])
+
+        return self([self.layers()[block].register_forward_hook(hook)])
+
+    def __call__(self, hooks: Sequence[Any] = ()) -> tuple[Tensor, Tensor]:
         """Logits, and the gradient of `a_logit` at the embeddings."""
         embedded = self.model.model.embed_tokens(self.ids).detach().requires_grad_()
         logits = self.model(inputs_embeds=embedded).logits

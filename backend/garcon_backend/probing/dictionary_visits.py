@@ -19,7 +19,7 @@ not 0 is kept of the encoder's output, and recorders are shown a sparse tensor o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -59,7 +59,11 @@ class VisitingPass(Protocol):
         ...
 
 
-class VisitedDictionary(ABC):
+Held = TypeVar("Held", bound=Dictionary)
+"""The class of the dictionary that is visited."""
+
+
+class VisitedDictionary(ABC, Generic[Held]):
     """A dictionary in the pass of one request, on one rank.
 
     Args:
@@ -81,9 +85,14 @@ class VisitedDictionary(ABC):
         lies: dict[str, Layout],
     ) -> None:
         assert loaded.here is not None
+        self._dictionary = cast(Held, loaded.here)
         self._probed, self._loaded, self._points = probed, loaded, points
         self._splice = splice or Splice(loaded.points.name)
         self._lies, self._tp = lies, tp
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have nothing yet of what is kept from one point to the next."""
 
     @abstractmethod
     def visitors(self) -> list[tuple[str, Visitor]]:
@@ -141,8 +150,7 @@ class VisitedDictionary(ABC):
 
     def _whole(self, value: Tensor, at: str) -> Tensor:
         """A value [b, p, …] with all its units on every rank, side by side, in the dictionary's dtype."""
-        assert self._loaded.here is not None
-        flat, lies = value.flatten(2).to(self._loaded.here.dtype), self._lies[at]
+        flat, lies = value.flatten(2).to(self._dictionary.dtype), self._lies[at]
         if lies.chunks == 1:
             return flat
         return all_gather_over_ranks(flat, flat.shape[-1] * lies.chunks, self._tp)
@@ -163,21 +171,10 @@ class VisitedDictionary(ABC):
         return torch.where(past.view(*past.shape, *[1] * (value.dim() - 2)), value, new)
 
 
-class DictionaryVisits(VisitedDictionary):
+class DictionaryVisits(VisitedDictionary[Dictionary]):
     """One that reads one point; the rest as there."""
 
-    def __init__(
-        self,
-        probed: VisitingPass,
-        tp: Ranks,
-        loaded: LoadedDictionary,
-        points: dict[str, Point],
-        splice: Splice | None,
-        lies: dict[str, Layout],
-    ) -> None:
-        super().__init__(probed, tp, loaded, points, splice, lies)
-        assert loaded.here is not None
-        self._dictionary: Dictionary = loaded.here
+    def _begin(self) -> None:
         self._x = self._before = self._after = torch.empty(0)
         self._edited = False
 

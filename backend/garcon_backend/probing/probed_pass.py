@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ from garcon_backend.save_contexts.copies import memory_of
 from garcon_jupyter.points import MODULE_PREFIX, POINTS, Address
 from garcon_jupyter.wire.requests import Batch, Splice
 
-_VISITS: dict[str, type[VisitedDictionary]] = {
+_VISITS: dict[str, type[VisitedDictionary[Any]]] = {
     CrossLayer.kind: CrossLayerVisits,
     Crosscoder.kind: CrosscoderVisits,
 }
@@ -137,7 +138,7 @@ class ProbedPass(UserCalls):
             for remove in reversed(removals):
                 remove()
 
-    def _visitors(self, dictionaries: Sequence[VisitedDictionary]) -> list[tuple[Address, Visitor]]:
+    def _visitors(self, dictionaries: Sequence[VisitedDictionary[Any]]) -> list[tuple[Address, Visitor]]:
         """What visits each point of the model: its own probes, then the dictionaries that read or write it.
 
         Hooks of one module run in the order of the table: `out` before `contribution`.
@@ -157,7 +158,7 @@ class ProbedPass(UserCalls):
         addresses.sort(key=lambda address: _ORDER.get(address.template, 0))
         return [(address, _one_after_the_other(visitors[address.name])) for address in addresses]
 
-    def _dictionaries(self) -> Iterator[VisitedDictionary]:
+    def _dictionaries(self) -> Iterator[VisitedDictionary[Any]]:
         """The dictionaries that this pass visits, or goes through, and of which this rank has points."""
         points: dict[str, dict[str, Point]] = {name: {} for name in self.splices}
         for name, point in self.points.items():

@@ -13,40 +13,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from garcon_backend.dictionaries import Crosscoder, CrossLayer
-from garcon_backend.distributed.collectives import Layout, Ranks
 from garcon_backend.hook_sites.sites import Visitor
 from garcon_backend.probing.autograd import Tied
-from garcon_backend.probing.dictionary_visits import VisitedDictionary, VisitingPass
-from garcon_backend.probing.loaded_dictionaries import LoadedDictionary
-from garcon_backend.probing.user_calls import Point
-from garcon_jupyter.wire.requests import Splice
+from garcon_backend.probing.dictionary_visits import VisitedDictionary
+
+HeldOfSeveral = TypeVar("HeldOfSeveral", Crosscoder, CrossLayer)
 
 
-class SeveralPointsVisits(VisitedDictionary):
-    """One that reads several points; the rest as there.
+class SeveralPointsVisits(VisitedDictionary[HeldOfSeveral]):
+    """One that reads several points; the rest as there."""
 
-    Attributes:
-        dtype: that it computes in.
-    """
+    def _begin(self) -> None:
+        assert self._loaded.stages is not None
+        self._ends, self._stages = self._loaded.points.ends, self._loaded.stages
+        self._x: dict[int, Tensor] = {}
+        """What was read at each point."""
 
-    def __init__(
-        self,
-        probed: VisitingPass,
-        tp: Ranks,
-        loaded: LoadedDictionary,
-        points: dict[str, Point],
-        splice: Splice | None,
-        lies: dict[str, Layout],
-    ) -> None:
-        super().__init__(probed, tp, loaded, points, splice, lies)
-        assert loaded.here is not None and loaded.stages is not None
-        self._ends, self._stages = loaded.points.ends, loaded.stages
-        self.dtype = loaded.here.dtype
+    @property
+    def dtype(self) -> torch.dtype:
+        """That it computes in."""
+        return self._dictionary.dtype
 
     @abstractmethod
     def arriving(self) -> int:
@@ -75,22 +67,11 @@ class SeveralPointsVisits(VisitedDictionary):
         return self._of_stages(self._stages.own + 1, max(self._stages.each))
 
 
-class CrossLayerVisits(SeveralPointsVisits):
+class CrossLayerVisits(SeveralPointsVisits[CrossLayer]):
     """A cross-layer transcoder in a pass."""
 
-    def __init__(
-        self,
-        probed: VisitingPass,
-        tp: Ranks,
-        loaded: LoadedDictionary,
-        points: dict[str, Point],
-        splice: Splice | None,
-        lies: dict[str, Layout],
-    ) -> None:
-        super().__init__(probed, tp, loaded, points, splice, lies)
-        assert isinstance(loaded.here, CrossLayer)
-        self._dictionary = loaded.here
-        self._x: dict[int, Tensor] = {}
+    def _begin(self) -> None:
+        super()._begin()
         self._before: dict[int, Tensor] = {}
         self._after: dict[int, Tensor] = {}
         self._came: dict[tuple[str, int], Tensor] = {}
@@ -203,23 +184,13 @@ class CrossLayerVisits(SeveralPointsVisits):
         return torch.cat(parts, -1) if parts else like.new_empty(*like.shape[:2], 0)
 
 
-class CrosscoderVisits(SeveralPointsVisits):
+class CrosscoderVisits(SeveralPointsVisits[Crosscoder]):
     """A crosscoder in a pass."""
 
-    def __init__(
-        self,
-        probed: VisitingPass,
-        tp: Ranks,
-        loaded: LoadedDictionary,
-        points: dict[str, Point],
-        splice: Splice | None,
-        lies: dict[str, Layout],
-    ) -> None:
-        super().__init__(probed, tp, loaded, points, splice, lies)
-        assert isinstance(loaded.here, Crosscoder)
-        self._dictionary = loaded.here
-        self._last = len(self._ends) - 1
-        self._x: dict[int, Tensor] = {}
+    @property
+    def _last(self) -> int:
+        """The number of the point that it reads last, where it has its latents."""
+        return len(self._ends) - 1
 
     def visitors(self) -> list[tuple[str, Visitor]]:
         """What visits which point of the model."""

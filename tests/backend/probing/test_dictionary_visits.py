@@ -8,28 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 import garcon_jupyter as garcon
 from garcon_backend.dictionaries import Dictionary, describe, load
 from garcon_backend.in_process import open_here
 from garcon_jupyter.client.dictionaries import ServedDictionary
-from tests import checkpoints
+from tests.backend.probing.probes import IDS, save, save_gradient
 from tests.dictionaries import fixtures
 from tests.dictionaries.fixtures import names
 from tests.dictionaries.making import saelens
+from tests.dictionaries.several_by_hand import PlainModel, a_logit
 
-IDS = torch.arange(3, 3 + 2 * 7).view(2, 7)
 WIDTH = 64
-HOST = "layers.1.resid_post"
-
-
-def save(save_ctx, tensor):
-    save_ctx.value = tensor
-
-
-def save_gradient(save_ctx, tensor):
-    save_ctx.gradient = tensor
+BLOCK, HOST = 1, "layers.1.resid_post"
 
 
 def without_five(save_ctx, tensor):
@@ -37,33 +28,11 @@ def without_five(save_ctx, tensor):
     tensor[:, 3, 5] = 0
 
 
-def a_logit(logits):
-    return logits[:, -1, 3].sum()
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.make("llama", tmp_path_factory.mktemp("llama"))
-
-
 @pytest.fixture(scope="module")
 def model(path: Path) -> Iterator[garcon.RemoteModel]:
     found = garcon.connect(open_here(path))
     yield found
     found.close()
-
-
-@pytest.fixture(scope="module")
-def exact(path: Path) -> Iterator[garcon.RemoteModel]:
-    """The same in float64, in which dictionaries compute as well."""
-    found = garcon.connect(open_here(path, dtype="float64"))
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def width(model: garcon.RemoteModel) -> int:
-    return model.catalog.sizes["D"]
 
 
 @pytest.fixture(scope="module")
@@ -76,37 +45,6 @@ def sae(model: garcon.RemoteModel, files: Path) -> Iterator[ServedDictionary]:
     found = model.dictionaries.load(files, name="one")
     yield found
     found.unload()
-
-
-class Plain:
-    """The checkpoint by transformers alone, in float64, with a function in place of what leaves block 1."""
-
-    def __init__(self, path: Path) -> None:
-        self.model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float64, attn_implementation="eager"
-        )
-
-    def __call__(self, at: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Logits, and the gradient of `a_logit` at the embeddings."""
-
-        def hook(module, args, output):
-            if at is None:
-                return None
-            return at(output) if isinstance(output, Tensor) else (at(output[0]), *output[1:])
-
-        handle = self.model.model.layers[1].register_forward_hook(hook)
-        try:
-            embedded = self.model.model.embed_tokens(IDS).detach().requires_grad_()
-            logits = self.model(inputs_embeds=embedded).logits
-        finally:
-            handle.remove()
-        (gradient,) = torch.autograd.grad(a_logit(logits), embedded)
-        return logits.detach(), gradient
-
-
-@pytest.fixture(scope="module")
-def plain(path: Path) -> Plain:
-    return Plain(path)
 
 
 KINDS = {
@@ -153,10 +91,10 @@ def test_a_splice_changes_no_bit(path: Path, tmp_path: Path, dtype: str) -> None
 
 
 def test_points_are_what_the_dictionary_computes(
-    model: garcon.RemoteModel, sae: ServedDictionary, files: Path, plain: Plain
+    model: garcon.RemoteModel, sae: ServedDictionary, files: Path, plain: PlainModel
 ) -> None:
     streams: list[Tensor] = []
-    plain(lambda stream: streams.append(stream) or stream)
+    plain.changed(BLOCK, lambda stream: streams.append(stream) or stream)
     x, tensors = streams[0], load(files, dtype=torch.float64).tensors
     pre = (x - tensors["output_bias"]) @ tensors["encoder"].T + tensors["encoder_bias"]
     latents = pre.relu()
@@ -176,7 +114,7 @@ def test_points_are_what_the_dictionary_computes(
 
 
 def test_a_latent_that_is_put_out_takes_away_its_direction_there_alone(
-    model: garcon.RemoteModel, sae: ServedDictionary, files: Path, plain: Plain
+    model: garcon.RemoteModel, sae: ServedDictionary, files: Path, plain: PlainModel
 ) -> None:
     host = model.probe_points[HOST]
     model.forward(IDS, probes=[host.probe(save), sae.latents.probe(save)])
@@ -195,14 +133,14 @@ def test_a_latent_that_is_put_out_takes_away_its_direction_there_alone(
     wanted[:, 3] = -before[sae.latents.name][:, 3, 5, None] * decoder[5]
     assert torch.allclose(change, wanted, atol=1e-5)
     assert torch.equal(change[:, :3], wanted[:, :3])  # nothing before it is touched
-    by_hand, _ = plain(lambda stream: stream + wanted.double())
+    by_hand, _ = plain.changed(BLOCK, lambda stream: stream + wanted.double())
     assert torch.allclose(logits.double(), by_hand, atol=1e-4)
     clean = model.forward(IDS, probes=[])
     assert torch.equal(logits[:, :3], clean[:, :3])
 
 
 def test_other_parts_are_edited_too(
-    model: garcon.RemoteModel, sae: ServedDictionary, files: Path, plain: Plain
+    model: garcon.RemoteModel, sae: ServedDictionary, files: Path, plain: PlainModel
 ) -> None:
     found = load(files, dtype=torch.float64)
 
@@ -219,7 +157,7 @@ def test_other_parts_are_edited_too(
 
     for part in ("pre_activation", "latents", "reconstruction", "error"):
         logits = model.forward(IDS, probes=[sae.point(part).probe(higher)])
-        wanted, _ = plain(lambda stream, part=part: by_hand(stream, part))
+        wanted, _ = plain.changed(BLOCK, lambda stream, part=part: by_hand(stream, part))
         assert torch.allclose(logits.double(), wanted, atol=2e-4), part
 
 
@@ -237,7 +175,7 @@ def through(kind: str, found: Dictionary) -> Callable[[Tensor], Tensor]:
 
 
 def test_gradients_by_what_the_error_is(
-    exact: garcon.RemoteModel, files: Path, plain: Plain
+    exact: garcon.RemoteModel, files: Path, plain: PlainModel
 ) -> None:
     sae = exact.dictionaries.load(files, name="one")
     embedded = exact.probe_points["embed.out"].probe(save_gradient, grad=True)
@@ -249,7 +187,7 @@ def test_gradients_by_what_the_error_is(
                 IDS, a_logit, probes=[embedded, sae.latents.probe(save_gradient, grad=True)]
             )
         below[kind] = exact.recordings()["embed.out"].gradient
-        wanted, gradient = plain(through(kind, load(files, dtype=torch.float64)))
+        wanted, gradient = plain.changed(BLOCK, through(kind, load(files, dtype=torch.float64)))
         assert torch.allclose(logits, wanted, rtol=1e-5, atol=1e-5)  # norms are float32 there, too
         assert torch.allclose(below[kind], gradient, rtol=1e-4, atol=1e-5)
     # Live, they are the model's own; and what is frozen is something else.
@@ -334,7 +272,7 @@ def test_a_transcoder_reads_one_point_and_writes_another(
 
 
 def test_chosen_positions_go_past(
-    model: garcon.RemoteModel, sae: ServedDictionary, files: Path, plain: Plain
+    model: garcon.RemoteModel, sae: ServedDictionary, files: Path, plain: PlainModel
 ) -> None:
     found = load(files, dtype=torch.float64)
 
@@ -343,7 +281,7 @@ def test_chosen_positions_go_past(
         new[:, 0] = stream[:, 0]
         return new
 
-    wanted, _ = plain(past_the_first)
+    wanted, _ = plain.changed(BLOCK, past_the_first)
     with model.spliced("one", error="none", bypass=[0]):
         logits = model.forward(IDS, probes=[])
         # Behind padding the first token has another column, and is the first still.
@@ -359,7 +297,7 @@ def test_chosen_positions_go_past(
 
 
 def test_while_generating_each_step_is_edited(
-    model: garcon.RemoteModel, sae: ServedDictionary, plain: Plain
+    model: garcon.RemoteModel, sae: ServedDictionary, plain: PlainModel
 ) -> None:
     def half(save_ctx, tensor):
         return tensor * 0.5
@@ -379,12 +317,12 @@ def test_two_at_one_point_are_gone_through_in_turn(
     files: Path,
     tmp_path: Path,
     width: int,
-    plain: Plain,
+    plain: PlainModel,
 ) -> None:
     other = saelens(tmp_path / "other", width, WIDTH, "", seed=7)
     second = model.dictionaries.load(other, "two", HOST)
     one, two = (load(each, dtype=torch.float64) for each in (files, other))
-    wanted, _ = plain(lambda stream: two.reconstruction(one.reconstruction(stream)))
+    wanted, _ = plain.changed(BLOCK, lambda stream: two.reconstruction(one.reconstruction(stream)))
     with model.spliced("one", "two", error="none"):
         logits = model.forward(IDS, probes=[])
     assert torch.allclose(logits.double(), wanted, atol=2e-4)
@@ -409,22 +347,6 @@ def test_a_point_of_its_host_is_seen_before_it(
 
 SEVERAL = ("clt", "crosscoder")
 """What reads several points at once: see ``test_several_points.py``."""
-
-
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[garcon.RemoteModel]:
-    """A model as wide as the dictionaries that libraries made."""
-    path = checkpoints.make(
-        "llama",
-        tmp_path_factory.mktemp("narrow"),
-        hidden_size=16,
-        head_dim=8,
-        num_attention_heads=2,
-        intermediate_size=12,
-    )
-    found = garcon.connect(open_here(path))
-    yield found
-    found.close()
 
 
 @pytest.mark.parametrize("name", [n for n in names() if not any(word in n for word in SEVERAL)])

@@ -13,44 +13,17 @@ import garcon_jupyter as garcon
 from garcon_backend.in_process import open_here
 from garcon_jupyter import BadRequest, PointUnavailable, UnknownPoint, WrongDictionary
 from garcon_jupyter.client.dictionaries import ServedDictionary
-from tests import checkpoints
+from tests.backend.probing.probes import IDS, save, save_gradient
 from tests.dictionaries import fixtures
 from tests.dictionaries.making import cross_layer, crosscoder
 from tests.dictionaries.several_by_hand import CltByHand, CrosscoderByHand, PlainModel, a_logit
 
-IDS = torch.arange(3, 3 + 2 * 7).view(2, 7)
 LATENTS, LAYERS = 96, 4
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post", "blocks.2.hook_resid_post")
 
 
-def save(save_ctx, tensor):
-    save_ctx.value = tensor
-
-
-def save_gradient(save_ctx, tensor):
-    save_ctx.gradient = tensor
-
-
 def higher(save_ctx, tensor):
     return tensor + 0.5
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.make("llama", tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def exact(path: Path) -> Iterator[garcon.RemoteModel]:
-    """The model in float64, in which dictionaries compute as well."""
-    found = garcon.connect(open_here(path, dtype="float64"))
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def width(exact: garcon.RemoteModel) -> int:
-    return exact.catalog.sizes["D"]
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +48,6 @@ def crossed(exact: garcon.RemoteModel, crosscoder_files: Path) -> Iterator[Serve
     found = exact.dictionaries.load(crosscoder_files, "crossed", show=False)
     yield found
     found.unload()
-
-
-@pytest.fixture(scope="module")
-def plain(path: Path) -> PlainModel:
-    return PlainModel(path, IDS)
 
 
 # -- cross-layer transcoders ---------------------------------------------------------------------
@@ -347,16 +315,6 @@ def test_what_a_pass_has_left_is_read_alone(
 # -- every class of every library ----------------------------------------------------------------
 
 SEVERAL = [n for n in fixtures.names() if any(word in n for word in ("clt", "crosscoder"))]
-
-
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[garcon.RemoteModel]:
-    """A model as wide as the dictionaries that libraries made."""
-    sizes = {"hidden_size": 16, "head_dim": 8, "num_attention_heads": 2, "intermediate_size": 12}
-    path = checkpoints.make("llama", tmp_path_factory.mktemp("narrow"), **sizes)
-    found = garcon.connect(open_here(path))
-    yield found
-    found.close()
 
 
 @pytest.mark.parametrize("name", [name for name in SEVERAL if "layertopk" not in name])
