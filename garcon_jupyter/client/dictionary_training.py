@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from garcon_jupyter.errors import BadData, BadRequest, UnknownName
 from garcon_jupyter.exchanges.planning import bytes_said
 from garcon_jupyter.wire import requests as wire
 from garcon_jupyter.wire.dictionary_training import (
+    CROSS_LAYER,
+    CROSSCODER,
     KINDS,
     LossRecovered,
     TrainingPoint,
@@ -32,8 +34,11 @@ CHECKPOINTS = ".run"
 ASKED = "asked.json"
 """What was asked for, beside them."""
 
-CONFIG = "cfg.json"
+CONFIGS = ("cfg.json", "config.json")
 """By which a dictionary that is there already is known."""
+
+SEVERAL = (CROSSCODER, CROSS_LAYER)
+"""Kinds of several points."""
 
 
 class DictionaryTraining:
@@ -134,10 +139,15 @@ class DictionaryTraining:
 
 def said(settings: TrainingSettings) -> str:
     """What is trained, in words."""
-    where = settings.reads
-    if not settings.autoencodes:
-        where += f" → {settings.writes}"
-    return f"a {settings.kind} dictionary of {settings.width:,} latents at {where}"
+    sides = dict.fromkeys(_side_said(side) for side in zip(*settings.ends, strict=True))
+    each = " of each layer" if settings.kind == CROSS_LAYER else ""
+    return (
+        f"a {settings.kind} dictionary of {settings.width:,} latents{each} at {' → '.join(sides)}"
+    )
+
+
+def _side_said(points: tuple[str, ...]) -> str:
+    return points[0] if len(points) == 1 else f"{points[0]} to {points[-1]}"
 
 
 def summary(status: RunStatus) -> str:
@@ -159,8 +169,7 @@ def summary(status: RunStatus) -> str:
 
 
 def settings_of(
-    reads: str,
-    writes: str,
+    ends: Sequence[tuple[str, str]],
     kind: str,
     width: int,
     model: str,
@@ -169,6 +178,7 @@ def settings_of(
     """What to train, checked.
 
     Args:
+        ends: each point that is read, with the one that is to be written for it.
         options: other attributes of the settings; None for what they have by themselves.
 
     Raises:
@@ -184,11 +194,42 @@ def settings_of(
     given["left_out"] = tuple(given.pop("without", ("first",)))
     given.setdefault("lr", 2e-4 * math.sqrt(16384 / max(1, width)))
     given.setdefault("dead_after", 250 * int(given.get("batch", 2048)))
-    _check_kind(kind, reads, writes)
+    reads, writes = ends[-1]
+    _check_points(kind, ends)
+    if kind not in SEVERAL:
+        _check_kind(kind, reads, writes)
     widths = _widths(kind, width, tuple(given.pop("widths", ())))
-    settings = TrainingSettings(kind, width, reads, writes, model=model, widths=widths, **given)
+    several = tuple(ends) if kind in SEVERAL else ()
+    settings = TrainingSettings(
+        kind, width, reads, writes, model=model, widths=widths, several=several, **given
+    )
     _check_numbers(settings)
     return settings
+
+
+def _check_points(kind: str, ends: Sequence[tuple[str, str]]) -> None:
+    """Refuse a kind that is of other points."""
+    alike = all(reads == writes for reads, writes in ends)
+    if kind in SEVERAL and len(ends) < 2:
+        raise BadRequest(
+            f"A {kind} dictionary is of several points, and one was given.",
+            'Give a pattern, such as "layers.4-6.resid_post".',
+        )
+    if kind not in SEVERAL and len(ends) > 1:
+        raise BadRequest(
+            f"A {kind} dictionary is of one point, and {len(ends)} were given.",
+            f"Train them one by one, or kind={' or '.join(map(repr, SEVERAL))}.",
+        )
+    if kind == CROSSCODER and not alike:
+        raise BadRequest(
+            "A crosscoder writes what it reads, and other points were given to be written.",
+            'Give the points alone, or train kind="cross-layer".',
+        )
+    if kind == CROSS_LAYER and alike:
+        raise BadRequest(
+            "A cross-layer transcoder goes from points to others, and no others were given.",
+            'Give both, such as ("layers.4-6.mlp.in", "layers.4-6.mlp.out"), or train kind="crosscoder".',
+        )
 
 
 def _check_kind(kind: str, reads: str, writes: str) -> None:
@@ -257,7 +298,8 @@ def resumable(
         BadData: the directory has another training, or a dictionary that is done.
     """
     about = {
-        "settings": options_said(vars(settings)),
+        # As it was put down before there were several points.
+        "settings": options_said({n: v for n, v in vars(settings).items() if n != "several" or v}),
         "data": data_said(data),
         "run": options_said(options),
     }
@@ -277,7 +319,7 @@ def resumable(
                 "Give another out=, or the same call to go on with it.",
             )
         return True
-    if (out / CONFIG).exists():
+    if any((out / config).exists() for config in CONFIGS):
         raise BadData(f"{out} has a dictionary already.", "Give another out=.")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(about), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ class TrainsDictionaries(Client):
 
     def train_dictionary(
         self,
-        point: str | tuple[str, str],
+        point: str | Sequence[str],
         data: Any,
         width: int,
         kind: str = "topk",
@@ -53,12 +54,15 @@ class TrainsDictionaries(Client):
         it goes on from its last checkpoint, with the same numbers as without.
 
         Args:
-            point: whose activations; ``(reads, writes)`` of a transcoder.
+            point: whose activations; ``(reads, writes)`` of a transcoder. Of a crosscoder a pattern that selects several; of a cross-layer
+                transcoder two, ``("layers.4-6.mlp.in", "layers.4-6.mlp.out")``.
             data: as for :meth:`run`; or the directory of a store (:meth:`store`) that has the points, in whose place the model is not run.
-            width: latents.
-            kind: "topk", "batchtopk", "matryoshka", "jumprelu", "standard", "gated" or "transcoder".
-            out: a new directory on the server's host; the dictionary is written there as SAELens has it.
-            k: latents that pass for a token, on average; of "standard" and "gated" nothing.
+            width: latents; of a cross-layer transcoder, in each layer.
+            kind: "topk", "batchtopk", "matryoshka", "jumprelu", "standard", "gated", "transcoder", "crosscoder" or "cross-layer".
+            out: a new directory on the server's host; the dictionary is written there as SAELens has it, of several points as Llama Scope's
+                library does.
+            k: latents that pass for a token, on average; of "standard" and "gated" nothing, of "cross-layer" in each
+                layer.
             lr: learning rate of Adam; None for ``2e-4·√(16384/width)``.
             batch: tokens of a step.
             seed: of weights and order.
@@ -84,7 +88,7 @@ class TrainsDictionaries(Client):
 
         Raises:
             UnknownPoint, UnknownName: there is no such point, kind or option.
-            BadRequest: a number makes no sense, or a point has no value for each token.
+            BadRequest: a number makes no sense, a point has no value for each token, or the kind is of other points.
             DoesNotFit: there is no room for weights, moments and buffer, with the numbers.
             BadData: the data cannot be read, or `out` has something else.
 
@@ -100,13 +104,19 @@ class TrainsDictionaries(Client):
         from garcon_jupyter.client.storing import refuse_options
 
         reads, writes = (point, point) if isinstance(point, str) else _two(point)
-        reads, writes = (self.catalog.point(name).name for name in (reads, writes))
+        sides = [[one.name for one in self.catalog.select(side)] for side in (reads, writes)]
+        if len(sides[0]) != len(sides[1]):
+            raise BadRequest(
+                f"{reads} selects {len(sides[0])} points, and {writes} {len(sides[1])}.",
+                "Give patterns that select as many.",
+            )
+        ends = [*zip(*sides, strict=True)]
         asked = {
             "k": k, "lr": lr, "batch": batch, "seed": seed, "tokens": tokens, "buffer": buffer, "aux": aux, "dead_after": dead_after,
             "sparsity": sparsity, "widths": widths, "warm_up": warm_up, "without": without, "measured": measured,
         }  # fmt: skip
         model = Path(str(self.facts["path"])).name
-        settings = training.settings_of(reads, writes, kind, width, model, asked)
+        settings = training.settings_of(ends, kind, width, model, asked)
         refuse_options(options)
         options.setdefault("batch_tokens", batch)
         told = server_path(self, out)

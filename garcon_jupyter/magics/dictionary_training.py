@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 from garcon_jupyter.magics.parser import Parser
@@ -10,6 +11,9 @@ from garcon_jupyter.wire.dictionary_training import KINDS
 
 if TYPE_CHECKING:
     from garcon_jupyter.magics.current import Current
+
+_SIDES = re.compile(r",(?![^{]*\})")
+"""What stands between two sides: a comma that is not within braces."""
 
 VARIABLE = "training"
 """The notebook's variable that a training is put into."""
@@ -23,7 +27,11 @@ def parser() -> Parser:
         "A sparse autoencoder, or a transcoder. It is put into the variable training; given again it goes on.",
         epilog="In Python: training = rmodel.train_dictionary(POINT, DATA, WIDTH, KIND, out=DIR, k=K, …)",
     )
-    made.add_argument("point", metavar="POINT", help="a name; READS,WRITES for a transcoder")
+    made.add_argument(
+        "point",
+        metavar="POINT",
+        help="a name; READS,WRITES for a transcoder; a pattern, or two, for several points",
+    )
     made.add_argument(
         "data", metavar="DATA", help="a file or store on the server's host, or {variable}"
     )
@@ -44,9 +52,9 @@ def train(current: Current, given: argparse.Namespace) -> None:
     """Begin a training on the current model, and show it."""
     from IPython.display import display
 
-    reads, _, writes = given.point.partition(",")
+    sides = _SIDES.split(given.point)
     training = current.model().train_dictionary(
-        (reads, writes) if writes else reads,
+        sides if len(sides) > 1 else given.point,
         given.data,
         given.width,
         given.kind,

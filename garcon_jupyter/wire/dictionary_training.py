@@ -15,10 +15,15 @@ KINDS: dict[str, str] = {
     "standard": "those above 0, with a penalty on their sum (Bricken et al. 2023)",
     "gated": "those whose gate is open, by a number of its own; the penalty is on the gates (Rajamanoharan et al. 2024)",
     "transcoder": "as batchtopk, from one point to another (Dunefsky et al. 2024)",
+    "crosscoder": "as batchtopk, of several points at once, whose latents are the same (Lindsey et al. 2024)",
+    "cross-layer": "as batchtopk, from several points, each to its own target and all later ones (Ameisen et al. 2025)",
 }
 """Kinds of dictionaries that are trained here, and what makes a latent pass."""
 
-BY_THRESHOLD = ("batchtopk", "matryoshka", "transcoder", "jumprelu")
+CROSSCODER, CROSS_LAYER = "crosscoder", "cross-layer"
+"""Kinds of dictionaries of several points."""
+
+BY_THRESHOLD = ("batchtopk", "matryoshka", "transcoder", "jumprelu", CROSSCODER, CROSS_LAYER)
 """Kinds that are written as jumprelu: what passes in a file is above a threshold."""
 
 
@@ -28,10 +33,10 @@ class TrainingSettings:
 
     Attributes:
         kind: one of :data:`KINDS`.
-        width: how many latents.
-        reads: name of the point that it reads.
+        width: how many latents; of a cross-layer transcoder in each layer.
+        reads: name of the point that it reads; of several the last.
         writes: of the point that it is to write; the same for an autoencoder.
-        k: latents that pass for a token, on average.
+        k: latents that pass for a token, on average; of a cross-layer transcoder in each layer.
         lr: learning rate of Adam.
         batch: tokens of a step.
         seed: of weights and of the order of tokens.
@@ -45,6 +50,8 @@ class TrainingSettings:
         left_out: tokens that are not trained on: "first", "special", or ids.
         measured: batches between two measurements of the loss recovered; 0 for none.
         model: that the activations are of, for the files.
+        several: of a crosscoder or a cross-layer transcoder the points that it reads, each with the one that is to be written for it, in the
+            order of a pass.
     """
 
     kind: str
@@ -65,15 +72,35 @@ class TrainingSettings:
     left_out: tuple[str | int, ...] = ("first",)
     measured: int = 100
     model: str = ""
+    several: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def ends(self) -> tuple[tuple[str, str], ...]:
+        """Each point that it reads, with the one that is to be written for it."""
+        return self.several or ((self.reads, self.writes),)
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """All of them, each once: those that it reads, then those that it is to write."""
+        return tuple(
+            dict.fromkeys(point for side in zip(*self.ends, strict=True) for point in side)
+        )
+
+    @property
+    def latents(self) -> int:
+        """How many there are in all layers."""
+        return self.width * (len(self.ends) if self.kind == CROSS_LAYER else 1)
 
     @property
     def autoencodes(self) -> bool:
         """Whether it writes what it reads."""
-        return self.reads == self.writes
+        return all(reads == writes for reads, writes in self.ends)
 
     @property
     def architecture(self) -> str:
-        """What SAELens calls it, as it is written."""
+        """What SAELens calls it, as it is written; of several points, what Llama Scope does."""
+        if self.several:
+            return "clt" if self.kind == CROSS_LAYER else "crosscoder"
         name = "jumprelu" if self.kind in BY_THRESHOLD else self.kind
         if self.autoencodes:
             return name

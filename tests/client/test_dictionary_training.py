@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -117,6 +118,51 @@ def test_what_is_written_is_read_back(
     assert config["architecture"] == architecture and config["apply_b_dec_to_input"] is isinstance(
         point, str
     )
+
+
+SEVERAL: dict[str, Any] = {
+    "crosscoder": "layers.{0,1}.resid_post",
+    "cross-layer": ("layers.{0,1}.mlp.in", "layers.{0,1}.mlp.out"),
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_a_dictionary_of_several_points_is_trained_where_they_are(
+    kind: str, either: RemoteModel, tmp_path: Path
+) -> None:
+    """It is loaded where it was trained; what it recovers is what going through it costs, which visits of its points compute."""
+    found = train(either, tmp_path, SEVERAL[kind], kind=kind, batch_tokens=len(DATA[-1]))
+    sae = either.dictionaries.load(tmp_path, "several", show=False)
+    try:
+        point = SEVERAL[kind] if isinstance(SEVERAL[kind], str) else SEVERAL[kind][0]
+        assert list(sae.points.hosts) == [p.name for p in either.catalog.select(point)]
+        assert sae.points.ends == found.settings.several
+        ids = torch.tensor(DATA[-1])[None]
+        with either.spliced("several", error="none", bypass=[0]):
+            logits = either.forward(ids, probes=[])
+        lost = torch.nn.functional.cross_entropy(logits[0, :-1].float(), ids[0, 1:])
+        told = found.measured[-1][1]
+        assert told.spliced == pytest.approx(float(lost), rel=1e-3)
+        assert told.clean != pytest.approx(told.spliced, rel=1e-3)
+        (fit,) = sae.fit([list(map(int, row)) for row in DATA[:1]], [point])
+        assert fit.without_first < 1.5 and len(fit.each) == 2
+    finally:
+        sae.unload()
+    with pytest.raises(garcon.BadData, match="a dictionary already"):
+        train(either, tmp_path, SEVERAL[kind], kind=kind)
+
+
+def test_kinds_are_of_one_point_or_of_several(rmodel: RemoteModel, tmp_path: Path) -> None:
+    for kind, point, said in (
+        ("topk", "layers.{0,1}.resid_post", "of one point, and 2 were given"),
+        ("crosscoder", RESID, "of several points, and one was given"),
+        ("crosscoder", SEVERAL["cross-layer"], "writes what it reads"),
+        ("cross-layer", SEVERAL["crosscoder"], "no others were given"),
+        ("cross-layer", ("layers.*.mlp.in", OUT), "selects 4 points, and layers.1.mlp.out 1"),
+    ):
+        with pytest.raises(garcon.BadRequest, match=re.escape(said)):
+            train(rmodel, tmp_path / "none", point, kind=kind)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_loss_recovered_is_that_of_plain_hooks(

@@ -138,7 +138,9 @@ class ProbedPass(UserCalls):
             for remove in reversed(removals):
                 remove()
 
-    def _visitors(self, dictionaries: Sequence[VisitedDictionary[Any]]) -> list[tuple[Address, Visitor]]:
+    def _visitors(
+        self, dictionaries: Sequence[VisitedDictionary[Any]]
+    ) -> list[tuple[Address, Visitor]]:
         """What visits each point of the model: its own probes, then the dictionaries that read or write it.
 
         Hooks of one module run in the order of the table: `out` before `contribution`.

@@ -71,7 +71,7 @@ class DictionaryRun(DataRun):
             batches: Batches = super()._opened(tokenizer, sizes, position)
             return batches
         store = open_store(path)
-        for point in (self.settings.reads, self.settings.writes):
+        for point in self.settings.points:
             if point not in store.points:
                 raise WrongDictionary(
                     f"The store in {path} has {', '.join(store.points)}, and not {point}.",

@@ -13,8 +13,10 @@ Not here: the model and its points, requests, and runs over data.
 ``gated``        the same of dictionaries with gates
 ``dead``         the loss by which dead latents learn
 ``optimizing``   Adam, its learning rate, and rows of length 1
+``layers``       which numbers a latent of a cross-layer transcoder has
 ``curves``       what is told of a training
 ``writing``      the files of a trained dictionary, as SAELens has them
+``writing_several``  of several points, as Llama Scope's library has them
 """
 
 from garcon_backend.dictionaries.training.trainer import Trainer

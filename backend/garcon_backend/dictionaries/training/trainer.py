@@ -3,6 +3,9 @@
 A trainer is a function of the rows that it is given, in their order, and of a seed: however they are cut into pieces, and wherever it was
 put down and taken up again, the same numbers come out. Over several ranks each trains its own range of latents on the same rows; they
 exchange which latents pass, and the sums of what they write.
+
+Of several points a row has what is at all of them side by side. So a crosscoder is an autoencoder of that row, and a cross-layer transcoder
+goes from one such row to another, where each latent has numbers for its own layers alone (:mod:`.layers`).
 """
 
 from __future__ import annotations
@@ -20,18 +23,27 @@ from garcon_backend.dictionaries.training.curves import Curve
 from garcon_backend.dictionaries.training.dead import add_auxiliary
 from garcon_backend.dictionaries.training.gated import as_thresholds, of_gated
 from garcon_backend.dictionaries.training.gradients import LossGradient
+from garcon_backend.dictionaries.training.layers import only_own_layers
 from garcon_backend.dictionaries.training.optimizing import Optimizer, learning_rate
 from garcon_backend.dictionaries.training.shuffling import ShuffleBuffer
 from garcon_backend.dictionaries.training.weights import TrainedWeights, drawn
 from garcon_backend.distributed.collectives import Ranks, span
 from garcon_jupyter.errors import BadRequest
-from garcon_jupyter.wire.dictionary_training import TrainingPoint, TrainingSettings
+from garcon_jupyter.wire.dictionary_training import (
+    BY_THRESHOLD,
+    CROSS_LAYER,
+    TrainingPoint,
+    TrainingSettings,
+)
 
 _SAMPLE = 1024
 """Rows by which thresholds are first set."""
 
 _FOLLOWS = 0.01
 """By how much a batch moves the threshold that stands for top-k of a batch."""
+
+Scale = float | Tensor
+"""By what a row is multiplied: a number; of several points a number for each of its columns."""
 
 _PENALTIES = {"standard": 5.0, "jumprelu": 30.0, "gated": 5.0}
 """Of a sparsity of 1, where activations have length √D."""
@@ -42,7 +54,7 @@ class Trainer:
 
     Args:
         settings: what to train.
-        d_in: numbers of a row that is read.
+        d_in: numbers of a row that is read, at all its points.
         d_out: numbers of a row that is to be written.
         ranks: that share the latents; this one alone, if nothing is said.
 
@@ -65,14 +77,15 @@ class Trainer:
     ) -> None:
         self.settings, self.d_in, self.d_out = settings, d_in, d_out
         self.ranks, self.device = ranks or Ranks(), torch.device(device)
-        self.latents = range(*span(settings.width, self.ranks.size, self.ranks.rank))
+        self.latents = range(*span(settings.latents, self.ranks.size, self.ranks.rank))
         self.weights: TrainedWeights | None = None
         self.curve = Curve()
         self.steps = self.tokens = self.seen = 0
         width = d_in if settings.autoencodes else d_in + d_out
         rows = settings.buffer_bytes // (4 * width)
         self._buffer = ShuffleBuffer(rows, width, settings.batch, settings.seed, self.device)
-        self._scales = (1.0, 1.0)
+        self._scales: tuple[tuple[float, ...], ...] = ((1.0,), (1.0,))
+        """Of each point that is read, and of each that is to be written."""
         self._quiet = torch.zeros(len(self.latents), dtype=torch.long, device=self.device)
         """Tokens since each latent passed."""
         self._follows = torch.zeros(2, dtype=torch.float64)
@@ -108,7 +121,7 @@ class Trainer:
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """What is read, and what is to be written, both scaled."""
         read, target = rows[:, : self.d_in], rows[:, -self.d_out :]
-        return read * self._scales[0], target * self._scales[1]
+        return read * self.scales[0], target * self.scales[1]
 
     # -- a step ----------------------------------------------------------------------------------
 
@@ -132,6 +145,7 @@ class Trainer:
             )
         if settings.autoencodes:
             gradients.through_encoder(found.gradient, weights, ranks)
+        self._own_layers(found.gradient)
         rate = learning_rate(settings, self.steps, self.tokens)
         assert self._optimizer is not None
         self._optimizer.step(found.gradient, rate)
@@ -152,7 +166,8 @@ class Trainer:
         if settings.kind == "topk":
             chosen = choosing.largest(z, weights, settings.k, self.ranks)
         else:
-            chosen = choosing.largest_of_batch(z, weights, settings.k, self.ranks)
+            each = len(settings.ends) if settings.kind == CROSS_LAYER else 1
+            chosen = choosing.largest_of_batch(z, weights, settings.k * each, self.ranks)
             self._follow(chosen)
         return gradients.of_chosen(weights, z, target, chosen, self.ranks, self._ends())
 
@@ -178,22 +193,36 @@ class Trainer:
         """Weights to begin with, by what is in the buffer: scales, means, thresholds."""
         settings, rows = self.settings, torch.cat([self._buffer.rows, batch])
         sides = (rows[:, : self.d_in], rows[:, -self.d_out :])
+        points = len(settings.ends)
         self._scales = tuple(
-            math.sqrt(side.shape[1]) / max(float(side.norm(dim=1).mean()), 1e-30) for side in sides
-        )  # type: ignore[assignment]
+            tuple(
+                math.sqrt(part.shape[1]) / max(float(part.norm(dim=1).mean()), 1e-30)
+                for part in side.chunk(points, dim=1)
+            )
+            for side in sides
+        )
         tied = settings.autoencodes
-        weights = drawn(settings.width, self.latents, self.d_in, self.d_out, settings.seed, tied)
+        weights = drawn(settings.latents, self.latents, self.d_in, self.d_out, settings.seed, tied)
+        self._own_layers(weights)
         weights = TrainedWeights(
             **{name: value.to(self.device) for name, value in weights.tensors().items()}
         )
-        weights.output_bias = sides[1].mean(0) * self._scales[1]
+        weights.output_bias = sides[1].mean(0) * self.scales[1]
         if settings.kind == "jumprelu":
             weights.threshold = self._first_threshold(weights, batch[:_SAMPLE])
         elif settings.kind == "gated":
             weights.gate_bias = torch.zeros_like(weights.encoder_bias)
             weights.gate_scale = torch.zeros_like(weights.encoder_bias)
         self._adopt(weights)
+        assert self._optimizer is not None
+        if settings.kind == CROSS_LAYER:
+            self._optimizer.normalize()
         return weights
+
+    def _own_layers(self, weights: TrainedWeights) -> None:
+        """Leave to the latents of a cross-layer transcoder what is of their layers."""
+        if self.settings.kind == CROSS_LAYER:
+            only_own_layers(weights, self.latents, self.settings.width, len(self.settings.ends))
 
     def _adopt(self, weights: TrainedWeights) -> None:
         self.weights, self._optimizer = weights, Optimizer(weights)
@@ -216,15 +245,27 @@ class Trainer:
         return float(self._follows[0] / self._follows[1].clamp(min=1e-30))
 
     @property
-    def scales(self) -> tuple[float, float]:
+    def scales(self) -> tuple[Scale, Scale]:
         """By what rows that are read, and rows that are to be written, were multiplied."""
+        sides = zip(self._scales, (self.d_in, self.d_out), strict=True)
+        read, written = (self._by_column(each, width) for each, width in sides)
+        return read, written
+
+    def _by_column(self, each: tuple[float, ...], width: int) -> Scale:
+        if len(each) == 1:
+            return each[0]
+        return torch.tensor(each, device=self.device).repeat_interleave(width // len(each))
+
+    @property
+    def point_scales(self) -> tuple[tuple[float, ...], ...]:
+        """As :attr:`scales`, of each point."""
         return self._scales
 
     @torch.no_grad()
     def reconstruction(self, rows: Tensor) -> Tensor:
         """What the dictionary, as it would be written now, makes of rows [n, D], [n, O]."""
         weights = self._trained()
-        read = rows.to(self.device, torch.float32) * self._scales[0]
+        read = rows.to(self.device, torch.float32) * self.scales[0]
         z = read - weights.output_bias if self.settings.autoencodes else read
         if self.settings.kind == "topk":
             chosen = choosing.largest(z, weights, self.settings.k, self.ranks)
@@ -237,7 +278,7 @@ class Trainer:
                 threshold = torch.full_like(weights.encoder_bias, by_one)
             chosen = choosing.above(z, weights, threshold)
         written = self.ranks.sum(chosen.decoded(weights.decoder)) + weights.output_bias
-        return (written / self._scales[1]).to(rows.dtype)
+        return (written / self.scales[1]).to(rows.dtype)
 
     def _trained(self) -> TrainedWeights:
         if self.weights is None:
@@ -253,13 +294,23 @@ class Trainer:
 
         By names of :class:`TrainedWeights`; with a threshold [F], where that decides what passes.
         """
+        read, written = self.scales
+        found = self.learnt()
+        return found | {
+            "encoder": found["encoder"] * read,
+            "decoder": found["decoder"] / written,
+            "output_bias": found["output_bias"] / written,
+        }
+
+    @torch.no_grad()
+    def learnt(self) -> dict[str, Tensor]:
+        """As :meth:`folded`, for rows that are scaled."""
         weights = self._trained()
-        read, written = self._scales
         found = {
-            "encoder": weights.encoder * read,
+            "encoder": weights.encoder,
             "encoder_bias": weights.encoder_bias.clone(),
-            "decoder": weights.decoder / written,
-            "output_bias": weights.output_bias / written,
+            "decoder": weights.decoder,
+            "output_bias": weights.output_bias,
         }
         if weights.gate_bias is not None and weights.gate_scale is not None:
             found |= {
@@ -268,7 +319,7 @@ class Trainer:
             }
         elif weights.threshold is not None:
             found["threshold"] = weights.threshold.clone()
-        elif self.settings.kind in ("batchtopk", "matryoshka", "transcoder"):
+        elif self.settings.kind in BY_THRESHOLD:
             found["threshold"] = torch.full_like(weights.encoder_bias, self.threshold)
         return found
 
@@ -318,16 +369,20 @@ class Trainer:
             assert self._optimizer is not None
             self._optimizer.restore(of("adam"))
         self.steps, self.tokens, self.seen = (numbers[n] for n in ("steps", "tokens", "seen"))
-        self._scales = tuple(numbers["scales"])
+        # One number each, as versions without several points wrote it.
+        self._scales = tuple(
+            (each,) if isinstance(each, float) else tuple(each) for each in numbers["scales"]
+        )
         self.curve.restore(numbers["curve"])
 
 
 def needed(settings: TrainingSettings, d_in: int, d_out: int, ranks: int = 1) -> int:
     """Bytes that a trainer takes on each of so many ranks: weights, their gradient and two moments; buffer; what a step holds."""
-    latents = -(-settings.width // ranks)
+    latents = -(-settings.latents // ranks)
     weights = 4 * 4 * (latents * (d_in + d_out + 3) + d_out)
     width = d_in if settings.autoencodes else d_in + d_out
     rows = max(settings.buffer_bytes // (4 * width), settings.batch) + settings.batch
     parts = max(1, len(settings.widths))
+    passing = settings.k * settings.latents // settings.width
     step = 4 * settings.batch * (width + 2 * d_in + (3 + 3 * parts) * d_out) + 4 * 4 * choosing.TILE
-    return weights + 4 * rows * width + step + 4 * 6 * settings.k * settings.batch
+    return weights + 4 * rows * width + step + 4 * 6 * passing * settings.batch

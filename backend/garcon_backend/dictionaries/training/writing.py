@@ -1,4 +1,5 @@
-"""The files of a trained dictionary, as SAELens has them: what it would infer with, and no state of training.
+"""The files of a trained dictionary, as SAELens has them (of several points, as Llama Scope's library): what it would infer with, and no
+state of training.
 
 Top-k of a batch is written as the jumprelu that it becomes, as SAELens does. Scales are in the weights.
 """
@@ -13,7 +14,9 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from garcon_backend.dictionaries.formats import llama_scope
 from garcon_backend.dictionaries.formats.saelens import CONFIG, WEIGHTS
+from garcon_backend.dictionaries.training import writing_several
 from garcon_backend.dictionaries.training.trainer import Trainer
 from garcon_jupyter.dictionaries.places import hook_name
 from garcon_jupyter.errors import BadData
@@ -41,17 +44,25 @@ def write(trainer: Trainer, directory: str | os.PathLike[str]) -> None:
         BadData: the directory cannot be written.
         BadRequest: nothing was trained.
     """
-    tensors = _whole(trainer)
+    several = bool(trainer.settings.several)
+    tensors = _whole(trainer, trainer.learnt() if several else trainer.folded())
     if trainer.ranks.rank:
         return
-    names = _NAMES | _GATED if "gate_bias" in tensors else _NAMES
-    stored = {names[name]: value.cpu().contiguous() for name, value in tensors.items()}
-    stored["W_enc"] = stored["W_enc"].T.contiguous()
     folder = Path(directory)
+    if several:
+        stored, config = (
+            writing_several.tensors_of(trainer, tensors),
+            writing_several.config_of(trainer),
+        )
+        files = llama_scope.WEIGHTS[0], llama_scope.CONFIG
+    else:
+        stored, config = _named(tensors), _config(trainer)
+        files = WEIGHTS, CONFIG
+    stored = {name: value.cpu().contiguous() for name, value in stored.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _put(folder / WEIGHTS, safetensors.torch.save(stored))
-        _put(folder / CONFIG, json.dumps(_config(trainer), indent=1).encode())
+        _put(folder / files[0], safetensors.torch.save(stored))
+        _put(folder / files[1], json.dumps(config, indent=1).encode())
     except OSError as error:
         raise BadData(
             f"The dictionary could not be written to {folder}: {error.strerror or error}.",
@@ -66,9 +77,16 @@ def _put(file: Path, content: bytes) -> None:
     temporary.replace(file)
 
 
-def _whole(trainer: Trainer) -> dict[str, Tensor]:
-    """The latents of all ranks."""
-    own, width = trainer.folded(), trainer.settings.width
+def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """By SAELens's names."""
+    names = _NAMES | _GATED if "gate_bias" in tensors else _NAMES
+    stored = {names[name]: value for name, value in tensors.items()}
+    return stored | {"W_enc": stored["W_enc"].T}
+
+
+def _whole(trainer: Trainer, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The latents of all ranks, of those of this one."""
+    width = trainer.settings.latents
 
     def joined(value: Tensor) -> Tensor:
         return trainer.ranks.all_gather(value.movedim(0, -1).contiguous(), width).movedim(-1, 0)

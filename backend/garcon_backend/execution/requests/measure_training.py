@@ -29,11 +29,12 @@ class MeasureTrainingHandler(RequestHandler[wire.MeasureTraining]):
         request, tools = self.request, self.tools
         trainer = tools.trainings.existing(request.session, request.training, request.settings)
         kept = kept_tokens(self._inputs, request.settings.left_out, tools.passes.special)
-        reads, writes = tools.trainings.points(request.settings)
+        catalog = self.rank.bound.catalog
+        ends = [tuple(map(catalog.point, end)) for end in request.settings.ends]
         losses = []
         with self.rank.adapters.on(request.adapter):
             for stand in ("clean", "spliced", "ablated"):
-                probed = SplicedPass(self.rank, reads, writes, trainer, kept, stand)
+                probed = SplicedPass(self.rank, ends, trainer, kept, stand)
                 losses.append(loss_of(tools.passes, probed, self._inputs))
         clean, spliced, ablated = losses
         if clean is None or spliced is None or ablated is None:

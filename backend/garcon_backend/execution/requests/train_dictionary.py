@@ -12,6 +12,7 @@ from garcon_backend.execution.requests.handler import RequestHandler
 from garcon_backend.execution.training.rows import kept_tokens, rows_of
 from garcon_jupyter.activation_stores import ActivationStore, open_store
 from garcon_jupyter.wire import requests as wire
+from garcon_jupyter.wire.dictionary_training import TrainingSettings
 
 
 class TrainDictionaryHandler(RequestHandler[wire.TrainDictionary]):
@@ -61,17 +62,17 @@ class TrainDictionaryHandler(RequestHandler[wire.TrainDictionary]):
             return self._stored(self._store, first, count)
         if self._inputs is None:
             return []
-        reads, writes = trainings.points(settings)
-        points = [reads] if settings.autoencodes else [reads, writes]
+        points = trainings.points(settings)
         kept = kept_tokens(self._inputs, settings.left_out, self.tools.passes.special)
         with self.rank.adapters.on(request.adapter):
-            return rows_of(self.tools.passes, self._inputs, points, kept)
+            rows = rows_of(self.tools.passes, self._inputs, points, kept)
+        return _side_by_side(settings, dict(zip(settings.points, rows, strict=False)))
 
     def _stored(self, store: ActivationStore, first: int, count: int) -> list[Tensor]:
         settings = self.request.settings
         if not self.tools.trainings.trains_here(settings):
             return []
-        names = dict.fromkeys((settings.reads, settings.writes))
+        names = settings.points
         read = [store.read(first, count, points=name) for name in names]
         store.expect(first + count, count, list(names))  # while this batch is trained on
         kept = torch.ones(count, dtype=torch.bool)
@@ -82,4 +83,17 @@ class TrainDictionaryHandler(RequestHandler[wire.TrainDictionary]):
                 kept &= read[0].offset != 0
             else:
                 kept &= read[0].token != word
-        return [rows.activations.flatten(1)[kept].float() for rows in read]
+        rows = [each.activations.flatten(1)[kept].float() for each in read]
+        return _side_by_side(settings, dict(zip(names, rows, strict=True)))
+
+
+def _side_by_side(settings: TrainingSettings, rows: dict[str, Tensor]) -> list[Tensor]:
+    """Of each token what is read at all points, and what is to be written, where that is something else; nothing where there are no rows."""
+    if not rows:
+        return []
+    sides = [*zip(*settings.ends, strict=True)]
+    chosen = sides[:1] if settings.autoencodes else sides
+    return [
+        torch.cat([rows[name] for name in side], 1) if len(side) > 1 else rows[side[0]]
+        for side in chosen
+    ]

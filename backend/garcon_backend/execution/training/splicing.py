@@ -5,6 +5,7 @@ Tokens that a dictionary is not trained on stay as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -27,8 +28,10 @@ Stand = Literal["clean", "spliced", "ablated"]
 class SplicedPass(ProbedPass):
     """A pass in which what a dictionary makes of one point stands at another.
 
+    A cross-layer transcoder's stands at each point that it writes, of what was read so far. A crosscoder's stands at the last of its points.
+
     Args:
-        reads, writes: points of the dictionary.
+        ends: each point that the dictionary reads, with the one that it writes.
         trainer: on the ranks that have them; None elsewhere.
         kept: tokens where it stands, bool [b, p].
         stand: whether it does, or zeros.
@@ -37,28 +40,34 @@ class SplicedPass(ProbedPass):
     def __init__(
         self,
         rank: Rank,
-        reads: Address,
-        writes: Address,
+        ends: Sequence[tuple[Address, ...]],
         trainer: Trainer | None,
         kept: Tensor,
         stand: Stand,
     ) -> None:
         super().__init__(rank, "", rows=len(kept))
-        self._reads, self._writes = reads, writes
+        self._reads, self._writes = ([*side] for side in zip(*ends, strict=True))
         self._trainer, self._kept, self._stand = trainer, kept, stand
-        self._read: Tensor | None = None
-        for address in () if stand == "clean" else (reads, writes):
+        self._read: dict[int, Tensor] = {}
+        """The rows at the points so far."""
+        names = dict.fromkeys(address.name for end in ends for address in end)
+        for address in () if stand == "clean" else map(rank.bound.catalog.point, names):
             self._point(address)
+        crosses = len(ends) > 1 and self._reads == self._writes
+        self._stands_at = [address.name for address in self._writes]
+        if crosses:
+            self._stands_at[:-1] = [""] * (len(ends) - 1)
 
     def visit(self, point: Point, x: Tensor) -> Tensor | None:
         """Take what is read; give the model what is written."""
         name = point.address.name
         whole = self._gather(point, x)
-        if name == self._reads.name and self._trainer is not None:
-            self._read = shared(self.rank, whole, self._kept, self._reads)
-        if name != self._writes.name:
+        for number, address in enumerate(self._reads):
+            if name == address.name and self._trainer is not None:
+                self._read[number] = shared(self.rank, whole, self._kept, address)
+        if name not in self._stands_at:
             return None
-        made = self._made()
+        made = self._made(self._stands_at.index(name))
         new = None
         if whole is not None and made is not None:
             flat = whole.flatten(2).clone()
@@ -66,12 +75,17 @@ class SplicedPass(ProbedPass):
             new = flat.view_as(whole)
         return self._scatter(point, new, x)
 
-    def _made(self) -> Tensor | None:
-        if self._trainer is None or self._read is None:
+    def _made(self, number: int) -> Tensor | None:
+        """What stands at one of the points that are written."""
+        trainer, points = self._trainer, len(self._reads)
+        if trainer is None or not self._read:
             return None
+        like, width = next(iter(self._read.values())), trainer.d_in // points
         if self._stand == "ablated":
-            return self._read.new_zeros(len(self._read), self._trainer.d_out)
-        return self._trainer.reconstruction(self._read)
+            return like.new_zeros(len(like), trainer.d_out // points)
+        none = like.new_zeros(len(like), width)
+        rows = torch.cat([self._read.get(n, none) for n in range(points)], 1)
+        return trainer.reconstruction(rows).chunk(points, 1)[number]
 
 
 def loss_of(passes: Passes, probed: SplicedPass, inputs: Inputs) -> float | None:

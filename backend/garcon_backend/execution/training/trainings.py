@@ -32,18 +32,20 @@ class Trainings:
 
         Raises:
             UnknownPoint: there is no such point.
-            BadRequest: it has no value for each token, or two points are on different ranks.
+            BadRequest: it has no value for each token, points are on different ranks, or several have not as many units each.
             DoesNotFit: there is no room for it, with the bytes.
         """
-        reads, writes = self.points(settings)
-        if (site_here(self._rank, reads) is None) != (site_here(self._rank, writes) is None):
+        points = self.points(settings)
+        here = [site_here(self._rank, address) is not None for address in points]
+        if any(here) and not all(here):
             raise BadRequest(
-                f"{reads.name} and {writes.name} are on different stages of the pipeline, and one rank has to see both.",
+                f"{points[0].name} and {points[-1].name} are on different stages of the pipeline, and one rank has to see all of them.",
                 "Serve the model with a smaller pp, or train between points of one layer.",
             )
+        self._check_widths(settings)
         if (session, training) in self._trainers or not self.trains_here(settings):
             return
-        need = needed(settings, self.width(reads), self.width(writes), self._rank.mesh.tp.size)
+        need = needed(settings, *self.widths(settings), self._rank.mesh.tp.size)
         there = memory.left(self._rank.mesh.device)
         if need > there:
             raise DoesNotFit(
@@ -52,15 +54,26 @@ class Trainings:
                 "Give a smaller width= or buffer=.",
             )
 
-    def points(self, settings: TrainingSettings) -> tuple[Address, Address]:
-        """The point that is read and the one that is written.
+    def _check_widths(self, settings: TrainingSettings) -> None:
+        catalog = self._rank.bound.catalog
+        for side in zip(*settings.ends, strict=True):
+            each = {name: self.width(catalog.point(name)) for name in side}
+            if len(set(each.values())) > 1:
+                told = ", ".join(f"{name} {width}" for name, width in each.items())
+                raise BadRequest(
+                    f"The points of a dictionary of several have as many units each, and these have {told}.",
+                    "Train on points that are alike, such as layers.4-6.resid_post.",
+                )
+
+    def points(self, settings: TrainingSettings) -> list[Address]:
+        """The points that are read, and those that are written, each once.
 
         Raises:
             UnknownPoint: there is no such point.
             BadRequest: it has no value for each token.
         """
         catalog = self._rank.bound.catalog
-        found = catalog.point(settings.reads), catalog.point(settings.writes)
+        found = [catalog.point(name) for name in settings.points]
         for address in found:
             dims = address.spec.dims if isinstance(address.spec, PointSpec) else ()
             if dims[:2] != ("b", "p") or len(dims) < 3 or address.expert is not None:
@@ -74,10 +87,19 @@ class Trainings:
         """Numbers that a point has for a token."""
         return math.prod(int(size) for size in self._rank.bound.catalog.shape(address)[2:])
 
+    def widths(self, settings: TrainingSettings) -> tuple[int, int]:
+        """Numbers of a row that is read, and of one that is written, at all points."""
+        catalog = self._rank.bound.catalog
+        read, written = (
+            sum(self.width(catalog.point(name)) for name in side)
+            for side in zip(*settings.ends, strict=True)
+        )
+        return read, written
+
     def trains_here(self, settings: TrainingSettings) -> bool:
         """Whether this rank holds some of the latents."""
-        reads, _ = self.points(settings)
-        return self._rank.mesh.replica == 0 and site_here(self._rank, reads) is not None
+        first = self.points(settings)[0]
+        return self._rank.mesh.replica == 0 and site_here(self._rank, first) is not None
 
     def of(self, session: str, training: str, settings: TrainingSettings) -> Trainer | None:
         """The trainer of a run, made where there is none yet; None on ranks that do not train."""
@@ -85,9 +107,8 @@ class Trainings:
             return None
         found = self._trainers.get((session, training))
         if found is None:
-            widths = [self.width(address) for address in self.points(settings)]
             mesh = self._rank.mesh
-            found = Trainer(settings, widths[0], widths[1], mesh.tp, mesh.device)
+            found = Trainer(settings, *self.widths(settings), mesh.tp, mesh.device)
             self._trainers[session, training] = found
         return found
 

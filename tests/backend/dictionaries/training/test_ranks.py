@@ -21,6 +21,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "jumprelu": {},
     "standard": {},
     "gated": {},
+    "cross-layer": {
+        "width": DIRECTIONS // 2,
+        "several": (
+            ("layers.0.mlp.in", "layers.0.mlp.out"),
+            ("layers.1.mlp.in", "layers.1.mlp.out"),
+        ),
+    },
 }
 
 
@@ -30,7 +37,7 @@ def learnt(ranks: Ranks, kind: str) -> dict[str, torch.Tensor]:
     for rows in stream(STEPS, directions()):
         if trainer.weights is not None and kind == "topk" and trainer.steps < 4:
             trainer.weights.encoder_bias[::2] = -9.0
-        trainer.take(rows)
+        trainer.take(rows, *([rows.roll(1, 1)] if kind == "cross-layer" else []))
     extra = torch.tensor([trainer.curve.points[-1].l0, trainer.curve.points[-1].unexplained])
     dead = torch.tensor([float(trainer.curve.points[-1].dead)])
     return {**trainer.folded(), "told": extra, "dead": dead}
