@@ -58,7 +58,8 @@ def memory(
     slots = k + INTERVALS * each
     bins = recorders.Histogram().bins
     sketches = units * (4 * SUMS + 8) + points * 8 * SUMS if points > 1 else 0
-    return units * (slots * (16 + 8 * window) + 8 * bins + 16 + 48 + 32 + 8 * widest) + sketches
+    pairs = 8 * widest + 32 if widest else 0  # a sum for each pair, and four numbers for each unit
+    return units * (slots * (16 + 8 * window) + 8 * bins + 16 + 48 + pairs) + sketches
 
 
 @dataclass(frozen=True)

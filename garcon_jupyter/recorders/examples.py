@@ -99,48 +99,78 @@ class Examples(State):
 
     # -- taking in -------------------------------------------------------------------------------
 
-    def offer(self, group: Tensor, score: Tensor, token: Tensor, unit: Tensor, seen: Seen) -> None:
+    def offer(
+        self,
+        group: Tensor,
+        score: Tensor,
+        value: Tensor,
+        token: Tensor,
+        unit: Tensor,
+        seen: Seen,
+    ) -> None:
         """Take in what is better than what is kept.
 
         Args:
             group: int64 [c], the group of each candidate.
             score: int32 [c].
+            value: [c], what it is.
             token: int64 [c], which of the tokens seen.
             unit: int64 [c], which of the units seen.
         """
         if not len(group):
             return
-        fresh: dict[str, Tensor] = {
-            "values": seen.at(token, unit).float(),
-            "places": seen.places[token],
-            "scores": score,
-        }
+        fresh = {"values": value.float(), "places": seen.places[token], "scores": score}
+        settled = self._settled(group, score, fresh["places"])
+        fresh = {name: new[settled.fresh] for name, new in fresh.items()}
         if self.tokens is not None:
-            fresh |= self._windows(token, unit, seen)
-        self._take(group, fresh)
+            fresh |= self._windows(token[settled.fresh], unit[settled.fresh], seen)
+        self._put(settled, fresh)
 
     def take_all(self, other: Examples) -> None:
         """Take in what another state keeps of the same groups."""
         group = torch.arange(len(other.values), device=other.values.device)
         group = group[:, None].expand(other.values.shape)[other.filled]
-        self._take(group, {n: t[other.filled] for n, t in other.tensors().items()})
+        fresh = {name: tensor[other.filled] for name, tensor in other.tensors().items()}
+        settled = self._settled(group, fresh["scores"], fresh["places"])
+        self._put(settled, {name: new[settled.fresh] for name, new in fresh.items()})
 
-    def _take(self, group: Tensor, fresh: dict[str, Tensor]) -> None:
+    def _settled(self, group: Tensor, scores: Tensor, places: Tensor) -> _Settled:
+        """Which candidates are kept, and where everything comes to stand.
+
+        What is kept is in order already. So the candidates alone are sorted, and looked up among what is kept.
+        """
+        k = self.k
+        key = _key(group, scores)
+        order = _order(key, places)
+        key, group, places = key[order], group[order], places[order]
         new_of = torch.bincount(group, minlength=len(self.values))
         touched = new_of.nonzero().flatten()
         within = ((new_of > 0).cumsum(0) - 1)[group]
-        kept = torch.arange(len(touched), device=group.device).repeat_interleave(self.k)
-        groups = torch.cat([kept, within])
-        places = torch.cat([self.places[touched].flatten(), fresh["places"]])
-        scores = torch.cat([self.scores[touched].flatten(), fresh["scores"]])
-        order = _order(groups, scores, places)
-        counts = new_of[touched] + self.k
-        first = counts.cumsum(0) - counts
-        best = order[first[:, None] + torch.arange(self.k, device=group.device)]
+        before = (new_of.cumsum(0) - new_of)[touched]  # candidates of the groups before
+        kept = _key(touched[:, None], self.scores[touched]).flatten()
+        better = _kept_before(key, places, kept, self.places[touched].flatten(), k)
+        ranks = torch.arange(len(key), device=key.device) - before[within] + better - within * k
+        passing = ranks < k
+        ahead = torch.bincount(better, minlength=len(kept) + 1).cumsum(0)[:-1].view(len(touched), k)
+        moves = ahead - before[:, None]  # candidates of the group that are better than each
+        slots = torch.arange(k, device=key.device)
+        moving = (moves > 0) & (slots + moves < k)
+        own = touched[:, None] * k + slots
+        return _Settled(
+            order[passing],
+            group[passing] * k + ranks[passing],
+            own[moving],
+            (own + moves)[moving],
+        )
+
+    def _put(self, settled: _Settled, fresh: dict[str, Tensor]) -> None:
+        """Let what is kept make way for what is new."""
         for name, new in fresh.items():
-            mine = getattr(self, name)
-            both = torch.cat([mine[touched].flatten(0, 1), new.to(mine.dtype)])
-            mine[touched] = both[best]
+            mine = getattr(self, name).contiguous()
+            setattr(self, name, mine)
+            slots = mine.view(-1, *mine.shape[2:])
+            slots[settled.to] = slots.index_select(0, settled.moved)
+            slots[settled.at] = new.to(mine.dtype)
 
     def _windows(self, token: Tensor, unit: Tensor, seen: Seen) -> dict[str, Tensor]:
         """The tokens around each candidate, in its row and document, and the unit's values there."""
@@ -148,27 +178,56 @@ class Examples(State):
         if seen.context is not None and seen.index is not None:
             token, seen = seen.index[token], seen.context
         width = self.tokens.shape[2]
-        near = token[:, None] + torch.arange(width, device=token.device) - self.before
-        inside = (near >= 0) & (near < len(seen.tokens))
-        near = near.clamp(0, len(seen.tokens) - 1)
-        own = token[:, None]
-        inside &= seen.rows[near] == seen.rows[own]
-        inside &= seen.documents[near] == seen.documents[own]
-        values = seen.at(near, unit[:, None]).float()
+        inside, tokens = seen.windows(self.before, width)
+        values = seen.around(token, unit, self.before, width).float()
         return {
-            "tokens": torch.where(inside, seen.tokens[near], -1).int(),
-            "around": torch.where(inside, values, torch.nan),
+            "tokens": tokens.index_select(0, token),
+            "around": torch.where(inside.index_select(0, token), values, torch.nan),
         }
 
 
-def _order(groups: Tensor, scores: Tensor, places: Tensor) -> Tensor:
-    """By group; in it the highest score first; of equal scores the earliest place."""
-    key = (groups << 32) | ((1 << 31) - 1 - scores.long())
+@dataclass(frozen=True)
+class _Settled:
+    """What becomes of slots, numbered through all groups.
+
+    Attributes:
+        fresh: the candidates that are kept.
+        at: the slot of each.
+        moved: the slots whose example goes to another.
+        to: which that is.
+    """
+
+    fresh: Tensor
+    at: Tensor
+    moved: Tensor
+    to: Tensor
+
+
+def _key(groups: Tensor, scores: Tensor) -> Tensor:
+    """An integer that sorts by group, in it the highest score first."""
+    return (groups << 32) | ((1 << 31) - 1 - scores.long())
+
+
+def _order(key: Tensor, places: Tensor) -> Tensor:
+    """By key; of equal ones the earliest place."""
     ordered, order = key.sort()
     if not bool((ordered[1:] == ordered[:-1]).any()):
         return order
     by_place = places.argsort()
     return by_place[key[by_place].argsort(stable=True)]
+
+
+def _kept_before(key: Tensor, places: Tensor, kept: Tensor, kept_places: Tensor, k: int) -> Tensor:
+    """How many of the kept, which are in order, stand before each candidate; of equal keys those of an earlier place do."""
+    first = torch.searchsorted(kept, key)
+    behind = torch.searchsorted(kept, key, right=True)
+    tied = (first < behind).nonzero().flatten()
+    if len(tied):
+        among = first[tied, None] + torch.arange(k, device=key.device)
+        equal = among < behind[tied, None]
+        earlier = kept_places[among.clamp(max=len(kept) - 1)] <= places[tied, None]
+        first[tied] += (equal & earlier).sum(1)
+    return first
 
 
 def sortable(values: Tensor) -> Tensor:
@@ -209,9 +268,9 @@ def lot_parts(seed: int, places: Tensor, units: Tensor) -> tuple[Tensor, Tensor]
     return of_tokens, _mixed(_mixed(units * _MIX[0] + (seed ^ 0x5DEECE66D)))
 
 
-def drawn(of_tokens: Tensor, of_units: Tensor) -> Tensor:
-    """The lots of places and units, of their parts."""
-    return (of_tokens ^ of_units).mul_(_MIX[1])
+def drawn(of_tokens: Tensor, of_units: Tensor, out: Tensor | None = None) -> Tensor:
+    """The lots of places and units, of their parts; in the memory of `out`, where that is given."""
+    return torch.bitwise_xor(of_tokens, of_units, out=out).mul_(_MIX[1])
 
 
 def score_of(lot: Tensor) -> Tensor:

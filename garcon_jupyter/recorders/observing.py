@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,6 +95,39 @@ class Seen:
         if self.sparse is not None:
             return self.sparse.at(token, unit)
         return self.values[token, unit]
+
+    @cached_property
+    def _windows(self) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        return {}
+
+    def windows(self, before: int, width: int) -> tuple[Tensor, Tensor]:
+        """Of each token, [n, width]: which of those around it are of its row and document, bool; and the tokens there, int32, −1 for others.
+
+        Args:
+            before: how many of the window stand before it.
+            width: of the window.
+        """
+        if (before, width) not in self._windows:
+            near = self._near(
+                torch.arange(len(self.tokens), device=self.tokens.device), before, width
+            )
+            inside = (near >= 0) & (near < len(self.tokens))
+            near = near.clamp(0, len(self.tokens) - 1)
+            inside &= self.rows[near] == self.rows[:, None]
+            inside &= self.documents[near] == self.documents[:, None]
+            self._windows[before, width] = inside, torch.where(inside, self.tokens[near], -1).int()
+        return self._windows[before, width]
+
+    def around(self, token: Tensor, unit: Tensor, before: int, width: int) -> Tensor:
+        """The values of units at the tokens around others, [c, width]; what stands beyond the ends is any number."""
+        if self.sparse is not None:
+            return self.sparse.around(token, unit, before, width)
+        near = self._near(token, before, width).clamp(0, len(self.tokens) - 1)
+        return self.values[near, unit[:, None]]
+
+    @staticmethod
+    def _near(token: Tensor, before: int, width: int) -> Tensor:
+        return token[:, None] + torch.arange(width, device=token.device) - before
 
     def _are(self, word: str | int) -> Tensor:
         """Which tokens a word means, bool [n]."""

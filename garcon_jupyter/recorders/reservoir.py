@@ -26,8 +26,11 @@ from garcon_jupyter.recorders.examples import (
 )
 from garcon_jupyter.recorders.observing import Seen
 
-_LOTS = 1 << 18
-"""Lots that are drawn at a time: 2 MB."""
+_LOTS = 1 << 16
+"""Lots that are drawn at a time: 512 KB."""
+
+_STRETCH = 32
+"""Tokens of a stretch at least."""
 
 _WAITING = 1 << 17
 """Values that may be kept, and are not yet compared with those that are."""
@@ -94,18 +97,23 @@ class Reservoir(Recorder[Examples]):
         of_tokens, of_units = lot_parts(self.seed, seen.places, numbers + seen.start)
         least = least_lot(state.worst)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        waiting, size = 0, _stretch(units, seen.values.device)
+        device = seen.values.device
+        waiting, size = 0, max(_STRETCH, _at_a_time(device) // max(1, units))
+        highest = _HighestLots(of_units)
         for first in range(0, n, size):
-            lots = drawn(of_tokens[first : first + size, None], of_units)
-            some = (lots.amax(0) >= least).nonzero().flatten()
-            lots = lots[:, some]
+            tokens = of_tokens[first : first + size, None]
+            some = (highest.of(tokens) >= least).nonzero().flatten()
+            lots = drawn(tokens, of_units[some])
             token, which = (lots >= least[some]).nonzero(as_tuple=True)
             found.append((token + first, some[which], score_of(lots[token, which])))
             waiting += len(token)
             if waiting > _WAITING or first + size >= n:
                 token, unit, score = (torch.cat(column) for column in zip(*found, strict=True))
-                real = ~seen.at(token, unit).isnan()
-                state.offer(unit[real], score[real], token[real], unit[real], seen)
+                value = seen.at(token, unit)
+                real = ~value.isnan()
+                if not bool(real.all()):
+                    token, unit, score, value = (x[real] for x in (token, unit, score, value))
+                state.offer(unit, score, value, token, unit, seen)
                 least = least_lot(state.worst)
                 found, waiting = [], 0
 
@@ -116,9 +124,39 @@ class Reservoir(Recorder[Examples]):
         return one
 
 
-def _stretch(units: int, device: torch.device) -> int:
-    """Tokens of a stretch: of as many lots as a processor's cache holds; of more where there is an accelerator."""
-    return max(8, (_LOTS if device.type == "cpu" else 128 * _LOTS) // max(1, units))
+class _HighestLots:
+    """The highest lot of each unit in a stretch of tokens, found in memory that stays in a core's cache.
+
+    Args:
+        of_units: what lots are drawn from, of each unit.
+    """
+
+    def __init__(self, of_units: Tensor) -> None:
+        self._of_units, self._most = of_units, _at_a_time(of_units.device)
+        self._room = of_units.new_empty(0)
+        self._highest = torch.empty_like(of_units)
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """int64 [units]; the next call writes into the same.
+
+        Args:
+            tokens: what lots are drawn from, of each token, [n, 1].
+        """
+        n, total = tokens.shape[0], self._of_units.shape[0]
+        width = min(max(1, self._most // n), total)
+        if self._room.shape[0] < n * width:
+            self._room = self._of_units.new_empty(n * width)
+        for first in range(0, total, width):
+            units = min(width, total - first)
+            room = self._room[: n * units].view(n, units)
+            lots = drawn(tokens, self._of_units[first : first + units], room)
+            torch.amax(lots, 0, out=self._highest[first : first + units])
+        return self._highest
+
+
+def _at_a_time(device: torch.device) -> int:
+    """Lots that are drawn at a time: as many as a core's cache holds; more where there is an accelerator."""
+    return _LOTS if device.type == "cpu" else 512 * _LOTS
 
 
 class EqualWidthReservoir(Reservoir):
@@ -177,7 +215,7 @@ class EqualWidthReservoir(Reservoir):
                 group, score, token, unit = (
                     torch.cat(column) for column in zip(*found, strict=True)
                 )
-                state.offer(group, score, token, unit, seen)
+                state.offer(group, score, seen.at(token, unit), token, unit, seen)
                 found.clear()
 
     def _drawn(self, state: Examples, seen: Seen, values: Tensor, first: int) -> tuple[Tensor, ...]:

@@ -64,6 +64,29 @@ class SparseValues:
         found = torch.searchsorted(self._keys, keys).clamp_(max=len(self._keys) - 1)
         return self.value[found].masked_fill_(self._keys[found] != keys, 0)
 
+    @cached_property
+    def _by_unit(self) -> tuple[Tensor, Tensor]:
+        """By unit, then by token: ``unit · n + token``, and the values."""
+        keys, order = (self.unit * self.n + self.token).sort()
+        return keys, self.value[order]
+
+    def around(self, token: Tensor, unit: Tensor, before: int, width: int) -> Tensor:
+        """The values of units at the tokens around others, [c, width], of which so many stand before; 0 beyond the ends.
+
+        In the order by unit the values of a window stand side by side, so each window is looked up once.
+        """
+        keys, values = self._by_unit
+        start, first = token - before, unit * self.n
+        low = torch.searchsorted(keys, first + start.clamp(min=0))
+        high = torch.searchsorted(keys, first + (start + width).clamp(max=self.n))
+        counts = high - low
+        which = torch.arange(len(token), device=token.device).repeat_interleave(counts)
+        behind = counts.cumsum(0) - counts
+        slot = torch.arange(len(which), device=token.device) + (low - behind)[which]
+        found = values.new_zeros(len(token), width)
+        found[which, keys[slot] - (first + start)[which]] = values[slot]
+        return found
+
     def of_tokens(self, index: Tensor) -> SparseValues:
         """Those of some tokens, int64 ascending, which are counted anew."""
         number = torch.full((self.n,), -1, device=index.device)

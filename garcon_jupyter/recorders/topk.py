@@ -80,8 +80,8 @@ class TopK(Recorder[Examples]):
                 if few is None
                 else self._sparse_candidates(state, seen, few)
             )
-            score = sortable(self.sign * seen.at(token, unit).float())
-            state.offer(unit, score, token, unit, seen)
+            value = seen.at(token, unit).float()
+            state.offer(unit, sortable(self.sign * value), value, token, unit, seen)
         return state
 
     def add(self, one: Examples, other: Examples) -> Examples:
