@@ -276,6 +276,13 @@ def test_memory_is_what_the_formula_says(model: garcon.RemoteModel, tmp_path: Pa
     names = ("topk", "equal_count", "histogram", "firing", "moments", "covariance", "sketch")
     held = sum(getattr(recordings[p, "atlas"], name).nbytes for p in POINTS for name in names)
     assert held == making.memory(160, 80, k=6, window=6, points=2)
+    # Without correlations nothing of pairs is there, no mean of a unit either.
+    model.atlas(
+        POINTS[0], ROWS, tmp_path / "b", k=6, before=3, after=2, correlated=False, show=False
+    )
+    alone = model.recordings()[POINTS[0], "atlas"]
+    held = sum(getattr(alone, name).nbytes for name in alone.keys())  # noqa: SIM118 - no dictionary
+    assert held == making.memory(80, 0, k=6, window=6)
 
 
 def test_a_dashboard_shows_what_the_atlas_has(atlas: garcon.Atlas) -> None:

@@ -16,7 +16,10 @@ from garcon_jupyter.recorders import (
     Examples,
     Reservoir,
     TopK,
+    alone,
     equal_count,
+    reservoir,
+    seen,
 )
 from garcon_jupyter.recorders.examples import lots, sortable
 from tests.recorders.splits import Data, gathered, kinds, make, seeds, sizes
@@ -177,3 +180,19 @@ def test_sortable_sorts() -> None:
 def test_senseless_settings(make_one) -> None:
     with pytest.raises(BadProbe):
         make_one()
+
+
+def test_lots_are_drawn_alike_in_pieces_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece that a cache holds has some of the units and some of the tokens: the highest lots are those of all."""
+    values = torch.randn(1, 300, 70, generator=torch.Generator().manual_seed(2))
+    given, recorder = seen(values, alone(torch.arange(300)[None])), Reservoir(3, before=1)
+    whole = recorder.update(None, given)
+    monkeypatch.setattr(reservoir, "_LOTS", 64)
+    monkeypatch.setattr(reservoir, "_WAITING", 50)
+    monkeypatch.setattr(reservoir, "_STRETCH", 4)  # 16 units at a time, the last 6
+    pieces = recorder.update(None, given)
+    for name, value in whole.tensors().items():
+        assert torch.equal(value.nan_to_num(9.0), pieces.tensors()[name].nan_to_num(9.0)), name
+    lowest = torch.full((70,), -(1 << 63))
+    monkeypatch.setattr(reservoir._HighestLots, "of", lambda self, tokens: lowest)
+    assert not torch.equal(recorder.update(None, given).places, whole.places)
