@@ -109,11 +109,11 @@ def _fit(rmodel: Any, there: DictionaryPoints, batches: Sequence[Any]) -> Fit:
     tokens_read = sum(int(batch[0]["all"]["tokens"]) for batch in sums)
     by_point = [[batch[n] for batch in sums] for n in range(len(there.ends))]
 
-    def fit(ends: tuple[str, ...], points: Sequence[Any], each: tuple[Fit, ...] = ()) -> Fit:
+    def fit(ends: tuple[str, str], points: Sequence[Any], each: tuple[Fit, ...] = ()) -> Fit:
         every, later = (
             _unexplained([[batch[part] for batch in point] for point in points]) for part in PARTS
         )
-        return Fit(*ends, every, later, tokens_read, each)
+        return Fit(ends[0], ends[1], every, later, tokens_read, each)
 
     each = [fit(end, [point]) for end, point in zip(there.ends, by_point, strict=True)]
     return each[0] if len(each) == 1 else fit(there.sides, by_point, tuple(each))
@@ -177,7 +177,7 @@ def _sums(rmodel: Any, there: DictionaryPoints, tokens: Any) -> list[Sums]:
     probes += [made[error].probe(_keep(_of_errors), read_only=True, name=name) for error in errors]
     rmodel.forward(tokens, probes=probes, logits="none")
     found = rmodel.recordings()
-    sums = [
+    sums: list[Sums] = [
         {part: {**found[w, name].sums[part], **found[e, name].sums[part]} for part in PARTS}
         for w, e in zip(written, errors, strict=True)
     ]

@@ -140,10 +140,11 @@ class DictionaryPoints:
         return " → ".join(dict.fromkeys(self.sides))
 
     @property
-    def sides(self) -> tuple[str, ...]:
+    def sides(self) -> tuple[str, str]:
         """The points that it reads, and those that it writes, each side in words."""
         both = zip(*self.ends, strict=True)
-        return tuple(_together(list(dict.fromkeys(side))) for side in both)
+        reads, writes = (_together(list(dict.fromkeys(side))) for side in both)
+        return reads, writes
 
     def names(self) -> list[str]:
         """All its points, in the order of a pass."""

@@ -27,18 +27,18 @@ HeldOfSeveral = TypeVar("HeldOfSeveral", Crosscoder, CrossLayer)
 
 
 class SeveralPointsVisits(VisitedDictionary[HeldOfSeveral]):
-    """One that reads several points; the rest as there."""
+    """One that reads several points; the rest as there.
+
+    Attributes:
+        dtype: that it computes in.
+    """
 
     def _begin(self) -> None:
         assert self._loaded.stages is not None
+        self.dtype = self._dictionary.dtype
         self._ends, self._stages = self._loaded.points.ends, self._loaded.stages
         self._x: dict[int, Tensor] = {}
         """What was read at each point."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That it computes in."""
-        return self._dictionary.dtype
 
     @abstractmethod
     def arriving(self) -> int:

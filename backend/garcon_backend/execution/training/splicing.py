@@ -53,10 +53,10 @@ class SplicedPass(ProbedPass):
         names = dict.fromkeys(address.name for end in ends for address in end)
         for address in () if stand == "clean" else map(rank.bound.catalog.point, names):
             self._point(address)
-        crosses = len(ends) > 1 and self._reads == self._writes
-        self._stands_at = [address.name for address in self._writes]
-        if crosses:
-            self._stands_at[:-1] = [""] * (len(ends) - 1)
+        self._stands_at = {address.name: number for number, address in enumerate(self._writes)}
+        """The points where something stands, each with its number."""
+        if self._reads == self._writes:  # what is read last decides about all
+            self._stands_at = dict([self._stands_at.popitem()])
 
     def visit(self, point: Point, x: Tensor) -> Tensor | None:
         """Take what is read; give the model what is written."""
@@ -67,7 +67,7 @@ class SplicedPass(ProbedPass):
                 self._read[number] = shared(self.rank, whole, self._kept, address)
         if name not in self._stands_at:
             return None
-        made = self._made(self._stands_at.index(name))
+        made = self._made(self._stands_at[name])
         new = None
         if whole is not None and made is not None:
             flat = whole.flatten(2).clone()
