@@ -320,7 +320,10 @@ def resumable(
             )
         return True
     if any((out / config).exists() for config in CONFIGS):
-        raise BadData(f"{out} has a dictionary already.", "Give another out=.")
+        raise BadData(
+            f"{out} has a dictionary already.",
+            f"Load it with rmodel.dictionaries.load({str(out)!r}), or give another out=.",
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(about), encoding="utf-8")
     return False
