@@ -8,13 +8,14 @@ clock unless the user says so, but for operations, which are asked by a client w
 is done by their own kernels.
 
 ==========  =================================  ==================================================
-GET         garcon/servers                     running servers with what they do, fleets, and launches
+GET         garcon/servers                     running servers with what they do, fleets, jobs, and launches
 GET         garcon/models                      models that can be launched without a download, or by name
 GET         garcon/launch-fields               what a launch can be asked for, as fields of a form
 POST        garcon/launches                    launch a server; answers at once
 DELETE      garcon/launches/ID                 stop a launch, or forget how it ended
 DELETE      garcon/servers/NAME?force=1        end a server
 DELETE      garcon/fleets/NAME?force=1         end all members of a fleet
+POST        garcon/jobs/WORD                   pause, resume or cancel a job, ``{"job": NAME}``
 POST        garcon/servers/NAME/keep-alive     start its idle time anew
 POST        garcon/servers/NAME/cancel         stop one request, ``{"request": ID}``
 GET         garcon/servers/NAME/points         the probe points of its model
@@ -28,6 +29,7 @@ Not here: what operations there are (``operations``), and how they wait (``http_
 
 ``handlers``       the URLs
 ``watching``       what runs, told to any number of browsers at the price of one
+``watching_jobs``  what takes long and needs no notebook, and steering it
 ``launching``      launches that the side bar asked for
 ``launch_form``    the fields of the launch dialog, and what comes back when it is filled in
 ``worker``         one launch in a process of its own

@@ -19,9 +19,10 @@ from garcon_jupyter.http_door.desk import OperationDesk, Reply
 from garcon_jupyter.http_door.guard import too_long
 from garcon_jupyter.model import RemoteModel
 from garcon_jupyter.operations.limits import RequestLimits
-from garcon_jupyter.server_extension import launch_form, models, points_tree
+from garcon_jupyter.server_extension import launch_form, models, points_tree, watching_jobs
 from garcon_jupyter.server_extension.launching import Launches
 from garcon_jupyter.server_extension.watching import Watcher
+from garcon_jupyter.server_extension.watching_jobs import JobsWatcher
 from garcon_jupyter.servers import control, fleet_files, registry
 from garcon_jupyter.servers.server import Server
 
@@ -42,6 +43,7 @@ class Desk:
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(8, thread_name_prefix="garcon")
         self.watcher = Watcher(self.threads)
+        self.jobs = JobsWatcher(self.threads)
         self.launches = Launches()
         self.trees: dict[tuple[str, int], dict[str, Any]] = {}
         self.limits = RequestLimits()
@@ -62,8 +64,9 @@ class Desk:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work, *args)
 
     async def overview(self) -> dict[str, Any]:
-        """Servers, fleets and launches."""
-        return {**await self.watcher.look(), "launches": self.launches.told()}
+        """Servers, fleets, jobs and launches."""
+        found, jobs = await asyncio.gather(self.watcher.look(), self.jobs.look())
+        return {**found, "jobs": jobs, "launches": self.launches.told()}
 
     async def tree(self, name: str) -> dict[str, Any]:
         """The points of a server's model."""
@@ -84,6 +87,13 @@ class Desk:
             return await self.run(asked)
         finally:
             self.watcher.forget(name)
+
+    async def steer_job(self, what: str, asked: Any) -> dict[str, Any]:
+        """Pause, resume or cancel a job."""
+        try:
+            return await self.run(watching_jobs.steer, what, asked)
+        finally:
+            self.jobs.forget()
 
     async def end_fleet(self, name: str, force: bool) -> dict[str, Any]:
         """End all members of a fleet."""
@@ -121,7 +131,7 @@ class _Handler(APIHandler):
 
 
 class ServersHandler(_Handler):
-    """GET garcon/servers: all servers, the fleets that they belong to, and launches that go on."""
+    """GET garcon/servers: all servers, the fleets that they belong to, jobs, and launches that go on."""
 
     @tornado.web.authenticated
     @authorized
@@ -187,6 +197,15 @@ class FleetHandler(_Handler):
     async def delete(self, name: str) -> None:
         force = self.get_argument("force", "0") == "1"
         await self.answer(self.desk.end_fleet(name, force))
+
+
+class JobHandler(_Handler):
+    """POST garcon/jobs/pause, resume, cancel: steer the job that is named."""
+
+    @tornado.web.authenticated
+    @authorized
+    async def post(self, what: str) -> None:
+        await self.answer(self.desk.steer_job(what, self.get_json_body()))
 
 
 class KeepAliveHandler(_Handler):
@@ -286,6 +305,7 @@ def add_handlers(web_app: Any) -> None:
             (url("launches"), LaunchesHandler, desk),
             (url("launches", name), LaunchHandler, desk),
             (url("fleets", name), FleetHandler, desk),
+            (url("jobs", name), JobHandler, desk),
             (url("servers", name), ServerHandler, desk),
             (url("servers", name, "keep-alive"), KeepAliveHandler, desk),
             (url("servers", name, "cancel"), CancelHandler, desk),

@@ -3,8 +3,8 @@
  */
 import { Dialog, Notification, showDialog } from '@jupyterlab/apputils';
 
-import { IFleet, ILaunch, IServer, IWork } from './answers';
-import { GarconError } from './api';
+import { IFleet, IJob, ILaunch, IServer, IWork } from './answers';
+import { GarconError, JobVerb } from './api';
 import { askWhatToLaunch } from './launchdialog';
 import { Notebooks } from './notebooks';
 import { State } from './state';
@@ -98,6 +98,26 @@ export class Actions {
       }
     }
     await this.attempt(() => this.state.api.cancel(server.name, work.request));
+  }
+
+  /** Pause a job, or go on with it. */
+  async steerJob(job: IJob, what: JobVerb): Promise<void> {
+    await this.attempt(() => this.state.api.steerJob(job.name, what));
+  }
+
+  /** End a job, after saying what is lost. */
+  async cancelJob(job: IJob): Promise<void> {
+    const result = await showDialog({
+      title: `Cancel ${job.title}?`,
+      body: `The ${job.kind} ends; what it has done so far may be lost. Pause it to go on later.`,
+      buttons: [
+        Dialog.cancelButton({ label: 'Leave it' }),
+        Dialog.warnButton({ label: 'Cancel it' })
+      ]
+    });
+    if (result.button.accept) {
+      await this.steerJob(job, 'cancel');
+    }
   }
 
   /** Do something, say what went wrong, and look again. */

@@ -109,9 +109,24 @@ export interface IFleet {
   members: IMember[];
 }
 
+/** What takes long and needs no notebook. */
+export interface IJob {
+  /** Its directory, or SERVER/RUN. */
+  name: string;
+  /** For short. */
+  title: string;
+  kind: string;
+  state: 'running' | 'pausing' | 'paused' | 'failed';
+  /** How far it is, or why it failed. */
+  told: string;
+  /** How much of it is done; null where that is not known. */
+  fraction: number | null;
+}
+
 export interface IOverview {
   servers: IServer[];
   fleets: IFleet[];
+  jobs: IJob[];
   launches: ILaunch[];
 }
 

@@ -12,6 +12,9 @@ export interface ILaunchWords {
   [word: string]: string | number;
 }
 
+/** What can be done to a job. */
+export type JobVerb = 'pause' | 'resume' | 'cancel';
+
 /** What went wrong, in one sentence, and what to do, in another. */
 export class GarconError extends Error {
   constructor(
@@ -60,6 +63,10 @@ export class Api {
 
   cancel(name: string, request: string): Promise<void> {
     return this.ask('POST', `servers/${encodeURIComponent(name)}/cancel`, { request });
+  }
+
+  steerJob(name: string, what: JobVerb): Promise<void> {
+    return this.ask('POST', `jobs/${what}`, { job: name });
   }
 
   points(name: string): Promise<ICatalog> {

@@ -8,6 +8,7 @@ import * as React from 'react';
 
 import { Actions } from './actions';
 import { garconIcon } from './icons';
+import { Jobs } from './jobs';
 import { Points } from './points';
 import { Recordings } from './recordings';
 import { IconButton } from './section';
@@ -24,7 +25,7 @@ export class Panel extends ReactWidget {
     super();
     this.id = Panel.id;
     this.title.icon = garconIcon;
-    this.title.caption = 'Garçon: models, probe points, recordings';
+    this.title.caption = 'Garçon: models, jobs, probe points, recordings';
     this.addClass('grc-panel');
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', 'Garçon');
@@ -51,6 +52,7 @@ export class Panel extends ReactWidget {
             </header>
             <div className="grc-sections">
               <Servers {...{ state, actions }} />
+              <Jobs {...{ state, actions }} />
               <Points {...{ state, actions }} />
               <Recordings {...{ state, actions }} />
             </div>

@@ -4,7 +4,7 @@
 import { Poll } from '@lumino/polling';
 import { ISignal, Signal } from '@lumino/signaling';
 
-import { ICatalog, IFleet, ILaunch, IOverview, IServer } from './answers';
+import { ICatalog, IFleet, IJob, ILaunch, IOverview, IServer } from './answers';
 import { Api, GarconError } from './api';
 import { INotebookFacts, KernelWatch } from './kernel';
 
@@ -51,6 +51,11 @@ export class State {
   /** The fleets of which a member runs. */
   get fleets(): IFleet[] {
     return this.overview?.fleets ?? [];
+  }
+
+  /** Jobs of all servers and directories, whoever began them. */
+  get jobs(): IJob[] {
+    return this.overview?.jobs ?? [];
   }
 
   /** The servers of a fleet that run, in its order. */

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +14,14 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 import garcon_jupyter as garcon
+from garcon_jupyter.activation_stores import open_store
+from garcon_jupyter.exchanges import shuffle
 from garcon_jupyter.server_extension import launch_form
 from garcon_jupyter.servers import control, registry
 from tests import checkpoints
 from tests.browser.lab import Lab, Notebook, become
 from tests.conftest import quiet
+from tests.exchanges.conftest import make
 
 TEXT = "The capital of France is"
 
@@ -393,3 +398,70 @@ def test_a_launch_that_fails_is_explained(lab: Lab) -> None:
         assert launch == "%load_ext garcon_jupyter\n%garcon launch smollm2"
         assert probe.startswith("%%probe layers.4.attn.pattern --on")
         Notebook(page).command("kernelmenu:shutdown")
+
+
+HELD = """
+import sys
+from garcon_jupyter.exchanges import shuffle
+from garcon_jupyter.exchanges.engines.local import HereEngine
+from tests.exchanges.conftest import plan_for
+from garcon_jupyter.activation_stores import open_store
+source = open_store(sys.argv[1])
+def told(line):
+    print(line, flush=True)
+    sys.stdin.readline()
+plan = plan_for(source, 300)
+shuffle(source, sys.argv[2], 7, engine=HereEngine(), plan=plan, progress=told)
+"""
+
+
+def test_jobs_are_paused_gone_on_with_and_cancelled(lab: Lab, tmp_path: Path, images: Path) -> None:
+    """A shuffle of another process: how far it is, stopped, and gone on with by nobody; one that failed, and is cancelled."""
+    source, out = make(tmp_path / "acts"), tmp_path / "acts-mixed"
+    failed = tmp_path / "small-mixed"
+    with pytest.raises(garcon.DoesNotFit):
+        shuffle(source, failed, 7, memory="80 MB")
+
+    command = [sys.executable, "-c", HELD, str(source.path), str(out)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for _ in range(4):
+            process.stdout.readline()
+            process.stdin.write("\n")
+            process.stdin.flush()
+        with lab.page() as page:
+            bar = SideBar(page)
+            page.get_by_role("tab", name="Garçon").click()
+            job = bar.panel.get_by_role("article", name=f"Job {out}", exact=True)
+            expect(job).to_contain_text("shuffle, running")
+            expect(job).to_contain_text("of about 14 tasks")
+            assert 0 < float(job.locator("progress").get_attribute("value") or 0) < 1
+            wrong = bar.panel.get_by_role("article", name=f"Job {failed}", exact=True)
+            expect(wrong).to_contain_text("shuffle, failed")
+            expect(wrong.locator(".grc-problem")).to_contain_text("A shuffle takes at least")
+            page.mouse.move(640, 880)
+            page.screenshot(
+                path=images / "side-bar-jobs.png",
+                clip={"x": 0, "y": 0, "width": 420, "height": 520},
+            )
+
+            job.get_by_role("button", name="Pause acts-mixed").click()
+            expect(job).to_contain_text("shuffle, pausing")
+            process.stdin.close()
+            expect(job).to_contain_text("shuffle, paused")
+            job.get_by_role("button", name="Go on with acts-mixed").click()
+            expect(job).to_have_count(0)
+            assert len(open_store(out)) == 2000
+
+            wrong.get_by_role("button", name="Cancel small-mixed").click()
+            expect(page.locator(".jp-Dialog-body")).to_contain_text("may be lost")
+            page.locator(".jp-Dialog").get_by_role("button", name="Cancel it").click()
+            expect(wrong).to_have_count(0)
+            assert not (failed / ".between").exists()
+            expect(page.locator(".Toastify__toast")).to_have_count(0)

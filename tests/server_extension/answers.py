@@ -14,7 +14,9 @@ EXAMPLES: dict[str, list[Any]] = json.loads(
     Path(__file__).with_name("answers.json").read_text(encoding="utf-8")
 )
 
-STATES = {*EXAMPLES["server_states"], *EXAMPLES["launch_states"]}
+STATES = {
+    state for name in ("server_states", "job_states", "launch_states") for state in EXAMPLES[name]
+}
 
 _KINDS = [(bool, "boolean"), (int, "number"), (float, "number"), (str, "string")]
 

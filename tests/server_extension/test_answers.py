@@ -20,6 +20,7 @@ SOURCES = Path(__file__).parents[2] / "labextension" / "src"
 TYPES = {
     "overview": "IOverview",
     "server_states": "IServer['state']",
+    "job_states": "IJob['state']",
     "launch": "ILaunch",
     "launch_states": "ILaunch['state']",
     "offers": "IOffer[]",
@@ -58,7 +59,7 @@ def test_every_state_is_known_to_both() -> None:
     """And no other: a type that allows what is never answered is a branch that nobody takes."""
     text = (SOURCES / "answers.ts").read_text(encoding="utf-8")
     states = [re.findall(r"'(\w+)'", line) for line in re.findall(r"  state: (.*);", text)]
-    assert states == [EXAMPLES["server_states"], EXAMPLES["launch_states"]]
+    assert states == [EXAMPLES[f"{what}_states"] for what in ("server", "launch", "job")]
 
 
 WRONG: list[tuple[str, Any, str]] = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -14,9 +16,11 @@ import psutil
 import pytest
 
 import garcon_jupyter as garcon
+from garcon_jupyter.activation_stores import open_store
 from garcon_jupyter.server_extension import launch_form
 from garcon_jupyter.servers import fleet_files, registry
 from tests.conftest import quiet
+from tests.exchanges.conftest import make
 from tests.server_extension.conftest import Jupyter
 
 URLS = [
@@ -27,6 +31,7 @@ URLS = [
     ("DELETE", "garcon/launches/launch-1"),
     ("DELETE", "garcon/servers/tiny"),
     ("DELETE", "garcon/fleets/tiny"),
+    ("POST", "garcon/jobs/pause"),
     ("POST", "garcon/servers/tiny/keep-alive"),
     ("POST", "garcon/servers/tiny/cancel"),
     ("GET", "garcon/servers/tiny/points"),
@@ -364,3 +369,49 @@ def test_names_that_there_are_not(jupyter: Jupyter, llama_server: garcon.Server)
         200,
         {"running": False},
     )
+
+
+# -- jobs ----------------------------------------------------------------------------------------
+
+HELD = """
+import sys
+from garcon_jupyter.exchanges import shuffle
+def told(line):
+    sys.stdin.readline()
+shuffle(sys.argv[1], sys.argv[2], 7, progress=told)
+"""
+
+
+def test_jobs_are_told_and_steered(jupyter: Jupyter, tmp_path: Path) -> None:
+    """A shuffle of another process: seen, paused, gone on with by nobody, and none afterwards."""
+    source, out = make(tmp_path / "acts"), tmp_path / "mixed"
+
+    def job() -> dict[str, Any] | None:
+        _, told = jupyter.ask("GET", "garcon/servers")
+        return next((each for each in told["jobs"] if each["name"] == str(out)), None)
+
+    def steer(what: str) -> tuple[int, Any]:
+        return jupyter.ask("POST", f"garcon/jobs/{what}", {"job": str(out)})
+
+    command = [sys.executable, "-c", HELD, str(source.path), str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        running = until(job)
+        assert (running["title"], running["kind"]) == ("mixed", "shuffle")
+        assert running["state"] == "running" and running["fraction"] is None
+        assert "2,000 rows" in running["told"]
+        assert steer("pause") == (200, {})
+        assert until(job)["state"] == "pausing"
+    paused = until(lambda: (found := job()) and found["state"] == "paused" and found)
+    assert "2,000 rows" in paused["told"]
+
+    status, answer = jupyter.ask("POST", "garcon/jobs/pauze", {"job": str(out)})
+    assert status == 404 and sentences(answer)[0] == "There is no word 'pauze'."
+    status, answer = jupyter.ask("POST", "garcon/jobs/pause", {})
+    assert status == 400 and sentences(answer)[0] == "No job was named."
+    status, answer = jupyter.ask("POST", "garcon/jobs/pause", {"job": "nothing"})
+    assert status == 404 and sentences(answer)[0] == "There is no job 'nothing'."
+
+    assert steer("resume") == (200, {})
+    until(lambda: job() is None)
+    assert len(open_store(out)) == 2000

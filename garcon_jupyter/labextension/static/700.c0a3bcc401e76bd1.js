@@ -274,6 +274,14 @@
   }
 }
 
+.grc-job progress {
+  display: block;
+  width: 100%;
+  height: 6px;
+  margin: 4px 0;
+  accent-color: var(--jp-brand-color1);
+}
+
 .grc-panel .grc-button {
   display: flex;
   align-items: center;
