@@ -226,7 +226,7 @@ class ServerRestarted(GarconError, ConnectionError):
 
 
 class Unreachable(GarconError, ConnectionError):
-    """A machine that ssh cannot connect to, or that does not let us in; with what ssh said."""
+    """A machine that ssh cannot connect to, or an address that does not answer, or does not let us in; with what was said."""
 
 
 class VersionMismatch(GarconError, ConnectionError):

@@ -11,6 +11,9 @@ or by a shuffle (:mod:`garcon_jupyter.exchanges`), and opens without a server, a
 Not here: how activations come about, and how rows are put in another order.
 
 ``numbers``    how activations are stored: kept to the last bit, or told what is lost
+``addresses``  directories that are addresses of fsspec
+``pieces``     files that are read in pieces, on a disk or at an address
+``copying``    a store copied to another place
 ``row_files``  a file of rows: safetensors whose size is known before they are
 ``checksums``  the checksum of a whole from those of its parts
 ``journal``    lines that carry their own checksum, and files that are there whole or not at all

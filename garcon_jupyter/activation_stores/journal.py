@@ -6,6 +6,7 @@ was damaged, and is an error that names the file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from garcon_jupyter.activation_stores.addresses import StoreAddress
 from garcon_jupyter.errors import BadData
 
 
@@ -23,7 +25,7 @@ class StoreJournal:
         path: its file; there or not.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | StoreAddress) -> None:
         self.path = path
 
     def read(self) -> list[dict[str, Any]]:
@@ -57,17 +59,30 @@ class StoreJournal:
         return found
 
     def append(self, *lines: Mapping[str, Any]) -> None:
-        """Add lines, which are on the disk when this returns."""
-        with self.path.open("ab") as stream:
-            for line in lines:
-                text = json.dumps(line, separators=(",", ":")).encode()
-                stream.write(b"%08x %s\n" % (zlib.crc32(text), text))
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Add lines, which are on the disk when this returns; on a disk that is full none is there.
+
+        Raises:
+            OSError: there is no room.
+        """
+        content = b""
+        for line in lines:
+            text = json.dumps(line, separators=(",", ":")).encode()
+            content += b"%08x %s\n" % (zlib.crc32(text), text)
+        assert isinstance(self.path, Path), "at an address no file grows"
+        with self.path.open("ab", buffering=0) as stream:
+            before = stream.seek(0, os.SEEK_END)
+            try:
+                while content:
+                    content = content[stream.write(content) :]
+                os.fsync(stream.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    stream.truncate(before)
+                raise
 
     def cut(self, size: int) -> None:
         """Leave its first bytes only."""
-        if self.path.exists():
+        if isinstance(self.path, Path) and self.path.exists():
             os.truncate(self.path, size)
 
 
@@ -79,7 +94,7 @@ def _checked(row: bytes) -> dict[str, Any] | None:
     return line
 
 
-def damaged(path: Path, how: str) -> BadData:
+def damaged(path: Path | StoreAddress, how: str) -> BadData:
     """The error for a file that is not as it was written."""
     return BadData(
         f"{path.name} in {path.parent} is damaged: {how}.",
@@ -95,17 +110,25 @@ def put(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def put_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file, whole or not at all.
+
+    Raises:
+        OSError: there is no room; what was there under this name still is.
+    """
     temporary = path.with_name(f"{path.name}.writing")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     settle(path.parent)
 
 
-def get(path: Path) -> dict[str, Any]:
+def get(path: Path | StoreAddress) -> dict[str, Any]:
     """The value of a file that :func:`put` wrote.
 
     Raises:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from garcon_jupyter.activation_stores import journal, numbers
+from garcon_jupyter.activation_stores.addresses import StoreAddress, need_directory
 from garcon_jupyter.activation_stores.row_files import FILE_BYTES, RowLayout
 from garcon_jupyter.activation_stores.store import FORMAT, ActivationStore, open_store
 from garcon_jupyter.activation_stores.writing import MANIFEST, RowWriter
 from garcon_jupyter.errors import BadData
+
+COPIED = "Make it in a directory; store.copy(address) puts it there."
 
 
 def stem_of(point: str, part: str = "") -> str:
@@ -74,18 +77,28 @@ def begin(directory: Path, value: Mapping[str, Any]) -> bool:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / MANIFEST
     if path.exists():
-        there = journal.get(path)
-        for name in ("format", "points", "order", "about"):
-            if there.get(name) != value.get(name):
-                raise BadData(
-                    f"{directory} has a store with another {name}: {_differing(there, value, name)}.",
-                    "Give a directory of its own, or the same call that began this one.",
-                )
+        check_same(directory, journal.get(path), value)
         return True
     if others := [each.name for each in directory.iterdir() if not each.name.startswith(".")]:
         raise BadData(f"{directory} holds {others[0]} already.", "Give a new directory.")
     journal.put(path, value)
     return False
+
+
+def check_same(
+    directory: Path | StoreAddress, there: Mapping[str, Any], value: Mapping[str, Any]
+) -> None:
+    """That the manifest of a store is the one that is wanted, however far it is.
+
+    Raises:
+        BadData: it is another; says in what.
+    """
+    for name in ("format", "points", "order", "about"):
+        if there.get(name) != value.get(name):
+            raise BadData(
+                f"{directory} has a store with another {name}: {_differing(there, value, name)}.",
+                "Give a directory of its own, or the same call that began this one.",
+            )
 
 
 def _differing(there: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> str:
@@ -132,7 +145,7 @@ def from_arrays(
     had = given or str(first.dtype)
     stored = numbers.chosen(dtype, had)
     units = int(np.prod(first.shape[1:]))
-    directory = Path(path).expanduser()
+    directory = need_directory(path, "A store in the making", COPIED)
     facts = point_facts(first.shape[1:], had, stored, file_bytes)
     if begin(directory, manifest({point: facts}, {}, {})):
         raise BadData(f"{directory} has a store already.", "Give a new directory.")

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from garcon_jupyter.activation_stores.addresses import StoreAddress, directory_of
 from garcon_jupyter.activation_stores.checksums import combined
 from garcon_jupyter.activation_stores.journal import StoreJournal, damaged
-from garcon_jupyter.activation_stores.row_files import RowFile, RowLayout, bytes_of
+from garcon_jupyter.activation_stores.pieces import bytes_of
+from garcon_jupyter.activation_stores.row_files import RowFile, RowLayout
 from garcon_jupyter.errors import BadData
 
 BLOCK = 1 << 24
@@ -70,8 +72,14 @@ class PointRows:
         BadData: a file is damaged, missing, or another than it should be.
     """
 
-    def __init__(self, directory: Path, point: str, facts: Mapping[str, Any], whole: bool) -> None:
-        self.directory, self.point = directory, point
+    def __init__(
+        self,
+        directory: str | Path | StoreAddress,
+        point: str,
+        facts: Mapping[str, Any],
+        whole: bool,
+    ) -> None:
+        self.directory, self.point = directory_of(directory), point
         self.units, self.stored = int(facts["units"]), str(facts["stored"])
         self.shape = tuple(int(size) for size in facts.get("shape", [self.units]))
         self.given = str(facts.get("given", self.stored))
@@ -168,11 +176,25 @@ class PointRows:
         Raises:
             BadData: one is not.
         """
+        if isinstance(self.directory, StoreAddress):
+            self._look_at(self.directory.sizes())
+            return
         for group in self.groups:
             for part in group.parts:
                 file = self.file(part)
                 if file.rows != group.rows:
                     raise damaged(file.path, f"it has {file.rows:,} rows of {group.rows:,}")
+
+    def _look_at(self, there: Mapping[str, int]) -> None:
+        """The same at an address, where it would be a request for each file: what it says of itself is looked at when it is read."""
+        for group in self.groups:
+            for part in group.parts:
+                layout = RowLayout(part.columns[1] - part.columns[0], self.stored)
+                whole = len(layout.header(group.rows, part.about)) + group.rows * layout.row_bytes
+                if there.get(part.name) != whole:
+                    had = there.get(part.name)
+                    how = "it is gone" if had is None else f"it has {had:,} bytes of {whole:,}"
+                    raise damaged(self.directory / part.name, how)
 
     def read(
         self,
@@ -317,6 +339,6 @@ class PointRows:
         self._files.clear()
 
 
-def wrong_sum(path: Path, column: str) -> BadData:
+def wrong_sum(path: Path | StoreAddress, column: str) -> BadData:
     """The error for a column that differs from what was written."""
     return damaged(path, f"{column} does not have its checksum")

@@ -8,7 +8,6 @@ side, and a file that is full needs no second copy.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from garcon_jupyter.activation_stores.addresses import StoreAddress
 from garcon_jupyter.activation_stores.journal import damaged
 from garcon_jupyter.activation_stores.numbers import NUMBERS
-from garcon_jupyter.errors import BadData
+from garcon_jupyter.activation_stores.pieces import opened
+from garcon_jupyter.errors import BadData, GarconError
+
+_HEAD = 1 << 14
+"""Bytes of a file that are read to know what it is: nearly all headers have fewer."""
 
 FILE_BYTES = 256_000_000
 """Bytes of a whole file, about."""
@@ -101,13 +105,15 @@ class RowFile:
     """
 
     def __init__(
-        self, path: Path, layout: RowLayout, told: Mapping[str, Any] | None = None
+        self, path: Path | StoreAddress, layout: RowLayout, told: Mapping[str, Any] | None = None
     ) -> None:
-        self.path, self.layout, self._file = path, layout, -1
+        self.path, self.layout = path, layout
         try:
-            self._file = os.open(path, os.O_RDONLY)
+            self._file = opened(path)
         except OSError as error:
-            raise damaged(path, str(error.strerror)) from None
+            if isinstance(error, GarconError):
+                raise
+            raise damaged(path, error.strerror or "it is gone") from None
         try:
             self.rows, self._begin = self._examined(told)
         except BadData:
@@ -117,12 +123,15 @@ class RowFile:
 
     def _examined(self, told: Mapping[str, Any] | None) -> tuple[int, int]:
         """Its rows, and where the columns begin."""
-        there = os.fstat(self._file).st_size
-        length = int.from_bytes(os.pread(self._file, 8, 0), "little")
+        there = self._file.size
+        begin = self._file.part(0, min(_HEAD, there))
+        length = int.from_bytes(begin[:8], "little")
         if there < 8 or length > min(there, 1 << 24):
             raise damaged(self.path, f"its {there:,} bytes hold no header")
         try:
-            table = json.loads(os.pread(self._file, length, 8))
+            if length + 8 > len(begin):
+                begin = self._file.part(0, length + 8)
+            table = json.loads(begin[8 : 8 + length])
             said = json.loads(table["__metadata__"]["garcon"])
             rows = int(table["activations"]["shape"][0])
         except (ValueError, KeyError, TypeError, IndexError):
@@ -130,7 +139,7 @@ class RowFile:
         if told is not None and said != dict(told):
             raise damaged(self.path, f"it says that it is {said}, and should be {dict(told)}")
         header = self.layout.header(rows, said)
-        if os.pread(self._file, len(header), 0) != header:
+        if begin[: len(header)] != header:
             raise damaged(self.path, "its header is not that of its rows")
         whole = len(header) + rows * self.layout.row_bytes
         if there != whole:
@@ -145,51 +154,15 @@ class RowFile:
         """
         _, dtype, width = self.layout.columns[column]
         at = self._begin + self._starts[column] + first * dtype.itemsize * width
-        read_into(self._file, out, at, self.path)
+        self._file.into(out, at)
 
     def expect(self, column: str, first: int, count: int) -> None:
         """Tell the system that entries of a column will be read soon: it reads ahead meanwhile."""
-        if not hasattr(os, "posix_fadvise"):
-            return
         _, dtype, width = self.layout.columns[column]
         each = dtype.itemsize * width
         at = self._begin + self._starts[column] + first * each
-        os.posix_fadvise(self._file, at, count * each, os.POSIX_FADV_WILLNEED)
+        self._file.expect(at, count * each)
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __del__(self) -> None:
-        if os.close is not None:  # Python itself may be at its end
-            self.close()
-
-
-def bytes_of(array: np.ndarray) -> memoryview:
-    """The memory of a contiguous array."""
-    return array.reshape(-1).view(np.uint8).data
-
-
-def read_into(file: int, out: np.ndarray, at: int, path: Path) -> None:
-    """Fill an array from a place of a file.
-
-    Raises:
-        BadData: there is not so much.
-    """
-    view = bytes_of(out)
-    done = 0
-    while done < len(view):
-        count = os.preadv(file, [view[done:]], at + done)
-        if not count:
-            raise damaged(path, f"it ends at {at + done:,} bytes")
-        done += count
-
-
-def write_from(file: int, array: np.ndarray, at: int) -> None:
-    """Write an array to a place of a file."""
-    view = bytes_of(np.ascontiguousarray(array))
-    done = 0
-    while done < len(view):
-        done += os.pwrite(file, view[done:], at + done)
+        self._file.close()

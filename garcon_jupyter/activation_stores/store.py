@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from garcon_jupyter.activation_stores import journal
+from garcon_jupyter.activation_stores.addresses import StoreAddress, directory_of
 from garcon_jupyter.activation_stores.batches import (
     OFFSET_BITS,
     StoredRows,
@@ -30,22 +30,23 @@ _SCANNED = 1 << 20
 """Places looked at in one go."""
 
 
-def open_store(path: str | Path, partial: bool = False) -> ActivationStore:
+def open_store(path: str | Path | StoreAddress, partial: bool = False) -> ActivationStore:
     """Open a store; it needs no server.
 
     Args:
-        path: its directory.
+        path: its directory; or an address of fsspec's, "s3://bucket/acts".
         partial: open it though it is not complete: the rows of whole files, from the first on.
 
     Raises:
         BadData: there is none, it is not complete, or a file of it is damaged, missing or another's.
+        MissingModule, Unreachable: what an address needs is not installed, or it does not answer.
 
     Examples:
         >>> store = garcon.open_store("acts")  # doctest: +SKIP
         >>> store[:3].activations.shape  # doctest: +SKIP
         torch.Size([3, 576])
     """
-    return ActivationStore(Path(path).expanduser(), partial)
+    return ActivationStore(directory_of(path), partial)
 
 
 class ActivationStore:
@@ -62,7 +63,7 @@ class ActivationStore:
         partial: as for :func:`open_store`.
     """
 
-    def __init__(self, path: Path, partial: bool = False) -> None:
+    def __init__(self, path: Path | StoreAddress, partial: bool = False) -> None:
         self.path = path
         if not (path / MANIFEST).exists():
             raise BadData(
@@ -332,6 +333,25 @@ class ActivationStore:
 
         return exports.to_saelens(self.point_rows(point), path, context)
 
+    def copy(self, to: str | Path) -> ActivationStore:
+        """Copy the store to another directory or address, and hold what is copied against its checksums.
+
+        The manifest comes last, so what is cut short is no store; the same call copies what is missing.
+
+        Args:
+            to: a new directory, or an address such as "s3://bucket/acts".
+
+        Returns:
+            The copy, opened.
+
+        Raises:
+            BadData: a file is damaged; or there is something else already.
+            Unreachable: an address does not answer.
+        """
+        from garcon_jupyter.activation_stores import copying
+
+        return copying.copied(self, directory_of(to))
+
     def close(self) -> None:
         """Let go of the files."""
         for rows in self._point_rows.values():
@@ -339,7 +359,7 @@ class ActivationStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By its path, so that workers of a DataLoader open it themselves."""
-        return open_store, (os.fspath(self.path),)
+        return open_store, (str(self.path),)
 
 
 _FIELDS = ("activations", "place", "token")

@@ -20,13 +20,8 @@ from typing import Any
 import numpy as np
 
 from garcon_jupyter.activation_stores import journal
-from garcon_jupyter.activation_stores.row_files import (
-    RowFile,
-    RowLayout,
-    bytes_of,
-    read_into,
-    write_from,
-)
+from garcon_jupyter.activation_stores.pieces import bytes_of, read_into, write_from
+from garcon_jupyter.activation_stores.row_files import RowFile, RowLayout
 from garcon_jupyter.amounts import sized
 from garcon_jupyter.errors import BadRequest, DoesNotFit
 

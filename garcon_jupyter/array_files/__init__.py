@@ -7,6 +7,6 @@ Not here: which arrays there are, and what they say (``atlas``, and the connecto
 
 from __future__ import annotations
 
-from garcon_jupyter.array_files.directories import create, prepare
+from garcon_jupyter.array_files.directories import create, prepare, take_room
 
-__all__ = ["create", "prepare"]
+__all__ = ["create", "prepare", "take_room"]

@@ -39,8 +39,21 @@ def create(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarr
     """
     import numpy as np
 
-    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    try:
+        array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+        take_room(file)
+    except OSError:
+        file.unlink(missing_ok=True)  # it would look like one that has its room
+        raise
+    return array
+
+
+def take_room(file: Path) -> None:
+    """See that a file has all of its room on the disk, whatever is in it already.
+
+    Raises:
+        OSError: there is no room.
+    """
     with file.open("r+b") as stream:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-    return array

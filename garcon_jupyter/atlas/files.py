@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from garcon_jupyter.activation_stores.addresses import need_directory
 from garcon_jupyter.amounts import of_tokens
 from garcon_jupyter.client import display_hooks
 from garcon_jupyter.errors import BadData, UnknownName
@@ -365,8 +366,11 @@ def open_atlas(path: str | Path) -> Atlas:
 
     Raises:
         BadData: there is none, or of a newer format.
+        BadRequest: this is an address; its files are mapped, which takes a disk.
     """
-    path = Path(path).expanduser()
+    path = need_directory(
+        path, "An atlas", "Copy its files to a directory, as with fsspec's get, and open that."
+    )
     try:
         index = json.loads((path / INDEX).read_text())
         newer = index["format"] > FORMAT

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from garcon_jupyter.array_files import create
+from garcon_jupyter.activation_stores.journal import put_bytes
+from garcon_jupyter.array_files import create, take_room
 from garcon_jupyter.atlas.files import FORMAT, INDEX, VOCABULARY
 from garcon_jupyter.errors import BadData
 
@@ -52,10 +53,12 @@ class Writer:
         """
         path, wanted = self.path / f"{what}.npy", (sum(self.units.values()), *shape)
         if path.exists():
-            there = np.load(path, mmap_mode="r+")
-            if there.shape == wanted and there.dtype == np.dtype(dtype):
+            there = _mapped(path)
+            if there is not None and there.shape == wanted and there.dtype == np.dtype(dtype):
+                take_room(path)  # whoever made it may have been killed just before
                 self._files[what] = there
                 return
+            path.unlink()
         self._files[what] = create(path, np.dtype(dtype), wanted)
 
     def put_whole(self, what: str, array: np.ndarray) -> None:
@@ -68,13 +71,26 @@ class Writer:
         self._files[what][:] = array
 
     def finish(self, vocabulary: Sequence[str], facts: Mapping[str, Any]) -> None:
-        """Write the texts of the tokens, and last the index, which says that all is there."""
+        """Write the texts of the tokens, and last the index, which says that all is there; each whole or not at all.
+
+        Raises:
+            OSError: there is no room.
+        """
         for file in self._files.values():
             file.flush()  # type: ignore[attr-defined] # it is a np.memmap
-        (self.path / VOCABULARY).write_text(json.dumps(vocabulary))
+        put_bytes(self.path / VOCABULARY, json.dumps(vocabulary).encode())
         arrays = {what: [str(file.dtype), list(file.shape)] for what, file in self._files.items()}
         index = {"format": FORMAT, **facts, "points": self.units, "arrays": arrays}
-        (self.path / INDEX).write_text(json.dumps(index, indent=1))
+        put_bytes(self.path / INDEX, json.dumps(index, indent=1).encode())
+
+
+def _mapped(path: Path) -> np.ndarray | None:
+    """An array that is there, to be filled; None where it is none: its process was killed before it had a shape."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r+")
+        return array
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 @contextmanager

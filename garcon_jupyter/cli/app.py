@@ -138,6 +138,7 @@ def _add_engine(parser: Add, memory: str) -> None:
         help="what runs its tasks: local, ray, dask, slurm, ray:ADDRESS, …",
     )
     parser.add_argument("--workers", type=int, help="tasks at a time (default: the cores)")
+    parser.add_argument("--work", metavar="DIR", help="where it is made, if DST is an address")
 
 
 # -- the commands --------------------------------------------------------------------------------
@@ -264,6 +265,7 @@ def _shuffle(given: argparse.Namespace) -> int:
         given.engine,
         given.workers,
         progress=say,
+        work=given.work,
     )
     print(mixed)
     return 0
@@ -288,6 +290,7 @@ def _features(given: argparse.Namespace) -> int:
         vocabulary=_vocabulary(given.server),
         name="" if units else name_of(given.dictionary),
         progress=say,
+        work=given.work,
     )
     print(atlas)
     return 0

@@ -28,10 +28,22 @@ class Job(Protocol):
         name: by which it is named: its directory, or ``SERVER/RUN``.
         kind: "store", "training", "run", "shuffle" or "features".
         state: "running", "pausing", "paused", "failed", ….
+        directory: that it writes; "" where it writes none.
         told: how far it is, on one line.
+        fraction: of it that is done; None where that is not known.
     """
 
     kind: str
+
+    @property
+    def directory(self) -> str | Path:
+        """That it writes."""
+        ...
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of it is done."""
+        ...
 
     @property
     def name(self) -> str:
@@ -73,7 +85,17 @@ class ServerJob:
         self._server, self._session, self._status = server, session, status
         training = status.training
         self.kind = "training" if training else "store" if status.store else "run"
-        self.directory = training.out if training else status.store
+        self._directory = training.out if training else status.store
+
+    @property
+    def directory(self) -> str:
+        """That it writes."""
+        return self._directory
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of the data is done."""
+        return self._status.fraction
 
     @property
     def name(self) -> str:

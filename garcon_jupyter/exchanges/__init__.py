@@ -15,8 +15,10 @@ Not here: what a store is, and where its activations come from.
 ``tasks``     what is run by an engine: rows to piles, and piles to files of a store
 ``exchange``  all passes of one exchange, gone on with where it was
 ``alone``     a directory that one process works in
+``disk_room``  whether a disk suffices, and what to say where it does not
 ``announcing``  how such work is found by others, paused, and gone on with
 ``shuffle``   a store in an order that a seed draws from all
+``publishing``  a result that is made in a directory, and put to an address
 ``engines``   what runs tasks: processes of this machine, Ray, Dask, Slurm
 """
 

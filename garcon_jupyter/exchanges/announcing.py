@@ -12,24 +12,28 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from garcon_jupyter.activation_stores import journal
-from garcon_jupyter.errors import BadData, BadRequest, Interrupted
+from garcon_jupyter.errors import BadData, BadRequest, GarconError, Interrupted
 from garcon_jupyter.exchanges.alone import BETWEEN
 
-CALL, PROGRESS, STOP, LOG = "call.json", "progress", "stop", "log"
-"""Files for others, in the directory for files between passes: what was called, how far it is, that it should stop, what it said."""
+CALL, PROGRESS, STOP, FAILED, LOG = "call.json", "progress", "stop", "failed", "log"
+"""Files for others, in the directory for files between passes: what was called, how far it is, that it should stop, why it failed, what it said."""
 
 STOPS = ("pause", "cancel")
+
+_TASKS = re.compile(r"([\d,]+) of (?:about )?([\d,]+) tasks")
+"""How work in directories says how far it is."""
 
 Told = Callable[[str], None]
 
@@ -42,11 +46,13 @@ class DirectoryCall:
         kind: what it does, in a word: "shuffle", "features".
         function: where it is at home, "module:name".
         arguments: by name, as JSON has them.
+        worthless: patterns of names in the directory of the result that are of no use when the work was cancelled.
     """
 
     kind: str
     function: str
     arguments: Mapping[str, Any]
+    worthless: tuple[str, ...] = ()
 
 
 def jobs_directory() -> Path:
@@ -70,18 +76,14 @@ def announced(directory: Path, call: DirectoryCall, progress: Told | None) -> It
         Interrupted: somebody paused or cancelled it, at a time when something is told.
     """
     between = directory / BETWEEN
-    (between / STOP).unlink(missing_ok=True)
-    journal.put(
-        between / CALL,
-        {"kind": call.kind, "function": call.function, "arguments": dict(call.arguments)},
-    )
+    for name in (STOP, FAILED):
+        (between / name).unlink(missing_ok=True)
+    journal.put(between / CALL, asdict(call))
     entry = _entry(directory)
-    entry.write_text(json.dumps({"directory": str(directory), "kind": call.kind}))
+    _say(entry, json.dumps({"directory": str(directory), "kind": call.kind}))
 
     def told(line: str) -> None:
-        temporary = between / f"{PROGRESS}.writing"
-        temporary.write_text(line)
-        temporary.replace(between / PROGRESS)
+        _say(between / PROGRESS, line)
         if progress is not None:
             progress(line)
         if (between / STOP).exists():
@@ -95,9 +97,32 @@ def announced(directory: Path, call: DirectoryCall, progress: Told | None) -> It
     except Interrupted:
         if (between / STOP).exists() and (between / STOP).read_text() == "cancel":
             entry.unlink(missing_ok=True)
-            shutil.rmtree(between)
+            _let_go(directory)
+        raise
+    except GarconError as error:
+        if between.exists():
+            _say(between / FAILED, str(error))
         raise
     entry.unlink(missing_ok=True)
+
+
+def _say(path: Path, text: str) -> None:
+    """Write what others read; where there is no room for it, they do not, and the work goes on."""
+    temporary = path.with_name(f"{path.name}.writing")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def _let_go(directory: Path) -> None:
+    """Take away what lies between the passes, and what is there of a result that nobody will have."""
+    with contextlib.suppress(OSError, BadData):
+        for pattern in journal.get(directory / BETWEEN / CALL).get("worthless", ()):
+            for path in directory.glob(pattern):
+                path.unlink()
+    shutil.rmtree(directory / BETWEEN, ignore_errors=True)
 
 
 def _entry(directory: Path) -> Path:
@@ -127,12 +152,12 @@ class DirectoryJob:
 
     @property
     def state(self) -> str:
-        """One of "running", "pausing", "paused" where nobody is at it, and "gone"."""
+        """One of "running", "pausing"; "paused" or "failed" where nobody is at it; and "gone"."""
         if not self._between.exists():
             return "gone"
         if self._held():
             return "pausing" if (self._between / STOP).exists() else "running"
-        return "paused"
+        return "failed" if (self._between / FAILED).exists() else "paused"
 
     def _held(self) -> bool:
         try:
@@ -149,11 +174,23 @@ class DirectoryJob:
 
     @property
     def told(self) -> str:
-        """How far it is."""
+        """How far it is; why it failed, if it did."""
+        for name in (FAILED, PROGRESS):
+            with contextlib.suppress(OSError):
+                return (self._between / name).read_text()
+        return ""
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of it is done, by the tasks that it tells of; None where it tells of none."""
         try:
-            return (self._between / PROGRESS).read_text()
+            found = _TASKS.search((self._between / PROGRESS).read_text())
         except OSError:
-            return ""
+            return None
+        if found is None:
+            return None
+        done, total = (int(number.replace(",", "")) for number in found.groups())
+        return min(1.0, done / max(total, 1))
 
     def pause(self) -> None:
         """Let it stop after the tasks that are under way."""
@@ -164,7 +201,7 @@ class DirectoryJob:
         if self._held():
             self._stop("cancel")
             return
-        shutil.rmtree(self._between, ignore_errors=True)
+        _let_go(self.directory)
         _entry(self.directory).unlink(missing_ok=True)
 
     def _stop(self, how: str) -> None:
@@ -183,7 +220,8 @@ class DirectoryJob:
             raise BadRequest(f"The {self.kind} into {self.directory} goes on.", "Wait for its end.")
         if not (self._between / CALL).exists():
             raise BadData(f"Nothing was begun in {self.directory}.", "Give the call itself.")
-        (self._between / STOP).unlink(missing_ok=True)
+        for name in (STOP, FAILED):
+            (self._between / name).unlink(missing_ok=True)
         start = (
             "import sys; from garcon_jupyter.exchanges.announcing import again; again(sys.argv[1])"
         )

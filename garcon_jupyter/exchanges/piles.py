@@ -17,7 +17,8 @@ from uuid import uuid4
 import numpy as np
 
 from garcon_jupyter.activation_stores.journal import damaged, settle
-from garcon_jupyter.activation_stores.row_files import RowLayout, bytes_of, read_into
+from garcon_jupyter.activation_stores.pieces import bytes_of, read_into
+from garcon_jupyter.activation_stores.row_files import RowLayout
 
 NUMBER = "number"
 """The column of the rows' numbers in the source."""

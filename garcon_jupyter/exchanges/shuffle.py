@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import shutil
@@ -14,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from garcon_jupyter.activation_stores import ActivationStore, journal, making, open_store
+from garcon_jupyter.activation_stores.addresses import StoreAddress, directory_of, work_directory
+from garcon_jupyter.activation_stores.copying import sizes
 from garcon_jupyter.activation_stores.journal import StoreJournal
 from garcon_jupyter.activation_stores.point_rows import PointRows
 from garcon_jupyter.activation_stores.writing import MANIFEST, sealed_line
-from garcon_jupyter.amounts import sized
-from garcon_jupyter.errors import BadData, BadRequest, DoesNotFit
-from garcon_jupyter.exchanges import keys
-from garcon_jupyter.exchanges.alone import alone
+from garcon_jupyter.errors import BadData, BadRequest
+from garcon_jupyter.exchanges import disk_room, keys, publishing
+from garcon_jupyter.exchanges.alone import alone, clear, clear_halves
 from garcon_jupyter.exchanges.announcing import DirectoryCall, announced
 from garcon_jupyter.exchanges.engines import TaskEngine, engine_of
 from garcon_jupyter.exchanges.engines.local import HereEngine
@@ -42,6 +42,7 @@ def shuffle(
     retries: int = 2,
     plan: ExchangePlan | None = None,
     progress: Callable[[str], None] | None = None,
+    work: str | Path | None = None,
 ) -> ActivationStore:
     """Write the rows of a store in an order that is drawn uniformly from all, however large the store is.
 
@@ -50,8 +51,8 @@ def shuffle(
     and written once for each pass and once at the end: twice, up to some hundred GB by 1 GB of memory.
 
     Args:
-        src: a store, or its directory.
-        dst: a new directory; or that of a shuffle which was cut short.
+        src: a store, or its directory, or an address of fsspec's: "s3://bucket/acts".
+        dst: a new directory; or that of a shuffle which was cut short; or an address, which takes `work`.
         seed: whole number; another for each epoch.
         memory: bytes for all processes together: "350 MB", "1 GB", 2_000_000_000.
         engine: "local" for processes of this machine; "ray", "dask", "slurm"; with an address, ``ray:auto``, ``dask:tcp://host:8786``, on a
@@ -60,6 +61,8 @@ def shuffle(
         retries: how often a task is run again whose process died.
         plan: how to go about it, in place of what `memory` makes of it.
         progress: is told in a line how far it is.
+        work: a directory for what is in the making, where `dst` is an address: an object store has neither locks nor files that grow. Files of the
+            result go from there to the address one by one, so it needs room for what lies between the passes alone.
 
     Returns:
         The shuffled store, opened.
@@ -67,7 +70,8 @@ def shuffle(
     Raises:
         BadData: the source is not complete or damaged, or `dst` has something else: another source or seed.
         DoesNotFit: memory or disk do not suffice; with the numbers.
-        BadRequest: another process shuffles into this directory.
+        BadRequest: another process shuffles into this directory; or an address was given, and no `work`.
+        MissingModule, Unreachable: what an address needs is not installed, or it does not answer.
 
     Examples:
         >>> mixed = garcon.shuffle("acts", "acts-mixed", seed=7, memory="1 GB")  # doctest: +SKIP
@@ -75,15 +79,21 @@ def shuffle(
         ...     train(batch.activations)
     """
     source = src if isinstance(src, ActivationStore) else open_store(src)
-    directory = Path(dst).expanduser().absolute()
-    if directory == source.path.absolute():
+    target = directory_of(dst)
+    if target.absolute() == source.path.absolute():
         raise BadRequest("A store cannot be shuffled into itself.", "Give another directory.")
+    directory = work_directory(target, work, "A shuffle")
     facts = _manifest(source, int(seed))
-    if making.begin(directory, facts) and "rows" in journal.get(directory / MANIFEST):
-        return open_store(directory)
+    if isinstance(target, StoreAddress) and publishing.is_there(target, directory, facts):
+        return open_store(target)
+    with disk_room.named(directory):
+        if making.begin(directory, facts) and "rows" in journal.get(directory / MANIFEST):
+            clear(directory)
+            return open_store(directory)
     arguments = {
         "src": str(source.path.absolute()),
-        "dst": str(directory),
+        "dst": str(target if isinstance(target, StoreAddress) else directory),
+        "work": None if work is None else str(directory),
         "seed": int(seed),
         "memory": memory,
         "engine": engine if isinstance(engine, str) else "local",
@@ -91,28 +101,27 @@ def shuffle(
         "retries": retries,
     }
     call = DirectoryCall("shuffle", f"{__name__}:shuffle", arguments)
-    with alone(directory, "shuffles into") as between:
+    with disk_room.named(directory), alone(directory, "shuffles into") as between:
         with announced(directory, call, progress) as told:
             runner: TaskEngine | None = None
             try:
                 for point in source.points:
                     rows = source.point_rows(point)
                     own = _plan(source, rows, plan, bytes_said(memory), workers, between)
+                    at = target if isinstance(target, StoreAddress) else None
                     runner = runner or _runner(engine, workers, source, own)
-                    one = _PointShuffle(source, rows, directory, between, int(seed), own)
-                    one.run(runner, retries, told)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise _full(directory, error) from None
+                    one = _PointShuffle(source, rows, directory, between, int(seed), own, at)
+                    with disk_room.named(directory, one.needed):
+                        one.run(runner, retries, told)
+                making.complete(directory, source.rows)
             finally:
                 if runner is not None and isinstance(engine, str):
                     runner.close()
-            for left in directory.glob("*.writing"):  # by workers that were killed
-                left.unlink(missing_ok=True)
-            making.complete(directory, source.rows)
+            clear_halves(directory)  # of workers that were killed
+            if isinstance(target, StoreAddress):
+                publishing.put_journals(target, directory)
         shutil.rmtree(between)
-    return open_store(directory)
+    return open_store(target)
 
 
 def _manifest(source: ActivationStore, seed: int) -> dict[str, Any]:
@@ -158,14 +167,6 @@ def _runner(
     return engine_of(engine, plan.workers)
 
 
-def _full(directory: Path, error: OSError) -> DoesNotFit:
-    return DoesNotFit(
-        f"The disk of {directory} is full: {error.strerror or error}; "
-        f"{sized(shutil.disk_usage(directory).free)} are free.",
-        "Make room, and give the same call again: it goes on.",
-    )
-
-
 @dataclass
 class _PointShuffle:
     """The shuffle of one point."""
@@ -176,6 +177,7 @@ class _PointShuffle:
     between: Path
     seed: int
     plan: ExchangePlan
+    address: StoreAddress | None = None
     seen: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     done: int = 0
 
@@ -187,7 +189,12 @@ class _PointShuffle:
         state = StoreJournal(self.between / f"{stem}.jsonl")
         lines = state.read()
         state.cut(state.size)
-        self._check_room(lines)
+        disk_room.require(
+            self.directory,
+            self.needed(),
+            f"Shuffling {self.rows.point} takes",
+            "Make room, or give a directory on another disk.",
+        )
         if not lines:
             state.append({"plan": asdict(self.plan)})
         progress(str(self.plan))
@@ -209,10 +216,11 @@ class _PointShuffle:
         )
         self._check_source()
         finished = {line["number"]: line for line in state.read() if "number" in line}
+        there = sizes(self.address or self.directory)
         wanted = [
             self._finish_task(number, piles, int(sum(counts[number])))
             for number, piles in enumerate(leaves)
-            if number not in finished or not self._path(number).exists()
+            if number not in finished or self._path(number).name not in there
         ]
         for line in engine.map(finish, wanted, retries):
             state.append(line)
@@ -255,25 +263,25 @@ class _PointShuffle:
         path = self._path(number)
         told = {**self._about(), "file": path.name}
         return FinishTask(
-            tuple(piles), SeedKey(self.seed), self.rows.layout, rows, str(path), told, number
+            tuple(piles),
+            SeedKey(self.seed),
+            self.rows.layout,
+            rows,
+            str(path),
+            told,
+            number,
+            "" if self.address is None else str(self.address / path.name),
         )
 
-    def _check_room(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse what the disk has no room for."""
-        there = sum(
-            path.stat().st_size
-            for folder in (self.directory, self.between, self._own_directory())
-            for path in folder.iterdir()
-            if path.is_file()
-        )
-        free, needed = shutil.disk_usage(self.directory).free, self.plan.room - there
-        if needed > free:
-            raise DoesNotFit(
-                f"Shuffling {self.rows.point} takes {sized(needed)} of disk beside what is there "
-                f"({sized(self.plan.nbytes)} for the result, the rest between), and "
-                f"{sized(free)} are free in {self.directory}.",
-                "Make room, or give a directory on another disk.",
-            )
+    def needed(self) -> int:
+        """Bytes of disk that it takes beside those that it has."""
+        mine = self.directory.glob(f"{making.stem_of(self.rows.point)}-*.safetensors")
+        there = sum(path.stat().st_size for path in (*mine, *self._own_directory().iterdir()))
+        plan = self.plan
+        if self.address is None:
+            return max(0, plan.room - there)
+        at_once = plan.workers * plan.file_rows * plan.row_bytes  # on their way to the address
+        return max(0, plan.between * min(2, plan.partitions) + at_once - there)
 
     def _told(self, line: Mapping[str, Any], progress: Callable[[str], None]) -> None:
         told = line.get("told") or {}

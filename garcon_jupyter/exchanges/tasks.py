@@ -15,9 +15,11 @@ from uuid import uuid4
 
 import numpy as np
 
+from garcon_jupyter.activation_stores.addresses import StoreAddress
 from garcon_jupyter.activation_stores.journal import settle
+from garcon_jupyter.activation_stores.pieces import bytes_of, write_from
 from garcon_jupyter.activation_stores.point_rows import PointRows
-from garcon_jupyter.activation_stores.row_files import RowLayout, bytes_of, write_from
+from garcon_jupyter.activation_stores.row_files import RowLayout
 from garcon_jupyter.exchanges import keys, piles
 from garcon_jupyter.exchanges.piles import NUMBER, PileFile
 
@@ -55,7 +57,7 @@ class StoreRows:
 
     def read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The columns, with the rows' numbers; and the checksums of what was read, by file and column."""
-        of = PointRows(Path(self.directory), self.point, self.facts, whole=True)
+        of = PointRows(self.directory, self.point, self.facts, whole=True)
         group = of.groups[self.group]
         out = piles.room(of.layout, self.rows)
         out[NUMBER][:] = _numbers(group.runs, self.first, self.rows)
@@ -142,6 +144,7 @@ class FinishTask:
         rows: that the file must get.
         path: of the file, and `told` what it says of itself.
         number: of the file.
+        address: where the file is put when it is whole; "" where it stays.
     """
 
     piles: tuple[tuple[tuple[PileFile, int], ...], ...]
@@ -151,6 +154,7 @@ class FinishTask:
     path: str
     told: Mapping[str, Any]
     number: int
+    address: str = ""
 
 
 def finish(task: FinishTask) -> dict[str, Any]:
@@ -178,7 +182,11 @@ def finish(task: FinishTask) -> dict[str, Any]:
         if done != task.rows:
             raise AssertionError(f"{path.name} got {done} rows of {task.rows}")
         os.fsync(descriptor)
-        temporary.replace(path)
+        if task.address:
+            StoreAddress(task.address).put(temporary)
+            temporary.unlink()
+        else:
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -213,6 +213,7 @@ class DataRuns(Client):
             BadProbe: a point has no value for each token.
             BadData: the directory has something else, or the data cannot be read.
             DoesNotFit: the disk does not suffice, with the numbers: before it starts where that is known, else as soon as it is.
+            BadRequest: the directory is an address: files that grow need a disk; ``store.copy(address)`` puts it there.
             Interrupted: you interrupted it; the same call goes on.
 
         Examples:
@@ -222,10 +223,13 @@ class DataRuns(Client):
             >>> store[:2].activations.shape  # rows, units
             torch.Size([2, 576])
         """
+        from garcon_jupyter.activation_stores.addresses import need_directory
+        from garcon_jupyter.activation_stores.making import COPIED
         from garcon_jupyter.activation_stores.row_files import FILE_BYTES
         from garcon_jupyter.client import storing
 
         storing.refuse_options(options)
+        need_directory(directory, "A store in the making", COPIED)
         told = server_path(self, directory)
         here = Path(told).expanduser() if self._channel.same_host else None
         if isinstance(data, (str, Path)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.activation_stores import ActivationStore, open_store
+from garcon_jupyter.activation_stores.addresses import directory_of
 from garcon_jupyter.activation_stores.writing import MANIFEST
 from garcon_jupyter.client.dictionaries import ServedDictionary
 from garcon_jupyter.client.probes import ProbePoint
@@ -61,7 +62,7 @@ class UnitFeatures(DataRuns):
             memory: bytes for all processes together.
             engine, workers: as for :func:`garcon_jupyter.shuffle`.
             show: whether to print the plan, and how far it is.
-            options: as for :meth:`store`, where data are given.
+            options: as for :meth:`store`, where data are given; and ``work``, a directory, where `out` is an address.
 
         Returns:
             The atlas; ``garcon.open_atlas(out)`` opens it again.
@@ -91,7 +92,8 @@ class UnitFeatures(DataRuns):
         dictionary, point, name = self._meant(what)
         if dictionary is not None and point is None and not _is_store(data):
             point, name = self._place_of(dictionary)
-        beside = Path(f"{Path(out).expanduser().absolute()}{BESIDE}")
+        work = options.pop("work", None)
+        beside = Path(f"{Path(work or out).expanduser().absolute()}{BESIDE}")
         store = _store_of(data)
         if store is None:
             assert point is not None
@@ -117,6 +119,7 @@ class UnitFeatures(DataRuns):
             vocabulary=vocabulary(self),
             name=name,
             progress=told() if show else None,
+            work=work,
         )
         shutil.rmtree(beside, ignore_errors=True)
         return made
@@ -146,7 +149,7 @@ class UnitFeatures(DataRuns):
 
 def _is_store(data: Any) -> bool:
     return isinstance(data, ActivationStore) or (
-        isinstance(data, (str, Path)) and (Path(data).expanduser() / MANIFEST).exists()
+        isinstance(data, (str, Path)) and (directory_of(data) / MANIFEST).exists()
     )
 
 

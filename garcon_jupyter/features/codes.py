@@ -6,6 +6,7 @@ that come after, so that activations are read, and encoded, once. It is written 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from uuid import uuid4
 import numpy as np
 
 from garcon_jupyter.activation_stores.journal import damaged, settle
-from garcon_jupyter.activation_stores.row_files import bytes_of, read_into
+from garcon_jupyter.activation_stores.pieces import bytes_of, read_into
 
 TILE = 1024
 """Rows of a tile: those whose numbers divided by it are one number."""
@@ -107,7 +108,8 @@ class CodesWriter:
 
     def abandon(self) -> None:
         """Leave nothing behind."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # of a full disk, which what still waits is for
+            self._stream.close()
         self._temporary.unlink(missing_ok=True)
 
 

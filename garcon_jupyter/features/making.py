@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from garcon_jupyter.activation_stores import ActivationStore, open_store
-from garcon_jupyter.amounts import sized
-from garcon_jupyter.array_files import prepare
-from garcon_jupyter.atlas.files import INDEX, Atlas, open_atlas
-from garcon_jupyter.errors import DoesNotFit, GarconError, Interrupted
-from garcon_jupyter.exchanges.alone import BETWEEN, alone
+from garcon_jupyter.activation_stores.addresses import (
+    StoreAddress,
+    directory_of,
+    work_directory,
+)
+from garcon_jupyter.atlas.files import INDEX, VOCABULARY, Atlas, open_atlas
+from garcon_jupyter.errors import BadData, GarconError, Interrupted
+from garcon_jupyter.exchanges import disk_room
+from garcon_jupyter.exchanges.alone import LOCK, alone, clear, clear_halves
 from garcon_jupyter.exchanges.announcing import DirectoryCall, announced
 from garcon_jupyter.exchanges.engines import TaskEngine
 from garcon_jupyter.exchanges.planning import bytes_said
@@ -40,6 +43,7 @@ def features(
     name: str = "",
     plan: FeaturesPlan | None = None,
     progress: Told | None = None,
+    work: str | Path | None = None,
 ) -> Atlas:
     """What feature dashboards show, of all latents of a dictionary or all units of a point, from a store of activations.
 
@@ -53,8 +57,8 @@ def features(
     else four: strongest and sampled tokens by data and feature shards, merged by units, their windows by data shards, written by units.
 
     Args:
-        store: in the order of the data, or its directory.
-        out: a new directory; or that of a call which was cut short.
+        store: in the order of the data, or its directory, or an address of fsspec's: "s3://bucket/acts".
+        out: a new directory; or that of a call which was cut short; or an address, which takes `work`.
         dictionary: files of a sparse autoencoder or a transcoder; None for the units of the point itself.
         point: of the store, where it has several.
         k: strongest tokens of each unit.
@@ -68,9 +72,11 @@ def features(
         name: what to call the dictionary.
         plan: how to go about it, in place of what `memory` makes of it.
         progress: is told in a line what the plan is, and how far it is.
+        work: a directory where they are made, where `out` is an address: the files of an atlas are mapped. They stay there, and are copied to the
+            address when they are complete, the index last.
 
     Returns:
-        The atlas; ``garcon.open_atlas(out)`` opens it again.
+        The atlas; ``garcon.open_atlas(out)`` opens it again, of an address ``garcon.open_atlas(work)``.
 
     Raises:
         BadData: the store is shuffled, not complete or damaged; or `out` has something else: another dictionary, another k.
@@ -79,16 +85,18 @@ def features(
     """
     source = store if isinstance(store, ActivationStore) else open_store(store)
     asked = FeaturesAsked(source, dictionary, point, k, sample, before, after, without, seed, name)
-    directory = Path(out).expanduser().absolute()
-    directory.mkdir(parents=True, exist_ok=True)
+    target = directory_of(out)
+    directory = work_directory(target, work, "An atlas in the making")
+    shown = directory if isinstance(target, StoreAddress) else target
     if (directory / INDEX).exists():
-        return asked.opened(Path(out).expanduser())
-    if not (directory / BETWEEN).exists():
-        prepare(directory, INDEX)
+        clear(directory)
+        return _put(asked.opened(shown), target)
+    _prepare(directory)
     arguments = {
         **asked.kept,
         "store": str(source.path.absolute()),
-        "out": str(directory),
+        "out": str(target if isinstance(target, StoreAddress) else directory),
+        "work": None if work is None else str(directory),
         "dictionary": asked.dictionary,
         "point": point,
         "without": [*(["first"] if asked.without.first else []), *asked.without.ids],
@@ -99,15 +107,53 @@ def features(
         "vocabulary": list(vocabulary),
         "name": name,
     }
-    call = DirectoryCall("features", f"{__name__}:features", arguments)
-    with alone(directory, "writes features into") as between:
+    call = DirectoryCall("features", f"{__name__}:features", arguments, ("*.npy",))
+    with disk_room.named(directory), alone(directory, "writes features into") as between:
         asked.check(between)
         with announced(directory, call, progress) as told:
             _made(
                 asked, directory, between, told, memory, engine, workers, retries, plan, vocabulary
             )
+            clear_halves(directory)  # of workers that were killed
         shutil.rmtree(between)
-    return open_atlas(Path(out).expanduser())
+    return _put(open_atlas(shown), target)
+
+
+def _put(atlas: Atlas, target: Path | StoreAddress) -> Atlas:
+    """Copy an atlas to an address, if it is wanted at one, and see that another is not there.
+
+    Raises:
+        BadData: one is.
+    """
+    if isinstance(target, StoreAddress):
+        there = target.sizes()
+        if INDEX in there:
+            if (target / INDEX).read_bytes() != (atlas.path / INDEX).read_bytes():
+                raise BadData(f"{target} has another atlas already.", "Give a new address.")
+            return atlas
+        files = [p for p in atlas.path.iterdir() if p.name == VOCABULARY or p.suffix == ".npy"]
+        for path in sorted(files):
+            if there.get(path.name) != path.stat().st_size:
+                (target / path.name).put(path)
+        (target / INDEX).put(atlas.path / INDEX)
+    return atlas
+
+
+def _prepare(directory: Path) -> None:
+    """See that a directory can be written, and has nothing but what such a call left there.
+
+    Raises:
+        BadData: it holds something else, or cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        worked_in = (directory / LOCK).exists()
+        for path in directory.iterdir():
+            ours = worked_in and (path.suffix == ".npy" or path.name == VOCABULARY)
+            if not ours and not path.name.startswith("."):
+                raise BadData(f"{directory} holds {path.name} already.", "Give a new directory.")
+    except OSError as error:
+        raise BadData(f"{directory} cannot be written: {error}.", "Give another.") from None
 
 
 def _made(
@@ -123,19 +169,13 @@ def _made(
     vocabulary: Sequence[str],
 ) -> None:
     """Make them; what was not begun leaves nothing behind."""
+    one = FeaturePasses(asked, directory, between, retries, told)
     try:
-        one = FeaturePasses(asked, directory, between, retries, told)
-        one.run(bytes_said(memory), engine, workers, plan, vocabulary)
+        with disk_room.named(directory, one.needed):
+            one.run(bytes_said(memory), engine, workers, plan, vocabulary)
     except Interrupted:
         raise
     except GarconError:
         if not (between / PLAN).exists():
             shutil.rmtree(between)
         raise
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DoesNotFit(
-            f"The disk of {directory} is full: {sized(shutil.disk_usage(directory).free)} are free.",
-            "Make room, and give the same call again: it goes on.",
-        ) from None

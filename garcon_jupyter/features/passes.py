@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from garcon_jupyter.activation_stores import journal
 from garcon_jupyter.activation_stores.journal import StoreJournal
 from garcon_jupyter.amounts import sized
 from garcon_jupyter.atlas.writing import Writer
-from garcon_jupyter.errors import DoesNotFit
+from garcon_jupyter.exchanges import disk_room
 from garcon_jupyter.exchanges.engines import TaskEngine, engine_of
 from garcon_jupyter.exchanges.engines.local import HereEngine
 from garcon_jupyter.exchanges.exchange import ExchangePlace, Parts, exchange
@@ -59,7 +59,6 @@ class FeaturePasses:
         self.sizes = self.asked.sizes(units)
         self.plan = plan = self._planned(memory, workers, given, known)
         self.progress(str(plan))
-        self._check_room()
         shards = self._shards()
         self.tokens = jobs.counted(shards, self.asked.without)
         files = Writer(self.directory, {self._point: units})
@@ -116,9 +115,8 @@ class FeaturePasses:
         path = self.between / PLAN
         if path.exists():
             begun = FeaturesPlan(**journal.get(path))
-            return (
-                begun if workers is None else FeaturesPlan(**{**asdict(begun), "workers": workers})
-            )
+            self._check_room(begun)
+            return begun if workers is None else replace(begun, workers=workers)
         rows = self.asked.rows
         plan = given or planned(
             rows.rows,
@@ -131,6 +129,7 @@ class FeaturePasses:
             int(known.get("weights", 0)),
             int(known.get("d_in", 0)),
         )
+        self._check_room(plan)
         journal.put(path, asdict(plan))
         return plan
 
@@ -140,15 +139,28 @@ class FeaturePasses:
         host = self.asked.rows.point
         return f"{host}.sae.{self.asked.name}.latents" if self.asked.name else host
 
-    def _check_room(self) -> None:
-        free = shutil.disk_usage(self.directory).free
-        there = sum(p.stat().st_blocks * 512 for p in self.directory.rglob("*") if p.is_file())
-        if (needed := self.plan.written - there) > free:
-            raise DoesNotFit(
-                f"Features take up to {sized(needed)} of disk ({sized(self.sizes.units * self.sizes.unit_bytes)} "
-                f"for the result), and {sized(free)} are free in {self.directory}.",
-                "Make room, or keep fewer: k=, sample=, before=, after=.",
-            )
+    def _check_room(self, plan: FeaturesPlan) -> None:
+        result = sized(self.sizes.units * self.sizes.unit_bytes)
+        disk_room.require(
+            self.directory,
+            self._unwritten(plan),
+            f"Features, {result} of them the result, take up to",
+            "Make room, or keep fewer: k=, sample=, before=, after=.",
+        )
+
+    def needed(self) -> int:
+        """Bytes of disk that it takes beside those that it has, at most; 0 before there is a plan."""
+        path = self.between / PLAN
+        return self._unwritten(FeaturesPlan(**journal.get(path))) if path.exists() else 0
+
+    def _unwritten(self, plan: FeaturesPlan) -> int:
+        """Bytes that are still to be written, at most: what passes wrote that is of no more use is gone, and is not written again."""
+        files = [path for path in self.directory.rglob("*") if path.is_file()]
+        there = sum(path.stat().st_blocks * 512 for path in files if path.suffix != ".piles")
+        for number in (1, 2, 3):
+            lines = StoreJournal(self.between / f"{number}.jsonl").read()
+            there += sum(line.get("bytes", 0) for line in lines)
+        return max(0, plan.written - there)
 
     def _shard(self, number: int, first: int, stop: int) -> DataShard:
         source, rows = self.asked.source, self.asked.rows

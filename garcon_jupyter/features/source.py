@@ -43,7 +43,7 @@ class DataShard:
     @cached_property
     def store(self) -> PointRows:
         """The files of the point."""
-        return PointRows(Path(self.directory), self.point, self.facts, whole=True)
+        return PointRows(self.directory, self.point, self.facts, whole=True)
 
     def span(self, tiles: range) -> range:
         """The rows of tiles, as far as there are such."""

@@ -78,6 +78,7 @@ def _add_engine(parser: Parser, memory: str) -> None:
     parser.add_argument("--memory", default=memory, help=f"for all processes (default: {memory})")
     parser.add_argument("--engine", default="local", help="what runs its tasks: local, ray, dask")
     parser.add_argument("--workers", type=int, help="tasks at a time (default: the cores)")
+    parser.add_argument("--work", metavar="DIR", help="where it is made, if DST is an address")
 
 
 def store(current: Current, given: argparse.Namespace) -> None:
@@ -103,6 +104,7 @@ def shuffle(current: Current, given: argparse.Namespace) -> None:
         given.engine,
         given.workers,
         progress=line.show,
+        work=given.work,
     )
     line.end(str(mixed))
     current.variables["mixed"] = mixed
@@ -122,6 +124,7 @@ def features(current: Current, given: argparse.Namespace) -> None:
         memory=given.memory,
         engine=given.engine,
         workers=given.workers,
+        work=given.work,
     )
     current.variables["features"] = found
     display(found.browse(current.model()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -71,6 +72,19 @@ def test_one_is_cancelled(source: ActivationStore, tmp_path: Path) -> None:
     garcon.jobs()["mixed"].cancel()  # nobody is at it
     assert len(garcon.jobs()) == 0 and not (out / ".between").exists()
     assert len(shuffle(source, out, 7)) == len(source)
+
+
+def test_one_that_failed_says_why_and_goes_on(
+    source: ActivationStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, had = tmp_path / "mixed", shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: had._replace(free=50_000))
+        with pytest.raises(garcon.DoesNotFit, match=r"are missing"):
+            shuffle(source, out, 7)
+    [job] = garcon.jobs().values()
+    assert job.state == "failed" and "KiB are missing" in job.told
+    assert len(shuffle(source, out, 7)) == len(source) and len(garcon.jobs()) == 0
 
 
 @pytest.mark.processes

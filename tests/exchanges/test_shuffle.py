@@ -22,6 +22,7 @@ from garcon_jupyter.activation_stores import ActivationStore, from_arrays, open_
 from garcon_jupyter.activation_stores.checksums import combined
 from garcon_jupyter.exchanges import keys, shuffle, tasks
 from tests.exchanges.conftest import ROWS, content, make, numbers_in, plan_for
+from tests.small_disks import run_on_one
 
 
 @pytest.fixture
@@ -327,3 +328,37 @@ def test_checksums_of_pieces_make_that_of_the_whole() -> None:
         assert combined(zlib.crc32(other), zlib.crc32(one), len(one)) != zlib.crc32(content) or (
             not one or not other
         )
+
+
+@pytest.mark.processes
+def test_a_real_disk_that_fills_up_again_and_again(source: ActivationStore, tmp_path: Path) -> None:
+    said = run_on_one("tests.exchanges.on_a_small_disk", tmp_path / "disk", str(source.path))
+    first, *others, last = said.splitlines()
+    assert "0 bytes are free. Make room" in first
+    assert len(others) >= 8 and all("KiB are missing" in each for each in others)
+    assert int(last.split()[1]) == len(others)
+
+
+DYING = """
+import sys
+from tests.dying import lives
+from tests.exchanges.conftest import plan_for
+from garcon_jupyter.activation_stores import open_store
+from garcon_jupyter.exchanges import shuffle
+source = open_store(sys.argv[1])
+plan = plan_for(source, 300, 2)
+print(lives(lambda: shuffle(source, sys.argv[2], 7, plan=plan), seed=3))
+"""
+
+
+@pytest.mark.processes
+def test_deaths_in_writes_fsyncs_and_renames(
+    source: ActivationStore, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    words = [str(source.path), str(tmp_path / "mixed")]
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 20
+    assert content(open_store(tmp_path / "mixed")) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -16,9 +17,11 @@ import pytest
 
 import garcon_jupyter as garcon
 from garcon_jupyter.activation_stores import ActivationStore, open_store
-from garcon_jupyter.exchanges.engines.local import HereEngine
+from garcon_jupyter.exchanges.announcing import DirectoryJob
+from garcon_jupyter.exchanges.engines.local import HereEngine, LocalEngine
 from garcon_jupyter.features import features
 from tests.features.conftest import KEPT, LATENTS, content, made, sharded
+from tests.small_disks import run_on_one
 
 Make = Callable[[str], Path]
 
@@ -180,3 +183,101 @@ def test_engines_make_no_difference(
     process = _run(acts.path, tmp_path / "out", dictionary("topk"), engine)
     assert process.wait(240) == 0
     assert content(garcon.open_atlas(tmp_path / "out")) == expected
+
+
+@pytest.mark.processes
+def test_a_disk_that_fills_up_again_and_again(
+    acts: ActivationStore, dictionary: Make, expected: str, tmp_path: Path
+) -> None:
+    """A real one: each time it says how much is missing, leaves no half of a file, and goes on with room to the same bytes."""
+    words = (str(acts.path), str(dictionary("topk")), expected)
+    said = run_on_one("tests.features.on_a_small_disk", tmp_path / "disk", *words)
+    lives = dict(line.split() for line in said.splitlines())
+    assert int(lives["four"]) >= 8 and int(lives["one"]) >= 1
+
+
+def test_too_little_disk_is_refused_with_the_numbers_and_nothing_begun(
+    acts: ActivationStore,
+    dictionary: Make,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    had = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: had._replace(free=1 << 20))
+        with pytest.raises(
+            garcon.DoesNotFit,
+            match=r"take up to 3\.\d MiB .* 1\.0 MiB are free .*2\.\d MiB are missing",
+        ):
+            made(acts, tmp_path / "out", dictionary("topk"), None)
+    assert not (tmp_path / "out" / ".between").exists()
+    assert content(made(acts, tmp_path / "out", dictionary("topk"), None)) == expected
+
+
+def test_what_is_cancelled_leaves_nothing_and_may_be_made_anew(
+    acts: ActivationStore, dictionary: Make, expected: str, tmp_path: Path
+) -> None:
+    out, path = tmp_path / "out", dictionary("topk")
+    with pytest.raises(_Stops):
+        features(acts, out, path, plan=sharded(acts, LATENTS, 2, 2, 2), engine=_UpTo(9), **KEPT)
+    assert list(out.glob("*.npy"))
+    DirectoryJob(out, "features").cancel()
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    assert content(made(acts, out, path, None)) == expected
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.npy").touch()
+    with pytest.raises(garcon.BadData, match=r"holds thesis\.npy already"):
+        made(acts, tmp_path / "other", path, None)
+
+
+@pytest.mark.processes
+def test_a_worker_that_hangs_is_replaced(
+    acts: ActivationStore, dictionary: Make, expected: str, tmp_path: Path
+) -> None:
+    """One that is stopped, and of which nothing is heard: its task is done by another."""
+    engine = LocalEngine(1, patience=15)
+    stopped: list[int] = []
+
+    def told(line: str) -> None:
+        if engine.pids and not stopped:  # it has done a task, and is at the next
+            stopped.append(engine.pids[0])
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    plan = sharded(acts, LATENTS, 2, 1, 1)
+    out = features(
+        acts, tmp_path / "out", dictionary("topk"), plan=plan, engine=engine, progress=told, **KEPT
+    )
+    assert stopped and stopped[0] not in engine.pids
+    engine.close()
+    assert content(out) == expected
+
+
+DYING = """
+import sys
+from tests.dying import lives
+from tests.features.conftest import LATENTS, content, made, sharded
+from garcon_jupyter.activation_stores import open_store
+from garcon_jupyter.atlas import open_atlas
+from pathlib import Path
+acts, out, path = open_store(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+plan = sharded(acts, LATENTS, 3, 2, 2) if sys.argv[4] == "four" else None
+print(lives(lambda: made(acts, out, path, plan), seed=3), content(open_atlas(out)))
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("passes", "least"), [("four", 20), ("one", 3)])
+def test_deaths_in_writes_fsyncs_and_renames(
+    passes: str, least: int, acts: ActivationStore, dictionary: Make, expected: str, tmp_path: Path
+) -> None:
+    """A process that dies in a call to the system, again and again, before it or after: the same bytes in the end, and no rest."""
+    out = tmp_path / "out"
+    words = [str(acts.path), str(out), str(dictionary("topk")), passes]
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    died, found = done.stdout.split()
+    assert int(died) >= least and found == expected
+    assert not list(out.rglob("*.writing")) and not (out / ".between").exists()

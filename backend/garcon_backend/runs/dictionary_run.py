@@ -18,6 +18,7 @@ from garcon_backend.runs.batches import Batches, Position
 from garcon_backend.runs.run import DataRun
 from garcon_backend.runs.stored_batches import StoredBatches
 from garcon_jupyter.activation_stores import open_store
+from garcon_jupyter.activation_stores.addresses import directory_of
 from garcon_jupyter.activation_stores.writing import MANIFEST
 from garcon_jupyter.errors import BadData, BadRequest, WrongDictionary
 from garcon_jupyter.wire import requests as wire
@@ -66,7 +67,7 @@ class DictionaryRun(DataRun):
         return self.asked.training
 
     def _opened(self, tokenizer: Any, sizes: dict[str, int], position: Position) -> Any:
-        path = Path(self.asked.data.path or "").expanduser()
+        path = directory_of(self.asked.data.path or "")
         if self.asked.data.path is None or not (path / MANIFEST).exists():
             batches: Batches = super()._opened(tokenizer, sizes, position)
             return batches

@@ -54,6 +54,11 @@ class DaskEngine:
         tries = dict.fromkeys(range(len(items)), 0)
         waiting = as_completed([submit(number) for number in range(len(items))])
         for future in waiting:
+            if future.status in ("cancelled", "lost"):
+                raise LaunchFailed(
+                    "Dask's scheduler is gone, or let go of the tasks that were under way.",
+                    "Give the same call again, on a cluster that is there: what was done stays.",
+                )
             error = future.exception() if future.status == "error" else None
             if error is None:
                 yield future.result()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
-from garcon_jupyter.errors import GarconError, UnknownName
+from garcon_jupyter.errors import GarconError, UnknownName, Unreachable
 
 
 class TaskEngine(Protocol):
@@ -70,4 +70,5 @@ def engine_of(name: str | TaskEngine, workers: int) -> TaskEngine:
 def in_vain(error: BaseException) -> bool:
     """Whether it is of no use to run a task again that raised this."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or isinstance(error, (GarconError, TypeError, MemoryError))
+    ours = isinstance(error, GarconError) and not isinstance(error, Unreachable)
+    return full or ours or isinstance(error, (TypeError, MemoryError))

@@ -31,6 +31,9 @@ _TICK = 0.2
 _BETWEEN_QUESTIONS = 3.0
 """Seconds between two looks at the queue, which is one for all users."""
 
+_GONE = 600.0
+"""Seconds for which Slurm may be too busy to say what is in its queue, before it counts as gone."""
+
 _SCRIPT = Template(
     """\
 #!/bin/bash
@@ -59,6 +62,7 @@ class SlurmEngine:
         self.workers, self._options = max(1, workers), shlex.split(address or "")
         self._directory = jobs_directory() / f"slurm-{uuid4().hex}"
         self._job = ""
+        self._heard = 0.0
 
     def map(
         self, function: Callable[[Any], Any], items: Sequence[Any], retries: int
@@ -110,6 +114,7 @@ class SlurmEngine:
             str(self._directory / "tasks.sh"),
         )
         self._job = told.split(";")[0]
+        self._heard = time.monotonic()
 
     def _answers(self, left: set[int]) -> Iterator[tuple[int, Any]]:
         """(number, answer) of each element that has one, until the array is over."""
@@ -133,9 +138,18 @@ class SlurmEngine:
 
     def _over(self) -> bool:
         try:
-            return not _ask("squeue", "--noheader", f"--jobs={self._job}", "--format=%T").strip()
+            told = _ask("squeue", "--noheader", f"--jobs={self._job}", "--format=%T").strip()
         except LaunchFailed as error:
-            return "Invalid job id" in error.problem  # else Slurm is busy; the next look will tell
+            if "Invalid job id" in error.problem:
+                return True
+            if time.monotonic() - self._heard > _GONE:
+                raise LaunchFailed(
+                    f"Slurm is gone: for {_GONE:.0f} s squeue has not said how job {self._job} is. {error.problem}",
+                    "Give the same call again when it is back: what was done stays.",
+                ) from None
+            return False  # Slurm is busy; the next look will tell
+        self._heard = time.monotonic()
+        return not told
 
     def close(self) -> None:
         """End what is under way."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -30,7 +28,7 @@ class TrainDictionaryHandler(RequestHandler[wire.TrainDictionary]):
         if request.batch is None:
             return
         if request.store:
-            self._store = open_store(Path(request.store))
+            self._store = open_store(request.store)
             return
         self._inputs = tools.passes.batch(request.batch)
         tools.admission.check(wire.Forward(request.session, batch=request.batch, logits="none"))

@@ -1,0 +1,79 @@
+"""A store copied to another place: to a directory or to an address, file by file, the manifest last."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from garcon_jupyter.activation_stores import journal
+from garcon_jupyter.activation_stores.addresses import StoreAddress
+from garcon_jupyter.activation_stores.pieces import opened
+from garcon_jupyter.activation_stores.point_rows import PointRows
+from garcon_jupyter.activation_stores.store import ActivationStore, open_store
+from garcon_jupyter.activation_stores.writing import MANIFEST
+from garcon_jupyter.errors import BadData
+
+_BLOCK = 1 << 26
+"""Bytes copied at a time."""
+
+
+def copied(store: ActivationStore, to: Path | StoreAddress) -> ActivationStore:
+    """See :meth:`ActivationStore.copy`."""
+    if to.exists() and (to / MANIFEST).exists():
+        if journal.get(to / MANIFEST) != store.facts:
+            raise BadData(f"There is another store in {to}.", "Give another place.")
+        return open_store(to)
+    names = [path.name for path in store.path.glob("*.jsonl")]
+    files = [part.name for rows in _rows(store) for group in rows.groups for part in group.parts]
+    there = sizes(to)
+    if others := set(there) - {*names, *files, MANIFEST}:
+        raise BadData(f"{to} holds {min(others)} already.", "Give another place.")
+    for name in (*files, *names, MANIFEST):
+        if name not in files or there.get(name) != opened(store.path / name).size:
+            _copy(store.path / name, to / name)
+    found = open_store(to)
+    found.verify()
+    return found
+
+
+def _copy(source: Path | StoreAddress, target: Path | StoreAddress) -> None:
+    """Copy a file, whole or not at all."""
+    if isinstance(target, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(source, target)
+    elif isinstance(source, Path):
+        target.put(source)
+    else:
+        with tempfile.TemporaryDirectory(prefix="garcon-copy-") as folder:
+            _fetch(source, Path(folder) / "file")
+            target.put(Path(folder) / "file")
+
+
+def _fetch(source: Path | StoreAddress, target: Path) -> None:
+    file, temporary = opened(source), target.with_name(f"{target.name}.writing")
+    try:
+        with temporary.open("wb") as stream:
+            for first in range(0, file.size, _BLOCK):
+                stream.write(file.part(first, min(first + _BLOCK, file.size)))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        file.close()
+
+
+def _rows(store: ActivationStore) -> list[PointRows]:
+    return [store.point_rows(point) for point in store.points]
+
+
+def sizes(directory: Path | StoreAddress) -> dict[str, int]:
+    """The files in a directory, with their bytes; none where it is not there."""
+    if isinstance(directory, StoreAddress):
+        return directory.sizes()
+    if not directory.exists():
+        return {}
+    return {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file()}
