@@ -7,7 +7,6 @@ is in the making is in a directory. fsspec, and what it needs for an address (s3
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
 import posixpath
 from collections.abc import Iterator
@@ -38,6 +37,15 @@ def directory_of(where: str | Path | StoreAddress) -> Path | StoreAddress:
     if urlsplit(where).scheme in ("file", "local"):
         return Path(unquote(where.partition("://")[2]))
     return StoreAddress(where)
+
+
+def files_in(directory: Path | StoreAddress) -> dict[str, int]:
+    """The files in a directory, with their bytes; none where it is not there."""
+    if isinstance(directory, StoreAddress):
+        return directory.sizes()
+    if not directory.exists():
+        return {}
+    return {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file()}
 
 
 def need_directory(where: str | Path | StoreAddress, what: str, remedy: str) -> Path:
@@ -86,7 +94,15 @@ class StoreAddress:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
+        self._process = os.getpid()
         self._system, self._path = _opened(self.address)
+
+    @property
+    def _files(self) -> Any:
+        """The file system; another after a fork, which connections do not outlive."""
+        if self._process != os.getpid():
+            self._process, self._system = os.getpid(), _opened(self.address)[0]
+        return self._system
 
     def __truediv__(self, name: str) -> StoreAddress:
         return StoreAddress(f"{self.address}/{name}")
@@ -108,40 +124,36 @@ class StoreAddress:
     def exists(self) -> bool:
         """Whether there is such a file, or something in such a directory."""
         with _named(self.address):
-            self._system.invalidate_cache()
-            return bool(self._system.exists(self._path))
+            self._files.invalidate_cache()
+            return bool(self._files.exists(self._path))
 
     def sizes(self) -> dict[str, int]:
         """The files in it, with their bytes."""
         with _named(self.address):
-            self._system.invalidate_cache()
+            self._files.invalidate_cache()
             try:
-                found = self._system.ls(self._path, detail=True)
+                found = self._files.ls(self._path, detail=True)
             except FileNotFoundError:
                 return {}
         files = [each for each in found if each["type"] == "file"]
         named = {posixpath.basename(each["name"].rstrip("/")): int(each["size"]) for each in files}
         return {name: size for name, size in named.items() if name}
 
-    def glob(self, pattern: str) -> Iterator[StoreAddress]:
-        """The files in it whose names match."""
-        return (self / name for name in sorted(self.sizes()) if fnmatch.fnmatch(name, pattern))
-
     def read_bytes(self) -> bytes:
         """All of a file."""
         with _named(self.address):
-            return bytes(self._system.cat_file(self._path))
+            return bytes(self._files.cat_file(self._path))
 
     def part(self, start: int, stop: int) -> bytes:
         """Some bytes of a file."""
         with _named(self.address):
-            return bytes(self._system.cat_file(self._path, start=start, end=stop))
+            return bytes(self._files.cat_file(self._path, start=start, end=stop))
 
     def size(self) -> int:
         """Bytes of a file."""
         with _named(self.address):
-            self._system.invalidate_cache()
-            return int(self._system.info(self._path)["size"])
+            self._files.invalidate_cache()
+            return int(self._files.info(self._path)["size"])
 
     def put(self, file: Path) -> None:
         """Have the content of a file here.
@@ -151,8 +163,8 @@ class StoreAddress:
         """
         with _named(self.address, there=False):
             if _protocol(self.address) not in OBJECTS:
-                self._system.makedirs(posixpath.dirname(self._path), exist_ok=True)
-            self._system.put_file(os.fspath(file), self._path)
+                self._files.makedirs(posixpath.dirname(self._path), exist_ok=True)
+            self._files.put_file(os.fspath(file), self._path)
         if (there := self.size()) != file.stat().st_size:
             raise Unreachable(
                 f"{self.address} has {there:,} bytes of {file.stat().st_size:,}.",

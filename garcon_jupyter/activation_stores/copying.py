@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from garcon_jupyter.activation_stores import journal
-from garcon_jupyter.activation_stores.addresses import StoreAddress
+from garcon_jupyter.activation_stores.addresses import StoreAddress, files_in
 from garcon_jupyter.activation_stores.pieces import opened
 from garcon_jupyter.activation_stores.point_rows import PointRows
 from garcon_jupyter.activation_stores.store import ActivationStore, open_store
@@ -24,17 +24,19 @@ def copied(store: ActivationStore, to: Path | StoreAddress) -> ActivationStore:
         if journal.get(to / MANIFEST) != store.facts:
             raise BadData(f"There is another store in {to}.", "Give another place.")
         return open_store(to)
-    names = [path.name for path in store.path.glob("*.jsonl")]
+    names = [name for name in files_in(store.path) if name.endswith(".jsonl")]
     files = [part.name for rows in _rows(store) for group in rows.groups for part in group.parts]
-    there = sizes(to)
-    if others := set(there) - {*names, *files, MANIFEST}:
+    there = files_in(to)
+    halves = {name for name in there if name.endswith(".writing")}
+    if others := set(there) - {*names, *files, MANIFEST} - halves:
         raise BadData(f"{to} holds {min(others)} already.", "Give another place.")
-    for name in (*files, *names, MANIFEST):
+    for name in (*files, *names):
         if name not in files or there.get(name) != opened(store.path / name).size:
             _copy(store.path / name, to / name)
-    found = open_store(to)
-    found.verify()
-    return found
+    for point, facts in store.facts["points"].items():
+        PointRows(to, point, facts, whole=True).verify()
+    _copy(store.path / MANIFEST, to / MANIFEST)
+    return open_store(to)
 
 
 def _copy(source: Path | StoreAddress, target: Path | StoreAddress) -> None:
@@ -68,12 +70,3 @@ def _fetch(source: Path | StoreAddress, target: Path) -> None:
 
 def _rows(store: ActivationStore) -> list[PointRows]:
     return [store.point_rows(point) for point in store.points]
-
-
-def sizes(directory: Path | StoreAddress) -> dict[str, int]:
-    """The files in a directory, with their bytes; none where it is not there."""
-    if isinstance(directory, StoreAddress):
-        return directory.sizes()
-    if not directory.exists():
-        return {}
-    return {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file()}

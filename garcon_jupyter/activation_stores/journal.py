@@ -80,6 +80,11 @@ class StoreJournal:
                     stream.truncate(before)
                 raise
 
+    def remove(self) -> None:
+        """Begin without it."""
+        if isinstance(self.path, Path):
+            self.path.unlink(missing_ok=True)
+
     def cut(self, size: int) -> None:
         """Leave its first bytes only."""
         if isinstance(self.path, Path) and self.path.exists():

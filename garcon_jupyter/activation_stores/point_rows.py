@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from garcon_jupyter.activation_stores.addresses import StoreAddress, directory_of
+from garcon_jupyter.activation_stores.addresses import StoreAddress, directory_of, files_in
 from garcon_jupyter.activation_stores.checksums import combined
 from garcon_jupyter.activation_stores.journal import StoreJournal, damaged
 from garcon_jupyter.activation_stores.pieces import bytes_of
@@ -96,7 +96,10 @@ class PointRows:
 
     def _grouped(self) -> list[RowGroup]:
         found: dict[tuple[str, int], list[tuple[FilePart, int, Any]]] = defaultdict(list)
-        for journal in sorted(self.directory.glob("*.jsonl")):
+        for name in sorted(files_in(self.directory)):
+            if not name.endswith(".jsonl"):
+                continue
+            journal = self.directory / name
             lines = StoreJournal(journal).read()
             if not lines or "writer" not in lines[0]:
                 raise damaged(journal, "its first line says nothing of who wrote it")

@@ -126,7 +126,7 @@ class RowWriter:
                 yield int(number), path
 
     def _begin(self) -> None:
-        self._journal.path.unlink(missing_ok=True)
+        self._journal.remove()
         for _, path in list(self._mine()):
             path.unlink()
         self._journal.append({"writer": self._about})

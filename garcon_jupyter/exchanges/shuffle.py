@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 
 from garcon_jupyter.activation_stores import ActivationStore, journal, making, open_store
-from garcon_jupyter.activation_stores.addresses import StoreAddress, directory_of, work_directory
-from garcon_jupyter.activation_stores.copying import sizes
+from garcon_jupyter.activation_stores.addresses import (
+    StoreAddress,
+    directory_of,
+    files_in,
+    work_directory,
+)
 from garcon_jupyter.activation_stores.journal import StoreJournal
 from garcon_jupyter.activation_stores.point_rows import PointRows
 from garcon_jupyter.activation_stores.writing import MANIFEST, sealed_line
@@ -216,7 +220,7 @@ class _PointShuffle:
         )
         self._check_source()
         finished = {line["number"]: line for line in state.read() if "number" in line}
-        there = sizes(self.address or self.directory)
+        there = files_in(self.address or self.directory)
         wanted = [
             self._finish_task(number, piles, int(sum(counts[number])))
             for number, piles in enumerate(leaves)
@@ -304,7 +308,7 @@ class _PointShuffle:
             raise
 
     def _conclude(self, final: StoreJournal, lines: Sequence[Mapping[str, Any]]) -> None:
-        final.path.unlink(missing_ok=True)
+        final.remove()
         first = 0
         told: list[dict[str, Any]] = [{"writer": self._about()}]
         for line in lines:

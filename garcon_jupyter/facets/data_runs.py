@@ -265,7 +265,14 @@ def server_path(client: Client, path: str | Path, must_exist: bool = False) -> s
 
     Args:
         must_exist: else it is left to start where the server is.
+
+    Raises:
+        BadRequest: it is going to be written, and is an address.
     """
+    from garcon_jupyter.activation_stores.addresses import need_directory
+
+    if not must_exist:
+        path = need_directory(path, "What a server writes", "Copy it there when it is complete.")
     mine = Path(path).expanduser().absolute()
     here = client._channel.same_host and (mine.exists() or not must_exist)
     return str(mine) if here else str(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garcon_jupyter.activation_stores import ActivationStore, open_store
-from garcon_jupyter.activation_stores.addresses import directory_of
+from garcon_jupyter.activation_stores.addresses import directory_of, work_directory
 from garcon_jupyter.activation_stores.writing import MANIFEST
 from garcon_jupyter.client.dictionaries import ServedDictionary
 from garcon_jupyter.client.probes import ProbePoint
@@ -41,6 +41,7 @@ class UnitFeatures(DataRuns):
         engine: str | TaskEngine = "local",
         workers: int | None = None,
         show: bool = True,
+        work: str | Path | None = None,
         **options: Any,
     ) -> Atlas:
         """What feature dashboards show, of all latents of a dictionary or all units of a point, however many.
@@ -62,7 +63,8 @@ class UnitFeatures(DataRuns):
             memory: bytes for all processes together.
             engine, workers: as for :func:`garcon_jupyter.shuffle`.
             show: whether to print the plan, and how far it is.
-            options: as for :meth:`store`, where data are given; and ``work``, a directory, where `out` is an address.
+            work: a directory in which the atlas is made, where `out` is an address of fsspec's.
+            options: as for :meth:`store`, where data are given.
 
         Returns:
             The atlas; ``garcon.open_atlas(out)`` opens it again.
@@ -92,8 +94,8 @@ class UnitFeatures(DataRuns):
         dictionary, point, name = self._meant(what)
         if dictionary is not None and point is None and not _is_store(data):
             point, name = self._place_of(dictionary)
-        work = options.pop("work", None)
-        beside = Path(f"{Path(work or out).expanduser().absolute()}{BESIDE}")
+        made_in = work_directory(directory_of(out), work, "An atlas in the making")
+        beside = Path(f"{made_in}{BESIDE}")
         store = _store_of(data)
         if store is None:
             assert point is not None

@@ -131,10 +131,11 @@ def _put(atlas: Atlas, target: Path | StoreAddress) -> Atlas:
             if (target / INDEX).read_bytes() != (atlas.path / INDEX).read_bytes():
                 raise BadData(f"{target} has another atlas already.", "Give a new address.")
             return atlas
+        if others := [name for name in there if name != VOCABULARY and not name.endswith(".npy")]:
+            raise BadData(f"{target} holds {min(others)} already.", "Give a new address.")
         files = [p for p in atlas.path.iterdir() if p.name == VOCABULARY or p.suffix == ".npy"]
         for path in sorted(files):
-            if there.get(path.name) != path.stat().st_size:
-                (target / path.name).put(path)
+            (target / path.name).put(path)
         (target / INDEX).put(atlas.path / INDEX)
     return atlas
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 import garcon_jupyter as garcon
 from garcon_jupyter.activation_stores import ActivationStore, from_arrays, open_store
@@ -109,6 +110,10 @@ def test_a_store_is_copied_to_an_object_store_and_read_there(
     assert np.array_equal(numbers_in(there), np.arange(ROWS))
     assert there.document(333).token.tolist() == [333]
     there.verify()
+    loader = DataLoader(there.dataset(512), batch_size=None, num_workers=2)  # in forks
+    assert sorted(t for each in loader for t in each["token"].tolist()) == sorted(
+        source[:].token.tolist()
+    )
     assert source.copy(f"{BUCKET}/copied").rows == ROWS  # it is there
     assert np.array_equal(numbers_in(there.copy(tmp_path / "back")), np.arange(ROWS))
     with pytest.raises(garcon.BadData, match="another store"):
@@ -199,6 +204,24 @@ def test_features_of_a_store_at_an_address(s3: StoreAddress, tmp_path: Path) -> 
     assert again.path == made.path
     with pytest.raises(garcon.BadRequest, match="Copy its files"):
         garcon.open_atlas(to)
+
+
+@pytest.mark.processes
+def test_training_from_an_address_is_training_from_the_store(
+    s3: StoreAddress, rmodel: garcon.RemoteModel, tmp_path: Path
+) -> None:
+    data = [np.random.default_rng(n).integers(3, 250, 20 + n % 9) for n in range(20)]
+    point = "layers.1.resid_post"
+    store = rmodel.store(point, data, tmp_path / "acts", show=False)
+    assert store is not None
+    store.copy(f"{BUCKET}/training")
+    options: dict[str, Any] = {"k": 4, "batch": 64, "show": False}
+    for name, where in (("here", store.path), ("there", f"{BUCKET}/training")):
+        rmodel.train_dictionary(point, where, 56, out=tmp_path / name, **options)
+    here, there = (tmp_path / name / "sae_weights.safetensors" for name in ("here", "there"))
+    assert here.read_bytes() == there.read_bytes()
+    with pytest.raises(garcon.BadRequest, match="What a server writes needs a directory"):
+        rmodel.train_dictionary(point, store.path, 56, out=f"{BUCKET}/sae", **options)
 
 
 @pytest.mark.processes

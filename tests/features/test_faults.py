@@ -18,8 +18,10 @@ import pytest
 import garcon_jupyter as garcon
 from garcon_jupyter.activation_stores import ActivationStore, open_store
 from garcon_jupyter.exchanges.announcing import DirectoryJob
+from garcon_jupyter.exchanges.engines import ENGINES
 from garcon_jupyter.exchanges.engines.local import HereEngine, LocalEngine
 from garcon_jupyter.features import features
+from tests.exchanges import slurm_commands
 from tests.features.conftest import KEPT, LATENTS, content, made, sharded
 from tests.small_disks import run_on_one
 
@@ -174,12 +176,20 @@ def test_kill_9_and_the_same_call_again(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("engine", ["local", "ray", "dask"])
+@pytest.mark.parametrize("engine", [*ENGINES])
 def test_engines_make_no_difference(
-    engine: str, acts: ActivationStore, dictionary: Make, expected: str, tmp_path: Path
+    engine: str,
+    acts: ActivationStore,
+    dictionary: Make,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if engine != "local":
+    if engine in ("ray", "dask"):
         pytest.importorskip({"ray": "ray", "dask": "distributed"}[engine])
+    if engine == "slurm" and shutil.which("sbatch") is None:
+        slurm_commands.put(tmp_path / "commands")
+        monkeypatch.setenv("PATH", f"{tmp_path / 'commands'}{os.pathsep}{os.environ['PATH']}")
     process = _run(acts.path, tmp_path / "out", dictionary("topk"), engine)
     assert process.wait(240) == 0
     assert content(garcon.open_atlas(tmp_path / "out")) == expected
@@ -236,8 +246,14 @@ def test_a_worker_that_hangs_is_replaced(
     acts: ActivationStore, dictionary: Make, expected: str, tmp_path: Path
 ) -> None:
     """One that is stopped, and of which nothing is heard: its task is done by another."""
-    engine = LocalEngine(1, patience=15)
     stopped: list[int] = []
+
+    class Watched(LocalEngine):
+        def _heard(self) -> Iterator[Any]:
+            self._patience = 1.0 if stopped and stopped[0] in self.pids else 900.0
+            return super()._heard()
+
+    engine = Watched(1)
 
     def told(line: str) -> None:
         if engine.pids and not stopped:  # it has done a task, and is at the next
