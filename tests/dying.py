@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def lives(work: Callable[[], object], seed: int, most: int = 6) -> int:
+def lives(work: Callable[[], object], seed: int, most: int = 30) -> int:
     """How often a process died before one of them had done the work: each in a call to the system drawn at random, before it or after.
 
     Each life is a fork, so that nothing need be imported again. All of them must be able to do the work again.

@@ -79,7 +79,9 @@ def begin(directory: Path, value: Mapping[str, Any]) -> bool:
     if path.exists():
         check_same(directory, journal.get(path), value)
         return True
-    if others := [each.name for each in directory.iterdir() if not each.name.startswith(".")]:
+    half = f"{MANIFEST}.writing"  # of a process that was killed just then
+    names = [each.name for each in directory.iterdir()]
+    if others := [name for name in names if not name.startswith(".") and name != half]:
         raise BadData(f"{directory} holds {others[0]} already.", "Give a new directory.")
     journal.put(path, value)
     return False

@@ -150,7 +150,7 @@ def _prepare(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         worked_in = (directory / LOCK).exists()
         for path in directory.iterdir():
-            ours = worked_in and (path.suffix == ".npy" or path.name == VOCABULARY)
+            ours = worked_in and (path.suffix in (".npy", ".writing") or path.name == VOCABULARY)
             if not ours and not path.name.startswith("."):
                 raise BadData(f"{directory} holds {path.name} already.", "Give a new directory.")
     except OSError as error:

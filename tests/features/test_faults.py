@@ -283,7 +283,7 @@ print(lives(lambda: made(acts, out, path, plan), seed=3), content(open_atlas(out
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("passes", "least"), [("four", 20), ("one", 3)])
+@pytest.mark.parametrize(("passes", "least"), [("four", 12), ("one", 1)])
 def test_deaths_in_writes_fsyncs_and_renames(
     passes: str, least: int, acts: ActivationStore, dictionary: Make, expected: str, tmp_path: Path
 ) -> None:
