@@ -28,8 +28,8 @@ from garcon_jupyter.amounts import sized
 from garcon_jupyter.atlas import open_atlas
 from garcon_jupyter.exchanges.engines.local import LocalEngine
 from garcon_jupyter.features import features, jobs, passes
-from garcon_jupyter.features.codes import TILE, Codes
-from garcon_jupyter.features.source import DataShard
+from garcon_jupyter.features.codes import TILE, CodesWriter
+from garcon_jupyter.features.source import CodesOfShards, DataShard
 
 WIDTH, K = 576, 64
 
@@ -147,28 +147,28 @@ def main(words: list[str]) -> None:
 
 
 @dataclass(frozen=True)
-class GeneratedCodes:
-    """Latents that are drawn: `each` of a token, of rates over three decades; every job draws the same."""
+class GenerateJob:
+    """Latents of a data shard that are drawn: `each` of a token, of rates over three decades."""
 
-    units: int
-    each: int
+    number: int
+    shard: DataShard
+    codes: CodesOfShards
     edges: tuple[int, ...]
+    each: int
 
-    def read(self, tiles: range, feature_shard: int | None = None) -> Iterator[Codes]:
-        """The codes of tiles; of a feature shard those that are its own."""
-        for tile in tiles:
-            draw = np.random.default_rng(tile)
-            count = TILE * self.each
-            unit = (self.units * draw.random(count) ** 3).astype(np.int64)
-            row = np.repeat(np.arange(TILE), self.each) + tile * TILE
-            value = draw.exponential(size=count).astype(np.float32) + np.float32(1e-3)
-            once = np.unique(row * self.units + unit, return_index=True)[1]
-            row, unit, value = row[once], unit[once], value[once]
-            if feature_shard is not None:
-                low, high = self.edges[feature_shard], self.edges[feature_shard + 1]
-                mine = (unit >= low) & (unit < high)
-                row, unit, value = row[mine], unit[mine], value[mine]
-            yield Codes(row, unit, value)
+
+def generate(job: GenerateJob) -> dict[str, Any]:
+    """Write them as an encoder's are written."""
+    writer = CodesWriter(job.codes.path(job.number), job.edges, job.number)
+    units, count = job.edges[-1], TILE * job.each
+    for tile in job.shard.tiles:
+        draw = np.random.default_rng(tile)
+        row = np.repeat(np.arange(TILE), job.each)
+        unit = (units * draw.random(count) ** 3).astype(np.int64)
+        value = draw.exponential(size=count).astype(np.float32) + np.float32(1e-3)
+        once = np.unique(row * units + unit, return_index=True)[1]
+        writer.add(tile, row[once], unit[once], value[once])
+    return {"number": job.number, "codes": writer.finish(), "read": []}
 
 
 def million(rows: int, units: int = 1_000_000, each: int = 8) -> None:
@@ -186,7 +186,12 @@ def million(rows: int, units: int = 1_000_000, each: int = 8) -> None:
         known = {"latents": units, "d_in": 1, "weights": 1, "parts": 1, "codes": each, "reads": []}
 
         def generated(self: Any, engine: Any, shards: Any, cuts: Any, memory: int) -> Any:
-            return GeneratedCodes(units, each, cuts)
+            where = self.between / "codes"
+            where.mkdir(exist_ok=True)
+            codes = CodesOfShards(str(where), tuple(shard.stop for shard in shards))
+            wanted = [GenerateJob(n, shard, codes, cuts, each) for n, shard in enumerate(shards)]
+            self._mapped("latents", "encode", generate, wanted, engine)
+            return codes
 
         with (
             mock.patch.object(passes.FeaturePasses, "_look", lambda self, memory: known),

@@ -218,7 +218,7 @@ function DictionaryNode(props: ITree & { dictionary: IDictionary }): JSX.Element
   return (
     <div role="treeitem" aria-expanded={open} aria-label={`dictionary ${name}`}>
       <button
-        className="grc-row grc-whole grc-dictionary"
+        className="grc-row grc-dictionary"
         title={`${kind} at ${where}\n${formula}\n${path}`}
         onClick={() => setOpen(!open)}
         onKeyDown={onKeyDown}

@@ -440,7 +440,7 @@ def test_jobs_are_paused_gone_on_with_and_cancelled(lab: Lab, tmp_path: Path, im
             page.get_by_role("tab", name="Garçon").click()
             job = bar.panel.get_by_role("article", name=f"Job {out}", exact=True)
             expect(job).to_contain_text("shuffle, running")
-            expect(job).to_contain_text("of about 14 tasks")
+            expect(job).to_contain_text("of about 15 tasks")
             assert 0 < float(job.locator("progress").get_attribute("value") or 0) < 1
             wrong = bar.panel.get_by_role("article", name=f"Job {failed}", exact=True)
             expect(wrong).to_contain_text("shuffle, failed")

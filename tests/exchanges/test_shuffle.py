@@ -347,7 +347,7 @@ from garcon_jupyter.activation_stores import open_store
 from garcon_jupyter.exchanges import shuffle
 source = open_store(sys.argv[1])
 plan = plan_for(source, 300, 2)
-print(lives(lambda: shuffle(source, sys.argv[2], 7, plan=plan), seed=3))
+print(lives(lambda: shuffle(source, sys.argv[2], 7, plan=plan), seed=3, most=150))
 """
 
 
