@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from garcon_jupyter.activation_stores import journal
 from garcon_jupyter.activation_stores.addresses import StoreAddress, files_in
 from garcon_jupyter.activation_stores.pieces import opened
 from garcon_jupyter.activation_stores.point_rows import PointRows
-from garcon_jupyter.activation_stores.store import ActivationStore, open_store
 from garcon_jupyter.activation_stores.writing import MANIFEST
 from garcon_jupyter.errors import BadData
 
@@ -18,25 +19,40 @@ _BLOCK = 1 << 26
 """Bytes copied at a time."""
 
 
-def copied(store: ActivationStore, to: Path | StoreAddress) -> ActivationStore:
-    """See :meth:`ActivationStore.copy`."""
-    if to.exists() and (to / MANIFEST).exists():
-        if journal.get(to / MANIFEST) != store.facts:
-            raise BadData(f"There is another store in {to}.", "Give another place.")
-        return open_store(to)
-    names = [name for name in files_in(store.path) if name.endswith(".jsonl")]
-    files = [part.name for rows in _rows(store) for group in rows.groups for part in group.parts]
+def copy(
+    path: Path | StoreAddress,
+    facts: Mapping[str, Any],
+    points: Sequence[PointRows],
+    to: Path | StoreAddress,
+) -> None:
+    """Copy a store, unless it is there.
+
+    Args:
+        path: of the store.
+        facts: its manifest.
+        points: the rows of its points.
+        to: where.
+
+    Raises:
+        BadData: a file is damaged; or there is something else already.
+        Unreachable: an address does not answer.
+    """
     there = files_in(to)
+    if MANIFEST in there:
+        if journal.get(to / MANIFEST) != facts:
+            raise BadData(f"There is another store in {to}.", "Give another place.")
+        return
+    names = [name for name in files_in(path) if name.endswith(".jsonl")]
+    files = [part.name for rows in points for group in rows.groups for part in group.parts]
     halves = {name for name in there if name.endswith(".writing")}
-    if others := set(there) - {*names, *files, MANIFEST} - halves:
+    if others := set(there) - {*names, *files} - halves:
         raise BadData(f"{to} holds {min(others)} already.", "Give another place.")
     for name in (*files, *names):
-        if name not in files or there.get(name) != opened(store.path / name).size:
-            _copy(store.path / name, to / name)
-    for point, facts in store.facts["points"].items():
-        PointRows(to, point, facts, whole=True).verify()
-    _copy(store.path / MANIFEST, to / MANIFEST)
-    return open_store(to)
+        if name not in files or there.get(name) != opened(path / name).size:
+            _copy(path / name, to / name)
+    for rows in points:
+        PointRows(to, rows.point, facts["points"][rows.point], whole=True).verify()
+    _copy(path / MANIFEST, to / MANIFEST)
 
 
 def _copy(source: Path | StoreAddress, target: Path | StoreAddress) -> None:
@@ -66,7 +82,3 @@ def _fetch(source: Path | StoreAddress, target: Path) -> None:
         raise
     finally:
         file.close()
-
-
-def _rows(store: ActivationStore) -> list[PointRows]:
-    return [store.point_rows(point) for point in store.points]
