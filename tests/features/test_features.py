@@ -220,7 +220,7 @@ def test_what_cannot_be_done_says_so(
         made(acts, tmp_path / "there", path, None, k=6)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "book.txt").write_text("mine")
-    with pytest.raises(garcon.BadData, match=r"holds something else"):
+    with pytest.raises(garcon.BadData, match=r"holds book\.txt already"):
         features(acts, tmp_path / "full", path)
 
 
