@@ -13,6 +13,7 @@ Not here: how a request comes in and its answer goes out (``http_doors``, ``cli`
 ``prompts``      texts and tokens that a request has
 ``readings``     what of a point's value is answered
 ``edits``        what a request changes in the model while it is run
+``edited_model`` a model as experiments see it while edits hold
 ``keepers``      the probes that do both
 ``describing``   what a model is, what it has and lacks, and what it uses
 ``tokenizing``   texts to tokens and back

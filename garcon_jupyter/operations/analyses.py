@@ -11,6 +11,8 @@ from pydantic import Field
 from garcon_jupyter import experiments
 from garcon_jupyter.errors import UnknownName
 from garcon_jupyter.experiments.result import ExperimentResult
+from garcon_jupyter.operations.edited_model import edited
+from garcon_jupyter.operations.edits import Edit
 from garcon_jupyter.operations.gradients import Token
 from garcon_jupyter.operations.operation import Door, operation
 from garcon_jupyter.operations.passes import POINT_ERRORS, Splicing, spliced
@@ -61,6 +63,7 @@ class LensRequest(Plain):
         default=None, description="a token whose probability and rank are told everywhere"
     )
     target: Literal["last", "next"] = "last"
+    edits: list[Edit] = Field(default=[])
     form: Form = "lists"
 
 
@@ -68,9 +71,10 @@ class LensRequest(Plain):
 def lens(at: Door, asked: LensRequest) -> ResultAnswer:
     """What every layer would predict at each position, by the logit lens (nostalgebraist 2020)."""
     tokens = read_one(at, asked.prompt)
-    found = experiments.read_lens(
-        at.model, tokens, target=asked.target, choices=asked.choices, answer=asked.answer
-    )
+    with edited(at, asked.edits, tokens) as model:
+        found = experiments.read_lens(
+            model, tokens, target=asked.target, choices=asked.choices, answer=asked.answer
+        )
     return answered(at, found, asked.form)
 
 
@@ -106,6 +110,7 @@ class EffectsRequest(Plain):
     distractors: list[Token] = Field(default=[])
     strongest: int = Field(default=50, ge=1)
     by: Literal["activation × gradient", "activation", "direct effect"] = "activation × gradient"
+    edits: list[Edit] = Field(default=[])
     splice: Splicing | None = None
     form: Form = "lists"
 
@@ -129,8 +134,8 @@ def effects(at: Door, asked: EffectsRequest) -> ResultAnswer:
             options["answers"] = [*ids[0], *ids[1]]
         else:
             options["metric"] = _of_rows(*ids)
-    with spliced(at, asked.splice):
-        found = experiments.effects(at.model, tokens, asked.of, **options)
+    with spliced(at, asked.splice), edited(at, asked.edits, tokens) as model:
+        found = experiments.effects(model, tokens, asked.of, **options)
     return answered(at, found, asked.form)
 
 

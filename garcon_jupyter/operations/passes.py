@@ -173,6 +173,7 @@ class AttentionRequest(Plain):
     prompt: Prompt
     layers: list[int] = Field(min_length=1)
     heads: list[int] | None = Field(default=None, description="all where null")
+    edits: list[Edit] = Field(default=[])
     form: Form = "lists"
 
 
@@ -190,12 +191,16 @@ def attention(at: Door, asked: AttentionRequest) -> AttentionAnswer:
     reads = [
         Read(point=f"layers.{layer}.attn.pattern", units=asked.heads) for layer in asked.layers
     ]
-    reading = PointReads(at, reads, tokens, new_name())
+    name = new_name()
+    reading = PointReads(at, reads, tokens, name)
+    editing = Editing(at, asked.edits, tokens, name)
     try:
-        at.model.forward(tokens, probes=reading.probes(), logits="none")
+        probes = [*editing.probes(), *reading.probes()]
+        at.model.forward(tokens, probes=probes, logits="none")
         found = reading.found(asked.form)
     finally:
         reading.clear()
+        editing.clear()
     return AttentionAnswer(tokens=told(at, tokens)[0], patterns=found)
 
 
