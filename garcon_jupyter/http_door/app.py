@@ -31,7 +31,10 @@ from garcon_jupyter.operations.failures import Failure
 
 PAGE = Path(__file__).parent / "page"
 
-ASSETS = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
+ASSETS = {
+    "/": "index.html",
+    **{f"/{file.name}": file.name for file in PAGE.iterdir() if file.suffix in (".js", ".css")},
+}
 """Files of the page: they say nothing of the model, and load nothing from elsewhere."""
 
 OPEN = ("/health", "/openapi.json", *ASSETS)
