@@ -9,6 +9,8 @@
 # make bench  measure how fast it is, beside what one would do without it
 # make javascript   types and tests of the widgets' JavaScript, which takes Node (20 or newer)
 # make training  the experiment of a post on training transparency, whole: an hour on two cores
+# make page   a web page on SmolLM2: launches it where it does not run, opens a door over HTTP, prints the address and the token's file
+# make clients  openapi.json, the types for TypeScript and the page's client anew from the table of operations, which takes Node (20 or newer)
 # make lab    open the examples in JupyterLab
 # make side-bar   build the side bar anew, which takes Node; its bundle is under version control
 PYTHON ?= python3
@@ -19,8 +21,9 @@ READY_FOR_TESTS := $(VENV)/.ready-for-tests
 MODEL ?= smollm2
 JAVASCRIPT := tests/widgets/javascript
 TYPESCRIPT := $(JAVASCRIPT)/node_modules/.ready
+GENERATOR := clients/typescript/node_modules/.ready
 
-.PHONY: setup demo quick test needed-by-tests site soak kills matrix bench lint types javascript docs training lab side-bar clean
+.PHONY: setup demo quick test needed-by-tests site soak kills matrix bench lint types javascript docs training lab page clients side-bar clean
 
 setup: $(READY)
 
@@ -100,6 +103,20 @@ site: $(READY_FOR_TESTS)
 lab: $(READY)
 	$(BIN)/jupyter lab examples/quickstart.ipynb
 
+PORT ?= 8484
+
+page: $(READY)
+	@$(BIN)/python -c 'import starlette, uvicorn' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[http]"
+	$(BIN)/garcon launch $(MODEL) --name page
+	$(BIN)/garcon serve page --port $(PORT)
+
+clients: $(READY_FOR_TESTS) $(GENERATOR)
+	$(BIN)/python -m clients.write
+
+$(GENERATOR): clients/typescript/package-lock.json
+	cd clients/typescript && npm ci --ignore-scripts --silent
+	@touch $@
+
 side-bar: $(READY)
 	$(BIN)/python -m pip install --quiet "jupyter-builder>=1.2"
 	cd labextension && PATH="$(CURDIR)/$(BIN):$$PATH" && jlpm install --immutable && jlpm build:prod
@@ -107,4 +124,4 @@ side-bar: $(READY)
 	$(MAKE) setup
 
 clean:
-	rm -rf $(VENV) build dist $(JAVASCRIPT)/node_modules
+	rm -rf $(VENV) build dist $(JAVASCRIPT)/node_modules clients/typescript/node_modules clients/typescript/build

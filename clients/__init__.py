@@ -1,0 +1,1 @@
+"""Clients of a served model in other languages, and what they are generated from."""

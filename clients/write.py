@@ -41,6 +41,7 @@ def _node(*command: object) -> None:
 
 
 def main() -> None:
+    """Write what the command line asks for."""
     DOCUMENT.write_text(openapi.text(), encoding="utf-8")
     if "--document" in sys.argv:
         return

@@ -23,9 +23,7 @@ class OpenDoor:
 def open_door(name: str, *options: str) -> Iterator[OpenDoor]:
     """The door to a server's model, at a free port; closed afterwards."""
     command = [sys.executable, "-m", "garcon_jupyter", "serve", name, "--port", "0", *options]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert process.stdout is not None
         lines = []

@@ -32,6 +32,8 @@ def test_the_types_in_the_tree_know_every_operation_and_schema() -> None:
     schemas = openapi.document()["components"]["schemas"]
     for name, schema in schemas.items():
         assert f"export type {name} = components['schemas']['{name}'];" in text, STALE
+        if not schema.get("properties"):
+            continue
         block = text.split(f"        {name}: {{\n", 1)[1].split("\n        };", 1)[0]
         for field in schema.get("properties", {}):
             assert f"            {field}: " in block or f"            {field}?: " in block, STALE
