@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlencode
 
@@ -87,7 +88,7 @@ def visit(browser: Browser, door: OpenDoor, tokens: list[str]) -> Iterator[Visit
 @pytest.fixture(scope="module")
 def tokens(llama_server: garcon.Server) -> list[str]:
     """Two words that are a token each."""
-    with garcon.connect(llama_server.name) as model:
+    with closing(garcon.connect(llama_server.name)) as model:
         ids = model.encode(["a", "b"], special=False)
         assert ids.shape[1] == 1
     return ["a", "b"]
@@ -95,7 +96,7 @@ def tokens(llama_server: garcon.Server) -> list[str]:
 
 def difference(server: str, tokens: list[str], text: str, probes: list[garcon.Probe]) -> float:
     """The difference of the logits of two tokens, as RemoteModel has it."""
-    with garcon.connect(server) as model:
+    with closing(garcon.connect(server)) as model:
         one, two = (int(model.encode(each, special=False)[0, 0]) for each in tokens)
         last = model.forward(model.encode(text), probes=probes)[0, -1]
         return float(last[one] - last[two])
@@ -128,7 +129,7 @@ def test_two_prompts_a_table_and_an_ablation(
         tensor[:, from_the_end, which] = 0
 
     from_the_end, which = int(from_end), head
-    with garcon.connect("tiny") as model:
+    with closing(garcon.connect("tiny")) as model:
         probe = model.probe_points[f"layers.{layer}.attn.z"].probe(ablate)
         wanted = difference("tiny", tokens, LEFT, [probe])
     assert visit.metric == pytest.approx(wanted, abs=1e-4)

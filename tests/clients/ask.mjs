@@ -30,6 +30,6 @@ for (const [operation, request] of asked) {
 const told = [];
 const answer = await ask(streamed[0], streamed[1], { told: what => told.push(what) });
 const gone = new AbortController();
-const called = ask('generate', { prompts: 'a', max_new_tokens: 500 }, { signal: gone.signal, told: () => gone.abort() });
+const called = ask('generate', { prompts: 'a', max_new_tokens: 40 }, { signal: gone.signal, told: () => gone.abort() });
 const ended = await called.then(() => 'answered', error => error.name);
 console.log(JSON.stringify({ answers, streamed: { told, answer }, ended }));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def said(door: OpenDoor, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @pytest.fixture
 def python(llama_server: garcon.Server) -> Any:
     """A door in Python, to a session of its own."""
-    with garcon.connect(llama_server.name) as model:
+    with closing(garcon.connect(llama_server.name)) as model:
         yield Door(model)
 
 
