@@ -454,6 +454,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/explanations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What language models have said of a unit, or which units they say some words of, with scores. Answered without a model.
+         * @description Cost: nothing.
+         *
+         *     Permission: read.
+         */
+        post: operations["explanations"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/jobs": {
         parameters: {
             query?: never;
@@ -502,32 +524,6 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /**
-         * Activation
-         * @description What was read at a point.
-         */
-        Activation: {
-            /** Point */
-            point: string;
-            /**
-             * Axes
-             * @description what each dimension is, by the letters of the table of points
-             */
-            axes: string[];
-            /**
-             * Dtype
-             * @description of the value in the model
-             */
-            dtype: string;
-            /** @default null */
-            values?: components["schemas"]["Array"] | null;
-            /**
-             * Strongest
-             * @description of each text, the strongest first
-             * @default null
-             */
-            strongest?: components["schemas"]["Place"][][] | null;
-        };
         /**
          * Array
          * @description Numbers with a shape: as nested ``values``, or as ``base64`` of little-endian bytes in C order; the other is null.
@@ -593,7 +589,7 @@ export interface components {
         AttentionAnswer: {
             tokens: components["schemas"]["TextTokens"];
             /** Patterns */
-            patterns: components["schemas"]["Activation"][];
+            patterns: components["schemas"]["PointAnswer"][];
         };
         /**
          * AttentionRequest
@@ -614,7 +610,7 @@ export interface components {
              * Edits
              * @default []
              */
-            edits?: components["schemas"]["Edit"][];
+            edits?: components["schemas"]["PointEdit"][];
             /**
              * Form
              * @default lists
@@ -712,7 +708,7 @@ export interface components {
              * Edits
              * @default []
              */
-            edits?: components["schemas"]["Edit"][];
+            edits?: components["schemas"]["PointEdit"][];
             /** @default null */
             splice?: components["schemas"]["Splicing"] | null;
             /**
@@ -770,7 +766,7 @@ export interface components {
              * @description names of stored records of units
              */
             atlases: string[];
-            limits: components["schemas"]["Limits"];
+            limits: components["schemas"]["RequestLimits"];
         };
         /**
          * DescribeRequest
@@ -838,48 +834,6 @@ export interface components {
             form?: "lists" | "base64";
         };
         /**
-         * Edit
-         * @description A change of the model while a request is run.
-         */
-        Edit: {
-            /**
-             * Point
-             * @description a name or a pattern
-             */
-            point: string;
-            /**
-             * Kind
-             * @description ablate: to 0; set: to `value`; scale: times `value`; add: plus `value`: a number, or a direction to steer along; patch: what it is in the run of `prompts`, which has as many tokens
-             * @default ablate
-             * @enum {string}
-             */
-            kind?: "ablate" | "set" | "scale" | "add" | "patch";
-            /**
-             * Value
-             * @description a number, or one for each unit that is edited (of all units: a vector of them)
-             * @default null
-             */
-            value?: number | number[] | null;
-            /**
-             * Positions
-             * @description tokens, from 0, or from the end below 0; all where null
-             * @default null
-             */
-            positions?: number[] | null;
-            /**
-             * Units
-             * @description neurons, heads, latents or dimensions; all where null
-             * @default null
-             */
-            units?: number[] | null;
-            /**
-             * Prompts
-             * @description of "patch": where the value is from
-             * @default null
-             */
-            prompts?: string | number[] | string[] | number[][] | null;
-        };
-        /**
          * EffectsRequest
          * @description A prompt, an answer, and whose effects on it are asked for.
          */
@@ -920,7 +874,7 @@ export interface components {
              * Edits
              * @default []
              */
-            edits?: components["schemas"]["Edit"][];
+            edits?: components["schemas"]["PointEdit"][];
             /** @default null */
             splice?: components["schemas"]["Splicing"] | null;
             /**
@@ -929,6 +883,91 @@ export interface components {
              * @enum {string}
              */
             form?: "lists" | "base64";
+        };
+        /**
+         * ExplanationSaid
+         * @description What is said of a unit, and how well that predicts it.
+         */
+        ExplanationSaid: {
+            /** Atlas */
+            atlas: string;
+            /** Point */
+            point: string;
+            /** Unit */
+            unit: number;
+            /** Text */
+            text: string;
+            /**
+             * Model
+             * @description that says it
+             */
+            model: string;
+            /**
+             * Judge
+             * @description the model that simulated and judged
+             */
+            judge: string;
+            /**
+             * Scores
+             * @description null where a score is undefined
+             */
+            scores: {
+                [key: string]: number | null;
+            };
+            /**
+             * Undefined
+             * @description of each undefined score the reason
+             */
+            undefined: {
+                [key: string]: string;
+            };
+            /**
+             * Ahead
+             * @description of each score what it is more than the mean of other units' explanations on the same texts
+             */
+            ahead: {
+                [key: string]: number | null;
+            };
+        };
+        /**
+         * ExplanationsAnswer
+         * @description Explanations, atlas by atlas.
+         */
+        ExplanationsAnswer: {
+            /** Explanations */
+            explanations: components["schemas"]["ExplanationSaid"][];
+        };
+        /**
+         * ExplanationsRequest
+         * @description A unit whose explanations are asked for, or words that these have.
+         */
+        ExplanationsRequest: {
+            /**
+             * Point
+             * @default null
+             */
+            point?: string | null;
+            /**
+             * Unit
+             * @default null
+             */
+            unit?: number | null;
+            /**
+             * Words
+             * @default null
+             */
+            words?: string | null;
+            /**
+             * Atlases
+             * @description that are searched, in this order; all where null
+             * @default null
+             */
+            atlases?: string[] | null;
+            /**
+             * Most
+             * @default 50
+             */
+            most?: number;
         };
         /**
          * Failure
@@ -966,7 +1005,7 @@ export interface components {
             /** Tokens */
             tokens: components["schemas"]["TextTokens"][];
             /** Activations */
-            activations: components["schemas"]["Activation"][];
+            activations: components["schemas"]["PointAnswer"][];
             /**
              * Likely
              * @description of each text, after each token asked for, likeliest first
@@ -994,7 +1033,7 @@ export interface components {
              * Edits
              * @default []
              */
-            edits?: components["schemas"]["Edit"][];
+            edits?: components["schemas"]["PointEdit"][];
             /** @default null */
             splice?: components["schemas"]["Splicing"] | null;
             /**
@@ -1086,7 +1125,7 @@ export interface components {
              * Edits
              * @default []
              */
-            edits?: components["schemas"]["Edit"][];
+            edits?: components["schemas"]["PointEdit"][];
             /** @default null */
             splice?: components["schemas"]["Splicing"] | null;
             /**
@@ -1173,7 +1212,7 @@ export interface components {
              * Edits
              * @default []
              */
-            edits?: components["schemas"]["Edit"][];
+            edits?: components["schemas"]["PointEdit"][];
             /**
              * Form
              * @default lists
@@ -1192,66 +1231,6 @@ export interface components {
             string: string;
             /** Probability */
             probability: number;
-        };
-        /**
-         * Limits
-         * @description Bounds of one request, and of what waits.
-         */
-        Limits: {
-            /**
-             * Prompt Tokens
-             * @description tokens of one prompt
-             * @default 2048
-             */
-            prompt_tokens?: number;
-            /**
-             * Prompts
-             * @description prompts of one request
-             * @default 64
-             */
-            prompts?: number;
-            /**
-             * New Tokens
-             * @description tokens that one request generates for a prompt
-             * @default 1024
-             */
-            new_tokens?: number;
-            /**
-             * Points
-             * @description points that one request reads
-             * @default 256
-             */
-            points?: number;
-            /**
-             * Strongest
-             * @description places, units or examples that are ranked
-             * @default 1000
-             */
-            strongest?: number;
-            /**
-             * Edits
-             * @description edits of one request
-             * @default 256
-             */
-            edits?: number;
-            /**
-             * Answer Bytes
-             * @description bytes of the numbers of an answer
-             * @default 268435456
-             */
-            answer_bytes?: number;
-            /**
-             * Body Bytes
-             * @description bytes of a request
-             * @default 8388608
-             */
-            body_bytes?: number;
-            /**
-             * Waiting
-             * @description requests that wait; more are told to come back
-             * @default 64
-             */
-            waiting?: number;
         };
         /**
          * ModelSaid
@@ -1383,17 +1362,72 @@ export interface components {
             form?: "lists" | "base64";
         };
         /**
-         * Place
-         * @description A number of an activation, and where it is.
+         * PointAnswer
+         * @description What was read at a point.
          */
-        Place: {
-            /** Value */
-            value: number | null;
+        PointAnswer: {
+            /** Point */
+            point: string;
             /**
-             * Place
-             * @description along each of the axes after the batch: position, unit, …
+             * Axes
+             * @description what each dimension is, by the letters of the table of points
              */
-            place: number[];
+            axes: string[];
+            /**
+             * Dtype
+             * @description of the value in the model
+             */
+            dtype: string;
+            /** @default null */
+            values?: components["schemas"]["Array"] | null;
+            /**
+             * Strongest
+             * @description of each text, the strongest first
+             * @default null
+             */
+            strongest?: components["schemas"]["RankedPlace"][][] | null;
+        };
+        /**
+         * PointEdit
+         * @description A change of the model while a request is run.
+         */
+        PointEdit: {
+            /**
+             * Point
+             * @description a name or a pattern
+             */
+            point: string;
+            /**
+             * Kind
+             * @description ablate: to 0; set: to `value`; scale: times `value`; add: plus `value`: a number, or a direction to steer along; patch: what it is in the run of `prompts`, which has as many tokens
+             * @default ablate
+             * @enum {string}
+             */
+            kind?: "ablate" | "set" | "scale" | "add" | "patch";
+            /**
+             * Value
+             * @description a number, or one for each unit that is edited (of all units: a vector of them)
+             * @default null
+             */
+            value?: number | number[] | null;
+            /**
+             * Positions
+             * @description tokens, from 0, or from the end below 0; all where null
+             * @default null
+             */
+            positions?: number[] | null;
+            /**
+             * Units
+             * @description neurons, heads, latents or dimensions; all where null
+             * @default null
+             */
+            units?: number[] | null;
+            /**
+             * Prompts
+             * @description of "patch": where the value is from
+             * @default null
+             */
+            prompts?: string | number[] | string[] | number[][] | null;
         };
         /**
          * PointGradient
@@ -1482,6 +1516,19 @@ export interface components {
             pattern?: string | null;
         };
         /**
+         * RankedPlace
+         * @description A number of an activation, and where it is.
+         */
+        RankedPlace: {
+            /** Value */
+            value: number | null;
+            /**
+             * Place
+             * @description along each of the axes after the batch: position, unit, …
+             */
+            place: number[];
+        };
+        /**
          * Read
          * @description What to answer of a point, or of several by a pattern.
          */
@@ -1522,6 +1569,66 @@ export interface components {
              * @enum {string}
              */
             order?: "largest" | "smallest" | "size";
+        };
+        /**
+         * RequestLimits
+         * @description Bounds of one request, and of what waits.
+         */
+        RequestLimits: {
+            /**
+             * Prompt Tokens
+             * @description tokens of one prompt
+             * @default 2048
+             */
+            prompt_tokens?: number;
+            /**
+             * Prompts
+             * @description prompts of one request
+             * @default 64
+             */
+            prompts?: number;
+            /**
+             * New Tokens
+             * @description tokens that one request generates for a prompt
+             * @default 1024
+             */
+            new_tokens?: number;
+            /**
+             * Points
+             * @description points that one request reads
+             * @default 256
+             */
+            points?: number;
+            /**
+             * Strongest
+             * @description places, units or examples that are ranked
+             * @default 1000
+             */
+            strongest?: number;
+            /**
+             * Edits
+             * @description edits of one request
+             * @default 256
+             */
+            edits?: number;
+            /**
+             * Answer Bytes
+             * @description bytes of the numbers of an answer
+             * @default 268435456
+             */
+            answer_bytes?: number;
+            /**
+             * Body Bytes
+             * @description bytes of a request
+             * @default 8388608
+             */
+            body_bytes?: number;
+            /**
+             * Waiting
+             * @description requests that wait; more are told to come back
+             * @default 64
+             */
+            waiting?: number;
         };
         /**
          * ResultAnswer
@@ -1819,7 +1926,6 @@ export interface components {
     headers: never;
     pathItems: never;
 }
-export type Activation = components['schemas']['Activation'];
 export type Array = components['schemas']['Array'];
 export type AtlasSaid = components['schemas']['AtlasSaid'];
 export type AtlasesAnswer = components['schemas']['AtlasesAnswer'];
@@ -1838,8 +1944,10 @@ export type DetokenizeAnswer = components['schemas']['DetokenizeAnswer'];
 export type DetokenizeRequest = components['schemas']['DetokenizeRequest'];
 export type DictionarySaid = components['schemas']['DictionarySaid'];
 export type DirectRequest = components['schemas']['DirectRequest'];
-export type Edit = components['schemas']['Edit'];
 export type EffectsRequest = components['schemas']['EffectsRequest'];
+export type ExplanationSaid = components['schemas']['ExplanationSaid'];
+export type ExplanationsAnswer = components['schemas']['ExplanationsAnswer'];
+export type ExplanationsRequest = components['schemas']['ExplanationsRequest'];
 export type Failure = components['schemas']['Failure'];
 export type ForwardAnswer = components['schemas']['ForwardAnswer'];
 export type ForwardRequest = components['schemas']['ForwardRequest'];
@@ -1851,18 +1959,20 @@ export type JobsAnswer = components['schemas']['JobsAnswer'];
 export type JobsRequest = components['schemas']['JobsRequest'];
 export type LensRequest = components['schemas']['LensRequest'];
 export type LikelyToken = components['schemas']['LikelyToken'];
-export type Limits = components['schemas']['Limits'];
 export type ModelSaid = components['schemas']['ModelSaid'];
 export type ParameterAnswer = components['schemas']['ParameterAnswer'];
 export type ParameterRequest = components['schemas']['ParameterRequest'];
 export type PatchRequest = components['schemas']['PatchRequest'];
-export type Place = components['schemas']['Place'];
+export type PointAnswer = components['schemas']['PointAnswer'];
+export type PointEdit = components['schemas']['PointEdit'];
 export type PointGradient = components['schemas']['PointGradient'];
 export type PointLacking = components['schemas']['PointLacking'];
 export type PointSaid = components['schemas']['PointSaid'];
 export type PointsAnswer = components['schemas']['PointsAnswer'];
 export type PointsRequest = components['schemas']['PointsRequest'];
+export type RankedPlace = components['schemas']['RankedPlace'];
 export type Read = components['schemas']['Read'];
+export type RequestLimits = components['schemas']['RequestLimits'];
 export type ResultAnswer = components['schemas']['ResultAnswer'];
 export type SearchAnswer = components['schemas']['SearchAnswer'];
 export type SearchRequest = components['schemas']['SearchRequest'];
@@ -1920,6 +2030,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description There is no operation, point, unit or dictionary of that name; `nearest` has those that are like it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description The request has more bytes than the limits allow. */
             413: {
                 headers: {
@@ -1958,6 +2077,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2016,6 +2144,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description UnknownPoint: A probe point that the grammar does not have. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description The request has more bytes than the limits allow. */
             413: {
                 headers: {
@@ -2054,6 +2191,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2112,6 +2258,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description There is no operation, point, unit or dictionary of that name; `nearest` has those that are like it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description The request has more bytes than the limits allow. */
             413: {
                 headers: {
@@ -2150,6 +2305,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2208,6 +2372,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description UnknownParameter: A parameter name that the grammar, or this model, does not have. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description The request has more bytes than the limits allow. */
             413: {
                 headers: {
@@ -2246,6 +2419,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2304,6 +2486,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description There is no operation, point, unit or dictionary of that name; `nearest` has those that are like it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description The request has more bytes than the limits allow. */
             413: {
                 headers: {
@@ -2342,6 +2533,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2400,6 +2600,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description There is no operation, point, unit or dictionary of that name; `nearest` has those that are like it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description The request has more bytes than the limits allow. */
             413: {
                 headers: {
@@ -2438,6 +2647,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2496,6 +2714,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description There is no operation, point, unit or dictionary of that name; `nearest` has those that are like it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description The request has more bytes than the limits allow. */
             413: {
                 headers: {
@@ -2534,6 +2761,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2592,7 +2828,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. UnknownName: A name that does not exist, with the nearest ones that do. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. UnknownName: A name that does not exist, with the nearest ones that do. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2639,6 +2875,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2697,7 +2942,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2744,6 +2989,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2803,7 +3057,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. UnknownName: A name that does not exist, with the nearest ones that do. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. UnknownName: A name that does not exist, with the nearest ones that do. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2850,6 +3104,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2908,7 +3171,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2955,6 +3218,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3013,7 +3285,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3060,6 +3332,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3118,7 +3399,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3165,6 +3446,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3223,7 +3513,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. UnknownName: A name that does not exist, with the nearest ones that do. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. UnknownName: A name that does not exist, with the nearest ones that do. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3270,6 +3560,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3328,7 +3627,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3375,6 +3674,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3433,7 +3741,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3480,6 +3788,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3538,7 +3855,7 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
+            /** @description UnknownPoint: A probe point that the grammar does not have. PointUnavailable: A point of the table which this architecture, layer or sharding does not have, and why. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3585,6 +3902,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3643,6 +3969,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description There is no operation, point, unit or dictionary of that name; `nearest` has those that are like it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description The request has more bytes than the limits allow. */
             413: {
                 headers: {
@@ -3681,6 +4016,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3793,6 +4137,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description It does not fit into memory; nothing was begun. */
             507: {
                 headers: {
@@ -3898,6 +4251,129 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description It does not fit into memory; nothing was begun. */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    explanations: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExplanationsRequest"];
+            };
+        };
+        responses: {
+            /** @description What came of it. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExplanationsAnswer"];
+                };
+            };
+            /** @description No token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description The page that asks, or the name by which the host is called, is not on the list of the door. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description UnknownName: A name that does not exist, with the nearest ones that do. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description The request has more bytes than the limits allow. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description BadRequest: A request whose arguments make no sense together. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description Whoever asked called it off. */
+            499: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description The door, or the model's own code, failed. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description It does not fit into memory; nothing was begun. */
             507: {
                 headers: {
@@ -3949,6 +4425,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description There is no operation, point, unit or dictionary of that name; `nearest` has those that are like it. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description The request has more bytes than the limits allow. */
             413: {
                 headers: {
@@ -3987,6 +4472,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4092,6 +4586,15 @@ export interface operations {
             };
             /** @description The server is gone or starts anew, or too many requests wait: `Retry-After` says when to come back. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description What was waited for goes on beyond the time that it was given. */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -12,7 +12,7 @@ from garcon_jupyter import experiments
 from garcon_jupyter.errors import UnknownName
 from garcon_jupyter.experiments.result import ExperimentResult
 from garcon_jupyter.operations.edited_model import edited
-from garcon_jupyter.operations.edits import Edit
+from garcon_jupyter.operations.edits import PointEdit
 from garcon_jupyter.operations.gradients import Token
 from garcon_jupyter.operations.operation import Door, operation
 from garcon_jupyter.operations.passes import POINT_ERRORS, Splicing, spliced
@@ -63,7 +63,7 @@ class LensRequest(Plain):
         default=None, description="a token whose probability and rank are told everywhere"
     )
     target: Literal["last", "next"] = "last"
-    edits: list[Edit] = Field(default=[])
+    edits: list[PointEdit] = Field(default=[])
     form: Form = "lists"
 
 
@@ -110,7 +110,7 @@ class EffectsRequest(Plain):
     distractors: list[Token] = Field(default=[])
     strongest: int = Field(default=50, ge=1)
     by: Literal["activation × gradient", "activation", "direct effect"] = "activation × gradient"
-    edits: list[Edit] = Field(default=[])
+    edits: list[PointEdit] = Field(default=[])
     splice: Splicing | None = None
     form: Form = "lists"
 

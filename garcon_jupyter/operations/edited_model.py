@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from garcon_jupyter.operations.edits import Edit, Editing
+from garcon_jupyter.operations.edits import Editing, PointEdit
 from garcon_jupyter.operations.operation import Door
 from garcon_jupyter.operations.passes import new_name
 
@@ -42,7 +42,7 @@ class EditedModel:
 
 
 @contextmanager
-def edited(at: Door, edits: Sequence[Edit], tokens: Tokens) -> Iterator[RemoteModel]:
+def edited(at: Door, edits: Sequence[PointEdit], tokens: Tokens) -> Iterator[RemoteModel]:
     """The model, with edits in its every pass over a prompt; the model itself where there are none.
 
     Raises:

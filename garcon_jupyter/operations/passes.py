@@ -173,7 +173,7 @@ class AttentionRequest(Plain):
     prompt: Prompt
     layers: list[int] = Field(min_length=1)
     heads: list[int] | None = Field(default=None, description="all where null")
-    edits: list[Edit] = Field(default=[])
+    edits: list[PointEdit] = Field(default=[])
     form: Form = "lists"
 
 

@@ -4,7 +4,7 @@ import { connect, flat } from './client.js';
 
 /**
  * @typedef {import('../../../clients/typescript/client').Ask} Ask
- * @typedef {import('../../../clients/typescript/operations').Edit} Edit
+ * @typedef {import('../../../clients/typescript/operations').PointEdit} PointEdit
  * @typedef {import('../../../clients/typescript/operations').ResultAnswer} ResultAnswer
  * @typedef {import('./state.js').Ablation} Ablation
  */
@@ -43,7 +43,7 @@ export function remembering(token) {
  *
  * @param {Ablation[]} ablations
  * @param {number} length of the prompt, in tokens
- * @returns {Edit[]}
+ * @returns {PointEdit[]}
  */
 export function editsOf(ablations, length) {
   return ablations
