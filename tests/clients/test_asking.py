@@ -62,6 +62,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("atlases", {}),
     ("unit", {"point": "layers.0.mlp.post_activation", "unit": 0}),
     ("search", {"token": "a", "at_least": 0.1}),
+    ("explanations", {"words": "a"}),
     ("jobs", {}),
     ("steer", {"job": "none of this name", "what": "cancel"}),
     ("forward", {"prompts": IDS, "reads": [{"point": "layers.1.attn.zz"}]}),
