@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from garcon_jupyter.cli import doors
+from garcon_jupyter.cli import agent_door, doors
 from garcon_jupyter.display import listings
 from garcon_jupyter.display.whereabouts import WHY, whereabouts
 from garcon_jupyter.errors import BadRequest, GarconError
@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     jobs.add_argument("name", metavar="JOB", nargs="?", help="as it is listed, or its end")
     doors.add_commands(command)
+    agent_door.add_command(command)
     fetch = command("fetch", _fetch, "fetch an embedded model into the cache")
     fetch.add_argument("model", metavar="MODEL", help="smollm2 or gemma3-270m")
     command("doctor", _doctor, "check this machine, and say what to do")
