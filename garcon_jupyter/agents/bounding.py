@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from garcon_jupyter.agents.kept_arrays import KeptArray, Shelf, number
+from garcon_jupyter.agents.kept_arrays import STRONGEST, KeptArray, Shelf, number
 from garcon_jupyter.operations.analyses import ResultAnswer
 from garcon_jupyter.operations.operation import Operation
 from garcon_jupyter.operations.plain_data import Array
@@ -16,6 +16,9 @@ from garcon_jupyter.operations.readings import Activation
 
 LIST = 100
 """Entries of a list that are told; of a longer one the first, and how many there are."""
+
+MANY, FEW = 8, 2
+"""After so many arrays of one answer, of each so many of the strongest are told."""
 
 TEXT = 4000
 """Letters of a text that are told."""
@@ -114,4 +117,4 @@ class Bounding:
         named = axes or {f"axis {n}": None for n in range(numbers.ndim)}
         kept = self._shelf.keep(numbers, named, f"{self._of}: {where}")
         self.kept.append(kept)
-        return kept.told()
+        return kept.told(STRONGEST if len(self.kept) <= MANY else FEW)

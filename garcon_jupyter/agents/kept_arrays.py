@@ -45,7 +45,7 @@ class KeptArray:
     axes: Mapping[str, Sequence[Place] | None]
     of: str
 
-    def told(self) -> dict[str, Any]:
+    def told(self, strongest: int = STRONGEST) -> dict[str, Any]:
         """In short: shape, statistics, the strongest, and all of it where it is small."""
         shape = [*self.values.shape]
         short: dict[str, Any] = {
@@ -56,7 +56,11 @@ class KeptArray:
         if self.values.size <= INLINE:
             short["values"] = plain(self.values)
             return short
-        return {**short, "statistics": statistics(self.values), "strongest": self.strongest()}
+        return {
+            **short,
+            "statistics": statistics(self.values),
+            "strongest": self.strongest(strongest),
+        }
 
     def strongest(self, count: int = STRONGEST) -> list[dict[str, Any]]:
         """The numbers of the largest size, each with the labels of its place."""
