@@ -135,10 +135,7 @@ def _no_check(asked: Any) -> dict[str, Any]:
 
 
 def _run(at: Door, name: str, asked: Any) -> ResultAnswer:
-    made: ResultAnswer = {"patch": analyses.patch, "attribute": analyses.attribute}[name].work(
-        at, asked
-    )
-    return made
+    return analyses.patch.work(at, asked) if name == "patch" else analyses.attribute.work(at, asked)
 
 
 CONTROLS: dict[str, Callable[[Door, Any, ResultAnswer, int], dict[str, Any]]] = {

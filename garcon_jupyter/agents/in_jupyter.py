@@ -100,15 +100,14 @@ def _parameters(name: str) -> list[inspect.Parameter]:
     rows: list[tuple[str, Any, Any]] = []
     for word, field in kind.model_fields.items():
         if word != "form":
-            told = Annotated[field.annotation, Field(description=field.description)]
+            told: Any = _told(field.annotation, field.description)
             unset = inspect.Parameter.empty
             rows.append(
                 (word, told, unset if field.default is PydanticUndefined else field.default)
             )
     for word, schema in agent_tools.words_of(name).items():
-        told = Annotated[bool, Field(description=schema["description"])]
-        rows.append((word, told, schema["default"]))
-    server = Annotated[str, Field(description="name of a model's server; `garcon list` has them")]
+        rows.append((word, _told(bool, schema["description"]), schema["default"]))
+    server = _told(str, "name of a model's server; `garcon list` has them")
     rows.insert(0, ("server", server, inspect.Parameter.empty))
     rows.sort(key=lambda row: row[2] is not inspect.Parameter.empty)
     kind_of = inspect.Parameter.KEYWORD_ONLY
@@ -116,6 +115,11 @@ def _parameters(name: str) -> list[inspect.Parameter]:
         inspect.Parameter(word, kind_of, annotation=told, default=default)
         for word, told, default in rows
     ]
+
+
+def _told(kind: Any, words: str | None) -> Any:
+    """A type, with what it is in words."""
+    return Annotated[kind, Field(description=words)]
 
 
 def _plain(value: Any) -> Any:

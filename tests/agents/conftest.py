@@ -70,6 +70,21 @@ def session(opened: Callable[..., AgentSession]) -> AgentSession:
     return opened("edit", "steer")
 
 
+@pytest.fixture
+def served(llama_server: garcon.Server) -> Iterator[Callable[..., AgentSession]]:
+    """Opens sessions with the small Llama on a server, whose requests can be called off while they run."""
+    made: list[AgentSession] = []
+
+    def served(**budgets: float) -> AgentSession:
+        allowance = Allowance.of((), **budgets)
+        made.append(AgentSession(lambda: garcon.connect(llama_server.name), allowance))
+        return made[-1]
+
+    yield served
+    for session in made:
+        session.close()
+
+
 @asynccontextmanager
 async def over_stdio(*words: str) -> AsyncIterator[Any]:
     """A real client of the official package, with a real `garcon mcp` at the other end."""

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from garcon_backend.in_process import ModelHere
 from garcon_jupyter.agents import agent_tools, in_jupyter
 from garcon_jupyter.agents.agent_session import AgentSession
+from garcon_jupyter.servers import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,13 +64,11 @@ def test_a_function_answers(session: AgentSession, monkeypatch: pytest.MonkeyPat
     assert told["kind"] == "UnknownPoint" and told["remedy"]
 
 
-def test_the_environment_says_what_is_permitted(
-    llama_here: ModelHere, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_says_what_is_permitted(monkeypatch: pytest.MonkeyPatch) -> None:
     class Named:
         name = "here"
 
-    monkeypatch.setattr("garcon_jupyter.servers.registry.find", lambda name: Named())
+    monkeypatch.setattr(registry, "find", lambda name: Named())
     monkeypatch.setattr(in_jupyter, "_SESSIONS", {})
     assert in_jupyter.session_of("here").allowance.permissions == {"read"}
     monkeypatch.setattr(in_jupyter, "_SESSIONS", {})

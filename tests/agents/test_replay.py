@@ -10,10 +10,13 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 import garcon_jupyter as garcon
 from garcon_backend.in_process import ModelHere
 from garcon_jupyter.agents.agent_session import AgentSession
+from garcon_jupyter.experiments.result import ExperimentResult
+from garcon_jupyter.operations.plain_data import Array
 from tests.agents.conftest import ask, refused
 
 TEXT, OTHER = "the cat sat on the mat", "the dog sat on the mat"
@@ -66,13 +69,13 @@ def arrays(told: Any) -> list[str]:
 
 def numbers(found: Any) -> list[np.ndarray]:
     """The arrays of what a cell found: an answer of the table, or a result."""
-    from garcon_jupyter.operations.plain_data import Array
-
     if isinstance(found, Array):
         return [found.numpy()]
-    if hasattr(found, "more"):
+    if isinstance(found, ExperimentResult):
         return [np.asarray(found.values), *(np.asarray(each) for each in found.more.values())]
-    if hasattr(found, "model_fields_set"):
+    if isinstance(found, dict):
+        return [each for part in found.values() for each in numbers(part)]
+    if isinstance(found, BaseModel):
         return [each for name in type(found).model_fields for each in numbers(getattr(found, name))]
     if isinstance(found, list | tuple):
         return [each for part in found for each in numbers(part)]

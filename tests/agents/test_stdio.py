@@ -75,10 +75,10 @@ async def _called_off(client: Any) -> None:
     begun = asyncio.Event()
 
     async def tell(progress: float, total: float | None, message: str | None) -> None:
-        if progress > 1:
+        if progress > 0:
             begun.set()
 
-    request = {"prompts": IDS, "max_new_tokens": 1000}
+    request = {"prompts": [IDS] * 64, "max_new_tokens": 100}
     waiting = asyncio.create_task(client.call_tool("generate", request, progress_callback=tell))
     await asyncio.wait_for(begun.wait(), 60)
     waiting.cancel()

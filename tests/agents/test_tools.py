@@ -109,17 +109,6 @@ def test_what_is_over_the_budget_is_refused_before_it_is_run(
     assert "bytes" in refused(session, "forward", prompts=IDS, logits="all")["problem"]
 
 
-def test_a_request_that_outlasts_the_seconds_is_called_off(
-    opened: Callable[..., AgentSession],
-) -> None:
-    session = opened(seconds=0.05)
-    told = refused(session, "generate", prompts=IDS, max_new_tokens=1000)
-    assert told["kind"] == "NotPermitted" and "called off" in told["problem"]
-    told = refused(session, "lens", prompt=IDS)
-    assert told["problem"] == "The budget of 0.05 seconds is spent."
-    assert ask(session, "tokenize", texts=["a"])  # what takes no pass is still answered
-
-
 @pytest.mark.parametrize(
     ("name", "request_", "nearest"),
     [
@@ -155,19 +144,6 @@ def test_no_code_is_run_and_no_file_is_read(session: AgentSession, value: str) -
         ("unit", {"point": value, "unit": 0}),
     ):
         assert refused(session, name, **request)["kind"] != "ServerError"
-
-
-def test_tasks_go_on_are_asked_after_and_called_off(session: AgentSession) -> None:
-    begun = ask(session, "generate", prompts=IDS, max_new_tokens=3, background=True)
-    done = ask(session, "task", name=begun["task"], what="result", seconds=60)
-    again = ask(session, "generate", prompts=IDS, max_new_tokens=3)
-    assert done["answer"] == again["answer"]
-    assert ask(session, "task", name=begun["task"])["state"] == "done"
-    long = ask(session, "generate", prompts=IDS, max_new_tokens=1000, background=True)
-    ask(session, "task", name=long["task"], what="cancel")
-    told = refused(session, "task", name=long["task"], what="result", seconds=60)
-    assert told["kind"] == "Interrupted"
-    assert ask(session, "lens", prompt=IDS)  # the model goes on
 
 
 def test_progress_is_told_in_passes_and_never_goes_back(session: AgentSession) -> None:

@@ -99,12 +99,12 @@ async def steered(ask: Ask) -> str:
     """What is the capital of France along the difference of Italy and France?"""
     sides = []
     for country in ("Italy", "France"):
-        read = {"point": "layers.18.resid_post", "positions": [-1]}
+        read = {"point": "layers.24.resid_post", "positions": [-1]}
         told = await ask("forward", prompts=f"The capital of {country} is", reads=[read])
         name = told["answer"]["activations"][0]["values"]["kept_as"]
         sides.append((await ask("read_array", name=name, places=[0, 0]))["values"])
     direction = [italy - france for italy, france in zip(*sides, strict=True)]
-    edit = {"point": "layers.18.resid_post", "kind": "add", "value": direction, "positions": [-1]}
+    edit = {"point": "layers.24.resid_post", "kind": "add", "value": direction, "positions": [-1]}
     told = await ask("forward", prompts=CAPITAL, edits=[edit], likely=1)
     word: str = told["answer"]["likely"][0][0][0]["string"]
     return word
