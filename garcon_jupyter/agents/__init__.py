@@ -15,6 +15,7 @@ Not here: what can be asked (``operations``), and how a model is asked over HTTP
 ``drawing``        heat maps as PNG and as text
 ``agent_session``  one agent with one model: what it asked, what it was told, what it has left
 ``agent_tools``    the tools: of each operation, and those of the session itself
+``session_tools``  tools that ask the model nothing: what is kept, what is left, what goes on, the log
 ``tasks``          what goes on while the agent does something else
 ``replay``         the log as a notebook, whose cells give the same numbers
 ``stdio``          the tools over the Model Context Protocol, at standard input and output

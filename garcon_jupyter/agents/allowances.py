@@ -67,7 +67,7 @@ class Allowance:
             raise NotPermitted(
                 f'{what} takes the permission "{permission}": to {PERMISSIONS[permission]}. '
                 f"This session has {', '.join(sorted(self.permissions))}.",
-                f"Ask the owner to start the tools with --allow {permission}.",
+                f"Ask the owner to start the tools with --allow {permission} (in Jupyter: GARCON_AGENTS={permission}).",
             )
 
 
