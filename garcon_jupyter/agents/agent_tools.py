@@ -54,7 +54,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ToolCall:
     """A request, read.
 
     Attributes:
@@ -102,7 +102,7 @@ def schema(name: str) -> dict[str, Any]:
     return {**made, "properties": {**own, **words_of(name)}}
 
 
-def read(name: str, arguments: Mapping[str, Any]) -> Wanted:
+def read(name: str, arguments: Mapping[str, Any]) -> ToolCall:
     """A request, held against its schema.
 
     Raises:
@@ -118,7 +118,7 @@ def read(name: str, arguments: Mapping[str, Any]) -> Wanted:
         if not isinstance(words[word], bool):
             raise BadRequest(f"{word} is {words[word]!r}.", "It is true or false.")
     try:
-        return Wanted(tool, tool.request.model_validate_json(json.dumps(given)), words)
+        return ToolCall(tool, tool.request.model_validate_json(json.dumps(given)), words)
     except ValidationError as error:
         raise _none(name, tool.request, error) from None
 
@@ -136,7 +136,7 @@ def _none(name: str, kind: type[BaseModel], error: ValidationError) -> UnknownNa
 
 
 def submit(
-    session: AgentSession, wanted: Wanted, gone: threading.Event, tell: TELL
+    session: AgentSession, wanted: ToolCall, gone: threading.Event, tell: TELL
 ) -> Future[ToolAnswer]:
     """Put a request where it is answered in its turn.
 
@@ -157,7 +157,7 @@ def submit(
     return pool.submit(answer, session, wanted, gone, tell)
 
 
-def answer(session: AgentSession, wanted: Wanted, gone: threading.Event, tell: TELL) -> ToolAnswer:
+def answer(session: AgentSession, wanted: ToolCall, gone: threading.Event, tell: TELL) -> ToolAnswer:
     """Answer a request; what is wrong is an answer, too."""
     try:
         with called_off.by(gone), prints.shown_by(prints.silent):
@@ -197,7 +197,7 @@ def permission_of(operation: Operation[Any, Any], asked: Any) -> Permission:
 def _operated(
     session: AgentSession,
     operation: Operation[Any, Any],
-    wanted: Wanted,
+    wanted: ToolCall,
     gone: threading.Event,
     tell: TELL,
 ) -> ToolAnswer:
