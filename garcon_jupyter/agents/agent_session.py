@@ -13,7 +13,7 @@ from garcon_jupyter.agents.allowances import Allowance, Spending
 from garcon_jupyter.agents.kept_arrays import Shelf
 from garcon_jupyter.agents.replay import LoggedLook, notebook
 from garcon_jupyter.agents.tasks import TaskList
-from garcon_jupyter.operations.limits import Limits
+from garcon_jupyter.operations.limits import RequestLimits
 from garcon_jupyter.operations.operation import Door
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class AgentSession:
         self,
         connect: Callable[[], RemoteModel] | None,
         allowance: Allowance | None = None,
-        limits: Limits | None = None,
+        limits: RequestLimits | None = None,
         atlases: Mapping[str, Atlas] | None = None,
         seed: int = 0,
         notebook: Path | None = None,
@@ -58,7 +58,7 @@ class AgentSession:
         self.quick = ThreadPoolExecutor(QUICK_THREADS, thread_name_prefix="garcon agent")
         self._connect, self._limits, self._atlases = (
             connect,
-            limits or Limits(),
+            limits or RequestLimits(),
             dict(atlases or {}),
         )
         self._model: RemoteModel | None = None

@@ -157,7 +157,9 @@ def submit(
     return pool.submit(answer, session, wanted, gone, tell)
 
 
-def answer(session: AgentSession, wanted: ToolCall, gone: threading.Event, tell: TELL) -> ToolAnswer:
+def answer(
+    session: AgentSession, wanted: ToolCall, gone: threading.Event, tell: TELL
+) -> ToolAnswer:
     """Answer a request; what is wrong is an answer, too."""
     try:
         with called_off.by(gone), prints.shown_by(prints.silent):

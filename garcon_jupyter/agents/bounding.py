@@ -12,7 +12,7 @@ from garcon_jupyter.agents.kept_arrays import STRONGEST, KeptArray, Shelf, numbe
 from garcon_jupyter.operations.analyses import ResultAnswer
 from garcon_jupyter.operations.operation import Operation
 from garcon_jupyter.operations.plain_data import Array
-from garcon_jupyter.operations.readings import Activation
+from garcon_jupyter.operations.readings import PointAnswer
 
 LIST = 100
 """Entries of a list that are told; of a longer one the first, and how many there are."""
@@ -59,7 +59,7 @@ class Bounding:
             return self._keep(value, None, where)
         if isinstance(value, ResultAnswer):
             return self._result(value)
-        if isinstance(value, Activation):
+        if isinstance(value, PointAnswer):
             return self._activation(value, where)
         if isinstance(value, BaseModel):
             return self._fields(
@@ -100,7 +100,7 @@ class Bounding:
         }
         return {**told, "facts": self._told(fields["facts"], "facts")}
 
-    def _activation(self, read: Activation, where: str) -> dict[str, Any]:
+    def _activation(self, read: PointAnswer, where: str) -> dict[str, Any]:
         told: dict[str, Any] = {"point": read.point, "dtype": read.dtype}
         if read.strongest is not None:
             told["axes"] = [*read.axes]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from garcon_jupyter.operations.edits import Edit
+from garcon_jupyter.operations.edits import PointEdit
 from garcon_jupyter.operations.operation import Door
 from garcon_jupyter.operations.prompts import Prompts, read
 from garcon_jupyter.operations.readings import places, sides
@@ -108,7 +108,7 @@ def _left_out(at: Door, one: Any, rows: int, length: int) -> int:
     return gone
 
 
-def _passes_of_edits(edits: Sequence[Edit], rows: int) -> int:
+def _passes_of_edits(edits: Sequence[PointEdit], rows: int) -> int:
     """The run itself, and one of each text that is patched from."""
     return rows * (1 + sum(edit.prompts is not None for edit in edits))
 
@@ -206,7 +206,7 @@ ESTIMATES: dict[str, Callable[[Door, Any], Estimate]] = {
         ("describe", "points", "status", "tokenize", "detokenize", "chat", "jobs", "steer"),
         _nothing,
     ),
-    **dict.fromkeys(("atlases", "unit", "search"), _nothing),
+    **dict.fromkeys(("atlases", "unit", "search", "explanations"), _nothing),
     "parameter": _parameter,
     "forward": _forward,
     "attention": _attention,
