@@ -43,21 +43,6 @@ def add_command(command: Add) -> None:
     )
 
 
-def _only() -> str:
-    """The name of the only server that runs.
-
-    Raises:
-        BadRequest: there is none, or there are several.
-    """
-    names = [server.name for server in registry.servers()]
-    if len(names) != 1:
-        raise BadRequest(
-            f"{len(names)} servers run{': ' if names else ''}{', '.join(names)}.",
-            "Name one: garcon mcp NAME. garcon launch smollm2 starts one.",
-        )
-    return names[0]
-
-
 def _mcp(given: argparse.Namespace) -> int:
     from garcon_jupyter.agents.agent_session import AgentSession
     from garcon_jupyter.agents.allowances import Allowance
@@ -73,7 +58,7 @@ def _mcp(given: argparse.Namespace) -> int:
             "Give --notebook a file in one that is there.",
         )
     atlases = {Path(each).name.removesuffix(".atlas"): open_atlas(each) for each in given.records}
-    name = registry.find(given.name or _only()).name
+    name = registry.find(given.name or registry.only("garcon mcp")).name
 
     def connect() -> RemoteModel:
         return RemoteModel(registry.find(name), prefer="garcon mcp", lasting=False)

@@ -19,7 +19,10 @@ def add_commands(command: Add) -> None:
         "serve", _serve, "open a door over HTTP to a server's model, or to stored records"
     )
     serve.add_argument(
-        "name", metavar="NAME", nargs="?", help="of a server; none for records alone"
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="of a server; default: the only one that runs, or none with --records",
     )
     serve.add_argument("--port", type=int, default=8484, help="0 for a free one (default: 8484)")
     serve.add_argument("--host", default="127.0.0.1", help="where it listens (default: 127.0.0.1)")
@@ -60,7 +63,7 @@ def _serve(given: argparse.Namespace) -> int:
     from garcon_jupyter.http_door.serving import DoorOptions, serve
 
     options = DoorOptions(
-        server=given.name,
+        server=given.name or (None if given.records else registry.only("garcon serve")),
         host=given.host,
         port=given.port,
         records=dict(_named(word) for word in given.records),

@@ -33,6 +33,24 @@ def servers() -> list[Server]:
     return found
 
 
+def only(command: str) -> str:
+    """The name of the only server that runs, for a command that was given none.
+
+    Args:
+        command: that a name can be given to: ``garcon serve``.
+
+    Raises:
+        BadRequest: there is none, or there are several; names them.
+    """
+    names = [server.name for server in servers()]
+    if len(names) != 1:
+        raise BadRequest(
+            f"{len(names) or 'No'} server{'s run' if names else ' runs'}{': ' if names else ''}{', '.join(names)}.",
+            f"Name one: {command} NAME." if names else "garcon launch smollm2 starts one.",
+        )
+    return names[0]
+
+
 def find(name: str | Server) -> Server:
     """The running server of a name, or at an address: ``ssh://user@host/name``.
 

@@ -137,6 +137,24 @@ def test_points_of_the_only_server_or_of_a_named_one(
     assert Ran(capsys, "points", "tiny").code == 0
 
 
+@pytest.mark.parametrize("command", ["serve", "mcp"])
+def test_a_door_without_a_name_is_to_the_only_server(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    llama_server: garcon.Server,
+    command: str,
+) -> None:
+    for running, words in (
+        ([], "No server runs."),
+        ([llama_server] * 2, "2 servers run: tiny, tiny."),
+    ):
+        monkeypatch.setattr(registry, "servers", lambda running=running: running)
+        ran = Ran(capsys, command)
+        assert ran.code == 1 and words in ran.err
+    monkeypatch.setattr(registry, "servers", lambda: [llama_server])
+    assert registry.only(f"garcon {command}") == "tiny"
+
+
 def test_wrong_usage_is_code_two(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["lanch"], ["stop"], ["launch", "x", "--tp", "three"]):
         ran = Ran(capsys, *arguments)
