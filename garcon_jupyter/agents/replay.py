@@ -110,11 +110,12 @@ def _experiment(name: str, texts: Sequence[str], renamed: Mapping[str, str]) -> 
     }
 
     def write(request: dict[str, Any]) -> str | None:
-        if any(not isinstance(request[text], str) for text in texts) or "splice" in request:
+        of_changed = request.get("splice") or request.get("edits")
+        if of_changed or any(not isinstance(request[text], str) for text in texts):
             return None
         asked = {**defaults, **request}
-        asked.pop("form", None)
-        asked.pop("splice", None)
+        for word in ("form", "splice", "edits"):
+            asked.pop(word, None)
         given = [asked.pop(text) for text in texts]
         if name == "effects":
             targets, others = asked.pop("targets"), asked.pop("distractors")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 import garcon_jupyter as garcon
 from garcon_backend.in_process import ModelHere, open_here
@@ -126,7 +127,12 @@ async def send(desk: OperationDesk, count: int, seed: int) -> Counter[int]:
     return found
 
 
-def test_each_is_answered(llama_here: ModelHere) -> None:
+def test_each_is_answered(
+    llama_here: ModelHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "GARCON_RUNTIME", str(tmp_path)
+    )  # jobs of other tests are looked at by their locks
     limits = RequestLimits(prompt_tokens=64, answer_bytes=1 << 22)
     desk = OperationDesk(lambda: garcon.connect(llama_here), limits)
     before = builtins.open, Path.cwd()

@@ -42,16 +42,18 @@ EVERY: list[Recorder[Any]] = [
 ROUNDED = {"moments": 1e-12}
 
 
-class Stored(Recorder[int]):
-    """How many numbers it was shown of the last batch: all values, or those that are not 0."""
+class Stored(Recorder[float]):
+    """How many numbers it was shown of the last batch, or piece of one, for each of all values: 1, or less where those that are 0 were left out."""
 
     name = "stored"
     SPARSE = True
 
-    def update(self, state: int | None, seen: Seen) -> int:
-        return seen.values.numel() if seen.sparse is None else len(seen.sparse.value)
+    def update(self, state: float | None, seen: Seen) -> float:
+        if seen.sparse is None:
+            return seen.values.numel() / (seen.values.shape[0] * F)
+        return len(seen.sparse.value) / (seen.sparse.n * F)
 
-    def merge(self, states: Any) -> int:
+    def merge(self, states: Any) -> float:
         return sum(states)
 
 
@@ -102,8 +104,7 @@ def test_few_latents_are_recorded_as_all_are(
     # Somebody who looks at all of them is shown all of them, and so is everybody else.
     other = sae.latents.probe(looked_at, read_only=True, name="other")
     every = recorded(model, sae.latents, [other])
-    tokens = 2 * 8  # of a batch, without first ones
-    assert every.stored == tokens * F and 0 < few.stored < tokens * F / 8
+    assert every.stored == 1 and 0 < few.stored < 1 / 8
     for recorder in EVERY:
         found, wanted = (getattr(each, recorder.name) for each in (few, every))
         tolerance = ROUNDED.get(recorder.name, 0.0)
@@ -139,7 +140,7 @@ def test_many_latents_are_shown_whole(model: garcon.RemoteModel, tmp_path: Path)
     sae = model.dictionaries.load(
         saelens(tmp_path / "many", model.catalog.sizes["D"], F, HOOK), name="many"
     )
-    assert recorded(model, sae.latents).stored == 2 * 8 * F
+    assert recorded(model, sae.latents).stored == 1
 
 
 def test_nothing_else_changes(model: garcon.RemoteModel, tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_replicas_record_their_own_rows(llama_path: Path, llama_here: str, tmp_p
         model.close()
     control.stop(server, force=True)
     one, two = found
-    assert one.pop("stored") == two.pop("stored") == 5 * 9 * 5
+    assert one.pop("stored") == two.pop("stored") / 2 == 5 / F  # of two replicas the shares add up
     for what, state in one.items():
         for name, value in state.tensors().items():
             assert torch.allclose(two[what].tensors()[name], value, 1e-5, 1e-5, equal_nan=True), (

@@ -301,7 +301,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         BadRequest,
         r"'Hello' is \d tokens",
     ),
-    "an answer that is no token": ({"answers": (5, 9999)}, BadRequest, "two token ids"),
+    "an answer that is no token": ({"answers": (5, 9999)}, BadRequest, "no token 9999"),
     "no such axis": ({"by": "neuron"}, BadRequest, "are no axes"),
     "an axis twice": ({"by": ("layer", "layer")}, BadRequest, "are no axes"),
     "heads of a stream": ({"by": "head"}, BadRequest, r"\[b, p, D\]: no head"),
