@@ -181,3 +181,15 @@ def test_what_is_wrong_in_a_request_is_told_with_its_remedy(visit: Visit) -> Non
     visit.page.locator("#targets-new").fill("several words that are no token")
     visit.page.keyboard.press("Enter")
     expect(visit.page.get_by_role("alert")).to_contain_text("token")
+
+
+def test_a_question_that_is_asked_again_while_it_runs_is_answered(visit: Visit) -> None:
+    """What was called off is not taken for the answer to the same question."""
+    page = visit.page
+    visit.enter(visit.door.token)
+    for strongest in (6, 7, 8):
+        page.click("button:has-text('Run')")
+        page.fill("#strongest", str(strongest))
+    page.click("button:has-text('Run')")
+    visit.done()
+    assert page.locator("#nodes td").count() and not visit.complaints

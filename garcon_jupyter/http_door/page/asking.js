@@ -19,6 +19,8 @@ export function remembering(token) {
   const ask = connect({ address: window.location.origin, token });
   /** @type {Map<string, Promise<unknown>>} */
   const answers = new Map();
+  /** @type {Set<string>} */
+  const awaited = new Set();
   let going = new AbortController();
   /** @type {any} */
   const asking = (/** @type {any} */ operation, /** @type {any} */ request) => {
@@ -27,11 +29,19 @@ export function remembering(token) {
     if (known) return known;
     const answer = ask(operation, request, { signal: going.signal });
     answers.set(key, answer);
-    answer.catch(() => answers.delete(key));
+    awaited.add(key);
+    answer.then(() => awaited.delete(key), () => forget(key, answer));
     for (const old of [...answers.keys()].slice(0, -KEPT)) answers.delete(old);
     return answer;
   };
+  const forget = (/** @type {string} */ key, /** @type {Promise<unknown>} */ answer) => {
+    if (answers.get(key) !== answer) return;
+    answers.delete(key);
+    awaited.delete(key);
+  };
   asking.stop = () => {
+    for (const key of awaited) answers.delete(key); // or who asks the same at once is given what is called off
+    awaited.clear();
     going.abort();
     going = new AbortController();
   };
