@@ -21,7 +21,7 @@ from benchmarks.servers import save, served, smollm2
 from garcon_jupyter.operations.plain_data import Array
 
 POINT = "layers.10.resid_post"
-CLIENTS, EACH = 32, 8
+CLIENTS, EACH = 32, 2
 ROWS = 29_128
 """Of SmolLM2's embedding, which are 64 MiB."""
 
@@ -35,7 +35,7 @@ from starlette.routing import Route
 async def file(request):
     return FileResponse(sys.argv[1])
 
-config = uvicorn.Config(Starlette(routes=[Route("/", file)]), port=0, log_level="critical")
+config = uvicorn.Config(Starlette(routes=[Route("/", file)]), port=0, log_level="critical", timeout_keep_alive=75)
 listening = config.bind_socket()
 listening.listen()
 print(listening.getsockname()[1], flush=True)
@@ -48,7 +48,7 @@ def rows(folder: Path) -> Iterator[Row]:
         client = Client(port, token)
         yield _one(model, client)
         yield _many(port, token)
-        yield _bytes(folder, client)
+        yield _bytes(folder, Client(port, token))
 
 
 class Client:
@@ -141,7 +141,7 @@ def _many(port: int, token: str) -> Row:
         return time.perf_counter() - start, None
 
     answers.clear()
-    times = interleaved({"loop": loop, "at once": at_once}, lambda: None, rounds=3, warm=1)
+    times = interleaved({"loop": loop, "at once": at_once}, lambda: None, rounds=2, warm=1)
     assert len(set(answers)) == 1 and len(answers) % (CLIENTS * EACH) == 0, "some were lost"
     ratio = times["loop"].median / times["at once"].median
     return Row(
